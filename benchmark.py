@@ -1,0 +1,8 @@
+"""`python benchmark.py --methods casl,asyrp`: the same as the installed `casl-bench`."""
+
+import sys
+
+from casl_bench.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

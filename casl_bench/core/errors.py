@@ -1,0 +1,54 @@
+"""The one error a user is meant to read: what went wrong, where, and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """A fault that ends the command with one line on stderr and no traceback.
+
+    Args:
+        what: the fault in a few words, lower case, without a full stop.
+        where: file, option or name concerned; empty where `what` already says it.
+        mend: what the user can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
+        self.what, self.where, self.mend = what, where, mend
+        super().__init__(what, where, mend)
+
+    def __str__(self) -> str:
+        parts = [self.what if not self.where else f"{self.what} ({self.where})"]
+        if self.mend:
+            parts.append(self.mend)
+        return "; ".join(parts).replace("\n", " ")
+
+
+class UsageError(BenchError):
+    """Bad options or configuration: nothing ran. Exit code 2."""
+
+    exit_code = 2
+
+
+class InvalidBenchmarkError(BenchError):
+    """The benchmark itself cannot be trusted: corrupt artefact, scorer under its floor. Exit 5."""
+
+    exit_code = 5
+
+
+class InputError(BenchError, ValueError):
+    """A value handed to the library is out of its documented range or shape."""
+
+    exit_code = 2
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a mistyped name, with the nearest valid one offered."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    offer = f"did you mean '{near[0]}'? " if near else ""
+    return UsageError(f"unknown {kind} '{name}'", mend=f"{offer}(known: {', '.join(names)})")

@@ -1,0 +1,83 @@
+"""Files that are either whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from casl_bench.core.errors import UsageError
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder, parents included, and make sure that it can be written.
+
+    Raises:
+        UsageError: where it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file at once: a temporary sibling, flushed to disk, then renamed into place.
+
+    Raises:
+        UsageError: where the folder cannot be written.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
+        ) as f:
+            temporary = Path(f.name)
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        # mkstemp makes files private (0600); results are as readable as any other new file.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text, line ends as given."""
+    write_bytes(path, text.encode())
+
+
+def json_text(value: Any) -> str:
+    """Readable JSON with sorted keys and a final newline. Raises ValueError on NaN or infinity."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return text + "\n"
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_text` of `json_text`."""
+    write_text(path, json_text(value))
+
+
+def _umask() -> int:
+    # The umask can only be read by setting it.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"cannot write: {error.strerror or error}",
+        where=str(folder),
+        mend="choose another folder or free it",
+    )

@@ -1,0 +1,53 @@
+"""Networks are run in batches of one fixed size, so that company never changes an image's numbers.
+
+CPU kernels choose their algorithm, and with it the order of their sums, by the shape and the
+memory layout of a batch. The place of a row within a batch of a given shape does not matter. So:
+cut into contiguous batches of exactly `size` rows, fill the last one up, throw the filling away,
+and an image's result is the same bit for bit whether it came alone or among a thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+def row_blocks(count: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` rows that cover `count` rows in order."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def pad_rows(x: Tensor, size: int) -> Tensor:
+    """Fill x [n, ...], 1 <= n <= size, up to `size` rows with copies of its last row.
+
+    Contiguous, whatever the layout of x.
+    """
+    missing = size - len(x)
+    filled = x if missing == 0 else torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+    return filled.contiguous()
+
+
+def run_in_micro_batches(
+    function: Callable[..., Sequence[Tensor]], size: int, *rows: Tensor
+) -> tuple[Tensor, ...]:
+    """Apply a function of row-wise tensors in batches of exactly `size` rows.
+
+    Args:
+        function: takes tensors of `size` rows, returns tensors of `size` rows.
+        size: rows of a batch, >= 1.
+        rows: tensors of the same number n >= 1 of rows.
+
+    Returns:
+        What the function returns, n rows each.
+    """
+    count = len(rows[0])
+    parts = []
+    for block in row_blocks(count, size):
+        results = function(*(pad_rows(x[block], size) for x in rows))
+        parts.append([r[: block.stop - block.start] for r in results])
+    if len(parts) == 1:
+        return tuple(parts[0])
+    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))

@@ -1,0 +1,93 @@
+"""What a data set is: images with ids, splits, concepts and, where they are known, attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from casl_bench.core.registry import Registry
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Concept:
+    """One thing to edit, with its words.
+
+    Attributes:
+        name: lower_snake, as on the command line.
+        source_prompt: text that describes an image before the edit.
+        target_prompt: text that describes it after.
+        attribute: the attribute (a column of the labels and a logit of the classifiers) that the
+            edit should turn on; a negative strength turns it off.
+    """
+
+    name: str
+    source_prompt: str
+    target_prompt: str
+    attribute: str
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """What a table says of a data set. `revision` changes whenever a pixel or a label may."""
+
+    name: str
+    world: str
+    revision: str
+    resolution: int
+    attributes: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    description: str
+    licence: str
+    source: str
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Images of one split.
+
+    Attributes:
+        image_ids: n ids, unique within the data set.
+        pixels: [n, 3, H, W] float32 in [-1, 1].
+        attributes: [n, A] bool in the card's order, or None where nobody knows.
+    """
+
+    image_ids: tuple[str, ...]
+    pixels: Tensor
+    attributes: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def take(self, index: Sequence[int]) -> ImageBatch:
+        """The images at these places, in this order."""
+        i = list(index)
+        labels = None if self.attributes is None else self.attributes[i]
+        return ImageBatch(tuple(self.image_ids[k] for k in i), self.pixels[i], labels)
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A named source of images."""
+
+    card: DatasetCard
+
+    def load(self, split: Split, count: int) -> ImageBatch:
+        """The first `count` images of a split: always the same ones, in the same order."""
+        ...
+
+
+@runtime_checkable
+class SupportsOracle(Protocol):
+    """A data set whose factors are known, so that the perfect edit is too."""
+
+    def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
+        """The same images with this one factor flipped: [n, 3, H, W] float32 in [-1, 1]."""
+        ...
+
+
+DATASETS: Registry[Dataset] = Registry("dataset", entry_point_group="casl_bench.datasets")
