@@ -1,0 +1,230 @@
+"""A frozen noise predictor behind one convention: (x_t in pixels, t) -> eps.
+
+What differs between networks is adapted here at the edge: a learned variance, predictions of v or
+x_0, pixel-unshuffled images. A pass has two halves that are run apart, because an h-space edit
+needs the encoder half once and the decoder half as often as it has versions of h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import Tensor
+from torch.nn import functional
+
+from casl_bench.backbones.diffusers_unet import (
+    BackboneConfig,
+    decoder_half,
+    encoder_half,
+    load_folder,
+    time_embedding,
+)
+from casl_bench.core.content_hash import hash_json, hash_tensors
+from casl_bench.core.errors import InputError
+from casl_bench.core.micro_batch import run_in_micro_batches
+
+
+@dataclass(frozen=True)
+class EncoderState:
+    """What the encoder half of the U-Net leaves for the decoder half.
+
+    Attributes:
+        x_t: [n, 3, H, W], the noisy images.
+        t: their timestep.
+        h: [n, C, h, w], the mid block's output (h-space).
+        temb: [n, D], the time embedding.
+        skips: skip connections, each [n, ...].
+    """
+
+    x_t: Tensor
+    t: int
+    h: Tensor
+    temb: Tensor
+    skips: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    def take(self, rows: Tensor) -> EncoderState:
+        """The states of these rows [m] int64, repeats allowed."""
+        return EncoderState(
+            self.x_t[rows],
+            self.t,
+            self.h[rows],
+            self.temb[rows],
+            tuple(s[rows] for s in self.skips),
+        )
+
+
+@dataclass
+class CallCounter:
+    """Passes through the two halves of the U-Net, in images (padding is not counted)."""
+
+    encoder: int = 0
+    decoder: int = 0
+
+    @property
+    def unet_calls(self) -> float:
+        """Whole passes: a half counts 0.5."""
+        return 0.5 * (self.encoder + self.decoder)
+
+
+class Backbone:
+    """A U-Net with its noise schedule, frozen.
+
+    Args:
+        config: what the network's input and output mean.
+        unet: the network; put in evaluation mode, its parameters no longer ask for gradients.
+
+    Attributes:
+        h_shape: (C, h, w) of h-space.
+        temb_dim: D of the time embedding.
+        weights_hash: identity of config and weights: another one whenever eps may differ.
+        calls: passes made since the backbone was built.
+    """
+
+    def __init__(self, config: BackboneConfig, unet: UNet2DModel) -> None:
+        self.config = config
+        self.unet = unet.eval().requires_grad_(False)
+        self.name = config.name
+        self.image_size = config.image_size
+        self.patch_size = config.patch_size
+        self.prediction = config.prediction
+        self.learned_sigma = config.learned_sigma
+        self.family = config.family
+        self.micro_batch = config.micro_batch
+        self.schedule = config.schedule.build()
+        channels = unet.config["block_out_channels"]
+        side = config.image_size // config.patch_size // 2 ** (len(channels) - 1)
+        self.h_shape = (channels[-1], side, side)
+        self.temb_dim: int = unet.time_embedding.linear_2.out_features
+        self.weights_hash = hash_json(
+            {"config": config.model_dump(), "weights": hash_tensors(unet.state_dict())}
+        )
+        self.calls = CallCounter()
+        self._layouts: tuple[torch.memory_format, ...] = ()
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Backbone:
+        """The backbone kept in a folder.
+
+        Raises:
+            InvalidBenchmarkError: if its files are absent, corrupt or do not fit each other.
+        """
+        return cls(*load_folder(folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; inputs are moved there."""
+        return next(self.unet.parameters()).device
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Move the weights; returns self."""
+        self.unet.to(device=device)
+        return self
+
+    @contextmanager
+    def count_calls(self) -> Iterator[CallCounter]:
+        """A counter that holds, after the block, the passes made within it."""
+        before = CallCounter(self.calls.encoder, self.calls.decoder)
+        counter = CallCounter()
+        try:
+            yield counter
+        finally:
+            counter.encoder = self.calls.encoder - before.encoder
+            counter.decoder = self.calls.decoder - before.decoder
+
+    def time_embedding(self, t: int, count: int) -> Tensor:
+        """[count, D]: what a delta-block gets beside h at timestep t."""
+        with torch.no_grad():
+            rows = time_embedding(self.unet, t, self.micro_batch)
+        return rows[:1].expand(count, -1)
+
+    @torch.no_grad()
+    def encode(self, x_t: Tensor, t: int) -> EncoderState:
+        """The encoder half: conv_in, down blocks, mid block.
+
+        Args:
+            x_t: [n, 3, H, W] float32, n >= 1.
+            t: timestep of all n, in [0, T).
+
+        Raises:
+            InputError: if the images are of another size or t out of range.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != expected or not len(x_t):
+            raise InputError(
+                f"images of shape {list(x_t.shape)} do not fit backbone '{self.name}', "
+                f"which takes [n, {', '.join(map(str, expected))}]"
+            )
+        if not 0 <= t < self.schedule.num_timesteps:
+            raise InputError(f"timestep {t} is outside [0, {self.schedule.num_timesteps})")
+        x_t = x_t.to(self.device)
+
+        def run(x: Tensor) -> tuple[Tensor, ...]:
+            patches = functional.pixel_unshuffle(x, self.patch_size)
+            h, temb, skips = encoder_half(self.unet, patches, t)
+            self._layouts = tuple(_layout(x) for x in (h, *skips))
+            return h, temb, *skips
+
+        h, temb, *skips = run_in_micro_batches(run, self.micro_batch, x_t)
+        self.calls.encoder += len(x_t)
+        return EncoderState(x_t, t, h, temb, tuple(skips))
+
+    def decode(self, state: EncoderState, delta_h: Tensor | None = None) -> Tensor:
+        """The decoder half: up blocks and output, adapted to eps.
+
+        Gradients flow to `delta_h` where it asks for them; that pass is run on the batch as it
+        is, without micro-batches, so its numbers may differ in the last bits from inference.
+
+        Args:
+            state: n encoder states.
+            delta_h: [n, C, h, w], added to h; None adds nothing.
+
+        Returns:
+            eps, [n, 3, H, W] float32.
+        """
+        h = state.h if delta_h is None else state.h + delta_h.to(state.h)
+        self.calls.decoder += len(state)
+
+        def run(x_t: Tensor, h: Tensor, temb: Tensor, *rest: Tensor) -> tuple[Tensor]:
+            # As the encoder half left them: kernels, and so the last bits, depend on the layout.
+            h, *skips = (
+                x.contiguous(memory_format=layout)
+                for x, layout in zip((h, *rest), self._layouts, strict=True)
+            )
+            output = decoder_half(self.unet, h, temb, tuple(skips))
+            return (self._eps_from_output(output, x_t, state.t),)
+
+        rows = (state.x_t, h, state.temb, *state.skips)
+        if torch.is_grad_enabled() and h.requires_grad:
+            return run(*rows)[0]
+        with torch.no_grad():
+            return run_in_micro_batches(run, self.micro_batch, *rows)[0]
+
+    def eps(self, x_t: Tensor, t: int) -> Tensor:
+        """Predicted noise of x_t [n, 3, H, W] at timestep t; same shape."""
+        blocks = x_t.split(self.micro_batch)
+        return torch.cat([self.decode(self.encode(block, t)) for block in blocks])
+
+    def _eps_from_output(self, output: Tensor, x_t: Tensor, t: int) -> Tensor:
+        if self.learned_sigma:
+            output = output[:, : output.shape[1] // 2]
+        output = functional.pixel_shuffle(output, self.patch_size)
+        alpha_bar = self.schedule.alpha_bar(t)
+        if self.prediction == "v":
+            return alpha_bar**0.5 * output + (1 - alpha_bar) ** 0.5 * x_t
+        if self.prediction == "x0":
+            return (x_t - alpha_bar**0.5 * output) / (1 - alpha_bar) ** 0.5
+        return output
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last

@@ -1,0 +1,153 @@
+"""Text and images in one space: a frozen open_clip model, as guide or as scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import Tensor
+
+from casl_bench.backbones.word_tokenizer import WordTokenizer
+from casl_bench.core.content_hash import hash_tensors
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.model_files import read_model
+
+MICRO_BATCH = 16
+
+
+def build_clip(config: Mapping[str, Any]) -> CLIP:
+    """The open_clip network of a card's `config`, freshly initialised.
+
+    Args:
+        config: {"embed_dim": …, "vision": CLIPVisionCfg fields, "text": CLIPTextCfg fields}.
+    """
+    text = {**config["text"], "vocab_size": len(config["words"]) + 3}
+    return CLIP(config["embed_dim"], dict(config["vision"]), text)
+
+
+class ClipModel:
+    """A frozen CLIP.
+
+    Args:
+        name: as in records.
+        network: an open_clip model with `encode_image`, `encode_text` and `logit_scale`.
+        tokenizer: texts → [n, context] int64.
+        weights_hash: identity of the weights.
+        image_size: H = W the image tower takes; other sizes are resized (bicubic).
+        mean: of each channel, for pixels in [0, 1].
+        std: likewise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        network: Any,
+        tokenizer: Callable[[list[str]], Tensor],
+        weights_hash: str,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.name, self.weights_hash, self.image_size = name, weights_hash, image_size
+        self._network = network.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        # From [-1, 1] straight to the tower's range.
+        self._mean = (2 * torch.tensor(mean) - 1)[:, None, None]
+        self._std = (2 * torch.tensor(std))[:, None, None]
+        self._texts: dict[str, Tensor] = {}
+
+    @classmethod
+    def load(cls, folder: Path) -> ClipModel:
+        """Read a CLIP that the package ships.
+
+        Raises:
+            InvalidBenchmarkError: files are damaged or do not fit together.
+        """
+        files = read_model(folder)
+        config = files.card["config"]
+        # Building draws random weights, which the caller's random state must not feel.
+        with torch.random.fork_rng(devices=[]):
+            network = build_clip(config)
+        try:
+            network.load_state_dict(files.part("network"))
+        except RuntimeError as error:
+            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        tokenizer = WordTokenizer(config["words"], config["text"]["context_length"])
+        size, half = int(config["vision"]["image_size"]), (0.5, 0.5, 0.5)
+        return cls(files.card["name"], network, tokenizer, files.weights_hash, size, half, half)
+
+    @classmethod
+    def from_open_clip(cls, architecture: str, pretrained: str) -> ClipModel:
+        """A published open_clip model, by architecture and tag or weights file."""
+        with torch.random.fork_rng(devices=[]):
+            network = open_clip.create_model(architecture, pretrained=pretrained)
+        visual: Any = network.visual
+        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
+        name = f"open_clip:{architecture}:{Path(pretrained).stem}"
+        tokenizer = open_clip.get_tokenizer(architecture)
+        digest = hash_tensors(network.state_dict())
+        return cls(name, network, tokenizer, digest, size, visual.image_mean, visual.image_std)
+
+    @property
+    def logit_scale(self) -> float:
+        """Factor on cosines before a softmax."""
+        return float(self._network.logit_scale.exp())
+
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Unit image embeddings; differentiable in the pixels.
+
+        Args:
+            pixels: [n, 3, H, W] float32, nominally in [-1, 1], not clamped.
+
+        Returns:
+            [n, D]. Without gradient a row depends on its image alone, bit for bit; with gradient
+            the batch goes through whole.
+
+        Raises:
+            InputError: not images of three channels.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
+            raise InputError(f"images of shape {tuple(pixels.shape)}, not [n, 3, H, W]")
+        if torch.is_grad_enabled() and pixels.requires_grad:
+            return self._embed(pixels)
+        with torch.no_grad():
+            return in_micro_batches(self._embed, pixels, MICRO_BATCH)
+
+    def _embed(self, pixels: Tensor) -> Tensor:
+        size = (self.image_size, self.image_size)
+        if tuple(pixels.shape[-2:]) != size:
+            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+        images = (pixels - self._mean) / self._std
+        embedding: Tensor = self._network.encode_image(images, normalize=True)
+        return embedding
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Unit text embeddings [n, D]; each prompt is embedded once and kept.
+
+        Raises:
+            InputError: a word-level model does not know a word.
+        """
+        for prompt in prompts:
+            if prompt not in self._texts:
+                tokens = self._tokenizer([prompt])
+                self._texts[prompt] = self._network.encode_text(tokens, normalize=True)[0]
+        return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def text_direction(self, source: str, target: str) -> Tensor:
+        """Unit displacement from one text to another, [D].
+
+        Raises:
+            InputError: the texts mean the same to this model, so there is no direction.
+        """
+        a, b = self.encode_text([source, target])
+        length = (b - a).norm()
+        if float(length) < 1e-6:
+            raise InputError("source and target prompt do not differ", where=f"{source} / {target}")
+        return (b - a) / length

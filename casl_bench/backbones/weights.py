@@ -1,0 +1,100 @@
+"""Weights from a file into a network, under other names where need be, each checked."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+
+FAULTS_TOLD = 4
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a network's tensor comes from.
+
+    Attributes:
+        key: its name in the file.
+        part: what is taken of the tensor under that name.
+    """
+
+    key: str
+    part: Callable[[Tensor], Tensor] = lambda tensor: tensor
+
+
+def fitted_state(
+    own: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    where: str,
+    source_of: Callable[[str], Source] = Source,
+) -> dict[str, Tensor]:
+    """A state dict for a network, from weights that may be named and packed otherwise.
+
+    Args:
+        own: the network's state dict: names, shapes and precision that are asked for.
+        weights: what the file holds.
+        where: the file, for the message.
+        source_of: where the network's tensor of this name comes from; default: the same name.
+
+    Returns:
+        Every name of `own`, in its precision.
+
+    Raises:
+        InvalidBenchmarkError: naming, in the file's names, what is missing, unexpected, of another
+            shape or not finite.
+    """
+    state: dict[str, Tensor] = {}
+    faults: list[str] = []
+    used = set()
+    for name, wanted in own.items():
+        source = source_of(name)
+        used.add(source.key)
+        tensor = weights.get(source.key)
+        if tensor is None:
+            faults.append(f"missing {source.key}")
+            continue
+        try:
+            part = source.part(tensor)
+        except (RuntimeError, IndexError, ValueError):
+            faults.append(f"{source.key} is {list(tensor.shape)}, which cannot be taken apart")
+            continue
+        if part.shape != wanted.shape:
+            faults.append(f"{source.key} is {list(part.shape)}, not {list(wanted.shape)}")
+        elif not bool(torch.isfinite(part).all()):
+            faults.append(f"{source.key} holds NaN or infinity")
+        else:
+            state[name] = part.to(wanted.dtype)
+    faults += [f"unexpected {key}" for key in weights if key not in used]
+    faults = list(dict.fromkeys(faults))
+    if faults:
+        more = len(faults) - FAULTS_TOLD
+        told = ", ".join(faults[:FAULTS_TOLD]) + (f" and {more} more" if more > 0 else "")
+        raise InvalidBenchmarkError(
+            f"weights do not fit: {told}", where=where, mend="fetch or train the weights again"
+        )
+    return state
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """A dict saved by torch, read without running any code in it.
+
+    Raises:
+        InvalidBenchmarkError: if the file is absent, damaged, unsafe or not a dict.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InvalidBenchmarkError(
+            f"unreadable weights: {lines[0]}", where=str(path), mend="fetch the file again"
+        ) from error
+    if not isinstance(content, dict):
+        raise InvalidBenchmarkError("not a dict of weights", where=str(path))
+    return content

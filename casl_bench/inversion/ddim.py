@@ -1,0 +1,150 @@
+"""Deterministic DDIM in both directions: pure functions.
+
+Both directions walk the same explicit timesteps 0 = s_0 < … < s_max. Inversion takes the image as
+x at s_0 and evaluates eps at the step that it leaves, so it makes one step fewer than generation,
+which ends at t = -1 where alpha_bar = 1.
+
+Source: Song et al. 2021 (DDIM), eq. 12; conventions of the Asyrp and DiffusionCLIP code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from casl_bench.backbones.backbone import Backbone, EncoderState
+from casl_bench.core.errors import InputError
+from casl_bench.core.micro_batch import row_blocks, run_in_micro_batches
+
+OnStep = Callable[[int, EncoderState], None]
+"""Called with the place in `timesteps` and what the encoder half made of x_t there."""
+
+ReplaceH = Callable[[Tensor, int], Tensor]
+"""(h [n, C, h, w], t) -> the h to decode instead; same shape."""
+
+
+def check_timesteps(timesteps: Sequence[int], num_timesteps: int) -> None:
+    """Raises InputError unless 0 = s_0 < s_1 < … < T with at least two steps."""
+    increasing = all(a < b for a, b in pairwise(timesteps))
+    if len(timesteps) < 2 or timesteps[0] != 0 or not increasing:
+        raise InputError("timesteps must increase from 0 and be at least two")
+    if timesteps[-1] >= num_timesteps:
+        raise InputError(f"timestep {timesteps[-1]} is outside [0, {num_timesteps})")
+
+
+def generation_steps(timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """(t, t_next) from s_max down to (0, -1)."""
+    down = list(reversed(timesteps))
+    return zip(down, [*down[1:], -1], strict=True)
+
+
+def predict_x_0(x_t: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
+    """P_t, the clean image that x_t would come from if its noise were eps (DDIM, eq. 9)."""
+    return (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+
+
+def ddim_step(
+    x_t: Tensor,
+    eps_for_x_0: Tensor,
+    eps_for_direction: Tensor,
+    alpha_bar_t: float,
+    alpha_bar_next: float,
+    noise: Tensor | None = None,
+) -> Tensor:
+    """One step of DDIM, towards the image or away from it.
+
+    Args:
+        x_t: [n, 3, H, W].
+        eps_for_x_0: noise that the clean image is predicted from.
+        eps_for_direction: noise that points back at x_t; another one than `eps_for_x_0` makes
+            the step asymmetric (Kwon et al. 2023, eq. 5).
+        alpha_bar_t: at the step that is left.
+        alpha_bar_next: at the step that is reached; 1 is the clean image.
+        noise: standard normal, for a stochastic step (eta = 1) towards the image; None: eta = 0.
+
+    Returns:
+        x at the step reached, same shape.
+    """
+    x_0 = predict_x_0(x_t, eps_for_x_0, alpha_bar_t)
+    variance = 0.0
+    if noise is not None:
+        # DDIM, eq. 16 with eta = 1.
+        variance = (1 - alpha_bar_next) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_next)
+    direction = (1 - alpha_bar_next - variance) ** 0.5 * eps_for_direction
+    x_next = alpha_bar_next**0.5 * x_0 + direction
+    return x_next if noise is None else x_next + variance**0.5 * noise
+
+
+@torch.no_grad()
+def ddim_inversion(
+    backbone: Backbone, x_0: Tensor, timesteps: Sequence[int], on_step: OnStep | None = None
+) -> Tensor:
+    """From images to the noise that regenerates them.
+
+    Args:
+        backbone: the noise predictor.
+        x_0: [n, 3, H, W] float32 in [-1, 1].
+        timesteps: increasing from 0.
+        on_step: sees every visited timestep, the last included (one encoder half more).
+
+    Returns:
+        x_T, same shape, on the backbone's device; near N(0, 1) a pixel where all is well.
+
+    Raises:
+        InputError: for images of the wrong size or timesteps that do not increase from 0.
+    """
+    check_timesteps(timesteps, backbone.schedule.num_timesteps)
+    x_t = x_0
+    for step, (t, t_next) in enumerate(pairwise(timesteps)):
+        state = backbone.encode(x_t, t)
+        if on_step is not None:
+            on_step(step, state)
+        eps = backbone.decode(state)
+        ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)
+        x_t = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
+    if on_step is not None:
+        on_step(len(timesteps) - 1, backbone.encode(x_t, timesteps[-1]))
+    return x_t
+
+
+@torch.no_grad()
+def ddim_generation(
+    backbone: Backbone,
+    x_T: Tensor,
+    timesteps: Sequence[int],
+    replace_h: ReplaceH | None = None,
+) -> Tensor:
+    """From noise to images, deterministically.
+
+    Args:
+        backbone: the noise predictor.
+        x_T: [n, 3, H, W] float32, noise at the last timestep.
+        timesteps: increasing from 0; walked downwards.
+        replace_h: what is decoded instead of h at each step (an SAE's reconstruction, say).
+
+    Returns:
+        x_0, same shape, on the backbone's device, not clamped.
+
+    Raises:
+        InputError: for images of the wrong size or timesteps that do not increase from 0.
+    """
+    check_timesteps(timesteps, backbone.schedule.num_timesteps)
+    blocks = []
+    for rows in row_blocks(len(x_T), backbone.micro_batch):
+        x_t = x_T[rows]
+        for t, t_next in generation_steps(timesteps):
+            state = backbone.encode(x_t, t)
+            if replace_h is not None:
+                (h,) = run_in_micro_batches(
+                    lambda h, t=t: (replace_h(h, t),), backbone.micro_batch, state.h
+                )
+                state = replace(state, h=h)
+            eps = backbone.decode(state)
+            ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)
+            x_t = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
+        blocks.append(x_t)
+    return torch.cat(blocks)

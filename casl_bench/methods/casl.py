@@ -1,0 +1,179 @@
+"""CASL: concept-aligned sparse latents. The edit with the learned map.
+
+Stage 1 is the SAE on h (shared, from `task.saes`), stage 2 a linear map of its code,
+delta_h = W delta_z + b, learned with a directional CLIP loss plus L1 on the predicted clean
+image. Its top-k latents alone, as a causal probe, are `casl_steer`.
+
+Source: arXiv 2601.15441, sections on alignment and steering (no code published). Where the paper
+is silent: one SAE sample a position; delta_z is the code itself; the injection is repeated at
+every visited t >= t_edit; a group-lasso term on W gathers the concept in few latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from casl_bench.concepts.alignment import ConceptAlignment, mean_code
+from casl_bench.concepts.direction_fit import DirectionFitConfig, fit_direction
+from casl_bench.core.errors import InputError
+from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.methods.method import (
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+from casl_bench.sae.h_space_sae import HSpaceSae
+
+
+class CaslConfig(MethodConfig):
+    """Settings of the alignment and of the edit.
+
+    Attributes:
+        fit_steps: optimiser steps.
+        batch_size: images a step.
+        learning_rate: of Adam.
+        clip_weight: weight of the directional CLIP loss.
+        l1_weight: weight of the L1 term on the predicted clean image.
+        sparsity_weight: weight of the group lasso on W's columns.
+        pixel_noise: noise before CLIP, see `DirectionFitConfig`.
+        t_edit: inject at visited timesteps t >= t_edit.
+        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
+        mean_code_images: images that the ranking's mean activation is taken over.
+    """
+
+    fit_steps: int = 120
+    batch_size: int = 16
+    learning_rate: float = 3e-3
+    clip_weight: float = 1.0
+    l1_weight: float = 1.0
+    sparsity_weight: float = 0.01
+    pixel_noise: float = 0.05
+    t_edit: int = 350
+    asymmetric: bool = False
+    mean_code_images: int = 64
+
+
+def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment, FitCost]:
+    """Learn W and b of the task's concept.
+
+    Raises:
+        InputError: if the task grants no SAE or no guide CLIP.
+    """
+    if task.saes is None or task.guide_clip is None:
+        raise InputError("CASL needs an SAE and a guide CLIP in its task")
+    sae = task.saes.get()
+    store = task.trajectories
+    visited = [s for s, t in enumerate(store.timesteps) if t >= config.t_edit]
+    few = slice(0, config.mean_code_images)
+    activation = mean_code(sae, [(store.h(s)[few], store.timesteps[s]) for s in visited])
+    alignment = ConceptAlignment(sae, activation)
+    calls = fit_direction(
+        lambda h, t, temb: alignment(h, t),
+        [alignment.W, alignment.b],
+        concept=task.concept,
+        backbone=task.backbone,
+        store=store,
+        clip=task.guide_clip,
+        generator=task.generator,
+        config=DirectionFitConfig(
+            steps=config.fit_steps,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            clip_weight=config.clip_weight,
+            l1_weight=config.l1_weight,
+            log_loss=False,
+            scale_l1_by_text=False,
+            pixel_noise=config.pixel_noise,
+            t_edit=config.t_edit,
+        ),
+        penalty=lambda: config.sparsity_weight * alignment.sparsity(),
+    )
+    parameters = alignment.W.numel() + alignment.b.numel()
+    return alignment.requires_grad_(False), FitCost(parameters=parameters, unet_calls=calls)
+
+
+def alignment_key(config: CaslConfig) -> dict[str, JsonValue]:
+    """Identity of a fit: the settings that `fit_alignment` reads."""
+    settings = {name: getattr(config, name) for name in CaslConfig.model_fields}
+    del settings["asymmetric"]  # how the edit is injected, not how it is learned
+    return {"alignment": 1, **settings}
+
+
+class CaslEditor(HSpaceEditor):
+    """Adds the learned map's delta_h to h."""
+
+    def __init__(
+        self, task: EditTask, config: CaslConfig, alignment: ConceptAlignment, cost: FitCost
+    ) -> None:
+        """See `fit_alignment`."""
+        window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
+        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
+        self.alignment = alignment
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """W z + b at each position."""
+        return self.alignment(h, t)
+
+    def latent_ranking(self) -> Tensor:
+        """[d_sae] latents by ‖column of W‖ · mean activation, best first."""
+        return torch.argsort(self.alignment.latent_scores(), descending=True, stable=True)
+
+    def unit_ranking(self) -> Tensor:
+        """[d_sae * h * w] (latent, position) units by the same product, best first."""
+        return torch.argsort(self.alignment.unit_scores(), descending=True, stable=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """W, b and the mean activation that ranks."""
+        return self.alignment.tensors()
+
+
+def sae_of(task: EditTask) -> HSpaceSae:
+    """The task's SAE. Raises InputError where it grants none."""
+    if task.saes is None:
+        raise InputError("CASL needs an SAE in its task")
+    return task.saes.get()
+
+
+@register_method
+class Casl:
+    """The edit with the learned map."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="casl",
+        title="CASL",
+        source="CASL, arXiv 2601.15441",
+        version=1,
+        supervision="text",
+        uses_sae=True,
+    )
+    config: CaslConfig
+
+    def __init__(self, config: CaslConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or CaslConfig.model_validate(settings)
+
+    @classmethod
+    def toy_config(cls) -> CaslConfig:
+        """A budget for tests."""
+        return CaslConfig(fit_steps=3, batch_size=2, mean_code_images=4)
+
+    def fit_key(self) -> dict[str, JsonValue]:
+        """What the fit depends on: CASL and CASL-Steer share one alignment."""
+        return alignment_key(self.config)
+
+    def fit(self, task: EditTask) -> CaslEditor:
+        """Learn the concept's map."""
+        alignment, cost = fit_alignment(task, self.config)
+        return CaslEditor(task, self.config, alignment, cost)
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslEditor:
+        """The editor from its stored map."""
+        alignment = ConceptAlignment.from_tensors(sae_of(task), state).requires_grad_(False)
+        return CaslEditor(task, self.config, alignment, FitCost())

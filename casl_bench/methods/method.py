@@ -1,0 +1,208 @@
+"""The one interface of an editing method: fit on a task, get an editor, edit inverted images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue
+from torch import Tensor
+
+from casl_bench.activations.trajectory_store import TrajectoryStore
+from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.clip_model import ClipModel
+from casl_bench.core.errors import UsageError
+from casl_bench.core.registry import Registry
+from casl_bench.images.dataset import Concept
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.sae.provider import SaeProvider
+
+Supervision = Literal["none", "text", "labels"]
+
+
+class MethodConfig(BaseModel):
+    """Base of a method's settings: JSON values, frozen, unknown fields refused.
+
+    The whole of it is part of a record, so two runs with equal records ran equal settings.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method declares of itself; the runner grants exactly what is declared.
+
+    Attributes:
+        name: lower_snake, as on the command line.
+        title: as in a table.
+        source: paper and section or code the method follows, or "control".
+        version: raise it whenever the numbers may change.
+        supervision: what guides the fit: nothing, the concept's text, or attribute labels.
+        uses_sae: whether `task.saes` is asked for.
+        bidirectional: whether a negative strength is meaningful (turns the concept off).
+        control: whether it is a control (unranked): floor or ceiling, not an entrant.
+        needs_oracle: controls only: may re-render the test images.
+        beside: controls only: this control is run once beside every fitted h-space entrant.
+    """
+
+    name: str
+    title: str
+    source: str
+    version: int
+    supervision: Supervision = "none"
+    uses_sae: bool = False
+    bidirectional: bool = True
+    control: bool = False
+    needs_oracle: bool = False
+    beside: bool = False
+
+
+@dataclass(frozen=True)
+class FitCost:
+    """What a fit cost.
+
+    Attributes:
+        parameters: numbers learned for this concept.
+        unet_calls: U-Net passes in images (an encoder half and a decoder half count 0.5 each).
+        seconds: wall time (provenance only: never compared between machines).
+    """
+
+    parameters: int = 0
+    unet_calls: float = 0.0
+    seconds: float = 0.0
+
+
+class OracleRenderer(Protocol):
+    """Re-renders images with one factor flipped (controls only)."""
+
+    def __call__(self, image_ids: Sequence[str], attribute: str) -> Tensor:
+        """[n, 3, H, W] float32 in [-1, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class EditTask:
+    """Everything a method may see of a concept. No test image, no scorer is reachable from here.
+
+    Attributes:
+        concept: what to edit.
+        backbone: the frozen noise predictor.
+        train: inversions of the training split.
+        labels: [n] bool of the concept's attribute on the training images; None unless the method
+            declares supervision "labels".
+        trajectories: x_t and h at every visited timestep of `train`.
+        saes: trains or loads the shared SAE; None unless the method declares `uses_sae`.
+        guide_clip: the CLIP that guides training, never the one that scores; None unless the
+            method declares supervision "text".
+        generator: this fit's random numbers; the global random state must stay untouched.
+        workspace: a scratch folder of this cell that survives an interruption.
+        oracle: controls that declare `needs_oracle` only.
+        beside: controls that declare `beside` only: the fitted editor whose norm is matched.
+    """
+
+    concept: Concept
+    backbone: Backbone
+    train: Inversions
+    labels: Tensor | None
+    trajectories: TrajectoryStore
+    saes: SaeProvider | None
+    guide_clip: ClipModel | None
+    generator: torch.Generator
+    workspace: Path
+    oracle: OracleRenderer | None = None
+    beside: Editor | None = None
+
+
+@runtime_checkable
+class Editor(Protocol):
+    """A fitted method for one concept."""
+
+    cost: FitCost
+
+    def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
+        """Edit every image at every strength.
+
+        Args:
+            inversions: n inverted images.
+            strengths: S numbers; 0 gives the reconstruction bit for bit, 1 is the fitted
+                strength, negative turns the concept off where the method is bidirectional.
+
+        Returns:
+            [S, n, 3, H, W] float32 (not clamped). An image's pixels depend on that image and
+            strength alone, never on the rest of the batch.
+        """
+        ...
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything fitted, as tensors (stored as safetensors)."""
+        ...
+
+
+@runtime_checkable
+class SupportsDeltaH(Protocol):
+    """An editor that works by adding delta_h to h: lets controls and reports see the edit."""
+
+    def delta_h(self, h: Tensor, t: int, strength: float) -> Tensor:
+        """delta_h for h [n, C, h, w] at timestep t; same shape."""
+        ...
+
+
+@runtime_checkable
+class SupportsLatentRanking(Protocol):
+    """An editor whose concept is aligned with ranked SAE latents: lets the probe test them."""
+
+    def latent_ranking(self) -> Tensor:
+        """[d_sae] int64, best aligned latent first."""
+        ...
+
+    def unit_ranking(self) -> Tensor:
+        """[d_sae * h * w] int64, best aligned (latent, position) unit first, index = latent*h*w+p."""
+        ...
+
+
+@runtime_checkable
+class SupportsFitKey(Protocol):
+    """A method that shares its fit with others: equal keys mean equal `state()`."""
+
+    def fit_key(self) -> dict[str, JsonValue]:
+        """Everything but the task that the fit depends on."""
+        ...
+
+
+class EditingMethod(Protocol):
+    """A registered method. Constructed with settings only; `fit` never changes it."""
+
+    info: ClassVar[MethodInfo]
+    config: MethodConfig
+
+    def fit(self, task: EditTask) -> Editor:
+        """Learn the concept. Deterministic given the task's generator."""
+        ...
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Editor:
+        """The editor that `fit` returned, from its `state()`: same edits, bit for bit."""
+        ...
+
+
+METHODS: Registry[EditingMethod] = Registry("method", entry_point_group="casl_bench.methods")
+
+M = TypeVar("M", bound=type)
+
+
+def register_method(cls: M) -> M:
+    """Class decorator: make a method known under `cls.info.name`.
+
+    The class is called with `config=None` (its defaults) or with keyword settings.
+
+    Raises:
+        UsageError: where the class lacks a part of the interface.
+    """
+    for part in ("info", "fit", "restore"):
+        if not hasattr(cls, part):
+            raise UsageError(f"method class '{cls.__name__}' has no '{part}'", mend="see docs")
+    METHODS.register(cls.info.name, cls)  # type: ignore[attr-defined]
+    return cls

@@ -1,0 +1,215 @@
+"""The SAE on h maps: one vector a position, normalised by the statistics of its timestep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from casl_bench.core.content_hash import hash_json, hash_tensors
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.files import write_bytes, write_json
+from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
+
+_CONFIG_FILE, _WEIGHTS_FILE = "cfg.json", "sae.safetensors"
+_TENSORS = ("W_enc", "b_enc", "W_dec", "b_pre", "mean", "scale")
+
+
+class HSpaceSae:
+    """A frozen SAE with its per-timestep normalisation: h_norm = (h - mean[t]) / scale[t].
+
+    Maps are cut into one vector a position, image by image: every matrix product has the same
+    shape whatever the batch, so an image's code does not depend, bit for bit, on its batch.
+
+    Attributes:
+        sae: the autoencoder on normalised vectors, weights frozen.
+        timesteps: those it was trained on; others are refused.
+        mean: [steps, C], mean of h over images and positions.
+        scale: [steps], root mean square of h - mean over images, positions and channels.
+    """
+
+    def __init__(
+        self, sae: SparseAutoencoder, timesteps: Sequence[int], mean: Tensor, scale: Tensor
+    ) -> None:
+        """Freeze the weights and check shapes and values.
+
+        Raises:
+            InvalidBenchmarkError: on NaN or infinite weights or statistics, or wrong shapes.
+        """
+        self.sae = sae.requires_grad_(False).eval()
+        self.timesteps = tuple(int(t) for t in timesteps)
+        self.mean, self.scale = mean.detach().float(), scale.detach().float()
+        steps, channels = len(self.timesteps), sae.config.d_in
+        if tuple(self.mean.shape) != (steps, channels) or tuple(self.scale.shape) != (steps,):
+            raise InvalidBenchmarkError(
+                f"SAE statistics have shapes {list(mean.shape)} and {list(scale.shape)}, "
+                f"expected [{steps}, {channels}] and [{steps}]"
+            )
+        for name, tensor in self._tensors().items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise InvalidBenchmarkError(f"SAE tensor '{name}' holds NaN or infinity")
+        if not bool((self.scale > 0).all()):
+            raise InvalidBenchmarkError("SAE scales must be positive")
+        self._step = {t: i for i, t in enumerate(self.timesteps)}
+        self.content_hash = self._content_hash()
+
+    @property
+    def config(self) -> SaeConfig:
+        """Kind and sizes."""
+        return self.sae.config
+
+    @property
+    def d_sae(self) -> int:
+        """Number of latents."""
+        return self.sae.config.d_sae
+
+    @property
+    def channels(self) -> int:
+        """C of h."""
+        return self.sae.config.d_in
+
+    def encode(self, h: Tensor, t: int) -> Tensor:
+        """Encode h [n, C, h, w] at timestep t → z [n, d_sae, h, w], >= 0.
+
+        Raises:
+            InputError: on a timestep not trained on or a wrong shape.
+        """
+        step = self._step_of(t)
+        self._check_maps(h, self.channels)
+        mean, scale = self.mean[step].to(h), self.scale[step].to(h)
+        return _map_positions(h, lambda rows: self.sae.encode((rows - mean) / scale), self.d_sae)
+
+    def decode(self, z: Tensor, t: int) -> Tensor:
+        """Decode z [n, d_sae, h, w] at timestep t → h_hat [n, C, h, w], in the units of h."""
+        step = self._step_of(t)
+        self._check_maps(z, self.d_sae)
+        mean, scale = self.mean[step].to(z), self.scale[step].to(z)
+        return _map_positions(z, lambda rows: self.sae.decode(rows) * scale + mean, self.channels)
+
+    def reconstruct(self, h: Tensor, t: int) -> Tensor:
+        """h_hat = decode(encode(h)), [n, C, h, w] at timestep t."""
+        return self.decode(self.encode(h, t), t)
+
+    def decode_delta(self, dz: Tensor, t: int) -> Tensor:
+        """A shift of the code, dz [n, d_sae, h, w] → delta_h [n, C, h, w]: linear, no bias."""
+        scale = self.scale[self._step_of(t)].to(dz)
+        self._check_maps(dz, self.d_sae)
+        return _map_positions(dz, lambda rows: rows @ self.sae.W_dec * scale, self.channels)
+
+    def normalise(self, h: Tensor, t: int) -> Tensor:
+        """Cut h [n, C, h, w] at timestep t into normalised vectors [n * h * w, C], image by image.
+
+        For statistics: unlike `encode`, products of these rows may depend on the batch.
+        """
+        step = self._step_of(t)
+        self._check_maps(h, self.channels)
+        rows = h.flatten(2).transpose(1, 2).flatten(0, 1)
+        return (rows - self.mean[step].to(h)) / self.scale[step].to(h)
+
+    def denormalise(self, rows: Tensor, t: int, shape: Sequence[int]) -> Tensor:
+        """The inverse of `normalise`: vectors → h of this shape [n, C, h, w]."""
+        step = self._step_of(t)
+        n, channels, height, width = shape
+        h = rows * self.scale[step].to(rows) + self.mean[step].to(rows)
+        return (
+            h.unflatten(0, (n, height * width)).transpose(1, 2).reshape(n, channels, height, width)
+        )
+
+    def decoder_directions(self, t: int) -> Tensor:
+        """delta_h of one unit of each latent at timestep t: [d_sae, C], in the units of h."""
+        return self.sae.W_dec * self.scale[self._step_of(t)]
+
+    def to(self, device: torch.device | str) -> HSpaceSae:
+        """Move the weights (in place) and statistics to a device; returns itself."""
+        self.sae.to(device)
+        self.mean, self.scale = self.mean.to(device), self.scale.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write `cfg.json` and `sae.safetensors`, each whole or not at all.
+
+        Raises:
+            UsageError: where the folder cannot be written.
+        """
+        tensors = {name: t.cpu().contiguous() for name, t in self._tensors().items()}
+        write_bytes(folder / _WEIGHTS_FILE, save(tensors))
+        # The configuration comes last: a folder without it is not a stored SAE.
+        write_json(
+            folder / _CONFIG_FILE,
+            {
+                "sae": self.config.model_dump(mode="json"),
+                "timesteps": list(self.timesteps),
+                "content_hash": self.content_hash,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> HSpaceSae:
+        """Read what `save` wrote.
+
+        Raises:
+            InvalidBenchmarkError: if a file is absent, truncated, of other shapes, holds NaN or
+                differs from the stored content hash.
+        """
+        try:
+            stored = json.loads((folder / _CONFIG_FILE).read_text())
+            config = SaeConfig.model_validate(stored["sae"])
+            timesteps = [int(t) for t in stored["timesteps"]]
+            expected_hash = str(stored["content_hash"])
+            tensors = load_file(folder / _WEIGHTS_FILE)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            reason = "invalid settings" if isinstance(error, ValidationError) else str(error)
+            raise _corrupt(folder, reason) from error
+        if sorted(tensors) != sorted(_TENSORS):
+            raise _corrupt(folder, f"holds tensors {sorted(tensors)}, expected {sorted(_TENSORS)}")
+        sae = SparseAutoencoder(config)
+        for name, parameter in sae.named_parameters():
+            if parameter.shape != tensors[name].shape:
+                raise _corrupt(folder, f"'{name}' has shape {list(tensors[name].shape)}")
+        sae.load_state_dict({name: tensors[name] for name, _ in sae.named_parameters()})
+        loaded = cls(sae, timesteps, tensors["mean"], tensors["scale"])
+        if loaded.content_hash != expected_hash:
+            raise _corrupt(folder, "the weights are not those that were written")
+        return loaded
+
+    def _tensors(self) -> dict[str, Tensor]:
+        weights = {name: p.detach() for name, p in self.sae.named_parameters()}
+        return {**weights, "mean": self.mean, "scale": self.scale}
+
+    def _content_hash(self) -> str:
+        settings = self.config.model_dump(mode="json")
+        return hash_json([settings, list(self.timesteps), hash_tensors(self._tensors())])
+
+    def _step_of(self, t: int) -> int:
+        if t not in self._step:
+            raise InputError(
+                f"the SAE was not trained at timestep {t}", mend=f"it knows {self.timesteps}"
+            )
+        return self._step[t]
+
+    @staticmethod
+    def _check_maps(maps: Tensor, channels: int) -> None:
+        if maps.ndim != 4 or maps.shape[1] != channels:
+            raise InputError(f"expected maps [n, {channels}, h, w], got {list(maps.shape)}")
+
+
+def _map_positions(maps: Tensor, of_rows: Callable[[Tensor], Tensor], channels: int) -> Tensor:
+    """Apply a function of vectors [h*w, C] to maps [n, C, h, w], one image at a time."""
+    n, _, height, width = maps.shape
+    if n == 0:
+        return maps.new_zeros(0, channels, height, width)
+    # Contiguous: strides, too, may decide which matrix kernel runs.
+    rows = (m.flatten(1).T.contiguous() for m in maps)
+    return torch.stack([of_rows(r).T.reshape(channels, height, width) for r in rows])
+
+
+def _corrupt(folder: Path, reason: str) -> InvalidBenchmarkError:
+    return InvalidBenchmarkError(
+        f"stored SAE cannot be used: {reason}", where=str(folder), mend="delete it to train again"
+    )
