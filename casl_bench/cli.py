@@ -1,0 +1,294 @@
+"""The command line: options → RunConfig, one-line errors, exit codes.
+
+torch and everything above it is imported once a command is known to need it: `--help`, a mistyped
+option and `table` answer at once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from casl_bench.core.errors import BenchError, UsageError
+from casl_bench.worlds.commands import TrainGroup
+
+if TYPE_CHECKING:
+    from casl_bench.runs.config import RunConfig
+
+Action = Callable[[], int]
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
+
+EPILOG = """\b
+Lists take commas or spaces: --methods casl,asyrp or --methods casl asyrp.
+Interrupted at any moment, the same command goes on where it stopped.
+
+\b
+Exit codes:
+  0    done
+  1    a regression shown
+  2    usage or configuration: nothing ran
+  3    some cells failed or are missing
+  4    not comparable or inconclusive
+  5    the benchmark itself is invalid: a control out of its bounds, a scorer
+       under its floor, a corrupt artefact
+  130  interrupted (143: terminated): run the same command again to go on
+"""
+
+_LIST_OPTIONS = ("--methods", "--datasets", "--concepts")
+
+
+def _split_names(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> tuple[str, ...]:
+    """Names separated by commas or spaces, of one option or of several."""
+    names = tuple(name for value in values for name in value.replace(",", " ").split())
+    if not names:
+        raise click.BadParameter("give at least one name, or 'all'", ctx, param)
+    return names
+
+
+def _list_option(name: str, default: str, text: str) -> Callable[[Decorated], Decorated]:
+    return click.option(
+        name,
+        multiple=True,
+        default=(default,),
+        callback=_split_names,
+        metavar="NAMES",
+        help=f"{text}  [default: {default}]",
+    )
+
+
+PATH = click.Path(path_type=Path)
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@_list_option("--methods", "all", "Methods to run; the controls are always there.")
+@_list_option("--datasets", "rendered_faces", "Data sets to run on.")
+@_list_option("--concepts", "all", "What to edit.")
+@click.option("--suite", metavar="NAME", help="How much of everything.  [default: standard]")
+@click.option("--quick", is_flag=True, help="Short for --suite quick: about a minute, to try out.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option(
+    "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
+    "same command finds it again]",
+)  # fmt: skip
+@click.option("--plugin", "plugins", type=PATH, multiple=True, help="A Python file with entrants "
+              "of your own. May be given several times.")  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Images at once: speed and memory only."
+)
+@click.option("--list", "list_names", is_flag=True, help="Show what can be named, and stop.")
+@click.option("--dry-run", is_flag=True, help="Show the cells, done and to do, and stop.")
+@click.option("--debug", is_flag=True, help="Print the traceback of an error.")
+@click.version_option(package_name="casl-bench", prog_name="casl-bench")
+@click.pass_context
+def command(ctx: click.Context, **options: Any) -> Action | None:
+    """Compare concept-editing methods of diffusion models on one protocol, and print one table."""
+    if ctx.invoked_subcommand is not None:
+        return None
+    return lambda: _run(**options)
+
+
+@command.command("table")
+@click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.pass_context
+def table_command(ctx: click.Context, run_folder: Path) -> Action:
+    """Print the table of a run folder, made anew from its records."""
+
+    def action() -> int:
+        from casl_bench.records.record_store import RecordStore
+        from casl_bench.reports.table import render_tables
+
+        records = list(RecordStore(run_folder))
+        if not records:
+            raise UsageError("no records", where=str(run_folder), mend="give a run folder")
+        click.echo(render_tables(records), nl=False)
+        return 0
+
+    return action
+
+
+command.add_command(TrainGroup("train", help="Train the models that a synth world ships."))
+
+
+def _run(
+    *,
+    methods: tuple[str, ...],
+    datasets: tuple[str, ...],
+    concepts: tuple[str, ...],
+    suite: str | None,
+    quick: bool,
+    seed: int,
+    device: str,
+    out: Path | None,
+    plugins: tuple[Path, ...],
+    batch_size: int | None,
+    list_names: bool,
+    dry_run: bool,
+    debug: bool,
+) -> int:
+    from casl_bench.runs.config import RunConfig, default_out
+    from casl_bench.runs.config import suite as suite_named
+
+    if quick and suite not in (None, "quick"):
+        raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
+    chosen_suite = suite_named("quick" if quick else suite or "standard")
+
+    from casl_bench.runs.preflight import check_torch, resolve_device
+
+    check_torch()
+    from casl_bench.runs import listing, plan
+    from casl_bench.runs.entrants import load_entrants
+
+    load_entrants(plugins)
+    if list_names:
+        click.echo(listing.list_text(), nl=False)
+        return 0
+    for module, reason in listing.broken_modules().items():
+        click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+    dataset_names = plan.resolve_datasets(datasets)
+    config = RunConfig(
+        methods=plan.resolve_methods(methods),
+        datasets=dataset_names,
+        concepts=plan.resolve_concepts(concepts, dataset_names),
+        suite=chosen_suite,
+        seed=seed,
+        device=resolve_device(device),
+        out=out or default_out(dataset_names, chosen_suite.name, seed),
+        plugins=plugins,
+        batch_size=batch_size,
+    )
+    if dry_run:
+        click.echo(listing.dry_run_text(config), nl=False)
+        return 0
+    with _log_of_errors(config.out):
+        return _run_and_report(config)
+
+
+def _run_and_report(config: RunConfig) -> int:
+    from casl_bench.core.files import write_text
+    from casl_bench.records.record_store import RecordStore
+    from casl_bench.reports.pictures import write_pictures
+    from casl_bench.reports.table import render_tables
+    from casl_bench.runs.progress import open_progress
+    from casl_bench.runs.run_folder import claim_run_folder
+    from casl_bench.runs.runner import run
+
+    with claim_run_folder(config):
+        with open_progress() as progress:
+            code = run(config, progress)
+        store = RecordStore(config.out)
+        records = list(store)
+        if records:
+            table = render_tables(records)
+            write_text(config.out / "table.md", table)
+            write_pictures(store, records)
+            click.echo(table, nl=False)
+    click.echo(f"records, pictures and table: {config.out}", err=True)
+    return code
+
+
+@contextmanager
+def _log_of_errors(out: Path) -> Iterator[None]:
+    """Keep the traceback of an unforeseen error in the run folder, where there is one."""
+    try:
+        yield
+    except (BenchError, KeyboardInterrupt, _Terminated):
+        raise
+    except Exception as error:
+        log = out / "error.log"
+        if out.is_dir():
+            log.write_text(traceback.format_exc(), encoding="utf-8")
+            raise _Unforeseen(f"its traceback is in {log}") from error
+        raise
+
+
+class _Unforeseen(Exception):
+    """An error of ours; says where its traceback is."""
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _join_lists(arguments: Sequence[str]) -> list[str]:
+    """`--methods casl asyrp` → `--methods casl,asyrp`, which is what click can read."""
+    joined: list[str] = []
+    awaited, reading = False, False  # a list's first value; more values of it
+    for argument in arguments:
+        if argument.startswith("-"):
+            name, equals, _ = argument.partition("=")
+            reading = name in _LIST_OPTIONS and bool(equals)
+            awaited = name in _LIST_OPTIONS and not equals
+            joined.append(argument)
+        elif reading:
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+            awaited, reading = False, awaited
+    return joined
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code. Every fault is one line on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] not in command.commands:
+        arguments = _join_lists(arguments)
+    debug = "--debug" in arguments
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # click only parses: what it returns is run outside of it, free of its own handling of
+        # interruptions.
+        action = command.main(arguments, prog_name="casl-bench", standalone_mode=False)
+        return action() if callable(action) else int(action or 0)
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; run the same command again to go on")
+        return EXIT_INTERRUPTED
+    except _Terminated:
+        _say("terminated; run the same command again to go on")
+        return EXIT_TERMINATED
+    except click.ClickException as error:
+        _say(f"error: {error.format_message()} (see casl-bench --help)".replace("\n", " "))
+        return EXIT_USAGE
+    except BenchError as error:
+        if debug:
+            traceback.print_exc()
+        _say(f"error: {error}")
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort: no user meets a traceback
+        if debug:
+            traceback.print_exc()
+        fault = error.__cause__ if isinstance(error, _Unforeseen) and error.__cause__ else error
+        more = str(error) if isinstance(error, _Unforeseen) else "--debug prints its traceback"
+        line = " ".join(f"{type(fault).__name__}: {fault}".split())
+        _say(f"error: unforeseen: {line}; {more}")
+        return EXIT_INCOMPLETE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""Editing precision ratio: how far the target moves for each unit that the others move.
+
+The published number is blind to direction, grows with strength over a fixed floor, and depends on
+each logit's scale and on the list of others; read it beside edit_success.py and over_random.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from casl_bench.core.errors import InputError
+from casl_bench.metrics.arrays import Array, check_array
+from casl_bench.metrics.edit_scores import EditScores
+from casl_bench.metrics.metric import EditMetric, MetricInfo, register_metric
+
+EPS = 1e-8
+
+
+def epr_raw(
+    base_logits: ArrayLike,
+    edit_logits: ArrayLike,
+    target: int,
+    others: Sequence[int] | None = None,
+    eps: float = EPS,
+) -> float:
+    """mean_i |d_t(i)| / (mean_{j != t} mean_i |d_j(i)| + eps), with d_j = edit_j - base_j.
+
+    Args:
+        base_logits: [n, A], n >= 1, the baseline: reconstructions, not source images, so that the
+            inversion's error is no part of the edit's.
+        edit_logits: [n, A].
+        target: column of the edited attribute.
+        others: columns in the denominator; default all but the target. They are part of what the
+            number means.
+        eps: added to the denominator.
+
+    Returns:
+        A ratio >= 0; 0 where nothing moved.
+
+    Raises:
+        InputError: on other shapes, NaN or infinity, no image, or no other attribute.
+    Source: CASL (arXiv 2601.15441), eq. 14.
+    """
+    columns = _columns(base_logits, edit_logits, target, others)
+    return float(_ratio(columns.mean(0), eps))
+
+
+def epr_std(
+    base_logits: ArrayLike,
+    edit_logits: ArrayLike,
+    target: int,
+    spread: ArrayLike,
+    others: Sequence[int] | None = None,
+    eps: float = EPS,
+) -> float:
+    """`epr_raw` of logits divided by their spread: unchanged when a classifier's logit is rescaled.
+
+    Args:
+        base_logits: [n, A].
+        edit_logits: [n, A].
+        target: column of the edited attribute.
+        spread: [A] standard deviation of each logit over real source images, > 0.
+        others: columns in the denominator; default all but the target.
+        eps: added to the denominator.
+
+    Returns:
+        A ratio >= 0.
+
+    Raises:
+        InputError: as `epr_raw`, and on a spread that is not positive.
+    Source: ours, from eq. 14.
+    """
+    scale = check_spread(spread, np.asarray(base_logits).shape[-1])
+    return epr_raw(
+        np.asarray(base_logits) / scale, np.asarray(edit_logits) / scale, target, others, eps
+    )
+
+
+def noise_floor(
+    source_logits: ArrayLike,
+    reconstruction_logits: ArrayLike,
+    target: int,
+    others: Sequence[int] | None = None,
+) -> float:
+    """mean_{j != t} mean_i |reconstruction_j - source_j|: what inversion alone moves.
+
+    An edit whose others move no more than this is not resolved: its EPR divides by noise.
+
+    Args:
+        source_logits: [n, A].
+        reconstruction_logits: [n, A].
+        target: column of the edited attribute.
+        others: columns; default all but the target.
+
+    Returns:
+        In the unit of the logits, >= 0.
+
+    Raises:
+        InputError: as `epr_raw`.
+    Source: ours.
+    """
+    return float(_columns(source_logits, reconstruction_logits, target, others)[:, 1].mean())
+
+
+def over_random(epr: float, epr_random: float) -> float | None:
+    """EPR / EPR of a norm-matched random direction on the same images; about 1 means no skill.
+
+    Args:
+        epr: the method's.
+        epr_random: the random direction's.
+
+    Returns:
+        A ratio >= 0, None where the random direction's is 0.
+
+    Raises:
+        InputError: on a negative number, NaN or infinity.
+    Source: ours.
+    """
+    if not (np.isfinite([epr, epr_random]).all() and epr >= 0 and epr_random >= 0):
+        raise InputError(f"EPRs must be finite and not negative, got {epr} and {epr_random}")
+    return epr / epr_random if epr_random > 0 else None
+
+
+def check_spread(spread: ArrayLike, count: int) -> Array:
+    """The spread as float64 [count]. Raises InputError unless all are finite and positive."""
+    scale = check_array("spread", spread, 1, (count,))
+    if not (scale > 0).all():
+        raise InputError("every attribute's spread must be positive")
+    return scale
+
+
+def _columns(
+    base: ArrayLike, edit: ArrayLike, target: int, others: Sequence[int] | None = None
+) -> Array:
+    """[n, 2]: the target's absolute change, and the mean of the others'."""
+    base = check_array("base logits", base, 2)
+    edit = check_array("edit logits", edit, 2, base.shape)
+    n, attributes = base.shape
+    if n == 0:
+        raise InputError("EPR needs at least one image")
+    if not 0 <= target < attributes:
+        raise InputError(f"target {target} is not one of {attributes} attributes")
+    rest = [j for j in range(attributes) if j != target] if others is None else list(others)
+    if not rest:
+        raise InputError("EPR needs an attribute other than the target")
+    if target in rest or len(set(rest)) != len(rest) or not set(rest) <= set(range(attributes)):
+        raise InputError(f"others {rest} must be distinct attributes without the target {target}")
+    change = np.abs(edit - base)
+    return np.stack([change[:, target], change[:, rest].mean(1)], axis=1)
+
+
+def _ratio(means: Array, eps: float = EPS) -> Array:
+    return means[..., 0] / (means[..., 1] + eps)
+
+
+def _raw_columns(scores: EditScores) -> Array:
+    return _columns(scores.base, scores.edit, scores.target)
+
+
+def _std_columns(scores: EditScores) -> Array:
+    return _columns(scores.base / scores.spread, scores.edit / scores.spread, scores.target)
+
+
+def _below_floor(scores: EditScores) -> str | None:
+    return _compare(scores.source, scores.base, scores.edit, scores.target)
+
+
+def _below_floor_std(scores: EditScores) -> str | None:
+    source, base, edit = (x / scores.spread for x in (scores.source, scores.base, scores.edit))
+    return _compare(source, base, edit, scores.target)
+
+
+def _compare(source: Array, base: Array, edit: Array, target: int) -> str | None:
+    floor = noise_floor(source, base, target)
+    others = float(_columns(base, edit, target)[:, 1].mean())
+    if others > floor:
+        return None
+    return (
+        f"below the noise floor: other attributes moved by {others:.3g}, "
+        f"reconstruction alone moves them by {floor:.3g}"
+    )
+
+
+EPR_RAW = register_metric(
+    EditMetric(
+        MetricInfo(
+            name="epr_raw",
+            version=1,
+            higher_is_better=True,
+            unit="ratio",
+            bounds=(0, None),
+            title="EPR",
+            source="CASL (arXiv 2601.15441), eq. 14",
+        ),
+        _raw_columns,
+        _ratio,
+        _below_floor,
+    )
+)
+EPR_STD = register_metric(
+    EditMetric(
+        MetricInfo(
+            name="epr_std",
+            version=1,
+            higher_is_better=True,
+            unit="ratio",
+            bounds=(0, None),
+            title="EPR, logits standardised",
+        ),
+        _std_columns,
+        _ratio,
+        _below_floor_std,
+    )
+)

@@ -1,0 +1,120 @@
+"""What a metric is: a function of per-image rows, so that images can be resampled.
+
+A metric of edits has two halves. `per_image` turns the scores of n images into columns [n, m];
+`combine` turns the columns' means [..., m] into the number. A ratio of means is thus recomputed on
+every resample instead of averaged, and thousands of resamples are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from casl_bench.core.errors import InputError
+from casl_bench.core.registry import Registry
+from casl_bench.metrics.arrays import Array
+from casl_bench.metrics.edit_scores import EditScores
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """What a metric declares of itself.
+
+    Attributes:
+        name: lower_snake.
+        version: raise it whenever a value may change.
+        higher_is_better: None where neither direction is.
+        unit: "ratio", "share" (of images, 0 to 1), "sd" (of a logit over real images), "dB", …
+        bounds: least and largest possible value, None where there is none.
+        title: as in a table.
+        source: paper and equation, or "ours".
+    """
+
+    name: str
+    version: int
+    higher_is_better: bool | None
+    unit: str
+    bounds: tuple[float | None, float | None]
+    title: str
+    source: str = "ours"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, or the reason why there is none.
+
+    Attributes:
+        value: None where the metric is undefined; never NaN or infinite.
+        n: images (or test items) behind the number.
+        low: lower end of the interval; None (with `high`) where there is no interval.
+        high: upper end.
+        level: nominal coverage.
+        reason: why the value is undefined; None where it is defined.
+    """
+
+    value: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    reason: str | None = None
+
+
+def _always_defined(_: EditScores) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class EditMetric:
+    """A metric of edited images.
+
+    Attributes:
+        info: its declaration.
+        per_image: scores of n images → columns [n, m], float64; m is the metric's own affair.
+        combine: the columns' means [..., m] → values [...], NaN where undefined.
+        undefined: why the metric says nothing of these scores, or None where it does.
+        count: how many of the images the number rests on.
+    """
+
+    info: MetricInfo
+    per_image: Callable[[EditScores], Array]
+    combine: Callable[[Array], Array]
+    undefined: Callable[[EditScores], str | None] = _always_defined
+    count: Callable[[EditScores], int] = len
+
+    def value(self, scores: EditScores) -> float | None:
+        """The number without an interval; None where it is undefined."""
+        if self.undefined(scores) is not None:
+            return None
+        value = float(self.combine(self.per_image(scores).mean(0)))
+        return value if np.isfinite(value) else None
+
+
+def first_column(means: Array) -> Array:
+    """`combine` of a metric that is the plain mean of its one column."""
+    return means[..., 0]
+
+
+METRICS: Registry[EditMetric] = Registry("metric", entry_point_group="casl_bench.metrics")
+
+
+def register_metric(metric: EditMetric) -> EditMetric:
+    """Make a metric known under its name; `METRICS.create(name)` gives it back.
+
+    Raises:
+        InputError: if its version is below 1 or its bounds are reversed.
+        UsageError: if the name is another metric's.
+    """
+    low, high = metric.info.bounds
+    if metric.info.version < 1 or (low is not None and high is not None and low > high):
+        raise InputError(f"metric '{metric.info.name}' has a version below 1 or reversed bounds")
+
+    def factory() -> EditMetric:
+        return metric
+
+    # The registry tells entrants apart by file and name: give each factory its metric's own.
+    factory.__qualname__ = f"{metric.per_image.__module__}.{metric.info.name}"
+    METRICS.register(metric.info.name, factory)
+    return metric

@@ -1,0 +1,213 @@
+"""Per-image scores of one cell: what every metric of edits is computed from, and nothing else.
+
+A table goes to CSV and comes back equal, so a metric gives the same number from the file as it
+gave during the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.metrics.arrays import Array, check_array
+from casl_bench.metrics.edit_scores import DISTANCES, EditScores
+
+_KEYS = ("image_id", "picture", "strength")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """All scores of one (method, concept): n images, S strengths, K classifiers, A attributes.
+
+    Numbers are rounded to float32, the precision scorers work in and the file keeps.
+
+    Attributes:
+        image_ids: n >= 1 distinct ids.
+        strengths: S distinct non-zero strengths.
+        attributes: A names, the classifiers' columns.
+        classifiers: K names, the primary one first.
+        source_logits: [K, n, A] of the source images.
+        reconstruction_logits: [K, n, A] of their reconstructions (strength 0).
+        edit_logits: [K, S, n, A].
+        clip_similarity: [S, n] cosine of the image's change with the text's, or None.
+        perceptual: [S, n] distance of the edit from the reconstruction, >= 0, or None.
+        identity: [S, n] similarity of the edit with the reconstruction, in [-1, 1], or None.
+    """
+
+    image_ids: tuple[str, ...]
+    strengths: tuple[float, ...]
+    attributes: tuple[str, ...]
+    classifiers: tuple[str, ...]
+    source_logits: Array
+    reconstruction_logits: Array
+    edit_logits: Array
+    clip_similarity: Array | None = None
+    perceptual: Array | None = None
+    identity: Array | None = None
+
+    def __post_init__(self) -> None:
+        """Round to float32 and refuse repeated names, wrong shapes, NaN and infinity."""
+        for name in ("image_ids", "attributes", "classifiers"):
+            values = tuple(str(v) for v in getattr(self, name))
+            _check_distinct(name, values)
+            object.__setattr__(self, name, values)
+        strengths = tuple(float(s) for s in self.strengths)
+        _check_distinct("strengths", strengths)
+        if 0 in strengths or not np.isfinite(strengths).all():
+            raise InputError("strengths must be finite and not zero (zero is the reconstruction)")
+        object.__setattr__(self, "strengths", strengths)
+        if any("/" in a for a in self.attributes):
+            raise InputError("attribute names must not hold '/'")
+        if not self.image_ids or not self.classifiers or not self.attributes:
+            raise InputError("a table needs at least one image, classifier and attribute")
+        k, s = len(self.classifiers), len(self.strengths)
+        n, a = len(self.image_ids), len(self.attributes)
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {"source_logits": (k, n, a), "reconstruction_logits": (k, n, a)}
+        shapes |= {"edit_logits": (k, s, n, a)} | dict.fromkeys(DISTANCES, (s, n))
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values is not None:
+                with np.errstate(over="ignore"):  # an overflow is refused just below
+                    rounded = np.asarray(values).astype(np.float32).astype(np.float64)
+                object.__setattr__(self, name, check_array(name, rounded, len(shape), shape))
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScoreTable):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, holds arrays
+
+    def at(
+        self,
+        strength: float,
+        attribute: str,
+        spread: Array,
+        *,
+        sign: int = 1,
+        classifier: str | None = None,
+    ) -> EditScores:
+        """What a metric sees: one strength, one target, one classifier (default: the primary).
+
+        Args:
+            strength: one of `strengths`, or 0 for the reconstruction itself.
+            attribute: the target.
+            spread: [A] standard deviation of this classifier's logits over real source images.
+            sign: +1 where the edit is to turn the attribute on, -1 where off.
+            classifier: one of `classifiers`.
+
+        Raises:
+            InputError: on a name or strength that the table does not hold.
+        """
+        k = _place("classifier", classifier or self.classifiers[0], self.classifiers)
+        target = _place("attribute", attribute, self.attributes)
+        source, base = self.source_logits[k], self.reconstruction_logits[k]
+        spread = np.asarray(spread, dtype=np.float64)
+        if strength == 0:
+            return EditScores(source, base, base, target, sign, spread)
+        s = _place("strength", float(strength), self.strengths)
+        extra = {name: None if (v := getattr(self, name)) is None else v[s] for name in DISTANCES}
+        return EditScores(source, base, self.edit_logits[k, s], target, sign, spread, **extra)
+
+    def to_csv(self) -> str:
+        """One row a picture: the source, the reconstruction, and the edit at each strength.
+
+        Columns: image_id, picture, strength, the three distances, then one a classifier and
+        attribute. Numbers have nine significant digits, which give a float32 back exactly.
+        """
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        logits = [f"{c}/{a}" for c in self.classifiers for a in self.attributes]
+        kept = [name for name in DISTANCES if getattr(self, name) is not None]
+        writer.writerow([*_KEYS, *kept, *logits])
+
+        def row(i: int, picture: str, strength: str, distances: list[str], values: Array) -> None:
+            cells = [_text(v) for v in values[:, i].ravel()]
+            writer.writerow([self.image_ids[i], picture, strength, *distances, *cells])
+
+        blank = [""] * len(kept)
+        for i in range(len(self)):
+            row(i, "source", "", blank, self.source_logits)
+            row(i, "reconstruction", "0.0", blank, self.reconstruction_logits)
+            for s, strength in enumerate(self.strengths):
+                distances = [_text(getattr(self, name)[s, i]) for name in kept]
+                row(i, "edit", repr(strength), distances, self.edit_logits[:, s])
+        return out.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> ScoreTable:
+        """Read what `to_csv` wrote.
+
+        Raises:
+            InvalidBenchmarkError: on anything else.
+        """
+        try:
+            return _read_csv(text)
+        except (ValueError, KeyError, IndexError, csv.Error) as error:
+            raise InvalidBenchmarkError(f"not a table of scores: {error}") from error
+
+
+def _read_csv(text: str) -> ScoreTable:
+    header, *rows = csv.reader(io.StringIO(text))
+    kept = [c for c in header if c in DISTANCES]
+    first = len(_KEYS) + len(kept)
+    if tuple(header[: len(_KEYS)]) != _KEYS:
+        raise ValueError(f"its columns start with {header[: len(_KEYS)]}")
+    names = [tuple(c.rsplit("/", 1)) for c in header[first:]]
+    classifiers = tuple(dict.fromkeys(c for c, _ in names))
+    attributes = tuple(dict.fromkeys(a for _, a in names))
+    if names != [(c, a) for c in classifiers for a in attributes]:
+        raise ValueError("its logit columns are not classifiers by attributes")
+    image_ids = tuple(dict.fromkeys(r[0] for r in rows))
+    of_first = [r[2] for r in rows if r[:2] == [image_ids[0], "edit"]]
+    strengths = tuple(float(s) for s in of_first)
+    pictures = [("source", ""), ("reconstruction", "0.0"), *(("edit", s) for s in of_first)]
+    expected = [(i, *p) for i in image_ids for p in pictures]
+    if [tuple(r[:3]) for r in rows] != expected:
+        raise ValueError("rows are missing, repeated or out of order")
+    n, p, k, a = len(image_ids), len(pictures), len(classifiers), len(attributes)
+    values = np.array([[float(v) for v in r[first:]] for r in rows]).reshape(n, p, k, a)
+    logits = values.transpose(2, 1, 0, 3)  # [K, pictures, n, A]
+    distances = {}
+    for column, name in enumerate(kept, start=len(_KEYS)):
+        cells = [float(r[column]) for r in rows if r[1] == "edit"]
+        distances[name] = np.array(cells).reshape(n, p - 2).T
+    return ScoreTable(
+        image_ids,
+        strengths,
+        attributes,
+        classifiers,
+        logits[:, 0],
+        logits[:, 1],
+        logits[:, 2:],
+        **distances,
+    )
+
+
+def _check_distinct(name: str, values: tuple[object, ...]) -> None:
+    if len(set(values)) != len(values):
+        raise InputError(f"{name} are not distinct")
+
+
+def _place(kind: str, name: object, names: tuple[object, ...]) -> int:
+    if name not in names:
+        raise InputError(f"the table has no {kind} {name!r}", mend=f"it has {list(names)}")
+    return names.index(name)
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return type(a) is type(b) and (a is b or a == b)
+
+
+def _text(value: float) -> str:
+    return f"{value:.9g}"

@@ -1,0 +1,184 @@
+"""Tables of what stands beside the edits: reconstruction, SVM probe, SAE, scorers.
+
+Names of measurements carry their place, parts joined by dots: `top_units.k4` and
+`top_units.k4.shuffled` in a probe's record, `sae.cosine` and `pca.cosine` in an SAE's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from casl_bench.records.record import Measurement, RunRecord
+from casl_bench.reports.markdown import Footnotes, escape, fold, measured, number, table
+
+_TITLES = {
+    "psnr": "PSNR (dB) ↑",
+    "attribute_agreement": "attribute agreement ↑",
+    "x_T_mean": "mean of x_T (≈ 0)",
+    "x_T_std": "std of x_T (≈ 1)",
+    "explained_variance": "explained variance ↑",
+    "normalised_mse": "normalised MSE ↓",
+    "cosine": "cosine ↑",
+    "l0": "L0",
+    "dead_fraction": "dead latents ↓",
+    "eps_error": "eps error ↓",
+    "sae": "SAE",
+    "pca": "PCA of the same rank",
+    "mean": "constant mean",
+}
+_FEATURES = {
+    "top_units": "top (latent, position) units",
+    "random_units": "random units",
+    "top_latents": "top latents, pooled",
+    "random_latents": "random latents, pooled",
+    "raw_h": "raw h",
+    "majority": "majority class",
+}
+_SHUFFLED = "shuffled"
+
+
+def reconstruction_section(records: Sequence[RunRecord]) -> str:
+    """How well inversion and generation give the image back, one row a record."""
+    return _plain_section("Reconstruction (no edit)", records)
+
+
+def sae_section(records: Sequence[RunRecord]) -> str:
+    """The SAE beside PCA and the mean: how much of h each keeps, and what that costs."""
+    return _prefixed_section("SAE reconstruction of h", records)
+
+
+def scorer_section(records: Sequence[RunRecord]) -> str:
+    """The scorers' own marks."""
+    return _prefixed_section("Scorers on trial", records)
+
+
+def probe_section(records: Sequence[RunRecord]) -> str:
+    """Accuracy by number of features, mean over concepts; every concept in a fold."""
+    parts = []
+    for method in sorted({r.method or "" for r in records}):
+        own = [r for r in records if (r.method or "") == method and r.status == "done"]
+        if not own:
+            continue
+        whose = f" of {escape(method)}" if method else ""
+        mean = _probe_table(own, _mean)
+        parts.append(f"Ranked latents{whose}, mean over {len(own)} concepts:\n\n{mean}")
+        by_concept = []
+        for record in own:
+            body = _probe_table([record], _only)
+            by_concept.append(f"**{escape(record.concept or 'all')}**\n\n{body}")
+        parts.append(fold(f"{method or 'probe'}, by concept", "\n\n".join(by_concept)))
+    if not parts:
+        return ""
+    about = (
+        "Test accuracy of a linear SVM on the k best aligned latents of each concept, beside as "
+        "many random ones, all of raw h and the majority class. Shuffled: labels permuted."
+    )
+    return "\n\n".join(["### SVM probe", about, *parts])
+
+
+def _probe_table(
+    records: Sequence[RunRecord],
+    cell: Callable[[dict[str, Measurement | None], Footnotes], str],
+) -> str:
+    """Rows are features, columns are numbers of them; what has no k fills the last column."""
+    names = _names(records)
+    ks = sorted({k for name in names if (k := _probe_name(name)[1]) is not None})
+    features = sorted({(_place(_probe_name(n)[0], _FEATURES), _probe_name(n)[0]) for n in names})
+    variants = sorted({_probe_name(n)[2] for n in names})
+    notes = Footnotes()
+    rows = []
+    for _, feature in features:
+        for shuffled in variants:
+            row, present = [_probe_title(feature, shuffled)], False
+            for k in [*ks, None]:
+                name = _join(feature, k, shuffled)
+                present |= name in names
+                found = {r.concept or "": r.measurements.get(name) for r in records}
+                row.append(cell(found, notes) if name in names else "")
+            if present:
+                rows.append(row)
+    body = table(["features", *(f"k = {k}" for k in ks), "all"], rows)
+    return notes.under(body)
+
+
+def _probe_name(name: str) -> tuple[str, int | None, bool]:
+    """`top_units.k4.shuffled` → ("top_units", 4, True)."""
+    feature, *rest = name.split(".")
+    ks = [int(part[1:]) for part in rest if part[:1] == "k" and part[1:].isdigit()]
+    return feature, ks[0] if ks else None, _SHUFFLED in rest
+
+
+def _join(feature: str, k: int | None, shuffled: bool) -> str:
+    parts = [feature, *([] if k is None else [f"k{k}"]), *([_SHUFFLED] if shuffled else [])]
+    return ".".join(parts)
+
+
+def _probe_title(feature: str, shuffled: bool) -> str:
+    title = _FEATURES.get(feature, feature.replace("_", " "))
+    return escape(title) + (", shuffled" if shuffled else "")
+
+
+def _mean(found: dict[str, Measurement | None], notes: Footnotes) -> str:
+    """Mean over concepts, or a dash where any concept has no number."""
+    values = [m.value for m in found.values() if m is not None and m.value is not None]
+    if len(values) == len(found):
+        return number(sum(values) / len(values))
+    without = [c for c, m in found.items() if m is None or m.value is None]
+    return notes.mark(f"no number for {', '.join(without)}")
+
+
+def _only(found: dict[str, Measurement | None], notes: Footnotes) -> str:
+    """The one concept's measurement."""
+    (measurement,) = found.values()
+    return measured(measurement, notes)
+
+
+def _plain_section(title: str, records: Sequence[RunRecord]) -> str:
+    """One row a record, one column a measurement."""
+    records = [r for r in records if r.status == "done"]
+    if not records:
+        return ""
+    notes = Footnotes()
+    names = _in_order(_names(records))
+    rows = [
+        [escape(r.dataset), *(measured(r.measurements.get(n), notes, digits=3) for n in names)]
+        for r in records
+    ]
+    body = table(["data set", *map(_title, names)], rows)
+    return f"### {title}\n\n{notes.under(body)}"
+
+
+def _prefixed_section(title: str, records: Sequence[RunRecord]) -> str:
+    """One row a prefix, one column a rest of a measurement's name; empty where there is none."""
+    parts = []
+    for record in (r for r in records if r.status == "done"):
+        notes = Footnotes()
+        pairs = [tuple(name.rpartition(".")[::2]) for name in record.measurements]
+        columns = _in_order(rest for _, rest in pairs)
+        rows = []
+        for prefix in _in_order(prefix for prefix, _ in pairs):
+            row = [_title(prefix) or "all"]
+            for column in columns:
+                name = f"{prefix}.{column}" if prefix else column
+                found = record.measurements.get(name)
+                row.append("" if found is None else measured(found, notes, digits=3))
+            rows.append(row)
+        parts.append(notes.under(table(["", *map(_title, columns)], rows)))
+    return "\n\n".join([f"### {title}", *parts]) if parts else ""
+
+
+def _names(records: Iterable[RunRecord]) -> set[str]:
+    return {name for r in records for name in r.measurements}
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Known names first, in the order of `_TITLES`; others by name."""
+    return sorted(set(names), key=lambda n: (_place(n, _TITLES), n))
+
+
+def _place(name: str, known: dict[str, str]) -> int:
+    return list(known).index(name) if name in known else len(known)
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name) or escape(name.replace("_", " "))

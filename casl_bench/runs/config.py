@@ -1,0 +1,194 @@
+"""What a run is asked to do: the suite (how much of everything) and the run around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from casl_bench.core.errors import unknown_name
+
+MIN_TEST_IMAGES = 32
+"""EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
+
+VALIDATION_POOL = 3
+"""Validation images inverted for each one that a concept uses: about half lack its attribute."""
+
+
+class Suite(BaseModel):
+    """How much of everything a run does. Frozen, unknown fields refused.
+
+    The whole of it enters the key of every cell, so results of two suites never mix. Raise
+    `version` when a number changes under the same name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="As on the command line.")
+    version: PositiveInt = Field(description="Raised whenever a number of this suite may change.")
+    description: str = Field(description="What it is for, in one sentence.")
+    quick: bool = Field(False, description="For trying out: stamped so in records and tables.")
+
+    num_steps: int = Field(ge=2, description="DDIM steps of inversion and of generation.")
+    timestep_power: float = Field(
+        gt=0, description="Timesteps are int(linspace(0, 1, n) ** power * t_max); above 1 they "
+        "crowd towards the image, where the trajectory bends most.",
+    )  # fmt: skip
+    train_images: PositiveInt = Field(
+        description="Images that methods, SAE and probes learn from, inverted once for all."
+    )
+    validation_images: PositiveInt = Field(
+        description="Validation images a concept on which its strength is chosen."
+    )
+    test_pool_images: PositiveInt = Field(
+        description="Test images from which each concept takes those that lack its attribute."
+    )
+    test_images_per_concept: PositiveInt = Field(
+        description="Test images edited a concept (n of the table)."
+    )
+    strengths: tuple[float, ...] = Field(
+        min_length=1, description="Strengths at which every method edits; 1 is the fitted one."
+    )
+    fit_steps: PositiveInt | None = Field(
+        description="Optimiser steps a concept, given to every method whose settings have a "
+        "`fit_steps`; null leaves each method its own default."
+    )
+    sae_steps: PositiveInt = Field(description="Optimiser steps of the SAE shared by methods.")
+    probe_train_images: PositiveInt = Field(description="Train images of the SVM probe.")
+    probe_test_images: PositiveInt = Field(description="Test images of the SVM probe.")
+    probe_ks: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="Numbers of top-ranked latents given to the probe."
+    )
+
+    @property
+    def validation_pool_images(self) -> int:
+        """Validation images from which each concept takes those that lack its attribute."""
+        return VALIDATION_POOL * self.validation_images
+
+    @field_validator("strengths")
+    @classmethod
+    def _increasing_and_edited(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if 0 in strengths:
+            raise ValueError("0 is the reconstruction, which every run has anyway: leave it out")
+        if list(strengths) != sorted(set(strengths)):
+            raise ValueError("strengths must be distinct and increasing")
+        return strengths
+
+    @field_validator("probe_ks")
+    @classmethod
+    def _increasing(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(ks) != sorted(set(ks)):
+            raise ValueError("probe_ks must be distinct and increasing")
+        return ks
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> Suite:
+        if not self.quick and self.test_images_per_concept < MIN_TEST_IMAGES:
+            raise ValueError(
+                f"a suite that is not quick needs at least {MIN_TEST_IMAGES} test images a concept"
+            )
+        for part, pool, total in (
+            ("test_images_per_concept", "test_pool_images", self.test_pool_images),
+            ("probe_test_images", "test_pool_images", self.test_pool_images),
+            ("probe_train_images", "train_images", self.train_images),
+        ):
+            if getattr(self, part) > total:
+                raise ValueError(f"{part} is more than {pool}")
+        return self
+
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            name="standard",
+            version=1,
+            description="The suite of the published tables: about a quarter of an hour on two "
+            "cores for two methods.",
+            num_steps=25,
+            timestep_power=1.0,
+            train_images=192,
+            validation_images=16,
+            test_pool_images=96,
+            test_images_per_concept=32,
+            strengths=(0.5, 1.0, 1.5),
+            fit_steps=120,
+            sae_steps=1000,
+            probe_train_images=192,
+            probe_test_images=96,
+            probe_ks=(1, 2, 4, 8, 16, 32),
+        ),
+        Suite(
+            name="quick",
+            version=1,
+            description="For trying out, about a minute: its numbers mean nothing.",
+            quick=True,
+            num_steps=10,
+            timestep_power=1.0,
+            train_images=32,
+            validation_images=4,
+            test_pool_images=32,
+            test_images_per_concept=8,
+            strengths=(0.5, 1.0, 1.5),
+            fit_steps=12,
+            sae_steps=100,
+            probe_train_images=32,
+            probe_test_images=32,
+            probe_ks=(1, 4, 16),
+        ),
+    )
+}
+
+
+def suite(name: str) -> Suite:
+    """The suite of this name. Raises UsageError with the nearest name where there is none."""
+    if name not in SUITES:
+        raise unknown_name("suite", name, SUITES)
+    return SUITES[name]
+
+
+class RunConfig(BaseModel):
+    """A checked command: every name in it exists.
+
+    Attributes:
+        methods: entrants, in the order asked for; controls are added by the plan.
+        datasets: data sets, in the order asked for.
+        concepts: the concepts to edit; None for all that a data set has.
+        suite: how much of everything.
+        seed: the run seed, from which every random number derives.
+        device: a torch device, already resolved ("cpu", "cuda:0", never "auto").
+        out: the run folder.
+        plugins: Python files that register entrants of the user's own.
+        batch_size: images a chunk outside the backbone; None leaves it to the runner. It changes
+            speed and memory, never a number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    datasets: tuple[str, ...] = Field(min_length=1)
+    concepts: tuple[str, ...] | None
+    suite: Suite
+    seed: int = Field(ge=0)
+    device: str
+    out: Path
+    plugins: tuple[Path, ...] = ()
+    batch_size: PositiveInt | None = None
+
+    def key(self) -> dict[str, Any]:
+        """What every record of one run folder has in common, as JSON values.
+
+        Methods, data sets and concepts are left out: more of them may be added to a folder by a
+        later command. The kind of device is in it, since its arithmetic differs.
+        """
+        return {
+            "suite": self.suite.model_dump(mode="json"),
+            "seed": self.seed,
+            "device": self.device.split(":")[0],
+        }
+
+
+def default_out(datasets: tuple[str, ...], suite_name: str, seed: int) -> Path:
+    """The run folder of a command without `--out`: the same command finds it again."""
+    return Path("runs") / f"{'+'.join(datasets)}-{suite_name}-seed{seed}"

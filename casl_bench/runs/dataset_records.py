@@ -1,0 +1,282 @@
+"""Records of a data set as a whole: scorers on trial, reconstruction, SAE, probe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.seeding import derive_seed
+from casl_bench.images.dataset import Concept
+from casl_bench.inversion.ddim import ddim_generation
+from casl_bench.methods.method import SupportsLatentRanking
+from casl_bench.metrics.arrays import Array
+from casl_bench.metrics.intervals import bootstrap_interval
+from casl_bench.metrics.probe_accuracy import (
+    ProbeData,
+    ProbeResult,
+    RawProbe,
+    majority_probe,
+    pooled_features,
+    probe_top_k,
+    unit_features,
+)
+from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
+from casl_bench.records.record import Kind, Measurement, RunRecord
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.edit_cells import EditCells
+from casl_bench.runs.plan import KEY_ARTEFACT
+from casl_bench.runs.record_parts import Stopwatch, common_fields, provenance
+from casl_bench.runs.scoring import from_8_bits, to_8_bits
+from casl_bench.sae.sae_metrics import downstream_error, sae_quality
+
+ACCURACY_FLOOR = 0.9
+"""A classifier under this accuracy on any attribute of real images is refused (exit 5)."""
+PROBE_TIMESTEP = 100
+"""The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
+_DOWNSTREAM_IMAGES = 16
+
+
+class DatasetRecords:
+    """Makes the records that concern no single edit.
+
+    Args:
+        artefacts: what all cells share.
+        cells: for its scorers and fitted methods.
+    """
+
+    def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
+        self.artefacts, self.cells = artefacts, cells
+        self.world, self.config = artefacts.world, artefacts.config
+
+    def scorer(self, key: str) -> RunRecord:
+        """Accuracy of every classifier on originals and reconstructions.
+
+        Raises:
+            InvalidBenchmarkError: if one is under its floor: no table may rest on it.
+        """
+        watch = Stopwatch()
+        with watch.phase("score"):
+            test = self.artefacts.test
+            labels = test.batch.attributes
+            if labels is None:
+                raise InvalidBenchmarkError("scorers cannot be tried without attribute labels")
+            source, reconstruction = self._unedited_logits()
+        found: dict[str, Measurement] = {}
+        truth = labels.numpy()
+        for k, name in enumerate(self.cells.scorers.names):
+            right = (source[k] > 0) == truth
+            worst = int(right.mean(0).argmin())
+            if right[:, worst].mean() < ACCURACY_FLOOR:
+                raise InvalidBenchmarkError(
+                    f"classifier '{name}' is right on {right[:, worst].mean():.3f} of images for "
+                    f"'{self.world.dataset.card.attributes[worst]}', under its floor of "
+                    f"{ACCURACY_FLOOR}",
+                    mend="use another classifier, or train it anew",
+                )
+            found[f"{name}.accuracy"] = self._mean(right.mean(1), "share", f"{name} accuracy")
+            found[f"{name}.worst_attribute"] = Measurement.of(
+                float(right[:, worst].mean()), len(right), "share"
+            )
+            again = ((reconstruction[k] > 0) == truth).mean(1)
+            found[f"{name}.accuracy_on_reconstructions"] = self._mean(again, "share", name)
+        return self._record("scorer", key, found, watch)
+
+    def reconstruction(self, key: str) -> RunRecord:
+        """How well inversion and generation give the test images back."""
+        watch = Stopwatch()
+        with watch.phase("score"):
+            inversions = self.artefacts.test.inversions
+            source, reconstruction = self._unedited_logits()
+            decibels = psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy())
+            alike = (source[0] > 0) == (reconstruction[0] > 0)
+            noise = noise_statistics(inversions.x_T.numpy())
+        n = len(inversions)
+        agreement = attribute_agreement(source[0], reconstruction[0])
+        found = {
+            "psnr": self._mean(decibels, "dB", "psnr"),
+            "attribute_agreement": self._mean(alike.mean(1), "share", "agreement"),
+            "worst_attribute_agreement": Measurement.of(float(agreement.min()), n, "share"),
+            "x_T_mean": Measurement.of(noise.mean, n),
+            "x_T_std": Measurement.of(noise.std, n),
+        }
+        return self._record("reconstruction", key, found, watch)
+
+    def sae(self, key: str) -> RunRecord:
+        """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
+        watch = Stopwatch()
+        sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
+        assert test.trajectories is not None and train.trajectories is not None
+        with watch.phase("quality"):
+            quality = sae_quality(sae, test.trajectories, train.trajectories)
+        found: dict[str, Measurement] = {}
+        for name, q in quality.items():
+            for field in ("explained_variance", "normalised_mse", "cosine", "l0", "dead_fraction"):
+                value = getattr(q, field)
+                if value is not None:
+                    label = "dead_share" if field == "dead_fraction" else field
+                    found[f"{name}.{label}"] = Measurement.of(float(value), q.vectors)
+        rows = list(range(min(_DOWNSTREAM_IMAGES, len(test.batch))))
+        with watch.phase("downstream"):
+            error = downstream_error(
+                self.world.backbone, sae.reconstruct, test.trajectories, rows
+            )
+            found["sae.eps_error"] = Measurement.of(error, len(rows))
+            found |= self._downstream_images(sae.reconstruct, rows)
+        return self._record("sae", key, found, watch, {"sae": sae.content_hash})
+
+    def _downstream_images(
+        self, reconstruct: Callable[[Tensor, int], Tensor], rows: Sequence[int]
+    ) -> dict[str, Measurement]:
+        """Images regenerated with h replaced throughout, against the plain reconstruction."""
+        inversions = self.artefacts.test.inversions.take(rows)
+        images = ddim_generation(
+            self.world.backbone, inversions.x_T, inversions.timesteps, reconstruct
+        ).cpu()
+        decibels = psnr(images.numpy(), inversions.reconstruction.numpy())
+        logits = self.cells.scorers.logits(from_8_bits(to_8_bits(images)))[0]
+        base = self.cells.scorers.logits(from_8_bits(to_8_bits(inversions.reconstruction)))[0]
+        alike = ((logits > 0) == (base > 0)).mean(1)
+        return {
+            "sae.psnr": self._mean(decibels, "dB", "sae psnr"),
+            "sae.attribute_agreement": self._mean(alike, "share", "sae agreement"),
+        }
+
+    def probe_features(self) -> Probes:
+        """What the probes of all concepts and methods read."""
+        suite, artefacts = self.config.suite, self.artefacts
+        train, test = artefacts.train, artefacts.test
+        assert train.trajectories is not None and test.trajectories is not None
+        timesteps = artefacts.timesteps
+        step = min(range(len(timesteps)), key=lambda s: abs(timesteps[s] - PROBE_TIMESTEP))
+        t = timesteps[step]
+        maps = [
+            store.h(step)[:count]
+            for store, count in (
+                (train.trajectories, suite.probe_train_images),
+                (test.trajectories, suite.probe_test_images),
+            )
+        ]
+        codes = [artefacts.sae.encode(h, t).numpy() for h in maps]
+        return Probes(
+            timestep=t,
+            latents=ProbeData(*(pooled_features(z) for z in codes)),
+            units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
+            raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
+        )
+
+    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> RunRecord:
+        """SVM probes on a method's best aligned latents of one concept, with their controls."""
+        watch = Stopwatch()
+        suite = self.config.suite
+        editor = self.cells.fitted(method, concept, watch).editor
+        assert isinstance(editor, SupportsLatentRanking)  # the runner asks no other
+        column = self.world.dataset.card.attributes.index(concept.attribute)
+        train, test = self.artefacts.train.batch, self.artefacts.test.batch
+        assert train.attributes is not None and test.attributes is not None
+        labels = (
+            train.attributes[: suite.probe_train_images, column].numpy(),
+            test.attributes[: suite.probe_test_images, column].numpy(),
+        )
+        seed = derive_seed(self.config.seed, "probe", concept.name)
+        with watch.phase("probe"):
+            results = [
+                *probe_top_k(
+                    probes.latents, editor.latent_ranking().numpy(), *labels, seed,
+                    unit="latents", ks=suite.probe_ks,
+                ),
+                *probe_top_k(
+                    probes.units, editor.unit_ranking().numpy(), *labels, seed,
+                    unit="units", ks=suite.probe_ks,
+                ),
+                probes.raw(*labels, seed),
+                majority_probe(probes.latents, *labels),
+            ]  # fmt: skip
+        found: dict[str, Measurement] = {}
+        for result in results:
+            found |= _probe_measurements(result)
+        return self._record(
+            "probe",
+            key,
+            found,
+            watch,
+            {"sae": self.artefacts.sae.content_hash},
+            method=method,
+            concept=concept.name,
+            flags=(f"h at t = {probes.timestep}",),
+        )
+
+    def _unedited_logits(self) -> tuple[Array, Array]:
+        """[K, n, A] of the test images and of their reconstructions."""
+        inversions = self.artefacts.test.inversions
+        scorers = self.cells.scorers
+        return (
+            scorers.logits(from_8_bits(to_8_bits(inversions.x_0))),
+            scorers.logits(from_8_bits(to_8_bits(inversions.reconstruction))),
+        )
+
+    def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
+        """The mean over images with its bootstrap interval."""
+        n = len(values)
+        interval = bootstrap_interval(
+            lambda rows: float(values[rows].mean()), n, derive_seed(self.config.seed, purpose)
+        )
+        low, high = interval or (None, None)
+        return Measurement(
+            status="ok", value=float(values.mean()), low=low, high=high, n=n, unit=unit
+        )
+
+    def _record(
+        self,
+        kind: Kind,
+        key: str,
+        found: Mapping[str, Measurement],
+        watch: Stopwatch,
+        artefacts: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> RunRecord:
+        return RunRecord(
+            **common_fields(self.world, self.config),
+            kind=kind,
+            measurements=dict(found),
+            artefacts={KEY_ARTEFACT: key, **(artefacts or {})},
+            provenance=provenance(self.config, watch.seconds),
+            **fields,
+        )
+
+
+class Probes:
+    """Features that probes read, made once for all concepts.
+
+    Attributes:
+        timestep: where h was read.
+        latents: pooled over positions.
+        units: (latent, position) pairs.
+        raw: a probe on all of h.
+    """
+
+    def __init__(self, timestep: int, latents: ProbeData, units: ProbeData, raw: RawProbe) -> None:
+        """Keep them."""
+        self.timestep, self.latents, self.units, self.raw = timestep, latents, units, raw
+
+
+def _probe_measurements(result: ProbeResult) -> dict[str, Measurement]:
+    name = result.features if result.k is None else f"{result.features}.k{result.k}"
+    found = {
+        name: Measurement(
+            status="ok",
+            value=result.accuracy,
+            low=result.low,
+            high=result.high,
+            n=result.n_test,
+            unit="share",
+        )
+    }
+    if result.shuffled_accuracy is not None:
+        found[f"{name}.shuffled"] = Measurement.of(
+            result.shuffled_accuracy, result.n_test, "share"
+        )
+    return found

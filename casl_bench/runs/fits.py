@@ -1,0 +1,88 @@
+"""Fitted methods kept in the run folder: a fit is never done twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from casl_bench.core.content_hash import hash_json, hash_tensors
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import write_bytes
+from casl_bench.methods.method import EditingMethod, FitCost, SupportsFitKey
+
+
+@dataclass(frozen=True)
+class StoredFit:
+    """A fit's tensors and cost (seconds are those of the run that made it)."""
+
+    state: dict[str, Tensor]
+    cost: FitCost
+
+
+def fit_key(method: EditingMethod, inputs: str) -> str:
+    """Hash of everything that determines a fit.
+
+    Args:
+        method: its settings enter, or its `fit_key` where it shares its fit.
+        inputs: hash of concept, images, backbone, guide, SAE and seed.
+    """
+    own: JsonValue = [method.info.name, method.info.version, method.config.model_dump(mode="json")]
+    if isinstance(method, SupportsFitKey):
+        own = method.fit_key()
+    return hash_json([own, inputs])
+
+
+class FitStore:
+    """One safetensors file a fit, under its key.
+
+    Args:
+        folder: made on the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def workspace(self, key: str) -> Path:
+        """A scratch folder of a fit that survives an interruption."""
+        path = self.folder / f"{key[:16]}.work"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def get(self, key: str, make: Callable[[], StoredFit]) -> StoredFit:
+        """The stored fit, or the one that `make` gives, which is then stored.
+
+        Raises:
+            InvalidBenchmarkError: if the stored file is damaged.
+        """
+        path = self.folder / f"{key[:16]}.safetensors"
+        if path.exists():
+            return _read(path)
+        fit = make()
+        cost = {"parameters": fit.cost.parameters, "unet_calls": fit.cost.unet_calls}
+        metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
+        tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}
+        write_bytes(path, save(tensors, metadata=metadata))
+        return fit
+
+
+def _read(path: Path) -> StoredFit:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+        if hash_tensors(state) != metadata["sha256"]:
+            raise ValueError("its content is not what was written")
+        return StoredFit(state, FitCost(**json.loads(metadata["cost"])))
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InvalidBenchmarkError(
+            f"a stored fit cannot be used: {error}",
+            where=str(path),
+            mend="delete the file to fit again",
+        ) from error

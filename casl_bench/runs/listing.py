@@ -1,0 +1,97 @@
+"""What `--list` and `--dry-run` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from casl_bench.images.dataset import DATASETS
+from casl_bench.methods.method import METHODS
+from casl_bench.metrics.metric import METRICS
+from casl_bench.runs.config import SUITES, RunConfig
+from casl_bench.runs.plan import Cell, card_of, info_of, is_done, plan, shared_work
+from casl_bench.runs.run_folder import check_run_folder
+
+
+def broken_modules() -> dict[str, str]:
+    """Modules that hold entrants and failed to import → reason, in one line."""
+    broken = {**METHODS.broken, **DATASETS.broken, **METRICS.broken}
+    return {module: " ".join(reason.split()) for module, reason in sorted(broken.items())}
+
+
+def list_text() -> str:
+    """Everything that can be named on the command line, and what failed to import."""
+    infos = [info_of(name) for name in METHODS]
+    methods = [
+        [i.name, i.title, i.supervision, "yes" if i.uses_sae else "", i.source]
+        for i in infos
+        if not i.control
+    ]
+    controls = [[i.name, i.title] for i in infos if i.control]
+    datasets = [[c.name, c.world, c.description] for c in map(card_of, DATASETS)]
+    concepts = [
+        [c.name, concept.name, f"{concept.source_prompt} → {concept.target_prompt}"]
+        for c in map(card_of, DATASETS)
+        for concept in c.concepts
+    ]
+    suites = [[s.name, f"v{s.version}", s.description] for s in SUITES.values()]
+    parts = [
+        _part("Methods", ["name", "title", "supervision", "SAE", "source"], methods),
+        _part("Controls (always run)", ["name", "title"], controls),
+        _part("Data sets", ["name", "world", "what it is"], datasets),
+        _part("Concepts", ["data set", "name", "prompts"], concepts),
+        _part("Suites", ["name", "version", "what it is for"], suites),
+        _part("Metrics", ["name", "source"], [[n, METRICS.create(n).info.source] for n in METRICS]),
+    ]
+    if broken := broken_modules():
+        parts.append(
+            _part(
+                "Failed to import",
+                ["module", "why"],
+                [[module, why] for module, why in broken.items()],
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def dry_run_text(config: RunConfig) -> str:
+    """The matrix of cells, done and to do, and an estimate of the work; nothing is written."""
+    from casl_bench.records.record_store import RecordStore
+    from casl_bench.worlds.world import WORLDS
+
+    check_run_folder(config)
+    worlds = {d: WORLDS.create(d, config.device) for d in config.datasets}
+    cells = plan(config, {d: world.fingerprint for d, world in worlds.items()})
+    store = RecordStore(config.out)
+    done = {cell.key for cell in cells if is_done(store, cell)}
+    to_do = [cell for cell in cells if cell.key not in done]
+    work = sum(cell.work for cell in to_do) + (shared_work(config) if to_do else 0)
+    lines = [
+        f"run folder: {config.out}",
+        f"suite {config.suite.name} v{config.suite.version}, seed {config.seed}, "
+        f"device {config.device}",
+        "",
+        *(_matrix(dataset, cells, done) for dataset in config.datasets),
+        f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do, about {work:,.0f} U-Net calls "
+        "(in images)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:
+    own = [c for c in cells if c.dataset == dataset]
+    concepts = list(dict.fromkeys(c.concept.name for c in own))
+    rows: dict[str, dict[str, str]] = {}
+    for cell in sorted(own, key=lambda c: c.control):
+        name = f"{cell.method} beside {cell.beside}" if cell.beside else cell.method
+        state = "done" if cell.key in done else "to do"
+        rows.setdefault(name, {})[cell.concept.name] = state
+    body = [[name, *(row.get(c, "") for c in concepts)] for name, row in rows.items()]
+    text: str = tabulate(body, headers=[dataset, *concepts], tablefmt="simple")
+    return text + "\n"
+
+
+def _part(title: str, headers: list[str], rows: Sequence[Sequence[str]]) -> str:
+    body: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    return f"{title}\n{body}"

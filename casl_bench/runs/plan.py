@@ -1,0 +1,259 @@
+"""Config → cells: what a run will do, with the key under which each result is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from casl_bench.core.content_hash import hash_json
+from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
+from casl_bench.methods.method import METHODS, EditingMethod, MethodInfo
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.config import RunConfig, Suite
+
+STAGE_VERSION = 1
+"""Part of every key. Raise it when the runner itself comes to give other numbers."""
+
+
+KEY_ARTEFACT = "cell"
+"""Under this name a record's `artefacts` hold the key of the cell that it is of."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work, of resuming and of record.
+
+    Attributes:
+        world: "synth" or "real".
+        dataset: its name.
+        method: the entrant or control.
+        concept: what it edits.
+        beside: for a control that is matched to an entrant: that entrant.
+        control: whether it is a control.
+        work: estimated U-Net calls, in images.
+        key: SHA-256 of everything that determines the result.
+    """
+
+    world: str
+    dataset: str
+    method: str
+    concept: Concept
+    beside: str | None
+    control: bool
+    work: float
+    key: str
+
+    @property
+    def label(self) -> str:
+        """As shown to the user."""
+        beside = f" beside {self.beside}" if self.beside else ""
+        return f"{self.method}{beside} / {self.concept.name}"
+
+    @property
+    def store_key(self) -> CellKey:
+        """Where the record store keeps it."""
+        return CellKey(self.dataset, "edit", self.method, self.beside, self.concept.name)
+
+
+def is_done(store: RecordStore, cell: Cell) -> bool:
+    """Whether the store holds a finished record of this very cell: same inputs, same settings.
+
+    Raises:
+        InvalidBenchmarkError: if the stored record is corrupt.
+    """
+    record = store.find(cell.store_key)
+    return (
+        record is not None
+        and record.status == "done"
+        and record.artefacts.get(KEY_ARTEFACT) == cell.key
+    )
+
+
+def make_method(name: str, suite: Suite) -> EditingMethod:
+    """The named method with its default settings, its fit budget taken from the suite.
+
+    Raises:
+        UsageError: if there is no such method.
+    """
+    method = METHODS.create(name)
+    if suite.fit_steps is not None and "fit_steps" in type(method.config).model_fields:
+        method = METHODS.create(name, fit_steps=suite.fit_steps)
+    return method
+
+
+def info_of(name: str) -> MethodInfo:
+    """What a method declares, read from its class: nothing is constructed.
+
+    Raises:
+        UsageError: if there is no such method.
+    """
+    info: MethodInfo = METHODS.factory(name).info  # type: ignore[attr-defined]
+    return info
+
+
+def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in the order asked for, each once; "all" stands for every entrant.
+
+    Raises:
+        UsageError: on an unknown name, with the nearest one offered.
+    """
+    chosen: dict[str, None] = {}
+    for name in names:
+        if name == "all":
+            chosen |= dict.fromkeys(n for n in METHODS if not info_of(n).control)
+        else:
+            info_of(name)  # raises for an unknown name
+            chosen[name] = None
+    if not chosen:
+        reasons = "; ".join(f"{m}: {r}" for m, r in sorted(METHODS.broken.items()))
+        raise UsageError("there is no method to run", mend=reasons or "name one")
+    return tuple(chosen)
+
+
+def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in the order asked for, each once; "all" stands for every data set.
+
+    Raises:
+        UsageError: on an unknown name, with the nearest one offered.
+    """
+    chosen: dict[str, None] = {}
+    for name in names:
+        if name != "all":
+            DATASETS.factory(name)
+        chosen |= dict.fromkeys(DATASETS.names() if name == "all" else (name,))
+    return tuple(chosen)
+
+
+def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str, ...] | None:
+    """Names in the order asked for, each once; None for "all".
+
+    Raises:
+        UsageError: on a name that none of the data sets has.
+    """
+    chosen = tuple(dict.fromkeys(names))
+    if "all" in chosen:
+        return None
+    datasets = tuple(datasets)
+    known = {c.name for d in datasets for c in card_of(d).concepts}
+    for name in chosen:
+        if name not in known:
+            error = unknown_name("concept", name, known)
+            raise UsageError(error.what, where=", ".join(datasets), mend=error.mend)
+    return chosen
+
+
+def card_of(dataset: str) -> DatasetCard:
+    """The card of a data set."""
+    return DATASETS.create(dataset).card
+
+
+def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]:
+    """Every cell of a run, in the order in which it is run.
+
+    What stands beside an entrant comes right before it, since the entrant's record compares
+    itself with that.
+
+    Args:
+        config: the checked command.
+        fingerprints: data set → `World.fingerprint`.
+
+    Raises:
+        UsageError: if nothing is left to do, such as concepts that no chosen data set has.
+    """
+    entrants = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
+    controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
+    alone = {n: m for n, m in controls.items() if not m.info.beside}
+    beside = {n: m for n, m in controls.items() if m.info.beside}
+    cells: list[Cell] = []
+    for dataset in config.datasets:
+        card = card_of(dataset)
+        for concept in _concepts(card, config.concepts):
+            make = _CellMaker(config, card, concept, fingerprints[dataset])
+            cells += [make(n, m) for n, m in alone.items()]
+            for name, method in entrants.items():
+                cells += [make(n, m, (name, method)) for n, m in beside.items()]
+                cells.append(make(name, method, controls=tuple(beside.items())))
+    if not cells:
+        raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
+    return tuple(cells)
+
+
+def shared_work(config: RunConfig) -> float:
+    """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
+    suite = config.suite
+    images = suite.train_images + suite.validation_pool_images + suite.test_pool_images
+    return float(2 * images * suite.num_steps * len(config.datasets))
+
+
+def _concepts(card: DatasetCard, names: tuple[str, ...] | None) -> list[Concept]:
+    if names is None:
+        return list(card.concepts)
+    by_name = {c.name: c for c in card.concepts}
+    return [by_name[n] for n in names if n in by_name]
+
+
+Named = tuple[str, EditingMethod]
+
+
+def _identity(name: str, method: EditingMethod) -> list[Any]:
+    return [name, method.info.version, method.config.model_dump(mode="json")]
+
+
+@dataclass(frozen=True)
+class _CellMaker:
+    """Makes the cells of one concept."""
+
+    config: RunConfig
+    card: DatasetCard
+    concept: Concept
+    fingerprint: str
+
+    def __call__(
+        self,
+        name: str,
+        method: EditingMethod,
+        partner: Named | None = None,
+        controls: tuple[Named, ...] = (),
+    ) -> Cell:
+        """A cell of a method, or of a control that stands beside a partner.
+
+        Args:
+            name: of the method.
+            method: with its settings.
+            partner: what a control stands beside.
+            controls: what stands beside an entrant: its record holds numbers relative to them.
+        """
+        key = {
+            "stage": STAGE_VERSION,
+            "run": self.config.key(),
+            "world": self.fingerprint,
+            "dataset": [self.card.name, self.card.revision],
+            "concept": asdict(self.concept),
+            "method": _identity(name, method),
+            "beside": _identity(*partner) if partner else None,
+            "controls": [_identity(*control) for control in controls],
+        }
+        return Cell(
+            world=self.card.world,
+            dataset=self.card.name,
+            method=name,
+            concept=self.concept,
+            beside=partner[0] if partner else None,
+            control=method.info.control,
+            work=self._work(method),
+            key=hash_json(key),
+        )
+
+    def _work(self, method: EditingMethod) -> float:
+        """Edit: every image, strength and step. Fit: one pass an image and step."""
+        suite, info = self.config.suite, method.info
+        if info.control and not info.beside:
+            return 0.0
+        images = suite.test_images_per_concept + suite.validation_images
+        edit = images * len(suite.strengths) * suite.num_steps
+        if info.control or info.supervision == "none":
+            return float(edit)
+        settings = method.config.model_dump()
+        return float(edit + settings.get("fit_steps", 0) * settings.get("batch_size", 1))

@@ -1,0 +1,192 @@
+"""Progress with the time left: bars on a terminal, plain lines elsewhere.
+
+A run is a sum of tasks whose work is estimated beforehand in one unit (U-Net calls in images), so
+that the time left is that of the whole run and not of the bar at hand.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self, TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.progress import Progress as RichProgress
+
+Advance = Callable[[int], None]
+LINE_SECONDS = 15.0
+"""At least this long between two plain lines of one task."""
+
+
+class Progress:
+    """Counts the work of a run and shows nothing; subclasses show it. Used as a context manager.
+
+    Args:
+        clock: seconds, monotonic (a test gives its own).
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._work_total = 0.0
+        self._work_done = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def start(self, work: float) -> None:
+        """Say how much work lies ahead, without what is done already. The clock starts here."""
+        self._started = self._clock()
+        self._work_total, self._work_done = work, 0.0
+
+    @contextmanager
+    def task(self, description: str, total: int, work: float = 0.0) -> Iterator[Advance]:
+        """One stretch of work, shown while it lasts.
+
+        Args:
+            description: a few words, such as "casl / smiling: fit".
+            total: steps of it, in whatever it counts.
+            work: its share of the run's work, in the unit of `start`.
+
+        Yields:
+            A function to be called with the number of steps just done.
+        """
+        done = 0
+
+        def advance(count: int = 1) -> None:
+            nonlocal done
+            count = min(count, total - done)
+            done += count
+            if total:
+                self._work_done += work * count / total
+            self._show(description, done, total)
+
+        self._open(description, total)
+        try:
+            yield advance
+            # A task may end early (a cached fit): what was estimated for it is no longer ahead.
+            self._work_done += work * (1 - done / total) if total else work
+        finally:
+            self._end(description, done, total)
+
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the end of the run; None before anything can be said."""
+        if self._work_done <= 0 or self._work_total <= 0:
+            return None
+        left = max(self._work_total - self._work_done, 0.0)
+        return (self._clock() - self._started) * left / self._work_done
+
+    def note(self, line: str) -> None:
+        """Say something once."""
+
+    def _open(self, description: str, total: int) -> None:
+        """A task begins."""
+
+    def _show(self, description: str, done: int, total: int) -> None:
+        """A task went on."""
+
+    def _end(self, description: str, done: int, total: int) -> None:
+        """A task is over."""
+
+    def _close(self) -> None:
+        """The run is over."""
+
+
+class LineProgress(Progress):
+    """Plain lines, for logs: one as a task begins, then one every `LINE_SECONDS`."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._stream = stream
+        self._last = clock()
+
+    def note(self, line: str) -> None:
+        """Write the line."""
+        print(line, file=self._stream, flush=True)
+
+    def _open(self, description: str, total: int) -> None:
+        self._last = self._clock()
+        self.note(f"{description} …{_left_words(self.seconds_left())}")
+
+    def _show(self, description: str, done: int, total: int) -> None:
+        if self._clock() - self._last >= LINE_SECONDS:
+            self._last = self._clock()
+            self.note(f"{description} {done}/{total}{_left_words(self.seconds_left())}")
+
+
+class BarProgress(Progress):
+    """Bars on a terminal: the run's above, the task's below."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._console = Console(file=stream)
+        self._bars = RichProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self._console,
+            transient=True,
+        )
+        self._run = self._bars.add_task("run", total=None, left="")
+        self._task = self._bars.add_task("", total=None, left="", visible=False)
+        self._bars.start()
+
+    def start(self, work: float) -> None:
+        """Say how much work lies ahead; the run's bar starts."""
+        super().start(work)
+        self._bars.reset(self._run, total=round(work))
+
+    def note(self, line: str) -> None:
+        """Write the line above the bars."""
+        self._console.print(line, markup=False, highlight=False)
+
+    def _open(self, description: str, total: int) -> None:
+        self._bars.reset(self._task, total=total, description=description, visible=True)
+
+    def _show(self, description: str, done: int, total: int) -> None:
+        self._bars.update(self._task, completed=done)
+        self._update_run()
+
+    def _end(self, description: str, done: int, total: int) -> None:
+        self._bars.update(self._task, visible=False)
+        self._update_run()
+
+    def _update_run(self) -> None:
+        left = _left_words(self.seconds_left()).removeprefix(", ")
+        self._bars.update(self._run, completed=round(self._work_done), left=left)
+
+    def _close(self) -> None:
+        self._bars.stop()
+
+
+def open_progress(stream: TextIO | None = None) -> Progress:
+    """Bars where the stream (stderr) is a terminal, plain lines elsewhere."""
+    stream = sys.stderr if stream is None else stream
+    return BarProgress(stream) if stream.isatty() else LineProgress(stream)
+
+
+def _left_words(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f", about {max(round(seconds), 1)} s left"
+    return f", about {round(seconds / 60)} min left"

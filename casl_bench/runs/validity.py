@@ -1,0 +1,44 @@
+"""Whether a finished run may be believed: controls within their bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from casl_bench.records.record import RunRecord
+
+ORACLE_FLIPS = 0.9
+"""The known edit must be seen by the classifier on at least this share of images, on average."""
+
+
+def broken_bounds(records: Sequence[RunRecord]) -> list[str]:
+    """Bounds of the controls that do not hold, as sentences; empty where the run is valid.
+
+    identity: changes nothing at all. oracle: flips at least `ORACLE_FLIPS` of the images on
+    average, and more than any random direction does.
+
+    Args:
+        records: of one data set.
+    """
+    faults = []
+    for record in _edits(records, "identity"):
+        change = record.measurements["signed_target_change"].value
+        if change != 0:
+            faults.append(f"'identity' moved {record.concept} by {change} standard deviations")
+    oracle = _mean_flip(_edits(records, "oracle"))
+    if oracle is not None and oracle < ORACLE_FLIPS:
+        faults.append(f"the oracle flips only {oracle:.2f} of images, under {ORACLE_FLIPS}")
+    random = _mean_flip(_edits(records, "random_direction"))
+    if oracle is not None and random is not None and random >= oracle:
+        faults.append(f"random directions flip {random:.2f} of images, the oracle {oracle:.2f}")
+    return faults
+
+
+def _edits(records: Sequence[RunRecord], method: str) -> list[RunRecord]:
+    return [
+        r for r in records if r.kind == "edit" and r.method == method and r.status == "done"
+    ]
+
+
+def _mean_flip(records: Sequence[RunRecord]) -> float | None:
+    values = [m.value for r in records if (m := r.measurements["flip_rate"]).value is not None]
+    return sum(v for v in values if v is not None) / len(values) if values else None

@@ -1,0 +1,234 @@
+"""One method put through its paces; the checks then look at what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.methods.method import EditingMethod, Editor, EditTask, FitCost, MethodInfo
+from casl_bench.testing.toy_task import NUM_TEST, ToyTasks, UndeclaredUse
+from casl_bench.testing.watch import (
+    count_passes,
+    elsewhere,
+    first_difference,
+    global_state,
+    hooks_of,
+    weights_of,
+)
+
+STRENGTHS = (0.0, 0.5, 1.0)
+FIT_STEPS = 2
+"""Given to methods whose settings have a `fit_steps`, as a suite would."""
+
+T = TypeVar("T")
+MethodClass = Callable[..., EditingMethod]
+
+
+class CheckFailed(AssertionError):
+    """A method breaks a rule; the message says which and how."""
+
+
+class NotRun(Exception):
+    """A check that means nothing because one that it builds upon has failed."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a stretch of work gave and left behind.
+
+    Attributes:
+        result: what it returned.
+        unet_calls: U-Net passes in images, on any `Backbone`.
+        changed_weights: what of the frozen networks changed; "" is nothing, as below.
+        changed_hooks: what of the backbone's hooks and modules changed.
+        changed_globals: what of the process's global state changed.
+    """
+
+    result: Any
+    unet_calls: float
+    changed_weights: str
+    changed_hooks: str
+    changed_globals: str
+
+
+class MethodTrial:
+    """Fits and edits, each done at most once, on first demand.
+
+    Args:
+        method_class: as registered.
+        folder: scratch, empty.
+    """
+
+    def __init__(self, method_class: MethodClass, folder: Path) -> None:
+        self.method_class = method_class
+        self.info: MethodInfo = method_class.info  # type: ignore[attr-defined]
+        self._folder = folder
+        self._outcomes: dict[str, tuple[Any, Exception | None]] = {}
+        self._workspaces: list[Path] = []
+        self._given: dict[str, tuple[Inversions, Inversions]] = {}
+
+    @cached_property
+    def tasks(self) -> ToyTasks:
+        """A toy world of this trial's own."""
+        return ToyTasks()
+
+    @cached_property
+    def method(self) -> EditingMethod:
+        """The method that is fitted."""
+        return self.make_method()
+
+    def make_method(self) -> EditingMethod:
+        """The method with settings small enough for the toy: `toy_config()`, or few fit steps."""
+        toy_config = getattr(self.method_class, "toy_config", None)
+        if toy_config is not None:
+            return self.method_class(**toy_config().model_dump())
+        method = self.method_class()
+        if "fit_steps" in type(method.config).model_fields:
+            return self.method_class(fit_steps=FIT_STEPS)
+        return method
+
+    def fit_outcome(self) -> Observed:
+        """The first fit, on a guarded task. Raises what the fit raised."""
+        return self._once("first fit", lambda: self.observe(self._guarded_fit))
+
+    def edit_outcome(self) -> Observed:
+        """All test images at `STRENGTHS`. Raises what the edit raised, or CheckFailed."""
+        return self._once("edit", self._checked_edit)
+
+    def second_fit_outcome(self) -> Observed:
+        """A fit on an equal task, in another workspace. Raises what the fit raised."""
+        return self._once(
+            "second fit", lambda: self.observe(lambda: self.method.fit(self.task("second")))
+        )
+
+    @property
+    def editor(self) -> Editor:
+        """The editor of the first fit. Raises NotRun where that failed."""
+        return self.needed(self.fit_outcome).result  # type: ignore[no-any-return]
+
+    @property
+    def edited(self) -> Tensor:
+        """[S, n, 3, H, W] of `edit_outcome`. Raises NotRun where that failed."""
+        return self.needed(self.edit_outcome).result  # type: ignore[no-any-return]
+
+    def needed(self, outcome: Callable[[], T]) -> T:
+        """An outcome that a check builds upon; NotRun in place of the error that it raises."""
+        try:
+            return outcome()
+        except NotRun:
+            raise
+        except Exception as error:
+            raise NotRun(f"an earlier check fails ({type(error).__name__}: {error})") from error
+
+    def task(self, workspace: str) -> EditTask:
+        """A task as the runner gives it."""
+        return self.tasks.task(self.info, self._workspace(workspace))
+
+    def edit(
+        self,
+        editor: Editor,
+        strengths: Sequence[float] = STRENGTHS,
+        places: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Edit a fresh copy of the test images, or of those at these places."""
+        with elsewhere(self._outside):
+            return editor.edit(self.tasks.test_images(places), strengths)
+
+    def observe(self, work: Callable[[], Any]) -> Observed:
+        """Do something, and see what it changed."""
+        world, sae = self.tasks.world, self.tasks.sae
+        looks: tuple[Callable[[], dict[str, Any]], ...] = (
+            lambda: weights_of(backbone=world.backbone, guide_clip=world.guide_clip, sae=sae),
+            lambda: hooks_of(world.backbone),
+            global_state,
+        )
+        before = [look() for look in looks]
+        with elsewhere(self._outside), count_passes() as passes:
+            result = work()
+        weights, hooks, globals_ = (
+            first_difference(old, look()) for old, look in zip(before, looks, strict=True)
+        )
+        return Observed(result, passes.unet_calls, weights, hooks, globals_)
+
+    def stray_files(self) -> list[str]:
+        """What was made outside the workspaces up to now."""
+        own = {self._outside, self._folder / "workspaces"}
+        strays = [
+            path.relative_to(self._folder)
+            for path in sorted(self._folder.rglob("*"))
+            if path not in own and not any(path.is_relative_to(w) for w in self._workspaces)
+        ]
+        return [str(Path(*path.parts[1:])) for path in strays]
+
+    def changed_inputs(self) -> str:
+        """What of the images given to the first fit and edit was changed in place; "" is nothing."""
+        for name, (given, kept) in self._given.items():
+            for field in fields(kept):
+                old, new = getattr(kept, field.name), getattr(given, field.name)
+                same = torch.equal(old, new) if isinstance(old, Tensor) else old == new
+                if not same:
+                    return f"{field.name} of {name}"
+        return ""
+
+    @property
+    def _outside(self) -> Path:
+        return self._folder / "outside"
+
+    def _workspace(self, name: str) -> Path:
+        path = self._folder / "workspaces" / name
+        self._workspaces.append(path)
+        return path
+
+    def _guarded_fit(self) -> Editor:
+        uses: list[str] = []
+        task = self.tasks.guarded_task(self.info, self._workspace("first"), uses)
+        self._given["task.train"] = (task.train, self.tasks.train)
+        try:
+            editor = self.method.fit(task)
+        finally:
+            # Also where the method has caught the error, or met another one because of it.
+            if uses:
+                raise UndeclaredUse(uses[0]) from None
+        if not isinstance(editor, Editor):
+            raise CheckFailed(
+                f"fit returns a {type(editor).__name__} that lacks cost, edit or state"
+            )
+        if not isinstance(editor.cost, FitCost):
+            raise CheckFailed(f"cost is a {type(editor.cost).__name__}, not a FitCost")
+        return editor
+
+    def _checked_edit(self) -> Observed:
+        editor, images = self.editor, self.tasks.test_images()
+        self._given["the images to edit"] = (images, self.tasks.test)
+        observed = self.observe(lambda: editor.edit(images, STRENGTHS))
+        edited = observed.result
+        if not isinstance(edited, Tensor):
+            raise CheckFailed(f"edit returns a {type(edited).__name__}, not a tensor")
+        size = self.tasks.world.backbone.image_size
+        expected = (len(STRENGTHS), NUM_TEST, 3, size, size)
+        if tuple(edited.shape) != expected:
+            raise CheckFailed(f"edit returns shape {tuple(edited.shape)}, not {expected}")
+        if edited.dtype != torch.float32 or edited.requires_grad:
+            gradient = " with a gradient" if edited.requires_grad else ""
+            raise CheckFailed(f"edit returns {edited.dtype}{gradient}, not plain float32")
+        if not bool(torch.isfinite(edited).all()):
+            raise CheckFailed("edit returns NaN or infinity")
+        return observed
+
+    def _once(self, name: str, work: Callable[[], T]) -> T:
+        if name not in self._outcomes:
+            try:
+                self._outcomes[name] = (work(), None)
+            except Exception as error:
+                self._outcomes[name] = (None, error)
+        value, error = self._outcomes[name]
+        if error is not None:
+            raise error
+        return value  # type: ignore[no-any-return]

@@ -1,0 +1,157 @@
+"""The task that a method is checked on: a toy world, inverted, with everything a fit may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from casl_bench.activations.trajectory_store import TrajectoryStore
+from casl_bench.backbones.schedule import linspace_timesteps
+from casl_bench.core.seeding import generator
+from casl_bench.images.dataset import SupportsOracle
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.inversion.inverter import invert
+from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.methods.method import EditTask, FitCost, MethodInfo
+from casl_bench.sae.h_space_sae import HSpaceSae
+from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
+from casl_bench.testing.toy_world import toy_world
+
+NUM_TRAIN, NUM_TEST = 8, 4
+TIMESTEPS = linspace_timesteps(6, 999)
+
+
+class UndeclaredUse(Exception):
+    """A method used a part of its task that its info does not declare."""
+
+
+class Undeclared:
+    """Stands where an undeclared part of a task would be; any use of it is an error.
+
+    Args:
+        part: the field of the task.
+        declaration: what the method's info would have to say.
+        uses: every use is noted here too, for methods that catch the error.
+    """
+
+    def __init__(self, part: str, declaration: str, uses: list[str]) -> None:
+        message = f"the method uses task.{part}, but its info does not declare {declaration}"
+        self.__dict__.update(_message=message, _uses=uses)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._uses.append(self._message)
+        raise UndeclaredUse(self._message)
+
+    def __getattr__(self, name: str) -> Any:
+        self._refuse()
+
+    __call__ = __getitem__ = __iter__ = __len__ = __bool__ = __invert__ = __neg__ = _refuse
+    __torch_function__ = _refuse
+
+
+class ToyTasks:
+    """Makes equal tasks, as the runner would, of one toy world.
+
+    Attributes:
+        world: the toy world, built for this object alone: a method may damage it.
+        train: inversions that methods learn from.
+        test: inversions that they are asked to edit.
+        sae: an untrained SAE with the statistics of `train`.
+    """
+
+    def __init__(self) -> None:
+        self.world = toy_world()
+        dataset, backbone = self.world.dataset, self.world.backbone
+        images = dataset.load("train", NUM_TRAIN)
+        self._labels = images.attributes
+        shape = tuple(images.pixels.shape[1:])
+        self._trajectories = TrajectoryStore.create(
+            None, images.image_ids, TIMESTEPS, shape, backbone.h_shape
+        )
+        self.train = invert(
+            backbone, images.image_ids, images.pixels, TIMESTEPS, collect=self._trajectories.record
+        )
+        images = dataset.load("test", NUM_TEST)
+        self.test = invert(backbone, images.image_ids, images.pixels, TIMESTEPS)
+        self.sae = _random_sae(self._trajectories)
+
+    def get(self) -> HSpaceSae:
+        """The SAE: these tasks are their own `SaeProvider`."""
+        return self.sae
+
+    def task(self, info: MethodInfo, workspace: Path) -> EditTask:
+        """A task that holds what `info` declares and None for the rest. The folder is made."""
+        workspace.mkdir(parents=True, exist_ok=True)
+        card, dataset = self.world.dataset.card, self.world.dataset
+        concept = card.concepts[0]
+        assert self._labels is not None and isinstance(dataset, SupportsOracle)
+        labels = self._labels[:, card.attributes.index(concept.attribute)]
+        return EditTask(
+            concept=concept,
+            backbone=self.world.backbone,
+            train=_copy(self.train),
+            labels=labels.clone() if info.supervision == "labels" else None,
+            trajectories=self._trajectories,
+            saes=self if info.uses_sae else None,
+            guide_clip=self.world.guide_clip if info.supervision == "text" else None,
+            generator=generator(0, "fit", info.name),
+            workspace=workspace,
+            oracle=dataset.oracle if info.needs_oracle else None,
+            beside=self._neighbour() if info.beside else None,
+        )
+
+    def guarded_task(self, info: MethodInfo, workspace: Path, uses: list[str]) -> EditTask:
+        """The same task with an `Undeclared` in place of every None; `uses` collects misuse."""
+        task = self.task(info, workspace)
+        declarations = {
+            "labels": 'supervision="labels"',
+            "saes": "uses_sae=True",
+            "guide_clip": 'supervision="text"',
+            "oracle": "needs_oracle=True (controls only)",
+            "beside": "beside=True (controls only)",
+        }
+        stand_ins: dict[str, Any] = {
+            part: Undeclared(part, declaration, uses)
+            for part, declaration in declarations.items()
+            if getattr(task, part) is None
+        }
+        return replace(task, **stand_ins)
+
+    def test_images(self, places: Sequence[int] | None = None) -> Inversions:
+        """A fresh copy of the test inversions, or of those at these places."""
+        return _copy(self.test if places is None else self.test.take(places))
+
+    def _neighbour(self) -> HSpaceEditor:
+        return _ConstantShift(
+            self.world.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
+        )
+
+
+class _ConstantShift(HSpaceEditor):
+    """The fitted editor that a control with `beside` is given."""
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        return torch.full_like(h, 0.1)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+def _copy(x: Inversions) -> Inversions:
+    return Inversions(
+        x.image_ids, x.timesteps, x.x_0.clone(), x.x_T.clone(), x.reconstruction.clone()
+    )
+
+
+def _random_sae(store: TrajectoryStore) -> HSpaceSae:
+    maps = torch.stack([store.h(step) for step in range(len(store.timesteps))])
+    mean = maps.mean((1, 3, 4))
+    scale = (maps - mean[:, None, :, None, None]).pow(2).mean((1, 2, 3, 4)).sqrt()
+    config = SaeConfig(d_in=maps.shape[2], d_sae=2 * maps.shape[2], k=8)
+    sae = SparseAutoencoder(config, generator(0, "toy sae"))
+    return HSpaceSae(sae, store.timesteps, mean, scale)

@@ -1,0 +1,165 @@
+"""Captions for drawn portraits: made from the known attributes, in two manners of speaking.
+
+A caption states a few attributes, present or absent; a manner is a choice of templates and of
+words, so that two CLIPs need not have read the same sentences. The wording of the concepts' prompts
+belongs to both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from casl_bench.images.rendered_faces import ATTRIBUTES
+
+# Attribute → ways to say that it is there, ways to say that it is not. An entry that does not start
+# with "with", "without" or "wearing" is an adjective and stands before the noun.
+Phrases = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
+_COMMON: Phrases = {
+    "smiling": (("smiling",), ("sad",)),
+    "eyeglasses": (("with eyeglasses",), ("without eyeglasses",)),
+    "beard": (("with a beard",), ("without a beard",)),
+    "hat": (("with a hat",), ("without a hat",)),
+    "blond": (("with blond hair",), ("with dark hair",)),
+    "bangs": (("with bangs",), ("without bangs",)),
+    "mouth_open": (("with an open mouth",), ("with a closed mouth",)),
+    "pale": (("with pale skin",), ("with tan skin",)),
+}
+_EXTRA: dict[str, Phrases] = {
+    "portrait": {
+        "smiling": (("with a smile",), ("without a smile",)),
+        "eyeglasses": (("wearing eyeglasses",), ()),
+        "beard": (("bearded",), ("shaven",)),
+        "hat": (("wearing a hat",), ()),
+        "blond": (("blond",), ()),
+        "bangs": (("with a fringe",), ("without a fringe",)),
+        "mouth_open": ((), ()),
+        "pale": (("pale",), ("tan",)),
+    },
+    "person": {
+        "smiling": (("happy",), ("without a smile",)),
+        "eyeglasses": (("with glasses",), ("without glasses",)),
+        "beard": (("bearded",), ("with a bare chin",)),
+        "hat": (("wearing a hat",), ("with a bare head",)),
+        "blond": (("with yellow hair",), ("with brown hair",)),
+        "bangs": (("with hair over the forehead",), ("with a bare forehead",)),
+        "mouth_open": (("with mouth open",), ("with mouth closed",)),
+        "pale": (("pale",), ("tanned",)),
+    },
+}
+_NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "portrait": (("a", "face"), ("a portrait of a", "face"), ("the", "face")),
+    "person": (("a", "face"), ("a", "person"), ("a picture of a", "person")),
+}
+MANNERS: tuple[str, ...] = tuple(_NOUNS)
+CONTEXT_LENGTH = 26
+MAX_STATEMENTS = 4
+# The canonical words are taken this often, since concepts are asked for in them.
+_COMMON_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Texts with what they state.
+
+    Attributes:
+        texts: n captions.
+        statements: int8 [n, A]: 1 says present, -1 absent, 0 nothing.
+    """
+
+    texts: list[str]
+    statements: Tensor
+
+
+def phrases(manner: str) -> Phrases:
+    """All ways of a manner to say that an attribute is there or is not."""
+    extra = _EXTRA[manner]
+    return {k: (yes + extra[k][0], no + extra[k][1]) for k, (yes, no) in _COMMON.items()}
+
+
+def vocabulary() -> list[str]:
+    """Every word of every manner, sorted."""
+    words = {"and"}
+    for manner in MANNERS:
+        for lead, noun in _NOUNS[manner]:
+            words.update(lead.split(), [noun])
+        for yes, no in phrases(manner).values():
+            words.update(word for phrase in yes + no for word in phrase.split())
+    return sorted(words)
+
+
+class CaptionWriter:
+    """Writes captions in one manner.
+
+    Args:
+        manner: one of `MANNERS`.
+    """
+
+    def __init__(self, manner: str) -> None:
+        self._common, self._all, self._nouns = _COMMON, phrases(manner), _NOUNS[manner]
+
+    def describe(self, attributes: Tensor, rng: torch.Generator) -> Captions:
+        """One caption an image, true of it, stating 0 to `MAX_STATEMENTS` attributes.
+
+        Args:
+            attributes: bool [n, A].
+            rng: draws everything.
+        """
+        n = len(attributes)
+        # Short captions are frequent: they say most about a single attribute.
+        weights = torch.tensor([0.05, 0.35, 0.25, 0.2, 0.15])
+        counts = torch.multinomial(weights, n, replacement=True, generator=rng).tolist()
+        order = torch.rand(n, len(ATTRIBUTES), generator=rng).argsort(1).tolist()
+        statements = torch.zeros(n, len(ATTRIBUTES), dtype=torch.int8)
+        texts = []
+        for row, count in enumerate(counts):
+            stated = order[row][:count]
+            values = attributes[row].tolist()
+            for k in stated:
+                statements[row, k] = 1 if values[k] else -1
+            texts.append(self._sentence([(k, values[k]) for k in stated], rng))
+        return Captions(texts, statements)
+
+    def contrasts(self, rng: torch.Generator) -> tuple[list[str], list[str]]:
+        """For every attribute a caption that states it and one that denies it: two lists of A."""
+        indices = range(len(ATTRIBUTES))
+        yes = [self._sentence([(k, True)], rng) for k in indices]
+        no = [self._sentence([(k, False)], rng) for k in indices]
+        return yes, no
+
+    def _sentence(self, stated: list[tuple[int, bool]], rng: torch.Generator) -> str:
+        lead, noun = self._nouns[self._draw(len(self._nouns), rng)]
+        adjectives, clauses = [], []
+        for k, present in stated:
+            common = float(torch.rand((), generator=rng)) < _COMMON_SHARE
+            ways = (self._common if common else self._all)[ATTRIBUTES[k]][0 if present else 1]
+            phrase = ways[self._draw(len(ways), rng)]
+            is_clause = phrase.split()[0] in ("with", "without", "wearing")
+            (clauses if is_clause else adjectives).append(phrase)
+        parts = [lead, *adjectives, noun]
+        if clauses:
+            parts.append(" and ".join(clauses))
+        return " ".join(parts)
+
+    @staticmethod
+    def _draw(count: int, rng: torch.Generator) -> int:
+        return int(torch.randint(count, (), generator=rng))
+
+
+def compatible(statements: Tensor, attributes: Tensor) -> Tensor:
+    """Which captions are true of which images.
+
+    Args:
+        statements: int8 [m, A] in {-1, 0, 1}.
+        attributes: bool [n, A].
+
+    Returns:
+        bool [n, m].
+    """
+    signs = attributes.float() * 2 - 1
+    stated = statements.float()
+    # True where every statement agrees: the products sum to the number of statements.
+    agreement = signs @ stated.T
+    return agreement >= stated.abs().sum(1) - 0.5

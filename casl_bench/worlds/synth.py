@@ -1,0 +1,55 @@
+"""The synth world: drawn images with known factors, and small models shipped with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.clip_model import ClipModel
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.images.rendered_faces_dataset import RenderedFaces
+from casl_bench.scorers.attribute_classifier import AttributeClassifier
+from casl_bench.scorers.clip_scorer import ClipScorer
+from casl_bench.scorers.embedder import Embedder
+from casl_bench.worlds.world import WORLDS, World
+
+ASSETS = Path(__file__).parent / "assets"
+"""One folder a domain, one folder a model in it: weights, card, curve."""
+
+CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
+"""The first one is primary: it chooses strengths and decides the headline columns."""
+
+
+def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
+    """The `rendered_faces` domain.
+
+    Args:
+        device: where the backbone runs.
+        assets: folder of shipped models.
+
+    Raises:
+        InvalidBenchmarkError: if a shipped file is absent or damaged.
+        UsageError: on a device that the small models do not use.
+    """
+    folder = assets / "rendered_faces"
+    if not folder.is_dir():
+        raise InvalidBenchmarkError(
+            "the shipped models are absent", where=str(folder), mend="install the package again"
+        )
+    if device != "cpu":
+        raise UsageError(
+            f"the synth world runs on the CPU, not on '{device}'",
+            mend="give --device cpu; its models are too small to gain from anything else",
+        )
+    return World(
+        name="synth",
+        dataset=RenderedFaces(),
+        backbone=Backbone.from_folder(folder / "unet"),
+        guide_clip=ClipModel.load(folder / "guide_clip"),
+        score_clip=ClipScorer.load(folder / "score_clip"),
+        classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
+        embedder=Embedder.load(folder / "embedder"),
+    )
+
+
+WORLDS.register("rendered_faces", rendered_faces_world)

@@ -1,0 +1,260 @@
+"""Train a small CLIP on drawn portraits: `python -m casl_bench.worlds.train_clip --help`.
+
+Plain caption matching learns attributes one after another and a tiny model stops half-way. Here
+every batch holds pictures together with their re-render with one attribute flipped, every step
+asks for every attribute ("with" against "without"), and the displacement from a picture to its
+flip is pulled to the displacement of the text, which is what editing by direction relies on.
+Guide and scorer differ in architecture, seed, order of data and manner of the captions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+import torch.nn.functional as F
+from open_clip.model import CLIP
+from torch import Tensor
+
+from casl_bench.backbones.clip_model import build_clip
+from casl_bench.backbones.word_tokenizer import WordTokenizer
+from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.images.rendered_faces import ATTRIBUTES, IMAGE_SIZE
+from casl_bench.images.rendered_faces_dataset import CONCEPTS
+from casl_bench.worlds.captions import CONTEXT_LENGTH, CaptionWriter, compatible, vocabulary
+from casl_bench.worlds.degrade import degrade
+from casl_bench.worlds.render_pool import Pool, load_pool
+from casl_bench.worlds.train_common import (
+    TrainingRun,
+    batch,
+    flipped_labels,
+    one_line_errors,
+    per_attribute,
+    publish,
+    rounded_to_half,
+    training_config,
+)
+
+TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 64, "heads": 2, "layers": 2}
+ROLES: dict[str, dict[str, Any]] = {
+    "guide": {
+        "name": "guide_clip",
+        "manner": "portrait",
+        "vision": {
+            "layers": [1, 1, 1, 1], "width": 12, "head_width": 64, "image_size": IMAGE_SIZE,
+        },
+    },
+    "score": {
+        "name": "score_clip",
+        "manner": "person",
+        "vision": {
+            "layers": 4, "width": 128, "head_width": 64, "mlp_ratio": 3.0, "patch_size": 16,
+            "image_size": IMAGE_SIZE, "pool_type": "avg",
+        },
+    },
+}  # fmt: skip
+HELD_OUT = 4096
+DIRECTION_WEIGHT = 0.5
+# Cosines of displacements are divided by this before the softmax over attributes.
+DIRECTION_TEMPERATURE = 0.1
+
+
+def caption_loss(images: Tensor, texts: Tensor, true: Tensor, scale: Tensor) -> Tensor:
+    """Symmetric contrastive loss where several captions may be true of a picture.
+
+    Args:
+        images: [n, D] unit.
+        texts: [m, D] unit.
+        true: bool [n, m], which captions hold; a row's target is spread evenly over them.
+        scale: factor on cosines.
+    """
+    logits = scale * images @ texts.T
+    total = torch.zeros(())
+    for scores, hold in ((logits, true), (logits.T, true.T)):
+        target = hold.float()
+        mass = target.sum(1)
+        row = -(scores.log_softmax(1) * target).sum(1) / mass.clamp(min=1)
+        total = total + row[mass > 0].mean() / 2
+    return total
+
+
+def contrast_loss(images: Tensor, yes: Tensor, no: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
+    """Every attribute of every picture: the caption that states it against the one that denies it.
+
+    Args:
+        images: [n, D] unit.
+        yes: [A, D] unit.
+        no: [A, D] unit.
+        labels: bool [n, A].
+        scale: factor on cosines.
+    """
+    return F.binary_cross_entropy_with_logits(scale * images @ (yes - no).T, labels.float())
+
+
+def direction_cosines(before: Tensor, after: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Cosine of each displacement before → after with each attribute's no → yes: [n, A]."""
+    moved = after - before
+    # A small floor keeps the gradient of pairs that do not yet differ within bounds.
+    moved = moved / (moved.norm(dim=1, keepdim=True) + 0.02)
+    return moved @ F.normalize(yes - no, dim=1).T
+
+
+def direction_loss(cosines: Tensor, column: Tensor, sign: Tensor) -> Tensor:
+    """Cosine 1 with the text of the attribute that changed and no other's.
+
+    Args:
+        cosines: [n, A] as from `direction_cosines`.
+        column: [n] the attribute that changed.
+        sign: [n] 1 where it was turned on, -1 off.
+    """
+    rows = torch.arange(len(column))
+    own = cosines[rows, column] * sign
+    others = cosines.clone()
+    others[rows, column] = 0
+    signed = torch.cat([cosines, -cosines], 1) / DIRECTION_TEMPERATURE
+    target = column + torch.where(sign > 0, 0, cosines.shape[1])
+    return (1 - own).mean() + others.pow(2).sum(1).mean() + F.cross_entropy(signed, target)
+
+
+def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> dict[str, Any]:
+    """What the card says, on pictures the training never saw and in the concepts' own prompts."""
+    index = torch.arange(len(pool))
+    labels, other, column = flipped_labels(pool, index)
+    rng = generator(seed, "clip_held_out")
+    with torch.no_grad():
+        yes = network.encode_text(tokenizer([c.target_prompt for c in CONCEPTS]), normalize=True)
+        no = network.encode_text(tokenizer([c.source_prompt for c in CONCEPTS]), normalize=True)
+
+        def embed(x: Tensor) -> Tensor:
+            return in_micro_batches(lambda part: network.encode_image(part, normalize=True), x, 16)
+
+        plain, flipped = batch(pool, index), batch(pool, index, flipped=True)
+        pairs = degrade(torch.cat([plain, flipped]), rng, copies=2, clean=0.0)
+        before, after = embed(plain), embed(flipped)
+        soft_before, soft_after = embed(pairs).chunk(2)
+    rows = torch.arange(len(index))
+    sign = other[rows, column].float() * 2 - 1
+
+    def direction(a: Tensor, b: Tensor) -> tuple[dict[str, float], dict[str, float]]:
+        cosines = direction_cosines(a, b, yes, no) * sign[:, None]
+        table = torch.stack([cosines[column == k].mean(0) for k in range(len(ATTRIBUTES))])
+        own = table.diagonal().clone()
+        table.fill_diagonal_(0)
+        return per_attribute(own), per_attribute(table.abs().amax(1))
+
+    own, runner_up = direction(before, after)
+    soft_own, soft_runner_up = direction(soft_before, soft_after)
+    gap = (yes - no).T
+    return {
+        "zero_shot_accuracy": per_attribute(((before @ gap > 0) == labels).float().mean(0)),
+        "zero_shot_accuracy_degraded": per_attribute(
+            ((soft_before @ gap > 0) == labels).float().mean(0)
+        ),
+        "direction_cosine": own,
+        "direction_cosine_runner_up": runner_up,
+        "direction_cosine_degraded": soft_own,
+        "direction_cosine_runner_up_degraded": soft_runner_up,
+        "logit_scale": round(float(network.logit_scale.exp()), 3),
+    }
+
+
+@click.command()
+@click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
+@click.option("--domain", type=click.Choice(["rendered_faces"]), default="rendered_faces")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
+@click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--steps", type=click.IntRange(1), help="Length in steps.")
+@click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
+@click.option("--pairs", default=64, show_default=True, help="Pictures a batch, each with a flip.")
+@click.option("--images", default=40_960, show_default=True)
+@click.option("--seed", default=11, show_default=True)
+@click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option("--bf16/--fp32", default=True, show_default=True)
+def main(
+    role: str, domain: str, out: Path, ship: Path | None, cache: Path | None, steps: int | None,
+    minutes: float | None, pairs: int, images: int, seed: int, learning_rate: float, bf16: bool,
+) -> None:  # fmt: skip
+    """Train, measure and publish one CLIP."""
+    settings = ROLES[role]
+    name = settings["name"]
+    network_config = {
+        "embed_dim": 64, "vision": settings["vision"], "text": TEXT, "words": vocabulary(),
+    }  # fmt: skip
+    config = training_config(
+        name, domain=domain, network=network_config, manner=settings["manner"], pairs=pairs,
+        images=images, seed=seed, learning_rate=learning_rate, bf16=bf16,
+        direction_weight=DIRECTION_WEIGHT,
+    )  # fmt: skip
+    pool = load_pool(images, 0, cache_dir=cache, flips=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, name, "init"))
+        network = build_clip(network_config)
+        # Starts mild enough that a wrong pair costs little, and is learned from there.
+        network.logit_scale.data.fill_(3.0)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tokenizer = WordTokenizer(network_config["words"], CONTEXT_LENGTH)
+    writer = CaptionWriter(settings["manner"])
+    run = TrainingRun(
+        out, network, learning_rate=learning_rate, config=config, steps=steps, minutes=minutes,
+        weight_decay=0.02,
+    )  # fmt: skip
+    network.train()
+    for step in run.steps():
+        rng = generator(seed, name, step)
+        index = torch.randint(len(pool), (pairs,), generator=rng)
+        before, after, column = flipped_labels(pool, index)
+        labels = torch.cat([before, after])
+        x = torch.cat([batch(pool, index), batch(pool, index, flipped=True)])
+        x = degrade(x, rng, copies=2).contiguous(memory_format=torch.channels_last)
+        captions = writer.describe(labels, rng)
+        stated, denied = writer.contrasts(rng)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            images_out = network.encode_image(x)
+            texts_out = network.encode_text(tokenizer([*captions.texts, *stated, *denied]))
+        seen = F.normalize(images_out.float(), dim=1)
+        said, yes, no = F.normalize(texts_out.float(), dim=1).split(
+            [len(labels), len(ATTRIBUTES), len(ATTRIBUTES)]
+        )
+        scale = network.logit_scale.clamp(max=4.6).exp()
+        matching = caption_loss(seen, said, compatible(captions.statements, labels), scale)
+        contrast = contrast_loss(seen, yes, no, labels, scale)
+        sign = after[torch.arange(pairs), column].float() * 2 - 1
+        cosines = direction_cosines(*seen.chunk(2), yes, no)
+        direction = direction_loss(cosines, column, sign)
+        loss = matching + 2 * contrast + DIRECTION_WEIGHT * direction
+        with torch.no_grad():
+            hits = ((seen @ (yes - no).T > 0) == labels).float().mean(0)
+            own = cosines[torch.arange(pairs), column] * sign
+        run.update(
+            loss, matching=float(matching.detach()), contrast=float(contrast.detach()),
+            accuracy=float(hits.mean()), worst=float(hits.min()), cosine=float(own.mean()),
+            scale=float(scale.detach()),
+        )  # fmt: skip
+    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    test = load_pool(HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
+    card = {
+        "name": name,
+        "title": f"{'Guide' if role == 'guide' else 'Scoring'} CLIP `{name}` of {domain}",
+        "description": "An open_clip model of small configuration over a word-level vocabulary, "
+        "trained from scratch on rendered portraits with generated captions (manner "
+        f"'{settings['manner']}'): multi-positive caption matching, every attribute stated "
+        "against denied, and the displacement of a picture to its re-render with one attribute "
+        "flipped pulled to the displacement of the text. The known attributes of the renders were "
+        "used to make captions and pairs: this is the synth world's stand-in for web-scale "
+        "pre-training, and knows nothing beyond these portraits."
+        + ("" if role == "guide" else " It marks edits and never guides a method."),
+        "config": network_config,
+        "parameters": sum(p.numel() for p in shipped.parameters()),
+        "data": f"{images} rendered pictures and as many flips, stream (0, train)",
+        "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
+        "measured": measure(shipped, tokenizer, test, seed),
+    }
+    publish(run, {f"network.{k}": v for k, v in shipped.state_dict().items()}, ship, card)
+
+
+if __name__ == "__main__":
+    one_line_errors(main)()

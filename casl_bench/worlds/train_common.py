@@ -1,0 +1,268 @@
+"""What every training shares: budget, learning rate, average weights, checkpoint, curve, card.
+
+A run may be killed anywhere; the same command goes on from the last checkpoint. Batches are keyed
+by the step, so no random state has to be saved.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import Tensor, nn
+
+from casl_bench.core.errors import BenchError, UsageError
+from casl_bench.core.files import write_bytes, write_text
+from casl_bench.core.model_files import WEIGHTS, write_model
+from casl_bench.images.rendered_faces import ATTRIBUTES
+from casl_bench.worlds.render_pool import Pool, renderer_hash
+
+CHECKPOINT_SECONDS = 45.0
+WARMUP = 0.03
+EMA_DECAY = 0.995
+
+
+class TrainingRun:
+    """One training, resumable.
+
+    Args:
+        out: folder of checkpoint, curve, weights and card.
+        model: what is trained.
+        learning_rate: at its peak; warm-up, then cosine to zero.
+        config: everything that determines the result; a checkpoint of another one is refused.
+        steps: length in steps, or None.
+        minutes: length in minutes of training, used where `steps` is None.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        model: nn.Module,
+        *,
+        learning_rate: float,
+        config: Mapping[str, Any],
+        steps: int | None,
+        minutes: float | None,
+        weight_decay: float = 1e-3,
+    ) -> None:
+        if (steps is None) == (minutes is None):
+            raise UsageError("give either --steps or --minutes")
+        self.out, self.model, self.config = out, model, dict(config)
+        self.peak, self.num_steps, self.minutes = learning_rate, steps, minutes
+        self.optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        self.step, self.seconds = 0, 0.0
+        self._sums: dict[str, float] = {}
+        self._curve: list[str] = []
+        self._checkpoint = out / "checkpoint.pt"
+        out.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent, in [0, 1]."""
+        if self.num_steps is not None:
+            return min(1.0, self.step / self.num_steps)
+        return min(1.0, self.seconds / (60 * float(self.minutes or 0)))
+
+    def steps(self, log_every: int = 25) -> Iterator[int]:
+        """Step numbers until the budget is spent; the body calls `update` once a step."""
+        last, saved = time.monotonic(), time.monotonic()
+        while self.progress < 1:
+            rate = self.peak * min(1.0, self.progress / WARMUP + 0.02)
+            rate *= 0.5 + 0.5 * math.cos(math.pi * self.progress)
+            for group in self.optimiser.param_groups:
+                group["lr"] = rate
+            yield self.step
+            self.step += 1
+            now = time.monotonic()
+            self.seconds += now - last
+            last = now
+            if self.step % log_every == 0:
+                self._log(log_every)
+            if now - saved > CHECKPOINT_SECONDS:
+                self._save()
+                saved = now
+        self._save()
+
+    def update(self, loss: Tensor, **terms: float) -> None:
+        """One optimiser step on a loss; `terms` go into the curve."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        new, mean = self.model.state_dict(), self.average.state_dict()
+        for name, value in new.items():
+            if value.is_floating_point():
+                mean[name].lerp_(value, 1 - decay)
+            else:
+                mean[name].copy_(value)
+        for name, number in {"loss": float(loss.detach()), **terms}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + number
+
+    def _log(self, count: int) -> None:
+        means = {k: v / count for k, v in self._sums.items()}
+        if not self._curve:
+            self._curve.append(",".join(["step", "seconds", *means]))
+        row = [str(self.step), f"{self.seconds:.1f}", *(f"{v:.5f}" for v in means.values())]
+        self._curve.append(",".join(row))
+        self._sums = {}
+        click.echo(" ".join(f"{k}={v}" for k, v in zip(self._curve[0].split(","), row, strict=True)))
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
+            "curve": self._curve, "sums": self._sums, "config": self.config,
+        }  # fmt: skip
+        temporary = self._checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self._checkpoint)
+        write_text(self.out / "curve.csv", "\n".join(self._curve) + "\n")
+
+    def _resume(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        saved = torch.load(self._checkpoint, weights_only=True)
+        if saved["config"] != self.config:
+            raise UsageError(
+                "the checkpoint is of another configuration",
+                where=str(self._checkpoint),
+                mend="give another --out or delete it",
+            )
+        self.model.load_state_dict(saved["model"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self._curve, self._sums = saved["curve"], saved["sums"]
+        click.echo(f"resuming at step {self.step}, {self.seconds:.0f} s")
+
+
+def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
+    """Pictures of a pool as float [n, 3, H, W] in [-1, 1]; the re-rendered ones if `flipped`."""
+    source = pool.flipped if flipped else pool.images
+    if source is None:
+        raise UsageError("the pool holds no flipped pictures", mend="load it with flips=True")
+    rows = torch.from_numpy(source[index.numpy()])
+    return rows.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels of pictures, of their flips, and which attribute differs.
+
+    Returns:
+        bool [n, A], bool [n, A], int64 [n].
+    """
+    rows = index.numpy()
+    labels = torch.from_numpy(pool.attributes[rows])
+    column = torch.from_numpy(pool.flipped_attribute[rows])
+    other = labels.clone()
+    other[torch.arange(len(rows)), column] ^= True
+    return labels, other, column
+
+
+def rounded_to_half(model: nn.Module) -> nn.Module:
+    """A copy with the numbers that will be shipped: rounded to float16, kept in float32."""
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    for value in twin.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half().float())
+    return twin
+
+
+def training_config(name: str, **settings: Any) -> dict[str, Any]:
+    """The settings with what else determines the result."""
+    return {"name": name, **settings, "renderer": renderer_hash(), "attributes": list(ATTRIBUTES)}
+
+
+def publish(
+    run: TrainingRun, tensors: Mapping[str, Tensor], ship: Path | None, card: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write weights, card, its readable form and the curve into `ship` (or the run's folder)."""
+    folder = ship or run.out
+    whole = {
+        **card,
+        "training": {
+            "config": run.config,
+            "steps": run.step,
+            "seconds": round(run.seconds),
+            "command": "python -m " + shlex.join(["casl_bench.worlds." + Path(sys.argv[0]).stem, *_portable(sys.argv[1:])]),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+            "torch": torch.__version__.split("+")[0],
+        },
+    }
+    write_model(folder, tensors, whole)
+    if folder != run.out:
+        write_bytes(folder / "curve.csv", (run.out / "curve.csv").read_bytes())
+    write_text(folder / "README.md", card_text(whole))
+    click.echo(f"wrote {folder / WEIGHTS}")
+    return whole
+
+
+def _portable(arguments: list[str]) -> list[str]:
+    """Arguments without the paths of this machine."""
+    return [Path(a).name if a.startswith("/") else a for a in arguments]
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The card for people: markdown made from the JSON alone."""
+    lines = [f"# {card['title']}", "", str(card["description"]), ""]
+    training = card["training"]
+    lines += [
+        f"- weights: {WEIGHTS}, float16, {card['parameters']:,} parameters",
+        f"- trained: {training['date']}, {training['steps']} steps, {training['seconds']} s, "
+        f"{training['device']}, torch {training['torch']}",
+        f"- command: `{training['command']}`",
+        f"- data: {card['data']}",
+        f"- held-out pictures: {card['held_out']}",
+        "",
+        "## Measured",
+        "",
+    ]
+    gates: Mapping[str, Any] = card["measured"]
+    tables = {k: v for k, v in gates.items() if isinstance(v, Mapping)}
+    if tables:
+        names = list(next(iter(tables.values())))
+        lines.append("| | " + " | ".join(names) + " |")
+        lines.append("|---" * (len(names) + 1) + "|")
+        for key, values in tables.items():
+            cells = " | ".join(f"{values[n]:.3f}" for n in names)
+            lines.append(f"| {key.replace('_', ' ')} | {cells} |")
+        lines.append("")
+    lines += [f"- {k.replace('_', ' ')}: {v}" for k, v in gates.items() if k not in tables]
+    return "\n".join(lines) + "\n"
+
+
+def per_attribute(values: Tensor) -> dict[str, float]:
+    """Attribute → number, rounded for a card."""
+    pairs = zip(ATTRIBUTES, values.tolist(), strict=True)
+    return {name: round(float(v), 4) for name, v in pairs}
+
+
+def one_line_errors(command: click.Command) -> Callable[[], None]:
+    """The command as a program: faults end it with one line and the documented exit code."""
+
+    def program() -> None:
+        try:
+            command.main(standalone_mode=False)
+        except BenchError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            click.echo(f"error: {error.format_message()}", err=True)
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(130)
+
+    return program
