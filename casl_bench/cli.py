@@ -82,7 +82,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--suite", metavar="NAME", help="How much of everything.  [default: standard]")
 @click.option("--quick", is_flag=True, help="Short for --suite quick: about a minute, to try out.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option(
     "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",

@@ -125,7 +125,7 @@ class Backbone:
 
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights; returns self."""
-        self.unet.to(device=device)
+        self.unet.to(device)  # type: ignore[arg-type]  # diffusers wraps it untyped
         return self
 
     @contextmanager

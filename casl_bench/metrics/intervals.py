@@ -180,7 +180,9 @@ def percentile_interval(values: Array, level: float = LEVEL) -> Interval | None:
     if len(kept) == 0 or len(kept) < (1 - _MAX_UNDEFINED) * len(values):
         return None
     low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
-    return (float(low), float(high)) if low < high else None
+    # Sums in another order differ in their last bits: that is no spread.
+    varies = not math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12)
+    return (float(low), float(high)) if varies else None
 
 
 def wilson_interval(successes: float, n: int, level: float = LEVEL) -> Interval | None:
@@ -206,4 +208,7 @@ def wilson_interval(successes: float, n: int, level: float = LEVEL) -> Interval 
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # Exact at the ends, where rounding would put the share itself outside its interval.
+    low = 0.0 if successes == 0 else max(0.0, (centre - half) / scale)
+    high = 1.0 if successes == n else min(1.0, (centre + half) / scale)
+    return low, high

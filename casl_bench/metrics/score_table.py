@@ -54,6 +54,8 @@ class ScoreTable:
         for name in ("image_ids", "attributes", "classifiers"):
             values = tuple(str(v) for v in getattr(self, name))
             _check_distinct(name, values)
+            if not all(v.isprintable() for v in values):
+                raise InputError(f"{name} must not hold line breaks or control characters")
             object.__setattr__(self, name, values)
         strengths = tuple(float(s) for s in self.strengths)
         _check_distinct("strengths", strengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,9 @@ from casl_bench.core.errors import InputError, InvalidBenchmarkError
 
 Pixels = NDArray[np.uint8]
 FILE_NAME = "images.npz"
+_READ_ERRORS = (
+    OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, InputError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +88,7 @@ class EditedImages:
                     file["edits"],
                     file.get("oracle"),
                 )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile, InputError) as error:
+        except _READ_ERRORS as error:
             raise InvalidBenchmarkError(f"not a cell's pictures: {error}", where=where) from error
 
 

@@ -120,7 +120,7 @@ class RecordStore:
             return None
         path = self.folder(CellKey.of(record)) / record.scores.file
         _verify(path, record.scores)
-        return ScoreTable.from_csv(path.read_text())
+        return ScoreTable.from_csv(path.read_text(encoding="utf-8"))
 
     def __iter__(self) -> Iterator[RunRecord]:
         """All records, in the order of their folders' names.
@@ -178,11 +178,12 @@ def read_jsonl(path: Path) -> list[RunRecord]:
         InvalidBenchmarkError: on an absent file or a line that is no valid record.
     """
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidBenchmarkError(f"cannot read records: {error}", where=str(path)) from error
     records = []
-    for number, line in enumerate(lines, start=1):
+    # Not splitlines: a string in a record may hold other line separators.
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
         where = f"{path}:{number}"
         try:
             stored = json.loads(line)
@@ -194,7 +195,7 @@ def read_jsonl(path: Path) -> list[RunRecord]:
 
 def _load_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidBenchmarkError(
             f"record cannot be read: {error}",

@@ -16,11 +16,15 @@ _TITLES = {
     "attribute_agreement": "attribute agreement ↑",
     "x_T_mean": "mean of x_T (≈ 0)",
     "x_T_std": "std of x_T (≈ 1)",
+    "worst_attribute_agreement": "worst attribute ↑",
+    "accuracy": "accuracy ↑",
+    "worst_attribute": "worst attribute ↑",
+    "accuracy_on_reconstructions": "on reconstructions ↑",
     "explained_variance": "explained variance ↑",
     "normalised_mse": "normalised MSE ↓",
     "cosine": "cosine ↑",
     "l0": "L0",
-    "dead_fraction": "dead latents ↓",
+    "dead_share": "dead latents ↓",
     "eps_error": "eps error ↓",
     "sae": "SAE",
     "pca": "PCA of the same rank",
@@ -61,7 +65,9 @@ def probe_section(records: Sequence[RunRecord]) -> str:
             continue
         whose = f" of {escape(method)}" if method else ""
         mean = _probe_table(own, _mean)
-        parts.append(f"Ranked latents{whose}, mean over {len(own)} concepts:\n\n{mean}")
+        how = "; ".join(sorted({escape(flag) for r in own for flag in r.flags}))
+        heading = f"Ranked latents{whose}, concepts in the mean: {len(own)}"
+        parts.append(f"{heading}{f' ({how})' if how else ''}.\n\n{mean}")
         by_concept = []
         for record in own:
             body = _probe_table([record], _only)

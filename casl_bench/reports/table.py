@@ -163,7 +163,7 @@ def _edit_section(group: Group) -> str:
     headings += ["parameters", "U-Net calls", "cells"]
     return _section(
         "Edits",
-        f"Means over {len(group.concepts)} concepts at the strength chosen on validation images; "
+        f"Means over concepts ({len(group.concepts)}) at the strength chosen on validation images; "
         "controls below. U-Net calls are those of a concept's fit, in images.",
         notes.under(table(headings, rows, text_columns=2)),
     )

@@ -157,7 +157,7 @@ class RunConfig(BaseModel):
         concepts: the concepts to edit; None for all that a data set has.
         suite: how much of everything.
         seed: the run seed, from which every random number derives.
-        device: a torch device, already resolved ("cpu", "cuda:0", never "auto").
+        device: a torch device, already resolved ("cpu", "cuda:0").
         out: the run folder.
         plugins: Python files that register entrants of the user's own.
         batch_size: images a chunk outside the backbone; None leaves it to the runner. It changes

@@ -10,7 +10,7 @@ from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.config import SUITES, RunConfig
-from casl_bench.runs.plan import Cell, card_of, info_of, is_done, plan, shared_work
+from casl_bench.runs.plan import Cell, card_of, fingerprint, info_of, is_done, plan, shared_work
 from casl_bench.runs.run_folder import check_run_folder
 
 
@@ -62,7 +62,7 @@ def dry_run_text(config: RunConfig) -> str:
 
     check_run_folder(config)
     worlds = {d: WORLDS.create(d, config.device) for d in config.datasets}
-    cells = plan(config, {d: world.fingerprint for d, world in worlds.items()})
+    cells = plan(config, {d: fingerprint(world) for d, world in worlds.items()})
     store = RecordStore(config.out)
     done = {cell.key for cell in cells if is_done(store, cell)}
     to_do = [cell for cell in cells if cell.key not in done]

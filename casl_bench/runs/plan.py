@@ -12,6 +12,7 @@ from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
 from casl_bench.methods.method import METHODS, EditingMethod, MethodInfo
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.worlds.world import World
 
 STAGE_VERSION = 1
 """Part of every key. Raise it when the runner itself comes to give other numbers."""
@@ -68,6 +69,18 @@ def is_done(store: RecordStore, cell: Cell) -> bool:
         record is not None
         and record.status == "done"
         and record.artefacts.get(KEY_ARTEFACT) == cell.key
+    )
+
+
+def fingerprint(world: World) -> str:
+    """Hash of everything in a world that a number may depend on."""
+    return hash_json(
+        {
+            "world": world.name,
+            "backbone": world.backbone.weights_hash,
+            "guide_clip": world.guide_clip.weights_hash,
+            "scorers": world.scorer_hashes,
+        }
     )
 
 
@@ -157,7 +170,7 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
 
     Args:
         config: the checked command.
-        fingerprints: data set → `World.fingerprint`.
+        fingerprints: data set → `fingerprint` of its world.
 
     Raises:
         UsageError: if nothing is left to do, such as concepts that no chosen data set has.

@@ -31,19 +31,19 @@ def check_torch() -> None:
 
 
 def resolve_device(name: str) -> str:
-    """A device that exists, from "auto", "cpu", "cuda", "cuda:1" or "mps".
+    """A device that exists, with its number, from "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
         UsageError: if torch cannot use it on this machine.
     """
     import torch
 
-    if name == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'", mend="use auto, cpu, cuda or mps") from error
+        raise UsageError(
+            f"unknown device '{name}'", mend="use cpu, cuda, cuda:1 … or mps"
+        ) from error
     if device.type == "cpu":
         return "cpu"
     if device.type == "cuda" and torch.cuda.is_available():

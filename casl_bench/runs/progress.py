@@ -28,7 +28,7 @@ LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Counts the work of a run and shows nothing; subclasses show it. Used as a context manager.
+    """Counts the work of a run; subclasses show it. Used as a context manager.
 
     Args:
         clock: seconds, monotonic (a test gives its own).
@@ -107,6 +107,10 @@ class Progress:
 
     def _close(self) -> None:
         """The run is over."""
+
+
+class SilentProgress(Progress):
+    """Counts and shows nothing."""
 
 
 class LineProgress(Progress):

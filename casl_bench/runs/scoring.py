@@ -72,14 +72,14 @@ class Scorers:
         base_logits, base_clip = self._of_unedited("reconstruction", inversions.image_ids, base)
         base_images = from_8_bits(base)
         clip, embedder = self.world.score_clip, self.world.embedder
-        direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
+        words = (concept.source_prompt, concept.target_prompt)
         logits, similarity, perceptual, identity = [], [], [], []
         for pixels in edited:
             images = from_8_bits(pixels)
             logits.append(self.logits(images))
-            moved = clip.embed(images) - base_clip
-            # An edit that changed no pixel has no direction: its similarity is 0 by definition.
-            similarity.append((moved @ direction / moved.norm(dim=1).clamp(min=1e-6)).numpy())
+            similarity.append(
+                clip.direction_similarity(base_clip, clip.embed(images), *words).numpy()
+            )
             perceptual.append(embedder.perceptual_distance(images, base_images).numpy())
             identity.append(embedder.identity_similarity(images, base_images).numpy())
         table = ScoreTable(

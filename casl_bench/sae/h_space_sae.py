@@ -158,7 +158,7 @@ class HSpaceSae:
                 differs from the stored content hash.
         """
         try:
-            stored = json.loads((folder / _CONFIG_FILE).read_text())
+            stored = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
             config = SaeConfig.model_validate(stored["sae"])
             timesteps = [int(t) for t in stored["timesteps"]]
             expected_hash = str(stored["content_hash"])
@@ -173,7 +173,10 @@ class HSpaceSae:
             if parameter.shape != tensors[name].shape:
                 raise _corrupt(folder, f"'{name}' has shape {list(tensors[name].shape)}")
         sae.load_state_dict({name: tensors[name] for name, _ in sae.named_parameters()})
-        loaded = cls(sae, timesteps, tensors["mean"], tensors["scale"])
+        try:
+            loaded = cls(sae, timesteps, tensors["mean"], tensors["scale"])
+        except InvalidBenchmarkError as error:
+            raise _corrupt(folder, error.what) from error
         if loaded.content_hash != expected_hash:
             raise _corrupt(folder, "the weights are not those that were written")
         return loaded

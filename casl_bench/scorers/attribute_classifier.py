@@ -55,6 +55,7 @@ class _DepthwiseBlock(nn.Module):
         self.contract = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[n, width, h, w] → same shape."""
         inner = nn.functional.gelu(self.expand(self.norm(self.spatial(x))))
         return x + self.contract(inner)
 
@@ -135,7 +136,9 @@ class AttributeClassifier:
         """
         files = read_model(folder)
         config = files.card["config"]
-        network = build_classifier(config)
+        # Building draws random weights, which the caller's random state must not feel.
+        with torch.random.fork_rng(devices=[]):
+            network = build_classifier(config)
         try:
             network.load_state_dict(files.part("network"))
             scale, bias = files.tensors["calibration.scale"], files.tensors["calibration.bias"]

@@ -14,7 +14,8 @@ from casl_bench.core.registry import load_plugin
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.testing.check_method import method_checks
-from casl_bench.testing.method_trial import MethodClass, NotRun
+from casl_bench.testing.method_trial import MethodClass
+from casl_bench.testing.rules import NotRun, first_line
 
 
 @click.command(name="python -m casl_bench.testing")
@@ -86,21 +87,15 @@ def _report(name: str, method_class: MethodClass) -> int:
         try:
             check()
         except NotRun as reason:
-            click.echo(f"  --    {rule}: not run: {_line(reason)}")
+            click.echo(f"  --    {rule}: not run: {first_line(reason)}")
         except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
             failed += 1
-            click.echo(f"  FAIL  {rule}: {_line(error)}")
+            click.echo(f"  FAIL  {rule}: {first_line(error)}")
         else:
             click.echo(f"  ok    {rule}")
     verdict = f"{failed} of {total} checks failed" if failed else f"all {total} checks passed"
     click.echo(f"{name}: {verdict}")
     return failed
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    kind = "" if isinstance(error, AssertionError | NotRun | BenchError) else type(error).__name__
-    return ": ".join(part for part in (kind, text) if part)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.methods.method import EditingMethod, Editor, EditTask, FitCost, MethodInfo
+from casl_bench.testing.rules import NotRun, first_line, require
 from casl_bench.testing.toy_task import NUM_TEST, ToyTasks, UndeclaredUse
 from casl_bench.testing.watch import (
     count_passes,
@@ -29,14 +30,6 @@ FIT_STEPS = 2
 
 T = TypeVar("T")
 MethodClass = Callable[..., EditingMethod]
-
-
-class CheckFailed(AssertionError):
-    """A method breaks a rule; the message says which and how."""
-
-
-class NotRun(Exception):
-    """A check that means nothing because one that it builds upon has failed."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +101,10 @@ class MethodTrial:
             "second fit", lambda: self.observe(lambda: self.method.fit(self.task("second")))
         )
 
+    def second_edit_outcome(self) -> Tensor:
+        """What the editor of the second fit makes of the test images."""
+        return self._once("second edit", lambda: self.edit(self.second_fit_outcome().result))
+
     @property
     def editor(self) -> Editor:
         """The editor of the first fit. Raises NotRun where that failed."""
@@ -125,7 +122,7 @@ class MethodTrial:
         except NotRun:
             raise
         except Exception as error:
-            raise NotRun(f"an earlier check fails ({type(error).__name__}: {error})") from error
+            raise NotRun(f"an earlier check fails ({first_line(error)})") from error
 
     def task(self, workspace: str) -> EditTask:
         """A task as the runner gives it."""
@@ -168,7 +165,7 @@ class MethodTrial:
         return [str(Path(*path.parts[1:])) for path in strays]
 
     def changed_inputs(self) -> str:
-        """What of the images given to the first fit and edit was changed in place; "" is nothing."""
+        """What the first fit or edit changed in place of its images; "" is nothing."""
         for name, (given, kept) in self._given.items():
             for field in fields(kept):
                 old, new = getattr(kept, field.name), getattr(given, field.name)
@@ -196,12 +193,10 @@ class MethodTrial:
             # Also where the method has caught the error, or met another one because of it.
             if uses:
                 raise UndeclaredUse(uses[0]) from None
-        if not isinstance(editor, Editor):
-            raise CheckFailed(
-                f"fit returns a {type(editor).__name__} that lacks cost, edit or state"
-            )
-        if not isinstance(editor.cost, FitCost):
-            raise CheckFailed(f"cost is a {type(editor.cost).__name__}, not a FitCost")
+        kind = type(editor).__name__
+        require(isinstance(editor, Editor), f"fit returns a {kind} that lacks cost, edit or state")
+        kind = type(editor.cost).__name__
+        require(isinstance(editor.cost, FitCost), f"cost is a {kind}, not a FitCost")
         return editor
 
     def _checked_edit(self) -> Observed:
@@ -209,26 +204,23 @@ class MethodTrial:
         self._given["the images to edit"] = (images, self.tasks.test)
         observed = self.observe(lambda: editor.edit(images, STRENGTHS))
         edited = observed.result
-        if not isinstance(edited, Tensor):
-            raise CheckFailed(f"edit returns a {type(edited).__name__}, not a tensor")
+        require(isinstance(edited, Tensor), f"edit returns a {type(edited).__name__}, not a tensor")
         size = self.tasks.world.backbone.image_size
         expected = (len(STRENGTHS), NUM_TEST, 3, size, size)
-        if tuple(edited.shape) != expected:
-            raise CheckFailed(f"edit returns shape {tuple(edited.shape)}, not {expected}")
-        if edited.dtype != torch.float32 or edited.requires_grad:
-            gradient = " with a gradient" if edited.requires_grad else ""
-            raise CheckFailed(f"edit returns {edited.dtype}{gradient}, not plain float32")
-        if not bool(torch.isfinite(edited).all()):
-            raise CheckFailed("edit returns NaN or infinity")
+        shape = tuple(edited.shape)
+        require(shape == expected, f"edit returns shape {shape}, not {expected}")
+        require(edited.dtype == torch.float32, f"edit returns {edited.dtype}, not float32")
+        require(not edited.requires_grad, "edit returns a tensor that carries a gradient")
+        require(bool(torch.isfinite(edited).all()), "edit returns NaN or infinity")
         return observed
 
     def _once(self, name: str, work: Callable[[], T]) -> T:
         if name not in self._outcomes:
             try:
                 self._outcomes[name] = (work(), None)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - kept, and raised below
                 self._outcomes[name] = (None, error)
-        value, error = self._outcomes[name]
-        if error is not None:
-            raise error
+        value, failure = self._outcomes[name]
+        if failure is not None:
+            raise failure
         return value  # type: ignore[no-any-return]

@@ -14,6 +14,7 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.images.dataset import Concept, DatasetCard, ImageBatch, Split
 
 IMAGE_SIZE = 16
+STRIPE_ROWS = slice(13, 15)
 ATTRIBUTES = ("bright", "red", "striped")
 
 CARD = DatasetCard(
@@ -71,7 +72,7 @@ def _draw(coins: NDArray[np.bool_], nuisance: NDArray[np.float64]) -> NDArray[np
     colour = (0.9, -0.8, -0.8) if red else (-0.8, -0.8, 0.9)
     image[:, top : top + side, left : left + side] = np.array(colour, np.float32)[:, None, None]
     if striped:
-        image[:, -3:-1] = 0.9
+        image[:, STRIPE_ROWS] = 0.9
     return image
 
 

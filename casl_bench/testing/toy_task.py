@@ -1,9 +1,10 @@
-"""The task that a method is checked on: a toy world, inverted, with everything a fit may ask for."""
+"""The task that a method is checked on: a toy world, inverted, and all that a fit may ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,7 +24,7 @@ from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
 from casl_bench.testing.toy_world import toy_world
 
 NUM_TRAIN, NUM_TEST = 8, 4
-TIMESTEPS = linspace_timesteps(6, 999)
+TIMESTEPS = linspace_timesteps(4, 999)
 
 
 class UndeclaredUse(Exception):
@@ -66,18 +67,7 @@ class ToyTasks:
 
     def __init__(self) -> None:
         self.world = toy_world()
-        dataset, backbone = self.world.dataset, self.world.backbone
-        images = dataset.load("train", NUM_TRAIN)
-        self._labels = images.attributes
-        shape = tuple(images.pixels.shape[1:])
-        self._trajectories = TrajectoryStore.create(
-            None, images.image_ids, TIMESTEPS, shape, backbone.h_shape
-        )
-        self.train = invert(
-            backbone, images.image_ids, images.pixels, TIMESTEPS, collect=self._trajectories.record
-        )
-        images = dataset.load("test", NUM_TEST)
-        self.test = invert(backbone, images.image_ids, images.pixels, TIMESTEPS)
+        self.train, self.test, self._labels, self._trajectories = _inverted()
         self.sae = _random_sae(self._trajectories)
 
     def get(self) -> HSpaceSae:
@@ -89,7 +79,7 @@ class ToyTasks:
         workspace.mkdir(parents=True, exist_ok=True)
         card, dataset = self.world.dataset.card, self.world.dataset
         concept = card.concepts[0]
-        assert self._labels is not None and isinstance(dataset, SupportsOracle)
+        assert isinstance(dataset, SupportsOracle)
         labels = self._labels[:, card.attributes.index(concept.attribute)]
         return EditTask(
             concept=concept,
@@ -146,6 +136,21 @@ def _copy(x: Inversions) -> Inversions:
     return Inversions(
         x.image_ids, x.timesteps, x.x_0.clone(), x.x_T.clone(), x.reconstruction.clone()
     )
+
+
+@cache
+def _inverted() -> tuple[Inversions, Inversions, Tensor, TrajectoryStore]:
+    """Train and test inversions, train labels [n, A], trajectories: made once, in a world apart."""
+    world = toy_world()
+    images = world.dataset.load("train", NUM_TRAIN)
+    assert images.attributes is not None
+    store = TrajectoryStore.create(
+        None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], world.backbone.h_shape
+    )
+    train = invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record)
+    unseen = world.dataset.load("test", NUM_TEST)
+    test = invert(world.backbone, unseen.image_ids, unseen.pixels, TIMESTEPS)
+    return train, test, images.attributes, store
 
 
 def _random_sae(store: TrajectoryStore) -> HSpaceSae:

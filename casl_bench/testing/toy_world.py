@@ -1,6 +1,7 @@
-"""A world of sixteen-pixel pictures and untrained networks: a whole run in about a second.
+"""A world of sixteen-pixel pictures in which a whole run takes seconds.
 
-Nothing in it has learned anything, so its numbers mean nothing; every part has the type, the
+Its classifiers read the attributes off known pixels and are always right; its U-Net, CLIPs and
+embedder are untrained, so what methods learn in it means nothing. Every part has the type, the
 shapes and the determinism of the real thing. It is not found among the data sets unless a test
 calls `register_toy_world`, or a user names a plugin that does.
 """
@@ -20,17 +21,18 @@ from casl_bench.backbones.word_tokenizer import WordTokenizer
 from casl_bench.core.content_hash import hash_tensors
 from casl_bench.core.seeding import derive_seed
 from casl_bench.images.dataset import DATASETS
-from casl_bench.scorers.attribute_classifier import AttributeClassifier, build_classifier
+from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
-from casl_bench.scorers.embedder import Embedder
+from casl_bench.scorers.embedder import EmbedderNet, RenderEmbedder
 from casl_bench.scorers.scorer import ScorerInfo
-from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, IMAGE_SIZE, ToyShapes
+from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, IMAGE_SIZE, STRIPE_ROWS, ToyShapes
 from casl_bench.worlds.world import WORLDS, World
 
 T = TypeVar("T")
 
 WORDS = ("a", "square", *ATTRIBUTES)
 MEAN_STD = (0.5, 0.5, 0.5)
+OUTPUT_SCALE = 0.003
 
 
 def toy_world(device: str = "cpu") -> World:
@@ -42,10 +44,8 @@ def toy_world(device: str = "cpu") -> World:
         guide_clip=_clip("toy_guide", width=32),
         score_clip=ClipScorer(_clip("toy_scorer", width=48)),
         classifiers=(
-            _classifier("toy_plain", {"architecture": "plain", "widths": [8, 8]}),
-            _classifier(
-                "toy_depthwise", {"architecture": "depthwise", "widths": [8, 8], "blocks": [1, 1]}
-            ),
+            _classifier("toy_reader", ground_rows=(0, 1), core=(5, 6)),
+            _classifier("toy_second_reader", ground_rows=(0, 15), core=(6,)),
         ),
         embedder=_embedder(),
     )
@@ -68,20 +68,25 @@ def _backbone() -> Backbone:
     config = BackboneConfig(
         name="toy_unet",
         image_size=IMAGE_SIZE,
+        patch_size=2,
         micro_batch=4,
         unet={
-            "sample_size": IMAGE_SIZE,
-            "in_channels": 3,
-            "out_channels": 3,
-            "block_out_channels": [16, 16, 32],
-            "down_block_types": ["DownBlock2D"] * 3,
-            "up_block_types": ["UpBlock2D"] * 3,
+            "sample_size": IMAGE_SIZE // 2,
+            "in_channels": 12,
+            "out_channels": 12,
+            "block_out_channels": [16, 32],
+            "down_block_types": ["DownBlock2D"] * 2,
+            "up_block_types": ["UpBlock2D"] * 2,
             "layers_per_block": 1,
             "norm_num_groups": 8,
-            "attention_head_dim": 8,
+            "add_attention": False,
         },
     )
-    return Backbone(config, _seeded(config.name, lambda: build_unet(config.unet)))
+    unet = _seeded(config.name, lambda: build_unet(config.unet))
+    with torch.no_grad():
+        # eps that hardly depends on x_t: inversion gives the pictures back.
+        unet.conv_out.weight *= OUTPUT_SCALE
+    return Backbone(config, unet)
 
 
 def _clip(name: str, width: int) -> ClipModel:
@@ -98,14 +103,36 @@ def _clip(name: str, width: int) -> ClipModel:
     return ClipModel(name, network, tokenizer, digest, IMAGE_SIZE, MEAN_STD, MEAN_STD)
 
 
-def _classifier(name: str, config: dict[str, object]) -> AttributeClassifier:
-    network = _seeded(name, lambda: build_classifier({**config, "attributes": ATTRIBUTES}))
+def _classifier(
+    name: str, ground_rows: tuple[int, ...], core: tuple[int, ...]
+) -> AttributeClassifier:
+    """Reads the three attributes off the pixels that `toy_shapes` gives them.
+
+    Args:
+        name: as in records.
+        ground_rows: rows that neither the square nor the stripe ever reaches.
+        core: rows and columns that the square always covers.
+    """
+    ground = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE)
+    ground[:, ground_rows] = 1 / (3 * len(ground_rows) * IMAGE_SIZE)
+    stripe = torch.zeros_like(ground)
+    stripe[:, STRIPE_ROWS] = 1 / (3 * 2 * IMAGE_SIZE)
+    red = torch.zeros_like(ground)
+    for row in core:
+        red[0, row, core] = 1 / len(core) ** 2
+    red[2] = -red[0]
+    reader = _seeded(name, lambda: nn.Linear(ground.numel(), len(ATTRIBUTES)))
+    with torch.no_grad():
+        # ±0.5; ±1.7; and 0.4 or 1.4 where striped.
+        reader.weight.copy_(torch.stack([w.flatten() for w in (ground, red, stripe - ground)]))
+        reader.bias.copy_(torch.tensor([0.0, 0.0, -0.2]))
+    network = nn.Sequential(nn.Flatten(), reader)
     info = ScorerInfo(name, "attributes", 1, hash_tensors(network.state_dict()))
-    count = len(ATTRIBUTES)
-    return AttributeClassifier(
-        info, ATTRIBUTES, network, torch.ones(count), torch.zeros(count), IMAGE_SIZE
-    )
+    scale, bias = torch.tensor([8.0, 3.0, 20.0]), torch.zeros(len(ATTRIBUTES))
+    return AttributeClassifier(info, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
 
 
-def _embedder() -> Embedder:
-    return Embedder()
+def _embedder() -> RenderEmbedder:
+    network = _seeded("toy_embedder", lambda: EmbedderNet((8, 8), 8))
+    info = ScorerInfo("toy_embedder", "similarity", 1, hash_tensors(network.state_dict()))
+    return RenderEmbedder(info, network, IMAGE_SIZE)

@@ -10,7 +10,7 @@ from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.images.rendered_faces_dataset import RenderedFaces
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
-from casl_bench.scorers.embedder import Embedder
+from casl_bench.scorers.embedder import RenderEmbedder
 from casl_bench.worlds.world import WORLDS, World
 
 ASSETS = Path(__file__).parent / "assets"
@@ -48,7 +48,7 @@ def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),
         classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
-        embedder=Embedder.load(folder / "embedder"),
+        embedder=RenderEmbedder.load(folder / "embedder"),
     )
 
 

@@ -34,13 +34,15 @@ from casl_bench.worlds.train_common import (
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "plain": {"architecture": "plain", "widths": [24, 48, 96, 128]},
-    "depthwise": {"architecture": "depthwise", "widths": [64, 96], "blocks": [2, 3]},
+    "depthwise": {"architecture": "depthwise", "widths": [48, 96], "blocks": [1, 3]},
 }
 HELD_OUT = 4096
 BLEND_SHARE = 0.3
 
 
-def examples(pool: Pool, index: Tensor, rng: torch.Generator, blend: float) -> tuple[Tensor, Tensor]:
+def examples(
+    pool: Pool, index: Tensor, rng: torch.Generator, blend: float
+) -> tuple[Tensor, Tensor]:
     """Pictures and soft labels; a share `blend` of rows is a mixture of a picture and its flip.
 
     Returns:
@@ -72,7 +74,6 @@ def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
     def closure() -> float:
         optimiser.zero_grad()
-        # Summed over attributes, which do not share anything.
         loss = F.binary_cross_entropy_with_logits(logits * log_scale.exp() + bias, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
@@ -93,7 +94,9 @@ def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> Tensor
     return total
 
 
-def measure(network: nn.Module, scale: Tensor, bias: Tensor, pool: Pool, seed: int) -> dict[str, Any]:
+def measure(
+    network: nn.Module, scale: Tensor, bias: Tensor, pool: Pool, seed: int
+) -> dict[str, Any]:
     """What the card says, on pictures the training never saw."""
     index = torch.arange(len(pool))
 
@@ -108,26 +111,26 @@ def measure(network: nn.Module, scale: Tensor, bias: Tensor, pool: Pool, seed: i
         mixed, soft = examples(pool, index, rng, blend=0.5)
         mixed_logits = score(degrade(mixed, rng))
     rows = torch.arange(len(index))
+    # In units of each logit's spread, so that attributes can be compared.
     change = (flipped - clean) / clean.std(0)
-    direction = other[rows, column].float() * 2 - 1
-    right = (change[rows, column] * direction > 0).float()
+    own = change[rows, column]
+    right = (own * (other[rows, column].float() * 2 - 1) > 0).float()
     leak = change.abs()
     leak[rows, column] = 0
-    by_column = torch.stack(
-        [
-            torch.stack([right[column == k].mean(), (change[rows, column].abs())[column == k].mean(),
-                         leak[column == k].sum(1).mean() / (len(ATTRIBUTES) - 1)])
-            for k in range(len(ATTRIBUTES))
-        ]
-    )  # fmt: skip
+    leak = leak.sum(1) / (len(ATTRIBUTES) - 1)
+
+    def by_attribute(values: Tensor) -> dict[str, float]:
+        means = [values[column == k].mean() for k in range(len(ATTRIBUTES))]
+        return per_attribute(torch.stack(means))
+
     return {
         "accuracy_clean": per_attribute(((clean > 0) == labels).float().mean(0)),
         "accuracy_degraded": per_attribute(((spoilt > 0) == labels).float().mean(0)),
         "calibration_error_blended": per_attribute(calibration_error(mixed_logits, soft)),
         "logit_spread_clean": per_attribute(clean.std(0)),
-        "flip_sign_right": per_attribute(by_column[:, 0]),
-        "flip_change_in_spreads": per_attribute(by_column[:, 1]),
-        "flip_leakage_in_spreads": per_attribute(by_column[:, 2]),
+        "flip_sign_right": by_attribute(right),
+        "flip_change_in_spreads": by_attribute(own.abs()),
+        "flip_leakage_in_spreads": by_attribute(leak),
     }
 
 
@@ -149,7 +152,11 @@ def main(
 ) -> None:  # fmt: skip
     """Train, calibrate, measure and publish one classifier."""
     name = f"classifier_{architecture}"
-    settings = {**ARCHITECTURES[architecture], "attributes": list(ATTRIBUTES), "image_size": IMAGE_SIZE}
+    settings = {
+        **ARCHITECTURES[architecture],
+        "attributes": list(ATTRIBUTES),
+        "image_size": IMAGE_SIZE,
+    }
     config = training_config(
         name, domain=domain, network=settings, batch_size=batch_size, images=images, seed=seed,
         bf16=bf16, blend_share=BLEND_SHARE, learning_rate=3e-3,

@@ -58,7 +58,9 @@ class TrainingRun:
             raise UsageError("give either --steps or --minutes")
         self.out, self.model, self.config = out, model, dict(config)
         self.peak, self.num_steps, self.minutes = learning_rate, steps, minutes
-        self.optimiser = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), learning_rate, weight_decay=weight_decay
+        )
         self.average = copy.deepcopy(model).requires_grad_(False)
         self.step, self.seconds = 0, 0.0
         self._sums: dict[str, float] = {}
@@ -117,7 +119,9 @@ class TrainingRun:
         row = [str(self.step), f"{self.seconds:.1f}", *(f"{v:.5f}" for v in means.values())]
         self._curve.append(",".join(row))
         self._sums = {}
-        click.echo(" ".join(f"{k}={v}" for k, v in zip(self._curve[0].split(","), row, strict=True)))
+        click.echo(
+            " ".join(f"{k}={v}" for k, v in zip(self._curve[0].split(","), row, strict=True))
+        )
 
     def _save(self) -> None:
         state = {
@@ -196,7 +200,8 @@ def publish(
             "config": run.config,
             "steps": run.step,
             "seconds": round(run.seconds),
-            "command": "python -m " + shlex.join(["casl_bench.worlds." + Path(sys.argv[0]).stem, *_portable(sys.argv[1:])]),
+            "command": "python -m "
+            + shlex.join(["casl_bench.worlds." + Path(sys.argv[0]).stem, *_portable(sys.argv[1:])]),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
             "torch": torch.__version__.split("+")[0],

@@ -11,7 +11,7 @@ from casl_bench.core.registry import Registry
 from casl_bench.images.dataset import Dataset
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
-from casl_bench.scorers.embedder import Embedder
+from casl_bench.scorers.embedder import RenderEmbedder
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class World:
     guide_clip: ClipModel
     score_clip: ClipScorer
     classifiers: tuple[AttributeClassifier, ...]
-    embedder: Embedder
+    embedder: RenderEmbedder
 
     def __post_init__(self) -> None:
         """Refuse a world in which a method would be marked by its own teacher."""

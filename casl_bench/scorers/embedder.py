@@ -1,0 +1,149 @@
+"""`render_embedder`: how alike two drawn portraits look, and whether they show the same person.
+
+A small network of our own, trained on renders of this domain. It is neither LPIPS nor a face
+recogniser, and its numbers compare with neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.model_files import read_model
+from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+
+MICRO_BATCH = 16
+EPS = 1e-3
+
+
+class EmbedderNet(nn.Module):
+    """Strided convolutions whose every stage is a feature, and a unit embedding on top.
+
+    Args:
+        widths: channels of the stages, each half the size of the one before.
+        embed_dim: D.
+    """
+
+    def __init__(self, widths: Sequence[int], embed_dim: int) -> None:
+        super().__init__()
+        channels = [3, *widths]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+            for a, b in pairwise(channels)
+        )
+        self.head = nn.Linear(channels[-1], embed_dim)
+
+    def features(self, pixels: Tensor) -> list[Tensor]:
+        """[n, 3, H, W] in [-1, 1] → one [n, C, h, w] >= 0 a stage."""
+        out = []
+        for stage in self.stages:
+            pixels = stage(pixels)
+            out.append(pixels)
+        return out
+
+    def embed(self, features: list[Tensor]) -> Tensor:
+        """Unit embeddings [n, D] of the last stage's features."""
+        return F.normalize(self.head(features[-1].mean((2, 3))), dim=1)
+
+
+def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Half the squared distance of channel vectors of unit length, averaged.
+
+    Averaged over positions, then over stages; exactly 0 for equal features, at most 1.
+
+    Args:
+        a: one [n, C, h, w] >= 0 a stage.
+        b: likewise.
+
+    Returns:
+        [n].
+    """
+    total = torch.zeros(len(a[0]))
+    for p, q in zip(a, b, strict=True):
+        p = p / (p.norm(dim=1, keepdim=True) + EPS)
+        q = q / (q.norm(dim=1, keepdim=True) + EPS)
+        total = total + (p - q).pow(2).sum(1).mean((1, 2)) / 2
+    return total / len(a)
+
+
+class RenderEmbedder:
+    """The frozen embedder.
+
+    Args:
+        info: its identity.
+        network: the network.
+        image_size: H = W that it was made for.
+    """
+
+    def __init__(self, info: ScorerInfo, network: EmbedderNet, image_size: int) -> None:
+        self.info, self.image_size = info, image_size
+        self._network = network.eval().requires_grad_(False)
+
+    @classmethod
+    def load(cls, folder: Path) -> RenderEmbedder:
+        """Read the shipped embedder.
+
+        Raises:
+            InvalidBenchmarkError: files are damaged or do not fit together.
+        """
+        files = read_model(folder)
+        config = files.card["config"]
+        with torch.random.fork_rng(devices=[]):
+            network = EmbedderNet(config["widths"], config["embed_dim"])
+        try:
+            network.load_state_dict(files.part("network"))
+        except RuntimeError as error:
+            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        info = ScorerInfo(files.card["name"], "similarity", 1, files.weights_hash)
+        return cls(info, network, int(config["image_size"]))
+
+    @torch.no_grad()
+    def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """How differently two images look.
+
+        Args:
+            a: [n, 3, H, W], nominally in [-1, 1], clamped.
+            b: likewise.
+
+        Returns:
+            [n] in [0, 1], 0 for equal images; a row depends on its two images alone.
+        """
+
+        def distance(pair: Tensor) -> Tensor:
+            features = self._network.features
+            return feature_distance(features(pair[:, 0]), features(pair[:, 1]))
+
+        return in_micro_batches(distance, self._pairs(a, b), MICRO_BATCH)
+
+    @torch.no_grad()
+    def identity_similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Whether two images show the same person: cosine of embeddings, [n] in [-1, 1].
+
+        Trained to ignore the eight attributes and to keep what else makes up a portrait: shape,
+        pose, tones, colours. Arguments as `perceptual_distance`.
+        """
+
+        def cosine(pair: Tensor) -> Tensor:
+            left, right = (self._network.embed(self._network.features(p)) for p in pair.unbind(1))
+            return (left * right).sum(1).clamp(-1, 1)
+
+        return in_micro_batches(cosine, self._pairs(a, b), MICRO_BATCH)
+
+    def _pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        expected = (3, self.image_size, self.image_size)
+        if a.shape != b.shape or a.ndim != 4 or tuple(a.shape[1:]) != expected or not len(a):
+            raise InputError(
+                f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}, not [n, *{expected}]",
+                where=self.info.name,
+            )
+        return torch.stack([a, b], 1).float().clamp(-1, 1)
+
+
+SCORERS.register("render_embedder", RenderEmbedder.load)

@@ -1,0 +1,77 @@
+"""From a training checkpoint to the shipped U-Net: `python -m casl_bench.worlds.export_unet`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from PIL import Image
+
+from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.diffusers_unet import BackboneConfig, build_unet, save_folder
+from casl_bench.backbones.schedule import power_timesteps
+from casl_bench.core.content_hash import hash_file
+from casl_bench.core.files import write_json
+from casl_bench.images.rendered_faces_dataset import RenderedFaces
+from casl_bench.images.shapes import contact_sheet
+from casl_bench.records.edited_images import to_pixels
+from casl_bench.scorers.attribute_classifier import AttributeClassifier
+from casl_bench.worlds.synth import ASSETS
+from casl_bench.worlds.train_unet import PATCH_SIZE, UNET
+from casl_bench.worlds.unet_gates import measure_gates
+
+MICRO_BATCH = 16
+
+
+@click.command()
+@click.option("--training", type=click.Path(path_type=Path, exists=True), required=True,
+              help="Folder of `train_unet`.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), default=ASSETS / "rendered_faces" / "unet",
+              show_default="the package's assets")  # fmt: skip
+@click.option("--steps", default=25, show_default=True, help="DDIM steps of the gates.")
+@click.option("--power", default=1.0, show_default=True, help="Power of the timesteps.")
+def main(training: Path, out: Path, steps: int, power: float) -> None:
+    """Write the EMA weights in fp16 with a card of measured gates, samples and the curve."""
+    saved = torch.load(training / "checkpoint.pt", weights_only=True, map_location="cpu")
+    config = BackboneConfig(
+        name="rendered_faces_unet",
+        image_size=64,
+        patch_size=PATCH_SIZE,
+        prediction="v",
+        micro_batch=MICRO_BATCH,
+        unet=UNET,
+    )
+    unet = build_unet(UNET)
+    unet.load_state_dict(saved["ema"])
+    save_folder(out, config, unet)
+    backbone = Backbone.from_folder(out)
+    classifier = AttributeClassifier.load(ASSETS / "rendered_faces" / "classifier_plain")
+    timesteps = power_timesteps(steps, 999, power)
+    gates, samples = measure_gates(backbone, RenderedFaces(), classifier, timesteps)
+    sheet = contact_sheet(to_pixels(samples.numpy().astype(np.float32)), 8)
+    Image.fromarray(sheet).save(out / "samples.png", optimize=True)
+    (out / "curve.csv").write_text("step,loss,seconds\n" + (training / "curve.csv").read_text())
+    card = {
+        "name": config.name,
+        "what": "DDPM of the rendered_faces domain, v-prediction on 4×4 pixel-unshuffled images.",
+        "command": "python -m casl_bench.worlds.train_unet, then export_unet",
+        "date": time.strftime("%Y-%m-%d"),
+        "training": {
+            **json.loads((training / "train_config.json").read_text()),
+            "steps_done": saved["step"],
+            "seconds": round(saved["seconds"]),
+        },
+        "parameters": sum(p.numel() for p in unet.parameters()),
+        "gates": gates,
+        "sha256": hash_file(out / "unet.safetensors"),
+    }
+    write_json(out / "card.json", card)
+    click.echo(json.dumps(gates, indent=1))
+
+
+if __name__ == "__main__":
+    main()

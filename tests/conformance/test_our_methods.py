@@ -1,0 +1,30 @@
+"""Every method that we ship keeps the rules that we ask of a stranger's."""
+
+import pytest
+
+from casl_bench.methods.method import METHODS
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.testing.check_method import method_checks
+from casl_bench.testing.rules import NotRun
+
+load_entrants()
+# A slash is in the names of installed packages' methods: those are theirs to check.
+OURS = [name for name in METHODS if "/" not in name]
+CHECKS = [
+    pytest.param(check, id=f"{name}: {rule}")
+    for name in OURS
+    for rule, check in method_checks(METHODS.factory(name))
+]
+
+
+def test_the_methods_of_this_repository_are_found():
+    assert {"casl", "casl_steer", "asyrp", "identity", "oracle", "random_direction"} <= set(OURS)
+    assert not METHODS.broken
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_method(check):
+    try:
+        check()
+    except NotRun as reason:
+        pytest.skip(str(reason))

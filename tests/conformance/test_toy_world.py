@@ -1,0 +1,70 @@
+"""The toy world is deterministic, keeps to itself and has working parts."""
+
+import pytest
+import torch
+
+from casl_bench.core.content_hash import hash_tensors
+from casl_bench.core.errors import UsageError
+from casl_bench.images.dataset import DATASETS
+from casl_bench.testing.toy_shapes import ATTRIBUTES, ToyShapes
+from casl_bench.testing.toy_world import register_toy_world, toy_world
+from casl_bench.worlds.world import WORLDS
+
+
+def test_two_worlds_are_equal_but_share_no_network():
+    one, two = toy_world(), toy_world()
+    assert one.backbone.weights_hash == two.backbone.weights_hash
+    assert one.scorer_hashes == two.scorer_hashes
+    assert len(set(one.scorer_hashes.values())) == 4
+    one.backbone.unet.conv_in.weight.zero_()
+    assert not torch.equal(one.backbone.unet.conv_in.weight, two.backbone.unet.conv_in.weight)
+
+
+def test_making_a_world_leaves_the_random_state_alone():
+    before = torch.get_rng_state()
+    toy_world()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_it_is_known_only_once_registered(monkeypatch):
+    for registry in (DATASETS, WORLDS):
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    with pytest.raises(UsageError):
+        WORLDS.factory("toy_shapes")
+    register_toy_world()
+    assert WORLDS.create("toy_shapes", "cpu").dataset.card == DATASETS.create("toy_shapes").card
+
+
+def test_scorers_take_its_images():
+    world = toy_world()
+    pixels = world.dataset.load("test", 3).pixels
+    flipped = world.dataset.oracle(world.dataset.load("test", 3).image_ids, "red")
+    for classifier in world.classifiers:
+        assert classifier.logits(pixels).shape == (3, len(ATTRIBUTES))
+        assert not torch.equal(classifier.logits(pixels), classifier.logits(flipped))
+    original, edited = world.score_clip.embed(pixels), world.score_clip.embed(flipped)
+    concept = world.dataset.card.concepts[0]
+    similarity = world.score_clip.direction_similarity(
+        original, edited, concept.source_prompt, concept.target_prompt
+    )
+    assert similarity.shape == (3,)
+    assert (world.embedder.perceptual_distance(pixels, flipped) > 0).all()
+    assert (world.embedder.perceptual_distance(pixels, pixels) == 0).all()
+
+
+def test_labels_are_what_is_drawn():
+    batch = ToyShapes().load("train", 64)
+    bright, red, striped = (batch.attributes[:, i] for i in range(3))
+    corner = batch.pixels[:, 0, 0, 0]
+    assert torch.equal(corner > 0, bright)
+    # The square is always over (6, 6), and the stripe never is.
+    assert torch.equal(batch.pixels[:, 0, 6, 6] == torch.tensor(0.9), red)
+    assert torch.equal(batch.pixels[:, 0, -2, 0] == torch.tensor(0.9), striped)
+    assert 16 < int(red.sum()) < 48
+
+
+def test_pictures_do_not_depend_on_how_they_are_asked_for():
+    pixels = ToyShapes().load("train", 8).pixels
+    assert hash_tensors({"x": ToyShapes().load("train", 3).pixels}) == hash_tensors(
+        {"x": pixels[:3]}
+    )

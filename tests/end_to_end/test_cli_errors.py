@@ -1,0 +1,236 @@
+"""Every fault of a command is one line on stderr, the documented exit code and nothing written."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from casl_bench import cli
+from casl_bench.runs import run_folder
+from casl_bench.runs.config import RunConfig, suite
+
+ROOT = Path(__file__).parents[2]
+BENCHMARK = ROOT / "benchmark.py"
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(BENCHMARK), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commands run in an empty folder of their own."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def fails(
+    capsys: pytest.CaptureFixture[str], folder: Path, arguments: str | list[str], code: int = 2
+) -> str:
+    """The one line that a failing command says."""
+    before = sorted(folder.rglob("*"))
+    words = arguments.split() if isinstance(arguments, str) else arguments
+    assert cli.main(words) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1, said.err
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+    assert sorted(folder.rglob("*")) == before
+    return said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--methods cals", "unknown method 'cals'; did you mean 'casl'?"),
+        ("--methods casl asirp", "unknown method 'asirp'; did you mean 'asyrp'?"),
+        ("--datasets rendered_face", "unknown dataset 'rendered_face'; did you mean 'rendered_fa"),
+        ("--concepts hat smilling", "unknown concept 'smilling' (rendered_faces); did you mean 's"),
+        ("--suite quik", "unknown suite 'quik'; did you mean 'quick'?"),
+        ("--quick --suite standard", "--quick and --suite standard contradict each other"),
+        ("--seed -1", "Invalid value for '--seed'"),
+        ("--seed one", "Invalid value for '--seed'"),
+        ("--batch-size 0", "Invalid value for '--batch-size'"),
+        ("--method casl", "No such option '--method'"),
+        ("--methods", "Option '--methods' requires an argument"),
+        ("--methods ,", "give at least one name"),
+        ("casl", "No such command 'casl'"),
+        ("--device tpu9", "unknown device 'tpu9'"),
+        ("--device cuda:99", "device 'cuda:99' is not available here"),
+        ("--plugin absent.py", "no such plugin file"),
+        ("table absent", "absent"),
+        ("train unett", "No such command 'unett'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], in_folder: Path, arguments: str, said: str
+) -> None:
+    assert said in fails(capsys, in_folder, arguments)
+
+
+def test_a_plugin_that_fails_to_import_says_why(
+    capsys: pytest.CaptureFixture[str], in_folder: Path
+) -> None:
+    (in_folder / "mine.py").write_text("import no_such_package")
+    said = fails(capsys, in_folder, "--plugin mine.py")
+    assert "No module named 'no_such_package'" in said and "mine.py" in said
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_an_out_folder_that_cannot_be(
+    capsys: pytest.CaptureFixture[str], in_folder: Path, below: str
+) -> None:
+    (in_folder / "file").touch()
+    said = fails(capsys, in_folder, ["--methods", "casl", "--out", str(Path("file") / below)])
+    assert "file" in said
+
+
+def test_an_out_folder_that_cannot_be_written(
+    capsys: pytest.CaptureFixture[str], in_folder: Path
+) -> None:
+    out = "/proc/casl_bench" if Path("/proc").is_dir() else "/no/such/root"
+    assert "cannot write" in fails(capsys, in_folder, ["--methods", "casl", "--out", out])
+
+
+def test_a_folder_with_other_things_in_it(
+    capsys: pytest.CaptureFixture[str], in_folder: Path
+) -> None:
+    (in_folder / "thesis.tex").touch()
+    assert "holds no run" in fails(capsys, in_folder, "--methods casl --out .")
+
+
+def test_a_run_folder_of_another_configuration(
+    capsys: pytest.CaptureFixture[str], in_folder: Path
+) -> None:
+    made = RunConfig(
+        methods=("casl",), datasets=("rendered_faces",), concepts=None, suite=suite("quick"),
+        seed=7, device="cpu", out=in_folder / "run",
+    )  # fmt: skip
+    with run_folder.claim_run_folder(made):
+        (made.out / "cells").mkdir()
+    said = fails(capsys, in_folder, "--methods casl --quick --out run --seed 8")
+    assert "seed 7 there, 8 asked for" in said
+    assert "made with another configuration" in fails(
+        capsys, in_folder, "--methods casl --dry-run --out run --seed 7"
+    )
+
+
+def test_a_table_of_nothing(capsys: pytest.CaptureFixture[str], in_folder: Path) -> None:
+    (in_folder / "run").mkdir()
+    assert "no records" in fails(capsys, in_folder, "table run")
+
+
+def test_an_unforeseen_error_is_one_line_too(
+    capsys: pytest.CaptureFixture[str], in_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("two\nlines")
+
+    monkeypatch.setattr("casl_bench.runs.preflight.check_torch", broken)
+    said = fails(capsys, in_folder, "--methods casl", code=cli.EXIT_INCOMPLETE)
+    assert "ZeroDivisionError: two lines" in said
+    assert cli.main(["--methods", "casl", "--debug"]) == cli.EXIT_INCOMPLETE
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_lists_take_commas_or_spaces() -> None:
+    expected = ["--methods", "casl,asyrp", "--quick", "--concepts=hat,bangs", "--seed", "1"]
+    given = ["--methods", "casl", "asyrp", "--quick", "--concepts=hat", "bangs", "--seed", "1"]
+    assert cli._join_lists(given) == expected
+    assert cli._join_lists(expected) == expected
+    assert cli._join_lists(["--seed", "1", "stray"]) == ["--seed", "1", "stray"]
+
+
+def test_help_states_options_and_exit_codes(in_folder: Path) -> None:
+    done = run("--help", cwd=in_folder)
+    assert done.returncode == 0 and done.stderr == ""
+    for option in ("methods", "datasets", "concepts", "suite", "seed", "device", "out", "plugin",
+                   "list", "dry-run", "quick"):  # fmt: skip
+        assert f"--{option}" in done.stdout
+    codes = re.findall(r"^    (\d+)  ", done.stdout, re.MULTILINE)
+    assert codes == ["0", "1", "2", "3", "4", "5", "130"]
+    assert "143" in done.stdout
+
+
+def test_both_commands_are_the_same(in_folder: Path) -> None:
+    script = run("--suite", "quik", cwd=in_folder)
+    module = subprocess.run(
+        [sys.executable, "-c", "import sys; from casl_bench.cli import main; sys.exit(main())",
+         "--suite", "quik"],
+        cwd=in_folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert script.returncode == module.returncode == 2
+    assert script.stderr == module.stderr
+    assert script.stderr.count("\n") == 1
+    assert list(in_folder.iterdir()) == []
+
+
+def test_list_shows_what_can_be_named(capsys: pytest.CaptureFixture[str], in_folder: Path) -> None:
+    assert cli.main(["--list"]) == 0
+    said = capsys.readouterr().out
+    for name in ("casl", "asyrp", "identity", "oracle", "random_direction", "rendered_faces",
+                 "smiling", "standard", "quick", "epr_raw"):  # fmt: skip
+        assert name in said
+    assert list(in_folder.iterdir()) == []
+
+
+def test_a_torchvision_of_another_build(in_folder: Path, tmp_path: Path) -> None:
+    package = tmp_path / "fake" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    done = run("--methods", "casl", cwd=in_folder, PYTHONPATH=str(package.parent))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "do not fit together" in done.stderr
+    assert "from the same index with matching builds" in done.stderr
+    assert list(in_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted; run the same command again to go on\n"),
+        (signal.SIGTERM, 143, "terminated; run the same command again to go on\n"),
+    ],
+)
+def test_interruptions_are_one_line(
+    in_folder: Path, sent: signal.Signals, code: int, said: str
+) -> None:
+    # The run stands still where its work would begin.
+    driver = (
+        "import sys, time\n"
+        "from casl_bench import cli\n"
+        "from casl_bench.runs import preflight\n"
+        "def wait():\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "preflight.check_torch = wait\n"
+        "sys.exit(cli.main(['--methods', 'casl']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", driver],
+        cwd=in_folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(sent)
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (code, said)

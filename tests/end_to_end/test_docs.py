@@ -1,0 +1,104 @@
+"""What the documentation shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from casl_bench.cli import command
+from casl_bench.runs.config import Suite
+
+ROOT = Path(__file__).parents[2]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+def example(page: str, folder: Path) -> Path:
+    """The page's complete example as a file: its first block that names one."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = next(block for block in blocks if "register" in block)
+    path = folder / page.replace(".md", ".py")
+    path.write_text(code, encoding="utf-8")
+    return path
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *(("-c", code) if code else ()), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_example_method_passes_the_checks(tmp_path: Path) -> None:
+    path = example("add_a_method.md", tmp_path)
+    done = python("", "-m", "casl_bench.testing", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_example_dataset_loads(tmp_path: Path) -> None:
+    path = example("add_a_dataset.md", tmp_path)
+    done = python(
+        "import sys; from pathlib import Path\n"
+        "from casl_bench.core.registry import load_plugin\n"
+        "from casl_bench.images.dataset import DATASETS, Dataset\n"
+        "load_plugin(Path(sys.argv[1]))\n"
+        "dataset = DATASETS.create('my_dataset')\n"
+        "assert isinstance(dataset, Dataset) and len(dataset.load('test', 3)) == 3\n",
+        str(path),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_metric_measures(tmp_path: Path) -> None:
+    path = example("add_a_metric.md", tmp_path)
+    done = python(
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from casl_bench.core.registry import load_plugin\n"
+        "from casl_bench.metrics.edit_scores import EditScores\n"
+        "from casl_bench.metrics.metric import METRICS\n"
+        "load_plugin(Path(sys.argv[1]))\n"
+        "base, edit = np.zeros((4, 3)), np.tile([1.0, 2.0, -3.0], (4, 1))\n"
+        "scores = EditScores(base, base, edit, 0, 1, np.array([1.0, 1.0, 2.0]))\n"
+        "assert METRICS.create('worst_collateral').value(scores) == 2.0\n",
+        str(path),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    absent = [t for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert absent == []
+
+
+def test_every_option_that_is_shown_exists() -> None:
+    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
+    lines = [
+        line
+        for page in PAGES
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if "benchmark.py" in line or "casl-bench --" in line
+    ]
+    shown = {o for line in lines for o in re.findall(r"(?<![\w-])--[a-z-]+", line)}
+    assert shown and shown <= known
+
+
+def test_every_field_of_a_suite_is_explained() -> None:
+    text = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
+    fields = set(Suite.model_fields) - {"name", "version", "description", "quick"}
+    assert [f for f in sorted(fields) if f"`{f}`" not in text] == []
+
+
+def test_the_readme_commands_stand_first() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)[:2]
+    assert first == "pip install -e . && python benchmark.py --methods casl,asyrp"
+    assert second == "pip install -e '.[test]' && pytest"

@@ -1,0 +1,250 @@
+"""Whole runs on the synth world with a tiny suite, through the runner that the command uses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import RecordStore
+from casl_bench.reports.table import render_tables
+from casl_bench.runs import runner
+from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.progress import SilentProgress
+
+TINY = Suite(
+    name="tiny",
+    version=1,
+    description="For tests.",
+    quick=True,
+    num_steps=6,
+    timestep_power=1.5,
+    train_images=24,
+    validation_images=3,
+    test_pool_images=24,
+    test_images_per_concept=5,
+    strengths=(0.5, 1.0),
+    fit_steps=3,
+    sae_steps=20,
+    probe_train_images=24,
+    probe_test_images=24,
+    probe_ks=(1, 4),
+)
+
+
+class NanEditor:
+    """Edits to NaN."""
+
+    cost = FitCost()
+
+    def edit(self, inversions: Any, strengths: Any) -> torch.Tensor:
+        return torch.full((len(strengths), *inversions.x_0.shape), torch.nan)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {}
+
+
+class NanMethod:
+    """A stranger's method that fails in the worst way: silently."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(name="nan_method", title="NaN", source="test", version=1)
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        self.config = config or MethodConfig()
+
+    def fit(self, task: EditTask) -> NanEditor:
+        return NanEditor()
+
+    def restore(self, task: EditTask, state: Mapping[str, torch.Tensor]) -> NanEditor:
+        return NanEditor()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def entrants() -> Iterator[None]:
+    load_entrants()
+    METHODS.register("nan_method", NanMethod)
+    yield
+    METHODS._factories.pop("nan_method")
+
+
+def config(out: Path, **changes: Any) -> RunConfig:
+    settings: dict[str, Any] = {
+        "methods": ("casl", "asyrp"),
+        "datasets": ("rendered_faces",),
+        "concepts": ("hat",),
+        "suite": TINY,
+        "seed": 0,
+        "device": "cpu",
+        "out": out,
+    }
+    return RunConfig(**(settings | changes))
+
+
+def run(settings: RunConfig) -> int:
+    return runner.run(settings, SilentProgress())
+
+
+def comparable(out: Path) -> dict[str, Any]:
+    return {
+        f"{r.kind}/{r.method}@{r.beside}/{r.concept}": r.comparable() for r in RecordStore(out)
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run") / "first"
+    assert run(config(out)) == 0
+    return out
+
+
+def test_leaves_a_record_of_every_cell(finished: Path) -> None:
+    assert set(comparable(finished)) == {
+        "edit/casl@None/hat",
+        "edit/asyrp@None/hat",
+        "edit/identity@None/hat",
+        "edit/oracle@None/hat",
+        "edit/random_direction@casl/hat",
+        "edit/random_direction@asyrp/hat",
+        "probe/casl@None/hat",
+        "sae/None@None/None",
+        "scorer/None@None/None",
+        "reconstruction/None@None/None",
+    }
+    assert len((finished / "records.jsonl").read_text().splitlines()) == 10
+
+
+def test_table_is_a_function_of_the_records(finished: Path) -> None:
+    table = render_tables(list(RecordStore(finished)))
+    assert table == render_tables(list(reversed(list(RecordStore(finished)))))
+    for part in ("casl", "asyrp", "oracle", "SVM probe", "Reconstruction", "quick"):
+        assert part in table
+
+
+def test_two_runs_and_other_batch_sizes_give_identical_records(
+    finished: Path, tmp_path: Path
+) -> None:
+    first = comparable(finished)
+    for batch_size in (1, 8):
+        out = tmp_path / f"batch-{batch_size}"
+        assert run(config(out, batch_size=batch_size)) == 0
+        assert comparable(out) == first
+
+
+def test_another_seed_gives_other_fits(finished: Path, tmp_path: Path) -> None:
+    assert run(config(tmp_path / "seed", methods=("asyrp",), seed=1)) == 0
+    key = "edit/asyrp@None/hat"
+    other = comparable(tmp_path / "seed")[key]
+    assert other["measurements"] != comparable(finished)[key]["measurements"]
+
+
+def test_a_finished_run_costs_no_unet_call(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from casl_bench.backbones.backbone import Backbone
+
+    def fail(*args: Any) -> None:
+        raise AssertionError("a U-Net pass")
+
+    monkeypatch.setattr(Backbone, "encode", fail)
+    monkeypatch.setattr(Backbone, "decode", fail)
+    before = comparable(finished)
+    assert run(config(finished)) == 0
+    assert comparable(finished) == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from casl_bench.runs.edit_cells import EditCells
+
+    out, real, cells = tmp_path / "resumed", EditCells.run, []
+
+    def interrupt_third(self: EditCells, cell: Any) -> RunRecord:
+        cells.append(cell.label)
+        if len(cells) == 3:
+            raise KeyboardInterrupt
+        return real(self, cell)
+
+    monkeypatch.setattr(EditCells, "run", interrupt_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(config(out))
+    assert run(config(out)) == 0
+    assert len(cells) == 7  # six cells, the interrupted one twice
+    assert comparable(out) == comparable(finished)
+
+
+def test_a_method_that_gives_nan_fails_alone(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "nan"
+    shutil.copytree(finished, out)
+    assert run(config(out, methods=("nan_method", "casl"))) == 3
+    records = comparable(out)
+    assert records["edit/nan_method@None/hat"]["status"] == "failed"
+    assert "NaN" in records["edit/nan_method@None/hat"]["error"]["message"]
+    assert records["edit/casl@None/hat"]["status"] == "done"
+    assert records["edit/random_direction@nan_method/hat"]["status"] == "skipped"
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _change_number(path: Path) -> None:
+    stored = json.loads(path.read_text())
+    stored["measurements"]["epr_raw"]["value"] = 99.0
+    path.write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "damage"),
+    [
+        ("artefacts/*/train-*/inversions.safetensors", _truncate),
+        ("artefacts/*/sae-*/sae.safetensors", _truncate),
+        ("artefacts/*/fits/*.safetensors", _truncate),
+        ("cells/*/casl/hat/record.json", _change_number),
+        ("cells/*/casl/hat/scores.csv", _truncate),
+    ],
+)
+def test_a_damaged_file_is_refused(
+    finished: Path, tmp_path: Path, pattern: str, damage: Callable[[Path], None]
+) -> None:
+    out = tmp_path / "damaged"
+    shutil.copytree(finished, out)
+    if pattern.startswith("artefacts"):  # read again only where something is left to do
+        shutil.rmtree(out / "cells" / "rendered_faces" / "casl")
+        shutil.rmtree(out / "cells" / "rendered_faces" / "asyrp")
+    for path in out.glob(pattern):
+        damage(path)
+    with pytest.raises(InvalidBenchmarkError):
+        run(config(out))
+
+
+def test_a_control_out_of_its_bounds_makes_the_run_invalid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from baselines.identity import IdentityEditor
+
+    real = IdentityEditor.edit
+    monkeypatch.setattr(IdentityEditor, "edit", lambda self, i, s: real(self, i, s) * 0.5)
+    with pytest.raises(InvalidBenchmarkError, match="identity"):
+        run(config(tmp_path / "invalid", methods=("asyrp",)))
+
+
+def test_a_scorer_under_its_floor_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from casl_bench.scorers.attribute_classifier import AttributeClassifier
+
+    real = AttributeClassifier.logits
+    monkeypatch.setattr(AttributeClassifier, "logits", lambda self, pixels: -real(self, pixels))
+    with pytest.raises(InvalidBenchmarkError, match="floor"):
+        run(config(tmp_path / "floor", methods=("asyrp",)))
+    assert not list((tmp_path / "floor" / "cells").glob("*/asyrp"))

@@ -1,0 +1,1 @@
+import a_library_from_the_future  # noqa: F401

@@ -1,0 +1,1 @@
+"""A third-party editing method, as somebody else would publish it."""

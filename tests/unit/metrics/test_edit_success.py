@@ -1,0 +1,102 @@
+"""Direction-aware numbers on cases worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from casl_bench.core.errors import InputError
+from casl_bench.metrics import edit_success as success
+from casl_bench.metrics.edit_scores import EditScores
+from casl_bench.metrics.metric import METRICS
+
+BASE = np.array([[-2.0, 1.0], [-1.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
+EDIT = np.array([[1.0, 1.0], [-2.0, 1.0], [3.0, 1.0], [0.5, 0.0]])
+# Target (column 0) changes: +3, -1, +2, +0.5. Wrong side before: images 0, 1, 3; flipped: 0, 3.
+SPREAD = np.array([2.0, 4.0])
+
+
+def scores(sign: int = 1, **changes: object) -> EditScores:
+    return EditScores(BASE, BASE, EDIT, 0, sign, SPREAD, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "sign", "expected"),
+    [
+        ("signed_target_change", 1, (3 - 1 + 2 + 0.5) / 4 / 2),
+        ("signed_target_change", -1, -(3 - 1 + 2 + 0.5) / 4 / 2),
+        ("mean_collateral", 1, (0 + 1 + 1 + 0) / 4 / 4),
+        ("flip_rate", 1, 2 / 3),
+        ("flip_rate", -1, 0.0),  # images 2 and 3 have it to lose, and kept it
+        ("wrong_way_rate", 1, 1 / 4),
+        ("wrong_way_rate", -1, 3 / 4),
+    ],
+)
+def test_hand_worked_example(name: str, sign: int, expected: float) -> None:
+    assert METRICS.create(name).value(scores(sign)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_functions_and_metrics_agree(sign: int) -> None:
+    base, edit, s = BASE[:, 0], EDIT[:, 0], scores(sign)
+    pairs = {
+        "signed_target_change": success.signed_target_change(base, edit, 2.0, sign),
+        "flip_rate": success.flip_rate(base, edit, sign),
+        "wrong_way_rate": success.wrong_way_rate(base, edit, sign),
+        "mean_collateral": success.mean_collateral(BASE, EDIT, 0, SPREAD),
+    }
+    for name, expected in pairs.items():
+        assert METRICS.create(name).value(s) == pytest.approx(expected)
+
+
+def test_flip_rate_counts_the_images_that_could_flip() -> None:
+    assert success.FLIP_RATE.count(scores()) == 3
+    assert success.FLIP_RATE.count(scores(-1)) == 2  # image 3 lies on the boundary
+
+
+def test_flip_rate_without_an_eligible_image_is_undefined() -> None:
+    assert success.flip_rate([1.0, 2.0], [-1.0, 3.0]) is None
+    everywhere = EditScores(BASE, np.abs(BASE) + 1, EDIT, 0, 1, SPREAD)
+    assert success.FLIP_RATE.value(everywhere) is None
+    assert success.FLIP_RATE.undefined(everywhere) is not None
+
+
+def test_drift_tells_where_the_edit_leaks() -> None:
+    np.testing.assert_allclose(success.drift(BASE, EDIT, SPREAD), [4.5 / 4 / 2, 0.0])
+
+
+def test_collateral_needs_others() -> None:
+    with pytest.raises(InputError, match="other than it"):
+        success.mean_collateral(BASE[:, :1], EDIT[:, :1], 0, [1.0])
+    lonely = EditScores(BASE[:, :1], BASE[:, :1], EDIT[:, :1], 0, 1, SPREAD[:1])
+    assert success.MEAN_COLLATERAL.value(lonely) is None
+
+
+def test_distances_are_undefined_without_a_scorer() -> None:
+    clip = METRICS.create("clip_similarity")
+    assert clip.value(scores()) is None
+    assert "clip_similarity" in str(clip.undefined(scores()))
+    given = scores(clip_similarity=np.array([0.0, 0.5, 1.0, 0.5]))
+    assert clip.value(given) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: success.flip_rate([], []),
+        lambda: success.flip_rate([1.0], [np.nan]),
+        lambda: success.flip_rate([1.0], [1.0], sign=0),
+        lambda: success.wrong_way_rate([1.0], [1.0, 2.0]),
+        lambda: success.signed_target_change([1.0], [2.0], 0.0),
+        lambda: success.drift(BASE[:0], EDIT[:0], SPREAD),
+        lambda: success.mean_collateral(BASE, EDIT, 2, SPREAD),
+        lambda: scores(0),
+        lambda: EditScores(BASE, BASE, EDIT, 2, 1, SPREAD),
+        lambda: EditScores(BASE, BASE, EDIT, 0, 1, SPREAD * 0),
+        lambda: EditScores(BASE, BASE, EDIT[:2], 0, 1, SPREAD),
+        lambda: scores(identity=np.ones(3)),
+    ],
+)
+def test_bad_input_is_refused(call: object) -> None:
+    with pytest.raises(InputError):
+        call()  # type: ignore[operator]

@@ -1,0 +1,156 @@
+"""The table of scores: strict about what goes in, equal when it comes back from its file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.metrics.score_table import ScoreTable
+
+
+def make(n: int = 3, strengths: tuple[float, ...] = (-1.0, 0.5, 2.0), k: int = 2) -> ScoreTable:
+    rng = np.random.default_rng(n)
+    s, a = len(strengths), 4
+    return ScoreTable(
+        tuple(f"img, {i}" for i in range(n)),
+        strengths,
+        tuple("wxyz"),
+        tuple(f"pkg/net{i}" for i in range(k)),
+        rng.normal(size=(k, n, a)) * 1e3,
+        rng.normal(size=(k, n, a)) * 1e-6,
+        rng.normal(size=(k, s, n, a)),
+        rng.uniform(-1, 1, (s, n)),
+        rng.random((s, n)),
+        rng.uniform(-1, 1, (s, n)),
+    )
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        make(),
+        make(n=1, k=1),
+        make(strengths=()),
+        make(strengths=(0.1 + 0.2,)),
+        replace(make(), perceptual=None),
+        replace(make(), clip_similarity=None, perceptual=None, identity=None),
+    ],
+)
+def test_a_table_comes_back_equal_from_its_file(table: ScoreTable) -> None:
+    text = table.to_csv()
+    again = ScoreTable.from_csv(text)
+    assert again == table
+    assert again.to_csv() == text
+
+
+def test_file_has_one_row_a_picture() -> None:
+    lines = make().to_csv().split("\n")
+    assert lines[0] == (
+        "image_id,picture,strength,clip_similarity,perceptual,identity,"
+        "pkg/net0/w,pkg/net0/x,pkg/net0/y,pkg/net0/z,pkg/net1/w,pkg/net1/x,pkg/net1/y,pkg/net1/z"
+    )
+    assert lines[-1] == "" and len(lines) == 1 + 3 * (2 + 3) + 1
+    assert lines[1].startswith('"img, 0",source,,,,,')
+    assert lines[2].startswith('"img, 0",reconstruction,0.0,,,,')
+    assert lines[3].startswith('"img, 0",edit,-1.0,')
+
+
+def test_tables_differ_when_any_part_does() -> None:
+    table = make()
+    nudged = table.edit_logits.copy()
+    nudged[1, 2, 0, 3] += 1e-3
+    assert table != replace(table, edit_logits=nudged)
+    assert table != replace(table, identity=None)
+    assert table != replace(table, image_ids=("a", "b", "c"))
+    assert table != "a table"
+
+
+def test_at_cuts_out_one_strength_target_and_classifier() -> None:
+    table = make()
+    cut = table.at(0.5, "y", np.ones(4), sign=-1, classifier="pkg/net1")
+    np.testing.assert_array_equal(cut.edit, table.edit_logits[1, 1])
+    np.testing.assert_array_equal(cut.base, table.reconstruction_logits[1])
+    assert (cut.target, cut.sign, cut.others) == (2, -1, [0, 1, 3])
+    assert cut.perceptual is not None and table.perceptual is not None
+    np.testing.assert_array_equal(cut.perceptual, table.perceptual[1])
+    default = table.at(0.5, "y", np.ones(4))
+    np.testing.assert_array_equal(default.edit, table.edit_logits[0, 1])
+
+
+def test_strength_zero_is_the_reconstruction() -> None:
+    cut = make().at(0, "w", np.ones(4))
+    np.testing.assert_array_equal(cut.edit, cut.base)
+    assert cut.identity is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image_ids": ("a", "a", "b")},
+        {"image_ids": ("a", "b")},
+        {"image_ids": ()},
+        {"image_ids": ("a", "b\n", "c")},
+        {"strengths": (0.0, 1.0, 2.0)},
+        {"strengths": (1.0, 1.0, 2.0)},
+        {"strengths": (1.0, 2.0, float("inf"))},
+        {"attributes": ("a", "b", "c/d", "e")},
+        {"attributes": ("a", "b", "c")},
+        {"source_logits": np.full((2, 3, 4), np.nan)},
+        {"source_logits": np.full((2, 3, 4), 1e300)},
+        {"identity": np.ones((3, 2))},
+    ],
+)
+def test_bad_tables_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InputError):
+        replace(make(), **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", ["strength", "attribute", "classifier"])
+def test_unknown_names_are_refused(what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        make().at(
+            9.0 if what == "strength" else 0.5,
+            "nope" if what == "attribute" else "w",
+            np.ones(4),
+            classifier="nope" if what == "classifier" else None,
+        )
+
+
+def _damage(kind: str) -> str:
+    lines = make().to_csv().splitlines(keepends=True)
+    if kind == "truncated row":
+        return "".join(lines)[:-40]
+    if kind == "row missing":
+        return "".join(lines[:5] + lines[6:])
+    if kind == "rows swapped":
+        return "".join([*lines[:3], lines[4], lines[3], *lines[5:]])
+    if kind == "NaN":
+        return "".join(lines).replace(lines[1].rsplit(",", 1)[1], "nan\n", 1)
+    if kind == "other columns":
+        return "".join(["a,b,c\n", *lines[1:]])
+    if kind == "column lost":
+        return "\n".join(line.rsplit(",", 1)[0] for line in "".join(lines).splitlines())
+    return {"empty": "", "header only": lines[0], "binary": "\x00\x01"}[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "truncated row",
+        "row missing",
+        "rows swapped",
+        "NaN",
+        "other columns",
+        "column lost",
+        "empty",
+        "header only",
+        "binary",
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(kind: str) -> None:
+    with pytest.raises(InvalidBenchmarkError, match="not a table of scores") as caught:
+        ScoreTable.from_csv(_damage(kind))
+    assert caught.value.exit_code == 5

@@ -1,0 +1,429 @@
+"""Suites, run configurations, cells and their keys, the run folder, progress."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import ValidationError
+
+from casl_bench.core.errors import UsageError
+from casl_bench.core.registry import Registry
+from casl_bench.images.dataset import Concept, DatasetCard
+from casl_bench.methods.method import MethodConfig, MethodInfo
+from casl_bench.records.record import Provenance, RunRecord, SuiteRef
+from casl_bench.records.record_store import RecordStore
+from casl_bench.runs import plan as plan_module
+from casl_bench.runs.config import MIN_TEST_IMAGES, SUITES, RunConfig, default_out, suite
+from casl_bench.runs.listing import dry_run_text
+from casl_bench.runs.plan import KEY_ARTEFACT, Cell, is_done, plan, shared_work
+from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
+from casl_bench.runs.run_folder import MANIFEST, check_run_folder, claim_run_folder
+
+CONCEPTS = tuple(Concept(n, "a face", f"a {n} face", n) for n in ("smiling", "hat"))
+CARD = DatasetCard(
+    "toy", "synth", "r1", 16, ("smiling", "hat"), CONCEPTS, "toy", "CC0", "drawn here"
+)  # fmt: skip
+
+
+class FitConfig(MethodConfig):
+    fit_steps: int = 7
+    batch_size: int = 3
+
+
+class FakeMethod:
+    info: ClassVar[MethodInfo]
+    config_class: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: MethodConfig | None = None, **settings: Any) -> None:
+        self.config = config or self.config_class(**settings)
+
+
+def fake(name: str, config: type[MethodConfig] = MethodConfig, **info: Any) -> type[FakeMethod]:
+    declared = MethodInfo(name, name, "here", info.pop("version", 1), **info)
+    return type(name, (FakeMethod,), {"info": declared, "config_class": config})
+
+
+def register(registry: Registry[Any], *classes: type[FakeMethod]) -> None:
+    for cls in classes:
+        registry.register(cls.info.name, cls)
+
+
+@pytest.fixture(autouse=True)
+def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
+    """Only these methods and this data set exist."""
+    methods: Registry[Any] = Registry("method", "casl_bench.tests.none")
+    datasets: Registry[Any] = Registry("dataset", "casl_bench.tests.none")
+    register(
+        methods,
+        fake("casl", FitConfig, supervision="text", uses_sae=True),
+        fake("mean_difference", supervision="labels"),
+        fake("identity", control=True),
+        fake("oracle", control=True, needs_oracle=True),
+        fake("random_direction", control=True, beside=True),
+    )
+    datasets.register("toy", lambda: SimpleNamespace(card=CARD))
+    monkeypatch.setattr(plan_module, "METHODS", methods)
+    monkeypatch.setattr(plan_module, "DATASETS", datasets)
+    return methods
+
+
+def config(tmp_path: Path, **changes: Any) -> RunConfig:
+    settings: dict[str, Any] = {
+        "methods": ("casl", "mean_difference"),
+        "datasets": ("toy",),
+        "concepts": None,
+        "suite": suite("quick"),
+        "seed": 0,
+        "device": "cpu",
+        "out": tmp_path / "run",
+    }
+    return RunConfig(**(settings | changes))
+
+
+def cells(run: RunConfig, fingerprint: str = "f") -> tuple[Cell, ...]:
+    return plan(run, {"toy": fingerprint})
+
+
+# Suites ----------------------------------------------------------------------------
+
+
+def test_standard_suite_is_no_toy() -> None:
+    standard = suite("standard")
+    assert not standard.quick
+    assert standard.test_images_per_concept >= MIN_TEST_IMAGES
+    assert suite("quick").quick
+    assert set(SUITES) == {"standard", "quick"}
+
+
+def test_unknown_suite_offers_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'standard'"):
+        suite("standrad")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"strengths": (0.0, 1.0)},
+        {"strengths": (1.0, 0.5)},
+        {"strengths": ()},
+        {"probe_ks": (4, 1)},
+        {"test_images_per_concept": MIN_TEST_IMAGES - 1},
+        {"test_images_per_concept": 10_000},
+        {"probe_train_images": 10_000},
+        {"num_steps": 1},
+        {"version": 0},
+        {"no_such_field": 1},
+    ],
+)
+def test_a_suite_refuses_nonsense(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        type(suite("standard"))(**(suite("standard").model_dump() | change))
+
+
+def test_the_same_command_finds_its_folder_again() -> None:
+    assert default_out(("rendered_faces",), "standard", 3) == Path(
+        "runs/rendered_faces-standard-seed3"
+    )
+
+
+# Names ----------------------------------------------------------------------------
+
+
+def test_names_are_resolved_in_order_and_once() -> None:
+    assert plan_module.resolve_methods(["mean_difference", "all"]) == ("mean_difference", "casl")
+    assert plan_module.resolve_concepts(["hat", "hat"], ["toy"]) == ("hat",)
+    assert plan_module.resolve_concepts(["hat", "all"], ["toy"]) is None
+    assert plan_module.resolve_datasets(["all"]) == ("toy",)
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown method 'cals'; did you mean 'casl'"):
+        plan_module.resolve_methods(["cals"])
+    with pytest.raises(UsageError, match="unknown dataset 'toi'; did you mean 'toy'"):
+        plan_module.resolve_datasets(["toi"])
+    with pytest.raises(UsageError, match=r"unknown concept 'smilling' \(toy\); did you mean 'smil"):
+        plan_module.resolve_concepts(["smilling"], ["toy"])
+
+
+# Cells ----------------------------------------------------------------------------
+
+
+def test_controls_are_always_planned_what_stands_beside_an_entrant_before_it(
+    tmp_path: Path,
+) -> None:
+    planned = [(c.method, c.beside) for c in cells(config(tmp_path, concepts=("hat",)))]
+    assert planned == [
+        ("identity", None),
+        ("oracle", None),
+        ("random_direction", "casl"),
+        ("casl", None),
+        ("random_direction", "mean_difference"),
+        ("mean_difference", None),
+    ]
+
+
+def test_controls_alone_can_be_asked_for(tmp_path: Path) -> None:
+    planned = {c.method for c in cells(config(tmp_path, methods=("oracle",)))}
+    assert planned == {"identity", "oracle"}
+
+
+def test_nothing_to_do_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to run"):
+        cells(config(tmp_path, concepts=()))
+
+
+def test_keys_are_distinct_and_stable(tmp_path: Path) -> None:
+    keys = [c.key for c in cells(config(tmp_path))]
+    assert len(set(keys)) == len(keys)
+    assert keys == [c.key for c in cells(config(tmp_path))]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"out": Path("elsewhere")},
+        {"batch_size": 1},
+        {"plugins": (Path("mine.py"),)},
+        {"methods": ("casl",)},
+        {"concepts": ("hat",)},
+    ],
+)
+def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any]) -> None:
+    before = {c.label: c.key for c in cells(config(tmp_path))}
+    after = {c.label: c.key for c in cells(config(tmp_path, **change))}
+    assert after and all(before[label] == key for label, key in after.items())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"device": "cuda:0"}]
+    + [
+        {"suite": suite("quick").model_copy(update=update)}
+        for update in (
+            {"num_steps": 11},
+            {"timestep_power": 1.5},
+            {"strengths": (1.0,)},
+            {"fit_steps": 13},
+            {"sae_steps": 101},
+            {"train_images": 33},
+            {"version": 2},
+        )
+    ],
+)
+def test_what_moves_a_number_moves_every_key(tmp_path: Path, change: dict[str, Any]) -> None:
+    before = {c.key for c in cells(config(tmp_path))}
+    assert before.isdisjoint(c.key for c in cells(config(tmp_path, **change)))
+
+
+def test_other_weights_move_every_key(tmp_path: Path) -> None:
+    before = {c.key for c in cells(config(tmp_path))}
+    assert before.isdisjoint(c.key for c in cells(config(tmp_path), fingerprint="g"))
+
+
+def test_a_new_version_of_a_method_moves_its_keys_and_those_beside_it(
+    tmp_path: Path, methods: Registry[Any]
+) -> None:
+    before = {c.label: c.key for c in cells(config(tmp_path))}
+    methods._factories["casl"] = fake("casl", FitConfig, supervision="text", version=2)
+    after = {c.label: c.key for c in cells(config(tmp_path))}
+    moved = {label for label in before if before[label] != after[label]}
+    assert moved == {label for label in before if "casl" in label}
+
+
+def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
+    tmp_path: Path, methods: Registry[Any]
+) -> None:
+    before = {c.label: c.key for c in cells(config(tmp_path))}
+    methods._factories["random_direction"] = fake(
+        "random_direction", control=True, beside=True, version=2
+    )
+    after = {c.label: c.key for c in cells(config(tmp_path))}
+    moved = {label for label in before if before[label] != after[label]}
+    assert moved == {label for label in before if "casl" in label or "mean_difference" in label}
+
+
+def test_the_suite_gives_the_fit_budget(tmp_path: Path) -> None:
+    assert plan_module.make_method("casl", suite("quick")).config.fit_steps == 12
+    own = suite("quick").model_copy(update={"fit_steps": None})
+    assert plan_module.make_method("casl", own).config.fit_steps == 7
+
+
+def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    by_method = {c.method: c.work for c in cells(run)}
+    s = run.suite
+    edit = (s.test_images_per_concept + s.validation_images) * len(s.strengths) * s.num_steps
+    assert by_method["identity"] == by_method["oracle"] == 0
+    assert by_method["random_direction"] == edit
+    assert by_method["casl"] == edit + 12 * 3
+    assert shared_work(run) == 2 * s.num_steps * (
+        s.train_images + 3 * s.validation_images + s.test_pool_images
+    )
+
+
+def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
+    run = config(tmp_path, methods=("casl",), concepts=("hat",))
+    store = RecordStore(run.out)
+    cell = next(c for c in cells(run) if c.method == "casl")
+    assert not is_done(store, cell)
+    record = RunRecord(
+        kind="edit",
+        world="synth",
+        dataset="toy",
+        dataset_revision="r1",
+        suite=SuiteRef(name="quick", version=1, quick=True),
+        seed=0,
+        method="casl",
+        concept="hat",
+        artefacts={KEY_ARTEFACT: "0" * 64},
+        provenance=Provenance(
+            package_version="0",
+            git_commit=None,
+            git_dirty=None,
+            packages={},
+            device="cpu",
+            platform="test",
+            started_at="2026-01-01T00:00:00+00:00",
+        ),
+    )
+    store.write(record)
+    assert not is_done(store, cell)
+    store.write(record.model_copy(update={"artefacts": {KEY_ARTEFACT: cell.key}}))
+    assert is_done(store, cell)
+
+
+def test_a_dry_run_shows_the_matrix_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = SimpleNamespace(
+        name="synth",
+        backbone=SimpleNamespace(weights_hash="b"),
+        guide_clip=SimpleNamespace(weights_hash="g"),
+        scorer_hashes={"classifier": "c"},
+    )
+    worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
+    worlds.register("toy", lambda device: world)
+    monkeypatch.setattr("casl_bench.worlds.world.WORLDS", worlds)
+    run = config(tmp_path, methods=("casl",))
+    text = dry_run_text(run)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["casl", "to", "do", "to", "do"] in lines
+    assert ["random_direction", "beside", "casl", "to", "do", "to", "do"] in lines
+    total = sum(c.work for c in cells(run)) + shared_work(run)
+    assert f"8 cells: 0 done, 8 to do, about {total:,.0f} U-Net calls" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+# The run folder ----------------------------------------------------------------------------
+
+
+def test_a_run_folder_is_found_again(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    with claim_run_folder(run):
+        (run.out / "cells").mkdir()
+    manifest = json.loads((run.out / MANIFEST).read_text())
+    assert manifest["key"] == run.key()
+    with claim_run_folder(config(tmp_path, methods=("casl",), batch_size=1)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "seed 0 there, 1 asked for"),
+        ({"device": "cuda:0"}, "device 'cpu' there, 'cuda' asked for"),
+        ({"suite": suite("standard")}, "suite.name 'quick' there, 'standard' asked for"),
+    ],
+)
+def test_a_folder_of_another_configuration_is_refused(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    run = config(tmp_path)
+    with claim_run_folder(run):
+        (run.out / "cells").mkdir()
+    with pytest.raises(UsageError, match=said) as caught:
+        check_run_folder(config(tmp_path, **change))
+    assert len(str(caught.value)) < 300
+
+
+def test_a_run_that_kept_nothing_leaves_no_folder(tmp_path: Path) -> None:
+    run = config(tmp_path, out=tmp_path / "a" / "b")
+    with pytest.raises(RuntimeError), claim_run_folder(run):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    run.out.mkdir()
+    (run.out / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="holds no run"), claim_run_folder(run):
+        pass
+    (run.out / "thesis.tex").unlink()
+    (run.out / MANIFEST).write_text("{")
+    with pytest.raises(UsageError, match="manifest cannot be read"):
+        check_run_folder(run)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    run = config(tmp_path)
+    with (
+        claim_run_folder(run),
+        pytest.raises(UsageError, match="another process"),
+        claim_run_folder(run),
+    ):
+        pass
+
+
+# Progress ----------------------------------------------------------------------------
+
+
+def test_time_left_is_that_of_the_whole_run() -> None:
+    now = [0.0]
+    progress = SilentProgress(clock=lambda: now[0])
+    progress.start(100)
+    assert progress.seconds_left() is None
+    with progress.task("first", total=4, work=20) as advance:
+        now[0] = 5.0
+        advance(2)
+        assert progress.seconds_left() == pytest.approx(5 * 90 / 10)
+        advance(99)  # more than announced: counted as what was announced
+        assert progress.seconds_left() == pytest.approx(5 * 80 / 20)
+    with progress.task("cached", total=10, work=80):
+        pass
+    assert progress.seconds_left() == 0
+
+
+def test_plain_lines_are_few() -> None:
+    now, out = [0.0], io.StringIO()
+    progress = open_progress(out)
+    assert isinstance(progress, LineProgress)
+    progress = LineProgress(out, clock=lambda: now[0])
+    progress.start(100)
+    with progress.task("casl / hat: fit", total=100, work=100) as advance:
+        for _ in range(100):
+            now[0] += 1
+            advance(1)
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "casl / hat: fit …"
+    assert "casl / hat: fit 15/100, about 1 min left" in lines
+    assert len(lines) < 10
+
+
+def test_bars_are_drawn_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out = Terminal()
+    with open_progress(out) as progress:
+        progress.start(10)
+        progress.note("[a note, not markup]")
+        with progress.task("[casl] fit", total=10, work=10) as advance:
+            advance(5)
+    assert "[a note, not markup]" in out.getvalue()

@@ -1,0 +1,389 @@
+"""Tables and pictures as functions of records."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.records.edited_images import FILE_NAME, EditedImages, to_pixels
+from casl_bench.records.record import (
+    Cost,
+    ErrorInfo,
+    FileRef,
+    Measurement,
+    Provenance,
+    RunRecord,
+    SuiteRef,
+)
+from casl_bench.records.record_store import RecordStore
+from casl_bench.reports.markdown import Footnotes, escape, measured, number
+from casl_bench.reports.pictures import write_pictures
+from casl_bench.reports.strips import Row, column_titles, draw_cell, draw_overview, draw_rows
+from casl_bench.reports.table import render_tables
+
+NOBODY = Provenance(
+    package_version="0",
+    git_commit=None,
+    git_dirty=None,
+    packages={},
+    device="cpu",
+    platform="test",
+    started_at="2026-01-01T00:00:00+00:00",
+)
+
+
+def ok(value: float, low: float | None = None, high: float | None = None) -> Measurement:
+    return Measurement(status="ok", value=value, low=low, high=high, n=32)
+
+
+def record(kind: Any = "edit", **changes: Any) -> RunRecord:
+    fields: dict[str, Any] = {
+        "kind": kind,
+        "world": "synth",
+        "dataset": "rendered_faces",
+        "dataset_revision": "r1",
+        "suite": SuiteRef(name="standard", version=1),
+        "seed": 0,
+        "provenance": NOBODY,
+    }
+    if kind == "edit":
+        fields |= {
+            "method": "casl",
+            "concept": "hat",
+            "supervision": "text",
+            "strength": 1.0,
+            "strength_chosen_on": "validation",
+            "attributes": ("smiling", "hat"),
+            "scorers": {"classifier_a": "a" * 64},
+            "backbone": "b" * 64,
+            "cost": Cost(parameters=1234567, unet_calls=2000),
+            "measurements": {"epr_raw": ok(2.5, 2.0, 3.0), "flip_rate": ok(0.75)},
+        }
+    return RunRecord(**(fields | changes))
+
+
+def row(text: str, section: str, start: str) -> list[str]:
+    """Cells of the first row of a section's table whose first cell is this."""
+    part = text.split(f"### {section}\n", 1)[1]
+    line = next(line for line in part.splitlines() if line.startswith(f"| {start} "))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def column(text: str, section: str, start: str, heading: str) -> str:
+    part = text.split(f"### {section}\n", 1)[1]
+    headings = next(line for line in part.splitlines() if line.startswith("| "))
+    place = [h.strip() for h in headings.strip("|").split(" | ")].index(heading)
+    return row(text, section, start)[place]
+
+
+# Edit tables ----------------------------------------------------------------------------------
+
+
+def test_a_row_is_the_mean_over_concepts() -> None:
+    text = render_tables([record(), record(concept="smiling", measurements={"epr_raw": ok(3.5)})])
+    assert column(text, "Edits", "casl", "EPR raw ↑") == "3.00"
+    assert column(text, "Edits", "casl", "cells") == "2/2"
+    assert column(text, "Edits", "casl", "parameters") == "1,234,567"
+
+
+def test_no_mean_over_fewer_concepts() -> None:
+    text = render_tables([record(), record(concept="smiling"), record(method="asyrp")])
+    assert column(text, "Edits", "asyrp", "EPR raw ↑") == "— [1]"
+    assert column(text, "Edits", "asyrp", "cells") == "1/2"
+    assert "[1] no number for smiling" in text
+    assert column(text, "Edits", "casl", "EPR raw ↑") == "2.50"
+
+
+def test_a_failed_cell_is_no_zero() -> None:
+    failed = record(
+        concept="smiling",
+        status="failed",
+        error=ErrorInfo(type="InputError", message="a | pipe\nand <b>a line</b>"),
+        measurements={},
+    )
+    text = render_tables([record(), failed])
+    assert column(text, "Edits", "casl", "EPR raw ↑") == "— [1]"
+    assert column(text, "Edits", "casl", "cells") == "1/2"
+    assert "InputError: a \\| pipe and &lt;b&gt;a line&lt;/b&gt;" in text
+
+
+def test_undefined_says_why() -> None:
+    why = "below the noise floor: other attributes moved by 0.1"
+    undefined = record(method="identity", control=True,
+                       measurements={"epr_raw": Measurement.undefined(why, 32)})  # fmt: skip
+    text = render_tables([undefined])
+    assert column(text, "Edits", "*identity*", "EPR raw ↑") == "— [1]"
+    assert "[1] undefined for hat: below the noise floor" in text
+    assert f"[1] undefined: {why}" in text
+
+
+def test_what_no_control_has_is_a_plain_dash() -> None:
+    text = render_tables([record(method="oracle", control=True)])
+    assert column(text, "Edits", "*oracle*", "÷ random ↑") == "—"
+
+
+def test_controls_stand_at_the_foot_entrants_by_name() -> None:
+    records = [
+        record(method="identity", control=True),
+        record(method="random_direction", control=True, beside="casl"),
+        record(method="casl"),
+        record(method="asyrp"),
+    ]
+    text = render_tables(records)
+    part = text.split("### Edits\n", 1)[1].split("###", 1)[0]
+    names = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")][1:]
+    assert names == ["asyrp", "casl", "*identity*", "*random_direction beside casl*"]
+
+
+def test_a_control_that_does_not_apply_has_no_row() -> None:
+    skipped = record(
+        method="random_direction",
+        control=True,
+        beside="asyrp",
+        status="skipped",
+        error=ErrorInfo(type="NotApplicableError", message="'asyrp' does not edit h-space"),
+        measurements={},
+    )
+    text = render_tables([record(), skipped])
+    assert "random_direction" not in text.split("### Failed or skipped")[0]
+    assert "does not edit h-space" in text
+
+
+def test_intervals_strength_and_flags_by_concept() -> None:
+    text = render_tables([record(flags=("wrong way",), strength=1.5)])
+    cells = row(text, "Edits, by concept", "hat")
+    assert cells[:5] == ["hat", "casl", "1.5", "32", "2.50 [2.00, 3.00]"]
+    assert cells[-1] == "wrong way"
+
+
+def test_other_classifiers_have_their_say() -> None:
+    both = {"epr_raw": ok(2), "epr_raw@cnn_b": ok(1), "flip_rate": ok(1)}
+    text = render_tables([record(measurements=both)])
+    assert column(text, "Edits, by classifier", "casl", "EPR raw ↑, cnn_b") == "1.00"
+    assert "by classifier" not in render_tables([record()])
+
+
+def test_the_title_says_what_was_measured() -> None:
+    text = render_tables([record()])
+    title = text.split("###")[0]
+    for part in ("rendered_faces", "world synth", "suite standard v1", "seed 0", "classifier_a"):
+        assert part in title
+    assert "smiling, hat" in title
+    assert "not photographs" in title
+    assert "quick" not in title
+
+
+def test_quick_is_stamped() -> None:
+    text = render_tables([record(suite=SuiteRef(name="quick", version=1, quick=True))])
+    assert "**quick: for trying out, its numbers mean nothing**" in text
+
+
+def test_records_that_do_not_compare_are_told() -> None:
+    text = render_tables([record(), record(method="asyrp", scorers={"classifier_a": "c" * 64})])
+    assert "Not comparable: records differ in scorers" in text
+
+
+def test_other_seeds_and_suites_are_other_tables() -> None:
+    quick = SuiteRef(name="quick", version=1, quick=True)
+    text = render_tables([record(seed=10), record(seed=2), record(suite=quick)])
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert ["quick" in t for t in titles] == [True, False, False]
+    assert "seed 2)" in titles[1] and "seed 10)" in titles[2]
+
+
+def test_the_order_of_records_does_not_matter() -> None:
+    records = [
+        *(record(method=m, concept=c) for m in ("casl", "asyrp") for c in ("hat", "smiling")),
+        record("reconstruction", measurements={"psnr": ok(30.123)}),
+        record("probe", method="casl", concept="hat", measurements={"raw_h": ok(1)}),
+    ]
+    expected = render_tables(records)
+    for seed in range(5):
+        random.Random(seed).shuffle(records)
+        assert render_tables(records) == expected
+
+
+def test_names_cannot_break_a_table() -> None:
+    text = render_tables([record(method="a|b`<script>*x*", concept="[hat](http://x)")])
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert "<script>" not in text
+    assert any("a\\|b\\`&lt;script&gt;\\*x\\*" in line for line in lines)
+    assert any("\\[hat\\](http://x)" in line for line in lines)
+
+
+# The other tables -----------------------------------------------------------------------------
+
+
+def test_probe_accuracy_by_k() -> None:
+    def probe(concept: str, top: float) -> RunRecord:
+        found = {
+            "top_units.k1": ok(top),
+            "top_units.k16": ok(0.9),
+            "top_units.k1.shuffled": ok(0.5),
+            "random_units.k1": ok(0.6),
+            "raw_h": ok(1.0),
+            "majority": ok(0.5),
+        }
+        return record(
+            "probe", method="casl", concept=concept, measurements=found, flags=("h at t = 100",)
+        )
+
+    text = render_tables([probe("hat", 0.75), probe("smiling", 0.85)])
+    title = "top (latent, position) units"
+    assert row(text, "SVM probe", title) == [title, "0.80", "0.90", ""]
+    assert "(h at t = 100)" in text
+    assert row(text, "SVM probe", "raw h") == ["raw h", "", "", "1.00"]
+    assert row(text, "SVM probe", f"{title}, shuffled")[1:3] == ["0.50", ""]
+    fold = text.split("<details>", 1)[1]
+    assert "**hat**" in fold and "**smiling**" in fold and "0.75" in fold
+    assert fold.index("0.75") < fold.index("0.85")
+
+
+def test_sae_beside_pca_and_mean() -> None:
+    found = {
+        "sae.explained_variance": ok(0.91),
+        "sae.l0": ok(32),
+        "pca.explained_variance": ok(0.8),
+        "mean.explained_variance": ok(0.0),
+    }
+    text = render_tables([record("sae", measurements=found)])
+    assert row(text, "SAE reconstruction of h", "SAE") == ["SAE", "0.910", "32.000"]
+    assert row(text, "SAE reconstruction of h", "PCA of the same rank")[1:] == ["0.800", ""]
+
+
+def test_reconstruction_stands_apart() -> None:
+    text = render_tables([record("reconstruction", measurements={"x_T_std": ok(0.7),
+                                                                 "psnr": ok(31.5)})])  # fmt: skip
+    assert column(text, "Reconstruction (no edit)", "rendered_faces", "PSNR (dB) ↑") == "31.500"
+    assert "### Edits" not in text
+
+
+# Pieces ---------------------------------------------------------------------------------------
+
+
+def test_numbers() -> None:
+    assert number(-0.001) == "0.00"
+    assert number(-1.5) == "−1.50"
+    assert number(1234567.0, 0) == "1,234,567"
+
+
+def test_footnotes_share_a_number() -> None:
+    notes = Footnotes()
+    assert measured(Measurement.missing("a"), notes) == "— [1]"
+    assert measured(Measurement.missing("b"), notes) == "— [2]"
+    assert measured(Measurement.missing("a"), notes) == "— [1]"
+    assert notes.under("table") == "table\n\n[1] missing: a  \n[2] missing: b  "
+    assert Footnotes().under("table") == "table"
+
+
+def test_escaping_keeps_words_readable() -> None:
+    assert escape("random_direction") == "random_direction"
+    assert escape("_a_ \x1b[31m\nb") == "\\_a\\_ \N{REPLACEMENT CHARACTER}\\[31m b"
+
+
+def test_reports_need_no_torch_of_their_own() -> None:
+    """A table of records is there at once; what torch costs must not creep into reports."""
+    code = (
+        "import sys; from pathlib import Path; import casl_bench.reports as r; "
+        "sources = [p.read_text() for p in Path(r.__path__[0]).glob('*.py')]; "
+        "sys.exit(any('import torch' in s or 'from torch' in s for s in sources))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# Pictures -------------------------------------------------------------------------------------
+
+
+def pictures(n: int = 2, strengths: tuple[float, ...] = (0.5, 1.0), oracle: bool = True,
+             level: int = 0) -> EditedImages:  # fmt: skip
+    rng = np.random.default_rng(level)
+
+    def images(*shape: int) -> np.ndarray:
+        return rng.integers(0, 255, (*shape, 8, 8, 3), dtype=np.uint8)
+
+    ids = tuple(f"i{k}" for k in range(n))
+    s = len(strengths)
+    return EditedImages(ids, strengths, images(n), images(n), images(s, n),
+                        images(n) if oracle else None)  # fmt: skip
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_stored_pictures_come_back(oracle: bool) -> None:
+    stored = pictures(oracle=oracle)
+    data = stored.to_bytes()
+    again = EditedImages.from_bytes(data)
+    assert again.image_ids == stored.image_ids and again.strengths == stored.strengths
+    np.testing.assert_array_equal(again.edits, stored.edits)
+    assert (again.oracle is not None) == oracle
+    assert again.to_bytes() == data
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", pictures().to_bytes()[:200]])
+def test_damaged_pictures_are_refused(data: bytes) -> None:
+    with pytest.raises(InvalidBenchmarkError, match="not a cell's pictures"):
+        EditedImages.from_bytes(data, where="images.npz")
+
+
+def test_pictures_that_do_not_fit_are_refused() -> None:
+    good = pictures()
+    with pytest.raises(InputError, match="edits"):
+        EditedImages(good.image_ids, (1.0,), good.source, good.reconstruction, good.edits)
+
+
+def test_pixels_are_rounded_and_clipped() -> None:
+    x = np.array([-2, -1, 0, 1, 2], dtype=np.float32).reshape(1, 1, 5).repeat(3, 0)
+    assert to_pixels(x)[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_a_strip_shows_every_column() -> None:
+    images = pictures(n=9)
+    assert column_titles(images.strengths, oracle=True) == (
+        "source", "reconstruction", "strength 0.5", "strength 1", "oracle",
+    )  # fmt: skip
+    small = draw_cell(images, title="hat: casl", max_rows=2)
+    large = draw_cell(images, title="hat: casl", max_rows=3)
+    assert large.height - small.height == 8 * 3 + 6
+    assert small.width >= 5 * 8 * 3
+
+
+def test_pictures_stand_where_they_should() -> None:
+    red = np.full((4, 4, 3), (255, 0, 0), dtype=np.uint8)
+    drawn = np.asarray(draw_rows(("a", "b"), [Row("", (None, red))], scale=2))
+    places = np.argwhere((drawn == (255, 0, 0)).all(-1))
+    assert len(places) == 8 * 8
+    assert places[:, 1].min() > drawn.shape[1] / 2
+
+
+def test_an_overview_has_a_row_a_cell() -> None:
+    cells = [("hat: casl", pictures()), ("hat: asyrp", pictures(n=1, oracle=False))]
+    assert draw_overview(cells, image=5).height > draw_overview(cells[:1]).height
+    with pytest.raises(InputError, match="same strengths"):
+        draw_overview([*cells, ("x", pictures(strengths=(1.0,)))])
+
+
+def test_a_run_gets_its_pictures_once(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path)
+    for method, strengths in (("casl", (0.5, 1.0)), ("asyrp", (0.5, 1.0)), ("odd", (3.0,))):
+        data = pictures(strengths=strengths).to_bytes()
+        ref = FileRef(file=FILE_NAME, sha256=hashlib.sha256(data).hexdigest())
+        store.write(record(method=method, images=ref), {FILE_NAME: data})
+    folder = write_pictures(store, list(store))
+    made = {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.png")}
+    assert set(made) == {
+        "rendered_faces.png",
+        *(f"rendered_faces/{m}/hat.png" for m in ("casl", "asyrp", "odd")),
+    }
+    with Image.open(folder / "rendered_faces.png") as picture:
+        picture.load()
+    write_pictures(store, list(store))
+    again = {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.png")}
+    assert again == made
