@@ -82,5 +82,3 @@ def _partner(task: EditTask) -> HSpaceEditor:
             "a random direction is matched to a method that edits h-space", where=repr(task.beside)
         )
     return task.beside
-
-

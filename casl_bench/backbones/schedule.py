@@ -33,7 +33,7 @@ class NoiseSchedule:
         return len(self.betas)
 
     def alpha_bar(self, t: int) -> float:
-        """Cumulative product of 1 - beta up to and including t; alpha_bar(-1) = 1 (clean image).
+        """Product of 1 - beta over timesteps up to t, t included; 1 at t = -1, the clean image.
 
         Raises:
             InputError: if t is not in [-1, T).

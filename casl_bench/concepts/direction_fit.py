@@ -60,13 +60,17 @@ DeltaModule = Callable[[Tensor, int, Tensor], Tensor]
 """(h [n, C, h, w], t, temb [n, D]) -> delta_h [n, C, h, w]."""
 
 
-def stored_prediction(store: TrajectoryStore, backbone: Backbone, step: int, index: Tensor) -> Tensor:
+def stored_prediction(
+    store: TrajectoryStore, backbone: Backbone, step: int, index: Tensor
+) -> Tensor:
     """P_t of the stored inversion at one step, without a U-Net call.
 
     An inversion step is x_{t'} = sqrt(ab') P_t + sqrt(1 - ab') eps with
     x_t = sqrt(ab) P_t + sqrt(1 - ab) eps: two equations in P_t and eps.
 
     Args:
+        store: inversions.
+        backbone: the one that made them, for its schedule.
         step: place in `store.timesteps`, not the last.
         index: [m] images.
 
@@ -97,6 +101,12 @@ def fit_direction(
     Args:
         module: gives delta_h from h, t and the time embedding.
         parameters: what is trained.
+        concept: its two prompts give the text direction.
+        backbone: frozen; only its decoder half is back-propagated.
+        store: x_t of the training images.
+        clip: the guide.
+        generator: draws timesteps, images and pixel noise.
+        config: settings.
         penalty: an extra term of the loss, such as sparsity.
 
     Returns:

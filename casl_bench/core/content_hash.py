@@ -22,7 +22,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_json(value: Any) -> str:
-    """SHA-256 of canonical JSON (sorted keys, no NaN), hex. Raises ValueError on NaN or infinity."""
+    """SHA-256 of canonical JSON (sorted keys), hex. Raises ValueError on NaN or infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -31,6 +31,8 @@ def image_noise(
     Args:
         shape: shape of one image's noise, e.g. (3, 64, 64).
         image_ids: one id an image.
+        run_seed: the run's seed.
+        purpose: what the noise is for; another purpose is another stream.
 
     Returns:
         [len(image_ids), *shape], float32, on the CPU.

@@ -160,7 +160,7 @@ class SupportsLatentRanking(Protocol):
         ...
 
     def unit_ranking(self) -> Tensor:
-        """[d_sae * h * w] int64, best aligned (latent, position) unit first, index = latent*h*w+p."""
+        """[d_sae * h * w] int64 (latent, position) units, best first; index latent * h * w + p."""
         ...
 
 

@@ -121,9 +121,7 @@ class DatasetRecords:
                     found[f"{name}.{label}"] = Measurement.of(float(value), q.vectors)
         rows = list(range(min(_DOWNSTREAM_IMAGES, len(test.batch))))
         with watch.phase("downstream"):
-            error = downstream_error(
-                self.world.backbone, sae.reconstruct, test.trajectories, rows
-            )
+            error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
         return self._record("sae", key, found, watch, {"sae": sae.content_hash})
@@ -276,7 +274,5 @@ def _probe_measurements(result: ProbeResult) -> dict[str, Measurement]:
         )
     }
     if result.shuffled_accuracy is not None:
-        found[f"{name}.shuffled"] = Measurement.of(
-            result.shuffled_accuracy, result.n_test, "share"
-        )
+        found[f"{name}.shuffled"] = Measurement.of(result.shuffled_accuracy, result.n_test, "share")
     return found

@@ -34,9 +34,7 @@ def broken_bounds(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _edits(records: Sequence[RunRecord], method: str) -> list[RunRecord]:
-    return [
-        r for r in records if r.kind == "edit" and r.method == method and r.status == "done"
-    ]
+    return [r for r in records if r.kind == "edit" and r.method == method and r.status == "done"]
 
 
 def _mean_flip(records: Sequence[RunRecord]) -> float | None:

@@ -167,15 +167,6 @@ def downstream_error(
     return sum(errors) / len(errors)
 
 
-def replacement_delta_h(reconstruct: Reconstruct) -> Callable[[Tensor, int, Tensor], Tensor]:
-    """A unit-strength delta_h that puts h_hat in the place of h: a `generation.DeltaH`."""
-
-    def delta_h(h: Tensor, t: int, temb: Tensor) -> Tensor:
-        return reconstruct(h, t) - h
-
-    return delta_h
-
-
 def _normalised(sae: HSpaceSae, activations: Activations) -> Iterator[Tensor]:
     for step, t in enumerate(activations.timesteps):
         for maps in activations.h(step).split(_IMAGES_AT_ONCE):

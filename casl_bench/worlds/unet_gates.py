@@ -77,9 +77,7 @@ def _inverted(
     store = TrajectoryStore.create(
         None, batch.image_ids, timesteps, batch.pixels.shape[1:], backbone.h_shape
     )
-    inversions = invert(
-        backbone, batch.image_ids, batch.pixels, timesteps, collect=store.record
-    )
+    inversions = invert(backbone, batch.image_ids, batch.pixels, timesteps, collect=store.record)
     return batch, store, inversions
 
 

@@ -56,7 +56,9 @@ class NanEditor:
 class NanMethod:
     """A stranger's method that fails in the worst way: silently."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(name="nan_method", title="NaN", source="test", version=1)
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="nan_method", title="NaN", source="test", version=1
+    )
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config = config or MethodConfig()
@@ -94,9 +96,7 @@ def run(settings: RunConfig) -> int:
 
 
 def comparable(out: Path) -> dict[str, Any]:
-    return {
-        f"{r.kind}/{r.method}@{r.beside}/{r.concept}": r.comparable() for r in RecordStore(out)
-    }
+    return {f"{r.kind}/{r.method}@{r.beside}/{r.concept}": r.comparable() for r in RecordStore(out)}
 
 
 @pytest.fixture(scope="module")
@@ -146,9 +146,7 @@ def test_another_seed_gives_other_fits(finished: Path, tmp_path: Path) -> None:
     assert other["measurements"] != comparable(finished)[key]["measurements"]
 
 
-def test_a_finished_run_costs_no_unet_call(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from casl_bench.backbones.backbone import Backbone
 
     def fail(*args: Any) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
+from casl_bench.runs.entrants import load_entrants
 from casl_bench.worlds.world import WORLDS
 
 STRANGERS = ("casl_bench_plugin_", "fake_casl_method", "broken_casl_method")
@@ -12,6 +13,7 @@ STRANGERS = ("casl_bench_plugin_", "fake_casl_method", "broken_casl_method")
 @pytest.fixture
 def fresh_registry(monkeypatch):
     """What a test makes known is forgotten after it, and may be made known again."""
+    load_entrants()  # a module registers on its first import only: do that before the copy
     for registry in (METHODS, DATASETS, WORLDS):
         monkeypatch.setattr(registry, "_factories", dict(registry._factories))
         monkeypatch.setattr(registry, "_broken", dict(registry._broken))

@@ -139,9 +139,7 @@ def test_casl_and_its_probe_share_one_fit() -> None:
 
 
 @pytest.mark.parametrize("reading", ["map", "decoder"])
-def test_both_readings_of_the_probe_move_h_by_k_latents(
-    task: EditTask, reading: str
-) -> None:
+def test_both_readings_of_the_probe_move_h_by_k_latents(task: EditTask, reading: str) -> None:
     config = CaslSteerConfig(fit_steps=3, batch_size=2, mean_code_images=4, k=2, reading=reading)
     editor = CaslSteer(config).fit(task)
     h = task.trajectories.h(2)[:2]
