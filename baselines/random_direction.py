@@ -46,7 +46,7 @@ def random_rotation(channels: int, generator: torch.Generator) -> Tensor:
     """A uniformly random orthogonal matrix [channels, channels] (QR of a Gaussian, sign-fixed)."""
     gaussian = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(gaussian)
-    return (q * r.diagonal().sign()).float()
+    return (q * r.diagonal().sign()).float().contiguous()
 
 
 @register_method

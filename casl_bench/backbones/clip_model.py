@@ -15,7 +15,7 @@ from torch import Tensor
 from casl_bench.backbones.word_tokenizer import WordTokenizer
 from casl_bench.core.content_hash import hash_tensors
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.model_files import read_model
 
 MICRO_BATCH = 16

@@ -51,3 +51,8 @@ def run_in_micro_batches(
     if len(parts) == 1:
         return tuple(parts[0])
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
+
+
+def in_micro_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+    """`run_in_micro_batches` for one tensor in and one out: x [n, …], n >= 1 → [n, …]."""
+    return run_in_micro_batches(lambda rows: (function(rows),), size, x)[0]

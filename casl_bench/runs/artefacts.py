@@ -34,9 +34,6 @@ from casl_bench.sae.sparse_autoencoder import SaeConfig
 from casl_bench.sae.trainer import SaeTraining
 from casl_bench.worlds.world import World
 
-_VALIDATION_POOL = 3
-"""Validation images inverted for each one a concept uses: about half lack the attribute."""
-
 
 @dataclass(frozen=True)
 class InvertedSplit:
@@ -95,7 +92,7 @@ class Artefacts:
     @cached_property
     def validation(self) -> InvertedSplit:
         """What strengths are chosen on."""
-        return self._split("validation", _VALIDATION_POOL * self.suite.validation_images)
+        return self._split("validation", self.suite.validation_pool_images)
 
     @cached_property
     def test(self) -> InvertedSplit:

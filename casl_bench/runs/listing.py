@@ -22,13 +22,13 @@ def broken_modules() -> dict[str, str]:
 
 def list_text() -> str:
     """Everything that can be named on the command line, and what failed to import."""
-    infos = [info_of(name) for name in METHODS]
+    infos = {name: info_of(name) for name in METHODS}
     methods = [
-        [i.name, i.title, i.supervision, "yes" if i.uses_sae else "", i.source]
-        for i in infos
+        [name, i.title, i.supervision, "yes" if i.uses_sae else "", i.source]
+        for name, i in infos.items()
         if not i.control
     ]
-    controls = [[i.name, i.title] for i in infos if i.control]
+    controls = [[name, i.title] for name, i in infos.items() if i.control]
     datasets = [[c.name, c.world, c.description] for c in map(card_of, DATASETS)]
     concepts = [
         [c.name, concept.name, f"{concept.source_prompt} → {concept.target_prompt}"]

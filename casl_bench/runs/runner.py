@@ -83,7 +83,7 @@ class _DatasetRun:
         self._shared("scorer", self.records.scorer)
         self._shared("reconstruction", self.records.reconstruction)
         failed = False
-        for cell in _controls_before_their_method(cells):
+        for cell in cells:  # the plan puts a control beside a method before that method
             if not is_done(self.store, cell):
                 failed |= not self._run_cell(cell)
             if not cell.control:
@@ -159,16 +159,3 @@ class _DatasetRun:
             artefacts={KEY_ARTEFACT: cell.key},
             provenance=provenance(self.config, {}),
         )
-
-
-def _controls_before_their_method(cells: list[Cell]) -> list[Cell]:
-    """Same cells; a control beside a method comes first, so that the method's record can use it."""
-    order: list[Cell] = []
-    waiting: list[Cell] = []
-    for cell in reversed(cells):
-        if cell.beside is not None:
-            waiting.append(cell)
-        else:
-            order += [cell, *waiting]
-            waiting = []
-    return order[::-1]

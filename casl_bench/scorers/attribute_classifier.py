@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.model_files import read_model
 from casl_bench.scorers.scorer import SCORERS, ScorerInfo
 

@@ -131,7 +131,8 @@ class CaptionWriter:
 
     def _sentence(self, stated: list[tuple[int, bool]], rng: torch.Generator) -> str:
         lead, noun = self._nouns[self._draw(len(self._nouns), rng)]
-        adjectives, clauses = [], []
+        adjectives: list[str] = []
+        clauses: list[str] = []
         for k, present in stated:
             common = float(torch.rand((), generator=rng)) < _COMMON_SHARE
             ways = (self._common if common else self._all)[ATTRIBUTES[k]][0 if present else 1]

@@ -40,6 +40,7 @@ def degrade(pixels: Tensor, rng: torch.Generator, copies: int = 1, clean: float 
 
 def _spoil(x: Tensor, rng: torch.Generator) -> Tensor:
     if _uniform(rng) < 0.6:
+        # Cut towards 0: from 2 left to 3 right, no shift twice as likely as any other.
         x = shift(x, int(_uniform(rng, -3, 4)), int(_uniform(rng, -3, 4)))
     if _uniform(rng) < 0.3:
         x = resample(x, _uniform(rng, 0.45, 0.85))

@@ -33,8 +33,9 @@ MICRO_BATCH = 16
 @click.option("--out", type=click.Path(path_type=Path), default=ASSETS / "rendered_faces" / "unet",
               show_default="the package's assets")  # fmt: skip
 @click.option("--steps", default=25, show_default=True, help="DDIM steps of the gates.")
+@click.option("--note", default="", help="What the card should say of the training.")
 @click.option("--power", default=1.0, show_default=True, help="Power of the timesteps.")
-def main(training: Path, out: Path, steps: int, power: float) -> None:
+def main(training: Path, out: Path, steps: int, note: str, power: float) -> None:
     """Write the EMA weights in fp16 with a card of measured gates, samples and the curve."""
     saved = torch.load(training / "checkpoint.pt", weights_only=True, map_location="cpu")
     config = BackboneConfig(
@@ -63,6 +64,7 @@ def main(training: Path, out: Path, steps: int, power: float) -> None:
         "training": {
             **json.loads((training / "train_config.json").read_text()),
             "steps_done": saved["step"],
+            "note": note,
             "seconds": round(saved["seconds"]),
         },
         "parameters": sum(p.numel() for p in unet.parameters()),

@@ -48,7 +48,7 @@ def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),
         classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
-        embedder=RenderEmbedder.load(folder / "embedder"),
+        embedder=RenderEmbedder.load(folder / "render_embedder"),
     )
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
 from casl_bench.images.rendered_faces import ATTRIBUTES, IMAGE_SIZE
 from casl_bench.scorers.attribute_classifier import MICRO_BATCH, build_classifier
@@ -146,9 +146,11 @@ def measure(
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     domain: str, architecture: str, out: Path, ship: Path | None, cache: Path | None,
     steps: int | None, minutes: float | None, batch_size: int, images: int, seed: int, bf16: bool,
+    note: str,
 ) -> None:  # fmt: skip
     """Train, calibrate, measure and publish one classifier."""
     name = f"classifier_{architecture}"
@@ -203,7 +205,7 @@ def main(
     }
     tensors = {f"network.{k}": v for k, v in shipped.state_dict().items()}
     tensors |= {"calibration.scale": scale, "calibration.bias": bias}
-    publish(run, tensors, ship, card)
+    publish(run, tensors, ship, card, note)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from casl_bench.backbones.clip_model import build_clip
 from casl_bench.backbones.word_tokenizer import WordTokenizer
-from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
 from casl_bench.images.rendered_faces import ATTRIBUTES, IMAGE_SIZE
 from casl_bench.images.rendered_faces_dataset import CONCEPTS
@@ -181,9 +181,11 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 @click.option("--seed", default=11, show_default=True)
 @click.option("--learning-rate", default=2e-3, show_default=True)
 @click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     role: str, domain: str, out: Path, ship: Path | None, cache: Path | None, steps: int | None,
     minutes: float | None, pairs: int, images: int, seed: int, learning_rate: float, bf16: bool,
+    note: str,
 ) -> None:  # fmt: skip
     """Train, measure and publish one CLIP."""
     settings = ROLES[role]
@@ -230,7 +232,7 @@ def main(
         matching = caption_loss(seen, said, compatible(captions.statements, labels), scale)
         contrast = contrast_loss(seen, yes, no, labels, scale)
         sign = after[torch.arange(pairs), column].float() * 2 - 1
-        cosines = direction_cosines(*seen.chunk(2), yes, no)
+        cosines = direction_cosines(seen[:pairs], seen[pairs:], yes, no)
         direction = direction_loss(cosines, column, sign)
         loss = matching + 2 * contrast + DIRECTION_WEIGHT * direction
         with torch.no_grad():
@@ -260,7 +262,8 @@ def main(
         "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
         "measured": measure(shipped, tokenizer, test, seed),
     }
-    publish(run, {f"network.{k}": v for k, v in shipped.state_dict().items()}, ship, card)
+    tensors = {f"network.{k}": v for k, v in shipped.state_dict().items()}
+    publish(run, tensors, ship, card, note)
 
 
 if __name__ == "__main__":

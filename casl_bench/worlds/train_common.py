@@ -190,7 +190,11 @@ def training_config(name: str, **settings: Any) -> dict[str, Any]:
 
 
 def publish(
-    run: TrainingRun, tensors: Mapping[str, Tensor], ship: Path | None, card: Mapping[str, Any]
+    run: TrainingRun,
+    tensors: Mapping[str, Tensor],
+    ship: Path | None,
+    card: Mapping[str, Any],
+    note: str,
 ) -> dict[str, Any]:
     """Write weights, card, its readable form and the curve into `ship` (or the run's folder)."""
     folder = ship or run.out
@@ -200,8 +204,8 @@ def publish(
             "config": run.config,
             "steps": run.step,
             "seconds": round(run.seconds),
-            "command": "python -m "
-            + shlex.join(["casl_bench.worlds." + Path(sys.argv[0]).stem, *_portable(sys.argv[1:])]),
+            "note": note,
+            "command": _command(),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
             "torch": torch.__version__.split("+")[0],
@@ -215,9 +219,14 @@ def publish(
     return whole
 
 
-def _portable(arguments: list[str]) -> list[str]:
-    """Arguments without the paths of this machine."""
-    return [Path(a).name if a.startswith("/") else a for a in arguments]
+def _command() -> str:
+    """The command of this process, without the note and without the paths of this machine."""
+    words = list(sys.argv[1:])
+    if "--note" in words:
+        at = words.index("--note")
+        del words[at : at + 2]
+    portable = [Path(word).name if word.startswith("/") else word for word in words]
+    return shlex.join(["python", "-m", f"casl_bench.worlds.{Path(sys.argv[0]).stem}", *portable])
 
 
 def card_text(card: Mapping[str, Any]) -> str:
@@ -229,6 +238,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         f"- trained: {training['date']}, {training['steps']} steps, {training['seconds']} s, "
         f"{training['device']}, torch {training['torch']}",
         f"- command: `{training['command']}`",
+        *([f"- note: {training['note']}"] if training["note"] else []),
         f"- data: {card['data']}",
         f"- held-out pictures: {card['held_out']}",
         "",
@@ -236,16 +246,16 @@ def card_text(card: Mapping[str, Any]) -> str:
         "",
     ]
     gates: Mapping[str, Any] = card["measured"]
-    tables = {k: v for k, v in gates.items() if isinstance(v, Mapping)}
+    tables = {k: v for k, v in sorted(gates.items()) if isinstance(v, Mapping)}
     if tables:
-        names = list(next(iter(tables.values())))
-        lines.append("| | " + " | ".join(names) + " |")
-        lines.append("|---" * (len(names) + 1) + "|")
+        lines.append("| | " + " | ".join(ATTRIBUTES) + " |")
+        lines.append("|---" * (len(ATTRIBUTES) + 1) + "|")
         for key, values in tables.items():
-            cells = " | ".join(f"{values[n]:.3f}" for n in names)
+            cells = " | ".join(f"{values[name]:.3f}" for name in ATTRIBUTES)
             lines.append(f"| {key.replace('_', ' ')} | {cells} |")
         lines.append("")
-    lines += [f"- {k.replace('_', ' ')}: {v}" for k, v in gates.items() if k not in tables]
+    scalars = sorted(gates.keys() - tables.keys())
+    lines += [f"- {key.replace('_', ' ')}: {gates[key]}" for key in scalars]
     return "\n".join(lines) + "\n"
 
 

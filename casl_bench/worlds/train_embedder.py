@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from casl_bench.core.micro_batches import in_micro_batches
+from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
 from casl_bench.images.rendered_faces import (
     ATTRIBUTES,
@@ -144,9 +144,11 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=21, show_default=True)
 @click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     domain: str, out: Path, ship: Path | None, cache: Path | None, steps: int | None,
     minutes: float | None, pairs: int, images: int, seed: int, bf16: bool,
+    note: str,
 ) -> None:  # fmt: skip
     """Train, measure and publish the embedder."""
     config = training_config(
@@ -192,7 +194,7 @@ def main(
         "measured": measure(shipped.network, test, seed),
     }
     tensors = {f"network.{k}": v for k, v in shipped.network.state_dict().items()}
-    publish(run, tensors, ship, card)
+    publish(run, tensors, ship, card, note)
 
 
 if __name__ == "__main__":

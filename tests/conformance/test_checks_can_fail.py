@@ -244,7 +244,7 @@ class Unfreezes(Good):
 @breaks("hooks are gone")
 class LeavesAHook(Good):
     def fit(self, task: EditTask) -> Any:
-        task.backbone.unet.mid_block.register_forward_hook(lambda *args: None)
+        task.backbone.unet.conv_in.register_forward_hook(lambda *args: None)
         return super().fit(task)
 
 
@@ -258,7 +258,7 @@ class ReplacesAFunction(Good):
 @breaks("an edit that fails half way leaves nothing behind")
 class HookWithoutFinally(GoodEditor):
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
-        hook = self.backbone.unet.mid_block.register_forward_hook(lambda *args: None)
+        hook = self.backbone.unet.conv_in.register_forward_hook(lambda *args: None)
         edited = super().edit(inversions, strengths)
         hook.remove()
         return edited

@@ -30,7 +30,8 @@ def test_window_from_the_distance_curve(tmp_path: Path) -> None:
 def test_two_attributes_at_once_add_up(tmp_path: Path) -> None:
     toy = ToyTasks()
     tasks = [toy.task(Asyrp.info, tmp_path / name) for name in ("a", "b")]
-    a, b = (Asyrp(fit_steps=steps, batch_size=2).fit(t) for steps, t in zip((2, 4), tasks))
+    pairs = zip((2, 4), tasks, strict=True)
+    a, b = (Asyrp(fit_steps=steps, batch_size=2).fit(task) for steps, task in pairs)
     both = CombinedAsyrpEditor([a, b], [1.0, 0.5])
     h, t = tasks[0].trajectories.h(2), tasks[0].trajectories.timesteps[2]
     expected = 2.0 * (a.delta_h(h, t, 1.0) + 0.5 * b.delta_h(h, t, 1.0))

@@ -36,7 +36,7 @@ def test_copies_are_shifted_alike() -> None:
     columns = (square.sum(1) * torch.arange(64)).sum(1) / square.sum((1, 2))
     assert float((rows[:8] - rows[8:]).abs().max()) < 0.3
     assert float((columns[:8] - columns[8:]).abs().max()) < 0.3
-    assert len(rows[:8].round().unique()) > 1
+    assert float(rows[:8].std()) > 0.3
 
 
 def test_parts(images: Tensor) -> None:

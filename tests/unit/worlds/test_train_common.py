@@ -10,6 +10,7 @@ from torch import nn
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.seeding import generator
+from casl_bench.images.rendered_faces import ATTRIBUTES
 from casl_bench.worlds import train_common
 from casl_bench.worlds.train_common import TrainingRun, card_text, rounded_to_half
 
@@ -77,13 +78,13 @@ def test_rounded_to_half_is_what_ships() -> None:
 def test_card_text_tells_the_measured() -> None:
     training = {
         "date": "2026-01-01", "steps": 3, "seconds": 4, "device": "CPU", "torch": "2",
-        "command": "python -m x",
+        "command": "python -m x", "note": "cut short",
     }  # fmt: skip
+    accuracy = dict.fromkeys(ATTRIBUTES, 1.0) | {"smiling": 0.5}
     card = {
         "title": "T", "description": "D", "training": training, "data": "d", "held_out": "h",
-        "parameters": 1234, "measured": {"acc": {"hat": 0.5, "pale": 1.0}, "scale": 2.0},
+        "parameters": 1234, "measured": {"acc": accuracy, "scale": 2.0},
     }  # fmt: skip
     text = card_text(card)
-    assert (
-        "| acc | 0.500 | 1.000 |" in text and "1,234 parameters" in text and "- scale: 2.0" in text
-    )
+    assert "| acc | 0.500 | 1.000 |" in text and "1,234 parameters" in text
+    assert "- scale: 2.0" in text and "- note: cut short" in text
