@@ -29,13 +29,14 @@ class CaslSteerConfig(CaslConfig):
     Attributes:
         k: number of latents steered.
         reading: "map" or "decoder", see the module.
-        gain: factor on the shift at strength 1, since k latents carry a part of the map only.
+        gain: factor on the shift at strength 1, twice CASL's, since k latents carry only a part of
+            the map.
         single_shift: inject at the first visited timestep alone instead of all t >= t_edit.
     """
 
     k: int = 16
     reading: Literal["map", "decoder"] = "map"
-    gain: float = 3.0
+    gain: float = 6.0
     single_shift: bool = False
 
 

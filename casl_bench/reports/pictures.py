@@ -21,13 +21,14 @@ _MADE_FROM = "made-from"
 
 
 def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
-    """One PNG a cell and one overview a data set; what is up to date already is left alone.
+    """One PNG an entrant's cell and one overview a data set; what is up to date is left alone.
 
     Returns:
         The folder of the pictures, in the run folder.
     """
     folder = store.run / FOLDER
-    shown = [r for r in records if r.kind == "edit" and r.images is not None]
+    # The controls' pictures stay in their cells: nobody looks at eight sheets of no edit.
+    shown = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
     for record in shown:
         cell = CellKey.of(record).path
         path = folder / cell.parent / f"{cell.name}.png"
@@ -35,7 +36,7 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
         if not _is_up_to_date(path, key):
             _write(path, key, draw_cell(load_images(store, record), title=_title(record)))
     for dataset in sorted({r.dataset for r in shown}):
-        of_dataset = [r for r in shown if r.dataset == dataset and not r.control]
+        of_dataset = [r for r in shown if r.dataset == dataset]
         of_dataset.sort(key=lambda r: (r.concept or "", r.method or ""))
         path = folder / f"{dataset}.png"
         key = _hash_of(of_dataset)
@@ -81,5 +82,5 @@ def _write(path: Path, key: str, picture: Image.Image) -> None:
     info = PngImagePlugin.PngInfo()
     info.add_text(_MADE_FROM, key)
     out = io.BytesIO()
-    picture.save(out, "PNG", pnginfo=info, optimize=True)
+    picture.save(out, "PNG", pnginfo=info, compress_level=4)
     write_bytes(path, out.getvalue())

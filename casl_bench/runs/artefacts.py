@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -167,6 +167,7 @@ class Artefacts:
 
     def _split(self, split: Split, count: int, keep: bool = False) -> InvertedSplit:
         batch = self.world.dataset.load(split, count)
+        batch = replace(batch, pixels=batch.pixels.contiguous())
         folder = self._folder / f"{split}-{self._split_key(split, count)[:16]}"
         stored = folder / "inversions.safetensors"
         if stored.exists():
@@ -222,8 +223,9 @@ class Artefacts:
             batch.image_ids,
             self.timesteps,
             batch.pixels,
-            torch.cat([p.x_T for p in parts]),
-            torch.cat([p.reconstruction for p in parts]),
+            # Contiguous, as they come back from the file: a memory layout, too, may change bits.
+            torch.cat([p.x_T for p in parts]).contiguous(),
+            torch.cat([p.reconstruction for p in parts]).contiguous(),
         )
 
 

@@ -12,7 +12,7 @@ from casl_bench.core.errors import unknown_name
 MIN_TEST_IMAGES = 32
 """EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
 
-VALIDATION_POOL = 3
+VALIDATION_POOL = 4
 """Validation images inverted for each one that a concept uses: about half lack its attribute."""
 
 
@@ -106,17 +106,17 @@ SUITES: dict[str, Suite] = {
             version=1,
             description="The suite of the published tables: about a quarter of an hour on two "
             "cores for two methods.",
-            num_steps=32,
+            num_steps=28,
             timestep_power=1.5,
-            train_images=160,
-            validation_images=8,
-            test_pool_images=88,
+            train_images=128,
+            validation_images=6,
+            test_pool_images=80,
             test_images_per_concept=32,
-            strengths=(0.5, 1.0, 1.5),
-            fit_steps=100,
-            sae_steps=1000,
-            probe_train_images=160,
-            probe_test_images=88,
+            strengths=(0.5, 1.0, 2.0),
+            fit_steps=120,
+            sae_steps=800,
+            probe_train_images=128,
+            probe_test_images=80,
             probe_ks=(1, 2, 4, 8, 16, 32),
         ),
         Suite(
@@ -125,12 +125,12 @@ SUITES: dict[str, Suite] = {
             description="For trying out, about a minute: its numbers mean nothing.",
             quick=True,
             num_steps=10,
-            timestep_power=1.0,
+            timestep_power=1.5,
             train_images=32,
-            validation_images=4,
+            validation_images=3,
             test_pool_images=32,
             test_images_per_concept=8,
-            strengths=(0.5, 1.0, 1.5),
+            strengths=(0.5, 1.0, 2.0),
             fit_steps=12,
             sae_steps=100,
             probe_train_images=32,

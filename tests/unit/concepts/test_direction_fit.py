@@ -136,6 +136,7 @@ def test_mean_code_averages_images_and_timesteps(toy: ToyTasks) -> None:
 def test_casl_and_its_probe_share_one_fit() -> None:
     assert Casl().fit_key() == CaslSteer().fit_key()
     assert Casl().fit_key() != Casl(learning_rate=0.1).fit_key()
+    assert Casl().fit_key() == Casl(gain=1.0).fit_key()
 
 
 @pytest.mark.parametrize("reading", ["map", "decoder"])
