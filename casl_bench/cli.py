@@ -105,18 +105,21 @@ def command(ctx: click.Context, **options: Any) -> Action | None:
 
 
 @command.command("table")
-@click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("records", type=click.Path(path_type=Path, exists=True))
 @click.pass_context
-def table_command(ctx: click.Context, run_folder: Path) -> Action:
-    """Print the table of a run folder, made anew from its records."""
+def table_command(ctx: click.Context, records: Path) -> Action:
+    """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
+    where = records
 
     def action() -> int:
-        from casl_bench.records.record_store import RecordStore
+        from casl_bench.records.record_store import RecordStore, read_jsonl
         from casl_bench.reports.table import render_tables
 
-        records = list(RecordStore(run_folder))
+        records = read_jsonl(where) if where.is_file() else list(RecordStore(where))
         if not records:
-            raise UsageError("no records", where=str(run_folder), mend="give a run folder")
+            raise UsageError(
+                "no records", where=str(where), mend="give a run folder or a records.jsonl"
+            )
         click.echo(render_tables(records), nl=False)
         return 0
 

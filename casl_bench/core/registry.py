@@ -37,9 +37,11 @@ class Registry(Generic[T]):
         self._factories: dict[str, Callable[..., T]] = {}
         self._broken: dict[str, str] = {}
         self._entry_points_loaded = False
+        self._namespace = ""  # of the package whose entry point is being imported
 
     def register(self, name: str, factory: Callable[..., T]) -> None:
         """Add a factory. Registering the same object twice is harmless, another one an error."""
+        name = self._namespace + name
         known = self._factories.get(name)
         if known is not None and _origin(known) != _origin(factory):
             raise UsageError(
@@ -65,12 +67,14 @@ class Registry(Generic[T]):
         self._entry_points_loaded = True
         for point in entry_points(group=self.entry_point_group):
             package = point.dist.name.replace("-", "_") if point.dist else "unknown"
+            # What the package registers by decorator while it is imported is its own, too.
+            self._namespace = f"{package}/"
             try:
-                factory = point.load()
+                self.register(point.name, point.load())
             except Exception as error:  # noqa: BLE001 - a stranger's module may fail in any way
                 self.note_broken(f"{package} ({point.value})", error)
-                continue
-            self.register(f"{package}/{point.name}", factory)
+            finally:
+                self._namespace = ""
 
     def names(self) -> list[str]:
         """All known names, sorted."""

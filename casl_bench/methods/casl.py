@@ -29,7 +29,6 @@ from casl_bench.methods.method import (
     MethodInfo,
     register_method,
 )
-from casl_bench.sae.h_space_sae import HSpaceSae
 
 
 class CaslConfig(MethodConfig):
@@ -111,20 +110,15 @@ def alignment_key(config: CaslConfig) -> dict[str, JsonValue]:
     return {"alignment": 1, **settings}
 
 
-class CaslEditor(HSpaceEditor):
-    """Adds the learned map's delta_h to h."""
+class AlignmentEditor(HSpaceEditor):
+    """Base of editors that act through a concept's alignment, whose latents it ranks."""
 
     def __init__(
-        self, task: EditTask, config: CaslConfig, alignment: ConceptAlignment, cost: FitCost
+        self, task: EditTask, window: EditWindow, alignment: ConceptAlignment, cost: FitCost
     ) -> None:
-        """See `fit_alignment`."""
-        window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
+        """Keep the frozen alignment."""
         super().__init__(task.backbone, window, noise_seed=0, cost=cost)
-        self.alignment, self.gain = alignment, config.gain
-
-    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
-        """gain · (W z + b) at each position."""
-        return self.gain * self.alignment(h, t)
+        self.alignment = alignment
 
     def latent_ranking(self) -> Tensor:
         """[d_sae] latents by ‖column of W‖ · mean activation, best first."""
@@ -139,11 +133,27 @@ class CaslEditor(HSpaceEditor):
         return self.alignment.tensors()
 
 
-def sae_of(task: EditTask) -> HSpaceSae:
-    """The task's SAE. Raises InputError where it grants none."""
+class CaslEditor(AlignmentEditor):
+    """Adds the learned map's delta_h to h."""
+
+    def __init__(
+        self, task: EditTask, config: CaslConfig, alignment: ConceptAlignment, cost: FitCost
+    ) -> None:
+        """See `fit_alignment`."""
+        window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
+        super().__init__(task, window, alignment, cost)
+        self.gain = config.gain
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """W z + b at each position, times the gain."""
+        return self.gain * self.alignment(h, t)
+
+
+def restore_alignment(task: EditTask, state: Mapping[str, Tensor]) -> ConceptAlignment:
+    """The frozen alignment of a stored fit. Raises InputError where the task grants no SAE."""
     if task.saes is None:
         raise InputError("CASL needs an SAE in its task")
-    return task.saes.get()
+    return ConceptAlignment.from_tensors(task.saes.get(), state).requires_grad_(False)
 
 
 @register_method
@@ -180,5 +190,4 @@ class Casl:
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslEditor:
         """The editor from its stored map."""
-        alignment = ConceptAlignment.from_tensors(sae_of(task), state).requires_grad_(False)
-        return CaslEditor(task, self.config, alignment, FitCost())
+        return CaslEditor(task, self.config, restore_alignment(task, state), FitCost())

@@ -13,13 +13,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.concepts.alignment import ConceptAlignment, top_mask
-from casl_bench.methods.casl import CaslConfig, alignment_key, fit_alignment, sae_of
-from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.methods.casl import (
+    AlignmentEditor,
+    CaslConfig,
+    alignment_key,
+    fit_alignment,
+    restore_alignment,
+)
+from casl_bench.methods.generation import EditWindow
 from casl_bench.methods.method import EditTask, FitCost, MethodInfo, register_method
 
 
@@ -40,7 +45,7 @@ class CaslSteerConfig(CaslConfig):
     single_shift: bool = False
 
 
-class CaslSteerEditor(HSpaceEditor):
+class CaslSteerEditor(AlignmentEditor):
     """Shifts h by what the top-k latents say."""
 
     def __init__(
@@ -49,9 +54,8 @@ class CaslSteerEditor(HSpaceEditor):
         """See `fit_alignment`."""
         first = task.trajectories.timesteps[-1] if config.single_shift else config.t_edit
         window = EditWindow(first, asymmetric=config.asymmetric)
-        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
+        super().__init__(task, window, alignment, cost)
         self.config = config
-        self.alignment = alignment
         self.mask = top_mask(alignment.latent_scores(), config.k)
         if config.reading == "decoder":
             # Each latent's shift is its own mean map, as strong as the map pushes along it.
@@ -64,18 +68,6 @@ class CaslSteerEditor(HSpaceEditor):
         if self.config.reading == "map":
             return gain * self.alignment(h, t, mask=self.mask, bias=False)
         return gain * self.alignment.sae.decode_delta(self.shift.expand(len(h), -1, -1, -1), t)
-
-    def latent_ranking(self) -> Tensor:
-        """[d_sae] latents, best aligned first."""
-        return torch.argsort(self.alignment.latent_scores(), descending=True, stable=True)
-
-    def unit_ranking(self) -> Tensor:
-        """[d_sae * h * w] (latent, position) units, best aligned first."""
-        return torch.argsort(self.alignment.unit_scores(), descending=True, stable=True)
-
-    def state(self) -> dict[str, Tensor]:
-        """The alignment's tensors."""
-        return self.alignment.tensors()
 
 
 @register_method
@@ -112,5 +104,4 @@ class CaslSteer:
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslSteerEditor:
         """The editor from a stored map."""
-        alignment = ConceptAlignment.from_tensors(sae_of(task), state).requires_grad_(False)
-        return CaslSteerEditor(task, self.config, alignment, FitCost())
+        return CaslSteerEditor(task, self.config, restore_alignment(task, state), FitCost())

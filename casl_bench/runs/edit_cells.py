@@ -42,6 +42,7 @@ from casl_bench.runs.record_parts import (
     OVER_RANDOM,
     Stopwatch,
     all_measurements,
+    cell_fields,
     common_fields,
     metric_versions,
     over_random,
@@ -275,14 +276,7 @@ class EditCells:
         shared = [method.fit_key()] if isinstance(method, SupportsFitKey) else []
         return RunRecord(
             **common_fields(self.world, config),
-            kind="edit",
-            method=cell.method,
-            method_version=method.info.version,
-            method_config=method.config.model_dump(mode="json"),
-            supervision=method.info.supervision,
-            control=cell.control,
-            beside=cell.beside,
-            concept=concept.name,
+            **cell_fields(cell, config),
             strength=fitted.strength,
             strength_chosen_on="given" if given else "validation",
             strengths=table.strengths,

@@ -16,6 +16,7 @@ from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.provenance import collect_provenance
 from casl_bench.records.record import Measurement, Provenance, SuiteRef
 from casl_bench.runs.config import RunConfig
+from casl_bench.runs.plan import Cell, make_method
 from casl_bench.worlds.world import World
 
 RANDOM_RATIO_OF = "epr_raw"
@@ -52,6 +53,21 @@ def common_fields(world: World, config: RunConfig) -> dict[str, Any]:
         "attributes": card.attributes,
         "scorers": world.scorer_hashes,
         "backbone": world.backbone.weights_hash,
+    }
+
+
+def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
+    """Fields of a record that say which cell it is of and how its method is set."""
+    method = make_method(cell.method, config.suite)
+    return {
+        "kind": "edit",
+        "method": cell.method,
+        "method_version": method.info.version,
+        "method_config": method.config.model_dump(mode="json"),
+        "supervision": method.info.supervision,
+        "control": cell.control,
+        "beside": cell.beside,
+        "concept": cell.concept.name,
     }
 
 

@@ -25,7 +25,7 @@ from casl_bench.runs.plan import (
     shared_work,
 )
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.record_parts import Stopwatch, common_fields, provenance
+from casl_bench.runs.record_parts import Stopwatch, cell_fields, common_fields, provenance
 from casl_bench.runs.validity import broken_bounds
 from casl_bench.worlds.world import WORLDS, World
 
@@ -142,18 +142,10 @@ class _DatasetRun:
         return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
 
     def _without_result(self, cell: Cell, status: str, error: Exception) -> RunRecord:
-        method = make_method(cell.method, self.config.suite)
         message = " ".join(str(error).split()) or type(error).__name__
         return RunRecord(
             **common_fields(self.world, self.config),
-            kind="edit",
-            method=cell.method,
-            method_version=method.info.version,
-            method_config=method.config.model_dump(mode="json"),
-            supervision=method.info.supervision,
-            control=cell.control,
-            beside=cell.beside,
-            concept=cell.concept.name,
+            **cell_fields(cell, self.config),
             status=status,
             error=ErrorInfo(type=type(error).__name__, message=message),
             artefacts={KEY_ARTEFACT: cell.key},
