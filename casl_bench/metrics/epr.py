@@ -164,6 +164,18 @@ def _std_columns(scores: EditScores) -> Array:
     return _columns(scores.base / scores.spread, scores.edit / scores.spread, scores.target)
 
 
+def _floored_columns(scores: EditScores) -> Array:
+    noise = _columns(scores.source, scores.base, scores.target)[:, 1:]
+    return np.concatenate([_raw_columns(scores), noise], axis=1)
+
+
+def _floored_ratio(means: Array) -> Array:
+    target, others, floor = means[..., 0], means[..., 1], means[..., 2]
+    # x / 0 where nothing else moved and inversion loses nothing: not finite, hence undefined.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return target / np.maximum(others, floor)
+
+
 def _below_floor(scores: EditScores) -> str | None:
     return _compare(scores.source, scores.base, scores.edit, scores.target)
 
@@ -213,5 +225,23 @@ EPR_STD = register_metric(
         _std_columns,
         _ratio,
         _below_floor_std,
+    )
+)
+EPR_FLOORED = register_metric(
+    EditMetric(
+        # EPR with the noise floor as the least denominator: mean_i |Δ_T| / max(N, floor), where
+        # N = mean_{j != T} mean_i |Δ_j| against the reconstruction and the floor is the same mean
+        # between source and reconstruction. Never above EPR, equal to it above the floor, and
+        # defined where EPR would divide by less than inversion alone moves.
+        MetricInfo(
+            name="epr_floored",
+            version=1,
+            higher_is_better=True,
+            unit="ratio",
+            bounds=(0, None),
+            title="EPR, denominator at least the noise floor",
+        ),
+        _floored_columns,
+        _floored_ratio,
     )
 )

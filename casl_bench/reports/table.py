@@ -30,6 +30,7 @@ class Column:
 
 
 COLUMNS = (
+    Column("epr_floored", "EPR ≥ ↑"),
     Column("epr_raw", "EPR raw ↑"),
     Column("epr_over_random", "÷ random ↑"),
     Column("signed_target_change", "target change (σ) ↑"),
@@ -40,9 +41,16 @@ COLUMNS = (
     Column("perceptual", "perceptual ↓", 3),
     Column("identity", "identity ↑", 3),
 )
-PER_CONCEPT = ("epr_raw", "epr_over_random", "signed_target_change", "flip_rate", "wrong_way_rate")
+PER_CONCEPT = (
+    "epr_floored",
+    "epr_raw",
+    "epr_over_random",
+    "signed_target_change",
+    "flip_rate",
+    "wrong_way_rate",
+)
 
-PER_CLASSIFIER = ("epr_raw", "signed_target_change", "flip_rate")
+PER_CLASSIFIER = ("epr_floored", "signed_target_change", "flip_rate")
 
 RowKey = tuple[bool, str, str]
 """(control, method, beside): also the order of rows, controls last."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.content_hash import hash_json
-from casl_bench.core.errors import InputError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, SupportsOracle
 from casl_bench.methods.method import (
@@ -214,7 +214,12 @@ class EditCells:
     def _beside(self, cell: Cell, watch: Stopwatch) -> Fitted:
         """A control matched to a fitted method, at the strength chosen for that method."""
         assert cell.beside is not None
-        partner = self.fitted(cell.beside, cell.concept, watch)
+        try:
+            partner = self.fitted(cell.beside, cell.concept, watch)
+        except InvalidBenchmarkError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told in full by the method's own cell
+            raise NotApplicableError(f"'{cell.beside}' itself fails: {error}") from error
         if not isinstance(partner.editor, SupportsDeltaH):
             raise NotApplicableError(f"'{cell.beside}' does not edit h-space")
         method = make_method(cell.method, self.config.suite)

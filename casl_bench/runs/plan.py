@@ -10,6 +10,7 @@ from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
 from casl_bench.methods.method import METHODS, EditingMethod, MethodInfo
+from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.config import RunConfig, Suite
 from casl_bench.worlds.world import World
@@ -247,6 +248,7 @@ class _CellMaker:
             "method": _identity(name, method),
             "beside": _identity(*partner) if partner else None,
             "controls": [_identity(*control) for control in controls],
+            "metrics": {name: METRICS.create(name).info.version for name in METRICS},
         }
         return Cell(
             world=self.card.world,
@@ -264,6 +266,8 @@ class _CellMaker:
         suite, info = self.config.suite, method.info
         if info.control and not info.beside:
             return 0.0
+        if info.beside:  # the chosen strength only
+            return float(suite.test_images_per_concept * suite.num_steps)
         images = suite.test_images_per_concept + suite.validation_images
         edit = images * len(suite.strengths) * suite.num_steps
         if info.control or info.supervision == "none":

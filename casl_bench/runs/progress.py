@@ -86,6 +86,10 @@ class Progress:
         finally:
             self._end(description, done, total)
 
+    def settle(self, work: float) -> None:
+        """Say how much of the run's work is done by now, whatever its tasks have counted."""
+        self._work_done = work
+
     def seconds_left(self) -> float | None:
         """Estimated seconds to the end of the run; None before anything can be said."""
         if self._work_done <= 0 or self._work_total <= 0:

@@ -19,7 +19,7 @@ from casl_bench.runs.config import RunConfig
 from casl_bench.runs.plan import Cell, make_method
 from casl_bench.worlds.world import World
 
-RANDOM_RATIO_OF = "epr_raw"
+RANDOM_RATIO_OF = "epr_floored"
 OVER_RANDOM = "epr_over_random"
 
 

@@ -48,11 +48,13 @@ def run(config: RunConfig, progress: Progress) -> int:
     cells = plan(config, {d: fingerprint(w) for d, w in worlds.items()})
     store = RecordStore(config.out)
     to_do = [c for c in cells if not is_done(store, c)]
-    progress.start(sum(c.work for c in to_do) + (shared_work(config) if to_do else 0.0))
+    shared = shared_work(config) if to_do else 0.0
+    progress.start(sum(c.work for c in to_do) + shared)
+    counted = _Counted(progress, shared)
     failed = False
     for dataset, world in worlds.items():
         own = [c for c in cells if c.dataset == dataset]
-        failed |= _DatasetRun(world, config, store, progress).run(own)
+        failed |= _DatasetRun(world, config, store, progress, counted).run(own)
     store.write_jsonl()
     faults = []
     for dataset in worlds:
@@ -66,13 +68,34 @@ def run(config: RunConfig, progress: Progress) -> int:
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
 
+class _Counted:
+    """Keeps the estimate of the time left honest: a finished cell counts what was planned for it.
+
+    The tasks within a cell cannot know: a control beside a method fits that method first.
+    """
+
+    def __init__(self, progress: Progress, shared: float) -> None:
+        self.progress, self.done = progress, shared
+
+    def finished(self, cell: Cell) -> None:
+        """One more cell is done."""
+        self.done += cell.work
+        self.progress.settle(self.done)
+
+
 class _DatasetRun:
     """All cells of one data set."""
 
     def __init__(
-        self, world: World, config: RunConfig, store: RecordStore, progress: Progress
+        self,
+        world: World,
+        config: RunConfig,
+        store: RecordStore,
+        progress: Progress,
+        counted: _Counted,
     ) -> None:
         self.world, self.config, self.store, self.progress = world, config, store, progress
+        self.counted = counted
         self.artefacts = Artefacts(world, config, progress)
         self.cells = EditCells(self.artefacts, store, progress)
         self.records = DatasetRecords(self.artefacts, self.cells)
@@ -86,6 +109,7 @@ class _DatasetRun:
         for cell in cells:  # the plan puts a control beside a method before that method
             if not is_done(self.store, cell):
                 failed |= not self._run_cell(cell)
+                self.counted.finished(cell)
             if not cell.control:
                 failed |= not self._probe(cell)
         if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
@@ -112,12 +136,12 @@ class _DatasetRun:
         method = make_method(cell.method, self.config.suite)
         if not method.info.uses_sae or not is_done(self.store, cell):
             return True
-        editor = self.cells.fitted(cell.method, cell.concept, Stopwatch()).editor
-        if not isinstance(editor, SupportsLatentRanking):
-            return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
         place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
         if self._has(place, key):
+            return True
+        editor = self.cells.fitted(cell.method, cell.concept, Stopwatch()).editor
+        if not isinstance(editor, SupportsLatentRanking):
             return True
         if self._probes is None:
             self._probes = self.records.probe_features()

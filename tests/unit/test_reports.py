@@ -66,7 +66,7 @@ def record(kind: Any = "edit", **changes: Any) -> RunRecord:
             "scorers": {"classifier_a": "a" * 64},
             "backbone": "b" * 64,
             "cost": Cost(parameters=1234567, unet_calls=2000),
-            "measurements": {"epr_raw": ok(2.5, 2.0, 3.0), "flip_rate": ok(0.75)},
+            "measurements": {"epr_floored": ok(2.5, 2.0, 3.0), "flip_rate": ok(0.75)},
         }
     return RunRecord(**(fields | changes))
 
@@ -89,18 +89,20 @@ def column(text: str, section: str, start: str, heading: str) -> str:
 
 
 def test_a_row_is_the_mean_over_concepts() -> None:
-    text = render_tables([record(), record(concept="smiling", measurements={"epr_raw": ok(3.5)})])
-    assert column(text, "Edits", "casl", "EPR raw ↑") == "3.00"
+    text = render_tables(
+        [record(), record(concept="smiling", measurements={"epr_floored": ok(3.5)})]
+    )
+    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "3.00"
     assert column(text, "Edits", "casl", "cells") == "2/2"
     assert column(text, "Edits", "casl", "parameters") == "1,234,567"
 
 
 def test_no_mean_over_fewer_concepts() -> None:
     text = render_tables([record(), record(concept="smiling"), record(method="asyrp")])
-    assert column(text, "Edits", "asyrp", "EPR raw ↑") == "— [1]"
+    assert column(text, "Edits", "asyrp", "EPR ≥ ↑") == "— [1]"
     assert column(text, "Edits", "asyrp", "cells") == "1/2"
     assert "[1] no number for smiling" in text
-    assert column(text, "Edits", "casl", "EPR raw ↑") == "2.50"
+    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "2.50"
 
 
 def test_a_failed_cell_is_no_zero() -> None:
@@ -111,7 +113,7 @@ def test_a_failed_cell_is_no_zero() -> None:
         measurements={},
     )
     text = render_tables([record(), failed])
-    assert column(text, "Edits", "casl", "EPR raw ↑") == "— [1]"
+    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "— [1]"
     assert column(text, "Edits", "casl", "cells") == "1/2"
     assert "InputError: a \\| pipe and &lt;b&gt;a line&lt;/b&gt;" in text
 
@@ -119,9 +121,9 @@ def test_a_failed_cell_is_no_zero() -> None:
 def test_undefined_says_why() -> None:
     why = "below the noise floor: other attributes moved by 0.1"
     undefined = record(method="identity", control=True,
-                       measurements={"epr_raw": Measurement.undefined(why, 32)})  # fmt: skip
+                       measurements={"epr_floored": Measurement.undefined(why, 32)})  # fmt: skip
     text = render_tables([undefined])
-    assert column(text, "Edits", "*identity*", "EPR raw ↑") == "— [1]"
+    assert column(text, "Edits", "*identity*", "EPR ≥ ↑") == "— [1]"
     assert "[1] undefined for hat: below the noise floor" in text
     assert f"[1] undefined: {why}" in text
 
@@ -166,9 +168,9 @@ def test_intervals_strength_and_flags_by_concept() -> None:
 
 
 def test_other_classifiers_have_their_say() -> None:
-    both = {"epr_raw": ok(2), "epr_raw@cnn_b": ok(1), "flip_rate": ok(1)}
+    both = {"epr_floored": ok(2), "epr_floored@cnn_b": ok(1), "flip_rate": ok(1)}
     text = render_tables([record(measurements=both)])
-    assert column(text, "Edits, by classifier", "casl", "EPR raw ↑, cnn_b") == "1.00"
+    assert column(text, "Edits, by classifier", "casl", "EPR ≥ ↑, cnn_b") == "1.00"
     assert "by classifier" not in render_tables([record()])
 
 

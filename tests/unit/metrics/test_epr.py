@@ -7,7 +7,15 @@ import pytest
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.epr import EPR_RAW, EPR_STD, epr_raw, epr_std, noise_floor, over_random
+from casl_bench.metrics.epr import (
+    EPR_FLOORED,
+    EPR_RAW,
+    EPR_STD,
+    epr_raw,
+    epr_std,
+    noise_floor,
+    over_random,
+)
 
 # Two images, three attributes; the target is column 0.
 BASE = np.array([[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]])
@@ -111,3 +119,15 @@ def test_over_random() -> None:
     for bad in ((-1.0, 1.0), (1.0, float("nan")), (float("inf"), 1.0)):
         with pytest.raises(InputError):
             over_random(*bad)
+
+
+def test_floored_epr_never_divides_by_less_than_inversion_moves() -> None:
+    source = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    base = source + np.array([0.0, 0.4, -0.2])  # the floor: others move by 0.3
+    spread = np.ones(3)
+    for others, expected in ((0.1, 2 / 0.3), (0.5, 2 / 0.5)):
+        edit = base + np.array([2.0, others, others])
+        scores = EditScores(source, base, edit, 0, 1, spread)
+        assert EPR_FLOORED.value(scores) == pytest.approx(expected)
+        raw = EPR_RAW.value(scores)
+        assert raw is None or raw == pytest.approx(expected)
