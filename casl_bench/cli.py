@@ -126,6 +126,28 @@ def table_command(ctx: click.Context, records: Path) -> Action:
     return action
 
 
+@command.command("picture")
+@click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
+@click.option("--image", type=click.IntRange(min=0), default=0, help="Place of the test image.")
+@click.option("--out", type=PATH, required=True, help="PNG file to write.")
+@click.pass_context
+def picture_command(
+    ctx: click.Context, run_folder: Path, concepts: str, image: int, out: Path
+) -> Action:
+    """Draw one test image a concept and method: source, reconstruction, edits, oracle."""
+    names = concepts.replace(",", " ").split()
+
+    def action() -> int:
+        from casl_bench.records.record_store import RecordStore
+        from casl_bench.reports.pictures import write_overview
+
+        write_overview(RecordStore(run_folder), names, image, out)
+        return 0
+
+    return action
+
+
 command.add_command(TrainGroup("train", help="Train the models that a synth world ships."))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image, PngImagePlugin
 
 from casl_bench.core.content_hash import hash_json
+from casl_bench.core.errors import unknown_name
 from casl_bench.core.files import write_bytes
 from casl_bench.records.edited_images import EditedImages
 from casl_bench.records.record import RunRecord
@@ -47,6 +48,28 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
             cells = [(label, images) for label, images in cells if images.strengths == usual]
             _write(path, key, draw_overview(cells))
     return folder
+
+
+def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path: Path) -> None:
+    """One row a concept and entrant, of the image at this place.
+
+    Args:
+        store: a run's records.
+        concepts: which, in this order; all where empty.
+        image: place among a cell's images; the last one where it has fewer.
+        path: PNG file to write.
+
+    Raises:
+        UsageError: on a concept that no entrant of the run has edited.
+    """
+    done = [r for r in store if r.kind == "edit" and r.images is not None and not r.control]
+    known = {r.concept or "" for r in done}
+    for name in concepts:
+        if name not in known:
+            raise unknown_name("concept", name, known)
+    shown = [r for c in concepts or sorted(known) for r in done if r.concept == c]
+    cells = [(f"{r.concept}: {r.method}", load_images(store, r)) for r in shown]
+    _write(path, _hash_of(shown), draw_overview(cells, image=image))
 
 
 def load_images(store: RecordStore, record: RunRecord) -> EditedImages:

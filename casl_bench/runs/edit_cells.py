@@ -218,7 +218,7 @@ class EditCells:
             partner = self.fitted(cell.beside, cell.concept, watch)
         except InvalidBenchmarkError:
             raise
-        except Exception as error:  # noqa: BLE001 - told in full by the method's own cell
+        except Exception as error:  # told in full by the method's own cell
             raise NotApplicableError(f"'{cell.beside}' itself fails: {error}") from error
         if not isinstance(partner.editor, SupportsDeltaH):
             raise NotApplicableError(f"'{cell.beside}' does not edit h-space")

@@ -246,3 +246,20 @@ def test_a_scorer_under_its_floor_is_refused(
     with pytest.raises(InvalidBenchmarkError, match="floor"):
         run(config(tmp_path / "floor", methods=("asyrp",)))
     assert not list((tmp_path / "floor" / "cells").glob("*/asyrp"))
+
+
+def test_picture_of_a_run(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from PIL import Image
+
+    from casl_bench.cli import main
+
+    path = tmp_path / "hat.png"
+    assert main(["picture", str(finished), "--concepts", "hat", "--out", str(path)]) == 0
+    with Image.open(path) as picture:
+        assert picture.height > 2 * 64 * 3  # a row a method
+    wrong = tmp_path / "hatt.png"
+    assert main(["picture", str(finished), "--concepts", "hatt", "--out", str(wrong)]) == 2
+    assert "did you mean 'hat'" in capsys.readouterr().err
+    assert not wrong.exists()
