@@ -55,10 +55,18 @@ def collect_provenance(
         platform=f"{platform.system()} {platform.machine()}",
         started_at=(started_at or datetime.now(UTC)).isoformat(timespec="seconds"),
         seconds=dict(seconds or {}),
-        argv=tuple(sys.argv if argv is None else argv),
+        argv=without_folders(sys.argv if argv is None else argv),
         batch_size=batch_size,
         threads=threads,
     )
+
+
+def without_folders(argv: Sequence[str]) -> tuple[str, ...]:
+    """A command line with absolute paths cut to their last part.
+
+    Records are passed on; the folders of somebody's machine are nobody else's business.
+    """
+    return tuple(Path(a).name if Path(a).is_absolute() else a for a in argv)
 
 
 def package_versions() -> dict[str, str]:
