@@ -13,7 +13,8 @@ from casl_bench.records.provenance import collect_provenance, git_state, package
 
 
 def test_it_says_where_a_number_came_from() -> None:
-    p = collect_provenance(device="cpu", argv=["/home/someone/a", "b"], batch_size=8, seconds={"fit": 1.5})
+    argv = ["/home/someone/a", "b"]
+    p = collect_provenance(device="cpu", argv=argv, batch_size=8, seconds={"fit": 1.5})
     assert p.device == "cpu" and p.argv == ("a", "b") and p.seconds == {"fit": 1.5}
     assert datetime.fromisoformat(p.started_at).tzinfo is not None
     assert {"python", "torch", "numpy", "pydantic"} <= set(p.packages)
