@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,7 +97,8 @@ class EditCells:
     def spreads(self) -> Array:
         """[K, A] standard deviation of each classifier's logits over the training images."""
         images = self.artefacts.train.inversions.x_0
-        return self.scorers.logits(images).std(axis=1)
+        logits: Array = self.scorers.logits(images)
+        return np.asarray(logits.std(axis=1))
 
     def run(self, cell: Cell) -> RunRecord:
         """Run one cell and write its record with scores and pictures.
