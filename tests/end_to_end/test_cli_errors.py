@@ -215,7 +215,9 @@ def test_interruptions_are_one_line(
 ) -> None:
     # The run stands still where its work would begin.
     driver = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        # A runner in the background hands its children an ignored SIGINT, a terminal does not.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from casl_bench import cli\n"
         "from casl_bench.runs import preflight\n"
         "def wait():\n"
