@@ -27,6 +27,7 @@ from casl_bench.backbones.diffusers_unet import (
 from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.errors import InputError
 from casl_bench.core.micro_batch import run_in_micro_batches
+from casl_bench.core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -228,3 +229,7 @@ def _layout(x: Tensor) -> torch.memory_format:
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         return torch.contiguous_format
     return torch.channels_last
+
+
+BACKBONES: Registry[Backbone] = Registry("backbone", entry_point_group="casl_bench.backbones")
+"""Name → factory(folder of its files) of a Backbone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.backbone import BACKBONES, Backbone
 from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.images.rendered_faces_dataset import RenderedFaces
@@ -44,7 +44,7 @@ def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
     return World(
         name="synth",
         dataset=RenderedFaces(),
-        backbone=Backbone.from_folder(folder / "unet"),
+        backbone=BACKBONES.create("rendered_faces_unet", folder / "unet"),
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),
         classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
@@ -52,4 +52,5 @@ def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
     )
 
 
+BACKBONES.register("rendered_faces_unet", Backbone.from_folder)
 WORLDS.register("rendered_faces", rendered_faces_world)
