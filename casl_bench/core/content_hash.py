@@ -21,10 +21,15 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def hash_json(value: Any) -> str:
     """SHA-256 of canonical JSON (sorted keys), hex. Raises ValueError on NaN or infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hash_bytes(text.encode())
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

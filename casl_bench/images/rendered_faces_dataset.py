@@ -35,9 +35,10 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def _revision() -> str:
-    sources = [hash_file(Path(str(module.__file__))) for module in (rendered_faces, shapes)]
-    return hash_json(sources)[:12]
+def renderer_hash() -> str:
+    """SHA-256 over the renderer's source files, hex: changes whenever a pixel may."""
+    sources = [Path(str(module.__file__)) for module in (rendered_faces, shapes)]
+    return hash_json([hash_file(path) for path in sources])
 
 
 class RenderedFaces:
@@ -52,7 +53,7 @@ class RenderedFaces:
         self.card = DatasetCard(
             name="rendered_faces",
             world="synth",
-            revision=_revision(),
+            revision=renderer_hash()[:12],
             resolution=IMAGE_SIZE,
             attributes=ATTRIBUTES,
             concepts=CONCEPTS,

@@ -27,7 +27,7 @@ from casl_bench.images.dataset import Concept, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.inverter import invert
 from casl_bench.runs.config import RunConfig, Suite
-from casl_bench.runs.progress import Progress
+from casl_bench.runs.progress import Advance, Progress
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig
@@ -189,10 +189,9 @@ class Artefacts:
         return InvertedSplit(batch, inversions, store)
 
     def _invert(
-        self, batch: ImageBatch, store: TrajectoryStore | None, advance: object
+        self, batch: ImageBatch, store: TrajectoryStore | None, advance: Advance
     ) -> Inversions:
         """Invert in chunks of the run's batch size; the backbone's micro-batches lie within."""
-        assert callable(advance)
         size = self.config.batch_size or len(batch)
         parts = []
         for start in range(0, len(batch), size):

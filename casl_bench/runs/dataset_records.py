@@ -64,7 +64,9 @@ class DatasetRecords:
             labels = test.batch.attributes
             if labels is None:
                 raise InvalidBenchmarkError("scorers cannot be tried without attribute labels")
-            source, reconstruction = self._unedited_logits()
+            source, reconstruction = self.cells.scorers.unedited_logits(
+                self.artefacts.test.inversions
+            )
         found: dict[str, Measurement] = {}
         truth = labels.numpy()
         for k, name in enumerate(self.cells.scorers.names):
@@ -90,7 +92,9 @@ class DatasetRecords:
         watch = Stopwatch()
         with watch.phase("score"):
             inversions = self.artefacts.test.inversions
-            source, reconstruction = self._unedited_logits()
+            source, reconstruction = self.cells.scorers.unedited_logits(
+                self.artefacts.test.inversions
+            )
             decibels = psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy())
             alike = (source[0] > 0) == (reconstruction[0] > 0)
             noise = noise_statistics(inversions.x_T.numpy())
@@ -136,7 +140,7 @@ class DatasetRecords:
         ).cpu()
         decibels = psnr(images.numpy(), inversions.reconstruction.numpy())
         logits = self.cells.scorers.logits(from_8_bits(to_8_bits(images)))[0]
-        base = self.cells.scorers.logits(from_8_bits(to_8_bits(inversions.reconstruction)))[0]
+        base = self.cells.scorers.unedited_logits(inversions)[1][0]
         alike = ((logits > 0) == (base > 0)).mean(1)
         return {
             "sae.psnr": self._mean(decibels, "dB", "sae psnr"),
@@ -205,15 +209,6 @@ class DatasetRecords:
             method=method,
             concept=concept.name,
             flags=(f"h at t = {probes.timestep}",),
-        )
-
-    def _unedited_logits(self) -> tuple[Array, Array]:
-        """[K, n, A] of the test images and of their reconstructions."""
-        inversions = self.artefacts.test.inversions
-        scorers = self.cells.scorers
-        return (
-            scorers.logits(from_8_bits(to_8_bits(inversions.x_0))),
-            scorers.logits(from_8_bits(to_8_bits(inversions.reconstruction))),
         )
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from casl_bench.core.content_hash import hash_json
+from casl_bench.core.content_hash import hash_bytes, hash_json
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, SupportsOracle
@@ -132,7 +131,7 @@ class EditCells:
         }
         refs = {"scores": SCORES_FILE, "images": FILE_NAME}
         for name, file in refs.items():
-            ref = FileRef(file=file, sha256=_sha256(files[file]))
+            ref = FileRef(file=file, sha256=hash_bytes(files[file]))
             record = record.model_copy(update={name: ref})
         self.store.write(record, files)
         return record
@@ -337,7 +336,3 @@ def _flags(measurements: dict[str, Measurement]) -> tuple[str, ...]:
     if wrong is not None and wrong > 0.5:
         flags.add("wrong way")
     return tuple(sorted(flags))
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -98,6 +98,13 @@ class Scorers:
             inversions.image_ids, tuple(strengths), source, base, edited, None
         )
 
+    def unedited_logits(self, inversions: Inversions) -> tuple[Array, Array]:
+        """[K, n, A] of the sources and of their reconstructions."""
+        ids = inversions.image_ids
+        source, _ = self._of_unedited("source", ids, to_8_bits(inversions.x_0))
+        base, _ = self._of_unedited("reconstruction", ids, to_8_bits(inversions.reconstruction))
+        return source, base
+
     def _of_unedited(
         self, picture: str, ids: Sequence[str], pixels: NDArray[np.uint8]
     ) -> tuple[Array, Tensor]:

@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.core.content_hash import hash_file, hash_json
+from casl_bench.core.content_hash import hash_json
 from casl_bench.core.seeding import derive_seed
-from casl_bench.images import rendered_faces, shapes
+from casl_bench.images import rendered_faces
 from casl_bench.images.rendered_faces import ATTRIBUTES, FaceFactors, render_parallel
+from casl_bench.images.rendered_faces_dataset import renderer_hash
 
 CHUNK = 8192
 """Pictures a chunk file: the work lost at most when a build is killed."""
@@ -45,12 +46,6 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.attributes)
-
-
-def renderer_hash() -> str:
-    """SHA-256 over the renderer's source files, hex: changes whenever a pixel may."""
-    sources = [Path(str(module.__file__)) for module in (rendered_faces, shapes)]
-    return hash_json([hash_file(path) for path in sources])
 
 
 def default_cache_dir() -> Path:

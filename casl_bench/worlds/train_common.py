@@ -24,7 +24,8 @@ from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.core.files import write_bytes, write_text
 from casl_bench.core.model_files import WEIGHTS, write_model
 from casl_bench.images.rendered_faces import ATTRIBUTES
-from casl_bench.worlds.render_pool import Pool, renderer_hash
+from casl_bench.images.rendered_faces_dataset import renderer_hash
+from casl_bench.worlds.render_pool import Pool
 
 CHECKPOINT_SECONDS = 45.0
 WARMUP = 0.03
