@@ -163,6 +163,7 @@ class Asyrp:
         source="Kwon et al., ICLR 2023",
         version=1,
         supervision="text",
+        space="h_space",
     )
     config: AsyrpConfig
 

@@ -59,6 +59,7 @@ class RandomDirection:
         source="control",
         version=1,
         control=True,
+        space="h_space",
         beside=True,
     )
 

@@ -1,25 +1,17 @@
-"""Drawn portraits whose eight attributes are known exactly.
-
-Every picture is a function of its factors: eight binary attributes, independent fair coins, and
-continuous nuisance factors.  Negating one attribute redraws the same person with that attribute
-alone changed, so the true counterfactual of every edit is at hand.
-"""
+"""Drawn portraits whose eight attributes are known exactly."""
 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from casl_bench.images import shapes
+from casl_bench.images.drawing import IMAGE_SIZE
 from casl_bench.images.shapes import Canvas, FloatArray
 
-IMAGE_SIZE = 64
 ATTRIBUTES: tuple[str, ...] = (
     "smiling", "eyeglasses", "beard", "hat", "blond", "bangs", "mouth_open", "pale",
 )  # fmt: skip
@@ -29,6 +21,12 @@ NUISANCE: tuple[str, ...] = (
     "shirt_hue", "shirt_value", "background_hue", "background_offset", "background_value",
     "background_angle", "light_direction", "light_strength", "lip_colour", "beard_tone",
     "frame_tone", "grain",
+)  # fmt: skip
+SCENERY: tuple[str, ...] = tuple(
+    name for name in NUISANCE if name.startswith(("background", "shirt", "light"))
+)
+UNREAD: tuple[str, ...] = (
+    "grain", "fringe_phase", "hat_hue", "hat_crown", "frame_tone", "beard_tone",
 )  # fmt: skip
 GRAIN_SIGMA = 1.5
 """Standard deviation of the grain, in grey levels of 255."""
@@ -59,88 +57,13 @@ _TONGUE = _colours((226, 96, 104))[0]
 _BLUSH = _colours((236, 92, 92))[0]
 
 
-@dataclass(frozen=True, eq=False)
-class FaceFactors:
-    """What is drawn in each of n pictures.
-
-    Attributes:
-        image_ids: int64 [n], non-negative.
-        attributes: bool [n, 8], columns as in `ATTRIBUTES`.
-        nuisance: float32 [n, K] in [0, 1], columns as in `NUISANCE`.
-    """
-
-    image_ids: NDArray[np.int64]
-    attributes: NDArray[np.bool_]
-    nuisance: FloatArray
-
-    def __post_init__(self) -> None:
-        n = len(self.image_ids)
-        if self.attributes.shape != (n, len(ATTRIBUTES)):
-            raise ValueError(f"attributes have shape {self.attributes.shape} for {n} images")
-        if self.nuisance.shape != (n, len(NUISANCE)):
-            raise ValueError(f"nuisance has shape {self.nuisance.shape} for {n} images")
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
-
-    def __getitem__(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> FaceFactors:
-        return FaceFactors(self.image_ids[index], self.attributes[index], self.nuisance[index])
-
-    def take(self, indices: ArrayLike) -> FaceFactors:
-        """The pictures at the given places, integers [m], in that order."""
-        return self[np.asarray(indices, dtype=np.int64)]
-
-    def column(self, attribute: str) -> NDArray[np.bool_]:
-        """Values bool [n] of one attribute; ValueError if there is none of that name."""
-        return self.attributes[:, attribute_index(attribute)]
-
-    def flipped(self, attribute: str) -> FaceFactors:
-        """The same pictures with one attribute negated; ValueError if the name is unknown."""
-        values = self.attributes.copy()
-        values[:, attribute_index(attribute)] ^= True
-        return replace(self, attributes=values)
-
-
-def attribute_index(attribute: str) -> int:
-    """Column of an attribute in `ATTRIBUTES`; ValueError if there is none of that name."""
-    if attribute not in ATTRIBUTES:
-        raise ValueError(f"unknown attribute {attribute!r}; known: {', '.join(ATTRIBUTES)}")
-    return ATTRIBUTES.index(attribute)
-
-
-def sample_factors(image_ids: ArrayLike, seed: int) -> FaceFactors:
-    """Draws the factors of pictures; those of one depend on (seed, id) alone.
-
-    Args:
-        image_ids: integers [n], non-negative, in any order.
-        seed: any integer; taken modulo 2**64.
-
-    Returns:
-        Factors of n pictures: attributes are fair coins, nuisance is uniform on [0, 1).
-
-    Raises:
-        ValueError: ids are not a row of non-negative integers.
-    """
-    ids = np.asarray(image_ids)
-    if ids.size == 0:
-        ids = ids.astype(np.int64)
-    if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids.size and ids.min() < 0):
-        raise ValueError("image_ids must be one row of non-negative integers")
-    ids = ids.astype(np.int64)
-    words = shapes.hashed_words(ids, seed, len(ATTRIBUTES) + len(NUISANCE))
-    coins = (words[:, : len(ATTRIBUTES)] >> np.uint64(63)).astype(np.bool_)
-    # 24 bits fill a float32 exactly, so that the value never rounds up to 1.
-    uniform = (words[:, len(ATTRIBUTES) :] >> np.uint64(40)).astype(np.float32)
-    return FaceFactors(ids, coins, uniform * np.float32(2.0**-24))
-
-
 class _Portrait:
     """One picture in the making.
 
     The face frame has its origin at the middle of the face; its unit is one pixel at mean size.
     """
 
-    def __init__(self, attributes: list[bool], nuisance: list[float]) -> None:
+    def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
         self.on = dict(zip(ATTRIBUTES, attributes, strict=True))
         self.v = v = dict(zip(NUISANCE, nuisance, strict=True))
         self.canvas = Canvas(IMAGE_SIZE)
@@ -374,52 +297,14 @@ class _Portrait:
         canvas.paint(w, brim, self.shaded(felt * np.float32(0.88), w))
 
 
-def render(factors: FaceFactors) -> NDArray[np.uint8]:
-    """Draws pictures; the pixels of each depend on its own factors alone, bit for bit.
+def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
+    """Draws one picture.
 
     Args:
-        factors: of n pictures.
+        attributes: [8], as in `ATTRIBUTES`.
+        nuisance: [K] in [0, 1], as in `NUISANCE`.
 
     Returns:
-        uint8 [n, 64, 64, 3], RGB.
+        uint8 [64, 64, 3], RGB.
     """
-    images = np.empty((len(factors), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    rows = zip(factors.attributes.tolist(), factors.nuisance.tolist(), strict=True)
-    for index, (attributes, nuisance) in enumerate(rows):
-        images[index] = _Portrait(attributes, nuisance).draw()
-    return images
-
-
-def render_parallel(
-    factors: FaceFactors, workers: int | None = None, chunk: int = 256
-) -> NDArray[np.uint8]:
-    """Draws pictures in several processes; the result equals that of `render`.
-
-    Worker processes are spawned, which is safe beside threads and accelerators; a script that calls
-    this needs the usual `if __name__ == "__main__"` guard.
-
-    Args:
-        factors: of n pictures.
-        workers: number of processes; by default one for each usable core.
-        chunk: pictures in one task; no processes are started for a single task.
-
-    Returns:
-        uint8 [n, 64, 64, 3], RGB.
-
-    Raises:
-        ValueError: workers or chunk is less than 1.
-    """
-    if workers is not None:
-        count = workers
-    elif hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
-    if count < 1 or chunk < 1:
-        raise ValueError(f"workers and chunk must be positive, not {count} and {chunk}")
-    parts = [factors[start : start + chunk] for start in range(0, len(factors), chunk)]
-    if count == 1 or len(parts) < 2:
-        return render(factors)
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(count, len(parts)), mp_context=context) as pool:
-        return np.concatenate(list(pool.map(render, parts)))
+    return _Portrait(attributes, nuisance).draw()

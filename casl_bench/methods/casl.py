@@ -166,6 +166,7 @@ class Casl:
         source="CASL, arXiv 2601.15441",
         version=1,
         supervision="text",
+        space="h_space",
         uses_sae=True,
     )
     config: CaslConfig

@@ -80,6 +80,7 @@ class CaslSteer:
         source="CASL, arXiv 2601.15441, stage 3",
         version=1,
         supervision="text",
+        space="h_space",
         uses_sae=True,
     )
     config: CaslSteerConfig

@@ -21,6 +21,7 @@ from casl_bench.inversion.inversions import Inversions
 from casl_bench.sae.provider import SaeProvider
 
 Supervision = Literal["none", "text", "labels"]
+EditSpace = Literal["h_space", "weights", "other"]
 
 
 class MethodConfig(BaseModel):
@@ -42,11 +43,14 @@ class MethodInfo:
         source: paper and section or code the method follows, or "control".
         version: raise it whenever the numbers may change.
         supervision: what guides the fit: nothing, the concept's text, or attribute labels.
+        space: where the edit happens: delta_h is added to h, the U-Net's weights are changed, or
+            anywhere else. A control that stands beside entrants stands beside those of its space.
         uses_sae: whether `task.saes` is asked for.
+        uses_validation: whether `task.validation` is asked for.
         bidirectional: whether a negative strength is meaningful (turns the concept off).
         control: whether it is a control (unranked): floor or ceiling, not an entrant.
         needs_oracle: controls only: may re-render the test images.
-        beside: controls only: this control is run once beside every fitted h-space entrant.
+        beside: controls only: this control is run once beside every entrant of its space.
     """
 
     name: str
@@ -54,7 +58,9 @@ class MethodInfo:
     source: str
     version: int
     supervision: Supervision = "none"
+    space: EditSpace = "other"
     uses_sae: bool = False
+    uses_validation: bool = False
     bidirectional: bool = True
     control: bool = False
     needs_oracle: bool = False
@@ -100,6 +106,8 @@ class EditTask:
             method declares supervision "text".
         generator: this fit's random numbers; the global random state must stay untouched.
         workspace: a scratch folder of this cell that survives an interruption.
+        validation: inversions of validation images that lack the concept, without labels; None
+            unless the method declares `uses_validation`.
         oracle: controls that declare `needs_oracle` only.
         beside: controls that declare `beside` only: the fitted editor whose norm is matched.
     """
@@ -113,6 +121,7 @@ class EditTask:
     guide_clip: ClipModel | None
     generator: torch.Generator
     workspace: Path
+    validation: Inversions | None = None
     oracle: OracleRenderer | None = None
     beside: Editor | None = None
 
@@ -148,6 +157,15 @@ class SupportsDeltaH(Protocol):
 
     def delta_h(self, h: Tensor, t: int, strength: float) -> Tensor:
         """delta_h for h [n, C, h, w] at timestep t; same shape."""
+        ...
+
+
+@runtime_checkable
+class SupportsWeightDelta(Protocol):
+    """An editor that works by changing the U-Net's weights: lets controls match the change."""
+
+    def weight_delta(self) -> Mapping[str, Tensor]:
+        """Name in the U-Net's state dict → what strength 1 adds to that tensor, same shape."""
         ...
 
 

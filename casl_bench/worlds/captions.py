@@ -1,4 +1,4 @@
-"""Captions for drawn portraits: made from the known attributes, in two manners of speaking.
+"""Captions for rendered pictures: made from the known attributes, in two manners of speaking.
 
 A caption states a few attributes, present or absent; a manner is a choice of templates and of
 words, so that two CLIPs need not have read the same sentences. The wording of the concepts' prompts
@@ -7,53 +7,15 @@ belongs to both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from casl_bench.images.rendered_faces import ATTRIBUTES
-
-# Attribute → ways to say that it is there, ways to say that it is not. An entry that does not start
-# with "with", "without" or "wearing" is an adjective and stands before the noun.
 Phrases = dict[str, tuple[tuple[str, ...], tuple[str, ...]]]
-_COMMON: Phrases = {
-    "smiling": (("smiling",), ("sad",)),
-    "eyeglasses": (("with eyeglasses",), ("without eyeglasses",)),
-    "beard": (("with a beard",), ("without a beard",)),
-    "hat": (("with a hat",), ("without a hat",)),
-    "blond": (("with blond hair",), ("with dark hair",)),
-    "bangs": (("with bangs",), ("without bangs",)),
-    "mouth_open": (("with an open mouth",), ("with a closed mouth",)),
-    "pale": (("with pale skin",), ("with tan skin",)),
-}
-_EXTRA: dict[str, Phrases] = {
-    "portrait": {
-        "smiling": (("with a smile",), ("without a smile",)),
-        "eyeglasses": (("wearing eyeglasses",), ()),
-        "beard": (("bearded",), ("shaven",)),
-        "hat": (("wearing a hat",), ()),
-        "blond": (("blond",), ()),
-        "bangs": (("with a fringe",), ("without a fringe",)),
-        "mouth_open": ((), ()),
-        "pale": (("pale",), ("tan",)),
-    },
-    "person": {
-        "smiling": (("happy",), ("without a smile",)),
-        "eyeglasses": (("with glasses",), ("without glasses",)),
-        "beard": (("bearded",), ("with a bare chin",)),
-        "hat": (("wearing a hat",), ("with a bare head",)),
-        "blond": (("with yellow hair",), ("with brown hair",)),
-        "bangs": (("with hair over the forehead",), ("with a bare forehead",)),
-        "mouth_open": (("with mouth open",), ("with mouth closed",)),
-        "pale": (("pale",), ("tanned",)),
-    },
-}
-_NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
-    "portrait": (("a", "face"), ("a portrait of a", "face"), ("the", "face")),
-    "person": (("a", "face"), ("a", "person"), ("a picture of a", "person")),
-}
-MANNERS: tuple[str, ...] = tuple(_NOUNS)
+"""Attribute → ways to say that it is there, ways to say that it is not."""
+
 CONTEXT_LENGTH = 26
 MAX_STATEMENTS = 4
 # The canonical words are taken this often, since concepts are asked for in them.
@@ -73,32 +35,62 @@ class Captions:
     statements: Tensor
 
 
-def phrases(manner: str) -> Phrases:
-    """All ways of a manner to say that an attribute is there or is not."""
-    extra = _EXTRA[manner]
-    return {k: (yes + extra[k][0], no + extra[k][1]) for k, (yes, no) in _COMMON.items()}
+@dataclass(frozen=True)
+class Wording:
+    """The words of a domain.
 
+    Attributes:
+        common: canonical phrases, in the order of the domain's attributes; the concepts' prompts
+            are made of them.
+        extra: manner → more phrases of that manner alone.
+        nouns: manner → (lead, noun) pairs, such as ("a portrait of a", "face").
+        openers: first words of phrases that follow the noun; any other phrase is an adjective
+            and stands before it.
+    """
 
-def vocabulary() -> list[str]:
-    """Every word of every manner, sorted."""
-    words = {"and"}
-    for manner in MANNERS:
-        for lead, noun in _NOUNS[manner]:
-            words.update(lead.split(), [noun])
-        for yes, no in phrases(manner).values():
-            words.update(word for phrase in yes + no for word in phrase.split())
-    return sorted(words)
+    common: Phrases
+    extra: Mapping[str, Phrases]
+    nouns: Mapping[str, tuple[tuple[str, str], ...]]
+    openers: tuple[str, ...] = ("with", "without", "wearing")
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """What captions may state."""
+        return tuple(self.common)
+
+    @property
+    def manners(self) -> tuple[str, ...]:
+        """Ways of speaking: that of the CLIP that guides, then that of the one that scores."""
+        return tuple(self.nouns)
+
+    def phrases(self, manner: str) -> Phrases:
+        """All ways of a manner to say that an attribute is there or is not."""
+        extra = self.extra[manner]
+        return {k: (yes + extra[k][0], no + extra[k][1]) for k, (yes, no) in self.common.items()}
+
+    def vocabulary(self) -> list[str]:
+        """Every word of every manner, sorted."""
+        words = {"and"}
+        for manner in self.manners:
+            for lead, noun in self.nouns[manner]:
+                words.update(lead.split(), [noun])
+            for yes, no in self.phrases(manner).values():
+                words.update(word for phrase in yes + no for word in phrase.split())
+        return sorted(words)
 
 
 class CaptionWriter:
     """Writes captions in one manner.
 
     Args:
-        manner: one of `MANNERS`.
+        wording: of the domain.
+        manner: one of its `manners`.
     """
 
-    def __init__(self, manner: str) -> None:
-        self._common, self._all, self._nouns = _COMMON, phrases(manner), _NOUNS[manner]
+    def __init__(self, wording: Wording, manner: str) -> None:
+        self._common, self._all = wording.common, wording.phrases(manner)
+        self._nouns, self._openers = wording.nouns[manner], wording.openers
+        self._attributes = wording.attributes
 
     def describe(self, attributes: Tensor, rng: torch.Generator) -> Captions:
         """One caption an image, true of it, stating 0 to `MAX_STATEMENTS` attributes.
@@ -111,8 +103,8 @@ class CaptionWriter:
         # Short captions are frequent: they say most about a single attribute.
         weights = torch.tensor([0.05, 0.35, 0.25, 0.2, 0.15])
         counts = torch.multinomial(weights, n, replacement=True, generator=rng).tolist()
-        order = torch.rand(n, len(ATTRIBUTES), generator=rng).argsort(1).tolist()
-        statements = torch.zeros(n, len(ATTRIBUTES), dtype=torch.int8)
+        order = torch.rand(n, len(self._attributes), generator=rng).argsort(1).tolist()
+        statements = torch.zeros(n, len(self._attributes), dtype=torch.int8)
         texts = []
         for row, count in enumerate(counts):
             stated = order[row][:count]
@@ -124,7 +116,7 @@ class CaptionWriter:
 
     def contrasts(self, rng: torch.Generator) -> tuple[list[str], list[str]]:
         """For every attribute a caption that states it and one that denies it: two lists of A."""
-        indices = range(len(ATTRIBUTES))
+        indices = range(len(self._attributes))
         yes = [self._sentence([(k, True)], rng) for k in indices]
         no = [self._sentence([(k, False)], rng) for k in indices]
         return yes, no
@@ -135,9 +127,9 @@ class CaptionWriter:
         clauses: list[str] = []
         for k, present in stated:
             common = float(torch.rand((), generator=rng)) < _COMMON_SHARE
-            ways = (self._common if common else self._all)[ATTRIBUTES[k]][0 if present else 1]
+            ways = (self._common if common else self._all)[self._attributes[k]][0 if present else 1]
             phrase = ways[self._draw(len(ways), rng)]
-            is_clause = phrase.split()[0] in ("with", "without", "wearing")
+            is_clause = phrase.split()[0] in self._openers
             (clauses if is_clause else adjectives).append(phrase)
         parts = [lead, *adjectives, noun]
         if clauses:

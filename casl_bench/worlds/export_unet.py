@@ -16,11 +16,13 @@ from casl_bench.backbones.diffusers_unet import BackboneConfig, build_unet, save
 from casl_bench.backbones.schedule import power_timesteps
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.files import write_json
-from casl_bench.images.rendered_faces_dataset import RenderedFaces
+from casl_bench.images.drawing import IMAGE_SIZE
+from casl_bench.images.rendered_dataset import RenderedDataset
 from casl_bench.images.shapes import contact_sheet
 from casl_bench.records.edited_images import to_pixels
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
-from casl_bench.worlds.synth import ASSETS
+from casl_bench.worlds.domains import DOMAINS
+from casl_bench.worlds.synth import ASSETS, CLASSIFIERS
 from casl_bench.worlds.train_unet import PATCH_SIZE, UNET
 from casl_bench.worlds.unet_gates import measure_gates
 
@@ -30,39 +32,42 @@ MICRO_BATCH = 16
 @click.command()
 @click.option("--training", type=click.Path(path_type=Path, exists=True), required=True,
               help="Folder of `train_unet`.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), default=ASSETS / "rendered_faces" / "unet",
-              show_default="the package's assets")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="[default: the package's assets]")
 @click.option("--steps", default=25, show_default=True, help="DDIM steps of the gates.")
 @click.option("--note", default="", help="What the card should say of the training.")
 @click.option("--power", default=1.0, show_default=True, help="Power of the timesteps.")
-def main(training: Path, out: Path, steps: int, note: str, power: float) -> None:
+def main(training: Path, out: Path | None, steps: int, note: str, power: float) -> None:
     """Write the EMA weights in fp16 with a card of measured gates, samples and the curve."""
     saved = torch.load(training / "checkpoint.pt", weights_only=True, map_location="cpu")
+    domain = saved["config"]["domain"]
+    out = out or ASSETS / domain / "unet"
     config = BackboneConfig(
-        name="rendered_faces_unet",
-        image_size=64,
+        name=f"{domain}_unet",
+        image_size=IMAGE_SIZE,
         patch_size=PATCH_SIZE,
         prediction="v",
         micro_batch=MICRO_BATCH,
         unet=UNET,
     )
     unet = build_unet(UNET)
-    unet.load_state_dict(saved["ema"])
+    unet.load_state_dict(saved["average"])
     save_folder(out, config, unet)
     backbone = Backbone.from_folder(out)
-    classifier = AttributeClassifier.load(ASSETS / "rendered_faces" / "classifier_plain")
+    classifier = AttributeClassifier.load(ASSETS / domain / CLASSIFIERS[0])
     timesteps = power_timesteps(steps, 999, power)
-    gates, samples = measure_gates(backbone, RenderedFaces(), classifier, timesteps)
+    gates, samples = measure_gates(
+        backbone, RenderedDataset(DOMAINS[domain].drawing), classifier, timesteps
+    )
     sheet = contact_sheet(to_pixels(samples.numpy().astype(np.float32)), 8)
     Image.fromarray(sheet).save(out / "samples.png", optimize=True)
-    (out / "curve.csv").write_text("step,loss,seconds\n" + (training / "curve.csv").read_text())
+    (out / "curve.csv").write_bytes((training / "curve.csv").read_bytes())
     card = {
         "name": config.name,
-        "what": "DDPM of the rendered_faces domain, v-prediction on 4×4 pixel-unshuffled images.",
+        "what": f"DDPM of the {domain} domain, v-prediction on 4×4 pixel-unshuffled images.",
         "command": "python -m casl_bench.worlds.train_unet, then export_unet",
         "date": time.strftime("%Y-%m-%d"),
         "training": {
-            **json.loads((training / "train_config.json").read_text()),
+            **saved["config"],
             "steps_done": saved["step"],
             "note": note,
             "seconds": round(saved["seconds"]),

@@ -1,7 +1,7 @@
 """Pre-rendered training pictures: drawn once, kept on disk, shared by every training.
 
-A pool is a pure function of (renderer source, seed, split, count), so its folder carries the hash
-of all four and a hit can be used without asking further. Building may be killed anywhere: finished
+A pool is a pure function of (drawing, seed, split, count), so its folder carries the hash of
+all four and a hit can be used without asking further. Building may be killed anywhere: finished
 chunks stay, and since their bytes are determined, two builders at once only do the work twice.
 """
 
@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.seeding import derive_seed
-from casl_bench.images import rendered_faces
-from casl_bench.images.rendered_faces import ATTRIBUTES, FaceFactors, render_parallel
-from casl_bench.images.rendered_faces_dataset import renderer_hash
+from casl_bench.images.drawing import Drawing, Factors
 
 CHUNK = 8192
 """Pictures a chunk file: the work lost at most when a build is killed."""
@@ -30,6 +28,7 @@ class Pool:
     """Pictures with all that is known of them.
 
     Attributes:
+        drawing: the renderer.
         images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
         attributes: bool [n, A] in the renderer's order.
         factors: the factors that were drawn.
@@ -38,9 +37,10 @@ class Pool:
         flipped_attribute: int64 [n], the column that was negated in `flipped`.
     """
 
+    drawing: Drawing
     images: NDArray[np.uint8]
     attributes: NDArray[np.bool_]
-    factors: FaceFactors
+    factors: Factors
     flipped: NDArray[np.uint8] | None
     flipped_attribute: NDArray[np.int64]
 
@@ -55,6 +55,7 @@ def default_cache_dir() -> Path:
 
 
 def load_pool(
+    drawing: Drawing,
     count: int,
     seed: int,
     split: str = "train",
@@ -66,6 +67,7 @@ def load_pool(
     """The first `count` pictures of a training stream, drawn now or taken from the cache.
 
     Args:
+        drawing: the renderer.
         count: number of pictures, at least 1.
         seed: of the stream; streams of two seeds or splits share no picture, and none shares a
             picture with the benchmark's own splits.
@@ -79,24 +81,27 @@ def load_pool(
     """
     root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
     stream = derive_seed(seed, "render_pool", split)
-    factors = rendered_faces.sample_factors(np.arange(count), stream)
-    column = np.arange(count) % len(ATTRIBUTES)
-    images = _cached(factors, _folder(root, seed, split, count, "plain"), workers)
+    factors = drawing.sample(np.arange(count), stream)
+    column = np.arange(count) % len(drawing.attributes)
+    images = _cached(drawing, factors, _folder(root, drawing, seed, split, count, "plain"), workers)
     flipped = None
     if flips:
         attributes = factors.attributes.copy()
         attributes[np.arange(count), column] ^= True
-        other = FaceFactors(factors.image_ids, attributes, factors.nuisance)
-        flipped = _cached(other, _folder(root, seed, split, count, "flipped"), workers)
-    return Pool(images, factors.attributes, factors, flipped, column)
+        other = Factors(factors.image_ids, attributes, factors.nuisance)
+        folder = _folder(root, drawing, seed, split, count, "flipped")
+        flipped = _cached(drawing, other, folder, workers)
+    return Pool(drawing, images, factors.attributes, factors, flipped, column)
 
 
-def _folder(root: Path, seed: int, split: str, count: int, kind: str) -> Path:
-    key = hash_json([renderer_hash(), seed, split, count, kind])[:16]
-    return root / f"faces-{split}-{seed}-{count}-{kind}-{key}"
+def _folder(root: Path, drawing: Drawing, seed: int, split: str, count: int, kind: str) -> Path:
+    key = hash_json([drawing.revision, seed, split, count, kind])[:16]
+    return root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
 
 
-def _cached(factors: FaceFactors, folder: Path, workers: int | None) -> NDArray[np.uint8]:
+def _cached(
+    drawing: Drawing, factors: Factors, folder: Path, workers: int | None
+) -> NDArray[np.uint8]:
     """The pictures of these factors from `folder/images.npy`, which is written first if absent."""
     done = folder / "images.npy"
     if not done.exists():
@@ -106,7 +111,7 @@ def _cached(factors: FaceFactors, folder: Path, workers: int | None) -> NDArray[
         for start in starts:
             part = parts / f"{start:08d}.npy"
             if not part.exists():
-                _write(part, render_parallel(factors[start : start + CHUNK], workers))
+                _write(part, drawing.render_parallel(factors[start : start + CHUNK], workers))
         whole = np.concatenate([np.load(parts / f"{start:08d}.npy") for start in starts])
         _write(done, whole)
         shutil.rmtree(parts, ignore_errors=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from casl_bench.backbones.backbone import BACKBONES, Backbone
 from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.images.rendered_faces_dataset import RenderedFaces
+from casl_bench.images.rendered_dataset import RenderedDataset
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
 from casl_bench.scorers.embedder import RenderEmbedder
+from casl_bench.worlds.domains import DOMAINS, domain_named
 from casl_bench.worlds.world import WORLDS, World
 
 ASSETS = Path(__file__).parent / "assets"
@@ -20,18 +22,20 @@ CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
 """The first one is primary: it chooses strengths and decides the headline columns."""
 
 
-def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
-    """The `rendered_faces` domain.
+def synth_world(domain: str, device: str = "cpu", assets: Path = ASSETS) -> World:
+    """A rendered domain with its shipped models.
 
     Args:
+        domain: name of its data set.
         device: where the backbone runs.
         assets: folder of shipped models.
 
     Raises:
         InvalidBenchmarkError: if a shipped file is absent or damaged.
-        UsageError: on a device that the small models do not use.
+        UsageError: there is no such domain, or on a device that the small models do not use.
     """
-    folder = assets / "rendered_faces"
+    drawing = domain_named(domain).drawing
+    folder = assets / domain
     if not folder.is_dir():
         raise InvalidBenchmarkError(
             "the shipped models are absent", where=str(folder), mend="install the package again"
@@ -43,8 +47,8 @@ def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
         )
     return World(
         name="synth",
-        dataset=RenderedFaces(),
-        backbone=BACKBONES.create("rendered_faces_unet", folder / "unet"),
+        dataset=RenderedDataset(drawing),
+        backbone=BACKBONES.create(f"{domain}_unet", folder / "unet"),
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),
         classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
@@ -52,5 +56,6 @@ def rendered_faces_world(device: str = "cpu", assets: Path = ASSETS) -> World:
     )
 
 
-BACKBONES.register("rendered_faces_unet", Backbone.from_folder)
-WORLDS.register("rendered_faces", rendered_faces_world)
+for _name in DOMAINS:
+    BACKBONES.register(f"{_name}_unet", Backbone.from_folder)
+    WORLDS.register(_name, functools.partial(synth_world, _name))

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
-from casl_bench.images.rendered_faces import ATTRIBUTES, IMAGE_SIZE
+from casl_bench.images.drawing import IMAGE_SIZE
 from casl_bench.scorers.attribute_classifier import MICRO_BATCH, build_classifier
 from casl_bench.worlds.degrade import degrade
+from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.render_pool import Pool, load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
@@ -29,6 +30,7 @@ from casl_bench.worlds.train_common import (
     per_attribute,
     publish,
     rounded_to_half,
+    start_from,
     training_config,
 )
 
@@ -117,17 +119,19 @@ def measure(
     right = (own * (other[rows, column].float() * 2 - 1) > 0).float()
     leak = change.abs()
     leak[rows, column] = 0
-    leak = leak.sum(1) / (len(ATTRIBUTES) - 1)
+    leak = leak.sum(1) / (labels.shape[1] - 1)
 
     def by_attribute(values: Tensor) -> dict[str, float]:
-        means = [values[column == k].mean() for k in range(len(ATTRIBUTES))]
-        return per_attribute(torch.stack(means))
+        means = [values[column == k].mean() for k in range(labels.shape[1])]
+        return per_attribute(pool.drawing, torch.stack(means))
 
     return {
-        "accuracy_clean": per_attribute(((clean > 0) == labels).float().mean(0)),
-        "accuracy_degraded": per_attribute(((spoilt > 0) == labels).float().mean(0)),
-        "calibration_error_blended": per_attribute(calibration_error(mixed_logits, soft)),
-        "logit_spread_clean": per_attribute(clean.std(0)),
+        "accuracy_clean": per_attribute(pool.drawing, ((clean > 0) == labels).float().mean(0)),
+        "accuracy_degraded": per_attribute(pool.drawing, ((spoilt > 0) == labels).float().mean(0)),
+        "calibration_error_blended": per_attribute(
+            pool.drawing, calibration_error(mixed_logits, soft)
+        ),
+        "logit_spread_clean": per_attribute(pool.drawing, clean.std(0)),
         "flip_sign_right": by_attribute(right),
         "flip_change_in_spreads": by_attribute(own.abs()),
         "flip_leakage_in_spreads": by_attribute(leak),
@@ -135,11 +139,13 @@ def measure(
 
 
 @click.command()
-@click.option("--domain", type=click.Choice(["rendered_faces"]), default="rendered_faces")
+@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
 @click.option("--architecture", type=click.Choice(sorted(ARCHITECTURES)), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
 @click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
+              "model of the same architecture to start from, as another domain's.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length in steps.")
 @click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
 @click.option("--batch-size", default=128, show_default=True)
@@ -149,24 +155,27 @@ def measure(
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     domain: str, architecture: str, out: Path, ship: Path | None, cache: Path | None,
+    start: Path | None,
     steps: int | None, minutes: float | None, batch_size: int, images: int, seed: int, bf16: bool,
     note: str,
 ) -> None:  # fmt: skip
     """Train, calibrate, measure and publish one classifier."""
-    name = f"classifier_{architecture}"
+    name, drawing = f"classifier_{architecture}", DOMAINS[domain].drawing
     settings = {
         **ARCHITECTURES[architecture],
-        "attributes": list(ATTRIBUTES),
+        "attributes": list(drawing.attributes),
         "image_size": IMAGE_SIZE,
     }
-    config = training_config(
-        name, domain=domain, network=settings, batch_size=batch_size, images=images, seed=seed,
-        bf16=bf16, blend_share=BLEND_SHARE, learning_rate=3e-3,
-    )  # fmt: skip
-    pool = load_pool(images, 0, cache_dir=cache, flips=True)
+    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, name, "init"))
         network = build_classifier(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    started = start_from(network, start)
+    config = training_config(
+        name, drawing, network=settings, start=started, batch_size=batch_size, images=images,
+        seed=seed,
+        bf16=bf16, blend_share=BLEND_SHARE, learning_rate=3e-3,
+    )  # fmt: skip
     run = TrainingRun(out, network, learning_rate=3e-3, config=config, steps=steps, minutes=minutes)
     network.train()
     for step in run.steps():
@@ -181,20 +190,20 @@ def main(
         hits = ((logits > 0) == (target > 0.5))[whole].float().mean()
         run.update(loss, accuracy=float(hits))
     shipped = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    held_out = load_pool(HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
+    held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
     rng = generator(seed, name, "calibration")
     x, target = examples(held_out, torch.arange(len(held_out)), rng, blend=0.5)
     with torch.no_grad():
         raw = in_micro_batches(shipped, degrade(x, rng), MICRO_BATCH)
     scale, bias = (v.half().float() for v in calibrate(raw, target))
-    test = load_pool(HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
+    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     measured = measure(shipped, scale, bias, test, seed)
     card = {
         "name": name,
         "title": f"Attribute classifier `{name}` of {domain}",
-        "description": "Multi-label attribute logits of drawn portraits, calibrated for each "
-        "attribute (scale and bias) on a separate pool of spoilt and blended pictures. Trained "
-        "with blur, noise, compression, resampling, small shifts and light changes, and on "
+        "description": f"Multi-label attribute logits of drawn {drawing.subject}, calibrated for "
+        "each attribute (scale and bias) on a separate pool of spoilt and blended pictures. Trained"
+        " with blur, noise, compression, resampling, small shifts and light changes, and on "
         "pictures blended with their own flip (label = share that shows), so that logits of "
         "half-made edits are graded. A threshold of 0 decides.",
         "config": settings,

@@ -1,4 +1,4 @@
-"""Train a small CLIP on drawn portraits: `python -m casl_bench.worlds.train_clip --help`.
+"""Train a small CLIP on a domain's pictures: `python -m casl_bench.worlds.train_clip --help`.
 
 Plain caption matching learns attributes one after another and a tiny model stops half-way. Here
 every batch holds pictures together with their re-render with one attribute flipped, every step
@@ -22,10 +22,10 @@ from casl_bench.backbones.clip_model import build_clip
 from casl_bench.backbones.word_tokenizer import WordTokenizer
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
-from casl_bench.images.rendered_faces import ATTRIBUTES, IMAGE_SIZE
-from casl_bench.images.rendered_faces_dataset import CONCEPTS
-from casl_bench.worlds.captions import CONTEXT_LENGTH, CaptionWriter, compatible, vocabulary
+from casl_bench.images.drawing import IMAGE_SIZE
+from casl_bench.worlds.captions import CONTEXT_LENGTH, CaptionWriter, compatible
 from casl_bench.worlds.degrade import degrade
+from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.render_pool import Pool, load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
@@ -35,6 +35,7 @@ from casl_bench.worlds.train_common import (
     per_attribute,
     publish,
     rounded_to_half,
+    start_from,
     training_config,
 )
 
@@ -42,14 +43,14 @@ TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 64, "heads": 
 ROLES: dict[str, dict[str, Any]] = {
     "guide": {
         "name": "guide_clip",
-        "manner": "portrait",
+        "manner": 0,
         "vision": {
             "layers": [1, 1, 1, 1], "width": 12, "head_width": 64, "image_size": IMAGE_SIZE,
         },
     },
     "score": {
         "name": "score_clip",
-        "manner": "person",
+        "manner": 1,
         "vision": {
             "layers": 4, "width": 128, "head_width": 64, "mlp_ratio": 3.0, "patch_size": 16,
             "image_size": IMAGE_SIZE, "pool_type": "avg",
@@ -126,12 +127,13 @@ def direction_loss(cosines: Tensor, column: Tensor, sign: Tensor) -> Tensor:
 
 def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> dict[str, Any]:
     """What the card says, on pictures the training never saw and in the concepts' own prompts."""
-    index = torch.arange(len(pool))
+    drawing, index = pool.drawing, torch.arange(len(pool))
+    concepts = drawing.concepts
     labels, other, column = flipped_labels(pool, index)
     rng = generator(seed, "clip_held_out")
     with torch.no_grad():
-        yes = network.encode_text(tokenizer([c.target_prompt for c in CONCEPTS]), normalize=True)
-        no = network.encode_text(tokenizer([c.source_prompt for c in CONCEPTS]), normalize=True)
+        yes = network.encode_text(tokenizer([c.target_prompt for c in concepts]), normalize=True)
+        no = network.encode_text(tokenizer([c.source_prompt for c in concepts]), normalize=True)
 
         def embed(x: Tensor) -> Tensor:
             return in_micro_batches(lambda part: network.encode_image(part, normalize=True), x, 16)
@@ -147,18 +149,20 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
         cosines = direction_cosines(a, b, yes, no, floor=1e-8)
         own = cosines[rows, column] * sign
         # Of the other concepts the one that is nearest on average, whichever way it points.
-        table = torch.stack([cosines[column == k].abs().mean(0) for k in range(len(ATTRIBUTES))])
+        table = torch.stack([cosines[column == k].abs().mean(0) for k in range(labels.shape[1])])
         table.fill_diagonal_(0)
-        means = torch.stack([own[column == k].mean() for k in range(len(ATTRIBUTES))])
-        return per_attribute(means), per_attribute(table.amax(1))
+        means = torch.stack([own[column == k].mean() for k in range(labels.shape[1])])
+        return per_attribute(drawing, means), per_attribute(drawing, table.amax(1))
 
     own, runner_up = direction(before, after)
     soft_own, soft_runner_up = direction(soft_before, soft_after)
     gap = (yes - no).T
     return {
-        "zero_shot_accuracy": per_attribute(((before @ gap > 0) == labels).float().mean(0)),
+        "zero_shot_accuracy": per_attribute(
+            drawing, ((before @ gap > 0) == labels).float().mean(0)
+        ),
         "zero_shot_accuracy_degraded": per_attribute(
-            ((soft_before @ gap > 0) == labels).float().mean(0)
+            drawing, ((soft_before @ gap > 0) == labels).float().mean(0)
         ),
         "direction_cosine": own,
         "direction_cosine_runner_up": runner_up,
@@ -170,10 +174,12 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 
 @click.command()
 @click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
-@click.option("--domain", type=click.Choice(["rendered_faces"]), default="rendered_faces")
+@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
 @click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
+              "model of the same architecture to start from, as another domain's.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length in steps.")
 @click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
 @click.option("--pairs", default=64, show_default=True, help="Pictures a batch, each with a flip.")
@@ -183,30 +189,33 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 @click.option("--bf16/--fp32", default=True, show_default=True)
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
-    role: str, domain: str, out: Path, ship: Path | None, cache: Path | None, steps: int | None,
+    role: str, domain: str, out: Path, ship: Path | None, cache: Path | None,
+    start: Path | None, steps: int | None,
     minutes: float | None, pairs: int, images: int, seed: int, learning_rate: float, bf16: bool,
     note: str,
 ) -> None:  # fmt: skip
     """Train, measure and publish one CLIP."""
     settings = ROLES[role]
-    name = settings["name"]
+    name, drawing, wording = settings["name"], DOMAINS[domain].drawing, DOMAINS[domain].wording
+    manner = wording.manners[settings["manner"]]
     network_config = {
-        "embed_dim": 64, "vision": settings["vision"], "text": TEXT, "words": vocabulary(),
+        "embed_dim": 64, "vision": settings["vision"], "text": TEXT, "words": wording.vocabulary(),
     }  # fmt: skip
-    config = training_config(
-        name, domain=domain, network=network_config, manner=settings["manner"], pairs=pairs,
-        images=images, seed=seed, learning_rate=learning_rate, bf16=bf16,
-        direction_weight=DIRECTION_WEIGHT,
-    )  # fmt: skip
-    pool = load_pool(images, 0, cache_dir=cache, flips=True)
+    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, name, "init"))
         network = build_clip(network_config)
         # Starts mild enough that a wrong pair costs little, and is learned from there.
         network.logit_scale.data.fill_(3.0)
+    started = start_from(network, start)
+    config = training_config(
+        name, drawing, network=network_config, manner=manner, start=started, pairs=pairs,
+        images=images, seed=seed, learning_rate=learning_rate, bf16=bf16,
+        direction_weight=DIRECTION_WEIGHT,
+    )  # fmt: skip
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tokenizer = WordTokenizer(network_config["words"], CONTEXT_LENGTH)
-    writer = CaptionWriter(settings["manner"])
+    writer = CaptionWriter(wording, manner)
     run = TrainingRun(
         out, network, learning_rate=learning_rate, config=config, steps=steps, minutes=minutes,
         weight_decay=0.02,
@@ -226,7 +235,7 @@ def main(
             texts_out = network.encode_text(tokenizer([*captions.texts, *stated, *denied]))
         seen = F.normalize(images_out.float(), dim=1)
         said, yes, no = F.normalize(texts_out.float(), dim=1).split(
-            [len(labels), len(ATTRIBUTES), len(ATTRIBUTES)]
+            [len(labels), labels.shape[1], labels.shape[1]]
         )
         scale = network.logit_scale.clamp(max=4.6).exp()
         matching = caption_loss(seen, said, compatible(captions.statements, labels), scale)
@@ -244,17 +253,17 @@ def main(
             scale=float(scale.detach()),
         )  # fmt: skip
     shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    test = load_pool(HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
+    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     card = {
         "name": name,
         "title": f"{'Guide' if role == 'guide' else 'Scoring'} CLIP `{name}` of {domain}",
         "description": "An open_clip model of small configuration over a word-level vocabulary, "
-        "trained from scratch on rendered portraits with generated captions (manner "
-        f"'{settings['manner']}'): multi-positive caption matching, every attribute stated "
+        f"trained on rendered {drawing.subject} with generated captions (manner "
+        f"'{manner}'): multi-positive caption matching, every attribute stated "
         "against denied, and the displacement of a picture to its re-render with one attribute "
         "flipped pulled to the displacement of the text. The known attributes of the renders were "
         "used to make captions and pairs: this is the synth world's stand-in for web-scale "
-        "pre-training, and knows nothing beyond these portraits."
+        "pre-training, and knows nothing beyond these pictures."
         + ("" if role == "guide" else " It marks edits and never guides a method."),
         "config": network_config,
         "parameters": sum(p.numel() for p in shipped.parameters()),

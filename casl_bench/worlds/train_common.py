@@ -22,14 +22,31 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.core.files import write_bytes, write_text
-from casl_bench.core.model_files import WEIGHTS, write_model
-from casl_bench.images.rendered_faces import ATTRIBUTES
-from casl_bench.images.rendered_faces_dataset import renderer_hash
+from casl_bench.core.model_files import WEIGHTS, read_model, write_model
+from casl_bench.images.drawing import Drawing
+from casl_bench.images.rendered_dataset import to_pixels
 from casl_bench.worlds.render_pool import Pool
 
 CHECKPOINT_SECONDS = 45.0
 WARMUP = 0.03
+DECAY_SHARE = 0.35
 EMA_DECAY = 0.995
+
+
+def cosine(progress: float) -> float:
+    """Factor of the learning rate: warm-up, then a half cosine to zero; progress in [0, 1]."""
+    return min(1.0, progress / WARMUP + 0.02) * (0.5 + 0.5 * math.cos(math.pi * progress))
+
+
+def plateau(progress: float) -> float:
+    """Factor of the learning rate: warm-up, plateau, then a square-root decay to zero.
+
+    Unlike a cosine, the plateau does not depend on the length of the run, so a run can be made
+    shorter or longer after it has started.
+    """
+    start = 1 - DECAY_SHARE
+    decay = 1 - math.sqrt(max(0.0, progress - start) / DECAY_SHARE)
+    return min(1.0, progress / WARMUP + 0.02) * decay
 
 
 class TrainingRun:
@@ -38,10 +55,13 @@ class TrainingRun:
     Args:
         out: folder of checkpoint, curve, weights and card.
         model: what is trained.
-        learning_rate: at its peak; warm-up, then cosine to zero.
+        learning_rate: at its peak.
         config: everything that determines the result; a checkpoint of another one is refused.
         steps: length in steps, or None.
         minutes: length in minutes of training, used where `steps` is None.
+        weight_decay: of AdamW.
+        schedule: progress in [0, 1] → factor of the learning rate.
+        ema_decay: of the average weights, with a short memory at the start.
     """
 
     def __init__(
@@ -54,6 +74,8 @@ class TrainingRun:
         steps: int | None,
         minutes: float | None,
         weight_decay: float = 1e-3,
+        schedule: Callable[[float], float] = cosine,
+        ema_decay: float = EMA_DECAY,
     ) -> None:
         if (steps is None) == (minutes is None):
             raise UsageError("give either --steps or --minutes")
@@ -63,6 +85,7 @@ class TrainingRun:
             model.parameters(), learning_rate, weight_decay=weight_decay
         )
         self.average = copy.deepcopy(model).requires_grad_(False)
+        self.schedule, self.ema_decay = schedule, ema_decay
         self.step, self.seconds = 0, 0.0
         self._sums: dict[str, float] = {}
         self._curve: list[str] = []
@@ -81,10 +104,8 @@ class TrainingRun:
         """Step numbers until the budget is spent; the body calls `update` once a step."""
         last, saved = time.monotonic(), time.monotonic()
         while self.progress < 1:
-            rate = self.peak * min(1.0, self.progress / WARMUP + 0.02)
-            rate *= 0.5 + 0.5 * math.cos(math.pi * self.progress)
             for group in self.optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = self.peak * self.schedule(self.progress)
             yield self.step
             self.step += 1
             now = time.monotonic()
@@ -103,7 +124,7 @@ class TrainingRun:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
-        decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
+        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         new, mean = self.model.state_dict(), self.average.state_dict()
         for name, value in new.items():
             if value.is_floating_point():
@@ -158,8 +179,7 @@ def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
     source = pool.flipped if flipped else pool.images
     if source is None:
         raise UsageError("the pool holds no flipped pictures", mend="load it with flips=True")
-    rows = torch.from_numpy(source[index.numpy()])
-    return rows.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return to_pixels(source[index.numpy()])
 
 
 def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,9 +205,44 @@ def rounded_to_half(model: nn.Module) -> nn.Module:
     return twin
 
 
-def training_config(name: str, **settings: Any) -> dict[str, Any]:
+def training_config(name: str, drawing: Drawing, **settings: Any) -> dict[str, Any]:
     """The settings with what else determines the result."""
-    return {"name": name, **settings, "renderer": renderer_hash(), "attributes": list(ATTRIBUTES)}
+    return {
+        "name": name,
+        "domain": drawing.name,
+        **settings,
+        "renderer": drawing.revision,
+        "attributes": list(drawing.attributes),
+    }
+
+
+def start_from(model: nn.Module, folder: Path | None) -> str | None:
+    """Copy what fits of a shipped model of the same architecture, such as another domain's.
+
+    Layers whose shape depends on the domain (words, attributes) stay as they are.
+
+    Args:
+        model: changed in place.
+        folder: of the shipped model; None does nothing.
+
+    Returns:
+        Hash of the weights copied from, for the card; None without a folder.
+
+    Raises:
+        UsageError: less than half of the model's numbers fit.
+    """
+    if folder is None:
+        return None
+    files = read_model(folder)
+    own, given = model.state_dict(), files.part("network")
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    copied = sum(v.numel() for v in fitting.values())
+    if copied < sum(v.numel() for v in own.values()) / 2:
+        raise UsageError(
+            "a model of another architecture cannot be started from", where=str(folder)
+        )
+    model.load_state_dict(fitting, strict=False)
+    return files.weights_hash
 
 
 def publish(
@@ -249,10 +304,11 @@ def card_text(card: Mapping[str, Any]) -> str:
     gates: Mapping[str, Any] = card["measured"]
     tables = {k: v for k, v in sorted(gates.items()) if isinstance(v, Mapping)}
     if tables:
-        lines.append("| | " + " | ".join(ATTRIBUTES) + " |")
-        lines.append("|---" * (len(ATTRIBUTES) + 1) + "|")
+        names = training["config"]["attributes"]
+        lines.append("| | " + " | ".join(names) + " |")
+        lines.append("|---" * (len(names) + 1) + "|")
         for key, values in tables.items():
-            cells = " | ".join(f"{values[name]:.3f}" for name in ATTRIBUTES)
+            cells = " | ".join(f"{values[name]:.3f}" for name in names)
             lines.append(f"| {key.replace('_', ' ')} | {cells} |")
         lines.append("")
     scalars = sorted(gates.keys() - tables.keys())
@@ -260,9 +316,9 @@ def card_text(card: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def per_attribute(values: Tensor) -> dict[str, float]:
+def per_attribute(drawing: Drawing, values: Tensor) -> dict[str, float]:
     """Attribute → number, rounded for a card."""
-    pairs = zip(ATTRIBUTES, values.tolist(), strict=True)
+    pairs = zip(drawing.attributes, values.tolist(), strict=True)
     return {name: round(float(v), 4) for name, v in pairs}
 
 

@@ -1,7 +1,7 @@
 """Train the `render_embedder` of a domain: `python -m casl_bench.worlds.train_embedder --help`.
 
 A picture and its re-render with one attribute flipped, both spoilt in their own way, must embed
-alike; other people must not. Since every attribute is flipped on every kind of face, agreement
+alike; others must not. Since every attribute is flipped on every kind of subject, agreement
 over single flips carries over to any number of them. A linear read-out of the drawing's continuous
 factors keeps the embedding from living on the background's colour alone.
 """
@@ -20,16 +20,11 @@ from torch import Tensor, nn
 
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
-from casl_bench.images.rendered_faces import (
-    ATTRIBUTES,
-    IMAGE_SIZE,
-    NUISANCE,
-    FaceFactors,
-    render_parallel,
-)
-from casl_bench.images.rendered_faces_dataset import to_pixels
+from casl_bench.images.drawing import IMAGE_SIZE, Factors
+from casl_bench.images.rendered_dataset import to_pixels
 from casl_bench.scorers.embedder import MICRO_BATCH, EmbedderNet, feature_distance
 from casl_bench.worlds.degrade import blur, degrade
+from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.render_pool import Pool, load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
@@ -37,6 +32,7 @@ from casl_bench.worlds.train_common import (
     one_line_errors,
     publish,
     rounded_to_half,
+    start_from,
     training_config,
 )
 
@@ -44,9 +40,6 @@ NAME = "render_embedder"
 NETWORK: dict[str, Any] = {"widths": [24, 48, 96, 128], "embed_dim": 64, "image_size": IMAGE_SIZE}
 HELD_OUT = 4096
 TEMPERATURE = 0.1
-SCENERY = tuple(name for name in NUISANCE if name.startswith(("background", "shirt", "light")))
-# Too fine or too often covered to be read from a picture.
-UNREAD = ("grain", "fringe_phase", "hat_hue", "hat_crown", "frame_tone", "beard_tone")
 
 
 class _Trainee(nn.Module):
@@ -69,26 +62,26 @@ def matching_loss(a: Tensor, b: Tensor) -> Tensor:
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def other_faces(pool: Pool, rng: np.random.Generator) -> tuple[FaceFactors, FaceFactors]:
-    """The same people with all attributes drawn anew, and other people before the same scenery."""
+def other_subjects(pool: Pool, rng: np.random.Generator) -> tuple[Factors, Factors]:
+    """The same subjects with all attributes drawn anew, and others before the same scenery."""
     f = pool.factors
-    same = FaceFactors(f.image_ids, rng.random(f.attributes.shape) < 0.5, f.nuisance)
+    same = Factors(f.image_ids, rng.random(f.attributes.shape) < 0.5, f.nuisance)
     nuisance = np.roll(f.nuisance, 1, axis=0)
-    for name in SCENERY:
-        k = NUISANCE.index(name)
+    for name in pool.drawing.scenery:
+        k = pool.drawing.nuisance.index(name)
         nuisance[:, k] = f.nuisance[:, k]
-    other = FaceFactors(f.image_ids, rng.random(f.attributes.shape) < 0.5, nuisance)
+    other = Factors(f.image_ids, rng.random(f.attributes.shape) < 0.5, nuisance)
     return same, other
 
 
 def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
-    """What the card says, on people the training never saw."""
+    """What the card says, on subjects the training never saw."""
     rng = generator(seed, NAME, "held_out")
     # All attributes redrawn: harder than the single flips of training.
-    same, other = other_faces(pool, np.random.default_rng(derive_seed(seed, NAME, "attributes")))
+    same, other = other_subjects(pool, np.random.default_rng(derive_seed(seed, NAME, "attributes")))
     plain = to_pixels(np.array(pool.images))
     flipped = batch(pool, torch.arange(len(pool)), flipped=True)
-    redrawn, scenery = to_pixels(render_parallel(same)), to_pixels(render_parallel(other))
+    redrawn, scenery = (to_pixels(pool.drawing.render_parallel(f)) for f in (same, other))
     with torch.no_grad():
 
         def embed(x: Tensor) -> Tensor:
@@ -107,15 +100,15 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
         likeness = {
             "same_flipped": (e * embed(flipped)).sum(1),
             "same_all_attributes_redrawn_degraded": (e * e_redrawn).sum(1),
-            "different_people": (e * e_redrawn.roll(1, 0)).sum(1),
-            "different_people_same_scenery": (e * e_scenery).sum(1),
+            "different_subjects": (e * e_redrawn.roll(1, 0)).sum(1),
+            "different_subjects_same_scenery": (e * e_scenery).sum(1),
         }
         few = slice(0, 1024)
         distances = {
             "distance_blur_0.5": distance(plain[few], blur(plain[few], 0.5)),
             "distance_blur_1.0": distance(plain[few], blur(plain[few], 1.0)),
             "distance_flipped": distance(plain[few], flipped[few]),
-            "distance_other_person": distance(plain[few], plain[few].roll(1, 0)),
+            "distance_other_subject": distance(plain[few], plain[few].roll(1, 0)),
         }
 
     def auc(positive: Tensor, negative: Tensor) -> float:
@@ -124,9 +117,9 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
 
     positive = likeness["same_all_attributes_redrawn_degraded"]
     return {
-        "auc_same_against_different": auc(positive, likeness["different_people"]),
+        "auc_same_against_different": auc(positive, likeness["different_subjects"]),
         "auc_same_against_different_same_scenery": auc(
-            positive, likeness["different_people_same_scenery"]
+            positive, likeness["different_subjects_same_scenery"]
         ),
         **{f"mean_cosine_{k}": round(float(v.mean()), 4) for k, v in likeness.items()},
         **distances,
@@ -134,32 +127,38 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
 
 
 @click.command()
-@click.option("--domain", type=click.Choice(["rendered_faces"]), default="rendered_faces")
+@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
 @click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
+              "model of the same architecture to start from, as another domain's.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1), help="Length in steps.")
 @click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
-@click.option("--pairs", default=96, show_default=True, help="People a batch, each twice.")
+@click.option("--pairs", default=96, show_default=True, help="Subjects a batch, each twice.")
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=21, show_default=True)
 @click.option("--bf16/--fp32", default=True, show_default=True)
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
-    domain: str, out: Path, ship: Path | None, cache: Path | None, steps: int | None,
+    domain: str, out: Path, ship: Path | None, cache: Path | None, start: Path | None,
+    steps: int | None,
     minutes: float | None, pairs: int, images: int, seed: int, bf16: bool,
     note: str,
 ) -> None:  # fmt: skip
     """Train, measure and publish the embedder."""
-    config = training_config(
-        NAME, domain=domain, network=NETWORK, pairs=pairs, images=images, seed=seed, bf16=bf16,
-        temperature=TEMPERATURE, learning_rate=3e-3,
-    )  # fmt: skip
-    pool = load_pool(images, 0, cache_dir=cache, flips=True)
-    read = [k for k, name in enumerate(NUISANCE) if name not in UNREAD]
+    drawing = DOMAINS[domain].drawing
+    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
+    read = [k for k, name in enumerate(drawing.nuisance) if name not in drawing.unread]
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, NAME, "init"))
         model = _Trainee(len(read)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    started = start_from(model.network, start)
+    config = training_config(
+        NAME, drawing, network=NETWORK, start=started, pairs=pairs, images=images, seed=seed,
+        bf16=bf16,
+        temperature=TEMPERATURE, learning_rate=3e-3,
+    )  # fmt: skip
     run = TrainingRun(out, model, learning_rate=3e-3, config=config, steps=steps, minutes=minutes)
     model.train()
     for step in run.steps():
@@ -178,19 +177,19 @@ def main(
             matching + reading, matching=float(matching.detach()), reading=float(reading.detach())
         )
     shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    test = load_pool(HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
+    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     card = {
         "name": NAME,
         "title": f"Embedder `{NAME}` of {domain}",
-        "description": "Perceptual and identity distance of drawn portraits. Features of all "
-        "stages give the perceptual distance; the embedding is trained to agree between a picture "
-        f"and its re-render with any of {len(ATTRIBUTES)} attributes flipped, spoilt or not, and "
-        "to differ between people (everything continuous in the drawing: shape, pose, tones, "
-        "colours, background). It is neither LPIPS nor a face recogniser.",
+        "description": f"Perceptual and identity distance of drawn {drawing.subject}. Features of "
+        "all stages give the perceptual distance; the embedding is trained to agree between a "
+        f"picture and its re-render with any of {len(drawing.attributes)} attributes flipped, "
+        "spoilt or not, and to differ between subjects (everything continuous in the drawing: "
+        "shape, pose, tones, colours, background). It is neither LPIPS nor a face recogniser.",
         "config": NETWORK,
         "parameters": sum(p.numel() for p in shipped.network.parameters()),
         "data": f"{images} rendered pictures and as many flips, stream (0, train)",
-        "held_out": f"{HELD_OUT} people, stream (0, heldout)",
+        "held_out": f"{HELD_OUT} subjects, stream (0, heldout)",
         "measured": measure(shipped.network, test, seed),
     }
     tensors = {f"network.{k}": v for k, v in shipped.network.state_dict().items()}

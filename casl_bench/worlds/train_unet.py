@@ -3,15 +3,10 @@
 A DDPM (Ho et al. 2020) with 1000 linear steps on pixel-unshuffled images, predicting v (Salimans
 & Ho 2022): a net that predicts x_0 divides its error by sqrt(1 - alpha_bar) = 0.01 at t = 0 and
 throws the inversion off the data's trajectory; one that predicts v inverts from t = 0.
-Checkpointed and resumable: killed anywhere and started again, it goes on from the last
-checkpoint with the same batches and noise, since both are keyed by the step.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +15,18 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
+from casl_bench.backbones.backbone import Backbone
 from casl_bench.backbones.schedule import NoiseSchedule
 from casl_bench.core.seeding import generator
+from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.render_pool import load_pool
+from casl_bench.worlds.train_common import (
+    TrainingRun,
+    batch,
+    one_line_errors,
+    plateau,
+    training_config,
+)
 
 UNET: dict[str, Any] = {
     "sample_size": 16,
@@ -36,23 +40,8 @@ UNET: dict[str, Any] = {
     "norm_num_groups": 16,
 }
 PATCH_SIZE = 4
-LEARNING_RATE = 1e-3
-WARMUP_STEPS = 300
-DECAY_SHARE = 0.35
 EMA_DECAY = 0.9995
 MIN_SNR_GAMMA = 5.0
-
-
-def learning_rate(step: int, num_steps: int) -> float:
-    """Warm-up, plateau, then a square-root decay to zero over the last `DECAY_SHARE` of steps.
-
-    Unlike a cosine, the plateau does not depend on the length of the run, so a run can be made
-    shorter or longer after it has started.
-    """
-    warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    start = num_steps * (1 - DECAY_SHARE)
-    decay = 1.0 if step < start else 1 - math.sqrt((step - start) / (num_steps - start))
-    return LEARNING_RATE * warm * max(decay, 0.0)
 
 
 def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -81,98 +70,59 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
     return error * weight
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, model: nn.Module, step: int) -> None:
-    """Exponential moving average of the weights, with a short memory at the start."""
-    decay = min(EMA_DECAY, (1 + step) / (10 + step))
-    for e, p in zip(ema.parameters(), model.parameters(), strict=True):
-        e.lerp_(p, 1 - decay)
-
-
 @click.command()
-@click.option("--domain", default="rendered_faces", show_default=True)
+@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
-@click.option("--cache", type=click.Path(path_type=Path), required=True, help="Rendered images.")
-@click.option("--steps", default=9000, show_default=True)
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
+              "U-Net to start from, as another domain's.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1), help="Length in steps.")
+@click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=0, show_default=True)
+@click.option("--learning-rate", default=1e-3, show_default=True)
 @click.option("--bf16/--fp32", default=True, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--checkpoint-every", default=250, show_default=True)
 def main(
-    domain: str,
-    out: Path,
-    cache: Path,
-    steps: int,
-    batch_size: int,
-    images: int,
-    seed: int,
-    bf16: bool,
-    device: str,
-    checkpoint_every: int,
-) -> None:
-    """Train until STEPS, resuming from OUT's checkpoint; see `export_unet` for the shipped file."""
-    out.mkdir(parents=True, exist_ok=True)
-    pool = load_pool(images, seed=seed, split="train", cache_dir=cache)
-    torch.manual_seed(seed)
-    model: Any = UNet2DModel(**UNET)
-    ema: Any = UNet2DModel(**UNET)
-    model.to(device)
-    ema.to(device).requires_grad_(False)
-    ema.load_state_dict(model.state_dict())
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
+    domain: str, out: Path, cache: Path | None, start: Path | None, steps: int | None,
+    minutes: float | None, batch_size: int, images: int, seed: int, learning_rate: float,
+    bf16: bool, device: str,
+) -> None:  # fmt: skip
+    """Train, resuming from OUT's checkpoint; `export_unet` makes the shipped file of it."""
+    drawing = DOMAINS[domain].drawing
+    pool = load_pool(drawing, images, seed, "train", cache)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model: Any = UNet2DModel(**UNET)
+    started = None
+    if start is not None:
+        backbone = Backbone.from_folder(start)
+        model.load_state_dict(backbone.unet.state_dict())
+        started = backbone.weights_hash
+    config = training_config(
+        "unet", drawing, unet=UNET, patch_size=PATCH_SIZE, prediction="v", start=started,
+        batch_size=batch_size, images=images, seed=seed, bf16=bf16, learning_rate=learning_rate,
+        ema_decay=EMA_DECAY, device=device,
+    )  # fmt: skip
+    run = TrainingRun(
+        out, model.to(device), learning_rate=learning_rate, config=config, steps=steps,
+        minutes=minutes, schedule=plateau, ema_decay=EMA_DECAY,
+    )  # fmt: skip
+    model.train()
     alpha_bar = torch.cumprod(1 - NoiseSchedule.linear().betas, 0).float().to(device)
-    step, seconds = 0, 0.0
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True, map_location=device)
-        model.load_state_dict(saved["model"])
-        ema.load_state_dict(saved["ema"])
-        optimiser.load_state_dict(saved["optimiser"])
-        step, seconds = saved["step"], saved["seconds"]
-    config = {
-        "domain": domain, "unet": UNET, "patch_size": PATCH_SIZE, "prediction": "v",
-        "steps": steps, "batch_size": batch_size, "images": images, "seed": seed, "bf16": bf16,
-        "learning_rate": LEARNING_RATE, "ema_decay": EMA_DECAY, "device": device,
-    }  # fmt: skip
-    (out / "train_config.json").write_text(json.dumps(config, indent=1))
-    started, running = time.time(), 0.0
-    while step < steps:
+    for step in run.steps(log_every=50):
         rng = generator(seed, "train_unet", step)
-        index = torch.randint(len(pool.images), (batch_size,), generator=rng)
-        pixels = torch.from_numpy(pool.images[index.numpy()]).permute(0, 3, 1, 2)
-        x_0 = nn.functional.pixel_unshuffle(pixels.float() / 127.5 - 1, PATCH_SIZE).to(device)
+        index = torch.randint(len(pool), (batch_size,), generator=rng)
+        x_0 = nn.functional.pixel_unshuffle(batch(pool, index), PATCH_SIZE).to(device)
         # Stratified timesteps: one from each of batch_size equal slices, a quieter gradient.
         slices = torch.arange(batch_size) + torch.rand(batch_size, generator=rng)
         t = (slices / batch_size * len(alpha_bar)).long().to(device)
         noise = torch.randn(x_0.shape, generator=rng).to(device)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             loss = v_loss(model, x_0, t, noise, alpha_bar).mean()
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        update_ema(ema, model, step)
-        running += float(loss.detach())
-        step += 1
-        if step % 50 == 0:
-            spent = seconds + time.time() - started
-            with (out / "curve.csv").open("a") as f:
-                f.write(f"{step},{running / 50:.6f},{spent:.1f}\n")
-            click.echo(f"step {step}/{steps} loss {running / 50:.4f} {spent:.0f} s")
-            running = 0.0
-        if step % checkpoint_every == 0 or step == steps:
-            spent = seconds + time.time() - started
-            state = {
-                "model": model.state_dict(), "ema": ema.state_dict(),
-                "optimiser": optimiser.state_dict(), "step": step, "seconds": spent,
-            }  # fmt: skip
-            torch.save(state, checkpoint.with_suffix(".tmp"))
-            checkpoint.with_suffix(".tmp").replace(checkpoint)
+        run.update(loss)
 
 
 if __name__ == "__main__":
-    main()
+    one_line_errors(main)()

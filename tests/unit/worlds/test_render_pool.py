@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.images.rendered_faces import render
+from casl_bench.images.drawing import Drawing
+from casl_bench.images.rendered_faces_dataset import DRAWING
 from casl_bench.worlds import render_pool
 from casl_bench.worlds.render_pool import load_pool
 from casl_bench.worlds.train_common import batch, flipped_labels
 
 
 def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:
-    pool = load_pool(10, 0, cache_dir=tmp_path, flips=True, workers=1)
-    assert np.array_equal(pool.images, render(pool.factors))
+    pool = load_pool(DRAWING, 10, 0, cache_dir=tmp_path, flips=True, workers=1)
+    assert np.array_equal(pool.images, DRAWING.render(pool.factors))
     assert pool.flipped is not None
     assert pool.flipped_attribute.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
-    one = pool.factors[3:4].flipped("hat")
-    assert np.array_equal(pool.flipped[3], render(one)[0])
+    one = DRAWING.flipped(pool.factors[3:4], "hat")
+    assert np.array_equal(pool.flipped[3], DRAWING.render(one)[0])
     labels, other, column = flipped_labels(pool, torch.tensor([3, 4]))
     assert (labels ^ other).sum(1).tolist() == [1, 1]
     assert column.tolist() == [3, 4]
@@ -30,7 +31,7 @@ def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:
 
 def test_streams_differ_by_seed_and_split(tmp_path: Path) -> None:
     pools = [
-        load_pool(2, seed, split, tmp_path, workers=1).images
+        load_pool(DRAWING, 2, seed, split, tmp_path, workers=1).images
         for seed, split in ((0, "train"), (1, "train"), (0, "heldout"))
     ]
     assert len(np.unique(np.concatenate(pools).reshape(6, -1), axis=0)) == 6
@@ -41,27 +42,27 @@ def test_a_hit_draws_nothing_and_a_killed_build_goes_on(
 ) -> None:
     monkeypatch.setattr(render_pool, "CHUNK", 4)
     drawn = []
-    real = render_pool.render_parallel
+    real = Drawing.render_parallel
 
-    def counting(factors, workers):  # type: ignore[no-untyped-def]
+    def counting(self, factors, workers):  # type: ignore[no-untyped-def]
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(len(factors))
-        return real(factors, 1)
+        return real(self, factors, 1)
 
-    monkeypatch.setattr(render_pool, "render_parallel", counting)
+    monkeypatch.setattr(Drawing, "render_parallel", counting)
     with pytest.raises(KeyboardInterrupt):
-        load_pool(10, 0, cache_dir=tmp_path)
+        load_pool(DRAWING, 10, 0, cache_dir=tmp_path)
     drawn.clear()
-    pool = load_pool(10, 0, cache_dir=tmp_path)
+    pool = load_pool(DRAWING, 10, 0, cache_dir=tmp_path)
     assert drawn == [2]
-    assert np.array_equal(pool.images, render(pool.factors))
-    load_pool(10, 0, cache_dir=tmp_path)
+    assert np.array_equal(pool.images, DRAWING.render(pool.factors))
+    load_pool(DRAWING, 10, 0, cache_dir=tmp_path)
     assert drawn == [2]
 
 
 def test_without_flips_there_are_none(tmp_path: Path) -> None:
-    pool = load_pool(2, 0, cache_dir=tmp_path, workers=1)
+    pool = load_pool(DRAWING, 2, 0, cache_dir=tmp_path, workers=1)
     assert pool.flipped is None
     with pytest.raises(Exception, match="no flipped"):
         batch(pool, torch.tensor([0]), flipped=True)

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.worlds.synth import ASSETS, rendered_faces_world
+from casl_bench.worlds.domains import DOMAINS
+from casl_bench.worlds.synth import ASSETS, synth_world
 
 WEIGHTS = sorted(p.relative_to(ASSETS) for p in ASSETS.rglob("*.safetensors"))
 
@@ -22,24 +23,26 @@ def assets(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ASSETS, tmp_path / "assets"))
 
 
-def test_the_models_of_a_domain_take_at_most_12_mb() -> None:
-    total = sum(p.stat().st_size for p in (ASSETS / "rendered_faces").rglob("*") if p.is_file())
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_models_of_a_domain_take_at_most_12_mb(domain: str) -> None:
+    total = sum(p.stat().st_size for p in (ASSETS / domain).rglob("*") if p.is_file())
     assert total <= 12e6
 
 
-def test_guide_and_scorer_are_two_networks() -> None:
-    world = rendered_faces_world()
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_guide_and_scorer_are_two_networks(domain: str) -> None:
+    world = synth_world(domain)
     assert world.guide_clip.weights_hash != world.score_clip.info.weights_hash
     assert len({c.info.weights_hash for c in world.classifiers}) == 2
     assert world.dataset.card.world == "synth"
 
 
-@pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: "/".join(p.parts[:2]))
 def test_a_truncated_file_is_refused_by_name(assets: Path, weights: Path) -> None:
     path = assets / weights
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InvalidBenchmarkError) as refused:
-        rendered_faces_world(assets=assets)
+        synth_world(weights.parts[0], assets=assets)
     assert weights.parent.name in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -51,20 +54,20 @@ def test_nan_weights_of_the_unet_are_refused(assets: Path) -> None:
     tensors[name] = torch.full_like(tensors[name], torch.nan)
     save_file(tensors, path)
     with pytest.raises(InvalidBenchmarkError, match="NaN"):
-        rendered_faces_world(assets=assets)
+        synth_world("rendered_faces", assets=assets)
 
 
 def test_absent_models_are_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidBenchmarkError, match="absent"):
-        rendered_faces_world(assets=tmp_path)
+        synth_world("rendered_faces", assets=tmp_path)
 
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(UsageError, match="cuda"):
-        rendered_faces_world("cuda:0")
+        synth_world("rendered_faces", "cuda:0")
 
 
-@pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: p.parent.name)
+@pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: "/".join(p.parts[:2]))
 def test_every_card_names_the_weights_beside_it(weights: Path) -> None:
     card = json.loads((ASSETS / weights).with_name("card.json").read_text())
     assert card["sha256"] == hash_file(ASSETS / weights)

@@ -78,7 +78,7 @@ def test_rounded_to_half_is_what_ships() -> None:
 def test_card_text_tells_the_measured() -> None:
     training = {
         "date": "2026-01-01", "steps": 3, "seconds": 4, "device": "CPU", "torch": "2",
-        "command": "python -m x", "note": "cut short",
+        "command": "python -m x", "note": "cut short", "config": {"attributes": ATTRIBUTES},
     }  # fmt: skip
     accuracy = dict.fromkeys(ATTRIBUTES, 1.0) | {"smiling": 0.5}
     card = {
