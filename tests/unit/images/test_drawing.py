@@ -1,0 +1,82 @@
+"""Drawings: factors belong to their ids, pictures to their factors, the revision to both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from casl_bench.core.errors import UsageError
+from casl_bench.images.dataset import Concept
+from casl_bench.images.drawing import Drawing, Factors
+from casl_bench.images.rendered_faces_dataset import DRAWING
+
+
+def _flat(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
+    """Red where the first attribute is on, green where the second is, blue by the nuisance."""
+    colour = [200 * attributes[0], 200 * attributes[1], int(255 * nuisance[0])]
+    return np.broadcast_to(np.array(colour, dtype=np.uint8), (64, 64, 3))
+
+
+def _one_level_brighter(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
+    return _flat(attributes, nuisance) + np.uint8(attributes[0])
+
+
+FLAT = Drawing(
+    name="flat", subject="cards", attributes=("red", "green"), nuisance=("blue", "grain"),
+    scenery=("blue",), unread=("grain",), concepts=(Concept("red", "black", "red", "red"),),
+    draw=_flat, source="tests",
+)  # fmt: skip
+
+
+def test_factors_depend_on_seed_and_id_alone() -> None:
+    many = FLAT.sample(np.arange(100), seed=3)
+    few = FLAT.sample([70, 5], seed=3)
+    assert np.array_equal(few.attributes, many.attributes[[70, 5]])
+    assert np.array_equal(few.nuisance, many.nuisance[[70, 5]])
+    other = FLAT.sample(np.arange(100), seed=4)
+    assert not np.array_equal(other.attributes, many.attributes)
+
+
+def test_attributes_are_fair_independent_coins_and_nuisance_is_uniform() -> None:
+    factors = FLAT.sample(np.arange(4000), seed=0)
+    assert np.allclose(factors.attributes.mean(0), 0.5, atol=0.03)
+    assert abs(np.corrcoef(factors.attributes.T)[0, 1]) < 0.05
+    assert np.allclose(factors.nuisance.mean(0), 0.5, atol=0.03)
+    assert factors.nuisance.min() >= 0 and factors.nuisance.max() < 1
+
+
+def test_one_attribute_is_flipped_and_nothing_else() -> None:
+    factors = FLAT.sample(np.arange(10), seed=0)
+    flipped = FLAT.flipped(factors, "green")
+    assert np.array_equal(flipped.attributes[:, 1], ~factors.attributes[:, 1])
+    assert np.array_equal(flipped.attributes[:, 0], factors.attributes[:, 0])
+    assert np.array_equal(flipped.nuisance, factors.nuisance)
+    with pytest.raises(UsageError, match="did you mean 'green'"):
+        FLAT.flipped(factors, "gren")
+
+
+def test_in_parallel_the_pictures_are_the_same() -> None:
+    # A drawing of the package: worker processes import the function that draws.
+    factors = DRAWING.sample(np.arange(12), seed=0)
+    parallel = DRAWING.render_parallel(factors, workers=2, chunk=5)
+    assert np.array_equal(DRAWING.render(factors), parallel)
+    with pytest.raises(ValueError, match="positive"):
+        FLAT.render_parallel(factors, workers=0)
+
+
+def test_the_revision_follows_pixels_and_names_not_the_source() -> None:
+    assert replace(FLAT, source="elsewhere").revision == FLAT.revision
+    assert replace(FLAT, draw=_one_level_brighter).revision != FLAT.revision
+    assert replace(FLAT, attributes=("red", "verdant")).revision != FLAT.revision
+
+
+def test_wrong_factors_are_refused() -> None:
+    with pytest.raises(ValueError, match="non-negative"):
+        FLAT.sample([-1], seed=0)
+    one = FLAT.sample([1], seed=0)
+    with pytest.raises(ValueError, match="2 rows"):
+        Factors(one.image_ids, np.repeat(one.attributes, 2, 0), one.nuisance)

@@ -1,0 +1,81 @@
+"""Rendered data sets: images belong to their ids, splits share nothing, one factor is flipped."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from casl_bench.core.errors import InputError, UsageError
+from casl_bench.images.dataset import DATASETS, Dataset, SupportsOracle
+from casl_bench.images.rendered_dataset import RenderedDataset
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.worlds.domains import DOMAINS, Domain, domain_named
+
+load_entrants()
+
+
+@pytest.fixture(scope="module", params=DOMAINS.values(), ids=lambda d: d.name)
+def domain(request: pytest.FixtureRequest) -> Domain:
+    found: Domain = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def dataset(domain: Domain) -> RenderedDataset:
+    return RenderedDataset(domain.drawing)
+
+
+def test_registered_with_a_card(domain: Domain, dataset: RenderedDataset) -> None:
+    registered = DATASETS.create(domain.name)
+    assert registered.card == dataset.card
+    assert isinstance(dataset, Dataset) and isinstance(dataset, SupportsOracle)
+    assert len(dataset.card.attributes) >= 6
+    assert [c.attribute for c in dataset.card.concepts] == list(domain.drawing.attributes)
+
+
+def test_a_prefix_is_the_same_images(dataset: RenderedDataset) -> None:
+    few, more = dataset.load("test", 3), dataset.load("test", 5)
+    assert few.image_ids == ("test-000000", "test-000001", "test-000002") == more.image_ids[:3]
+    assert torch.equal(few.pixels, more.pixels[:3])
+    assert few.pixels.shape == (3, 3, 64, 64) and few.pixels.dtype == torch.float32
+    assert float(few.pixels.min()) >= -1 and float(few.pixels.max()) <= 1
+    assert few.attributes is not None and few.attributes.dtype == torch.bool
+
+
+def test_splits_and_seeds_share_no_image(domain: Domain, dataset: RenderedDataset) -> None:
+    batches = [dataset.load(s, 2).pixels for s in ("train", "validation", "test")]
+    batches.append(RenderedDataset(domain.drawing, seed=1).load("train", 2).pixels)
+    everything = torch.cat(batches).flatten(1)
+    assert len(torch.unique(everything, dim=0)) == 8
+
+
+def test_oracle_changes_the_image_and_not_all_of_it(
+    domain: Domain, dataset: RenderedDataset
+) -> None:
+    batch = dataset.load("validation", 8)
+    for attribute in domain.drawing.attributes:
+        flipped = dataset.oracle(batch.image_ids, attribute)
+        changed = (flipped != batch.pixels).any(1).flatten(1).float().mean(1)
+        assert ((changed > 0.005) & (changed < 0.995)).all(), attribute
+        assert torch.equal(dataset.oracle(batch.image_ids, attribute), flipped)
+
+
+def test_oracle_takes_any_order_and_none(domain: Domain, dataset: RenderedDataset) -> None:
+    attribute = domain.drawing.attributes[-1]
+    ids = ["test-000003", "train-000000"]
+    both = dataset.oracle(ids, attribute)
+    assert torch.equal(both.flip(0), dataset.oracle(ids[::-1], attribute))
+    assert dataset.oracle([], attribute).shape == (0, 3, 64, 64)
+    assert len(dataset.load("test", 0)) == 0
+
+
+def test_wrong_names_are_refused() -> None:
+    faces = RenderedDataset(domain_named("rendered_faces").drawing)
+    with pytest.raises(UsageError, match="did you mean 'hat'"):
+        faces.oracle(["test-000000"], "hatt")
+    with pytest.raises(InputError, match="test-12x"):
+        faces.oracle(["test-12x"], "hat")
+    with pytest.raises(UsageError, match="validation"):
+        faces.load("valid", 1)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="did you mean 'rendered_faces'"):
+        domain_named("rendered_face")
