@@ -25,6 +25,7 @@ from casl_bench.worlds.render_pool import Pool, load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
     batch,
+    bf16_pays,
     flipped_labels,
     one_line_errors,
     per_attribute,
@@ -151,15 +152,17 @@ def measure(
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=1, show_default=True)
-@click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     domain: str, architecture: str, out: Path, ship: Path | None, cache: Path | None,
     start: Path | None,
-    steps: int | None, minutes: float | None, batch_size: int, images: int, seed: int, bf16: bool,
+    steps: int | None, minutes: float | None, batch_size: int, images: int, seed: int,
+    bf16: bool | None,
     note: str,
 ) -> None:  # fmt: skip
     """Train, calibrate, measure and publish one classifier."""
+    bf16 = bf16_pays() if bf16 is None else bf16
     name, drawing = f"classifier_{architecture}", DOMAINS[domain].drawing
     settings = {
         **ARCHITECTURES[architecture],

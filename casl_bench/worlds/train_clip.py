@@ -30,6 +30,7 @@ from casl_bench.worlds.render_pool import Pool, load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
     batch,
+    bf16_pays,
     flipped_labels,
     one_line_errors,
     per_attribute,
@@ -186,15 +187,17 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=11, show_default=True)
 @click.option("--learning-rate", default=2e-3, show_default=True)
-@click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     role: str, domain: str, out: Path, ship: Path | None, cache: Path | None,
     start: Path | None, steps: int | None,
-    minutes: float | None, pairs: int, images: int, seed: int, learning_rate: float, bf16: bool,
+    minutes: float | None, pairs: int, images: int, seed: int, learning_rate: float,
+    bf16: bool | None,
     note: str,
 ) -> None:  # fmt: skip
     """Train, measure and publish one CLIP."""
+    bf16 = bf16_pays() if bf16 is None else bf16
     settings = ROLES[role]
     name, drawing, wording = settings["name"], DOMAINS[domain].drawing, DOMAINS[domain].wording
     manner = wording.manners[settings["manner"]]

@@ -29,6 +29,7 @@ from casl_bench.worlds.render_pool import Pool, load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
     batch,
+    bf16_pays,
     one_line_errors,
     publish,
     rounded_to_half,
@@ -138,15 +139,16 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
 @click.option("--pairs", default=96, show_default=True, help="Subjects a batch, each twice.")
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=21, show_default=True)
-@click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     domain: str, out: Path, ship: Path | None, cache: Path | None, start: Path | None,
     steps: int | None,
-    minutes: float | None, pairs: int, images: int, seed: int, bf16: bool,
+    minutes: float | None, pairs: int, images: int, seed: int, bf16: bool | None,
     note: str,
 ) -> None:  # fmt: skip
     """Train, measure and publish the embedder."""
+    bf16 = bf16_pays() if bf16 is None else bf16
     drawing = DOMAINS[domain].drawing
     pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
     read = [k for k, name in enumerate(drawing.nuisance) if name not in drawing.unread]

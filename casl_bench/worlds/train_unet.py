@@ -23,6 +23,7 @@ from casl_bench.worlds.render_pool import load_pool
 from casl_bench.worlds.train_common import (
     TrainingRun,
     batch,
+    bf16_pays,
     one_line_errors,
     plateau,
     training_config,
@@ -82,14 +83,15 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
 @click.option("--images", default=40_960, show_default=True)
 @click.option("--seed", default=0, show_default=True)
 @click.option("--learning-rate", default=1e-3, show_default=True)
-@click.option("--bf16/--fp32", default=True, show_default=True)
+@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--device", default="cpu", show_default=True)
 def main(
     domain: str, out: Path, cache: Path | None, start: Path | None, steps: int | None,
     minutes: float | None, batch_size: int, images: int, seed: int, learning_rate: float,
-    bf16: bool, device: str,
+    bf16: bool | None, device: str,
 ) -> None:  # fmt: skip
     """Train, resuming from OUT's checkpoint; `export_unet` makes the shipped file of it."""
+    bf16 = bf16_pays() if bf16 is None else bf16
     drawing = DOMAINS[domain].drawing
     pool = load_pool(drawing, images, seed, "train", cache)
     with torch.random.fork_rng():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,11 @@ import torch
 from torch import nn
 
 from casl_bench.core.errors import UsageError
+from casl_bench.core.model_files import write_model
 from casl_bench.core.seeding import generator
 from casl_bench.images.rendered_faces import ATTRIBUTES
 from casl_bench.worlds import train_common
-from casl_bench.worlds.train_common import TrainingRun, card_text, rounded_to_half
+from casl_bench.worlds.train_common import TrainingRun, card_text, rounded_to_half, start_from
 
 
 class _Killed(Exception):
@@ -88,3 +91,31 @@ def test_card_text_tells_the_measured() -> None:
     text = card_text(card)
     assert "| acc | 0.500 | 1.000 |" in text and "1,234 parameters" in text
     assert "- scale: 2.0" in text and "- note: cut short" in text
+
+
+def test_started_from_another_model_takes_what_fits(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shipped = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 3))
+        model = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 2))
+        other = nn.Sequential(nn.Linear(9, 16), nn.Linear(16, 2))
+    tensors = {f"network.{k}": v for k, v in shipped.state_dict().items()}
+    write_model(tmp_path, tensors, {"name": "shipped"})
+    head = model[1].weight.clone()
+    assert start_from(model, None) is None
+    assert start_from(model, tmp_path) is not None
+    assert torch.equal(model[0].weight, shipped[0].weight.half().float())
+    assert torch.equal(model[1].weight, head)
+    with pytest.raises(UsageError, match="another architecture"):
+        start_from(other, tmp_path)
+
+
+@pytest.mark.parametrize("schedule", [train_common.cosine, train_common.plateau])
+def test_schedules_warm_up_stay_within_one_and_end_at_zero(
+    schedule: Callable[[float], float],
+) -> None:
+    factors = [schedule(p / 100) for p in range(101)]
+    assert factors[0] < 0.1 and max(factors) <= 1 and min(factors) >= 0
+    assert factors[10] > 0.9 and factors[100] == pytest.approx(0, abs=1e-9)
+    late = factors[50:]
+    assert all(a >= b for a, b in pairwise(late))
