@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from casl_bench.core.errors import unknown_name
+from casl_bench.images import rendered_churches_dataset as churches
+from casl_bench.images import rendered_dogs_dataset as dogs
 from casl_bench.images import rendered_faces_dataset as faces
 from casl_bench.images.drawing import Drawing
-from casl_bench.worlds import wording_faces
+from casl_bench.worlds import wording_churches, wording_dogs, wording_faces
 from casl_bench.worlds.captions import Wording
 
 
@@ -37,7 +39,12 @@ class Domain:
 
 
 DOMAINS: dict[str, Domain] = {
-    domain.name: domain for domain in (Domain(faces.DRAWING, wording_faces.WORDING),)
+    domain.name: domain
+    for domain in (
+        Domain(faces.DRAWING, wording_faces.WORDING),
+        Domain(dogs.DRAWING, wording_dogs.WORDING),
+        Domain(churches.DRAWING, wording_churches.WORDING),
+    )
 }
 
 

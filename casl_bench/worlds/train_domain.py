@@ -17,13 +17,13 @@ from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.synth import ASSETS
 from casl_bench.worlds.train_common import one_line_errors
 
-UNET_STEPS = 5000
+UNET_STEPS = 3000
 STEPS: dict[str, int] = {
-    "classifier_plain": 800,
-    "render_embedder": 400,
-    "guide_clip": 500,
-    "score_clip": 450,
-    "classifier_depthwise": 300,
+    "classifier_plain": 500,
+    "render_embedder": 250,
+    "guide_clip": 360,
+    "score_clip": 340,
+    "classifier_depthwise": 200,
 }
 """Optimiser steps of the scorers where each starts from another domain's; twice that from none."""
 COMMANDS: dict[str, tuple[str, ...]] = {

@@ -49,14 +49,15 @@ def test_splits_and_seeds_share_no_image(domain: Domain, dataset: RenderedDatase
     assert len(torch.unique(everything, dim=0)) == 8
 
 
-def test_oracle_changes_the_image_and_not_all_of_it(
+def test_oracle_changes_enough_of_every_image_to_be_seen(
     domain: Domain, dataset: RenderedDataset
 ) -> None:
     batch = dataset.load("validation", 8)
     for attribute in domain.drawing.attributes:
         flipped = dataset.oracle(batch.image_ids, attribute)
-        changed = (flipped != batch.pixels).any(1).flatten(1).float().mean(1)
-        assert ((changed > 0.005) & (changed < 0.995)).all(), attribute
+        # 20 grey levels of 255 are seen at a glance; 2 % of an image are 82 pixels.
+        changed = ((flipped - batch.pixels).abs() > 20 / 127.5).any(1).flatten(1).float().mean(1)
+        assert (changed > 0.02).all(), (attribute, changed)
         assert torch.equal(dataset.oracle(batch.image_ids, attribute), flipped)
 
 
