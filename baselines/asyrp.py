@@ -176,6 +176,16 @@ class Asyrp:
         """A budget for tests."""
         return AsyrpConfig(fit_steps=3, batch_size=2)
 
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[float, ...]]:
+        """What a tuning sweep varies: pace, restraint and noise of the fit, window of the edit."""
+        return {
+            "learning_rate": (2e-3, 5e-3, 1e-2),
+            "l1_weight": (0.1, 0.5, 1.5),
+            "t_edit": (250, 350, 500),
+            "pixel_noise": (0.05, 0.1, 0.2),
+        }
+
     def fit(self, task: EditTask) -> AsyrpEditor:
         """Train a Δ-block for the concept.
 

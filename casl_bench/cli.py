@@ -148,6 +148,35 @@ def picture_command(
     return action
 
 
+@command.command("tune")
+@_list_option("--methods", "all", "Methods to tune, all with the same number of trials.")
+@_list_option("--datasets", "rendered_faces", "Data sets to tune on.")
+@_list_option("--concepts", "all", "What to edit.")
+@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True,
+              help="Settings tried of each method, its default included.")  # fmt: skip
+@click.option("--images", type=click.IntRange(min=1), default=12, show_default=True,
+              help="Validation images a concept.")  # fmt: skip
+@click.option("--suite", "suite_name", default="standard", show_default=True, metavar="NAME")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
+@click.option("--plugin", "plugins", type=PATH, multiple=True, help="As for a run.")
+@click.option("--out", type=PATH, required=True, help="Folder of the sweep.")
+@click.pass_context
+def tune_command(ctx: click.Context, **options: Any) -> Action:
+    """Try settings of each method on validation images and keep the best: docs/tuning.md."""
+
+    def action() -> int:
+        from casl_bench.runs.preflight import check_torch
+
+        check_torch()
+        from casl_bench.runs.tuning_command import run_sweep
+
+        with _log_of_errors(options["out"]):
+            return run_sweep(**options)
+
+    return action
+
+
 command.add_command(TrainGroup("train", help="Train the models that a synth world ships."))
 
 

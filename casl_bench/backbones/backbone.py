@@ -7,6 +7,7 @@ needs the encoder half once and the decoder half as often as it has versions of 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,6 +130,16 @@ class Backbone:
         self.unet.to(device)  # type: ignore[arg-type]  # diffusers wraps it untyped
         return self
 
+    def twin(self) -> Backbone:
+        """A backbone whose weights are a copy, to be fine-tuned or shifted; this one stays frozen.
+
+        Its passes are counted here too. It keeps this backbone's `weights_hash`, which no longer
+        tells the weights apart once the twin's are changed.
+        """
+        twin = copy.copy(self)
+        twin.unet = copy.deepcopy(self.unet)
+        return twin
+
     @contextmanager
     def count_calls(self) -> Iterator[CallCounter]:
         """A counter that holds, after the block, the passes made within it."""
@@ -146,6 +157,32 @@ class Backbone:
             rows = time_embedding(self.unet, t, self.micro_batch)
         return rows[:1].expand(count, -1)
 
+    def eps_with_grad(self, x_t: Tensor, t: int) -> Tensor:
+        """One whole pass that can be back-propagated, for fine-tuning a `twin`.
+
+        Gradients flow to x_t and to whichever of the U-Net's parameters ask for them. The batch is
+        run as it is, without micro-batches, so numbers may differ from `eps` in the last bits.
+
+        Args:
+            x_t: [n, 3, H, W] float32, n >= 1.
+            t: timestep of all n, in [0, T).
+
+        Returns:
+            eps, same shape.
+
+        Raises:
+            InputError: if the images are of another size or t out of range.
+        """
+        self._check(x_t, t)
+        x_t = x_t.to(self.device)
+        h, temb, skips = encoder_half(
+            self.unet, functional.pixel_unshuffle(x_t, self.patch_size), t
+        )
+        self.calls.encoder += len(x_t)
+        output = decoder_half(self.unet, h, temb, skips)
+        self.calls.decoder += len(x_t)
+        return self._eps_from_output(output, x_t, t)
+
     @torch.no_grad()
     def encode(self, x_t: Tensor, t: int) -> EncoderState:
         """The encoder half: conv_in, down blocks, mid block.
@@ -157,14 +194,7 @@ class Backbone:
         Raises:
             InputError: if the images are of another size or t out of range.
         """
-        expected = (3, self.image_size, self.image_size)
-        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != expected or not len(x_t):
-            raise InputError(
-                f"images of shape {list(x_t.shape)} do not fit backbone '{self.name}', "
-                f"which takes [n, {', '.join(map(str, expected))}]"
-            )
-        if not 0 <= t < self.schedule.num_timesteps:
-            raise InputError(f"timestep {t} is outside [0, {self.schedule.num_timesteps})")
+        self._check(x_t, t)
         x_t = x_t.to(self.device)
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
@@ -212,6 +242,16 @@ class Backbone:
         """Predicted noise of x_t [n, 3, H, W] at timestep t; same shape."""
         blocks = x_t.split(self.micro_batch)
         return torch.cat([self.decode(self.encode(block, t)) for block in blocks])
+
+    def _check(self, x_t: Tensor, t: int) -> None:
+        expected = (3, self.image_size, self.image_size)
+        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != expected or not len(x_t):
+            raise InputError(
+                f"images of shape {list(x_t.shape)} do not fit backbone '{self.name}', "
+                f"which takes [n, {', '.join(map(str, expected))}]"
+            )
+        if not 0 <= t < self.schedule.num_timesteps:
+            raise InputError(f"timestep {t} is outside [0, {self.schedule.num_timesteps})")
 
     def _eps_from_output(self, output: Tensor, x_t: Tensor, t: int) -> Tensor:
         if self.learned_sigma:

@@ -98,8 +98,8 @@ class Registry(Generic[T]):
             raise error
         return self._factories[name]
 
-    def create(self, name: str, *args: Any, **kwargs: Any) -> T:
-        """Make the named thing."""
+    def create(self, name: str, /, *args: Any, **kwargs: Any) -> T:
+        """Make the named thing; a keyword may be called `name`, too."""
         return self.factory(name)(*args, **kwargs)
 
 

@@ -133,11 +133,32 @@ def ddim_generation(
         InputError: for images of the wrong size or timesteps that do not increase from 0.
     """
     check_timesteps(timesteps, backbone.schedule.num_timesteps)
+    return ddim_walk(backbone, x_T, tuple(generation_steps(timesteps)), replace_h)
+
+
+@torch.no_grad()
+def ddim_walk(
+    backbone: Backbone,
+    x_t: Tensor,
+    steps: Sequence[tuple[int, int]],
+    replace_h: ReplaceH | None = None,
+) -> Tensor:
+    """Some of the steps of `generation_steps`, deterministically.
+
+    Args:
+        backbone: the noise predictor.
+        x_t: [n, 3, H, W] float32 at the first step's t.
+        steps: (t, t_next), each leaving where the one before has arrived; none returns x_t.
+        replace_h: as in `ddim_generation`.
+
+    Returns:
+        x at the last t_next, same shape, on the backbone's device.
+    """
     blocks = []
-    for rows in row_blocks(len(x_T), backbone.micro_batch):
-        x_t = x_T[rows]
-        for t, t_next in generation_steps(timesteps):
-            state = backbone.encode(x_t, t)
+    for rows in row_blocks(len(x_t), backbone.micro_batch):
+        x = x_t[rows].to(backbone.device)
+        for t, t_next in steps:
+            state = backbone.encode(x, t)
             if replace_h is not None:
                 (h,) = run_in_micro_batches(
                     lambda h, t=t: (replace_h(h, t),), backbone.micro_batch, state.h
@@ -145,6 +166,6 @@ def ddim_generation(
                 state = replace(state, h=h)
             eps = backbone.decode(state)
             ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)
-            x_t = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
-        blocks.append(x_t)
+            x = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
+        blocks.append(x)
     return torch.cat(blocks)

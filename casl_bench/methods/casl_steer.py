@@ -94,6 +94,16 @@ class CaslSteer:
         """A budget for tests."""
         return CaslSteerConfig(fit_steps=3, batch_size=2, mean_code_images=4, k=4)
 
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: how the alignment is read; the fit stays CASL's own."""
+        return {
+            "k": (8, 16, 32),
+            "reading": ("map", "decoder"),
+            "gain": (3.0, 6.0, 12.0),
+            "asymmetric": (False, True),
+        }
+
     def fit_key(self) -> dict[str, JsonValue]:
         """What the fit depends on: CASL and CASL-Steer share one alignment."""
         return alignment_key(self.config)

@@ -71,6 +71,18 @@ def combine_delta_h(
     return combined
 
 
+def checked_strengths(strengths: Sequence[float]) -> Tensor:
+    """[S] float32.
+
+    Raises:
+        InputError: if a strength is not finite.
+    """
+    factors = torch.tensor(list(strengths), dtype=torch.float64).float()
+    if not bool(torch.isfinite(factors).all()):
+        raise InputError(f"strengths must be finite numbers, got {list(strengths)}")
+    return factors
+
+
 @torch.no_grad()
 def generate_edits(
     backbone: Backbone,
@@ -97,9 +109,7 @@ def generate_edits(
     Raises:
         InputError: if a strength is not finite.
     """
-    factors = torch.tensor(list(strengths), dtype=torch.float64).float()
-    if not bool(torch.isfinite(factors).all()):
-        raise InputError(f"strengths must be finite numbers, got {list(strengths)}")
+    factors = checked_strengths(strengths)
     edited = factors.nonzero().flatten()
     result = inversions.reconstruction[None].repeat(len(factors), 1, 1, 1, 1)
     if len(edited) and len(inversions):

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
-from casl_bench.core.errors import unknown_name
+from casl_bench.core.errors import UsageError, unknown_name
 
 MIN_TEST_IMAGES = 32
 """EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
 
 VALIDATION_POOL = 4
 """Validation images inverted for each one that a concept uses: about half lack its attribute."""
+
+TUNED = Path(__file__).parent / "tuned" / "standard.json"
+"""Settings chosen by the committed tuning sweep, see the README beside the file."""
+
+MethodSettings = dict[str, dict[str, JsonValue]]
+"""Method → settings over its defaults."""
 
 
 class Suite(BaseModel):
@@ -54,6 +71,10 @@ class Suite(BaseModel):
         description="Optimiser steps a concept, given to every method whose settings have a "
         "`fit_steps`; null leaves each method its own default."
     )
+    settings: MethodSettings = Field(
+        {}, description="Method → settings over its defaults, as chosen on validation images by "
+        "`casl-bench tune`; a method that is not named keeps its defaults."
+    )  # fmt: skip
     sae_steps: PositiveInt = Field(description="Optimiser steps of the SAE shared by methods.")
     probe_train_images: PositiveInt = Field(description="Train images of the SVM probe.")
     probe_test_images: PositiveInt = Field(description="Test images of the SVM probe.")
@@ -98,6 +119,21 @@ class Suite(BaseModel):
         return self
 
 
+def read_settings(path: Path) -> MethodSettings:
+    """Method → settings from a JSON file, such as the `chosen.json` of a sweep.
+
+    Raises:
+        UsageError: if the file cannot be read or holds anything else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return TypeAdapter(MethodSettings).validate_python(content)
+    except (OSError, ValueError, ValidationError) as error:
+        raise UsageError(
+            "not a file of method settings", where=str(path), mend='e.g. {"casl": {"gain": 3.0}}'
+        ) from error
+
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
@@ -114,6 +150,7 @@ SUITES: dict[str, Suite] = {
             test_images_per_concept=32,
             strengths=(0.5, 1.0, 2.0),
             fit_steps=120,
+            settings=read_settings(TUNED),
             sae_steps=800,
             probe_train_images=128,
             probe_test_images=80,
@@ -132,6 +169,7 @@ SUITES: dict[str, Suite] = {
             test_images_per_concept=8,
             strengths=(0.5, 1.0, 2.0),
             fit_steps=12,
+            settings=read_settings(TUNED),
             sae_steps=100,
             probe_train_images=32,
             probe_test_images=32,

@@ -71,6 +71,21 @@ class Fitted:
     strength: float
 
 
+@dataclass(frozen=True)
+class TriedOut:
+    """Edits of a method that is not part of the run's plan.
+
+    Attributes:
+        table: their scores at every strength of the suite.
+        fit_cost: of the fit, whoever made it.
+        edit_unet_calls: spent on all of them, in images.
+    """
+
+    table: ScoreTable
+    fit_cost: FitCost
+    edit_unet_calls: float
+
+
 class NotApplicableError(InputError):
     """A control has nothing to stand beside: its cell is skipped, not failed."""
 
@@ -150,6 +165,32 @@ class EditCells:
         fitted = Fitted(editor, cost, strength)
         self._fitted = {(name, concept.name): fitted}  # one method's weights at a time
         return fitted
+
+    def try_out(
+        self,
+        method: EditingMethod,
+        concept: Concept,
+        split: InvertedSplit,
+        watch: Stopwatch,
+        work: float = 0.0,
+    ) -> TriedOut:
+        """Fit a method of any settings and score its edits of a split; no record is written.
+
+        Raises:
+            InputError: if the method's edits are of the wrong shape, not finite, or it fails.
+        """
+        label, count = f"{method.info.name} / {concept.name}", len(split.batch)
+        strengths = self.config.suite.strengths
+        editor, cost = self._fit(method, concept, watch, work * _FIT_SHARE)
+        with (
+            self.progress.task(f"{label}: edit", count, work * (1 - _FIT_SHARE)) as step,
+            watch.phase("edit"),
+            self.world.backbone.count_calls() as calls,
+        ):
+            edits = self._edit(editor, split, strengths, step)
+        with watch.phase("score"):
+            table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
+        return TriedOut(table, cost, calls.unet_calls)
 
     def _fit(
         self, method: EditingMethod, concept: Concept, watch: Stopwatch, work: float

@@ -44,10 +44,14 @@ class FitStore:
 
     Args:
         folder: made on the first write.
+
+    Attributes:
+        made: number of fits made by this object, not read.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.made = 0
 
     def workspace(self, key: str) -> Path:
         """A scratch folder of a fit that survives an interruption."""
@@ -65,6 +69,7 @@ class FitStore:
         if path.exists():
             return _read(path)
         fit = make()
+        self.made += 1
         cost = {"parameters": fit.cost.parameters, "unet_calls": fit.cost.unet_calls}
         metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
         tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
@@ -86,15 +88,29 @@ def fingerprint(world: World) -> str:
 
 
 def make_method(name: str, suite: Suite) -> EditingMethod:
-    """The named method with its default settings, its fit budget taken from the suite.
+    """The named method: its defaults, the suite's settings over them, its fit budget over both.
 
     Raises:
-        UsageError: if there is no such method.
+        UsageError: if there is no such method, or it refuses the suite's settings.
     """
     method = METHODS.create(name)
-    if suite.fit_steps is not None and "fit_steps" in type(method.config).model_fields:
-        method = METHODS.create(name, fit_steps=suite.fit_steps)
-    return method
+    fields = type(method.config).model_fields
+    settings = dict(suite.settings.get(name, {}))
+    where = f"settings of '{name}' in suite '{suite.name}'"
+    for field in settings:
+        if field not in fields:
+            error = unknown_name("setting", field, fields)
+            raise UsageError(error.what, where=where, mend=error.mend)
+    if suite.fit_steps is not None and "fit_steps" in fields:
+        settings["fit_steps"] = suite.fit_steps
+    if not settings:
+        return method
+    try:
+        return METHODS.create(name, **settings)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        at = ".".join(map(str, fault["loc"]))
+        raise UsageError(f"{at}: {fault['msg']}".removeprefix(": "), where=where) from error
 
 
 def info_of(name: str) -> MethodInfo:
@@ -183,7 +199,7 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
     cells: list[Cell] = []
     for dataset in config.datasets:
         card = card_of(dataset)
-        for concept in _concepts(card, config.concepts):
+        for concept in concepts_of(card, config.concepts):
             make = _CellMaker(config, card, concept, fingerprints[dataset])
             cells += [make(n, m) for n, m in alone.items()]
             for name, method in entrants.items():
@@ -194,6 +210,14 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
     return tuple(cells)
 
 
+def fit_work(method: EditingMethod) -> float:
+    """Estimated U-Net calls of a fit: one pass an image and optimiser step."""
+    if method.info.control or method.info.supervision == "none":
+        return 0.0
+    settings = method.config.model_dump()
+    return float(settings.get("fit_steps", 0) * settings.get("batch_size", 1))
+
+
 def shared_work(config: RunConfig) -> float:
     """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
     suite = config.suite
@@ -201,7 +225,8 @@ def shared_work(config: RunConfig) -> float:
     return float(2 * images * suite.num_steps * len(config.datasets))
 
 
-def _concepts(card: DatasetCard, names: tuple[str, ...] | None) -> list[Concept]:
+def concepts_of(card: DatasetCard, names: tuple[str, ...] | None) -> list[Concept]:
+    """A data set's concepts of these names, in this order; None for all of them."""
     if names is None:
         return list(card.concepts)
     by_name = {c.name: c for c in card.concepts}
@@ -270,7 +295,4 @@ class _CellMaker:
             return float(suite.test_images_per_concept * suite.num_steps)
         images = suite.test_images_per_concept + suite.validation_images
         edit = images * len(suite.strengths) * suite.num_steps
-        if info.control or info.supervision == "none":
-            return float(edit)
-        settings = method.config.model_dump()
-        return float(edit + settings.get("fit_steps", 0) * settings.get("batch_size", 1))
+        return edit + fit_work(method)

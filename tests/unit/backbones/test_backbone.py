@@ -279,3 +279,62 @@ def test_networks_that_the_cut_does_not_cover_are_refused(
 ) -> None:
     with pytest.raises(InvalidBenchmarkError, match=r"not supported|no U-Net can be built"):
         build_unet(make_backbone().config.unet | change)
+
+
+def test_a_twin_has_weights_of_its_own_and_shares_the_counter(
+    make_backbone: Make,
+) -> None:
+    backbone = make_backbone()
+    x_t = images(3)
+    before = backbone.eps(x_t, 400)
+    with backbone.count_calls() as calls:
+        twin = backbone.twin()
+        assert torch.equal(twin.eps(x_t, 400), before)
+        with torch.no_grad():
+            twin.unet.conv_in.weight.add_(1.0)
+        assert not torch.equal(twin.eps(x_t, 400), before)
+    assert calls.unet_calls == 6
+    assert torch.equal(backbone.eps(x_t, 400), before)
+
+
+@pytest.mark.parametrize(
+    "family, settings",
+    [
+        ("ddpm", {"prediction": "v"}),
+        ("adm", {"learned_sigma": True}),
+        ("ddpm", {"patch_size": 2}),
+    ],
+)
+def test_a_pass_with_gradient_is_a_plain_pass(
+    make_backbone: Make, family: str, settings: dict[str, Any]
+) -> None:
+    backbone = make_backbone(family, **settings)
+    x_t = images(5)
+    with backbone.count_calls() as calls:
+        eps = backbone.eps_with_grad(x_t, 400)
+    assert (calls.encoder, calls.decoder) == (5, 5)
+    assert not eps.requires_grad
+    torch.testing.assert_close(eps, backbone.eps(x_t, 400), atol=1e-5, rtol=1e-4)
+    with pytest.raises(InputError, match="do not fit"):
+        backbone.eps_with_grad(x_t[:, :, :8], 400)
+
+
+def test_gradients_reach_all_weights_and_the_image(make_backbone: Make) -> None:
+    twin = make_backbone().twin()
+    twin.unet.double().requires_grad_(True)
+    draw = torch.Generator().manual_seed(0)
+    x_t = torch.randn(2, 3, 16, 16, generator=draw, dtype=torch.float64, requires_grad=True)
+    twin.eps_with_grad(x_t, 400).pow(2).sum().backward()
+    tensors = {**dict(twin.unet.named_parameters()), "x_t": x_t}
+    along = {n: torch.randn(x.shape, generator=draw, dtype=x.dtype) for n, x in tensors.items()}
+    slope = 0.0
+    for name, tensor in tensors.items():
+        assert tensor.grad is not None and float(tensor.grad.abs().max()) > 0, name
+        slope += float((tensor.grad * along[name]).sum())
+    values = []
+    with torch.no_grad():
+        for step in (1e-6, -2e-6):
+            for name, tensor in tensors.items():
+                tensor += step * along[name]
+            values.append(float(twin.eps_with_grad(x_t, 400).pow(2).sum()))
+    assert slope == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-5)

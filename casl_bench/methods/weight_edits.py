@@ -1,0 +1,92 @@
+"""The reverse process that all editors share which change the U-Net's weights.
+
+Above t_start the frozen U-Net generates, once for all strengths; from t_start down the same U-Net
+with weights W_0 + strength · delta does. A strength of 0 is the reconstruction itself.
+
+Choice: a strength scales the change of the weights. DiffusionCLIP's code mixes the eps of the two
+networks instead, which costs two passes a step; the two agree to first order in the change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from casl_bench.backbones.backbone import Backbone
+from casl_bench.core.errors import InputError
+from casl_bench.inversion.ddim import ddim_walk, generation_steps
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.methods.generation import checked_strengths
+from casl_bench.methods.method import FitCost
+
+
+class WeightEditor:
+    """An `Editor` that adds to the U-Net's weights: subclasses give `weight_delta` and `state`.
+
+    Args:
+        backbone: the noise predictor; it stays as it is.
+        t_start: the changed weights act at timesteps t <= t_start.
+        cost: what the fit cost.
+    """
+
+    def __init__(self, backbone: Backbone, t_start: int, cost: FitCost) -> None:
+        self.backbone = backbone
+        self.t_start = t_start
+        self.cost = cost
+
+    def weight_delta(self) -> Mapping[str, Tensor]:
+        """Name in the U-Net's state dict → what strength 1 adds to that tensor, same shape."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything fitted, as tensors."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
+        """[S, n, 3, H, W]: every image at every strength; see `Editor.edit`.
+
+        Raises:
+            InputError: if a strength is not finite.
+        """
+        factors = checked_strengths(strengths)
+        result = inversions.reconstruction[None].repeat(len(factors), 1, 1, 1, 1)
+        if not len(inversions) or not bool(factors.any()):
+            return result
+        steps = list(generation_steps(inversions.timesteps))
+        plain = [step for step in steps if step[0] > self.t_start]
+        changed = steps[len(plain) :]
+        x_start = ddim_walk(self.backbone, inversions.x_T, plain)
+        twin, delta = self.backbone.twin(), self.weight_delta()
+        for place, factor in enumerate(factors.tolist()):
+            if factor != 0:
+                shift_weights(twin, self.backbone, delta, factor)
+                result[place] = ddim_walk(twin, x_start, changed).cpu()
+        return result
+
+
+@torch.no_grad()
+def shift_weights(
+    twin: Backbone, backbone: Backbone, delta: Mapping[str, Tensor], factor: float
+) -> None:
+    """Set the twin's weights to the backbone's plus factor · delta.
+
+    Args:
+        twin: from `backbone.twin()`; tensors without a delta are left as they are.
+        backbone: whose weights are W_0.
+        delta: name in the U-Net's state dict → tensor of the same shape.
+        factor: any finite number.
+
+    Raises:
+        InputError: if a delta's name or shape does not fit the U-Net.
+    """
+    own, frozen = twin.unet.state_dict(), backbone.unet.state_dict()
+    for name, change in delta.items():
+        if name not in own or own[name].shape != change.shape:
+            raise InputError(
+                f"the U-Net of '{backbone.name}' has no tensor {list(change.shape)} of this name",
+                where=name,
+            )
+        torch.add(frozen[name], change.to(frozen[name]), alpha=factor, out=own[name])

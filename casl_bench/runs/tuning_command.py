@@ -1,0 +1,63 @@
+"""`casl-bench tune`: names → sweep → its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from casl_bench.runs import plan
+from casl_bench.runs.config import RunConfig, suite
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.listing import broken_modules
+from casl_bench.runs.preflight import resolve_device
+from casl_bench.runs.progress import open_progress
+from casl_bench.runs.run_folder import claim_run_folder
+from casl_bench.runs.tuning import make_sweep, tune
+from casl_bench.runs.tuning_report import write_outputs
+
+EXIT_DONE, EXIT_INCOMPLETE = 0, 3
+
+
+def run_sweep(
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    concepts: Sequence[str],
+    trials: int,
+    images: int,
+    suite_name: str,
+    seed: int,
+    device: str,
+    plugins: tuple[Path, ...],
+    out: Path,
+) -> int:
+    """Run a sweep, or what is left of it, and write its folder.
+
+    Returns:
+        0, or 3 where a method failed on some trial.
+
+    Raises:
+        UsageError: on unknown names, search spaces at fault, or a folder that cannot be used.
+        InvalidBenchmarkError: on a damaged file in the folder.
+    """
+    chosen = suite(suite_name)
+    load_entrants(plugins)
+    names = plan.resolve_datasets(datasets)
+    config = RunConfig(
+        methods=plan.resolve_methods(methods),
+        datasets=names,
+        concepts=plan.resolve_concepts(concepts, names),
+        suite=chosen,
+        seed=seed,
+        device=resolve_device(device),
+        out=out,
+        plugins=plugins,
+    )
+    sweep = make_sweep(config, trials, images)
+    with claim_run_folder(sweep.config):
+        with open_progress() as progress:
+            for module, reason in broken_modules().items():
+                progress.note(f"{module} is left out, it fails to import: {reason}")
+            results = tune(sweep, progress)
+        write_outputs(sweep, results)
+    failed = any(result.error is not None for _, result in results)
+    return EXIT_INCOMPLETE if failed else EXIT_DONE
