@@ -29,6 +29,7 @@ from casl_bench.concepts.delta_block import (
 from casl_bench.concepts.direction_fit import (
     DirectionFitConfig,
     fit_direction,
+    predicted_steps,
     stored_prediction,
 )
 from casl_bench.core.errors import InputError
@@ -80,7 +81,7 @@ class AsyrpConfig(MethodConfig):
 def distance_curve(
     store: TrajectoryStore, backbone: Backbone, clip: ClipModel, images: int = 32
 ) -> list[float]:
-    """Mean distance between x_0 and its prediction P_t at each visited timestep but the last.
+    """Mean distance between x_0 and its prediction P_t along the inversion.
 
     The distance is 1 - cos of CLIP image embeddings, in the place of the paper's LPIPS.
 
@@ -91,12 +92,12 @@ def distance_curve(
         images: how many the mean is taken over.
 
     Returns:
-        One number a visited timestep, growing with t where inversion is sound.
+        One number a place of `predicted_steps`, growing with t where inversion is sound.
     """
     index = torch.arange(min(images, len(store.image_ids)))
     clean = clip.encode_image(store.x_t(0)[index])
     distances = []
-    for step in range(len(store.timesteps) - 1):
+    for step in predicted_steps(store):
         predicted = stored_prediction(store, backbone, step, index).clamp(-1, 1)
         distances.append(float(1 - (clip.encode_image(predicted) * clean).sum(1).mean()))
     return distances
@@ -201,7 +202,9 @@ class Asyrp:
             similarity = text_similarity(clip, concept.source_prompt, concept.target_prompt)
             distances = distance_curve(task.trajectories, backbone, clip)
             threshold = config.t_edit_threshold * similarity
-            t_edit = first_above(task.trajectories.timesteps[:-1], distances, threshold)
+            steps = predicted_steps(task.trajectories)
+            timesteps = [task.trajectories.timesteps[s] for s in steps]
+            t_edit = first_above(timesteps, distances, threshold)
         block = build_delta_block(
             backbone.family, backbone.h_shape[0], backbone.temb_dim, task.generator
         )

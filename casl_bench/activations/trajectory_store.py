@@ -29,6 +29,8 @@ class TrajectoryStore:
     Attributes:
         image_ids: n ids.
         timesteps: increasing, as visited.
+        refined: whether the inversion was refined (`ddim_inversion`): each x_t was then reached
+            with the eps at itself, else with the eps at the x_t before it.
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class TrajectoryStore:
         image_ids: Sequence[str],
         timesteps: Sequence[int],
         arrays: dict[str, NDArray[np.float32] | Path],
+        refined: bool = False,
     ) -> None:
         self.image_ids = tuple(image_ids)
         self.timesteps = tuple(timesteps)
         self._arrays = arrays
+        self.refined = refined
 
     @classmethod
     def create(
@@ -49,6 +53,7 @@ class TrajectoryStore:
         timesteps: Sequence[int],
         image_shape: Sequence[int],
         h_shape: Sequence[int],
+        refined: bool = False,
     ) -> TrajectoryStore:
         """An empty store, to be filled by `record` and, where it has a folder, closed by `finish`.
 
@@ -58,6 +63,7 @@ class TrajectoryStore:
             timesteps: increasing.
             image_shape: (3, H, W).
             h_shape: (C, h, w).
+            refined: whether the inversion to be recorded is.
         """
         lead = (len(timesteps), len(image_ids))
         shapes = {"x_t": (*lead, *image_shape), "h": (*lead, *h_shape)}
@@ -71,7 +77,7 @@ class TrajectoryStore:
             path = folder / f"{name}.npy"
             np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
             arrays[name] = path
-        return cls(image_ids, timesteps, arrays)
+        return cls(image_ids, timesteps, arrays, refined)
 
     @classmethod
     def open(cls, folder: Path) -> TrajectoryStore:
@@ -87,7 +93,7 @@ class TrajectoryStore:
                 array = np.load(path, mmap_mode="r")
                 if list(array.shape) != index["shapes"][name] or array.dtype != np.float32:
                     raise ValueError(f"{path.name} is {array.dtype} {list(array.shape)}")
-            return cls(index["image_ids"], index["timesteps"], dict(paths))
+            return cls(index["image_ids"], index["timesteps"], dict(paths), index["refined"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidBenchmarkError(
                 f"unusable stored trajectories: {error}",
@@ -117,6 +123,7 @@ class TrajectoryStore:
         index: dict[str, Any] = {
             "image_ids": list(self.image_ids),
             "timesteps": list(self.timesteps),
+            "refined": self.refined,
             "shapes": shapes,
         }
         write_json(path.parent / INDEX_FILE, index)

@@ -60,25 +60,33 @@ DeltaModule = Callable[[Tensor, int, Tensor], Tensor]
 """(h [n, C, h, w], t, temb [n, D]) -> delta_h [n, C, h, w]."""
 
 
+def predicted_steps(store: TrajectoryStore) -> range:
+    """Places of `store.timesteps` at which `stored_prediction` can be had."""
+    steps = len(store.timesteps)
+    return range(1, steps) if store.refined else range(steps - 1)
+
+
 def stored_prediction(
     store: TrajectoryStore, backbone: Backbone, step: int, index: Tensor
 ) -> Tensor:
     """P_t of the stored inversion at one step, without a U-Net call.
 
-    An inversion step is x_{t'} = sqrt(ab') P_t + sqrt(1 - ab') eps with
-    x_t = sqrt(ab) P_t + sqrt(1 - ab) eps: two equations in P_t and eps.
+    An inversion step is x_{t'} = sqrt(ab') P + sqrt(1 - ab') eps with
+    x_t = sqrt(ab) P + sqrt(1 - ab) eps: two equations in P and eps. They are those of t in a plain
+    inversion, and in a refined one those of t' (to within what one more refinement would change).
 
     Args:
         store: inversions.
         backbone: the one that made them, for its schedule.
-        step: place in `store.timesteps`, not the last.
+        step: place in `store.timesteps`, one of `predicted_steps`.
         index: [m] images.
 
     Returns:
         [m, 3, H, W] predicted clean images.
     """
-    ab, ab_next = (backbone.schedule.alpha_bar(store.timesteps[s]) for s in (step, step + 1))
-    x_t, x_next = store.x_t(step)[index], store.x_t(step + 1)[index]
+    first = step - 1 if store.refined else step
+    ab, ab_next = (backbone.schedule.alpha_bar(store.timesteps[s]) for s in (first, first + 1))
+    x_t, x_next = store.x_t(first)[index], store.x_t(first + 1)[index]
     a, b, c, d = ab**0.5, (1 - ab) ** 0.5, ab_next**0.5, (1 - ab_next) ** 0.5
     determinant = a * d - b * c
     return (d * x_t - b * x_next) / determinant
@@ -115,7 +123,7 @@ def fit_direction(
     Raises:
         InputError: if no stored timestep lies in the edit window.
     """
-    window = [s for s in range(len(store.timesteps) - 1) if store.timesteps[s] >= config.t_edit]
+    window = [s for s in predicted_steps(store) if store.timesteps[s] >= config.t_edit]
     if not window:
         raise InputError(f"no visited timestep is at or above t_edit = {config.t_edit}")
     direction = clip.text_direction(concept.source_prompt, concept.target_prompt)

@@ -24,6 +24,7 @@ def invert(
     timesteps: Sequence[int],
     progress: Callable[[int, int], None] | None = None,
     collect: Collect | None = None,
+    refinements: int = 0,
 ) -> Inversions:
     """Invert images and regenerate them.
 
@@ -34,6 +35,7 @@ def invert(
         timesteps: increasing from 0.
         progress: called with (images done, n) after every micro-batch.
         collect: sees x_t and h at every timestep of the inversion, a micro-batch at a time.
+        refinements: see `ddim_inversion`.
 
     Returns:
         Inversions, on the CPU.
@@ -54,7 +56,9 @@ def invert(
             if collect is not None:
                 collect(step, rows, state)
 
-        x_T = ddim_inversion(backbone, x_0[rows], timesteps, on_step if collect else None)
+        x_T = ddim_inversion(
+            backbone, x_0[rows], timesteps, on_step if collect else None, refinements
+        )
         noise.append(x_T.cpu())
         regenerated.append(ddim_generation(backbone, x_T, timesteps).cpu())
         if progress is not None:

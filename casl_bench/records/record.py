@@ -161,6 +161,10 @@ class Provenance(Frozen):
         argv: the command line.
         batch_size: images at once; results must not depend on it.
         threads: CPU threads of a matrix product.
+        fit_seconds: wall time of the method's fit, whichever cell or run made it; None where there
+            was none or nobody measured it. (`seconds` are this cell's own.)
+        fit_peak_memory_mb: most memory held during that fit, in 10⁶ bytes: of the whole process on
+            a CPU, of its tensors on a GPU.
     """
 
     package_version: str
@@ -174,6 +178,8 @@ class Provenance(Frozen):
     argv: tuple[str, ...] = ()
     batch_size: int | None = None
     threads: int | None = None
+    fit_seconds: Finite | None = None
+    fit_peak_memory_mb: Finite | None = None
 
 
 class RunRecord(Frozen):

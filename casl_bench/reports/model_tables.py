@@ -6,9 +6,10 @@ Names of measurements carry their place, parts joined by dots: `top_units.k4` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from casl_bench.records.record import Measurement, RunRecord
+from casl_bench.records.record import Kind, Measurement, RunRecord
+from casl_bench.reports.grouping import Group, mean, over_concepts, section
 from casl_bench.reports.markdown import Footnotes, escape, fold, measured, number, table
 
 _TITLES = {
@@ -39,6 +40,10 @@ _FEATURES = {
     "majority": "majority class",
 }
 _SHUFFLED = "shuffled"
+_ABOUT_PROBE = (
+    "Test accuracy of a linear SVM on the k best aligned latents of each concept, beside as "
+    "many random ones, all of raw h and the majority class. Shuffled: labels permuted."
+)
 
 
 def reconstruction_section(records: Sequence[RunRecord]) -> str:
@@ -64,30 +69,76 @@ def probe_section(records: Sequence[RunRecord]) -> str:
         if not own:
             continue
         whose = f" of {escape(method)}" if method else ""
-        mean = _probe_table(own, _mean)
-        how = "; ".join(sorted({escape(flag) for r in own for flag in r.flags}))
-        heading = f"Ranked latents{whose}, concepts in the mean: {len(own)}"
-        parts.append(f"{heading}{f' ({how})' if how else ''}.\n\n{mean}")
+        by_name = {r.concept or "": r for r in own}
+        heading = f"Ranked latents{whose}, concepts in the mean: {len(own)}{_flags(own)}."
+        parts.append(f"{heading}\n\n{_probe_table(by_name, _mean)}")
         by_concept = []
         for record in own:
-            body = _probe_table([record], _only)
+            body = _probe_table({record.concept or "": record}, _only)
             by_concept.append(f"**{escape(record.concept or 'all')}**\n\n{body}")
         parts.append(fold(f"{method or 'probe'}, by concept", "\n\n".join(by_concept)))
     if not parts:
         return ""
-    about = (
-        "Test accuracy of a linear SVM on the k best aligned latents of each concept, beside as "
-        "many random ones, all of raw h and the majority class. Shuffled: labels permuted."
-    )
-    return "\n\n".join(["### SVM probe", about, *parts])
+    return section("SVM probe", _ABOUT_PROBE, *parts)
+
+
+def probe_overall_section(group: Group) -> str:
+    """Accuracy by number of features, mean over the concepts of all data sets."""
+
+    def cell(found: dict[str, Measurement | None], notes: Footnotes) -> str:
+        values = {c: None if m is None else m.value for c, m in found.items()}
+        return over_concepts(values, group, mean, 2, notes)
+
+    parts = []
+    done = [r for r in group.of_kind("probe") if r.status == "done"]
+    for method in sorted({r.method or "" for r in done}):
+        own = {group.concept_of(r): r for r in done if (r.method or "") == method}
+        whose = f" of {escape(method)}" if method else ""
+        body = _probe_table({c: own.get(c) for c in group.concepts or own}, cell)
+        parts.append(f"Ranked latents{whose}{_flags(own.values())}.\n\n{body}")
+    return section("SVM probe, overall", _ABOUT_PROBE, *parts) if parts else ""
+
+
+def datasets_section(
+    title: str, kind: Kind, group: Group, datasets: Sequence[str], prefix: str = ""
+) -> str:
+    """One row a data set, and the mean over them where each has its number.
+
+    Args:
+        title: of the section.
+        kind: of the records, one a data set.
+        group: of all data sets.
+        datasets: every one that a mean is to hold.
+        prefix: only measurements whose name begins with this, which is left out.
+    """
+    own = {r.dataset: r for r in group.of_kind(kind) if r.status == "done"}
+    if not own:
+        return ""
+    notes, rows = Footnotes(), []
+    names = _in_order(n.removeprefix(prefix) for n in _names(own.values()) if n.startswith(prefix))
+    found = {
+        name: {d: own[d].measurements.get(prefix + name) if d in own else None for d in datasets}
+        for name in names
+    }
+    for d in own:
+        shown = (measured(found[n][d], notes, digits=3, interval=False) for n in names)
+        rows.append([escape(d), *shown])
+    rows.append(["mean", *(_mean(found[n], notes, digits=3) for n in names)])
+    body = notes.under(table(["data set", *map(_title, names)], rows))
+    return section(title, body)
+
+
+def _flags(records: Iterable[RunRecord]) -> str:
+    how = "; ".join(sorted({escape(flag) for r in records for flag in r.flags}))
+    return f" ({how})" if how else ""
 
 
 def _probe_table(
-    records: Sequence[RunRecord],
+    records: Mapping[str, RunRecord | None],
     cell: Callable[[dict[str, Measurement | None], Footnotes], str],
 ) -> str:
     """Rows are features, columns are numbers of them; what has no k fills the last column."""
-    names = _names(records)
+    names = _names(r for r in records.values() if r is not None)
     ks = sorted({k for name in names if (k := _probe_name(name)[1]) is not None})
     features = sorted({(_place(_probe_name(n)[0], _FEATURES), _probe_name(n)[0]) for n in names})
     variants = sorted({_probe_name(n)[2] for n in names})
@@ -99,7 +150,7 @@ def _probe_table(
             for k in [*ks, None]:
                 name = _join(feature, k, shuffled)
                 present |= name in names
-                found = {r.concept or "": r.measurements.get(name) for r in records}
+                found = {c: r.measurements.get(name) if r else None for c, r in records.items()}
                 row.append(cell(found, notes) if name in names else "")
             if present:
                 rows.append(row)
@@ -124,11 +175,11 @@ def _probe_title(feature: str, shuffled: bool) -> str:
     return escape(title) + (", shuffled" if shuffled else "")
 
 
-def _mean(found: dict[str, Measurement | None], notes: Footnotes) -> str:
-    """Mean over concepts, or a dash where any concept has no number."""
+def _mean(found: Mapping[str, Measurement | None], notes: Footnotes, digits: int = 2) -> str:
+    """Mean over concepts or data sets, or a dash where any of them has no number."""
     values = [m.value for m in found.values() if m is not None and m.value is not None]
     if len(values) == len(found):
-        return number(sum(values) / len(values))
+        return number(mean(values), digits)
     without = [c for c, m in found.items() if m is None or m.value is None]
     return notes.mark(f"no number for {', '.join(without)}")
 

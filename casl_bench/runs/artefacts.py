@@ -155,12 +155,13 @@ class Artefacts:
         card = self.world.dataset.card
         return hash_json(
             {
-                "stage": 1,
+                "stage": 2,
                 "dataset": [card.name, card.revision],
                 "split": split,
                 "count": count,
                 "backbone": self.world.backbone.weights_hash,
                 "timesteps": list(self.timesteps),
+                "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
             }
         )
@@ -177,9 +178,10 @@ class Artefacts:
         if keep:
             backbone = self.world.backbone
             store = TrajectoryStore.create(
-                folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape
-            )
-        work = 2.0 * count * len(self.timesteps)
+                folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
+                refined=self.suite.refinements > 0,
+            )  # fmt: skip
+        work = (2.0 + self.suite.refinements) * count * len(self.timesteps)
         with self._progress.task(f"{split}: inversion", count, work) as advance:
             inversions = self._invert(batch, store, advance)
         if store is not None:
@@ -216,6 +218,7 @@ class Artefacts:
                     self.timesteps,
                     progress=show,
                     collect=None if store is None else collect,
+                    refinements=self.suite.refinements,
                 )
             )
         return Inversions(

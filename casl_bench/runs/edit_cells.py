@@ -21,6 +21,7 @@ from casl_bench.methods.method import (
     FitCost,
     SupportsDeltaH,
     SupportsFitKey,
+    SupportsWeightDelta,
 )
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_success import drift
@@ -35,7 +36,7 @@ from casl_bench.records.record import (
 )
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.fits import FitStore, StoredFit, fit_key
+from casl_bench.runs.fits import FitSpent, FitStore, StoredFit, fit_key, make_fit
 from casl_bench.runs.plan import KEY_ARTEFACT, Cell, make_method
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.record_parts import (
@@ -52,6 +53,8 @@ from casl_bench.runs.scoring import Scorers, to_8_bits
 from casl_bench.runs.strength_selection import choose_strength
 
 SCORES_FILE = "scores.csv"
+_MATCHED_BY: dict[str, type] = {"h_space": SupportsDeltaH, "weights": SupportsWeightDelta}
+"""Edit space → what an editor must offer for a random control to be as large as its edit."""
 _FIT_SHARE = 0.5
 """Of a cell's estimated work, the part that fitting takes."""
 
@@ -64,11 +67,13 @@ class Fitted:
         editor: ready to edit.
         cost: of the fit, whoever made it.
         strength: chosen on validation images.
+        spent: time and memory of the fit, whoever made it; None of a control beside another.
     """
 
     editor: Editor
     cost: FitCost
     strength: float
+    spent: FitSpent | None = None
 
 
 @dataclass(frozen=True)
@@ -157,12 +162,12 @@ class EditCells:
         if known is not None:
             return known
         method = make_method(name, self.config.suite)
-        editor, cost = self._fit(method, concept, watch, work)
+        editor, fit = self._fit(method, concept, watch, work)
         strength = 1.0
         if not method.info.control:
             with watch.phase("choose strength"):
                 strength = self._choose_strength(editor, concept)
-        fitted = Fitted(editor, cost, strength)
+        fitted = Fitted(editor, fit.cost, strength, fit.spent)
         self._fitted = {(name, concept.name): fitted}  # one method's weights at a time
         return fitted
 
@@ -181,7 +186,7 @@ class EditCells:
         """
         label, count = f"{method.info.name} / {concept.name}", len(split.batch)
         strengths = self.config.suite.strengths
-        editor, cost = self._fit(method, concept, watch, work * _FIT_SHARE)
+        editor, fit = self._fit(method, concept, watch, work * _FIT_SHARE)
         with (
             self.progress.task(f"{label}: edit", count, work * (1 - _FIT_SHARE)) as step,
             watch.phase("edit"),
@@ -190,11 +195,11 @@ class EditCells:
             edits = self._edit(editor, split, strengths, step)
         with watch.phase("score"):
             table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
-        return TriedOut(table, cost, calls.unet_calls)
+        return TriedOut(table, fit.cost, calls.unet_calls)
 
     def _fit(
         self, method: EditingMethod, concept: Concept, watch: Stopwatch, work: float
-    ) -> tuple[Editor, FitCost]:
+    ) -> tuple[Editor, StoredFit]:
         artefacts, info = self.artefacts, method.info
         inputs = {
             "stage": 1,
@@ -203,6 +208,7 @@ class EditCells:
             "concept": [concept.name, concept.source_prompt, concept.target_prompt],
             "sae": artefacts.sae.content_hash if info.uses_sae else None,
             "train": [artefacts.suite.train_images, list(artefacts.timesteps)],
+            "validation": artefacts.suite.validation_images if info.uses_validation else None,
             "seed": self.config.seed,
             "device": self.config.device.split(":")[0],
         }
@@ -212,13 +218,13 @@ class EditCells:
             made: list[Editor] = []
 
             def make() -> StoredFit:
-                editor = method.fit(task)
+                editor, fit = make_fit(method, task, self.config.device)
                 made.append(editor)
-                return StoredFit(editor.state(), editor.cost)
+                return fit
 
             stored = self.fits.get(key, make)
             editor = made[0] if made else method.restore(task, stored.state)
-        return editor, stored.cost
+        return editor, stored
 
     def _task(
         self, method: EditingMethod, concept: Concept, key: str, beside: Editor | None = None
@@ -236,6 +242,10 @@ class EditCells:
             if not isinstance(world.dataset, SupportsOracle):
                 raise NotApplicableError("this data set's factors are unknown: no oracle")
             oracle = world.dataset.oracle
+        validation = None
+        if info.uses_validation:
+            count = artefacts.suite.validation_images
+            validation = self._split(artefacts.validation, concept, count).inversions
         assert artefacts.train.trajectories is not None  # the training split keeps them
         # The key leaves the method out: entrants are given the same random numbers.
         rng = generator(self.config.seed, "fit", world.dataset.card.name, concept.name)
@@ -249,6 +259,7 @@ class EditCells:
             guide_clip=world.guide_clip if info.supervision == "text" else None,
             generator=rng,
             workspace=self.fits.workspace(key),
+            validation=validation,
             oracle=oracle,
             beside=beside,
         )
@@ -262,9 +273,12 @@ class EditCells:
             raise
         except Exception as error:  # told in full by the method's own cell
             raise NotApplicableError(f"'{cell.beside}' itself fails: {error}") from error
-        if not isinstance(partner.editor, SupportsDeltaH):
-            raise NotApplicableError(f"'{cell.beside}' does not edit h-space")
         method = make_method(cell.method, self.config.suite)
+        offer = _MATCHED_BY.get(method.info.space)
+        if offer is not None and not isinstance(partner.editor, offer):
+            raise NotApplicableError(
+                f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
+            )
         task = self._task(method, cell.concept, cell.key, partner.editor)
         return Fitted(method.fit(task), FitCost(), partner.strength)
 
@@ -338,18 +352,20 @@ class EditCells:
                 edit_unet_calls=edit_calls,
             ),
             flags=_flags(chosen),
-            provenance=provenance(config, watch.seconds),
+            provenance=provenance(config, watch.seconds, fitted.spent),
         )
 
     def _over_random(self, cell: Cell, table: ScoreTable, strength: float) -> Measurement:
-        """EPR over the random direction's, whose cell has run before this one."""
-        key = CellKey(cell.dataset, "edit", "random_direction", cell.method, cell.concept.name)
+        """EPR over that of the random control of its space, whose cell has run before this one."""
+        if not cell.matched:
+            return Measurement.missing("there is no random control of this edit space")
+        key = CellKey(cell.dataset, "edit", cell.matched[0], cell.method, cell.concept.name)
         record = self.store.find(key)
         if record is None or record.status != "done" or record.strength != strength:
-            return Measurement.missing("no random direction was run beside it")
+            return Measurement.missing("no random control was run beside it")
         scores = self.store.scores(record)
         if scores is None:
-            return Measurement.missing("the random direction's scores are not there")
+            return Measurement.missing("the random control's scores are not there")
         return over_random(
             table, scores, strength, cell.concept.attribute, self.spreads[0], self.config.seed
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +16,39 @@ from torch import Tensor
 from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import write_bytes
-from casl_bench.methods.method import EditingMethod, FitCost, SupportsFitKey
+from casl_bench.core.peak_memory import peak_memory
+from casl_bench.methods.method import EditingMethod, Editor, EditTask, FitCost, SupportsFitKey
+
+
+@dataclass(frozen=True)
+class FitSpent:
+    """What a fit took of the machine that made it.
+
+    Attributes:
+        seconds: wall time; None of a fit that nobody measured.
+        peak_memory_mb: as `peak_memory` has it; None where unknown.
+    """
+
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
 
 
 @dataclass(frozen=True)
 class StoredFit:
-    """A fit's tensors and cost (seconds are those of the run that made it)."""
+    """A fit: its tensors, its cost in counts, and what it took where it was made."""
 
     state: dict[str, Tensor]
     cost: FitCost
+    spent: FitSpent = FitSpent()
+
+
+def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor, StoredFit]:
+    """Fit a method and measure it, whatever its own cost says of time."""
+    started = time.monotonic()
+    with peak_memory(device) as peak:
+        editor = method.fit(task)
+    spent = FitSpent(time.monotonic() - started, peak.mb)
+    return editor, StoredFit(editor.state(), editor.cost, spent)
 
 
 def fit_key(method: EditingMethod, inputs: str) -> str:
@@ -70,7 +95,12 @@ class FitStore:
             return _read(path)
         fit = make()
         self.made += 1
-        cost = {"parameters": fit.cost.parameters, "unet_calls": fit.cost.unet_calls}
+        cost = {
+            "parameters": fit.cost.parameters,
+            "unet_calls": fit.cost.unet_calls,
+            "seconds": fit.spent.seconds,
+            "peak_memory_mb": fit.spent.peak_memory_mb,
+        }
         metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
         tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}
         write_bytes(path, save(tensors, metadata=metadata))
@@ -84,7 +114,10 @@ def _read(path: Path) -> StoredFit:
         state = load_file(path)
         if hash_tensors(state) != metadata["sha256"]:
             raise ValueError("its content is not what was written")
-        return StoredFit(state, FitCost(**json.loads(metadata["cost"])))
+        cost = json.loads(metadata["cost"])
+        # A fit stored before its time was kept has neither.
+        spent = FitSpent(cost.pop("seconds", None), cost.pop("peak_memory_mb", None))
+        return StoredFit(state, FitCost(**cost), spent)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InvalidBenchmarkError(
             f"a stored fit cannot be used: {error}",

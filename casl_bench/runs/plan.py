@@ -36,6 +36,7 @@ class Cell:
         concept: what it edits.
         beside: for a control that is matched to an entrant: that entrant.
         control: whether it is a control.
+        matched: controls that stand beside this entrant, matched to it in its edit space.
         work: estimated U-Net calls, in images.
         key: SHA-256 of everything that determines the result.
     """
@@ -46,6 +47,7 @@ class Cell:
     concept: Concept
     beside: str | None
     control: bool
+    matched: tuple[str, ...]
     work: float
     key: str
 
@@ -182,8 +184,8 @@ def card_of(dataset: str) -> DatasetCard:
 def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]:
     """Every cell of a run, in the order in which it is run.
 
-    What stands beside an entrant comes right before it, since the entrant's record compares
-    itself with that.
+    What stands beside an entrant, the controls of its edit space, comes right before it, since the
+    entrant's record compares itself with that.
 
     Args:
         config: the checked command.
@@ -203,8 +205,9 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
             make = _CellMaker(config, card, concept, fingerprints[dataset])
             cells += [make(n, m) for n, m in alone.items()]
             for name, method in entrants.items():
-                cells += [make(n, m, (name, method)) for n, m in beside.items()]
-                cells.append(make(name, method, controls=tuple(beside.items())))
+                matched = tuple(p for p in beside.items() if p[1].info.space == method.info.space)
+                cells += [make(n, m, (name, method)) for n, m in matched]
+                cells.append(make(name, method, controls=matched))
     if not cells:
         raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
     return tuple(cells)
@@ -222,7 +225,8 @@ def shared_work(config: RunConfig) -> float:
     """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
     suite = config.suite
     images = suite.train_images + suite.validation_pool_images + suite.test_pool_images
-    return float(2 * images * suite.num_steps * len(config.datasets))
+    passes = 2 + suite.refinements
+    return float(passes * images * suite.num_steps * len(config.datasets))
 
 
 def concepts_of(card: DatasetCard, names: tuple[str, ...] | None) -> list[Concept]:
@@ -282,6 +286,7 @@ class _CellMaker:
             concept=self.concept,
             beside=partner[0] if partner else None,
             control=method.info.control,
+            matched=tuple(name for name, _ in controls),
             work=self._work(method),
             key=hash_json(key),
         )

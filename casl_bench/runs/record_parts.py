@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
@@ -16,6 +18,7 @@ from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.provenance import collect_provenance
 from casl_bench.records.record import Measurement, Provenance, SuiteRef
 from casl_bench.runs.config import RunConfig
+from casl_bench.runs.fits import FitSpent
 from casl_bench.runs.plan import Cell, make_method
 from casl_bench.worlds.world import World
 
@@ -71,10 +74,27 @@ def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def provenance(config: RunConfig, seconds: Mapping[str, float]) -> Provenance:
-    """Where and when."""
-    found = collect_provenance(device=config.device, batch_size=config.batch_size)
-    return found.model_copy(update={"seconds": dict(seconds)})
+def provenance(
+    config: RunConfig, seconds: Mapping[str, float], spent: FitSpent | None = None
+) -> Provenance:
+    """Where and when.
+
+    Args:
+        config: of the run.
+        seconds: of this cell, by phase.
+        spent: by the fit of the cell's method, whoever made it.
+    """
+    found = collect_provenance(
+        device=config.device,
+        batch_size=config.batch_size,
+        threads=torch.get_num_threads(),
+        seconds=seconds,
+    )
+    if spent is None:
+        return found
+    return found.model_copy(
+        update={"fit_seconds": spent.seconds, "fit_peak_memory_mb": spent.peak_memory_mb}
+    )
 
 
 def edit_measurements(

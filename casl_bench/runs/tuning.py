@@ -253,7 +253,8 @@ def _present(store: TrialStore, attempt: Attempt) -> TrialResult:
 def _shared_work(sweep: Sweep) -> float:
     suite = _wider(sweep).suite
     images = suite.train_images + suite.validation_pool_images
-    return float(2 * images * suite.num_steps * len(sweep.config.datasets))
+    passes = 2 + suite.refinements
+    return float(passes * images * suite.num_steps * len(sweep.config.datasets))
 
 
 def _wider(sweep: Sweep) -> RunConfig:

@@ -14,7 +14,7 @@ def broken_bounds(records: Sequence[RunRecord]) -> list[str]:
     """Bounds of the controls that do not hold, as sentences; empty where the run is valid.
 
     identity: changes nothing at all. oracle: flips at least `ORACLE_FLIPS` of the images on
-    average, and more than any random direction does.
+    average, and more than the random controls that stand beside entrants do.
 
     Args:
         records: of one data set.
@@ -27,9 +27,10 @@ def broken_bounds(records: Sequence[RunRecord]) -> list[str]:
     oracle = _mean_flip(_edits(records, "oracle"))
     if oracle is not None and oracle < ORACLE_FLIPS:
         faults.append(f"the oracle flips only {oracle:.2f} of images, under {ORACLE_FLIPS}")
-    random = _mean_flip(_edits(records, "random_direction"))
-    if oracle is not None and random is not None and random >= oracle:
-        faults.append(f"random directions flip {random:.2f} of images, the oracle {oracle:.2f}")
+    for name in sorted({r.method or "" for r in records if r.beside is not None}):
+        random = _mean_flip(_edits(records, name))
+        if oracle is not None and random is not None and random >= oracle:
+            faults.append(f"'{name}' flips {random:.2f} of images, the oracle {oracle:.2f}")
     return faults
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from casl_bench.methods.method import SupportsDeltaH, SupportsLatentRanking
+from casl_bench.methods.method import SupportsDeltaH, SupportsLatentRanking, SupportsWeightDelta
 from casl_bench.testing.method_trial import STRENGTHS, MethodTrial
 from casl_bench.testing.rules import RuleBook, require, require_equal
 from casl_bench.testing.toy_task import NUM_TEST
@@ -84,6 +84,36 @@ def check_delta_h(trial: MethodTrial) -> None:
         require(
             delta_h.shape == h.shape,
             f"delta_h is {list(delta_h.shape)} for h {list(h.shape)}",
+        )
+
+
+@EDITING.rule
+def check_space(trial: MethodTrial) -> None:
+    """The declared edit space is the one that the editor shows."""
+    editor, space = trial.editor, trial.info.space
+    for name, offers, shown in (
+        ("h_space", "delta_h", isinstance(editor, SupportsDeltaH)),
+        ("weights", "weight_delta", isinstance(editor, SupportsWeightDelta)),
+    ):
+        require(
+            shown == (space == name),
+            f"space is declared '{space}', and the editor has {'a' if shown else 'no'} {offers}: "
+            f"'{name}' and {offers} belong together",
+        )
+
+
+@EDITING.rule
+def check_weight_delta(trial: MethodTrial) -> None:
+    """A weight_delta, where offered, fits the U-Net."""
+    editor = trial.editor
+    if not isinstance(editor, SupportsWeightDelta):
+        return
+    weights = trial.tasks.world.backbone.unet.state_dict()
+    for name, delta in editor.weight_delta().items():
+        require(name in weights, f"the U-Net has no weight '{name}'")
+        require(
+            delta.shape == weights[name].shape,
+            f"weight_delta of {name} is {list(delta.shape)}, not {list(weights[name].shape)}",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,16 +14,18 @@ from torch import Tensor
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.schedule import linspace_timesteps
 from casl_bench.core.seeding import generator
-from casl_bench.images.dataset import SupportsOracle
+from casl_bench.images.dataset import Split, SupportsOracle
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.inverter import invert
 from casl_bench.methods.generation import EditWindow, HSpaceEditor
-from casl_bench.methods.method import EditTask, FitCost, MethodInfo
+from casl_bench.methods.method import Editor, EditTask, FitCost, MethodInfo
+from casl_bench.methods.weight_edits import WeightEditor
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
 from casl_bench.testing.toy_world import toy_world
+from casl_bench.worlds.world import World
 
-NUM_TRAIN, NUM_TEST = 8, 4
+NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 8, 3, 4
 TIMESTEPS = linspace_timesteps(4, 999)
 
 
@@ -61,13 +63,16 @@ class ToyTasks:
     Attributes:
         world: the toy world, built for this object alone: a method may damage it.
         train: inversions that methods learn from.
+        validation: inversions that methods which ask for them may look at.
         test: inversions that they are asked to edit.
         sae: an untrained SAE with the statistics of `train`.
     """
 
     def __init__(self) -> None:
         self.world = toy_world()
-        self.train, self.test, self._labels, self._trajectories = _inverted()
+        inverted = _inverted()
+        self.train, self.validation, self.test = inverted.train, inverted.validation, inverted.test
+        self._labels, self._trajectories = inverted.labels, inverted.trajectories
         self.sae = _random_sae(self._trajectories)
 
     def get(self) -> HSpaceSae:
@@ -91,8 +96,9 @@ class ToyTasks:
             guide_clip=self.world.guide_clip if info.supervision == "text" else None,
             generator=generator(0, "fit", info.name),
             workspace=workspace,
+            validation=_copy(self.validation) if info.uses_validation else None,
             oracle=dataset.oracle if info.needs_oracle else None,
-            beside=self._neighbour() if info.beside else None,
+            beside=self._neighbour(info) if info.beside else None,
         )
 
     def guarded_task(self, info: MethodInfo, workspace: Path, uses: list[str]) -> EditTask:
@@ -102,6 +108,7 @@ class ToyTasks:
             "labels": 'supervision="labels"',
             "saes": "uses_sae=True",
             "guide_clip": 'supervision="text"',
+            "validation": "uses_validation=True",
             "oracle": "needs_oracle=True (controls only)",
             "beside": "beside=True (controls only)",
         }
@@ -116,14 +123,28 @@ class ToyTasks:
         """A fresh copy of the test inversions, or of those at these places."""
         return _copy(self.test if places is None else self.test.take(places))
 
-    def _neighbour(self) -> HSpaceEditor:
+    def _neighbour(self, info: MethodInfo) -> Editor:
+        """The fitted editor that a control with `beside` is given, of the control's own space."""
+        if info.space == "weights":
+            return _ConstantWeights(self.world.backbone, t_start=500, cost=FitCost())
         return _ConstantShift(
             self.world.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
         )
 
 
+class _ConstantWeights(WeightEditor):
+    """Adds the same small number to every weight."""
+
+    def weight_delta(self) -> dict[str, Tensor]:
+        weights = self.backbone.unet.state_dict()
+        return {name: torch.full_like(value, 1e-3) for name, value in weights.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
 class _ConstantShift(HSpaceEditor):
-    """The fitted editor that a control with `beside` is given."""
+    """Adds the same number to all of h."""
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         return torch.full_like(h, 0.1)
@@ -138,9 +159,20 @@ def _copy(x: Inversions) -> Inversions:
     )
 
 
+@dataclass(frozen=True)
+class _Inverted:
+    """Inversions of the three splits; labels [n, A] and trajectories of the training images."""
+
+    train: Inversions
+    validation: Inversions
+    test: Inversions
+    labels: Tensor
+    trajectories: TrajectoryStore
+
+
 @cache
-def _inverted() -> tuple[Inversions, Inversions, Tensor, TrajectoryStore]:
-    """Train and test inversions, train labels [n, A], trajectories: made once, in a world apart."""
+def _inverted() -> _Inverted:
+    """Made once, in a world apart."""
     world = toy_world()
     images = world.dataset.load("train", NUM_TRAIN)
     assert images.attributes is not None
@@ -148,9 +180,18 @@ def _inverted() -> tuple[Inversions, Inversions, Tensor, TrajectoryStore]:
         None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], world.backbone.h_shape
     )
     train = invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record)
-    unseen = world.dataset.load("test", NUM_TEST)
-    test = invert(world.backbone, unseen.image_ids, unseen.pixels, TIMESTEPS)
-    return train, test, images.attributes, store
+    return _Inverted(
+        train,
+        _unseen(world, "validation", NUM_VALIDATION),
+        _unseen(world, "test", NUM_TEST),
+        images.attributes,
+        store,
+    )
+
+
+def _unseen(world: World, split: Split, count: int) -> Inversions:
+    images = world.dataset.load(split, count)
+    return invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS)
 
 
 def _random_sae(store: TrajectoryStore) -> HSpaceSae:

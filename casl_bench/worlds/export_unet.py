@@ -35,8 +35,11 @@ MICRO_BATCH = 16
 @click.option("--out", type=click.Path(path_type=Path), help="[default: the package's assets]")
 @click.option("--steps", default=25, show_default=True, help="DDIM steps of the gates.")
 @click.option("--note", default="", help="What the card should say of the training.")
+@click.option("--refinements", default=1, show_default=True, help="Of the gates' inversion.")
 @click.option("--power", default=1.0, show_default=True, help="Power of the timesteps.")
-def main(training: Path, out: Path | None, steps: int, note: str, power: float) -> None:
+def main(
+    training: Path, out: Path | None, steps: int, note: str, power: float, refinements: int
+) -> None:
     """Write the EMA weights in fp16 with a card of measured gates, samples and the curve."""
     saved = torch.load(training / "checkpoint.pt", weights_only=True, map_location="cpu")
     domain = saved["config"]["domain"]
@@ -56,7 +59,7 @@ def main(training: Path, out: Path | None, steps: int, note: str, power: float) 
     classifier = AttributeClassifier.load(ASSETS / domain / CLASSIFIERS[0])
     timesteps = power_timesteps(steps, 999, power)
     gates, samples = measure_gates(
-        backbone, RenderedDataset(DOMAINS[domain].drawing), classifier, timesteps
+        backbone, RenderedDataset(DOMAINS[domain].drawing), classifier, timesteps, refinements
     )
     sheet = contact_sheet(to_pixels(samples.numpy().astype(np.float32)), 8)
     Image.fromarray(sheet).save(out / "samples.png", optimize=True)

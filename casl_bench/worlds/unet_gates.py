@@ -37,6 +37,7 @@ def measure_gates(
     dataset: Dataset,
     classifier: AttributeClassifier,
     timesteps: Sequence[int],
+    refinements: int = 0,
 ) -> tuple[dict[str, Any], Tensor]:
     """All gates of a synth domain's U-Net.
 
@@ -45,13 +46,16 @@ def measure_gates(
         dataset: whose validation images are held out from its training.
         classifier: decides attributes.
         timesteps: the default walk.
+        refinements: of the inversion, see `ddim_inversion`.
 
     Returns:
         Figures by name, and [64, 3, H, W] unconditional samples to look at.
     """
-    train, store, _ = _inverted(backbone, dataset.load("train", TRAIN_IMAGES), timesteps)
+    train, store, _ = _inverted(
+        backbone, dataset.load("train", TRAIN_IMAGES), timesteps, refinements
+    )
     test, test_store, inversions = _inverted(
-        backbone, dataset.load("validation", TEST_IMAGES), timesteps
+        backbone, dataset.load("validation", TEST_IMAGES), timesteps, refinements
     )
     source = classifier.logits(inversions.x_0)
     again = classifier.logits(inversions.reconstruction.clamp(-1, 1))
@@ -60,6 +64,7 @@ def measure_gates(
     samples = _samples(backbone, timesteps)
     figures: dict[str, Any] = {
         "timesteps": list(timesteps),
+        "refinements": refinements,
         "psnr": float(psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy()).mean()),
         "attribute_agreement": float(((source > 0) == (again > 0)).float().mean()),
         "x_T_mean": noise.mean,
@@ -72,12 +77,16 @@ def measure_gates(
 
 
 def _inverted(
-    backbone: Backbone, batch: ImageBatch, timesteps: Sequence[int]
+    backbone: Backbone, batch: ImageBatch, timesteps: Sequence[int], refinements: int
 ) -> tuple[ImageBatch, TrajectoryStore, Inversions]:
     store = TrajectoryStore.create(
-        None, batch.image_ids, timesteps, batch.pixels.shape[1:], backbone.h_shape
-    )
-    inversions = invert(backbone, batch.image_ids, batch.pixels, timesteps, collect=store.record)
+        None, batch.image_ids, timesteps, batch.pixels.shape[1:], backbone.h_shape,
+        refined=refinements > 0,
+    )  # fmt: skip
+    inversions = invert(
+        backbone, batch.image_ids, batch.pixels, timesteps,
+        collect=store.record, refinements=refinements,
+    )  # fmt: skip
     return batch, store, inversions
 
 

@@ -26,7 +26,7 @@ _EXTRA: dict[str, Phrases] = {
         "spire": (("with a pointed tower",), ("with battlements",)),
         "dome": (("with a round dome",), ("with a plain roof",)),
         "snow": (("snowy",), ("in summer",)),
-        "night": (("with lit windows and a moon",), ("in the daytime",)),
+        "night": (("with lit windows", "under a moon"), ("in the daytime",)),
         "tree": (("with a tree in front",), ("with nothing in front",)),
     },
 }

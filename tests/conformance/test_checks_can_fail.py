@@ -45,7 +45,9 @@ class Good:
     """Keeps every rule: one random direction, after one look at the training images."""
 
     editor_class: ClassVar[type[GoodEditor]] = GoodEditor
-    info: ClassVar[MethodInfo] = MethodInfo("good", title="good", source="a test", version=1)
+    info: ClassVar[MethodInfo] = MethodInfo(
+        "good", title="good", source="a test", version=1, space="h_space"
+    )
 
     def __init__(self, config: MethodConfig | None = None) -> None:
         self.config = config or MethodConfig()

@@ -28,6 +28,7 @@ TINY = Suite(
     quick=True,
     num_steps=6,
     timestep_power=1.5,
+    refinements=1,
     train_images=24,
     validation_images=3,
     test_pool_images=24,
@@ -57,7 +58,7 @@ class NanMethod:
     """A stranger's method that fails in the worst way: silently."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="nan_method", title="NaN", source="test", version=1
+        name="nan_method", title="NaN", source="test", version=1, space="h_space"
     )
 
     def __init__(self, config: MethodConfig | None = None) -> None:

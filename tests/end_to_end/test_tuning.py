@@ -36,6 +36,7 @@ TINY = Suite(
     quick=True,
     num_steps=4,
     timestep_power=1.5,
+    refinements=0,
     train_images=8,
     validation_images=2,
     test_pool_images=8,

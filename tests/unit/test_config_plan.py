@@ -60,11 +60,14 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
     datasets: Registry[Any] = Registry("dataset", "casl_bench.tests.none")
     register(
         methods,
-        fake("casl", FitConfig, supervision="text", uses_sae=True),
-        fake("mean_difference", supervision="labels"),
+        fake("casl", FitConfig, supervision="text", space="h_space", uses_sae=True),
+        fake("mean_difference", supervision="labels", space="h_space"),
+        fake("fine_tuned", supervision="text", space="weights"),
+        fake("pixels", supervision="text"),
         fake("identity", control=True),
         fake("oracle", control=True, needs_oracle=True),
-        fake("random_direction", control=True, beside=True),
+        fake("random_direction", control=True, beside=True, space="h_space"),
+        fake("random_weights", control=True, beside=True, space="weights"),
     )
     datasets.register("toy", lambda: SimpleNamespace(card=CARD))
     monkeypatch.setattr(plan_module, "METHODS", methods)
@@ -135,7 +138,8 @@ def test_the_same_command_finds_its_folder_again() -> None:
 
 
 def test_names_are_resolved_in_order_and_once() -> None:
-    assert plan_module.resolve_methods(["mean_difference", "all"]) == ("mean_difference", "casl")
+    everything = ("mean_difference", "casl", "fine_tuned", "pixels")
+    assert plan_module.resolve_methods(["mean_difference", "all"]) == everything
     assert plan_module.resolve_concepts(["hat", "hat"], ["toy"]) == ("hat",)
     assert plan_module.resolve_concepts(["hat", "all"], ["toy"]) is None
     assert plan_module.resolve_datasets(["all"]) == ("toy",)
@@ -164,6 +168,23 @@ def test_controls_are_always_planned_what_stands_beside_an_entrant_before_it(
         ("casl", None),
         ("random_direction", "mean_difference"),
         ("mean_difference", None),
+    ]
+
+
+def test_a_random_control_stands_beside_the_entrants_of_its_space(tmp_path: Path) -> None:
+    methods = ("casl", "fine_tuned", "pixels")
+    planned = [
+        (c.method, c.beside, c.matched)
+        for c in cells(config(tmp_path, methods=methods, concepts=("hat",)))
+    ]
+    assert planned == [
+        ("identity", None, ()),
+        ("oracle", None, ()),
+        ("random_direction", "casl", ()),
+        ("casl", None, ("random_direction",)),
+        ("random_weights", "fine_tuned", ()),
+        ("fine_tuned", None, ("random_weights",)),
+        ("pixels", None, ()),
     ]
 
 
@@ -207,6 +228,7 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
         for update in (
             {"num_steps": 11},
             {"timestep_power": 2.0},
+            {"refinements": 3},
             {"strengths": (1.0,)},
             {"fit_steps": 13},
             {"sae_steps": 101},
@@ -229,7 +251,9 @@ def test_a_new_version_of_a_method_moves_its_keys_and_those_beside_it(
     tmp_path: Path, methods: Registry[Any]
 ) -> None:
     before = {c.label: c.key for c in cells(config(tmp_path))}
-    methods._factories["casl"] = fake("casl", FitConfig, supervision="text", version=2)
+    methods._factories["casl"] = fake(
+        "casl", FitConfig, supervision="text", space="h_space", version=2
+    )
     after = {c.label: c.key for c in cells(config(tmp_path))}
     moved = {label for label in before if before[label] != after[label]}
     assert moved == {label for label in before if "casl" in label}
@@ -240,7 +264,7 @@ def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
 ) -> None:
     before = {c.label: c.key for c in cells(config(tmp_path))}
     methods._factories["random_direction"] = fake(
-        "random_direction", control=True, beside=True, version=2
+        "random_direction", control=True, beside=True, space="h_space", version=2
     )
     after = {c.label: c.key for c in cells(config(tmp_path))}
     moved = {label for label in before if before[label] != after[label]}
@@ -261,7 +285,7 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     assert by_method["identity"] == by_method["oracle"] == 0
     assert by_method["random_direction"] == s.test_images_per_concept * s.num_steps
     assert by_method["casl"] == edit + 12 * 3
-    assert shared_work(run) == 2 * s.num_steps * (
+    assert shared_work(run) == (2 + s.refinements) * s.num_steps * (
         s.train_images + s.validation_pool_images + s.test_pool_images
     )
 

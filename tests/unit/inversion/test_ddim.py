@@ -13,6 +13,7 @@ from casl_bench.inversion.ddim import (
     ddim_generation,
     ddim_inversion,
     ddim_step,
+    ddim_walk,
     generation_steps,
     predict_x_0,
 )
@@ -96,6 +97,27 @@ def test_many_steps_reconstruct_better(make_backbone: Make) -> None:
         back = ddim_generation(backbone, ddim_inversion(backbone, x_0, walk), walk)
         errors.append(float((back - x_0).pow(2).mean()))
     assert errors[1] < errors[0] / 3
+
+
+def test_each_refinement_brings_the_round_trip_nearer(make_backbone: Make) -> None:
+    backbone, x_0, walk = make_backbone(), images(2), linspace_timesteps(12, 600)
+    errors = []
+    for refinements in (0, 1, 3, 12):
+        x_T = ddim_inversion(backbone, x_0, walk, refinements=refinements)
+        # As the image enters at t = 0, so it must come back there: the last step is left out.
+        steps = tuple(generation_steps(walk))[:-1]
+        errors.append(float((ddim_walk(backbone, x_T, steps) - x_0).abs().max()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[1] < errors[0] / 2
+    assert errors[3] < errors[0] / 100
+
+
+def test_a_refinement_is_one_pass_a_step_more(make_backbone: Make) -> None:
+    backbone, x_0 = make_backbone(), images(2)
+    for refinements in (0, 1, 2):
+        with backbone.count_calls() as calls:
+            ddim_inversion(backbone, x_0, WALK, refinements=refinements)
+        assert calls.unet_calls == 2 * (1 + refinements) * (len(WALK) - 1)
 
 
 def test_eps_is_taken_at_the_step_it_leaves(make_backbone: Make) -> None:

@@ -66,3 +66,15 @@ def test_concepts_are_asked_for_in_canonical_words(domain: Domain) -> None:
         yes, no = wording.common[concept.attribute]
         assert any(phrase in concept.target_prompt for phrase in yes)
         assert any(phrase in concept.source_prompt for phrase in no)
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=list(DOMAINS))
+def test_the_longest_caption_fits_the_text_tower(domain: Domain) -> None:
+    wording = domain.wording
+    for manner in wording.manners:
+        phrases = wording.phrases(manner).values()
+        longest = sorted(max(len(p.split()) for p in yes + no) for yes, no in phrases)
+        nouns = max(len(f"{lead} {noun}".split()) for lead, noun in wording.nouns[manner])
+        stated = longest[-MAX_STATEMENTS:]
+        # Clauses are joined by "and"; the text tower adds a start and an end.
+        assert nouns + sum(stated) + len(stated) - 1 <= CONTEXT_LENGTH - 2

@@ -46,6 +46,7 @@ class MeanDifference:
         source="difference of class means; folklore",
         version=1,
         supervision="labels",
+        space="h_space",
     )
 
     def __init__(self, config: MeanDifferenceConfig | None = None, **settings: object) -> None:

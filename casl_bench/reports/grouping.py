@@ -1,0 +1,163 @@
+"""Records that may stand in one table, sorted into rows (methods) and concepts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from casl_bench.records.record import Measurement, RunRecord
+from casl_bench.reports.markdown import DASH, Footnotes, escape, number
+
+RowKey = tuple[bool, str, str]
+"""(control, method, beside): also the order of rows, controls last."""
+
+
+@dataclass
+class Group:
+    """Comparable records.
+
+    Attributes:
+        records: all of them, in an order that does not depend on how they were given.
+        across: whether they are of several data sets; a concept is then named with its data set.
+        edits: row → concept → record, of the kind "edit".
+        concepts: every concept that any of them edits.
+        datasets: data set → its concepts, under the names that they have here.
+    """
+
+    records: list[RunRecord]
+    across: bool = False
+    edits: dict[RowKey, dict[str, RunRecord]] = field(default_factory=dict)
+    concepts: list[str] = field(default_factory=list)
+    datasets: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Sort records into rows and concepts."""
+        self.records.sort(
+            key=lambda r: (r.kind, r.method or "", r.beside or "", r.dataset, r.concept or "")
+        )
+        for record in self.of_kind("edit"):
+            key = (record.control, record.method or "", record.beside or "")
+            self.edits.setdefault(key, {})[self.concept_of(record)] = record
+        # A row of skipped cells only is a control that does not apply: no row.
+        self.edits = {
+            key: row
+            for key, row in sorted(self.edits.items())
+            if any(record.status != "skipped" for record in row.values())
+        }
+        of = {c: r.dataset for row in self.edits.values() for c, r in row.items()}
+        self.concepts = sorted(of)
+        for dataset in sorted(set(of.values())):
+            self.datasets[dataset] = [c for c in self.concepts if of[c] == dataset]
+
+    def of_kind(self, kind: str) -> list[RunRecord]:
+        """Its records of one kind."""
+        return [r for r in self.records if r.kind == kind]
+
+    def concept_of(self, record: RunRecord) -> str:
+        """The name under which a record's concept stands here."""
+        concept = record.concept or ""
+        return f"{record.dataset}/{concept}" if self.across else concept
+
+    def done(self, key: RowKey) -> dict[str, RunRecord]:
+        """Concept → a row's records that hold results."""
+        return {c: r for c, r in self.edits[key].items() if r.status == "done"}
+
+    def measurement(self, key: RowKey, concept: str, name: str) -> Measurement | None:
+        """A cell's measurement at its chosen strength; None where it has none."""
+        record = self.done(key).get(concept)
+        return None if record is None else record.measurements.get(name)
+
+    def values(
+        self, key: RowKey, of: Callable[[RunRecord], float | None]
+    ) -> dict[str, float | None]:
+        """Concept → a number of its record in a row; None where the row has no result for it."""
+        done = self.done(key)
+        return {c: of(done[c]) if c in done else None for c in self.concepts}
+
+    def supervision(self, key: RowKey) -> str:
+        """What guided a row's fits."""
+        return next((r.supervision for r in self.edits[key].values() if r.supervision), "none")
+
+
+def mean_measurement(
+    group: Group, key: RowKey, name: str, digits: int, notes: Footnotes, dataset: str | None = None
+) -> str:
+    """Mean over concepts, or a dash where any concept has no number.
+
+    Args:
+        group: of the row.
+        key: the row.
+        name: of the measurement.
+        digits: decimals.
+        notes: where a dash's reason goes.
+        dataset: over the concepts of this one alone.
+    """
+    concepts = group.concepts if dataset is None else group.datasets[dataset]
+    found = {c: group.measurement(key, c, name) for c in concepts}
+    values = [m.value for m in found.values() if m is not None and m.value is not None]
+    if len(values) == len(found):
+        return number(sum(values) / len(values), digits)
+    absent = [c for c, m in found.items() if m is None]
+    done = [c for c in group.done(key) if c in found]
+    if len(absent) == len(found) == len(done):
+        return DASH  # no such number exists for this kind of row
+    if absent:
+        return notes.mark(f"no number for {listed(absent, group)}")
+    without = {c: m.reason or "" for c, m in found.items() if m is not None and m.value is None}
+    # What comes after a reason's colon are figures that differ between concepts.
+    reasons = sorted({reason.split(":")[0] for reason in without.values()})
+    return notes.mark(f"undefined for {listed(without, group)}: {'; '.join(reasons)}")
+
+
+def over_concepts(
+    found: Mapping[str, float | None],
+    group: Group,
+    fold: Callable[[list[float]], float],
+    digits: int,
+    notes: Footnotes,
+    why: str = "no number",
+) -> str:
+    """One number of all concepts' numbers, or a dash where any of them is not there.
+
+    Args:
+        found: concept → number or None; every concept that counts is among them.
+        group: that the concepts are of.
+        fold: mean, max …
+        digits: decimals.
+        notes: where a dash's reason goes.
+        why: the reason; the concepts without a number are put after it.
+    """
+    values = [v for v in found.values() if v is not None]
+    if values and len(values) == len(found):
+        return number(fold(values), digits)
+    without = listed((c for c, v in found.items() if v is None), group)
+    return notes.mark(f"{why} for {without}" if without else why)
+
+
+def mean(values: list[float]) -> float:
+    """Of one or more numbers."""
+    return sum(values) / len(values)
+
+
+def listed(concepts: Iterable[str], group: Group) -> str:
+    """Names with commas; a data set of which every concept is meant stands for all of them."""
+    left = list(concepts)
+    if not group.across:
+        return ", ".join(left)
+    names: list[str] = []
+    for dataset, every in group.datasets.items():
+        own = [c for c in every if c in left]
+        names += [f"all of {dataset}"] if own == every else own
+    return ", ".join(names)
+
+
+def row_name(key: RowKey) -> str:
+    """As the first cell of a row shows it: controls in italics."""
+    control, method, beside = key
+    name = escape(method) + (f" beside {escape(beside)}" if beside else "")
+    return f"*{name}*" if control else name
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading and what stands under it."""
+    return "\n\n".join([f"### {title}", *parts])

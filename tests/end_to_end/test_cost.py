@@ -1,0 +1,85 @@
+"""A method's record says what its fit took, whichever cell made the fit."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.reports.table import render_tables
+from casl_bench.runs import runner
+from casl_bench.runs.config import RunConfig, suite
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.progress import SilentProgress
+
+TINY = suite("quick").model_copy(
+    update={
+        "num_steps": 6,
+        "train_images": 24,
+        "validation_images": 3,
+        "test_pool_images": 24,
+        "test_images_per_concept": 5,
+        "strengths": (0.5, 1.0),
+        "fit_steps": 3,
+        "probe_train_images": 24,
+        "probe_test_images": 24,
+    }
+)
+ASYRP = CellKey("rendered_faces", "edit", "asyrp", None, "hat")
+BESIDE = CellKey("rendered_faces", "edit", "random_direction", "asyrp", "hat")
+
+
+def run(out: Path) -> RecordStore:
+    load_entrants()
+    config = RunConfig(
+        methods=("asyrp",), datasets=("rendered_faces",), concepts=("hat",), suite=TINY, seed=0,
+        device="cpu", out=out,
+    )  # fmt: skip
+    assert runner.run(config, SilentProgress()) == 0
+    return RecordStore(out)
+
+
+def record(store: RecordStore, key: CellKey) -> RunRecord:
+    found = store.find(key)
+    assert found is not None and found.status == "done"
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cost") / "run"
+    run(out)
+    return out
+
+
+def test_the_methods_own_record_has_the_time_of_its_fit(finished: Path) -> None:
+    store = RecordStore(finished)
+    own, beside = record(store, ASYRP).provenance, record(store, BESIDE).provenance
+    assert "fit" not in own.seconds  # the control before it made the fit
+    assert own.fit_seconds is not None
+    assert 0 < own.fit_seconds <= beside.seconds["fit"]
+    assert own.fit_seconds > 0.5 * beside.seconds["fit"]
+    assert (beside.fit_seconds, beside.fit_peak_memory_mb) == (None, None)
+    assert own.threads is not None and own.threads >= 1
+    if Path("/proc/self/clear_refs").exists():
+        assert own.fit_peak_memory_mb is not None and own.fit_peak_memory_mb > 100
+
+
+def test_a_fit_that_is_read_again_keeps_its_time(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(finished, out)
+    for key in (ASYRP, BESIDE):
+        shutil.rmtree(RecordStore(out).folder(key))
+    again, first = record(run(out), ASYRP), record(RecordStore(finished), ASYRP)
+    assert again.provenance.fit_seconds == first.provenance.fit_seconds
+    assert again.provenance.fit_peak_memory_mb == first.provenance.fit_peak_memory_mb
+    assert again.record_id == first.record_id
+
+
+def test_the_cost_table_is_filled(finished: Path) -> None:
+    text = render_tables(list(RecordStore(finished))).split("### Cost\n")[1]
+    row = next(line for line in text.splitlines() if line.startswith("| asyrp "))
+    assert "—" not in row
