@@ -1,7 +1,8 @@
 """The reverse process that all editors share which change the U-Net's weights.
 
-Above t_start the frozen U-Net generates, once for all strengths; from t_start down the same U-Net
-with weights W_0 + strength · delta does. A strength of 0 is the reconstruction itself.
+Above t_start the frozen U-Net generates, once for all strengths; from t_start down to t_end the
+same U-Net with weights W_0 + strength · delta does, and below t_end, where there is such a rest,
+the frozen one again. A strength of 0 is the reconstruction itself.
 
 Choice: a strength scales the change of the weights. DiffusionCLIP's code mixes the eps of the two
 networks instead, which costs two passes a step; the two agree to first order in the change.
@@ -29,11 +30,13 @@ class WeightEditor:
         backbone: the noise predictor; it stays as it is.
         t_start: the changed weights act at timesteps t <= t_start.
         cost: what the fit cost.
+        t_end: and at t >= t_end; 0 = down to the image.
     """
 
-    def __init__(self, backbone: Backbone, t_start: int, cost: FitCost) -> None:
+    def __init__(self, backbone: Backbone, t_start: int, cost: FitCost, t_end: int = 0) -> None:
         self.backbone = backbone
         self.t_start = t_start
+        self.t_end = t_end
         self.cost = cost
 
     def weight_delta(self) -> Mapping[str, Tensor]:
@@ -57,14 +60,21 @@ class WeightEditor:
             return result
         steps = list(generation_steps(inversions.timesteps))
         plain = [step for step in steps if step[0] > self.t_start]
-        changed = steps[len(plain) :]
+        changed = [step for step in steps if self.t_end <= step[0] <= self.t_start]
+        rest = [step for step in steps if step[0] < min(self.t_end, self.t_start + 1)]
         x_start = ddim_walk(self.backbone, inversions.x_T, plain)
         twin, delta = self.backbone.twin(), self.weight_delta()
         for place, factor in enumerate(factors.tolist()):
             if factor != 0:
                 shift_weights(twin, self.backbone, delta, factor)
-                result[place] = ddim_walk(twin, x_start, changed).cpu()
+                x_end = ddim_walk(twin, x_start, changed)
+                result[place] = ddim_walk(self.backbone, x_end, rest).cpu()
         return result
+
+
+def nearest_step(timesteps: Sequence[int], t: int) -> int:
+    """The place of the visited timestep nearest to t, the smaller one of two equally near."""
+    return min(range(len(timesteps)), key=lambda step: abs(timesteps[step] - t))
 
 
 @torch.no_grad()

@@ -1,0 +1,194 @@
+"""Linear directions of h-space from labels: mean difference, or the normal of a linear SVM.
+
+Each visited timestep has a direction of its own, a whole map [C, h, w]: concepts are local, so the
+positions of h are not pooled. It is added to h of every image alike.
+
+Sources. "mean_difference": mean h of the training images with the attribute minus mean h of those
+without (Kwon et al., "Diffusion models already have a semantic latent space", ICLR 2023, and Haas
+et al., "Discovering interpretable directions in the semantic latent space of diffusion models",
+2023, the supervised directions). "svm": the unit normal of a linear SVM's hyperplane between the
+two classes (Zhu et al., "Boundary guided learning-free semantic control with diffusion models",
+NeurIPS 2023, known as BoundaryDiffusion), scaled so that strength 1 and gain 1 move by the distance
+of the class means along it.
+
+Choices of ours. BoundaryDiffusion moves both x_t and h at one mixing step; only its h-space half
+is here, at every visited timestep of the window as all other entrants, or with `single_step` at
+one. Features are standardised before the SVM, which is solved in its dual, exactly and without
+random numbers: n images have n coefficients, however many numbers h has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from casl_bench.concepts.step_directions import StepDirections, visited_steps
+from casl_bench.core.errors import InputError
+from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.methods.method import (
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+
+
+class HLinearConfig(MethodConfig):
+    """Settings of the fit and of the edit.
+
+    Attributes:
+        direction: how the two classes give a direction, see the module.
+        C: penalty of the SVM, per image, for standardised features whose inner products are means
+            over features. A small one weighs all images alike, which is the mean difference.
+        t_edit: inject at visited timesteps t >= t_edit.
+        single_step: inject at the visited timestep nearest t_edit alone.
+        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
+        gain: factor on the distance of the class means at strength 1.
+    """
+
+    direction: Literal["mean_difference", "svm"] = "mean_difference"
+    C: float = 1.0
+    t_edit: int = 350
+    single_step: bool = False
+    asymmetric: bool = False
+    gain: float = 2.0
+
+
+def mean_difference(h: Tensor, labels: Tensor) -> Tensor:
+    """Mean of the maps with the attribute minus mean of those without.
+
+    Args:
+        h: [n, C, h, w].
+        labels: [n] bool, both classes present.
+
+    Returns:
+        [C, h, w] float32; sums in float64.
+    """
+    h = h.double()
+    return (h[labels].mean(0) - h[~labels].mean(0)).float()
+
+
+def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:
+    """Normal of a linear SVM, as long as the distance of the class means along it.
+
+    Both the normal and the distance are taken in standardised features; the result is turned back
+    into the units of h.
+
+    Args:
+        h: [n, C, h, w].
+        labels: [n] bool, both classes present.
+        C: penalty, see `HLinearConfig`.
+
+    Returns:
+        [C, h, w] float32, towards the images with the attribute.
+    """
+    # Imported here: scikit-learn takes a second that other methods should not pay.
+    from sklearn.svm import SVC
+
+    x = h.flatten(1).double()
+    std = x.std(0)
+    std = torch.where(std > 0, std, 1.0)
+    x = (x - x.mean(0)) / std
+    machine = SVC(kernel="precomputed", C=C, tol=1e-6)
+    machine.fit((x @ x.T / x.shape[1]).numpy(), labels.numpy())
+    weights = torch.zeros(len(x), dtype=torch.float64)
+    weights[torch.from_numpy(machine.support_).long()] = torch.from_numpy(machine.dual_coef_[0])
+    normal = weights @ x
+    normal = normal / normal.norm()
+    distance = (x[labels].mean(0) - x[~labels].mean(0)) @ normal
+    return (distance * normal * std).reshape(h.shape[1:]).float()
+
+
+class HLinearEditor(HSpaceEditor):
+    """Adds the timestep's direction to h."""
+
+    def __init__(
+        self, task: EditTask, window: EditWindow, gain: float, directions: StepDirections
+    ) -> None:
+        """Keep the directions."""
+        cost = FitCost(parameters=directions.values.numel())
+        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
+        self.gain, self.directions = gain, directions
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """The direction times the gain; nothing outside the window."""
+        if not self.window.edits(t):
+            return torch.zeros_like(h)
+        return self.gain * self.directions.at(t, h)
+
+    def state(self) -> dict[str, Tensor]:
+        """The directions and their timesteps."""
+        return self.directions.tensors()
+
+
+@register_method
+class HLinear:
+    """Directions of h-space from labels."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="h_linear",
+        title="h-space linear",
+        source="Haas et al. 2023 (mean difference); Zhu et al., NeurIPS 2023 (SVM)",
+        version=1,
+        supervision="labels",
+        space="h_space",
+    )
+    config: HLinearConfig
+
+    def __init__(self, config: HLinearConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or HLinearConfig.model_validate(settings)
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: the kind of direction, and how it is injected."""
+        return {
+            "direction": ("mean_difference", "svm"),
+            "t_edit": (250, 350, 500),
+            "asymmetric": (False, True),
+            "gain": (1.0, 2.0, 4.0),
+        }
+
+    def fit(self, task: EditTask) -> HLinearEditor:
+        """Read the concept's directions off the stored trajectories; no U-Net call.
+
+        Raises:
+            InputError: if the task grants no labels, or they are all alike.
+        """
+        config, store, labels = self.config, task.trajectories, task.labels
+        if labels is None:
+            raise InputError("h_linear needs labels in its task")
+        if bool(labels.all()) or not bool(labels.any()):
+            raise InputError(
+                "the training images are all of one class",
+                where=f"attribute '{task.concept.attribute}'",
+                mend="use more training images",
+            )
+        window = self._window(store.timesteps)
+        steps = [s for s, t in enumerate(store.timesteps) if window.edits(t)]
+        values = [
+            mean_difference(store.h(s), labels)
+            if config.direction == "mean_difference"
+            else svm_direction(store.h(s), labels, config.C)
+            for s in steps
+        ]
+        directions = StepDirections([store.timesteps[s] for s in steps], torch.stack(values))
+        return HLinearEditor(task, window, config.gain, directions)
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> HLinearEditor:
+        """The editor from its stored directions."""
+        window = self._window(task.trajectories.timesteps)
+        return HLinearEditor(task, window, self.config.gain, StepDirections.from_tensors(state))
+
+    def _window(self, timesteps: tuple[int, ...]) -> EditWindow:
+        """When to edit, of these visited timesteps."""
+        config = self.config
+        if config.single_step:
+            nearest = min(timesteps, key=lambda t: abs(t - config.t_edit))
+            return EditWindow(nearest, nearest + 1, asymmetric=config.asymmetric)
+        visited_steps(timesteps, config.t_edit)
+        return EditWindow(config.t_edit, asymmetric=config.asymmetric)

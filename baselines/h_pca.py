@@ -1,0 +1,289 @@
+"""Principal components of h over training images; text picks the one that fits a concept.
+
+The directions are unsupervised: PCA over images, on h of all visited timesteps of the edit window
+put end to end, so that one component has a direction at every timestep. Which component and sign
+a concept gets is read off the text: a few validation images are edited along each, and the one
+that moves their guide-CLIP embedding furthest along the text's direction is taken. For that choice
+the method counts as guided by text.
+
+Source: Haas et al., "Discovering interpretable directions in the semantic latent space of
+diffusion models", 2023, the unsupervised directions, where a person names the components. Choices
+of ours: each timestep is divided by its root mean square before it enters the PCA, since h grows
+with the timestep; inverted images instead of generated ones; and the choice by CLIP. Candidates
+are compared by the projection on the text direction and not by the cosine, which a component that
+hardly moves the image can win; all are one standard deviation of their component times the gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from casl_bench.activations.trajectory_store import TrajectoryStore
+from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.clip_model import ClipModel
+from casl_bench.concepts.step_directions import StepDirections, visited_steps
+from casl_bench.core.errors import InputError
+from casl_bench.inversion.ddim import ddim_generation
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.methods.generation import EditWindow, HSpaceEditor, generate_edits
+from casl_bench.methods.method import (
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+
+Criterion = Literal["projection", "cosine"]
+
+
+class HPcaConfig(MethodConfig):
+    """Settings of the components, of the choice among them, and of the edit.
+
+    Attributes:
+        components: how many are tried for a concept, the strongest first, each in both signs.
+        criterion: what the choice maximises, see the module.
+        select_images: validation images that it looks at.
+        select_steps: visited timesteps of the walks that it makes, evenly among all.
+        t_edit: inject at visited timesteps t >= t_edit, which are also those of the PCA.
+        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
+        gain: standard deviations of the component at strength 1.
+    """
+
+    components: int = 10
+    criterion: Criterion = "projection"
+    select_images: int = 6
+    select_steps: int = 8
+    t_edit: int = 350
+    asymmetric: bool = False
+    gain: float = 3.0
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components of trajectories.
+
+    Attributes:
+        directions: [m, S, C, h, w], what one standard deviation of each component adds to h at
+            each timestep, in the units of h. Divided by `scales` they are orthogonal.
+        scales: [S], root mean square of h minus its mean at each timestep.
+        explained: [m], share of the variance, falling.
+    """
+
+    directions: Tensor
+    scales: Tensor
+    explained: Tensor
+
+
+def trajectory_components(store: TrajectoryStore, steps: list[int], count: int) -> Components:
+    """PCA over images on h of several timesteps put end to end.
+
+    By the n x n matrix of inner products: h itself is read one timestep at a time.
+
+    Args:
+        store: n images.
+        steps: places in its timesteps.
+        count: components asked for; no more than n - 1 exist.
+
+    Returns:
+        The strongest ones. Of a component's two signs the one is taken with which its largest
+        coordinate among the images is positive.
+    """
+    n = len(store)
+    gram = torch.zeros(n, n, dtype=torch.float64)
+    scales = []
+    for step in steps:
+        x = _centred(store, step)
+        scale = x.pow(2).mean().sqrt()
+        scales.append(scale if scale > 0 else torch.ones_like(scale))
+        gram += x @ x.T / scales[-1] ** 2
+    variances, axes = torch.linalg.eigh(gram)
+    variances, axes = variances.flip(0), axes.flip(1)[:, : min(count, n - 1)]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    # Coordinates of the images along each component, in standard deviations.
+    z = axes * largest.sign() * (n - 1) ** 0.5
+    maps = [(z.T @ _centred(store, step) / (n - 1)).float() for step in steps]
+    directions = torch.stack(maps, dim=1).unflatten(2, store.h(steps[0]).shape[1:])
+    explained = variances[: z.shape[1]] / variances.sum()
+    return Components(directions, torch.stack(scales).float(), explained.float())
+
+
+def _centred(store: TrajectoryStore, step: int) -> Tensor:
+    """[n, C * h * w] float64."""
+    x = store.h(step).flatten(1).double()
+    return x - x.mean(0)
+
+
+def text_match(displacement: Tensor, text_direction: Tensor, criterion: Criterion) -> Tensor:
+    """How well displacements in CLIP space fit a text direction.
+
+    Args:
+        displacement: [k, n, D] of n images, for k candidates.
+        text_direction: [D], unit.
+        criterion: of the mean displacement over images: its projection on the text direction, or
+            the cosine between the two.
+
+    Returns:
+        [k], higher is better; 0 where nothing moved.
+    """
+    mean = displacement.mean(1)
+    projection = mean @ text_direction
+    if criterion == "projection":
+        return projection
+    return projection / mean.norm(dim=1).clamp_min(1e-6)
+
+
+def match_components(
+    directions: list[StepDirections],
+    backbone: Backbone,
+    clip: ClipModel,
+    inversions: Inversions,
+    text_direction: Tensor,
+    config: HPcaConfig,
+) -> Tensor:
+    """Try each direction in both signs on a few images.
+
+    The walks visit only some of the timesteps, the lowest and highest among them. Edits are
+    compared with an unedited walk over the same ones.
+
+    Args:
+        directions: m candidates, of strength 1.
+        backbone: the one that inverted the images.
+        clip: the guide.
+        inversions: images to try on.
+        text_direction: [D], unit.
+        config: `criterion`, `select_steps`, and what decides the edit.
+
+    Returns:
+        [m, 2]: the match of each direction and of its opposite.
+    """
+    walk = spread_out(inversions.timesteps, config.select_steps)
+    base = ddim_generation(backbone, inversions.x_T, walk).cpu()
+    short = replace(inversions, timesteps=walk, reconstruction=base)
+    window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
+    embedded = clip.encode_image(base.clamp(-1, 1))
+    matches = []
+    for candidate in directions:
+        edits = generate_edits(
+            backbone,
+            short,
+            (config.gain, -config.gain),
+            lambda h, t, temb, candidate=candidate: candidate.at(t, h),  # type: ignore[misc]
+            window,
+            noise_seed=0,
+        )
+        moved = torch.stack([clip.encode_image(e.clamp(-1, 1)) - embedded for e in edits])
+        matches.append(text_match(moved, text_direction, config.criterion))
+    return torch.stack(matches)
+
+
+def spread_out(timesteps: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """At most `count` (at least 2) of the timesteps, evenly by place, both ends included."""
+    places = torch.linspace(0, len(timesteps) - 1, max(2, min(count, len(timesteps)))).round()
+    return tuple(timesteps[int(p)] for p in places)
+
+
+class HPcaEditor(HSpaceEditor):
+    """Adds the chosen component, in the chosen sign, to h."""
+
+    def __init__(
+        self,
+        task: EditTask,
+        config: HPcaConfig,
+        directions: StepDirections,
+        matches: Tensor,
+        unet_calls: float = 0.0,
+    ) -> None:
+        """Keep the signed direction, and the matches [m, 2] that it was chosen by."""
+        cost = FitCost(directions.values.numel(), unet_calls)
+        window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
+        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
+        self.gain, self.directions, self.matches = config.gain, directions, matches
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """The direction times the gain; nothing outside the window."""
+        if not self.window.edits(t):
+            return torch.zeros_like(h)
+        return self.gain * self.directions.at(t, h)
+
+    def state(self) -> dict[str, Tensor]:
+        """The directions with their timesteps, and the matches of all candidates."""
+        return {**self.directions.tensors(), "matches": self.matches}
+
+
+@register_method
+class HPca:
+    """The principal component of h-space that fits the text best."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="h_pca",
+        title="h-space PCA",
+        source="Haas et al. 2023, unsupervised directions",
+        version=1,
+        supervision="text",
+        space="h_space",
+        uses_validation=True,
+    )
+    config: HPcaConfig
+
+    def __init__(self, config: HPcaConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or HPcaConfig.model_validate(settings)
+
+    @classmethod
+    def toy_config(cls) -> HPcaConfig:
+        """A budget for tests."""
+        return HPcaConfig(components=2, select_images=2, select_steps=3)
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: how a component is chosen, and how it is injected."""
+        return {
+            "criterion": ("projection", "cosine"),
+            "t_edit": (250, 350, 500),
+            "asymmetric": (False, True),
+            "gain": (1.5, 3.0, 6.0),
+        }
+
+    def fit(self, task: EditTask) -> HPcaEditor:
+        """PCA of the stored trajectories, then the choice on validation images.
+
+        Raises:
+            InputError: if the task grants no guide CLIP or no validation image.
+        """
+        config, store, clip, images = (
+            self.config,
+            task.trajectories,
+            task.guide_clip,
+            task.validation,
+        )
+        if clip is None or images is None or not len(images):
+            raise InputError("h_pca needs a guide CLIP and validation images in its task")
+        steps = visited_steps(store.timesteps, config.t_edit)
+        timesteps = [store.timesteps[s] for s in steps]
+        found = trajectory_components(store, steps, config.components)
+        candidates = [StepDirections(timesteps, d) for d in found.directions]
+        concept = task.concept
+        with task.backbone.count_calls() as calls:
+            matches = match_components(
+                candidates,
+                task.backbone,
+                clip,
+                images.take(range(min(config.select_images, len(images)))),
+                clip.text_direction(concept.source_prompt, concept.target_prompt),
+                config,
+            )
+        component, opposite = divmod(int(matches.argmax()), 2)
+        signed = candidates[component].values * (-1 if opposite else 1)
+        directions = StepDirections(timesteps, signed)
+        return HPcaEditor(task, config, directions, matches, calls.unet_calls)
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> HPcaEditor:
+        """The editor from its stored direction."""
+        directions = StepDirections.from_tensors(state)
+        return HPcaEditor(task, self.config, directions, state["matches"])

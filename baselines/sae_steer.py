@@ -1,0 +1,261 @@
+"""SAE steering: latents whose activity contrasts between images that text retrieves; no training.
+
+Training images are ranked by the guide CLIP, their embedding's product with the text direction
+(target prompt minus source prompt). The SAE's codes of the top share are compared with those of
+the bottom share, and the latents that differ most are shifted. The SAE is the shared one, CASL's
+own: what differs from CASL is that no map is learned. Images are retrieved by their text
+similarity, so the method counts as guided by text; it never sees a label.
+
+Sources. Score: SAeUron (Cywiński & Deja, arXiv 2501.18052): mean activation on images with the
+concept minus that on those without, each divided by its sum over latents, at every timestep; here
+averaged over the edit window, and with retrieved images in the place of generated ones. Shift: the
+latent's decoder direction times a typical large activation (Surkov et al., arXiv 2410.22366, add a
+multiple of the mean one). Choices of ours: the 99th percentile of the positive activations as that
+size, since a latent of a TopK code is silent nearly everywhere; and each position weighted by the
+latent's own mean map, since concepts are local and an even shift moved nothing when tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from casl_bench.activations.trajectory_store import TrajectoryStore
+from casl_bench.backbones.clip_model import ClipModel
+from casl_bench.concepts.alignment import mean_code, top_mask
+from casl_bench.concepts.step_directions import visited_steps
+from casl_bench.core.errors import InputError
+from casl_bench.images.dataset import Concept
+from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.methods.method import (
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+from casl_bench.sae.h_space_sae import HSpaceSae
+
+
+class SaeSteerConfig(MethodConfig):
+    """Settings of retrieval and of the shift.
+
+    Attributes:
+        retrieved_share: of the training images, the share taken from either end of the ranking.
+        k: number of latents shifted.
+        quantile: of a latent's positive activations on retrieved images: the size of its shift.
+        suppress: latents are ranked by the size of their contrast, and those of a negative one
+            are shifted down; False ranks by the contrast itself and shifts up only.
+        t_edit: inject at visited timesteps t >= t_edit, which are also those of the contrast.
+        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
+        gain: factor on the shift at strength 1.
+    """
+
+    retrieved_share: float = Field(0.125, gt=0, le=0.5)
+    k: int = Field(16, gt=0)
+    quantile: float = Field(0.99, gt=0, le=1)
+    suppress: bool = True
+    t_edit: int = 350
+    asymmetric: bool = False
+    gain: float = 1.0
+
+
+def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) -> tuple[Tensor, ...]:
+    """Images most and least like the concept's text, by the guide CLIP.
+
+    Args:
+        clip: the guide.
+        images: [n, 3, H, W], n >= 2.
+        concept: its two prompts give the text direction.
+        share: of the images, taken from either end; at least one image, at most half of them.
+
+    Returns:
+        Places of the most similar and of the least similar images, [r] int64 each, disjoint.
+    """
+    direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
+    order = torch.argsort(clip.encode_image(images) @ direction, descending=True, stable=True)
+    count = min(max(1, round(share * len(images))), len(images) // 2)
+    return order[:count], order[-count:]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What tells two groups of images apart in an SAE's code.
+
+    Attributes:
+        score: [d_sae, h, w], share of the group with the concept's activation that falls on a
+            unit, minus the same of the other group, averaged over timesteps.
+        present: [d_sae, h, w], mean code of the group with the concept.
+        absent: [d_sae, h, w], mean code of the other group.
+    """
+
+    score: Tensor
+    present: Tensor
+    absent: Tensor
+
+    def latent_scores(self) -> Tensor:
+        """[d_sae], over all positions."""
+        return self.score.sum((1, 2))
+
+
+def contrast_codes(
+    sae: HSpaceSae, store: TrajectoryStore, steps: list[int], present: Tensor, absent: Tensor
+) -> Contrast:
+    """Contrast of the codes of two groups of images.
+
+    Args:
+        sae: the frozen SAE.
+        store: all images.
+        steps: places in its timesteps.
+        present: [r] places of images with the concept.
+        absent: [r] places of images without.
+    """
+    groups = [
+        torch.stack([mean_code(sae, [(store.h(s)[g], store.timesteps[s])]) for s in steps])
+        for g in (present, absent)
+    ]
+    # A step's activation sums to one: the score of SAeUron, on units instead of latents.
+    a, b = (g / g.sum((1, 2, 3), keepdim=True).clamp_min(1e-12) for g in groups)
+    return Contrast((a - b).mean(0), groups[0].mean(0), groups[1].mean(0))
+
+
+def large_activations(
+    sae: HSpaceSae,
+    store: TrajectoryStore,
+    steps: list[int],
+    images: Tensor,
+    latents: Tensor,
+    quantile: float,
+) -> Tensor:
+    """[k]: this quantile of each latent's positive activations; 0 where it has none.
+
+    Args:
+        sae: the frozen SAE.
+        store: all images.
+        steps: places in its timesteps.
+        images: [r] places of the images looked at.
+        latents: [k] int64.
+        quantile: in (0, 1].
+    """
+    codes = [sae.encode(store.h(s)[images], store.timesteps[s])[:, latents] for s in steps]
+    rows = torch.stack(codes).transpose(0, 2).flatten(1)
+    found = [row[row > 0] for row in rows]
+    # Sorted by NumPy: torch.quantile refuses more than 16 million numbers.
+    sizes = [float(np.quantile(r.numpy(), quantile)) if len(r) else 0.0 for r in found]
+    return torch.tensor(sizes)
+
+
+def latent_shift(size: Tensor, maps: Tensor) -> Tensor:
+    """Shift of latents, each placed by its own map.
+
+    Args:
+        size: [k], signed, reached where the latent is at its most active.
+        maps: [k, h, w], >= 0, mean code.
+
+    Returns:
+        [k, h, w]; 0 for a latent whose map is 0 everywhere.
+    """
+    peak = maps.amax((1, 2), keepdim=True)
+    return size[:, None, None] * maps / torch.where(peak > 0, peak, 1.0)
+
+
+class SaeSteerEditor(HSpaceEditor):
+    """Adds what the SAE decodes of a constant shift of k latents."""
+
+    def __init__(
+        self, task: EditTask, config: SaeSteerConfig, sae: HSpaceSae, fitted: Mapping[str, Tensor]
+    ) -> None:
+        """Keep what was fitted: `latents` [k], their `shift` [k, h, w], `score` [d_sae, h, w]."""
+        cost = FitCost(parameters=fitted["shift"].numel())
+        window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
+        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
+        self.config, self.sae, self._fitted = config, sae, dict(fitted)
+        self.score = fitted["score"]
+        self._dz = torch.zeros_like(self.score)
+        self._dz[fitted["latents"]] = config.gain * fitted["shift"]
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """The decoded shift, the same for every image."""
+        return self.sae.decode_delta(self._dz[None], t).to(h).expand_as(h)
+
+    def latent_ranking(self) -> Tensor:
+        """[d_sae] latents by their contrast, best first; by its size where some are suppressed."""
+        return self._ranked(self.score.sum((1, 2)))
+
+    def unit_ranking(self) -> Tensor:
+        """[d_sae * h * w] (latent, position) units likewise, best first."""
+        return self._ranked(self.score.flatten())
+
+    def state(self) -> dict[str, Tensor]:
+        """The latents, their shift, and the contrast that ranks."""
+        return dict(self._fitted)
+
+    def _ranked(self, scores: Tensor) -> Tensor:
+        worth = scores.abs() if self.config.suppress else scores
+        return torch.argsort(worth, descending=True, stable=True)
+
+
+@register_method
+class SaeSteer:
+    """Steering by the SAE latents of retrieved images."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="sae_steer",
+        title="SAE steering",
+        source="SAeUron, arXiv 2501.18052 (score); Surkov et al., arXiv 2410.22366 (shift)",
+        version=1,
+        supervision="text",
+        space="h_space",
+        uses_sae=True,
+    )
+    config: SaeSteerConfig
+
+    def __init__(self, config: SaeSteerConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or SaeSteerConfig.model_validate(settings)
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: which latents are shifted, when and how far."""
+        return {
+            "k": (4, 16, 64),
+            "suppress": (False, True),
+            "t_edit": (250, 350, 500),
+            "gain": (0.5, 1.0, 2.0),
+        }
+
+    def fit(self, task: EditTask) -> SaeSteerEditor:
+        """Retrieve images, contrast their codes; no U-Net call.
+
+        Raises:
+            InputError: if the task grants no SAE or no guide CLIP.
+        """
+        if task.saes is None or task.guide_clip is None:
+            raise InputError("sae_steer needs an SAE and a guide CLIP in its task")
+        config, store, sae = self.config, task.trajectories, task.saes.get()
+        steps = visited_steps(store.timesteps, config.t_edit)
+        share = config.retrieved_share
+        present, absent = retrieve(task.guide_clip, task.train.x_0, task.concept, share)
+        contrast = contrast_codes(sae, store, steps, present, absent)
+        scores = contrast.latent_scores()
+        worth = scores.abs() if config.suppress else scores
+        latents = top_mask(worth, config.k).nonzero().flatten()
+        up = scores[latents] > 0
+        maps = torch.where(up[:, None, None], contrast.present[latents], contrast.absent[latents])
+        images = torch.cat([present, absent])
+        size = large_activations(sae, store, steps, images, latents, config.quantile)
+        shift = latent_shift(torch.where(up, size, -size), maps)
+        fitted = {"latents": latents, "shift": shift, "score": contrast.score}
+        return SaeSteerEditor(task, config, sae, fitted)
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> SaeSteerEditor:
+        """The editor from its stored shift. Raises InputError where the task grants no SAE."""
+        if task.saes is None:
+            raise InputError("sae_steer needs an SAE in its task")
+        return SaeSteerEditor(task, self.config, task.saes.get(), state)

@@ -1,0 +1,65 @@
+"""One direction of h a visited timestep: what methods add that read h itself and train nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from casl_bench.core.errors import InputError
+
+
+class StepDirections:
+    """Directions of h-space, one a timestep.
+
+    Attributes:
+        timesteps: those that have a direction, distinct.
+        values: [S, C, h, w], in the units of h.
+    """
+
+    def __init__(self, timesteps: Sequence[int], values: Tensor) -> None:
+        """Keep both.
+
+        Raises:
+            InputError: if there is not one direction a timestep.
+        """
+        self.timesteps = tuple(int(t) for t in timesteps)
+        if len(values) != len(self.timesteps):
+            raise InputError(f"{len(values)} directions for {len(self.timesteps)} timesteps")
+        self.values = values
+        self._place = {t: i for i, t in enumerate(self.timesteps)}
+
+    def at(self, t: int, h: Tensor) -> Tensor:
+        """The direction at timestep t for each of the maps h [n, C, h, w]; same shape.
+
+        Raises:
+            InputError: on a timestep without a direction.
+        """
+        if t not in self._place:
+            raise InputError(
+                f"there is no direction at timestep {t}",
+                mend=f"edit at the timesteps of the fit: {self.timesteps}",
+            )
+        return self.values[self._place[t]].to(h).expand_as(h)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was fitted, for storing."""
+        return {"directions": self.values, "timesteps": torch.tensor(self.timesteps)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> StepDirections:
+        """The directions that `tensors` came from."""
+        return cls(tensors["timesteps"].tolist(), tensors["directions"])
+
+
+def visited_steps(timesteps: Sequence[int], t_edit: int) -> list[int]:
+    """Places of the visited timesteps t >= t_edit.
+
+    Raises:
+        InputError: if there is none.
+    """
+    steps = [s for s, t in enumerate(timesteps) if t >= t_edit]
+    if not steps:
+        raise InputError(f"no visited timestep is at or above t_edit = {t_edit}")
+    return steps
