@@ -15,6 +15,8 @@ Choices of ours:
 - Noise on both images before CLIP, against adversarial pixel patterns, as Asyrp and CASL are
   given here.
 - An epoch is a fifth of the fit rather than a pass over 50 images, and images are drawn at random.
+- One image a walk, as in the code: 120 steps through six passes spend 720 U-Net passes with their
+  gradients, about as much time as two fits of 960 passes that go back through the decoder half.
 - The learning rate is ten to twenty times the authors', as the U-Nets here are some forty times
   smaller and the fit has half of their steps.
 - A strength scales the change of the weights, see `methods.weight_edits`. The change is kept in
@@ -70,7 +72,7 @@ class DiffusionClipConfig(MethodConfig):
     """
 
     fit_steps: PositiveInt = 120
-    batch_size: PositiveInt = 2
+    batch_size: PositiveInt = 1
     learning_rate: PositiveFloat = 1e-4
     growth: PositiveFloat = 1.3
     epochs: PositiveInt = 5
