@@ -76,7 +76,7 @@ def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
 def count_passes() -> Iterator[CallCounter]:
     """Count the passes through every `Backbone`, copies that a method makes for itself included."""
     total = CallCounter()
-    encode, decode = Backbone.encode, Backbone.decode
+    encode, decode, whole = Backbone.encode, Backbone.decode, Backbone.eps_with_grad
 
     def counted_encode(self: Backbone, x_t: Tensor, t: int) -> EncoderState:
         state = encode(self, x_t, t)
@@ -90,8 +90,15 @@ def count_passes() -> Iterator[CallCounter]:
         total.decoder += len(state)
         return eps
 
+    def counted_whole(self: Backbone, x_t: Tensor, t: int) -> Tensor:
+        eps = whole(self, x_t, t)
+        total.encoder += len(x_t)
+        total.decoder += len(x_t)
+        return eps
+
     with (
         patch.object(Backbone, "encode", counted_encode),
+        patch.object(Backbone, "eps_with_grad", counted_whole),
         patch.object(Backbone, "decode", counted_decode),
     ):
         yield total
