@@ -1,0 +1,111 @@
+"""Every entrant of ours answers to strength: none at 0, more at more, the other way below 0.
+
+On the shipped dogs, with short fits: what is asked is a direction and an order, not a size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from casl_bench.methods.method import METHODS
+from casl_bench.records.record_store import RecordStore
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.runs.edit_cells import EditCells
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.plan import concepts_of, info_of, resolve_methods
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.record_parts import Stopwatch
+from casl_bench.worlds.world import WORLDS
+
+SHORT = Suite(
+    name="short",
+    version=1,
+    description="For tests.",
+    quick=True,
+    num_steps=10,
+    timestep_power=1.5,
+    refinements=1,
+    train_images=32,
+    validation_images=2,
+    test_pool_images=8,
+    test_images_per_concept=2,
+    strengths=(0.5, 1.0),
+    fit_steps=40,
+    sae_steps=150,
+    probe_train_images=8,
+    probe_test_images=8,
+    probe_ks=(1,),
+)
+STRENGTHS = (-0.5, 0.0, 0.25, 0.5, 1.0)
+IMAGES = 10
+SLACK = 0.15
+"""Share of the whole answer that a step may give back: a full edit saturates, few images waver."""
+LINEAR = ("h_linear", "h_pca", "sae_steer")
+"""Methods whose delta_h is a fixed direction times the strength."""
+
+load_entrants()
+# A slash is in the names of installed packages' methods: those are theirs to check.
+OURS = [name for name in resolve_methods(["all"]) if "/" not in name]
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> EditCells:
+    out: Path = tmp_path_factory.mktemp("responses")
+    config = RunConfig(
+        methods=("casl",), datasets=("rendered_dogs",), concepts=("ears_up",), suite=SHORT,
+        seed=0, device="cpu", out=out,
+    )  # fmt: skip
+    artefacts = Artefacts(WORLDS.create("rendered_dogs", "cpu"), config, SilentProgress())
+    return EditCells(artefacts, RecordStore(out), SilentProgress())
+
+
+@pytest.fixture(scope="module")
+def edited(cells: EditCells) -> Iterator[object]:
+    """Method → (edits [S, n, 3, H, W], mean logit of the target at each strength [S])."""
+    artefacts = cells.artefacts
+    (concept,) = concepts_of(artefacts.world.dataset.card, ("ears_up",))
+    column = artefacts.world.dataset.card.attributes.index(concept.attribute)
+    places = range(min(IMAGES, len(artefacts.validation.batch)))
+    inversions = artefacts.validation.inversions.take(places)
+
+    @cache
+    def of(name: str) -> tuple[Tensor, Tensor, Tensor]:
+        editor = cells.fitted(name, concept, Stopwatch()).editor
+        edits = editor.edit(inversions, STRENGTHS)
+        logits = cells.scorers.logits(edits.flatten(0, 1).clamp(-1, 1))[0, :, column]
+        means = torch.as_tensor(logits).view(len(STRENGTHS), -1).mean(1)
+        return edits, means, inversions.reconstruction
+
+    yield of
+
+
+def test_all_of_ours_are_here() -> None:
+    assert {"casl", "casl_steer", "asyrp", "diffusionclip", "concept_slider", *LINEAR} <= set(OURS)
+    assert all(name in METHODS for name in OURS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OURS)
+def test_the_target_logit_grows_with_strength(name: str, edited) -> None:  # type: ignore[no-untyped-def]
+    edits, means, reconstruction = edited(name)
+    assert torch.equal(edits[STRENGTHS.index(0.0)], reconstruction)
+    answer = means[STRENGTHS.index(0.0) :]
+    assert bool((answer[1:] > answer[0] - SLACK * (answer.max() - answer[0])).all()), answer
+    assert bool((answer.diff() > -SLACK * (answer.max() - answer.min())).all()), answer
+    assert answer[-1] > answer[0] + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LINEAR)
+def test_an_edit_and_its_negative_move_opposite_ways(name: str, edited) -> None:  # type: ignore[no-untyped-def]
+    assert info_of(name).bidirectional
+    _, means, _ = edited(name)
+    minus, zero, plus = (means[STRENGTHS.index(s)] for s in (-0.5, 0.0, 0.5))
+    assert minus < zero < plus
