@@ -15,6 +15,7 @@ from torch import Tensor
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.methods.generation import EditWindow, HSpaceEditor
 from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo
+from casl_bench.methods.weight_edits import WeightEditor
 from casl_bench.testing.check_method import RULE_BOOKS, method_checks
 from casl_bench.testing.rules import NotRun
 
@@ -363,6 +364,33 @@ class WritesBesideItsWorkspace(GoodEditor):
 class FlatDelta(GoodEditor):
     def delta_h(self, h: Tensor, t: int, strength: float) -> Tensor:
         return super().delta_h(h, t, strength).flatten(1)
+
+
+@breaks("the declared edit space is the one that the editor shows")
+class UndeclaredSpace(Good):
+    info = replace(Good.info, space="other")
+
+
+@breaks("a weight_delta, where offered, fits the U-Net")
+class WeightsOfAnotherNetwork(Good):
+    class Editor(WeightEditor):
+        def weight_delta(self) -> dict[str, Tensor]:
+            return {"elsewhere.weight": torch.ones(2)}
+
+        def edit(self, inversions: Any, strengths: Any) -> Tensor:
+            factors = torch.tensor(list(strengths))[:, None, None, None, None]
+            return inversions.reconstruction[None] + 0.1 * factors
+
+        def state(self) -> dict[str, Tensor]:
+            return {"shift": torch.tensor(0.1)}
+
+    info = replace(Good.info, space="weights")
+
+    def fit(self, task: EditTask) -> Any:
+        return self.Editor(task.backbone, 999, FitCost())
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Any:
+        return self.Editor(task.backbone, 999, FitCost())
 
 
 @breaks("rankings, where offered, are permutations")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from casl_bench.images.dataset import DATASETS
+from casl_bench.runs.config import SUITES
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.testing.check_dataset import DATASET_RULES, dataset_checks
 from casl_bench.testing.toy_shapes import ToyShapes
@@ -24,6 +25,19 @@ CHECKS = [
 @pytest.mark.parametrize("check", CHECKS)
 def test_dataset(check):
     check()
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=list(SUITES))
+@pytest.mark.parametrize("name", [n for n in DATASETS if "/" not in n])
+def test_every_concept_finds_its_images_in_the_pools_of_every_suite(name, suite):
+    dataset = DATASETS.create(name)
+    columns = [dataset.card.attributes.index(c.attribute) for c in dataset.card.concepts]
+    for split, pool, wanted in (
+        ("validation", suite.validation_pool_images, suite.validation_images),
+        ("test", suite.test_pool_images, suite.test_images_per_concept),
+    ):
+        lacking = (~dataset.load(split, pool).attributes).sum(0)
+        assert all(int(lacking[column]) >= wanted for column in columns)
 
 
 def test_the_data_set_of_the_first_command_is_there_and_the_toy_is_not():
