@@ -227,7 +227,8 @@ class SaeSteer:
             "k": (4, 16, 64),
             "suppress": (False, True),
             "t_edit": (250, 350, 500),
-            "gain": (0.5, 1.0, 2.0),
+            "asymmetric": (False, True),
+            "gain": (1.0, 2.0, 4.0),
         }
 
     def fit(self, task: EditTask) -> SaeSteerEditor:

@@ -96,11 +96,11 @@ class CaslSteer:
 
     @classmethod
     def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
-        """What a tuning sweep varies: how the alignment is read; the fit stays CASL's own."""
+        """What a tuning sweep varies: how much of the alignment is read, when and how far."""
         return {
             "k": (8, 16, 32),
-            "reading": ("map", "decoder"),
-            "gain": (3.0, 6.0, 12.0),
+            "t_edit": (250, 350),
+            "gain": (6.0, 12.0, 24.0),
             "asymmetric": (False, True),
         }
 
