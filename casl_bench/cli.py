@@ -305,7 +305,9 @@ def _join_lists(arguments: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code. Every fault is one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] not in command.commands:
+    called: click.Command = command.commands.get(arguments[0], command) if arguments else command
+    # A command with places of its own, such as `picture RUN`, could not tell RUN from a name.
+    if not any(isinstance(p, click.Argument) for p in called.params):
         arguments = _join_lists(arguments)
     debug = "--debug" in arguments
     before = signal.signal(signal.SIGTERM, _terminate)

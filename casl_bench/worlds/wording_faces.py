@@ -31,7 +31,7 @@ _EXTRA: dict[str, Phrases] = {
         "beard": (("bearded",), ("with a bare chin",)),
         "hat": (("wearing a hat",), ("with a bare head",)),
         "blond": (("with yellow hair",), ("with brown hair",)),
-        "bangs": (("with hair over the forehead",), ("with a bare forehead",)),
+        "bangs": (("with hair over forehead",), ("with a bare forehead",)),
         "mouth_open": (("with mouth open",), ("with mouth closed",)),
         "pale": (("pale",), ("tanned",)),
     },

@@ -156,6 +156,16 @@ def test_lists_take_commas_or_spaces() -> None:
     assert cli._join_lists(["--seed", "1", "stray"]) == ["--seed", "1", "stray"]
 
 
+def test_lists_of_tune_take_spaces_and_a_run_folder_stays_itself(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = fails(capsys, in_folder, "tune --methods casl asirp --out sweep", code=cli.EXIT_USAGE)
+    assert "'asirp'" in said and "asyrp" in said
+    (in_folder / "run").mkdir()
+    command = "picture --concepts hat run --out x.png"
+    assert "'hat'" in fails(capsys, in_folder, command, code=cli.EXIT_USAGE)
+
+
 def test_help_states_options_and_exit_codes(in_folder: Path) -> None:
     done = run("--help", cwd=in_folder)
     assert done.returncode == 0 and done.stderr == ""

@@ -24,6 +24,8 @@ from casl_bench.runs.plan import KEY_ARTEFACT, Cell, is_done, plan, shared_work
 from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
 from casl_bench.runs.run_folder import MANIFEST, check_run_folder, claim_run_folder
 
+# Without the tuned settings, which the fakes below do not have.
+QUICK = suite("quick").model_copy(update={"settings": {}})
 CONCEPTS = tuple(Concept(n, "a face", f"a {n} face", n) for n in ("smiling", "hat"))
 CARD = DatasetCard(
     "toy", "synth", "r1", 16, ("smiling", "hat"), CONCEPTS, "toy", "CC0", "drawn here"
@@ -80,7 +82,7 @@ def config(tmp_path: Path, **changes: Any) -> RunConfig:
         "methods": ("casl", "mean_difference"),
         "datasets": ("toy",),
         "concepts": None,
-        "suite": suite("quick"),
+        "suite": QUICK,
         "seed": 0,
         "device": "cpu",
         "out": tmp_path / "run",
@@ -224,7 +226,7 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
     "change",
     [{"seed": 1}, {"device": "cuda:0"}]
     + [
-        {"suite": suite("quick").model_copy(update=update)}
+        {"suite": QUICK.model_copy(update=update)}
         for update in (
             {"num_steps": 11},
             {"timestep_power": 2.0},
@@ -233,7 +235,7 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
             {"fit_steps": 13},
             {"sae_steps": 101},
             {"train_images": 33},
-            {"version": 2},
+            {"version": QUICK.version + 1},
         )
     ],
 )
@@ -272,8 +274,8 @@ def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
 
 
 def test_the_suite_gives_the_fit_budget(tmp_path: Path) -> None:
-    assert plan_module.make_method("casl", suite("quick")).config.fit_steps == 12
-    own = suite("quick").model_copy(update={"fit_steps": None})
+    assert plan_module.make_method("casl", QUICK).config.fit_steps == 12
+    own = QUICK.model_copy(update={"fit_steps": None})
     assert plan_module.make_method("casl", own).config.fit_steps == 7
 
 
