@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, PngImagePlugin
 
 from casl_bench.core.content_hash import hash_json
-from casl_bench.core.errors import unknown_name
+from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.files import write_bytes
 from casl_bench.records.edited_images import EditedImages
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.reports.strips import draw_cell, draw_overview
+from casl_bench.reports.strips import ReportedEdits, draw_cell, draw_comparison
 
 FOLDER = "pictures"
 _MADE_FROM = "made-from"
@@ -38,25 +37,20 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
             _write(path, key, draw_cell(load_images(store, record), title=_title(record)))
     for dataset in sorted({r.dataset for r in shown}):
         of_dataset = [r for r in shown if r.dataset == dataset]
-        of_dataset.sort(key=lambda r: (r.concept or "", r.method or ""))
         path = folder / f"{dataset}.png"
         key = _hash_of(of_dataset)
-        if of_dataset and not _is_up_to_date(path, key):
-            cells = [(f"{r.concept}: {r.method}", load_images(store, r)) for r in of_dataset]
-            usual = Counter(images.strengths for _, images in cells).most_common(1)[0][0]
-            # A cell that ran at other strengths than most does not fit into one picture.
-            cells = [(label, images) for label, images in cells if images.strengths == usual]
-            _write(path, key, draw_overview(cells))
+        if not _is_up_to_date(path, key):
+            _write(path, key, draw_comparison(_comparison(store, of_dataset)))
     return folder
 
 
 def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path: Path) -> None:
-    """One row a concept and entrant, of the image at this place.
+    """One row a concept, one column an entrant at its reported strength.
 
     Args:
         store: a run's records.
         concepts: which, in this order; all where empty.
-        image: place among a cell's images; the last one where it has fewer.
+        image: place among a concept's images; the last one where it has fewer.
         path: PNG file to write.
 
     Raises:
@@ -67,9 +61,26 @@ def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path
     for name in concepts:
         if name not in known:
             raise unknown_name("concept", name, known)
-    shown = [r for c in concepts or sorted(known) for r in done if r.concept == c]
-    cells = [(f"{r.concept}: {r.method}", load_images(store, r)) for r in shown]
-    _write(path, _hash_of(shown), draw_overview(cells, image=image))
+    if not done:
+        raise UsageError("no pictures", where=str(store.run), mend="give a run folder")
+    shown = [r for r in done if r.concept in (concepts or known)]
+    rows = _comparison(store, shown)
+    order = {name: place for place, name in enumerate(concepts)}
+    rows.sort(key=lambda row: order.get(row[0].split(": ")[-1], 0))
+    _write(path, _hash_of(shown), draw_comparison(rows, image=image))
+
+
+def _comparison(
+    store: RecordStore, records: Sequence[RunRecord]
+) -> list[tuple[str, dict[str, ReportedEdits]]]:
+    """Rows of a comparison; the data set stands in a label where there are several."""
+    several = len({r.dataset for r in records}) > 1
+    rows: dict[str, dict[str, ReportedEdits]] = {}
+    for r in sorted(records, key=lambda r: (r.dataset, r.concept or "", r.method or "")):
+        label = f"{r.dataset}: {r.concept}" if several else f"{r.concept}"
+        reported = ReportedEdits(load_images(store, r), r.strength)
+        rows.setdefault(label, {})[r.method or ""] = reported
+    return list(rows.items())
 
 
 def load_images(store: RecordStore, record: RunRecord) -> EditedImages:

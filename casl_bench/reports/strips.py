@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +12,8 @@ from casl_bench.records.edited_images import EditedImages, Pixels
 
 SCALE = 3
 """A 64-pixel image is shown at 192 pixels."""
+COMPARISON_SCALE = 2
+"""Of the pictures with a column a method, which are wide."""
 _GAP, _MARGIN, _TEXT_SIZE = 6, 10, 15
 _PAPER, _INK = (255, 255, 255), (30, 30, 36)
 
@@ -90,29 +92,52 @@ def draw_cell(images: EditedImages, *, title: str, max_rows: int = 6) -> Image.I
     return draw_rows(titles, rows, title=title)
 
 
-def draw_overview(
-    cells: Sequence[tuple[str, EditedImages]], *, image: int = 0, title: str = ""
+@dataclass(frozen=True)
+class ReportedEdits:
+    """One method's pictures of one concept.
+
+    Attributes:
+        images: all that is kept of the cell.
+        strength: the one that its table row is about; None, or one that is not kept, leaves the
+            method's place empty.
+    """
+
+    images: EditedImages
+    strength: float | None
+
+    def edit(self, image: int) -> Pixels | None:
+        """The edit of the image at this place at the reported strength."""
+        if self.strength not in self.images.strengths:
+            return None
+        picture: Pixels = self.images.edits[self.images.strengths.index(self.strength), image]
+        return picture
+
+
+def draw_comparison(
+    rows: Sequence[tuple[str, Mapping[str, ReportedEdits]]], *, image: int = 0, title: str = ""
 ) -> Image.Image:
-    """One row a cell, of one image each.
+    """One row a concept, one column a method, each at the strength that the tables report.
 
     Args:
-        cells: label and pictures; all with the same strengths.
-        image: which of a cell's images is shown (the last one where it has fewer).
+        rows: label, and method → its pictures of the concept; all of the same images.
+        image: place of the image shown (the last one where there are fewer).
         title: above everything; may be empty.
 
     Raises:
-        InputError: if strengths differ or there is no cell.
+        InputError: if there is no picture.
     """
-    strengths = {images.strengths for _, images in cells}
-    if len(strengths) != 1:
-        raise InputError("cells of the same strengths are needed")
-    oracle = any(images.oracle is not None for _, images in cells)
-    rows = []
-    for label, images in cells:
-        row = _row(label, images, min(image, len(images.image_ids) - 1))
-        missing = oracle and images.oracle is None
-        rows.append(Row(label, (*row.pictures, None)) if missing else row)
-    return draw_rows(column_titles(strengths.pop(), oracle=oracle), rows, title=title)
+    methods = list(dict.fromkeys(name for _, cells in rows for name in cells))
+    known = any(c.images.oracle is not None for _, cells in rows for c in cells.values())
+    drawn = []
+    for label, cells in rows:
+        kept = [cell.images for cell in cells.values()]
+        i = min(image, *(len(images.image_ids) - 1 for images in kept))
+        oracle = next((images.oracle[i] for images in kept if images.oracle is not None), None)
+        edits = [cells[name].edit(i) if name in cells else None for name in methods]
+        row = (kept[0].source[i], kept[0].reconstruction[i], *edits)
+        drawn.append(Row(label, (*row, oracle) if known else row))
+    columns = ("source", "reconstruction", *methods, *(("oracle",) if known else ()))
+    return draw_rows(columns, drawn, title=title, scale=COMPARISON_SCALE)
 
 
 def _row(label: str, images: EditedImages, i: int) -> Row:

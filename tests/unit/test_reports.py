@@ -27,7 +27,14 @@ from casl_bench.records.record import (
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.markdown import Footnotes, escape, measured, number
 from casl_bench.reports.pictures import write_pictures
-from casl_bench.reports.strips import Row, column_titles, draw_cell, draw_overview, draw_rows
+from casl_bench.reports.strips import (
+    ReportedEdits,
+    Row,
+    column_titles,
+    draw_cell,
+    draw_comparison,
+    draw_rows,
+)
 from casl_bench.reports.table import render_tables
 
 NOBODY = Provenance(
@@ -365,11 +372,22 @@ def test_pictures_stand_where_they_should() -> None:
     assert places[:, 1].min() > drawn.shape[1] / 2
 
 
-def test_an_overview_has_a_row_a_cell() -> None:
-    cells = [("hat: casl", pictures()), ("hat: asyrp", pictures(n=1, oracle=False))]
-    assert draw_overview(cells, image=5).height > draw_overview(cells[:1]).height
-    with pytest.raises(InputError, match="same strengths"):
-        draw_overview([*cells, ("x", pictures(strengths=(1.0,)))])
+def test_a_comparison_has_a_row_a_concept_and_a_column_a_method() -> None:
+    images = pictures(n=3)
+    casl, asyrp = ReportedEdits(images, 0.5), ReportedEdits(images, 1.0)
+    assert np.array_equal(casl.edit(1), images.edits[0, 1])
+    assert np.array_equal(asyrp.edit(1), images.edits[1, 1])
+    # A strength that no picture was kept of leaves the place empty.
+    assert ReportedEdits(images, 3.0).edit(0) is None
+    both = draw_comparison([("hat", {"casl": casl, "asyrp": asyrp}), ("blond", {"casl": casl})])
+    one = draw_comparison([("blond", {"casl": casl})], image=99)
+    assert both.height - one.height == 8 * 2 + 6
+    assert both.width - one.width == 8 * 2 + 6
+    unknown = ReportedEdits(pictures(n=3, oracle=False), 0.5)
+    assert one.width - draw_comparison([("blond", {"casl": unknown})]).width == 8 * 2 + 6
+    # The missing cell is paper, from its own column on.
+    lower = np.asarray(both)[-26:-10]
+    assert (lower[:, -48:-32] == 255).all() and not (lower[:, -26:-10] == 255).all()
 
 
 def test_a_run_gets_its_pictures_once(tmp_path: Path) -> None:
