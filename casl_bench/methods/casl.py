@@ -181,12 +181,13 @@ class Casl:
         return CaslConfig(fit_steps=3, batch_size=2, mean_code_images=4)
 
     @classmethod
-    def search_space(cls) -> dict[str, tuple[float, ...]]:
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
         """What a tuning sweep varies: pace, restraint and window of the fit, size of the edit."""
         return {
             "learning_rate": (1e-3, 2e-3, 5e-3),
             "l1_weight": (0.03, 0.1, 0.3),
             "t_edit": (250, 350, 500),
+            "asymmetric": (False, True),
             "gain": (1.5, 3.0, 6.0),
         }
 
