@@ -80,7 +80,9 @@ PATH = click.Path(path_type=Path)
 @_list_option("--datasets", "rendered_faces", "Data sets to run on.")
 @_list_option("--concepts", "all", "What to edit.")
 @click.option("--suite", metavar="NAME", help="How much of everything.  [default: standard]")
-@click.option("--quick", is_flag=True, help="Short for --suite quick: about a minute, to try out.")
+@click.option(
+    "--quick", is_flag=True, help="Short for --suite quick: little of everything, to try out."
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option(

@@ -24,6 +24,9 @@ from casl_bench.core.errors import UsageError, unknown_name
 MIN_TEST_IMAGES = 32
 """EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
 
+QUICK_CONCEPTS = 3
+"""A quick suite edits so many concepts of a data set, its first, unless concepts are named."""
+
 VALIDATION_POOL = 4
 """Validation images inverted for each one that a concept uses: about half lack its attribute."""
 
@@ -87,6 +90,11 @@ class Suite(BaseModel):
     )
 
     @property
+    def max_concepts(self) -> int | None:
+        """How many concepts of a data set are edited where none are named; None for all."""
+        return QUICK_CONCEPTS if self.quick else None
+
+    @property
     def validation_pool_images(self) -> int:
         """Validation images from which each concept takes those that lack its attribute."""
         return VALIDATION_POOL * self.validation_images
@@ -138,6 +146,12 @@ def read_settings(path: Path) -> MethodSettings:
         ) from error
 
 
+def _tuned(**changes: dict[str, JsonValue]) -> MethodSettings:
+    """The tuned settings, with changes to some methods'."""
+    tuned = read_settings(TUNED)
+    return tuned | {name: tuned.get(name, {}) | change for name, change in changes.items()}
+
+
 SUITES: dict[str, Suite] = {
     suite.name: suite
     for suite in (
@@ -155,7 +169,7 @@ SUITES: dict[str, Suite] = {
             test_images_per_concept=32,
             strengths=(0.5, 1.0, 2.0),
             fit_steps=120,
-            settings=read_settings(TUNED),
+            settings=_tuned(),
             sae_steps=800,
             probe_train_images=128,
             probe_test_images=80,
@@ -163,23 +177,25 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="quick",
-            version=2,
-            description="For trying out, about a minute: its numbers mean nothing.",
+            version=3,
+            description="For trying out, on a few concepts of each data set: its numbers "
+            "mean nothing.",
             quick=True,
-            num_steps=8,
+            num_steps=6,
             timestep_power=1.5,
             refinements=1,
             train_images=32,
-            validation_images=3,
-            test_pool_images=32,
-            test_images_per_concept=8,
+            validation_images=2,
+            test_pool_images=24,
+            test_images_per_concept=4,
             strengths=(0.5, 1.0, 2.0),
-            fit_steps=12,
-            settings=read_settings(TUNED),
-            sae_steps=100,
+            fit_steps=4,
+            # h_pca's choice of a component does not shrink with fit_steps.
+            settings=_tuned(h_pca={"components": 3, "select_images": 2, "select_steps": 4}),
+            sae_steps=60,
             probe_train_images=32,
-            probe_test_images=32,
-            probe_ks=(1, 4, 16),
+            probe_test_images=24,
+            probe_ks=(1, 16),
         ),
     )
 }
@@ -198,7 +214,8 @@ class RunConfig(BaseModel):
     Attributes:
         methods: entrants, in the order asked for; controls are added by the plan.
         datasets: data sets, in the order asked for.
-        concepts: the concepts to edit; None for all that a data set has.
+        concepts: the concepts to edit; None for all that a data set has, or the first few of
+            them if the suite says so.
         suite: how much of everything.
         seed: the run seed, from which every random number derives.
         device: a torch device, already resolved ("cpu", "cuda:0").

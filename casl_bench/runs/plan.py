@@ -201,7 +201,7 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
     cells: list[Cell] = []
     for dataset in config.datasets:
         card = card_of(dataset)
-        for concept in concepts_of(card, config.concepts):
+        for concept in concepts_of(card, config.concepts, config.suite.max_concepts):
             make = _CellMaker(config, card, concept, fingerprints[dataset])
             cells += [make(n, m) for n, m in alone.items()]
             for name, method in entrants.items():
@@ -229,10 +229,12 @@ def shared_work(config: RunConfig) -> float:
     return float(passes * images * suite.num_steps * len(config.datasets))
 
 
-def concepts_of(card: DatasetCard, names: tuple[str, ...] | None) -> list[Concept]:
-    """A data set's concepts of these names, in this order; None for all of them."""
+def concepts_of(
+    card: DatasetCard, names: tuple[str, ...] | None, limit: int | None = None
+) -> list[Concept]:
+    """A data set's concepts of these names, in this order; None for its first `limit` or all."""
     if names is None:
-        return list(card.concepts)
+        return list(card.concepts[:limit])
     by_name = {c.name: c for c in card.concepts}
     return [by_name[n] for n in names if n in by_name]
 

@@ -159,6 +159,19 @@ def test_unknown_names_offer_the_nearest() -> None:
 # Cells ----------------------------------------------------------------------------
 
 
+def test_a_quick_suite_edits_the_first_concepts_unless_they_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("casl_bench.runs.config.QUICK_CONCEPTS", 1)
+    full = suite("standard").model_copy(update={"settings": {}})
+
+    def concepts(**changes: Any) -> set[str]:
+        return {c.concept.name for c in cells(config(tmp_path, **changes))}
+
+    assert concepts() == {"smiling"}
+    assert concepts(concepts=("hat", "smiling")) == concepts(suite=full) == {"smiling", "hat"}
+
+
 def test_controls_are_always_planned_what_stands_beside_an_entrant_before_it(
     tmp_path: Path,
 ) -> None:
@@ -274,7 +287,7 @@ def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
 
 
 def test_the_suite_gives_the_fit_budget(tmp_path: Path) -> None:
-    assert plan_module.make_method("casl", QUICK).config.fit_steps == 12
+    assert plan_module.make_method("casl", QUICK).config.fit_steps == QUICK.fit_steps
     own = QUICK.model_copy(update={"fit_steps": None})
     assert plan_module.make_method("casl", own).config.fit_steps == 7
 
@@ -286,7 +299,7 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     edit = (s.test_images_per_concept + s.validation_images) * len(s.strengths) * s.num_steps
     assert by_method["identity"] == by_method["oracle"] == 0
     assert by_method["random_direction"] == s.test_images_per_concept * s.num_steps
-    assert by_method["casl"] == edit + 12 * 3
+    assert by_method["casl"] == edit + QUICK.fit_steps * 3
     assert shared_work(run) == (2 + s.refinements) * s.num_steps * (
         s.train_images + s.validation_pool_images + s.test_pool_images
     )
