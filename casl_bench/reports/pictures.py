@@ -64,19 +64,22 @@ def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path
     if not done:
         raise UsageError("no pictures", where=str(store.run), mend="give a run folder")
     shown = [r for r in done if r.concept in (concepts or known)]
-    rows = _comparison(store, shown)
-    order = {name: place for place, name in enumerate(concepts)}
-    rows.sort(key=lambda row: order.get(row[0].split(": ")[-1], 0))
+    rows = _comparison(store, shown, concepts)
     _write(path, _hash_of(shown), draw_comparison(rows, image=image))
 
 
 def _comparison(
-    store: RecordStore, records: Sequence[RunRecord]
+    store: RecordStore, records: Sequence[RunRecord], concepts: Sequence[str] = ()
 ) -> list[tuple[str, dict[str, ReportedEdits]]]:
-    """Rows of a comparison; the data set stands in a label where there are several."""
+    """Rows in the order of `concepts`; a label names the data set where there are several."""
+    place = {name: i for i, name in enumerate(concepts)}
     several = len({r.dataset for r in records}) > 1
     rows: dict[str, dict[str, ReportedEdits]] = {}
-    for r in sorted(records, key=lambda r: (r.dataset, r.concept or "", r.method or "")):
+    ordered = sorted(
+        records,
+        key=lambda r: (place.get(r.concept or "", 0), r.dataset, r.concept or "", r.method or ""),
+    )
+    for r in ordered:
         label = f"{r.dataset}: {r.concept}" if several else f"{r.concept}"
         reported = ReportedEdits(load_images(store, r), r.strength)
         rows.setdefault(label, {})[r.method or ""] = reported
