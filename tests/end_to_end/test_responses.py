@@ -16,7 +16,7 @@ from torch import Tensor
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.artefacts import Artefacts
-from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.runs.config import SUITES, RunConfig, Suite
 from casl_bench.runs.edit_cells import EditCells
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.plan import concepts_of, info_of, resolve_methods
@@ -42,6 +42,8 @@ SHORT = Suite(
     probe_train_images=8,
     probe_test_images=8,
     probe_ks=(1,),
+    # CASL-Steer's default moves little; the rest, h_pca's choice by few images too, as by default.
+    settings={"casl_steer": SUITES["standard"].settings["casl_steer"]},
 )
 STRENGTHS = (-0.5, 0.0, 0.25, 0.5, 1.0)
 IMAGES = 10
@@ -99,7 +101,7 @@ def test_the_target_logit_grows_with_strength(name: str, edited) -> None:  # typ
     answer = means[STRENGTHS.index(0.0) :]
     assert bool((answer[1:] > answer[0] - SLACK * (answer.max() - answer[0])).all()), answer
     assert bool((answer.diff() > -SLACK * (answer.max() - answer.min())).all()), answer
-    assert answer[-1] > answer[0] + 0.5
+    assert answer[-1] > answer[0] + 1
 
 
 @pytest.mark.slow
