@@ -268,7 +268,7 @@ class ConceptSlider:
         with backbone.count_calls() as calls:
             while done < config.fit_steps:
                 index = torch.randperm(len(store), generator=generator)[: config.batch_size]
-                original, x_t = store.x_t(0)[index], store.x_t(place)[index]
+                original, x_t = store.x_t(0, index), store.x_t(place, index)
                 for t, t_next in steps[: config.fit_steps - done]:
                     ab, ab_next = (backbone.schedule.alpha_bar(s) for s in (t, t_next))
                     eps = twin.eps_with_grad(x_t, t)

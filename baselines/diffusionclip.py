@@ -214,13 +214,13 @@ class DiffusionClip:
         with backbone.count_calls() as calls:
             while done < config.fit_steps:
                 index = torch.randperm(len(store), generator=generator)[: config.batch_size]
-                original = store.x_t(0)[index]
+                original = store.x_t(0, index)
 
                 def loss_of(edited: Tensor, original: Tensor = original) -> Tensor:
                     noise = config.pixel_noise * torch.randn(original.shape, generator=generator)
                     return image_loss(edited, original, noise, clip, direction, config)
 
-                x_start = store.x_t(place)[index]
+                x_start = store.x_t(place, index)
                 for loss in walk_losses(twin, x_start, steps, config.variant, loss_of):
                     epoch = done * config.epochs // config.fit_steps
                     for group in optimiser.param_groups:

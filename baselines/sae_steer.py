@@ -117,7 +117,7 @@ def contrast_codes(
         absent: [r] places of images without.
     """
     groups = [
-        torch.stack([mean_code(sae, [(store.h(s)[g], store.timesteps[s])]) for s in steps])
+        torch.stack([mean_code(sae, [(store.h(s, g), store.timesteps[s])]) for s in steps])
         for g in (present, absent)
     ]
     # A step's activation sums to one: the score of SAeUron, on units instead of latents.
@@ -143,7 +143,7 @@ def large_activations(
         latents: [k] int64.
         quantile: in (0, 1].
     """
-    codes = [sae.encode(store.h(s)[images], store.timesteps[s])[:, latents] for s in steps]
+    codes = [sae.encode(store.h(s, images), store.timesteps[s])[:, latents] for s in steps]
     rows = torch.stack(codes).transpose(0, 2).flatten(1)
     found = [row[row > 0] for row in rows]
     # Sorted by NumPy: torch.quantile refuses more than 16 million numbers.

@@ -1,7 +1,8 @@
 """x_t and h at every timestep of an inversion, in memory-mapped files or in memory.
 
-What methods and SAEs learn from. Files are mapped only while they are read, so a store much larger
-than memory costs no memory.
+What methods and SAEs learn from. The files are cut by images (`sharded_array`) and mapped only
+while they are read, so a store much larger than memory costs no memory, provided that its readers
+name the rows that they want.
 """
 
 from __future__ import annotations
@@ -9,13 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from casl_bench.activations.disk_budget import check_disk, store_bytes, trajectory_bytes
+from casl_bench.activations.sharded_array import Rows, ShardedArray, images_per_shard
 from casl_bench.backbones.backbone import EncoderState
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import write_json
@@ -31,19 +31,28 @@ class TrajectoryStore:
         timesteps: increasing, as visited.
         refined: whether the inversion was refined (`ddim_inversion`): each x_t was then reached
             with the eps at itself, else with the eps at the x_t before it.
+        shard_images: images a file; n or more in memory.
     """
 
     def __init__(
         self,
+        folder: Path | None,
         image_ids: Sequence[str],
         timesteps: Sequence[int],
-        arrays: dict[str, NDArray[np.float32] | Path],
+        shapes: dict[str, Sequence[int]],
+        shard_images: int,
         refined: bool = False,
     ) -> None:
         self.image_ids = tuple(image_ids)
         self.timesteps = tuple(timesteps)
-        self._arrays = arrays
         self.refined = refined
+        self.shard_images = shard_images
+        self._folder = folder
+        steps, images = len(self.timesteps), len(self.image_ids)
+        self._arrays = {
+            name: ShardedArray(name, folder, steps, images, shape, shard_images)
+            for name, shape in shapes.items()
+        }
 
     @classmethod
     def create(
@@ -54,8 +63,14 @@ class TrajectoryStore:
         image_shape: Sequence[int],
         h_shape: Sequence[int],
         refined: bool = False,
+        *,
+        shard_images: int | None = None,
+        max_disk_bytes: int | None = None,
     ) -> TrajectoryStore:
-        """An empty store, to be filled by `record` and, where it has a folder, closed by `finish`.
+        """A store to be filled by `record` and, where it has a folder, closed by `finish`.
+
+        Files of the same shape that are there already are kept: an interrupted collection goes on
+        with the rows that it `holds`.
 
         Args:
             folder: where its files go; None keeps it in memory.
@@ -64,20 +79,25 @@ class TrajectoryStore:
             image_shape: (3, H, W).
             h_shape: (C, h, w).
             refined: whether the inversion to be recorded is.
+            shard_images: images a file; None takes as many as keep it under 256 MB.
+            max_disk_bytes: what it may take; None stands for `disk_budget`.
+
+        Raises:
+            UsageError: if it would take more than that, or than the disk has free.
         """
-        lead = (len(timesteps), len(image_ids))
-        shapes = {"x_t": (*lead, *image_shape), "h": (*lead, *h_shape)}
-        arrays: dict[str, NDArray[np.float32] | Path] = {}
-        for name, shape in shapes.items():
-            if folder is None:
-                arrays[name] = np.zeros(shape, np.float32)
-                continue
-            folder.mkdir(parents=True, exist_ok=True)
+        steps = len(timesteps)
+        if folder is not None:
+            needed = store_bytes(len(image_ids), steps, image_shape, h_shape)
+            check_disk(max(0, needed - trajectory_bytes(folder)), folder, max_disk_bytes)
             (folder / INDEX_FILE).unlink(missing_ok=True)
-            path = folder / f"{name}.npy"
-            np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            arrays[name] = path
-        return cls(image_ids, timesteps, arrays, refined)
+        return cls(
+            folder,
+            image_ids,
+            timesteps,
+            {"x_t": image_shape, "h": h_shape},
+            shard_images or images_per_shard(steps, image_shape),
+            refined,
+        )
 
     @classmethod
     def open(cls, folder: Path) -> TrajectoryStore:
@@ -88,12 +108,19 @@ class TrajectoryStore:
         """
         try:
             index = json.loads((folder / INDEX_FILE).read_text("utf-8"))
-            paths = {name: folder / f"{name}.npy" for name in ("x_t", "h")}
-            for name, path in paths.items():
-                array = np.load(path, mmap_mode="r")
-                if list(array.shape) != index["shapes"][name] or array.dtype != np.float32:
-                    raise ValueError(f"{path.name} is {array.dtype} {list(array.shape)}")
-            return cls(index["image_ids"], index["timesteps"], dict(paths), index["refined"])
+            store = cls(
+                folder,
+                index["image_ids"],
+                index["timesteps"],
+                {name: index["shapes"][name] for name in ("x_t", "h")},
+                index["shard_images"],
+                index["refined"],
+            )
+            if index["shards"] != store._file_names():
+                raise ValueError("its index names other files")
+            for array in store._arrays.values():
+                array.check()
+            return store
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InvalidBenchmarkError(
                 f"unusable stored trajectories: {error}",
@@ -111,44 +138,47 @@ class TrajectoryStore:
         """
         if state.t != self.timesteps[step]:
             raise InputError(f"step {step} is t = {self.timesteps[step]}, got t = {state.t}")
-        self._array("x_t", "r+")[step, rows] = state.x_t.cpu().numpy()
-        self._array("h", "r+")[step, rows] = state.h.cpu().numpy()
+        self._arrays["x_t"].write(step, rows, state.x_t.cpu().numpy())
+        self._arrays["h"].write(step, rows, state.h.cpu().numpy())
+
+    def holds(self, rows: slice) -> bool:
+        """Whether there are files for these rows; what they hold is the caller's to know."""
+        return all(array.holds(rows) for array in self._arrays.values())
+
+    def sync(self, rows: slice) -> None:
+        """Have these rows' files put on the disk, before something says that they are complete."""
+        for array in self._arrays.values():
+            array.sync(rows)
 
     def finish(self) -> None:
         """Declare the files complete; a no-op for a store in memory."""
-        path = self._arrays["x_t"]
-        if not isinstance(path, Path):
+        if self._folder is None:
             return
-        shapes = {name: list(self._array(name, "r").shape) for name in self._arrays}
         index: dict[str, Any] = {
             "image_ids": list(self.image_ids),
             "timesteps": list(self.timesteps),
             "refined": self.refined,
-            "shapes": shapes,
+            "shapes": {name: list(array.shape) for name, array in self._arrays.items()},
+            "shard_images": self.shard_images,
+            "shards": self._file_names(),
         }
-        write_json(path.parent / INDEX_FILE, index)
+        write_json(self._folder / INDEX_FILE, index)
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def x_t(self, step: int) -> Tensor:
-        """[n, 3, H, W] at place `step` of the timesteps; index it to read only some rows.
+    def x_t(self, step: int, rows: Rows | None = None) -> Tensor:
+        """[m, 3, H, W] at place `step` of the timesteps. Not to be changed in place.
 
-        Not to be changed in place.
+        Args:
+            step: place in `timesteps`.
+            rows: the images wanted, in this order; None gives all, which at 256 pixels is much.
         """
-        return torch.from_numpy(self._array("x_t", "c")[step])
+        return self._arrays["x_t"].read(step, rows)
 
-    def h(self, step: int) -> Tensor:
-        """[n, C, h, w] at place `step` of the timesteps; index it to read only some rows.
+    def h(self, step: int, rows: Rows | None = None) -> Tensor:
+        """[m, C, h, w] at place `step` of the timesteps; otherwise as `x_t`."""
+        return self._arrays["h"].read(step, rows)
 
-        Not to be changed in place.
-        """
-        return torch.from_numpy(self._array("h", "c")[step])
-
-    def _array(self, name: str, mode: Literal["r", "r+", "c"]) -> NDArray[np.float32]:
-        # "c" is copy on write: PyTorch warns of arrays that cannot be written.
-        array = self._arrays[name]
-        if not isinstance(array, Path):
-            return array
-        mapped: NDArray[np.float32] = np.load(array, mmap_mode=mode)
-        return mapped
+    def _file_names(self) -> list[str]:
+        return [path.name for array in self._arrays.values() for path in array.paths]

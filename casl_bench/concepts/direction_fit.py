@@ -86,7 +86,7 @@ def stored_prediction(
     """
     first = step - 1 if store.refined else step
     ab, ab_next = (backbone.schedule.alpha_bar(store.timesteps[s]) for s in (first, first + 1))
-    x_t, x_next = store.x_t(first)[index], store.x_t(first + 1)[index]
+    x_t, x_next = store.x_t(first, index), store.x_t(first + 1, index)
     a, b, c, d = ab**0.5, (1 - ab) ** 0.5, ab_next**0.5, (1 - ab_next) ** 0.5
     determinant = a * d - b * c
     return (d * x_t - b * x_next) / determinant
@@ -140,7 +140,7 @@ def fit_direction(
             t = store.timesteps[s]
             original = stored_prediction(store, backbone, s, index)
             with torch.no_grad():
-                state = backbone.encode(store.x_t(s)[index], t)
+                state = backbone.encode(store.x_t(s, index), t)
             eps = backbone.decode(state, module(state.h, t, state.temb))
             edited = predict_x_0(state.x_t, eps, backbone.schedule.alpha_bar(t))
             noise = config.pixel_noise * torch.randn(original.shape, generator=generator)

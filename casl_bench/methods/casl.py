@@ -75,7 +75,7 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     store = task.trajectories
     visited = [s for s, t in enumerate(store.timesteps) if t >= config.t_edit]
     few = slice(0, config.mean_code_images)
-    activation = mean_code(sae, [(store.h(s)[few], store.timesteps[s]) for s in visited])
+    activation = mean_code(sae, [(store.h(s, few), store.timesteps[s]) for s in visited])
     alignment = ConceptAlignment(sae, activation)
     calls = fit_direction(
         lambda h, t, temb: alignment(h, t),

@@ -155,7 +155,7 @@ class Artefacts:
         card = self.world.dataset.card
         return hash_json(
             {
-                "stage": 2,
+                "stage": 3,
                 "dataset": [card.name, card.revision],
                 "split": split,
                 "count": count,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.micro_batch import row_blocks
 
 # Vectors taken from one map at a time: reading a map costs the same for one of its positions as
 # for all, and too many from one map would make the vectors of a batch alike.
@@ -25,8 +26,12 @@ class Activations(Protocol):
         """Visited timesteps, increasing."""
         ...
 
-    def h(self, step: int) -> Tensor:
-        """[n, C, h, w] at place `step` of the timesteps."""
+    def __len__(self) -> int:
+        """Images, n."""
+        ...
+
+    def h(self, step: int, rows: slice | Tensor | None = None) -> Tensor:
+        """[m, C, h, w] at place `step` of the timesteps, of the images at these places or all."""
         ...
 
 
@@ -52,21 +57,21 @@ def activation_statistics(activations: Activations) -> ActivationStatistics:
         InvalidBenchmarkError: if activations hold NaN or infinity.
     """
     means, scales = [], []
+    if not len(activations):
+        raise InputError("an SAE needs at least one image")
     for step, t in enumerate(activations.timesteps):
-        h = activations.h(step)
-        count = h.shape[0] * h.shape[2] * h.shape[3]
-        if count == 0:
-            raise InputError("an SAE needs at least one image")
-        total = torch.zeros(h.shape[1], dtype=torch.float64)
-        for maps in h.split(_IMAGES_AT_ONCE):
-            total += maps.double().sum((0, 2, 3))
+        channels, height, width = activations.h(step, slice(0, 1)).shape[1:]
+        count = len(activations) * height * width
+        total = torch.zeros(channels, dtype=torch.float64)
+        for rows in row_blocks(len(activations), _IMAGES_AT_ONCE):
+            total += activations.h(step, rows).double().sum((0, 2, 3))
         mean = total / count
         squares = torch.zeros((), dtype=torch.float64)
-        for maps in h.split(_IMAGES_AT_ONCE):
-            squares += ((maps.double() - mean[:, None, None]) ** 2).sum()
+        for rows in row_blocks(len(activations), _IMAGES_AT_ONCE):
+            squares += ((activations.h(step, rows).double() - mean[:, None, None]) ** 2).sum()
         if not bool(torch.isfinite(squares)):
             raise InvalidBenchmarkError(f"activations at timestep {t} hold NaN or infinity")
-        scale = (squares / (count * h.shape[1])).sqrt()
+        scale = (squares / (count * channels)).sqrt()
         means.append(mean)
         scales.append(scale if scale > 0 else torch.ones_like(scale))
     timesteps = tuple(int(t) for t in activations.timesteps)
@@ -82,9 +87,7 @@ class ActivationSampler:
     """
 
     def __init__(self, activations: Activations, statistics: ActivationStatistics) -> None:
-        steps = range(len(activations.timesteps))
-        self._h = [activations.h(step).flatten(2) for step in steps]
-        self._statistics = statistics
+        self._activations, self._statistics = activations, statistics
 
     def __call__(self, count: int, generator: torch.Generator) -> Tensor:
         """[count, C] float32; depends on the generator's state alone.
@@ -92,18 +95,20 @@ class ActivationSampler:
         Raises:
             InputError: if `count` is not a multiple of the vectors taken from one map.
         """
-        n, channels, positions = self._h[0].shape
+        n = len(self._activations)
+        _, channels, height, width = self._activations.h(0, slice(0, 1)).shape
+        positions = height * width
         per_map = min(POSITIONS_PER_MAP, positions)
         if count % per_map:
             raise InputError(f"batches must be multiples of {per_map}, got {count}")
         maps = count // per_map
-        steps = torch.randint(len(self._h), (maps,), generator=generator)
+        steps = torch.randint(len(self._activations.timesteps), (maps,), generator=generator)
         images = torch.randint(n, (maps,), generator=generator)
         places = torch.rand(maps, positions, generator=generator).argsort(1)[:, :per_map]
         batch = torch.empty(maps, per_map, channels)
         for step in steps.unique().tolist():
             rows = (steps == step).nonzero().flatten()
-            chosen = self._h[step][images[rows]]  # [rows, C, positions]
+            chosen = self._activations.h(step, images[rows]).flatten(2)  # [rows, C, positions]
             index = places[rows, None, :].expand(-1, channels, -1)
             vectors = chosen.gather(2, index).transpose(1, 2)
             mean, scale = self._statistics.mean[step], self._statistics.scale[step]

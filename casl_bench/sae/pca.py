@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
+from casl_bench.core.micro_batch import row_blocks
 from casl_bench.sae.activation_sampler import Activations
 from casl_bench.sae.h_space_sae import HSpaceSae
 
@@ -47,8 +48,8 @@ class HSpacePca:
         products = torch.zeros(channels, channels, dtype=torch.float64)
         count = 0
         for step, t in enumerate(activations.timesteps):
-            for maps in activations.h(step).split(_IMAGES_AT_ONCE):
-                rows = sae.normalise(maps, t).double()
+            for block in row_blocks(len(activations), _IMAGES_AT_ONCE):
+                rows = sae.normalise(activations.h(step, block), t).double()
                 total += rows.sum(0)
                 products += rows.T @ rows
                 count += len(rows)

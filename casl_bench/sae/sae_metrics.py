@@ -14,6 +14,7 @@ from torch import Tensor
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.backbone import Backbone
 from casl_bench.core.errors import InputError
+from casl_bench.core.micro_batch import row_blocks
 from casl_bench.metrics.metric import MetricInfo
 from casl_bench.sae.activation_sampler import Activations
 from casl_bench.sae.h_space_sae import HSpaceSae
@@ -160,7 +161,7 @@ def downstream_error(
         raise InputError("at least one image is needed")
     errors = []
     for step, t in enumerate(held_out.timesteps):
-        state = backbone.encode(held_out.x_t(step)[list(rows)], t)
+        state = backbone.encode(held_out.x_t(step, list(rows)), t)
         eps = backbone.decode(state).double()
         eps_hat = backbone.decode(state, reconstruct(state.h, t) - state.h).double()
         errors.append(float(((eps_hat - eps) ** 2).sum() / (eps**2).sum()))
@@ -169,5 +170,5 @@ def downstream_error(
 
 def _normalised(sae: HSpaceSae, activations: Activations) -> Iterator[Tensor]:
     for step, t in enumerate(activations.timesteps):
-        for maps in activations.h(step).split(_IMAGES_AT_ONCE):
-            yield sae.normalise(maps, t)
+        for rows in row_blocks(len(activations), _IMAGES_AT_ONCE):
+            yield sae.normalise(activations.h(step, rows), t)

@@ -26,8 +26,11 @@ class SparseActivations:
             rows = (z @ directions) * (1 + step) + step
             self.maps.append(rows.view(images, 16, 16).transpose(1, 2).reshape(images, 16, 4, 4))
 
-    def h(self, step: int) -> Tensor:
-        return self.maps[step]
+    def __len__(self) -> int:
+        return len(self.maps[0])
+
+    def h(self, step: int, rows: slice | Tensor | None = None) -> Tensor:
+        return self.maps[step] if rows is None else self.maps[step][rows]
 
 
 @pytest.fixture(autouse=True, scope="module")
