@@ -1,0 +1,176 @@
+"""Photographs as a data set: found at once, read when asked for, bad files refused or counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from casl_bench.core.content_hash import hash_json
+from casl_bench.core.errors import InputError, UsageError, unknown_name
+from casl_bench.images.data_source import DataSource
+from casl_bench.images.dataset import Concept, DatasetCard, ImageBatch, Split
+from casl_bench.images.photo_file import MIN_SIDE, PREPROCESSING, BadPhotoError, decode_photo
+from casl_bench.images.photo_hub import hub_layout
+from casl_bench.images.photo_layout import Layout
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that was left out: where it is and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhotoKind:
+    """What sets one data set of photographs apart from another.
+
+    Attributes:
+        name: as on the command line.
+        attributes: of the card.
+        concepts: of the card.
+        description: of the card.
+        licence: of the card.
+        source: of the card.
+        find_layout: the published layout that a folder holds; raises BenchError where it is none.
+        hub_class: the class wanted of a `datasets` data set that mixes several.
+    """
+
+    name: str
+    attributes: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    description: str
+    licence: str
+    source: str
+    find_layout: Callable[[Path], Layout]
+    hub_class: str | None = None
+
+
+class PhotoDataset:
+    """A `Dataset` over files that the user has.
+
+    Its card can be had without them. Listing them is quick and happens when the data set is made;
+    an image is read when it is loaded.
+
+    Args:
+        kind: which data set.
+        source: where its files are and what is done with a bad one; None only for the card.
+        resolution: side of the images in pixels.
+
+    Raises:
+        InputError: the resolution is too small.
+        UsageError: there is no such folder, or it holds no layout of this data set.
+        InvalidBenchmarkError: what labels or holds the images is damaged.
+    """
+
+    def __init__(
+        self, kind: PhotoKind, source: DataSource | None = None, resolution: int = 256
+    ) -> None:
+        if resolution < MIN_SIDE:
+            raise InputError(f"a resolution of {resolution} pixels", mend=f"{MIN_SIDE} at least")
+        self._layout = _found(kind, source)
+        self._skip = source is not None and source.on_bad_image == "skip"
+        self._bad: dict[str, BadImage] = {}
+        self.card = DatasetCard(
+            name=kind.name,
+            world="real",
+            revision=_revision(self._layout, resolution),
+            resolution=resolution,
+            attributes=kind.attributes,
+            concepts=kind.concepts,
+            description=kind.description,
+            licence=kind.licence,
+            source=kind.source,
+        )
+
+    @property
+    def layout(self) -> str:
+        """The layout that was found, for people; empty without files."""
+        return "" if self._layout is None else self._layout.name
+
+    @property
+    def bad_images(self) -> tuple[BadImage, ...]:
+        """What was left out so far, sorted by path; always empty where a bad file stops."""
+        return tuple(sorted(self._bad.values(), key=lambda bad: bad.path))
+
+    def count(self, split: Split) -> int:
+        """How many images a split has, usable or not; 0 without files."""
+        return 0 if self._layout is None else len(self._layout.splits[split])
+
+    def load(self, split: Split, count: int) -> ImageBatch:
+        """The first `count` good images of a split: always the same ones, in the same order.
+
+        Raises:
+            UsageError: there is no such split, or nobody said where the files are.
+            InputError: there are fewer images, or the count is negative.
+            InvalidBenchmarkError: a file is no usable image and may not be left out.
+        """
+        if split not in _SPLITS:
+            raise unknown_name("split", split, _SPLITS)
+        if count < 0:
+            raise InputError(f"a count of {count} images")
+        if self._layout is None:
+            raise UsageError(
+                f"where are the files of {self.card.name}?",
+                mend="give their folder with --data-root or in CASL_BENCH_DATA "
+                "(docs/real_data_sets.md)",
+            )
+        photos = self._layout.splits[split]
+        if count > len(photos):
+            raise InputError(f"{self.card.name} has {len(photos):,} {split} images, not {count:,}")
+        side = self.card.resolution
+        ids: list[str] = []
+        pixels = torch.empty(count, 3, side, side)
+        left_out = 0
+        with closing(photos.walk()) as walk:
+            while len(ids) < count and (photo := next(walk, None)) is not None:
+                if photo.image_id in self._bad:
+                    left_out += 1
+                    continue
+                try:
+                    pixels[len(ids)] = decode_photo(photo.read(), photo.where, side)
+                except BadPhotoError as error:
+                    if not self._skip:
+                        raise
+                    left_out += 1
+                    self._bad[photo.image_id] = BadImage(photo.where, error.what)
+                else:
+                    ids.append(photo.image_id)
+        if len(ids) < count:
+            raise InputError(
+                f"{self.card.name} has {len(ids):,} usable {split} images, not {count:,}",
+                where=f"{left_out:,} left out",
+            )
+        labels = None if self._layout.labels is None else self._layout.labels(ids)
+        return ImageBatch(tuple(ids), pixels, labels)
+
+
+def _found(kind: PhotoKind, source: DataSource | None) -> Layout | None:
+    if source is None or (source.root is None and source.hub_id is None):
+        return None
+    if source.root is not None and source.hub_id is not None:
+        raise UsageError(
+            f"{kind.name} cannot come from two places",
+            where=f"{source.root} and {source.hub_id}",
+            mend="give a folder or a `datasets` id",
+        )
+    if source.hub_id is not None:
+        return hub_layout(source.hub_id, kind.hub_class, source.allow_download)
+    assert source.root is not None
+    if not source.root.is_dir():
+        what = "not a folder" if source.root.exists() else "no such folder"
+        raise UsageError(what, where=str(source.root), mend=f"--data-root holds {kind.name}")
+    return kind.find_layout(source.root)
+
+
+def _revision(layout: Layout | None, resolution: int) -> str:
+    if layout is None:
+        return "absent"
+    return hash_json([PREPROCESSING, resolution, layout.contents])[:12]
