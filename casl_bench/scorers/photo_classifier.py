@@ -1,0 +1,220 @@
+"""A user's own attribute classifier of photographs, read without running any Python in its file."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from casl_bench.core.content_hash import hash_file, hash_json
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.scorers.attribute_scorer import LabelSource
+from casl_bench.scorers.classifier_sidecar import (
+    ClassifierSidecar,
+    PublishedNames,
+    check_hash,
+    read_sidecar,
+)
+from casl_bench.scorers.published_network import build_network, fill, read_weights
+from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+
+MICRO_BATCH = 16
+EPS = 1e-6
+
+
+class PhotoClassifier:
+    """A frozen classifier that answers a data set's attributes in the data set's order.
+
+    Args:
+        name: as in records.
+        weights_hash: identity of weights and description.
+        network: [n, 3, S, S], normalised → [n, outputs].
+        sidecar: what its outputs are.
+        attributes: of the data set; the columns of `logits`.
+        published: other names that the classifier may have for them.
+
+    Raises:
+        UsageError: it does not tell one of them.
+        InvalidBenchmarkError: the network does not give what the sidecar says.
+    """
+
+    label_source: LabelSource = "annotation"
+
+    def __init__(
+        self,
+        name: str,
+        weights_hash: str,
+        network: nn.Module,
+        sidecar: ClassifierSidecar,
+        attributes: tuple[str, ...],
+        published: PublishedNames,
+    ) -> None:
+        self.info = ScorerInfo(name, "attributes", 1, weights_hash)
+        self.attributes, self.image_size = tuple(attributes), sidecar.image_size
+        self.device = torch.device("cpu")
+        self._network = network.float().eval()
+        for parameter in network.parameters():  # a script has no `requires_grad_` for all
+            parameter.requires_grad_(False)
+        self._sidecar = sidecar
+        columns = sidecar.columns(attributes, published, name)
+        self._index = [column for column, _ in columns]
+        signs = torch.tensor([float(sign) for _, sign in columns])
+        ones = torch.ones(len(sidecar.attributes))
+        given = sidecar.calibration
+        scale = torch.tensor(given.scale) if given else ones
+        bias = torch.tensor(given.bias) if given else 0 * ones
+        self._scale, self._bias = scale[self._index] * signs, bias[self._index] * signs
+        # From [-1, 1] straight to the network's range.
+        self._mean = (2 * torch.tensor(sidecar.mean) - 1)[:, None, None]
+        self._std = (2 * torch.tensor(sidecar.std))[:, None, None]
+        self._try()
+
+    @classmethod
+    def load(
+        cls, path: Path, attributes: tuple[str, ...], published: PublishedNames | None = None
+    ) -> PhotoClassifier:
+        """Read a classifier and its description, `path` with the ending `.json`.
+
+        Args:
+            path: `.safetensors` with weights of the architecture that the description names; any
+                other ending is a TorchScript file, whose program runs in torch's own interpreter.
+            attributes: of the data set; the columns of `logits`.
+            published: our attribute → (name that the classifier may have for it, sign).
+
+        Raises:
+            UsageError: no description, an invalid one, or an attribute that it does not tell.
+            InvalidBenchmarkError: weights are absent, damaged or do not fit the description.
+        """
+        sidecar, where = read_sidecar(path), str(path)
+        name = sidecar.name or path.stem
+        # Before anything big is read.
+        sidecar.columns(attributes, published or {}, name)
+        try:
+            found = hash_file(path)
+        except OSError as error:
+            raise InvalidBenchmarkError(
+                f"no weights of a classifier: {error.strerror or error}", where=where
+            ) from error
+        check_hash(sidecar, found, where)
+        if path.suffix == ".safetensors":
+            if sidecar.architecture is None:
+                raise UsageError(
+                    "the description does not name the architecture",
+                    where=str(path.with_suffix(".json")),
+                    mend="such as timm:resnet18",
+                )
+            network = build_network(sidecar.architecture, sidecar.outputs)
+            fill(network, read_weights(path), where)
+        else:
+            network = _read_torchscript(path)
+        # The description decides about the numbers as much as the weights do.
+        digest = hash_json({"weights": found, "sidecar": sidecar.model_dump(mode="json")})
+        return cls(name, digest, network, sidecar, attributes, published or {})
+
+    def to(self, device: str | torch.device) -> PhotoClassifier:
+        """Move the network; results stay on the CPU."""
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits, calibrated where the description says how; above 0 the attribute is there.
+
+        Args:
+            pixels: [n, 3, H, W], nominally in [-1, 1], clamped, then resized (bilinear with
+                antialiasing) to the classifier's own size.
+
+        Returns:
+            [n, A] float32 on the CPU, in the data set's order; a row depends on its image alone.
+
+        Raises:
+            InputError: not images of three channels.
+        """
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise InputError(
+                f"images of shape {tuple(pixels.shape)}, not [n, 3, H, W]", where=self.info.name
+            )
+        if not len(pixels):
+            return torch.empty(0, len(self.attributes))
+        raw = in_micro_batches(self._raw, pixels, MICRO_BATCH)
+        return raw[:, self._index] * self._scale + self._bias
+
+    def _raw(self, pixels: Tensor) -> Tensor:
+        """[n, 3, H, W] → [n, attributes of the classifier], on the CPU."""
+        x = pixels.to(self.device).float().clamp(-1, 1)
+        if tuple(x.shape[-2:]) != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        x = (x - self._mean) / self._std
+        # A script that rewrites itself after some calls would round otherwise from then on.
+        with torch.jit.optimized_execution(False):
+            out: Any = self._network(x)
+        count, sidecar = len(self._sidecar.attributes), self._sidecar
+        if not isinstance(out, Tensor) or out.numel() != len(x) * sidecar.outputs:
+            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InvalidBenchmarkError(
+                f"the network gives {shape}, not {sidecar.outputs} numbers an image",
+                where=self.info.name,
+                mend="describe all of its outputs, in their order",
+            )
+        out = out.float().cpu()
+        if sidecar.positive_class is None:
+            out = out.reshape(len(x), count)
+        else:
+            pair = out.reshape(len(x), count, 2)
+            there, other = pair[..., sidecar.positive_class], pair[..., 1 - sidecar.positive_class]
+            out = there if sidecar.output == "probabilities" else there - other
+        if sidecar.output == "logits":
+            return out
+        if bool(((out < -EPS) | (out > 1 + EPS)).any()):
+            raise InvalidBenchmarkError(
+                "outputs are no probabilities", where=self.info.name, mend="call them logits"
+            )
+        return torch.logit(out, EPS)
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Two grey images, so that what does not fit is found before hours of work."""
+        grey = torch.zeros(2, 3, self.image_size, self.image_size)
+        try:
+            raw = self._raw(grey)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InvalidBenchmarkError(
+                f"the network cannot take images of {self.image_size} pixels: {reason}",
+                where=self.info.name,
+            ) from error
+        if not bool(torch.isfinite(raw).all()):
+            raise InvalidBenchmarkError(
+                "a grey image gets a logit that is no number", where=self.info.name
+            )
+
+
+def _read_torchscript(path: Path) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            # Deprecated for writing; it stays the one format that carries a program safely.
+            warnings.simplefilter("ignore")
+            network: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise InvalidBenchmarkError(
+            "not a TorchScript file, or a damaged one",
+            where=str(path),
+            mend="export with torch.jit.save, or give .safetensors: a pickled model may run code",
+        ) from error
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InvalidBenchmarkError(
+                f"weights hold NaN or infinity in '{name}'", where=str(path)
+            )
+    return network
+
+
+SCORERS.register("photo_classifier", PhotoClassifier.load)
