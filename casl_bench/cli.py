@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
+from casl_bench.backbones.convert_command import convert_command
 from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.worlds.commands import TrainGroup
 
@@ -179,6 +180,7 @@ def tune_command(ctx: click.Context, **options: Any) -> Action:
     return action
 
 
+command.add_command(convert_command)
 command.add_command(TrainGroup("train", help="Train the models that a synth world ships."))
 
 

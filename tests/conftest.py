@@ -2,9 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A red build must mean something: examples are drawn the same way every time, and a slow machine
 # is no fault.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session")
+def as_published() -> Callable[..., dict[str, Tensor]]:
+    """A U-Net's state dict under the names of its family's authors, packed as they do.
+
+    The inverse of `ddpm_state` and `adm_state`, made by asking them which names they look for.
+    """
+    import torch
+
+    from casl_bench.backbones.adm_checkpoint import adm_state
+    from casl_bench.backbones.ddpm_checkpoint import ddpm_state
+    from casl_bench.backbones.weights import UnfitWeightsError
+
+    class Asked(dict[str, Any]):
+        """Holds nothing and remembers what was looked for."""
+
+        def get(self, key: str, default: Any = None) -> None:
+            names.append(key)
+
+    names: list[str] = []
+
+    def rename(
+        family: str, own: Mapping[str, Tensor], head_channels: int | None = None
+    ) -> dict[str, Tensor]:
+        names.clear()
+        with pytest.raises(UnfitWeightsError):
+            if family == "ddpm":
+                ddpm_state(Asked(), own, "")
+            else:
+                adm_state(Asked(), own, "", head_channels or 1)
+        parts: dict[str, list[Tensor]] = {}
+        for name, tensor in zip(names, own.values(), strict=True):
+            parts.setdefault(name, []).append(tensor)
+        published = {}
+        for name, tensors in parts.items():
+            tensor = tensors[0]
+            if len(tensors) == 3:
+                heads = [x.unflatten(0, (-1, head_channels)) for x in tensors]
+                tensor = torch.stack(heads, 1).flatten(0, 2)
+            if ".attn" in name and tensor.ndim == 2:
+                tensor = tensor[..., None, None]
+            elif (".qkv." in name or ".proj_out." in name) and tensor.ndim == 2:
+                tensor = tensor[..., None]
+            published[name] = tensor.contiguous()
+        return published
+
+    return rename

@@ -18,6 +18,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 from torch.nn import functional
 
+from casl_bench.backbones.diffusers_files import is_diffusers_folder, read_diffusers_folder
 from casl_bench.backbones.diffusers_unet import (
     BackboneConfig,
     decoder_half,
@@ -113,11 +114,13 @@ class Backbone:
 
     @classmethod
     def from_folder(cls, folder: Path) -> Backbone:
-        """The backbone kept in a folder.
+        """The backbone kept in a folder, of our own form or of diffusers'.
 
         Raises:
             InvalidBenchmarkError: if its files are absent, corrupt or do not fit each other.
         """
+        if is_diffusers_folder(folder):
+            return cls(*read_diffusers_folder(folder))
         return cls(*load_folder(folder))
 
     @property

@@ -27,15 +27,19 @@ class _Frozen(BaseModel):
 
 
 class ScheduleConfig(_Frozen):
-    """A linear beta schedule."""
+    """A beta schedule, its kinds named as in diffusers; the cosine has no use for beta_*."""
 
-    kind: Literal["linear"] = "linear"
+    kind: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     num_timesteps: int = Field(1000, ge=2)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
 
     def build(self) -> NoiseSchedule:
         """The schedule itself."""
+        if self.kind == "squaredcos_cap_v2":
+            return NoiseSchedule.cosine(self.num_timesteps)
+        if self.kind == "scaled_linear":
+            return NoiseSchedule.scaled_linear(self.num_timesteps, self.beta_start, self.beta_end)
         return NoiseSchedule.linear(self.num_timesteps, self.beta_start, self.beta_end)
 
 

@@ -27,6 +27,21 @@ class NoiseSchedule:
         """The linear schedule of DDPM (Ho et al. 2020, section 4)."""
         return cls(torch.linspace(beta_start, beta_end, num_timesteps, dtype=torch.float64))
 
+    @classmethod
+    def scaled_linear(
+        cls, num_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> NoiseSchedule:
+        """Linear in the root of beta (Rombach et al. 2022, code)."""
+        ends = beta_start**0.5, beta_end**0.5
+        return cls(torch.linspace(*ends, num_timesteps, dtype=torch.float64) ** 2)
+
+    @classmethod
+    def cosine(cls, num_timesteps: int = 1000) -> NoiseSchedule:
+        """alpha_bar as a squared cosine, beta at most 0.999 (Nichol & Dhariwal 2021, eq. 17)."""
+        share = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((share + 0.008) / 1.008 * torch.pi / 2) ** 2
+        return cls((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999))
+
     @property
     def num_timesteps(self) -> int:
         """T."""

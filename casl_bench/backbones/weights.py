@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+import struct
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,43 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError
 
 FAULTS_TOLD = 4
+# What a damaged pickle makes torch raise, whichever byte is hit.
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    pickle.UnpicklingError,
+)
+
+
+class UnfitWeightsError(InvalidBenchmarkError):
+    """Weights and network do not fit each other.
+
+    Attributes:
+        faults: each tensor that is missing, unexpected, of another shape or not finite; the
+            message tells the first of them.
+    """
+
+    def __init__(
+        self,
+        faults: Sequence[str],
+        *,
+        where: str,
+        mend: str = "fetch or train the weights again",
+        told: int = FAULTS_TOLD,
+    ) -> None:
+        self.faults = tuple(faults)
+        more = len(faults) - told
+        text = ", ".join(faults[:told]) + (f" and {more} more" if more > 0 else "")
+        super().__init__(f"weights do not fit: {text}", where=where, mend=mend)
 
 
 @dataclass(frozen=True)
@@ -47,7 +86,7 @@ def fitted_state(
         Every name of `own`, in its precision.
 
     Raises:
-        InvalidBenchmarkError: naming, in the file's names, what is missing, unexpected, of another
+        UnfitWeightsError: naming, in the file's names, what is missing, unexpected, of another
             shape or not finite.
     """
     state: dict[str, Tensor] = {}
@@ -74,12 +113,26 @@ def fitted_state(
     faults += [f"unexpected {key}" for key in weights if key not in used]
     faults = list(dict.fromkeys(faults))
     if faults:
-        more = len(faults) - FAULTS_TOLD
-        told = ", ".join(faults[:FAULTS_TOLD]) + (f" and {more} more" if more > 0 else "")
-        raise InvalidBenchmarkError(
-            f"weights do not fit: {told}", where=where, mend="fetch or train the weights again"
-        )
+        raise UnfitWeightsError(faults, where=where)
     return state
+
+
+def load_torch_file(path: Path) -> Any:
+    """Whatever torch saved in a file, read without running any code in it.
+
+    Raises:
+        InvalidBenchmarkError: if the file is absent, damaged or unsafe.
+    """
+    try:
+        with warnings.catch_warnings():
+            # torch warns of a pickle protocol that is not its own; what it then reads is sound.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InvalidBenchmarkError(
+            f"unreadable weights: {lines[0]}", where=str(path), mend="fetch the file again"
+        ) from error
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
@@ -88,13 +141,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     Raises:
         InvalidBenchmarkError: if the file is absent, damaged, unsafe or not a dict.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise InvalidBenchmarkError(
-            f"unreadable weights: {lines[0]}", where=str(path), mend="fetch the file again"
-        ) from error
+    content = load_torch_file(path)
     if not isinstance(content, dict):
         raise InvalidBenchmarkError("not a dict of weights", where=str(path))
     return content
