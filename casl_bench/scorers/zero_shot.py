@@ -120,16 +120,15 @@ def _directions(clip: ClipModel, pairs: PromptPairs) -> Tensor:
     """[A, D]: text with the attribute less text without, times CLIP's scale."""
     without = clip.encode_text([pair[0] for pair in pairs.values()])
     with_it = clip.encode_text([pair[1] for pair in pairs.values()])
-    return (clip.logit_scale * (with_it - without)).float()
+    return (clip.logit_scale * (with_it - without)).float().cpu()
 
 
 @torch.no_grad()
 def _raw(clip: ClipModel, directions: Tensor, pixels: Tensor) -> Tensor:
     """[n, A] uncalibrated, on the CPU."""
-    embeddings = clip.encode_image(pixels.float().clamp(-1, 1)).float()
+    embeddings = clip.encode_image(pixels.float().clamp(-1, 1)).float().cpu()
     # A product of another height may sum in another order, and a row must not feel its company.
-    product = in_micro_batches(lambda rows: rows @ directions.T, embeddings, MICRO_BATCH)
-    return product.cpu()
+    return in_micro_batches(lambda rows: rows @ directions.T, embeddings, MICRO_BATCH)
 
 
 SCORERS.register("zero_shot", ZeroShotClassifier.calibrated)

@@ -20,6 +20,7 @@ from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.train_attributes import calibrated, main, positive_weights
 
 ATTRIBUTES = ("red", "bright", "never")
+NAME = "classifier_timm_test_resnet_colours"
 
 
 class LabelledColours:
@@ -73,25 +74,27 @@ def _refused(result: Result, kind: type[BenchError], match: str) -> None:
 def test_two_steps_give_what_a_run_can_load(tmp_path: Path) -> None:
     out = tmp_path / "net"
     _trained(out, "--note", "a test")
-    classifier = PhotoClassifier.load(out / "model.safetensors", ("bright", "red"))
+    classifier = PhotoClassifier.load(out / f"{NAME}.safetensors", ("bright", "red"))
     images = LabelledColours(resolution=32).load("test", 5).pixels
     assert classifier.logits(images).shape == (5, 2)
-    assert classifier.info.name == "classifier_timm_test_resnet_colours"
-    card = json.loads((out / "card.json").read_text())
+    assert classifier.info.name == NAME
+    # A run takes every weights file of the folder for a classifier, and the checkpoint is none.
+    assert {p.suffix for p in out.iterdir()} == {".safetensors", ".json", ".md", ""}
+    card = json.loads((out / f"{NAME}_card.json").read_text())
     assert set(card["measured"]["accuracy"]) == set(ATTRIBUTES)
     assert card["measured"]["not_calibrated"] == "never"
     assert card["training"]["steps"] == 2 and card["training"]["note"] == "a test"
     command = card["training"]["command"]
     assert command.startswith("casl-bench train attributes --data-root ")
     assert str(tmp_path) not in command and "--note" not in command
-    assert "| accuracy |" in (out / "README.md").read_text()
+    assert "| accuracy |" in (out / f"{NAME}.md").read_text()
 
 
 def test_it_learns_and_tells_the_time_left(tmp_path: Path) -> None:
     result = _trained(
         tmp_path / "net", "--steps", "50", "--learning-rate", "0.01", "--held-out", "60"
     )
-    card = json.loads((tmp_path / "net" / "card.json").read_text())
+    card = json.loads((tmp_path / "net" / f"{NAME}_card.json").read_text())
     assert card["measured"]["accuracy"]["red"] > 0.8
     assert card["measured"]["accuracy"]["bright"] > 0.8
     assert "step 25 of 50, about " in result.output
@@ -113,9 +116,10 @@ def test_killed_and_resumed_equals_unbroken(
         patch.setattr(train_common.TrainingRun, "update", killed)
         assert _train(tmp_path / "b", "--steps", "4").exit_code != 0
     assert "resuming at step 3" in _trained(tmp_path / "b", "--steps", "4").output
-    a, b = (load_file(tmp_path / k / "model.safetensors") for k in "ab")
+    a, b = (load_file(tmp_path / k / f"{NAME}.safetensors") for k in "ab")
     assert all(torch.equal(a[k], b[k]) for k in a)
-    assert (tmp_path / "a" / "model.json").read_text() == (tmp_path / "b/model.json").read_text()
+    first, second = ((tmp_path / k / f"{NAME}.json").read_text() for k in "ab")
+    assert first == second
     _refused(_train(tmp_path / "b", "--seed", "2"), UsageError, "another configuration")
 
 
@@ -126,7 +130,7 @@ def test_it_starts_from_local_weights(tmp_path: Path) -> None:
     path = tmp_path / "imagenet.safetensors"
     save_file(whole, path)
     _trained(tmp_path / "net", "--weights", str(path), "--learning-rate", "1e-9")
-    state = load_file(tmp_path / "net" / "model.safetensors")
+    state = load_file(tmp_path / "net" / f"{NAME}.safetensors")
     assert torch.allclose(state["conv1.0.weight"].float(), whole["conv1.0.weight"], atol=1e-3)
     assert state["fc.weight"].shape[0] == 3
     save_file({k: v for k, v in whole.items() if k != "fc.bias"}, path)
