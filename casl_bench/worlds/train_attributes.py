@@ -225,8 +225,8 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
     "--out",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of checkpoint, "
-    "weights, description and card; the same command goes on from the checkpoint.",
+    help="Folder of weights, description, card and checkpoint, from which the same command "
+    "goes on.",
 )
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
@@ -245,6 +245,13 @@ def main(
     attributes = data.card.attributes
     # Before the images are read, since this is what may be misspelt.
     network = build(architecture, len(attributes), weights, seed)
+    try:
+        network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"cannot train on '{device}': {reason}", mend="give another --device"
+        ) from error
     name = f"classifier_{architecture.replace(':', '_')}_{dataset}"
     make_folder(out)
     train = load_labelled(data, "train", images)
@@ -263,7 +270,6 @@ def main(
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    network.to(device)
     run = TrainingRun(
         out / f"{name}_training",
         network,
