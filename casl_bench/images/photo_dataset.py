@@ -118,8 +118,8 @@ class PhotoDataset:
             raise InputError(f"a count of {count} images")
         if self._layout is None:
             raise UsageError(
-                f"where are the files of {self.card.name}?",
-                mend="give their folder with --data-root or in CASL_BENCH_DATA "
+                f"no files of {self.card.name}",
+                mend="say where they are with --data-root or CASL_BENCH_DATA "
                 "(docs/real_data_sets.md)",
             )
         photos = self._layout.splits[split]
@@ -155,13 +155,7 @@ class PhotoDataset:
 def _found(kind: PhotoKind, source: DataSource | None) -> Layout | None:
     if source is None or (source.root is None and source.hub_id is None):
         return None
-    if source.root is not None and source.hub_id is not None:
-        raise UsageError(
-            f"{kind.name} cannot come from two places",
-            where=f"{source.root} and {source.hub_id}",
-            mend="give a folder or a `datasets` id",
-        )
-    if source.hub_id is not None:
+    if source.hub_id is not None:  # instead of a folder: an environment may name one always
         return hub_layout(source.hub_id, kind.hub_class, source.allow_download)
     assert source.root is not None
     if not source.root.is_dir():

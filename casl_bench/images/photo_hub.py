@@ -110,12 +110,13 @@ def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:
     except UsageError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        mend = "check the id" if allow_download else "give a local copy, or add --allow-download"
+        text = " ".join(str(error).split())[:200]
+        if path.exists() or allow_download:
+            raise UsageError(f"no readable data set: {text}", where=hub_id) from error
         raise UsageError(
-            f"no such data set on disk: {text[:200]}" if not allow_download else text[:200],
+            f"no such data set on disk: {text}",
             where=hub_id,
-            mend=mend,
+            mend="give a local copy, or add --allow-download",
         ) from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
@@ -171,12 +172,21 @@ def _undecoded(hub_id: str, table: Any, column: str) -> Any:
 
 
 def _sizes(images: Any) -> list[int]:
-    """Bytes an image, from the table's offsets: no image is read; -1 where it is a file beside."""
+    """Bytes an image, from the table's offsets and the files beside it: no image is read."""
     import pyarrow.compute as compute  # comes with datasets
 
     column = images.data.column(images.column_names[0]).combine_chunks()
-    lengths = compute.binary_length(compute.struct_field(column, "bytes"))
-    return [-1 if length is None else int(length) for length in lengths.to_pylist()]
+    lengths = compute.binary_length(compute.struct_field(column, "bytes")).to_pylist()
+    paths = compute.struct_field(column, "path").to_pylist()
+    return [
+        _file_size(path) if length is None else int(length)
+        for length, path in zip(lengths, paths, strict=True)
+    ]
+
+
+def _file_size(path: str | None) -> int:
+    file = Path(path or "")
+    return file.stat().st_size if file.is_file() else -1
 
 
 def _cell(images: Any, row: int, where: str) -> bytes:
@@ -190,12 +200,14 @@ def _cell(images: Any, row: int, where: str) -> bytes:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """No progress bars among our own lines."""
-    shown = datasets.is_progress_bar_enabled()
+    """No progress bars or log lines among our own: what fails is told as an error."""
+    shown, verbosity = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
         yield
     finally:
+        datasets.logging.set_verbosity(verbosity)
         if shown:
             datasets.enable_progress_bars()
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.images.photo_file import BadPhotoError
 from casl_bench.images.photo_layout import Photo
 
 # LMDB refuses to open a database twice in one process.
 _ONE_AT_A_TIME = threading.RLock()
+_SMALLEST = 8192  # bytes: its two first pages
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,9 @@ class LmdbPhotos:
         with _opened(self.path) as transaction:
             for key in self._keys(transaction):
                 name = key.decode("latin-1")  # any key has a name, and no two the same
-                yield Photo(
-                    f"{self.path.name}/{name}",
-                    f"{self.path}, key {name}",
-                    partial(_value, transaction, key),
-                )
+                where = f"{self.path}, key {name}"
+                read = partial(_value, transaction, key, where)
+                yield Photo(f"{self.path.name}/{name}", where, read)
 
     def _keys(self, transaction: Any) -> Iterator[bytes]:
         cursor = transaction.cursor()
@@ -86,6 +86,12 @@ def _opened(path: Path) -> Iterator[Any]:
             mend="pip install 'casl-bench[real]'",
         ) from error
     with _ONE_AT_A_TIME:
+        size = (path / "data.mdb").stat().st_size
+        short = InvalidBenchmarkError(
+            f"the database is cut short: {size:,} bytes", where=str(path), mend=_MEND
+        )
+        if size < _SMALLEST:
+            raise short
         try:
             database = lmdb.open(
                 str(path), readonly=True, lock=False, create=False, readahead=False, max_readers=1
@@ -97,16 +103,22 @@ def _opened(path: Path) -> Iterator[Any]:
             ) from error
         try:
             # Reading past the end of the file would kill the process.
-            pages, size = database.info()["last_pgno"] + 1, (path / "data.mdb").stat().st_size
-            if pages * database.stat()["psize"] > size:
-                raise InvalidBenchmarkError(
-                    f"the database is cut short: {size:,} bytes", where=str(path), mend=_MEND
-                )
+            if (database.info()["last_pgno"] + 1) * database.stat()["psize"] > size:
+                raise short
             with database.begin() as transaction:
                 yield transaction
+        except lmdb.Error as error:
+            raise InvalidBenchmarkError(
+                f"the database is damaged: {error}", where=str(path), mend=_MEND
+            ) from error
         finally:
             database.close()
 
 
-def _value(transaction: Any, key: bytes) -> bytes:
-    return bytes(transaction.get(key) or b"")
+def _value(transaction: Any, key: bytes, where: str) -> bytes:
+    import lmdb
+
+    try:
+        return bytes(transaction.get(key) or b"")
+    except lmdb.Error as error:
+        raise BadPhotoError(f"the database is damaged here: {error}", where) from error

@@ -1,0 +1,614 @@
+"""Real data sets: every published layout, splits, order, bad files, and what is told of them."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError, UsageError
+from casl_bench.images import photo_dataset
+from casl_bench.images.afhq_dog import AfhqDog
+from casl_bench.images.celeba_annotation import CELEBA_ATTRIBUTES, read_annotation
+from casl_bench.images.celeba_hq import CelebaHq
+from casl_bench.images.data_source import DataSource
+from casl_bench.images.dataset import DATASETS, Dataset, Split
+from casl_bench.images.lsun_church import LsunChurch
+from casl_bench.images.photo_dataset import PhotoDataset
+from casl_bench.images.photo_file import read_photo
+from casl_bench.testing import layouts
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+REAL: dict[str, Callable[..., PhotoDataset]] = {
+    "celeba_hq": CelebaHq,
+    "afhq_dog": AfhqDog,
+    "lsun_church": LsunChurch,
+}
+
+
+def write_flat(folder: Path, images: int = 40) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(images):
+        (folder / f"photo_{i}.png").write_bytes(layouts.encoded_picture(i, 32, "png"))
+    return folder
+
+
+LAYOUTS: dict[str, tuple[str, Callable[..., Path], tuple[int, int, int]]] = {
+    "CelebAMask-HQ": ("celeba_hq", layouts.write_celeba_hq, (32, 4, 4)),
+    "StarGAN v2": ("celeba_hq", layouts.write_celeba_hq_folder, (72, 8, 80)),
+    "AFHQ v1": ("afhq_dog", layouts.write_afhq, (36, 4, 40)),
+    "AFHQ v2": ("afhq_dog", layouts.write_afhq_v2, (36, 4, 40)),
+    "LSUN LMDB": ("lsun_church", layouts.write_lsun_lmdb, (36, 4, 40)),
+    "exported LSUN": ("lsun_church", layouts.write_lsun_folder, (36, 4, 40)),
+    "flat folder": ("celeba_hq", write_flat, (32, 4, 4)),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A layout's folder, written once; tests that change it copy it."""
+    done: dict[str, Path] = {}
+
+    def folder(layout: str) -> Path:
+        if layout not in done:
+            done[layout] = LAYOUTS[layout][1](tmp_path_factory.mktemp("data") / "set")
+        return done[layout]
+
+    return folder
+
+
+def opened(name: str, root: Path, skip: bool = False, resolution: int = 16) -> PhotoDataset:
+    source = DataSource(root=root, on_bad_image="skip" if skip else "error")
+    return REAL[name](source, resolution)
+
+
+def everything(dataset: PhotoDataset) -> dict[Split, tuple[str, ...]]:
+    layout = dataset._layout
+    assert layout is not None
+    return {s: tuple(p.image_id for p in layout.splits[s].walk()) for s in SPLITS}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_splits_of_each_layout(layout: str, written: Callable[[str], Path]) -> None:
+    name, _, sizes = LAYOUTS[layout]
+    dataset = opened(name, written(layout))
+    assert dataset.layout == layout
+    ids = everything(dataset)
+    assert tuple(len(ids[s]) for s in SPLITS) == sizes
+    assert len({i for split in ids.values() for i in split}) == sum(sizes)
+    batches = {split: dataset.load(split, 4) for split in SPLITS}
+    for split, batch in batches.items():
+        assert batch.image_ids == ids[split][:4]
+        assert batch.pixels.shape == (4, 3, 16, 16)
+        labelled = layout == "CelebAMask-HQ"
+        assert (batch.attributes is not None) == labelled
+    assert len(torch.unique(torch.cat([b.pixels for b in batches.values()]), dim=0)) == 12
+    assert dataset.bad_images == ()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_order_is_not_the_file_systems(
+    layout: str, written: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = LAYOUTS[layout][0]
+    before = opened(name, written(layout))
+    copy = shutil.copytree(written(layout), tmp_path / "elsewhere")
+    scandir = os.scandir
+
+    class Reversed:
+        def __init__(self, path: Path) -> None:
+            with scandir(path) as entries:
+                self.entries = sorted(entries, key=lambda e: e.name, reverse=True)
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr("casl_bench.images.photo_folder.os.scandir", Reversed)
+    after = opened(name, copy)
+    assert everything(before) == everything(after)
+    assert before.card == after.card
+
+
+@pytest.mark.parametrize(
+    ("layout", "below"),
+    [
+        ("CelebAMask-HQ", "CelebAMask-HQ"),
+        ("StarGAN v2", "celeba_hq"),
+        ("AFHQ v1", "afhq"),
+        ("AFHQ v2", "afhq_v2"),
+        ("AFHQ v2", "afhqv2"),
+        ("LSUN LMDB", "lsun"),
+    ],
+)
+def test_a_layout_may_lie_in_a_folder_of_its_published_name(
+    layout: str, below: str, written: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name = LAYOUTS[layout][0]
+    shutil.copytree(written(layout), tmp_path / below)
+    (tmp_path / "stray.jpg").write_bytes(b"not looked at")
+    assert opened(name, tmp_path).card == opened(name, written(layout)).card
+
+
+def test_labels_are_the_annotations(written: Callable[[str], Path]) -> None:
+    root = written("CelebAMask-HQ")
+    annotation = read_annotation(root / "CelebAMask-HQ-attribute-anno.txt")
+    dataset = opened("celeba_hq", root)
+    batch = dataset.load("test", 4)
+    assert batch.image_ids == ("36.jpg", "37.jpg", "38.jpg", "39.jpg")
+    assert batch.attributes is not None
+    assert torch.equal(batch.attributes, annotation.labels[36:])
+    assert dataset.card.attributes == tuple(CELEBA_ATTRIBUTES)
+    assert torch.equal(batch.pixels[0], read_photo(root / "CelebA-HQ-img" / "36.jpg", 16))
+
+
+def test_the_thirty_thousand_are_cut_where_the_documentation_says(
+    golden_path: Callable[[str], Path], tmp_path: Path
+) -> None:
+    annotation = golden_path("annotations/CelebAMask-HQ-attribute-anno.txt")
+    shutil.copy(annotation, tmp_path)
+    (tmp_path / "CelebA-HQ-img").mkdir()
+    for i in range(30_000):
+        (tmp_path / "CelebA-HQ-img" / f"{i}.jpg").touch()
+    start = time.perf_counter()
+    dataset = opened("celeba_hq", tmp_path)
+    assert time.perf_counter() - start < 20  # about a second: no image is opened
+    ids = everything(dataset)
+    assert (ids["train"][0], ids["train"][-1]) == ("0.jpg", "23999.jpg")
+    assert (ids["validation"][0], ids["validation"][-1]) == ("24000.jpg", "26999.jpg")
+    assert (ids["test"][0], ids["test"][-1]) == ("27000.jpg", "29999.jpg")
+
+
+def test_real_photographs_in_a_flat_folder(golden_path: Callable[[str], Path]) -> None:
+    faces = opened("celeba_hq", golden_path("photos/celeba_hq"), resolution=64)
+    dogs = opened("afhq_dog", golden_path("photos/afhq/dog"), resolution=64)
+    for dataset in (faces, dogs):
+        assert dataset.load("train", 4).pixels.std() > 0.2
+
+
+def test_first_images_are_of_both_genders(written: Callable[[str], Path]) -> None:
+    ids = everything(opened("celeba_hq", written("StarGAN v2")))
+    assert 5 <= sum("female" in i for i in ids["train"][:20]) <= 15
+    assert 5 <= sum("female" in i for i in ids["test"][:20]) <= 15
+
+
+def test_other_animals_are_left_out(written: Callable[[str], Path]) -> None:
+    ids = everything(opened("afhq_dog", written("AFHQ v1")))
+    assert all("/dog/" in i for split in ids.values() for i in split)
+
+
+def test_hidden_and_other_files_are_passed_over(tmp_path: Path) -> None:
+    root = write_flat(tmp_path / "flat")
+    before = everything(opened("celeba_hq", root))
+    for name in ("._photo_1.png", ".DS_Store", "readme.txt", "photo_1.json"):
+        (root / name).write_bytes(b"x")
+    (root / "more").mkdir()
+    (root / "more" / "photo_99.png").write_bytes(b"x")
+    assert everything(opened("celeba_hq", root)) == before
+
+
+# What its card says.
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_card_needs_no_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = DATASETS.create(name)
+    assert isinstance(dataset, Dataset) and isinstance(dataset, REAL[name])
+    card = dataset.card
+    assert (card.name, card.world, card.revision, card.resolution) == (name, "real", "absent", 256)
+    assert card.concepts and {c.attribute for c in card.concepts} <= set(card.attributes)
+    assert DATASETS.create(name, DataSource()).card == card
+    with pytest.raises(UsageError, match=r"--data-root.*CASL_BENCH_DATA"):
+        dataset.load("test", 1)
+
+
+def test_revision_follows_files_labels_and_resolution(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = layouts.write_celeba_hq(tmp_path / "set")
+    revisions = [opened("celeba_hq", root).card.revision]
+
+    def changed() -> None:
+        revision = opened("celeba_hq", root).card.revision
+        assert revision not in revisions
+        revisions.append(revision)
+
+    image = root / "CelebA-HQ-img" / "3.jpg"
+    image.write_bytes(image.read_bytes() + b"\0")
+    changed()
+    image.unlink()
+    changed()
+    annotation = root / "CelebAMask-HQ-attribute-anno.txt"
+    lines = annotation.read_text().splitlines()
+    lines[5] = lines[5].replace(" 1", " -1", 1)
+    annotation.write_text("\n".join(lines) + "\n")
+    changed()
+    monkeypatch.setattr(photo_dataset, "PREPROCESSING", 99)
+    changed()
+    assert opened("celeba_hq", root, resolution=32).card.revision not in revisions
+    assert opened("celeba_hq", root).card.revision == revisions[-1]
+
+
+# What cannot be asked for.
+
+
+def test_more_than_there_are(written: Callable[[str], Path]) -> None:
+    dataset = opened("afhq_dog", written("AFHQ v1"))
+    with pytest.raises(InputError, match="afhq_dog has 40 test images, not 41"):
+        dataset.load("test", 41)
+    with pytest.raises(InputError, match="-1 images"):
+        dataset.load("test", -1)
+    with pytest.raises(UsageError, match="did you mean 'validation'"):
+        dataset.load("valid", 1)  # type: ignore[arg-type]
+    assert dataset.load("test", 0).pixels.shape == (0, 3, 16, 16)
+    with pytest.raises(InputError, match="resolution of 4"):
+        opened("afhq_dog", written("AFHQ v1"), resolution=4)
+
+
+# Layouts with a part missing or damaged.
+
+
+def lsun_with(change: Callable[[Path], object]) -> Callable[[Path], tuple[str, Path]]:
+    def make(folder: Path) -> tuple[str, Path]:
+        change(layouts.write_lsun_lmdb(folder / "set", images=12, size=32))
+        return "lsun_church", folder / "set"
+
+    return make
+
+
+def celeba_with(change: Callable[[Path], object]) -> Callable[[Path], tuple[str, Path]]:
+    def make(folder: Path) -> tuple[str, Path]:
+        change(layouts.write_celeba_hq(folder / "set", images=12, size=32))
+        return "celeba_hq", folder / "set"
+
+    return make
+
+
+def afhq_with(change: Callable[[Path], object]) -> Callable[[Path], tuple[str, Path]]:
+    def make(folder: Path) -> tuple[str, Path]:
+        change(layouts.write_afhq(folder / "set", images=12, size=32))
+        return "afhq_dog", folder / "set"
+
+    return make
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def emptied(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def empty_database(folder: Path) -> None:
+    import lmdb
+
+    emptied(folder)
+    lmdb.open(str(folder)).close()
+
+
+TRAIN_DB = "church_outdoor_train_lmdb"
+BROKEN: dict[str, tuple[Callable[[Path], tuple[str, Path]], str]] = {
+    "no folder": (lambda f: ("celeba_hq", f / "none"), "no such folder"),
+    "a file": (lambda f: ("celeba_hq", Path(__file__)), "not a folder"),
+    "an empty folder (faces)": (lambda f: ("celeba_hq", f), "no layout of celeba_hq"),
+    "an empty folder (dogs)": (lambda f: ("afhq_dog", f), "no layout of afhq_dog"),
+    "an empty folder (churches)": (lambda f: ("lsun_church", f), "no layout of lsun_church"),
+    "dogs for faces": (
+        lambda f: ("celeba_hq", layouts.write_afhq(f / "set", 4)),
+        "no layout of celeba_hq",
+    ),
+    "faces without annotation": (
+        celeba_with(lambda root: (root / "CelebAMask-HQ-attribute-anno.txt").unlink()),
+        "no annotation",
+    ),
+    "annotation without faces": (
+        celeba_with(lambda root: shutil.rmtree(root / "CelebA-HQ-img")),
+        "no folder of images",
+    ),
+    "annotation and no face": (
+        celeba_with(lambda root: emptied(root / "CelebA-HQ-img")),
+        "holds no image",
+    ),
+    "a face that is not annotated": (
+        celeba_with(lambda root: (root / "CelebA-HQ-img" / "77.jpg").touch()),
+        "1 images are not in the annotation",
+    ),
+    "annotation cut": (
+        celeba_with(lambda root: cut(root / "CelebAMask-HQ-attribute-anno.txt")),
+        "line",
+    ),
+    "no val": (afhq_with(lambda root: shutil.rmtree(root / "val")), "no such folder"),
+    "no dog": (afhq_with(lambda root: shutil.rmtree(root / "train" / "dog")), "no layout"),
+    "an empty val": (afhq_with(lambda root: emptied(root / "val" / "dog")), "holds no image"),
+    "both versions": (
+        afhq_with(lambda root: shutil.copytree(root / "val", root / "test")),
+        "two versions are mixed",
+    ),
+    "no training database": (
+        lsun_with(lambda root: shutil.rmtree(root / TRAIN_DB)),
+        "no database",
+    ),
+    "a folder without its database": (
+        lsun_with(lambda root: (root / TRAIN_DB / "data.mdb").unlink()),
+        "no database",
+    ),
+    "a database of text": (
+        lsun_with(lambda root: (root / TRAIN_DB / "data.mdb").write_text("x" * 20000)),
+        "not an LMDB database",
+    ),
+    "an empty file for a database": (
+        lsun_with(lambda root: (root / TRAIN_DB / "data.mdb").write_bytes(b"")),
+        "cut short: 0 bytes",
+    ),
+    "a database cut in half": (
+        lsun_with(lambda root: cut(root / TRAIN_DB / "data.mdb")),
+        "cut short",
+    ),
+    "a database of nothing": (
+        lsun_with(lambda root: empty_database(root / TRAIN_DB)),
+        "the database is empty",
+    ),
+    "a packed database": (
+        lambda f: ("lsun_church", [f, (f / f"{TRAIN_DB}.zip").touch()][0]),  # type: ignore[return-value]
+        "still packed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_layout_is_one_line(name: str, tmp_path: Path) -> None:
+    make, message = BROKEN[name]
+    dataset, root = make(tmp_path)
+    with pytest.raises(BenchError, match=message) as raised:
+        opened(dataset, root)
+    text = str(raised.value)
+    assert str(root) in text and "\n" not in text and len(text) < 400
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("casl_bench.images.photo_folder.os.scandir", refuse)
+    with pytest.raises(UsageError, match="cannot list the folder: Permission denied"):
+        opened("celeba_hq", tmp_path)
+
+
+def test_a_file_name_that_is_no_text(tmp_path: Path) -> None:
+    write_flat(tmp_path, 3)
+    try:
+        (tmp_path / os.fsdecode(b"\xff.png")).touch()
+    except OSError:
+        pytest.skip("this file system refuses such names")
+    with pytest.raises(UsageError, match="no UTF-8"):
+        opened("celeba_hq", tmp_path)
+
+
+@pytest.mark.parametrize("package", ["lmdb", "datasets"])
+def test_a_package_that_is_not_installed(
+    package: str, written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = written("LSUN LMDB")
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=r"needs the package .*casl-bench\[real\]"):
+        if package == "lmdb":
+            opened("lsun_church", root)
+        else:
+            LsunChurch(DataSource(hub_id=str(root)))
+
+
+# Bad images.
+
+BAD: dict[str, Callable[[Path], object]] = {
+    "cut": cut,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("404 not found"),
+    "gone": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "too small": lambda path: path.write_bytes(layouts.encoded_picture(1, 4)),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_a_bad_image_stops_or_is_left_out(fault: str, tmp_path: Path) -> None:
+    root = layouts.write_celeba_hq(tmp_path / "set", size=32)
+    bad = root / "CelebA-HQ-img" / "1.jpg"
+    BAD[fault](bad)
+    strict = opened("celeba_hq", root)
+    assert strict.load("train", 1).image_ids == ("0.jpg",)
+    with pytest.raises(InvalidBenchmarkError, match="--on-bad-image skip") as raised:
+        strict.load("train", 2)
+    assert str(bad) in str(raised.value) and strict.bad_images == ()
+
+    lenient = opened("celeba_hq", root, skip=True)
+    batch = lenient.load("train", 3)
+    assert batch.image_ids == ("0.jpg", "2.jpg", "3.jpg")
+    ((path, reason),) = [(b.path, b.reason) for b in lenient.bad_images]
+    assert path == str(bad) and reason and "\n" not in reason
+    assert batch.attributes is not None
+    labels = read_annotation(root / "CelebAMask-HQ-attribute-anno.txt").labels
+    assert torch.equal(batch.attributes, labels[[0, 2, 3]])
+    assert lenient.load("train", 2).image_ids == batch.image_ids[:2]
+    assert len(lenient.bad_images) == 1
+    assert lenient.card.revision == strict.card.revision
+
+
+def test_left_out_images_are_told_when_too_few_remain(tmp_path: Path) -> None:
+    root = layouts.write_celeba_hq(tmp_path / "set", size=32)
+    for number in (38, 36):
+        cut(root / "CelebA-HQ-img" / f"{number}.jpg")
+    dataset = opened("celeba_hq", root, skip=True)
+    with pytest.raises(InputError, match=r"2 usable test images, not 3 \(2 left out\)"):
+        dataset.load("test", 3)
+    assert [Path(b.path).name for b in dataset.bad_images] == ["36.jpg", "38.jpg"]
+    assert dataset.load("test", 2).image_ids == ("37.jpg", "39.jpg")
+
+
+def test_a_bad_value_of_a_database_names_its_key(tmp_path: Path) -> None:
+    import lmdb
+
+    root = layouts.write_lsun_lmdb(tmp_path / "set", size=32)
+    with lmdb.open(str(root / TRAIN_DB)) as database, database.begin(write=True) as transaction:
+        transaction.put(b"00-bad", b"no image")
+        transaction.put(b"00-empty", b"")
+    with pytest.raises(InvalidBenchmarkError, match="key 00-"):
+        opened("lsun_church", root).load("train", 3)
+    dataset = opened("lsun_church", root, skip=True)
+    assert len(dataset.load("train", 3)) == 3
+    assert len(dataset.bad_images) == 2
+
+
+def test_a_database_can_be_read_by_two_data_sets_and_again(
+    written: Callable[[str], Path],
+) -> None:
+    root = written("LSUN LMDB")
+    one, other = opened("lsun_church", root), opened("lsun_church", root)
+    for split in SPLITS:
+        assert torch.equal(one.load(split, 3).pixels, other.load(split, 3).pixels)
+    with pytest.raises(InputError):
+        one.load("test", 99)
+    keys = everything(one)
+    assert list(keys["train"] + keys["validation"]) == sorted(keys["train"] + keys["validation"])
+
+
+# Through the package `datasets`.
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for tables; the library's cache is in it, too."""
+    datasets = pytest.importorskip("datasets", reason="comes with the extra 'test'")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tables").mkdir()
+    return tmp_path / "tables"
+
+
+def table(start: int, count: int, **columns: object) -> object:
+    import datasets
+
+    features = datasets.Features({"image": datasets.Image()})
+    images = [
+        {"bytes": layouts.encoded_picture(i, 32, "png"), "path": None}
+        for i in range(start, start + count)
+    ]
+    made = datasets.Dataset.from_dict({"image": images}, features=features)
+    for name, (values, kind) in columns.items():  # type: ignore[misc]
+        made = made.add_column(name, values).cast_column(name, kind)
+    return made
+
+
+def hub_set(name: str, path: Path, skip: bool = False) -> PhotoDataset:
+    policy = "skip" if skip else "error"
+    return REAL[name](DataSource(hub_id=str(path), on_bad_image=policy), 16)
+
+
+def counts(dataset: PhotoDataset) -> tuple[int, ...]:
+    return tuple(len(ids) for ids in everything(dataset).values())
+
+
+def test_a_parquet_file_is_cut_in_three(hub: Path) -> None:
+    table(0, 20).to_parquet(hub / "a.parquet")  # type: ignore[attr-defined]
+    dataset = hub_set("celeba_hq", hub / "a.parquet")
+    assert counts(dataset) == (16, 2, 2)
+    batch = dataset.load("train", 3)
+    row = int(batch.image_ids[0].partition("/")[2])
+    expected = Image.open(io.BytesIO(layouts.encoded_picture(row, 32, "png"))).resize(
+        (16, 16), Image.Resampling.BICUBIC
+    )
+    assert torch.equal(
+        batch.pixels[0], torch.frombuffer(bytearray(expected.tobytes()), dtype=torch.uint8)
+        .reshape(16, 16, 3).permute(2, 0, 1) / 127.5 - 1
+    )  # fmt: skip
+    assert batch.attributes is None and dataset.layout == "datasets"
+    again = hub_set("celeba_hq", hub / "a.parquet")
+    assert again.card == dataset.card and everything(again) == everything(dataset)
+
+
+def test_published_splits_are_kept(hub: Path) -> None:
+    import datasets
+
+    for names, expected in (
+        (("train", "validation", "test"), (20, 6, 6)),
+        (("train", "test"), (18, 2, 6)),
+        (("train", "validation"), (18, 2, 6)),
+        (("train", "val"), (18, 2, 6)),
+        (("data",), (16, 2, 2)),
+    ):
+        sizes = (20, 6, 6)
+        tables = {n: table(100 * i, s) for i, (n, s) in enumerate(zip(names, sizes, strict=False))}
+        path = hub / "-".join(names)
+        datasets.DatasetDict(tables).save_to_disk(str(path))
+        dataset = hub_set("lsun_church", path)
+        assert counts(dataset) == expected, names
+        ids = everything(dataset)
+        assert len({i for split in ids.values() for i in split}) == sum(expected)
+        assert len(dataset.load("test", 2)) == 2
+
+
+def test_a_folder_of_images_is_a_local_data_set(hub: Path) -> None:
+    layouts.write_celeba_hq_folder(hub / "faces", images=5, size=32)
+    assert sum(counts(hub_set("celeba_hq", hub / "faces"))) == 20
+
+
+def test_only_dogs_of_a_mixed_data_set(hub: Path) -> None:
+    import datasets
+
+    kind = datasets.ClassLabel(names=["cat", "dog", "wild"])
+    table(0, 30, label=([i % 3 for i in range(30)], kind)).save_to_disk(  # type: ignore[attr-defined]
+        str(hub / "animals")
+    )
+    dataset = hub_set("afhq_dog", hub / "animals")
+    rows = [int(i.partition("/")[2]) for ids in everything(dataset).values() for i in ids]
+    assert sorted(rows) == list(range(1, 30, 3))
+
+
+def test_a_bad_cell_is_left_out(hub: Path) -> None:
+    import datasets
+
+    images = [{"bytes": layouts.encoded_picture(i, 32), "path": None} for i in range(10)]
+    images[4]["bytes"] = b"broken"
+    features = datasets.Features({"image": datasets.Image()})
+    made = datasets.Dataset.from_dict({"image": images}, features=features)
+    made.save_to_disk(str(hub / "set"))
+    dataset = hub_set("lsun_church", hub / "set", skip=True)
+    sizes = counts(dataset)
+    for split, size in zip(SPLITS, sizes, strict=True):
+        try:
+            dataset.load(split, size)
+        except InputError as error:
+            assert "usable" in str(error)
+    (bad,) = dataset.bad_images
+    assert "row 4" in bad.path and "not an image" in bad.reason
+
+
+@pytest.mark.parametrize("fault", ["unknown id", "no file", "no folder", "text", "no images"])
+def test_what_is_no_data_set_is_one_line(fault: str, hub: Path) -> None:
+    import datasets
+
+    place = {
+        "unknown id": "nobody-xyz/nothing-at-all",
+        "no file": str(hub / "none.parquet"),
+        "no folder": str(hub / "none"),
+        "text": str(hub / "text.parquet"),
+        "no images": str(hub / "numbers"),
+    }[fault]
+    (hub / "text.parquet").write_text("hello")
+    datasets.Dataset.from_dict({"number": [1, 2]}).save_to_disk(str(hub / "numbers"))
+    before = datasets.config.HF_HUB_OFFLINE
+    with pytest.raises(UsageError) as raised:
+        LsunChurch(DataSource(hub_id=place))
+    text = str(raised.value)
+    assert place in text and "\n" not in text and len(text) < 600
+    assert before == datasets.config.HF_HUB_OFFLINE
