@@ -92,6 +92,24 @@ def test_a_dark_sixteen_bit_image_stays_dark() -> None:
     assert torch.allclose(decode(encoded(Image.fromarray(dark))), torch.tensor(10 / 127.5 - 1))
 
 
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_sixteen_bits_of_either_byte_order(order: str) -> None:
+    ramp = np.linspace(0, 65535, SIZE * SIZE).reshape(SIZE, SIZE).astype(order)
+    mode = "I;16" if order == "<u2" else "I;16B"
+    data = encoded(Image.frombytes(mode, (SIZE, SIZE), ramp.tobytes()), "TIFF")
+    pixels = decode(data)
+    assert pixels[0, 0, 0] == -1 and pixels[0, -1, -1] == 1
+    netpbm = b"P5 32 32 65535\n" + ramp.astype(">u2").tobytes()
+    assert torch.equal(decode(netpbm), pixels)
+
+
+def test_sixteen_bits_of_colour_keep_their_range() -> None:
+    values = np.linspace(0, 65535, SIZE * SIZE * 3).reshape(SIZE, SIZE, 3).astype(">u2")
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    expected = torch.from_numpy(values.astype(np.float64)).permute(2, 0, 1) / 32767.5 - 1
+    assert (decode(png_of_size(SIZE, SIZE, 16, rows)) - expected).abs().max() < 1.1 / 127.5
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 def test_cmyk_is_near_its_rgb(kind: str) -> None:
     cmyk = picture().convert("CMYK")
@@ -186,15 +204,15 @@ def png_with_a_flipped_bit() -> bytes:
     return bytes(data)
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """A header that promises this many pixels, with next to nothing behind it."""
+def png_of_size(width: int, height: int, bits: int = 8, rows: bytes = b"\0") -> bytes:
+    """A colour PNG by hand: a header may promise pixels with next to nothing behind it."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + body))
         return struct.pack(">I", len(body)) + kind + body + check
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b"")]
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
