@@ -251,6 +251,7 @@ def test_more_than_there_are(written: Callable[[str], Path]) -> None:
     with pytest.raises(UsageError, match="did you mean 'validation'"):
         dataset.load("valid", 1)  # type: ignore[arg-type]
     assert dataset.load("test", 0).pixels.shape == (0, 3, 16, 16)
+    assert (dataset.count("test"), AfhqDog().count("test")) == (40, 0)
     with pytest.raises(InputError, match="resolution of 4"):
         opened("afhq_dog", written("AFHQ v1"), resolution=4)
 
