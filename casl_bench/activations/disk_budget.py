@@ -62,18 +62,17 @@ def trajectory_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in files)
 
 
-def check_disk(needed: int, folder: Path, max_bytes: int | None = None) -> None:
+def check_disk(needed: int, folder: Path, budget: int) -> None:
     """Refuse to begin what cannot end.
 
     Args:
         needed: bytes to be written.
         folder: where; it need not exist yet.
-        max_bytes: what is left of the budget; None stands for all of `disk_budget`.
+        budget: bytes that are left of what is allowed.
 
     Raises:
         UsageError: if the budget or the free space of the disk is smaller.
     """
-    budget = disk_budget() if max_bytes is None else max_bytes
     if needed > budget:
         raise UsageError(
             f"stored trajectories need {needed / GB:.1f} GB, the disk budget leaves "

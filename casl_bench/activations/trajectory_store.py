@@ -14,7 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
-from casl_bench.activations.disk_budget import check_disk, store_bytes, trajectory_bytes
+from casl_bench.activations.disk_budget import (
+    check_disk,
+    disk_budget,
+    store_bytes,
+    trajectory_bytes,
+)
 from casl_bench.activations.sharded_array import Rows, ShardedArray, images_per_shard
 from casl_bench.backbones.backbone import EncoderState
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
@@ -88,7 +93,9 @@ class TrajectoryStore:
         steps = len(timesteps)
         if folder is not None:
             needed = store_bytes(len(image_ids), steps, image_shape, h_shape)
-            check_disk(max(0, needed - trajectory_bytes(folder)), folder, max_disk_bytes)
+            budget = disk_budget() if max_disk_bytes is None else max_disk_bytes
+            there = min(trajectory_bytes(folder), needed)
+            check_disk(needed - there, folder, budget - there)
             (folder / INDEX_FILE).unlink(missing_ok=True)
         return cls(
             folder,

@@ -7,32 +7,35 @@ taken from there when the same command is run again.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
-
+from casl_bench.activations.disk_budget import (
+    check_disk,
+    disk_budget,
+    store_bytes,
+    trajectory_bytes,
+)
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.schedule import power_timesteps
-from casl_bench.core.content_hash import hash_json, hash_tensors
+from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import write_bytes
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
+from casl_bench.inversion.stored_inversions import read_inversions, write_inversions
 from casl_bench.runs.config import RunConfig, Suite
-from casl_bench.runs.progress import Advance, Progress
+from casl_bench.runs.progress import Progress
+from casl_bench.runs.split_inversion import forget_parts, invert_in_parts
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig
 from casl_bench.sae.trainer import SaeTraining
 from casl_bench.worlds.world import World
+
+INVERSIONS_FILE = "inversions.safetensors"
 
 
 @dataclass(frozen=True)
@@ -166,86 +169,71 @@ class Artefacts:
             }
         )
 
+    def _split_folder(self, split: Split, count: int) -> Path:
+        return self._folder / f"{split}-{self._split_key(split, count)[:16]}"
+
     def _split(self, split: Split, count: int, keep: bool = False) -> InvertedSplit:
         batch = self.world.dataset.load(split, count)
         batch = replace(batch, pixels=batch.pixels.contiguous())
-        folder = self._folder / f"{split}-{self._split_key(split, count)[:16]}"
-        stored = folder / "inversions.safetensors"
+        folder = self._split_folder(split, count)
+        stored = folder / INVERSIONS_FILE
         if stored.exists():
-            inversions = _read_inversions(stored, batch, self.timesteps)
+            inversions = read_inversions(stored, batch.image_ids, self.timesteps, batch.pixels)
             return InvertedSplit(batch, inversions, TrajectoryStore.open(folder) if keep else None)
         store = None
         if keep:
             backbone = self.world.backbone
             store = TrajectoryStore.create(
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
-                refined=self.suite.refinements > 0,
+                refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
             )  # fmt: skip
         work = (2.0 + self.suite.refinements) * count * len(self.timesteps)
         with self._progress.task(f"{split}: inversion", count, work) as advance:
-            inversions = self._invert(batch, store, advance)
+            inversions = invert_in_parts(
+                self.world.backbone,
+                batch,
+                self.timesteps,
+                self.suite.refinements,
+                folder=folder,
+                store=store,
+                size=self.config.batch_size,
+                advance=advance,
+            )
         if store is not None:
             store.finish()
-        tensors = {"x_T": inversions.x_T, "reconstruction": inversions.reconstruction}
-        write_bytes(stored, save(tensors, metadata={"sha256": hash_tensors(tensors)}))
+        write_inversions(stored, inversions)
+        forget_parts(folder)
         return InvertedSplit(batch, inversions, store)
 
-    def _invert(
-        self, batch: ImageBatch, store: TrajectoryStore | None, advance: Advance
-    ) -> Inversions:
-        """Invert in chunks of the run's batch size; the backbone's micro-batches lie within."""
-        size = self.config.batch_size or len(batch)
-        parts = []
-        for start in range(0, len(batch), size):
-            chunk = batch.take(range(start, min(start + size, len(batch))))
+    def _disk_left(self, folder: Path) -> int:
+        """What the budget leaves to one store of the run, in bytes."""
+        others = trajectory_bytes(self.config.out / "artefacts") - trajectory_bytes(folder)
+        return disk_budget() - others
 
-            def collect(step: int, rows: slice, state: object, start: int = start) -> None:
-                assert store is not None
-                store.record(step, slice(start + rows.start, start + rows.stop), state)  # type: ignore[arg-type]
-
-            done = 0
-
-            def show(count: int, total: int) -> None:
-                nonlocal done
-                advance(count - done)
-                done = count
-
-            parts.append(
-                invert(
-                    self.world.backbone,
-                    chunk.image_ids,
-                    chunk.pixels,
-                    self.timesteps,
-                    progress=show,
-                    collect=None if store is None else collect,
-                    refinements=self.suite.refinements,
-                )
-            )
-        return Inversions(
-            batch.image_ids,
-            self.timesteps,
-            batch.pixels,
-            # Contiguous, as they come back from the file: a memory layout, too, may change bits.
-            torch.cat([p.x_T for p in parts]).contiguous(),
-            torch.cat([p.reconstruction for p in parts]).contiguous(),
+    def trajectory_bytes_to_come(self) -> int:
+        """What the stores of this data set will still take on disk."""
+        backbone, suite = self.world.backbone, self.suite
+        image_shape = (3, backbone.image_size, backbone.image_size)
+        splits: tuple[tuple[Split, int], ...] = (
+            ("train", suite.train_images),
+            ("test", suite.test_pool_images),
         )
+        total = 0
+        for split, count in splits:
+            folder = self._split_folder(split, count)
+            whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
+            if not (folder / INVERSIONS_FILE).exists():
+                total += max(0, whole - trajectory_bytes(folder))
+        return total
 
 
-def _read_inversions(path: Path, batch: ImageBatch, timesteps: Sequence[int]) -> Inversions:
-    """Stored inversions of these images; InvalidBenchmarkError where the file is damaged."""
-    from safetensors import safe_open
+def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
+    """Refuse a run that the disk or its budget has no room for, before anything is made.
 
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-        with safe_open(path, "pt") as file:
-            expected = (file.metadata() or {}).get("sha256")
-        if hash_tensors(tensors) != expected:
-            raise ValueError("its content is not what was written")
-        x_T, reconstruction = tensors["x_T"], tensors["reconstruction"]
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InvalidBenchmarkError(
-            f"stored inversions cannot be used: {error}",
-            where=str(path),
-            mend="delete the file to invert again",
-        ) from error
-    return Inversions(batch.image_ids, tuple(timesteps), batch.pixels, x_T, reconstruction)
+    Raises:
+        UsageError: with what is needed and what is there.
+    """
+    there = trajectory_bytes(config.out / "artefacts")
+    check_disk(
+        sum(a.trajectory_bytes_to_come() for a in artefacts), config.out, disk_budget() - there
+    )

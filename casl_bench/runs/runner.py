@@ -10,7 +10,7 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import SupportsLatentRanking
 from casl_bench.records.record import ErrorInfo, Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.dataset_records import DatasetRecords, Probes
 from casl_bench.runs.edit_cells import EditCells, NotApplicableError
@@ -41,6 +41,7 @@ def run(config: RunConfig, progress: Progress) -> int:
         0 if every cell is done, 3 if some failed.
 
     Raises:
+        UsageError: if the disk or its budget has no room for what would be made.
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
             a corrupt artefact, a control out of its bounds.
     """
@@ -48,6 +49,8 @@ def run(config: RunConfig, progress: Progress) -> int:
     cells = plan(config, {d: fingerprint(w) for d, w in worlds.items()})
     store = RecordStore(config.out)
     to_do = [c for c in cells if not is_done(store, c)]
+    if to_do:
+        check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
     shared = shared_work(config) if to_do else 0.0
     progress.start(sum(c.work for c in to_do) + shared)
     counted = _Counted(progress, shared)

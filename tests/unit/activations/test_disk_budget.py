@@ -74,18 +74,20 @@ def test_more_than_is_free_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_there_already_is_not_needed_again(tmp_path: Path) -> None:
-    ids, walk = ("a", "b"), (0, 1)
+def test_what_is_there_already_is_not_needed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(folder: Path) -> TrajectoryStore:
+        return TrajectoryStore.create(
+            folder, ("a", "b"), (0, 1), (3, 8, 8), (4, 2, 2), shard_images=1
+        )
+
     folder, needed = tmp_path / "store", store_bytes(2, 2, (3, 8, 8), (4, 2, 2))
     assert trajectory_bytes(folder) == 0
-    store = TrajectoryStore.create(folder, ids, walk, (3, 8, 8), (4, 2, 2), shard_images=1)
     x_t, h = torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 2, 2)
-    store.record(0, slice(0, 1), EncoderState(x_t, 0, h, torch.zeros(1, 1), ()))
-    with pytest.raises(UsageError, match="disk budget"):
-        TrajectoryStore.create(
-            tmp_path / "other", ids, walk, (3, 8, 8), (4, 2, 2), max_disk_bytes=needed // 2 + 8
-        )
-    assert trajectory_bytes(tmp_path) >= needed // 2
-    TrajectoryStore.create(
-        folder, ids, walk, (3, 8, 8), (4, 2, 2), shard_images=1, max_disk_bytes=needed // 2 + 8
-    )
+    begin(folder).record(0, slice(0, 1), EncoderState(x_t, 0, h, torch.zeros(1, 1), ()))
+    assert needed > trajectory_bytes(tmp_path) >= needed // 2
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed // 2 + 8))
+    assert begin(folder).holds(slice(0, 1))
+    with pytest.raises(UsageError, match="free"):
+        begin(tmp_path / "other")
