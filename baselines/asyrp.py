@@ -12,6 +12,7 @@ given to CASL too.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -25,6 +26,7 @@ from casl_bench.concepts.delta_block import (
     DeltaBlock,
     build_delta_block,
     delta_block_from_state,
+    load_delta_block,
 )
 from casl_bench.concepts.direction_fit import (
     DirectionFitConfig,
@@ -32,7 +34,8 @@ from casl_bench.concepts.direction_fit import (
     predicted_steps,
     stored_prediction,
 )
-from casl_bench.core.errors import InputError
+from casl_bench.core.errors import InputError, UsageError
+from casl_bench.images.dataset import Concept
 from casl_bench.methods.generation import EditWindow, HSpaceEditor, combine_delta_h
 from casl_bench.methods.method import (
     EditTask,
@@ -44,6 +47,8 @@ from casl_bench.methods.method import (
 
 _BLOCK = "block."
 _WINDOW = "window"
+_DATA_PREFIXES = ("dog_", "church_")
+"""Before the concept in the authors' file names, where the data are not faces."""
 
 
 class AsyrpConfig(MethodConfig):
@@ -95,7 +100,7 @@ def distance_curve(
         One number a place of `predicted_steps`, growing with t where inversion is sound.
     """
     index = torch.arange(min(images, len(store.image_ids)))
-    clean = clip.encode_image(store.x_t(0)[index])
+    clean = clip.encode_image(store.x_t(0, index))
     distances = []
     for step in predicted_steps(store):
         predicted = stored_prediction(store, backbone, step, index).clamp(-1, 1)
@@ -236,6 +241,46 @@ class Asyrp:
         block = {n.removeprefix(_BLOCK): t for n, t in state.items() if n.startswith(_BLOCK)}
         t_edit = int(state[_WINDOW][0])
         return AsyrpEditor(task, self._window(t_edit), delta_block_from_state(block), FitCost())
+
+    def pretrained_file(self, folder: Path, concept: Concept) -> Path:
+        """A concept's checkpoint: `CONCEPT.pth`, or the authors' name for it.
+
+        Theirs are [DATA_]CONCEPT_LC_DATA_t999_ninv40_ngen40_EPOCH.pth.
+
+        Raises:
+            UsageError: there is none, or more than one.
+        """
+        of: dict[str, list[Path]] = {}
+        for path in sorted(folder.glob("*.pth")):
+            name = path.stem.partition("_LC_")[0]
+            for prefix in _DATA_PREFIXES:
+                name = name.removeprefix(prefix)
+            of.setdefault(name, []).append(path)
+        found = of.get(concept.name, [])
+        if len(found) != 1:
+            known = ", ".join(sorted(of)) or "none"
+            raise UsageError(
+                f"{len(found) or 'no'} Δ-block files for concept '{concept.name}'",
+                where=str(folder),
+                mend=f"one {concept.name}.pth is needed; the folder has: {known}",
+            )
+        return found[0]
+
+    def read_pretrained(self, path: Path) -> dict[str, Tensor]:
+        """A published Δ-block, with the window of the settings.
+
+        Raises:
+            InvalidBenchmarkError: the file is damaged or holds no Δ-block.
+            InputError: the settings leave the window to the distance curve, which needs a fit.
+        """
+        t_edit = self.config.t_edit
+        if t_edit is None:
+            raise InputError("a published Δ-block needs a t_edit", mend="set t_edit, e.g. 500")
+        block = load_delta_block(path)
+        return {
+            **{_BLOCK + name: tensor for name, tensor in block.state_dict().items()},
+            _WINDOW: torch.tensor([t_edit, self.config.t_boost]),
+        }
 
     def _window(self, t_edit: int) -> EditWindow:
         return EditWindow(t_edit, t_boost=self.config.t_boost, asymmetric=self.config.asymmetric)

@@ -20,6 +20,7 @@ import click
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.worlds.commands import TrainGroup
+from casl_bench.worlds.option_flags import real_options
 
 if TYPE_CHECKING:
     from casl_bench.runs.config import RunConfig
@@ -95,6 +96,11 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Images at once: speed and memory only."
 )
+@click.option(
+    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that run "
+    "concepts beside each other: speed and memory only. On two cores 2 beat one with two threads.",
+)  # fmt: skip
+@real_options
 @click.option("--list", "list_names", is_flag=True, help="Show what can be named, and stop.")
 @click.option("--dry-run", is_flag=True, help="Show the cells, done and to do, and stop.")
 @click.option("--debug", is_flag=True, help="Print the traceback of an error.")
@@ -163,6 +169,7 @@ def picture_command(
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="As for a run.")
+@real_options
 @click.option("--out", type=PATH, required=True, help="Folder of the sweep.")
 @click.pass_context
 def tune_command(ctx: click.Context, **options: Any) -> Action:
@@ -176,6 +183,22 @@ def tune_command(ctx: click.Context, **options: Any) -> Action:
 
         with _log_of_errors(options["out"]):
             return run_sweep(**options)
+
+    return action
+
+
+@command.command("weights")
+@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
+@click.pass_context
+def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
+    """Print every weights file of the real world: where from, where to, and whether it is there."""
+
+    def action() -> int:
+        from casl_bench.worlds.options import default_weights_root
+        from casl_bench.worlds.weights_table import weights_text
+
+        click.echo(weights_text(weights_root or default_weights_root()), nl=False)
+        return 0
 
     return action
 
@@ -196,11 +219,13 @@ def _run(
     out: Path | None,
     plugins: tuple[Path, ...],
     batch_size: int | None,
+    jobs: int,
     list_names: bool,
     dry_run: bool,
     debug: bool,
+    **real: Any,
 ) -> int:
-    from casl_bench.runs.config import RunConfig, default_out
+    from casl_bench.runs.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.config import suite as suite_named
 
     if quick and suite not in (None, "quick"):
@@ -219,17 +244,22 @@ def _run(
         return 0
     for module, reason in listing.broken_modules().items():
         click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
-    dataset_names = plan.resolve_datasets(datasets)
+    dataset_names = plan.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
+    method_names = plan.resolve_methods(methods)
+    method_weights = plan.resolve_method_weights(real.pop("method_weights"), method_names)
     config = RunConfig(
-        methods=plan.resolve_methods(methods),
+        methods=method_names,
         datasets=dataset_names,
         concepts=plan.resolve_concepts(concepts, dataset_names),
         suite=chosen_suite,
         seed=seed,
         device=resolve_device(device),
+        options=plan.checked_options(real, dataset_names),
+        method_weights=method_weights,
         out=out or default_out(dataset_names, chosen_suite.name, seed),
         plugins=plugins,
         batch_size=batch_size,
+        jobs=jobs,
     )
     if dry_run:
         click.echo(listing.dry_run_text(config), nl=False)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
+from torch.nn import functional
 
 from casl_bench.backbones.word_tokenizer import WordTokenizer
 from casl_bench.core.content_hash import hash_tensors
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.model_files import read_model
 
@@ -42,6 +44,8 @@ class ClipModel:
         image_size: H = W the image tower takes; other sizes are resized (bicubic).
         mean: of each channel, for pixels in [0, 1].
         std: likewise.
+        templates: sentences that a prompt is put into, at "{}"; the embedding is that of their
+            mean (Radford et al. 2021, section 3.1.4; DiffusionCLIP and Asyrp do so too).
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class ClipModel:
         image_size: int,
         mean: Sequence[float],
         std: Sequence[float],
+        templates: Sequence[str] = ("{}",),
     ) -> None:
         self.name, self.weights_hash, self.image_size = name, weights_hash, image_size
         self._network = network.eval().requires_grad_(False)
@@ -61,6 +66,8 @@ class ClipModel:
         self._mean = (2 * torch.tensor(mean) - 1)[:, None, None]
         self._std = (2 * torch.tensor(std))[:, None, None]
         self._texts: dict[str, Tensor] = {}
+        self._templates = tuple(templates)
+        self.device = torch.device("cpu")
 
     @classmethod
     def load(cls, folder: Path) -> ClipModel:
@@ -84,15 +91,54 @@ class ClipModel:
 
     @classmethod
     def from_open_clip(cls, architecture: str, pretrained: str) -> ClipModel:
-        """A published open_clip model, by architecture and tag or weights file."""
-        with torch.random.fork_rng(devices=[]):
-            network = open_clip.create_model(architecture, pretrained=pretrained)
+        """A published open_clip model.
+
+        Args:
+            architecture: open_clip's name for it. OpenAI's own weights need a `…-quickgelu` one
+                where they come from a file.
+            pretrained: a weights file, or a tag, which open_clip fetches where it is not there.
+
+        Raises:
+            UsageError: there is no such architecture, with the nearest one offered.
+            InvalidBenchmarkError: the file is damaged, unsafe or of another architecture.
+        """
+        if architecture not in open_clip.list_models():
+            raise unknown_name("CLIP architecture", architecture, open_clip.list_models())
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                # It warns of a mismatch by the tag's name, which a file has not.
+                warnings.simplefilter("ignore")
+                network = open_clip.create_model(architecture, pretrained=pretrained)
+        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+            raise InvalidBenchmarkError(
+                f"no weights of {architecture}: {(str(error).splitlines() or [''])[0]}",
+                where=pretrained,
+                mend="fetch the file again; a TorchScript archive is not read",
+            ) from error
+        bad = [k for k, t in network.state_dict().items() if not bool(torch.isfinite(t).all())]
+        if bad:
+            raise InvalidBenchmarkError(f"weights hold NaN or infinity in '{bad[0]}'",
+                                        where=pretrained)  # fmt: skip
         visual: Any = network.visual
         size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
-        name = f"open_clip:{architecture}:{Path(pretrained).stem}"
-        tokenizer = open_clip.get_tokenizer(architecture)
         digest = hash_tensors(network.state_dict())
-        return cls(name, network, tokenizer, digest, size, visual.image_mean, visual.image_std)
+        return cls(
+            f"open_clip:{architecture}:{Path(pretrained).stem.removeprefix(architecture + '.')}",
+            network,
+            open_clip.get_tokenizer(architecture),
+            digest,
+            size,
+            visual.image_mean,
+            visual.image_std,
+            [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES],
+        )
+
+    def to(self, device: str | torch.device) -> ClipModel:
+        """Move the network; embeddings stay where the images were."""
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+        return self
 
     @property
     def logit_scale(self) -> float:
@@ -120,25 +166,32 @@ class ClipModel:
             return in_micro_batches(self._embed, pixels, MICRO_BATCH)
 
     def _embed(self, pixels: Tensor) -> Tensor:
+        origin, pixels = pixels.device, pixels.to(self.device)
         size = (self.image_size, self.image_size)
         if tuple(pixels.shape[-2:]) != size:
-            pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True)
+            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
         images = (pixels - self._mean) / self._std
         embedding: Tensor = self._network.encode_image(images, normalize=True)
-        return embedding
+        return embedding.to(origin)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Unit text embeddings [n, D]; each prompt is embedded once and kept.
+        """Unit text embeddings [n, D] on the CPU; each prompt is embedded once and kept.
 
         Raises:
             InputError: a word-level model does not know a word.
         """
         for prompt in prompts:
             if prompt not in self._texts:
-                tokens = self._tokenizer([prompt])
-                self._texts[prompt] = self._network.encode_text(tokens, normalize=True)[0]
+                self._texts[prompt] = self._embed_text(prompt)
         return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def _embed_text(self, prompt: str) -> Tensor:
+        """Unit embedding [D] of a prompt's sentences."""
+        tokens = self._tokenizer([template.format(prompt) for template in self._templates])
+        embedded: Tensor = self._network.encode_text(tokens.to(self.device), normalize=True).cpu()
+        # The mean of one sentence is left as it is: it would be rounded again.
+        return embedded[0] if len(embedded) == 1 else functional.normalize(embedded.mean(0), dim=0)
 
     def text_direction(self, source: str, target: str) -> Tensor:
         """Unit displacement from one text to another, [D].

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 
 class BenchError(Exception):
@@ -21,11 +21,21 @@ class BenchError(Exception):
         self.what, self.where, self.mend = what, where, mend
         super().__init__(what, where, mend)
 
+    def __reduce__(
+        self,
+    ) -> tuple[Callable[..., BenchError], tuple[type[BenchError], str, str, str]]:
+        """Errors come whole out of worker processes."""
+        return _rebuilt, (type(self), self.what, self.where, self.mend)
+
     def __str__(self) -> str:
         parts = [self.what if not self.where else f"{self.what} ({self.where})"]
         if self.mend:
             parts.append(self.mend)
         return "; ".join(parts).replace("\n", " ")
+
+
+def _rebuilt(kind: type[BenchError], what: str, where: str, mend: str) -> BenchError:
+    return kind(what, where=where, mend=mend)
 
 
 class UsageError(BenchError):

@@ -183,6 +183,19 @@ class SupportsLatentRanking(Protocol):
 
 
 @runtime_checkable
+class SupportsPretrained(Protocol):
+    """A method that runs on weights which somebody else trained: `--method-weights`."""
+
+    def pretrained_file(self, folder: Path, concept: Concept) -> Path:
+        """The file of this concept. Raises UsageError where the folder has none."""
+        ...
+
+    def read_pretrained(self, path: Path) -> dict[str, Tensor]:
+        """Its content as `Editor.state()` would give it, for `restore`."""
+        ...
+
+
+@runtime_checkable
 class SupportsFitKey(Protocol):
     """A method that shares its fit with others: equal keys mean equal `state()`."""
 

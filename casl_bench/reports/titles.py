@@ -9,6 +9,11 @@ from casl_bench.reports.grouping import Group
 from casl_bench.reports.markdown import escape
 
 _DRAWN = "Drawn images: a stand-in with known truth, not photographs."
+_ZERO_SHOT = (
+    "**Attributes are judged zero-shot**: nobody has labelled {where}; they are what a CLIP sees."
+)
+_ZERO_SHOT_SCORER = "zero_shot:"
+"""How the name of a scorer begins that no label has trained."""
 
 
 def group_title(group: Group) -> str:
@@ -21,8 +26,7 @@ def group_title(group: Group) -> str:
                          f"{' / '.join(known)}.**")  # fmt: skip
         elif known:
             lines.append(f"{what}: {known[0]}.")
-    if first.world == "synth":
-        lines.append(_DRAWN)
+    lines += _about_images([group])
     return "\n\n".join(lines)
 
 
@@ -36,9 +40,19 @@ def overall_title(groups: Sequence[Group]) -> str:
     mixed = [escape(g.records[0].dataset) for g in groups if any(len(k) > 1 for _, k in _shared(g))]
     if mixed:
         lines.append(f"**Not comparable: records of {', '.join(mixed)} differ among themselves.**")
-    if first.world == "synth":
-        lines.append(_DRAWN)
+    lines += _about_images(groups)
     return "\n\n".join(lines)
+
+
+def _about_images(groups: Sequence[Group]) -> list[str]:
+    """What must be known of the images before any number is read."""
+    unlabelled = [
+        escape(g.records[0].dataset)
+        for g in groups
+        if any(n.startswith(_ZERO_SHOT_SCORER) for r in g.records for n in r.scorers)
+    ]
+    drawn = [_DRAWN] if groups[0].records[0].world == "synth" else []
+    return drawn + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
 
 
 def _settings(record: RunRecord) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from torch import Tensor
+
 from casl_bench.activations.disk_budget import (
     check_disk,
     disk_budget,
@@ -46,22 +48,6 @@ class InvertedSplit:
     inversions: Inversions
     trajectories: TrajectoryStore | None
 
-    def lacking(self, attribute: int, count: int) -> list[int]:
-        """Places of the first `count` images without the attribute.
-
-        Raises:
-            InvalidBenchmarkError: if there are fewer.
-        """
-        if self.batch.attributes is None:
-            raise InvalidBenchmarkError("the data set has no attribute labels")
-        places = (~self.batch.attributes[:, attribute]).nonzero().flatten().tolist()
-        if len(places) < count:
-            raise InvalidBenchmarkError(
-                f"only {len(places)} of {len(self.batch)} images lack attribute {attribute}",
-                mend=f"{count} are needed: raise the suite's pool",
-            )
-        return places[:count]
-
 
 class Artefacts:
     """Shared artefacts of one data set in one run.
@@ -73,8 +59,9 @@ class Artefacts:
     """
 
     def __init__(self, world: World, config: RunConfig, progress: Progress) -> None:
-        self.world, self.config, self._progress = world, config, progress
+        self.world, self.config, self.progress = world, config, progress
         self._folder = config.out / "artefacts" / world.dataset.card.name
+        self._presence: dict[str, Tensor] = {}  # by a split's first image
 
     @property
     def suite(self) -> Suite:
@@ -103,10 +90,27 @@ class Artefacts:
         return self._split("test", self.suite.test_pool_images, keep=True)
 
     def concept_split(self, split: InvertedSplit, concept: Concept, count: int) -> InvertedSplit:
-        """The first images of a split that lack a concept's attribute."""
+        """The first images of a split that lack a concept's attribute.
+
+        Raises:
+            InvalidBenchmarkError: if there are fewer.
+        """
         column = self.world.dataset.card.attributes.index(concept.attribute)
-        places = split.lacking(column, count)
+        places = (~self.presence(split)[:, column]).nonzero().flatten().tolist()
+        if len(places) < count:
+            raise InvalidBenchmarkError(
+                f"only {len(places)} of {len(split.batch)} images lack '{concept.attribute}'",
+                mend=f"{count} are needed: raise the suite's pool",
+            )
+        places = places[:count]
         return InvertedSplit(split.batch.take(places), split.inversions.take(places), None)
+
+    def presence(self, split: InvertedSplit) -> Tensor:
+        """[n, A] bool of a split of this object, judged once; see `World.presence`."""
+        first = split.batch.image_ids[0]
+        if first not in self._presence:
+            self._presence[first] = self.world.presence(split.batch)
+        return self._presence[first]
 
     @property
     def sae_config(self) -> SaeConfig:
@@ -138,7 +142,7 @@ class Artefacts:
         store = self.train.trajectories
         assert store is not None  # the training split keeps them
         trainer = self._trainer_config()
-        with self._progress.task("SAE: training", trainer.steps) as advance:
+        with self.progress.task("SAE: training", trainer.steps) as advance:
             sae = fit_h_space_sae(
                 store,
                 self.sae_config,
@@ -188,7 +192,7 @@ class Artefacts:
                 refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
             )  # fmt: skip
         work = (2.0 + self.suite.refinements) * count * len(self.timesteps)
-        with self._progress.task(f"{split}: inversion", count, work) as advance:
+        with self.progress.task(f"{split}: inversion", count, work) as advance:
             inversions = invert_in_parts(
                 self.world.backbone,
                 batch,

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.worlds.options import WorldOptions
 
 MIN_TEST_IMAGES = 32
 """EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
@@ -209,6 +210,11 @@ def suite(name: str) -> Suite:
     return SUITES[name]
 
 
+def world_of_suite(name: str) -> str:
+    """The world that "all data sets" means in a suite: the drawn one unless the suite is real."""
+    return "real" if name == "paper" else "synth"
+
+
 class RunConfig(BaseModel):
     """A checked command: every name in it exists.
 
@@ -224,6 +230,9 @@ class RunConfig(BaseModel):
         plugins: Python files that register entrants of the user's own.
         batch_size: images a chunk outside the backbone; None leaves it to the runner. It changes
             speed and memory, never a number.
+        jobs: processes that run concepts beside each other, each with its share of the threads.
+        options: what a world is made of, where the user may choose.
+        method_weights: method → folder of weights that somebody else trained for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -237,12 +246,16 @@ class RunConfig(BaseModel):
     out: Path
     plugins: tuple[Path, ...] = ()
     batch_size: PositiveInt | None = None
+    jobs: PositiveInt = 1
+    options: WorldOptions = WorldOptions()
+    method_weights: dict[str, Path] = {}
 
     def key(self) -> dict[str, Any]:
         """What every record of one run folder has in common, as JSON values.
 
         Methods, data sets and concepts are left out: more of them may be added to a folder by a
-        later command. The kind of device is in it, since its arithmetic differs.
+        later command. The kind of device is in it, since its arithmetic differs. What the options
+        lead to, data and weights, is in the key of every cell by its content.
         """
         return {
             "suite": self.suite.model_dump(mode="json"),

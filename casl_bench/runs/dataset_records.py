@@ -32,9 +32,8 @@ from casl_bench.runs.plan import KEY_ARTEFACT
 from casl_bench.runs.record_parts import Stopwatch, common_fields, provenance
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
 from casl_bench.sae.sae_metrics import downstream_error, sae_quality
+from casl_bench.worlds.world import CountsBadImages
 
-ACCURACY_FLOOR = 0.9
-"""A classifier under this accuracy on any attribute of real images is refused (exit 5)."""
 PROBE_TIMESTEP = 100
 """The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
 _DOWNSTREAM_IMAGES = 16
@@ -55,36 +54,39 @@ class DatasetRecords:
     def scorer(self, key: str) -> RunRecord:
         """Accuracy of every classifier on originals and reconstructions.
 
+        Where nobody knows the labels: agreement with what the primary classifier sees on the
+        originals, which has no floor.
+
         Raises:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
         watch = Stopwatch()
         with watch.phase("score"):
             test = self.artefacts.test
-            labels = test.batch.attributes
-            if labels is None:
-                raise InvalidBenchmarkError("scorers cannot be tried without attribute labels")
             source, reconstruction = self.cells.scorers.unedited_logits(
                 self.artefacts.test.inversions
             )
         found: dict[str, Measurement] = {}
-        truth = labels.numpy()
+        labelled = test.batch.attributes is not None
+        truth = self.artefacts.presence(test).numpy()
+        floor = self.world.accuracy_floor
+        what = "accuracy" if labelled else "agreement"
         for k, name in enumerate(self.cells.scorers.names):
             right = (source[k] > 0) == truth
             worst = int(right.mean(0).argmin())
-            if right[:, worst].mean() < ACCURACY_FLOOR:
+            if labelled and right[:, worst].mean() < floor:
                 raise InvalidBenchmarkError(
                     f"classifier '{name}' is right on {right[:, worst].mean():.3f} of images for "
                     f"'{self.world.dataset.card.attributes[worst]}', under its floor of "
-                    f"{ACCURACY_FLOOR}",
+                    f"{floor}",
                     mend="use another classifier, or train it anew",
                 )
-            found[f"{name}.accuracy"] = self._mean(right.mean(1), "share", f"{name} accuracy")
+            found[f"{name}.{what}"] = self._mean(right.mean(1), "share", f"{name} {what}")
             found[f"{name}.worst_attribute"] = Measurement.of(
                 float(right[:, worst].mean()), len(right), "share"
             )
             again = ((reconstruction[k] > 0) == truth).mean(1)
-            found[f"{name}.accuracy_on_reconstructions"] = self._mean(again, "share", name)
+            found[f"{name}.{what}_on_reconstructions"] = self._mean(again, "share", name)
         return self._record("scorer", key, found, watch)
 
     def reconstruction(self, key: str) -> RunRecord:
@@ -107,6 +109,10 @@ class DatasetRecords:
             "x_T_mean": Measurement.of(noise.mean, n),
             "x_T_std": Measurement.of(noise.std, n),
         }
+        if isinstance(self.world.dataset, CountsBadImages):
+            # All three splits, so that the count does not depend on what was read before.
+            _ = self.artefacts.train, self.artefacts.validation
+            found["images_left_out"] = Measurement.of(len(self.world.dataset.bad_images), n)
         return self._record("reconstruction", key, found, watch)
 
     def sae(self, key: str) -> RunRecord:
@@ -156,7 +162,7 @@ class DatasetRecords:
         step = min(range(len(timesteps)), key=lambda s: abs(timesteps[s] - PROBE_TIMESTEP))
         t = timesteps[step]
         maps = [
-            store.h(step)[:count]
+            store.h(step, slice(0, count))
             for store, count in (
                 (train.trajectories, suite.probe_train_images),
                 (test.trajectories, suite.probe_test_images),
@@ -177,12 +183,11 @@ class DatasetRecords:
         editor = self.cells.fitted(method, concept, watch).editor
         assert isinstance(editor, SupportsLatentRanking)  # the runner asks no other
         column = self.world.dataset.card.attributes.index(concept.attribute)
-        train, test = self.artefacts.train.batch, self.artefacts.test.batch
-        assert train.attributes is not None and test.attributes is not None
-        labels = (
-            train.attributes[: suite.probe_train_images, column].numpy(),
-            test.attributes[: suite.probe_test_images, column].numpy(),
+        train, test = (
+            self.artefacts.presence(split)[:, column].numpy()
+            for split in (self.artefacts.train, self.artefacts.test)
         )
+        labels = (train[: suite.probe_train_images], test[: suite.probe_test_images])
         seed = derive_seed(self.config.seed, "probe", concept.name)
         with watch.phase("probe"):
             results = [

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from casl_bench.core.content_hash import hash_bytes, hash_json
+from casl_bench.core.content_hash import hash_bytes, hash_file, hash_json
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, SupportsOracle
@@ -21,6 +21,7 @@ from casl_bench.methods.method import (
     FitCost,
     SupportsDeltaH,
     SupportsFitKey,
+    SupportsPretrained,
     SupportsWeightDelta,
 )
 from casl_bench.metrics.arrays import Array
@@ -36,8 +37,15 @@ from casl_bench.records.record import (
 )
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.fits import FitSpent, FitStore, StoredFit, fit_key, make_fit
-from casl_bench.runs.plan import KEY_ARTEFACT, Cell, make_method
+from casl_bench.runs.fits import (
+    FitSpent,
+    FitStore,
+    StoredFit,
+    fit_key,
+    given_fit,
+    make_fit,
+)
+from casl_bench.runs.plan import KEY_ARTEFACT, Cell, make_method, pretrained_file
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.record_parts import (
     OVER_RANDOM,
@@ -201,8 +209,9 @@ class EditCells:
         self, method: EditingMethod, concept: Concept, watch: Stopwatch, work: float
     ) -> tuple[Editor, StoredFit]:
         artefacts, info = self.artefacts, method.info
-        inputs = {
-            "stage": 1,
+        inputs: dict[str, Any] = {
+            "stage": 2,
+            "dataset": [self.world.dataset.card.name, self.world.dataset.card.revision],
             "world": self.world.backbone.weights_hash,
             "guide": self.world.guide_clip.weights_hash,
             "concept": [concept.name, concept.source_prompt, concept.target_prompt],
@@ -212,12 +221,18 @@ class EditCells:
             "seed": self.config.seed,
             "device": self.config.device.split(":")[0],
         }
+        weights = pretrained_file(self.config, method, concept)
+        if weights is not None:
+            inputs["pretrained"] = hash_file(weights)
         key = fit_key(method, hash_json(inputs))
         task = self._task(method, concept, key)
         with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
             made: list[Editor] = []
 
             def make() -> StoredFit:
+                if weights is not None:
+                    assert isinstance(method, SupportsPretrained)  # the plan has asked
+                    return given_fit(method, weights)
                 editor, fit = make_fit(method, task, self.config.device)
                 made.append(editor)
                 return fit
@@ -334,6 +349,9 @@ class EditCells:
         artefacts = {KEY_ARTEFACT: cell.key}
         if method.info.uses_sae:
             artefacts["sae"] = self.artefacts.sae.content_hash
+        weights = pretrained_file(config, method, concept)
+        if weights is not None:
+            artefacts["pretrained"] = hash_file(weights)
         shared = [method.fit_key()] if isinstance(method, SupportsFitKey) else []
         return RunRecord(
             **common_fields(self.world, config),
@@ -351,7 +369,7 @@ class EditCells:
                 unet_calls=fitted.cost.unet_calls,
                 edit_unet_calls=edit_calls,
             ),
-            flags=_flags(chosen),
+            flags=_flags(chosen, pretrained=weights is not None),
             provenance=provenance(config, watch.seconds, fitted.spent),
         )
 
@@ -385,8 +403,8 @@ class EditCells:
         ).to_bytes()
 
 
-def _flags(measurements: dict[str, Measurement]) -> tuple[str, ...]:
-    flags = set()
+def _flags(measurements: dict[str, Measurement], pretrained: bool) -> tuple[str, ...]:
+    flags = {"pretrained weights"} if pretrained else set()
     if measurements["epr_raw"].status == "undefined":
         flags.add("EPR undefined")
     wrong = measurements["wrong_way_rate"].value

@@ -17,7 +17,14 @@ from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import write_bytes
 from casl_bench.core.peak_memory import peak_memory
-from casl_bench.methods.method import EditingMethod, Editor, EditTask, FitCost, SupportsFitKey
+from casl_bench.methods.method import (
+    EditingMethod,
+    Editor,
+    EditTask,
+    FitCost,
+    SupportsFitKey,
+    SupportsPretrained,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,12 @@ def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor
         editor = method.fit(task)
     spent = FitSpent(time.monotonic() - started, peak.mb)
     return editor, StoredFit(editor.state(), editor.cost, spent)
+
+
+def given_fit(method: SupportsPretrained, path: Path) -> StoredFit:
+    """What somebody else trained: it cost nothing here."""
+    state = method.read_pretrained(path)
+    return StoredFit(state, FitCost(sum(t.numel() for t in state.values())))
 
 
 def fit_key(method: EditingMethod, inputs: str) -> str:

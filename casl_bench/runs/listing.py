@@ -6,12 +6,23 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from casl_bench.core.errors import BenchError
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.config import SUITES, RunConfig
-from casl_bench.runs.plan import Cell, card_of, fingerprint, info_of, is_done, plan, shared_work
+from casl_bench.runs.plan import (
+    Cell,
+    WorldIdentity,
+    card_of,
+    fingerprint,
+    info_of,
+    is_done,
+    plan,
+    shared_work,
+)
 from casl_bench.runs.run_folder import check_run_folder
+from casl_bench.worlds.world import WORLDS
 
 
 def broken_modules() -> dict[str, str]:
@@ -58,11 +69,11 @@ def list_text() -> str:
 def dry_run_text(config: RunConfig) -> str:
     """The matrix of cells, done and to do, and an estimate of the work; nothing is written."""
     from casl_bench.records.record_store import RecordStore
-    from casl_bench.worlds.world import WORLDS
 
     check_run_folder(config)
-    worlds = {d: WORLDS.create(d, config.device) for d in config.datasets}
-    cells = plan(config, {d: fingerprint(world) for d, world in worlds.items()})
+    missing: list[str] = []
+    worlds = {d: _identity(d, config, missing) for d in config.datasets}
+    cells = plan(config, worlds)
     store = RecordStore(config.out)
     done = {cell.key for cell in cells if is_done(store, cell)}
     to_do = [cell for cell in cells if cell.key not in done]
@@ -75,8 +86,19 @@ def dry_run_text(config: RunConfig) -> str:
         *(_matrix(dataset, cells, done) for dataset in config.datasets),
         f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do, about {work:,.0f} U-Net calls "
         "(in images)",
+        *missing,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _identity(dataset: str, config: RunConfig, missing: list[str]) -> WorldIdentity:
+    """Of a world; one whose files are not there is planned all the same, and why is noted."""
+    try:
+        world = WORLDS.create(dataset, config.device, config.options)
+    except BenchError as error:
+        missing.append(f"not ready to run: {dataset}: {error}")
+        return WorldIdentity(card_of(dataset), "absent")
+    return WorldIdentity(world.dataset.card, fingerprint(world))
 
 
 def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:

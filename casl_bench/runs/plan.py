@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from casl_bench.core.content_hash import hash_json
+from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
-from casl_bench.methods.method import METHODS, EditingMethod, MethodInfo
+from casl_bench.methods.method import METHODS, EditingMethod, MethodInfo, SupportsPretrained
 from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.config import RunConfig, Suite
-from casl_bench.worlds.world import World
+from casl_bench.worlds.options import WorldOptions, parse_assignments
+from casl_bench.worlds.world import WORLDS, World
 
 STAGE_VERSION = 1
 """Part of every key. Raise it when the runner itself comes to give other numbers."""
@@ -89,6 +91,24 @@ def fingerprint(world: World) -> str:
     )
 
 
+@dataclass(frozen=True)
+class WorldIdentity:
+    """What a plan must know of a world.
+
+    Attributes:
+        card: of its data set.
+        fingerprint: of its models; a placeholder where they are not there.
+    """
+
+    card: DatasetCard
+    fingerprint: str
+
+
+def identify(worlds: Mapping[str, World]) -> dict[str, WorldIdentity]:
+    """Data set → what a plan must know of its world."""
+    return {d: WorldIdentity(w.dataset.card, fingerprint(w)) for d, w in worlds.items()}
+
+
 def make_method(name: str, suite: Suite) -> EditingMethod:
     """The named method: its defaults, the suite's settings over them, its fit budget over both.
 
@@ -144,18 +164,65 @@ def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def resolve_datasets(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for every data set.
+def resolve_datasets(names: Iterable[str], world: str = "synth") -> tuple[str, ...]:
+    """Names in the order asked for, each once; "all" stands for every data set of one world.
+
+    Args:
+        names: as asked for.
+        world: which one "all" is of: the drawn one needs nothing from the user.
 
     Raises:
         UsageError: on an unknown name, with the nearest one offered.
     """
     chosen: dict[str, None] = {}
     for name in names:
-        if name != "all":
-            DATASETS.factory(name)
-        chosen |= dict.fromkeys(DATASETS.names() if name == "all" else (name,))
+        if name == "all":
+            chosen |= dict.fromkeys(d for d in DATASETS.names() if card_of(d).world == world)
+        else:
+            DATASETS.factory(name)  # raises for an unknown name
+            chosen[name] = None
     return tuple(chosen)
+
+
+def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> dict[str, Path]:
+    """Method → folder, of `--method-weights METHOD=FOLDER`.
+
+    Raises:
+        UsageError: on a method that is not run, or a folder that is not there.
+    """
+    methods = tuple(methods)
+    found = {}
+    for name, folder in parse_assignments(values, "--method-weights").items():
+        if name not in methods:
+            error = unknown_name("method", name, methods)
+            raise UsageError(error.what, where="--method-weights", mend=error.mend)
+        if not Path(folder).is_dir():
+            raise UsageError("no such folder", where=f"--method-weights {name}={folder}")
+        found[name] = Path(folder)
+    return found
+
+
+def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> WorldOptions:
+    """Options of the worlds of these data sets, from the command line's values.
+
+    Raises:
+        UsageError: on a data set that is not run, or on options that none of them has a use for.
+    """
+    datasets = tuple(datasets)
+    backbone = parse_assignments(given["backbone"], "--backbone")
+    for name in backbone:
+        if name and name not in datasets:
+            error = unknown_name("dataset", name, datasets)
+            raise UsageError(error.what, where="--backbone", mend=error.mend)
+    options = WorldOptions(**{**given, "backbone": backbone})
+    unused = options.unused_by_drawn_worlds()
+    if unused and all(card_of(d).world == "synth" for d in datasets):
+        raise UsageError(
+            f"{', '.join(unused)} would change nothing: {', '.join(datasets)} "
+            "brings its own models and images",
+            mend="name a real data set with --datasets, or leave it out",
+        )
+    return options
 
 
 def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str, ...] | None:
@@ -177,11 +244,21 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
 
 
 def card_of(dataset: str) -> DatasetCard:
-    """The card of a data set."""
+    """The card of a data set, as far as it is known without its files."""
     return DATASETS.create(dataset).card
 
 
-def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]:
+def open_worlds(config: RunConfig) -> dict[str, World]:
+    """Data set → its world.
+
+    Raises:
+        UsageError: files of the user's that are needed are absent.
+        InvalidBenchmarkError: files are damaged.
+    """
+    return {d: WORLDS.create(d, config.device, config.options) for d in config.datasets}
+
+
+def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, ...]:
     """Every cell of a run, in the order in which it is run.
 
     What stands beside an entrant, the controls of its edit space, comes right before it, since the
@@ -189,10 +266,11 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
 
     Args:
         config: the checked command.
-        fingerprints: data set → `fingerprint` of its world.
+        worlds: data set → its world, as from `identify`.
 
     Raises:
-        UsageError: if nothing is left to do, such as concepts that no chosen data set has.
+        UsageError: if nothing is left to do, such as concepts that no chosen data set has, or
+            there are no pretrained weights where they were said to be.
     """
     entrants = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
     controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
@@ -200,9 +278,9 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
     beside = {n: m for n, m in controls.items() if m.info.beside}
     cells: list[Cell] = []
     for dataset in config.datasets:
-        card = card_of(dataset)
+        card = worlds[dataset].card
         for concept in concepts_of(card, config.concepts, config.suite.max_concepts):
-            make = _CellMaker(config, card, concept, fingerprints[dataset])
+            make = _CellMaker(config, card, concept, worlds[dataset].fingerprint)
             cells += [make(n, m) for n, m in alone.items()]
             for name, method in entrants.items():
                 matched = tuple(p for p in beside.items() if p[1].info.space == method.info.space)
@@ -211,6 +289,20 @@ def plan(config: RunConfig, fingerprints: Mapping[str, str]) -> tuple[Cell, ...]
     if not cells:
         raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
     return tuple(cells)
+
+
+def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) -> Path | None:
+    """The file that takes the place of a method's fit on a concept; None where it is fitted.
+
+    Raises:
+        UsageError: the method runs on no weights but its own, or the folder has none for it.
+    """
+    name = method.info.name
+    if name not in config.method_weights:
+        return None
+    if not isinstance(method, SupportsPretrained):
+        raise UsageError(f"'{name}' runs on no pretrained weights", where="--method-weights")
+    return method.pretrained_file(config.method_weights[name], concept)
 
 
 def fit_work(method: EditingMethod) -> float:
@@ -281,6 +373,10 @@ class _CellMaker:
             "controls": [_identity(*control) for control in controls],
             "metrics": {name: METRICS.create(name).info.version for name in METRICS},
         }
+        involved = (method, partner[1]) if partner else (method,)
+        weights = [pretrained_file(self.config, m, self.concept) for m in involved]
+        if any(weights):
+            key["pretrained"] = [hash_file(path) for path in weights if path is not None]
         return Cell(
             world=self.card.world,
             dataset=self.card.name,

@@ -1,33 +1,16 @@
-"""Runs a plan: cell by cell, skipping what is done, surviving what fails."""
+"""Runs a plan: data set by data set, in this process or in several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict
-
-from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.methods.method import SupportsLatentRanking
-from casl_bench.records.record import ErrorInfo, Kind, RunRecord
-from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.config import RunConfig
-from casl_bench.runs.dataset_records import DatasetRecords, Probes
-from casl_bench.runs.edit_cells import EditCells, NotApplicableError
-from casl_bench.runs.plan import (
-    KEY_ARTEFACT,
-    STAGE_VERSION,
-    Cell,
-    fingerprint,
-    is_done,
-    make_method,
-    plan,
-    shared_work,
-)
+from casl_bench.runs.dataset_run import DatasetRun
+from casl_bench.runs.parallel import run_in_processes
+from casl_bench.runs.plan import Cell, identify, is_done, open_worlds, plan, shared_work
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.record_parts import Stopwatch, cell_fields, common_fields, provenance
 from casl_bench.runs.validity import broken_bounds
-from casl_bench.worlds.world import WORLDS, World
 
 EXIT_DONE, EXIT_INCOMPLETE = 0, 3
 
@@ -45,8 +28,8 @@ def run(config: RunConfig, progress: Progress) -> int:
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
             a corrupt artefact, a control out of its bounds.
     """
-    worlds: dict[str, World] = {d: WORLDS.create(d, config.device) for d in config.datasets}
-    cells = plan(config, {d: fingerprint(w) for d, w in worlds.items()})
+    worlds = open_worlds(config)
+    cells = plan(config, identify(worlds))
     store = RecordStore(config.out)
     to_do = [c for c in cells if not is_done(store, c)]
     if to_do:
@@ -54,10 +37,16 @@ def run(config: RunConfig, progress: Progress) -> int:
     shared = shared_work(config) if to_do else 0.0
     progress.start(sum(c.work for c in to_do) + shared)
     counted = _Counted(progress, shared)
-    failed = False
-    for dataset, world in worlds.items():
-        own = [c for c in cells if c.dataset == dataset]
-        failed |= _DatasetRun(world, config, store, progress, counted).run(own)
+    if config.jobs > 1 and to_do:
+        failed = run_in_processes(config, cells, store, progress, counted.finished)
+    else:
+        failed = False
+        for dataset, world in worlds.items():
+            own = [c for c in cells if c.dataset == dataset]
+            dataset_run = DatasetRun(world, config, store, progress)
+            dataset_run.prepare()
+            failed |= dataset_run.run_cells(own, counted.finished)
+            dataset_run.finish(own)
     store.write_jsonl()
     faults = []
     for dataset in worlds:
@@ -84,97 +73,3 @@ class _Counted:
         """One more cell is done."""
         self.done += cell.work
         self.progress.settle(self.done)
-
-
-class _DatasetRun:
-    """All cells of one data set."""
-
-    def __init__(
-        self,
-        world: World,
-        config: RunConfig,
-        store: RecordStore,
-        progress: Progress,
-        counted: _Counted,
-    ) -> None:
-        self.world, self.config, self.store, self.progress = world, config, store, progress
-        self.counted = counted
-        self.artefacts = Artefacts(world, config, progress)
-        self.cells = EditCells(self.artefacts, store, progress)
-        self.records = DatasetRecords(self.artefacts, self.cells)
-        self._probes: Probes | None = None
-
-    def run(self, cells: list[Cell]) -> bool:
-        """Whether any cell failed."""
-        self._shared("scorer", self.records.scorer)
-        self._shared("reconstruction", self.records.reconstruction)
-        failed = False
-        for cell in cells:  # the plan puts a control beside a method before that method
-            if not is_done(self.store, cell):
-                failed |= not self._run_cell(cell)
-                self.counted.finished(cell)
-            if not cell.control:
-                failed |= not self._probe(cell)
-        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
-            self._shared("sae", self.records.sae)
-        return failed
-
-    def _run_cell(self, cell: Cell) -> bool:
-        """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
-        try:
-            self.cells.run(cell)
-            return True
-        except InvalidBenchmarkError:
-            raise
-        except NotApplicableError as error:
-            self.store.write(self._without_result(cell, "skipped", error))
-            return True
-        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
-            self.store.write(self._without_result(cell, "failed", error))
-            self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
-            return False
-
-    def _probe(self, cell: Cell) -> bool:
-        """Probe a method's ranked latents, where it ranks any and its own cell is done."""
-        method = make_method(cell.method, self.config.suite)
-        if not method.info.uses_sae or not is_done(self.store, cell):
-            return True
-        key = hash_json([cell.key, "probe", STAGE_VERSION])
-        place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
-        if self._has(place, key):
-            return True
-        editor = self.cells.fitted(cell.method, cell.concept, Stopwatch()).editor
-        if not isinstance(editor, SupportsLatentRanking):
-            return True
-        if self._probes is None:
-            self._probes = self.records.probe_features()
-        with self.progress.task(f"{cell.label}: probe", 1):
-            self.store.write(self.records.probe(key, cell.method, cell.concept, self._probes))
-        return True
-
-    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
-        """A record of the whole data set, unless it is there."""
-        key = hash_json(
-            [kind, STAGE_VERSION, fingerprint(self.world), self.config.key(),
-             asdict(self.world.dataset.card)]
-        )  # fmt: skip
-        place = CellKey(self.world.dataset.card.name, kind)
-        if not self._has(place, key):
-            record = make(key)
-            with self.progress.task(f"{kind}: record", 1):
-                self.store.write(record)
-
-    def _has(self, place: CellKey, key: str) -> bool:
-        record = self.store.find(place)
-        return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
-
-    def _without_result(self, cell: Cell, status: str, error: Exception) -> RunRecord:
-        message = " ".join(str(error).split()) or type(error).__name__
-        return RunRecord(
-            **common_fields(self.world, self.config),
-            **cell_fields(cell, self.config),
-            status=status,
-            error=ErrorInfo(type=type(error).__name__, message=message),
-            artefacts={KEY_ARTEFACT: cell.key},
-            provenance=provenance(self.config, {}),
-        )

@@ -73,7 +73,8 @@ class Scorers:
         base_images = from_8_bits(base)
         clip, embedder = self.world.score_clip, self.world.embedder
         words = (concept.source_prompt, concept.target_prompt)
-        logits, similarity, perceptual, identity = [], [], [], []
+        logits, similarity, perceptual = [], [], []
+        identity: list[Array] = []
         for pixels in edited:
             images = from_8_bits(pixels)
             logits.append(self.logits(images))
@@ -81,7 +82,9 @@ class Scorers:
                 clip.direction_similarity(base_clip, clip.embed(images), *words).numpy()
             )
             perceptual.append(embedder.perceptual_distance(images, base_images).numpy())
-            identity.append(embedder.identity_similarity(images, base_images).numpy())
+            alike = embedder.identity_similarity(images, base_images)
+            if alike is not None:  # nobody tells the identity of a church
+                identity.append(alike.numpy())
         table = ScoreTable(
             inversions.image_ids,
             tuple(strengths),
@@ -92,7 +95,7 @@ class Scorers:
             np.stack(logits, axis=1),
             np.stack(similarity),
             np.stack(perceptual),
-            np.stack(identity),
+            np.stack(identity) if identity else None,
         )
         return table, EditedImages(
             inversions.image_ids, tuple(strengths), source, base, edited, None

@@ -9,6 +9,7 @@ over what is there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,18 +26,20 @@ from casl_bench.runs.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.edit_cells import EditCells
 from casl_bench.runs.plan import (
+    WorldIdentity,
     card_of,
     concepts_of,
-    fingerprint,
     fit_work,
+    identify,
     info_of,
     make_method,
+    open_worlds,
 )
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.record_parts import Stopwatch
 from casl_bench.runs.search_space import Trial, draw_trials, with_settings
 from casl_bench.runs.tuning_objective import objective
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.worlds.world import World
 
 TUNING_VERSION = 1
 """Part of every key. Raise it when the sweep itself comes to give other numbers."""
@@ -182,17 +185,17 @@ def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
     )
 
 
-def attempts(sweep: Sweep, fingerprints: dict[str, str]) -> tuple[Attempt, ...]:
+def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt, ...]:
     """Everything a sweep does, in order: trial by trial, so that methods stay level on the way.
 
     Args:
         sweep: the command.
-        fingerprints: data set → `fingerprint` of its world.
+        worlds: data set → its world, as from `identify`.
     """
     suite = sweep.config.suite
     made = []
     for dataset in sweep.config.datasets:
-        card = card_of(dataset)
+        card = worlds[dataset].card
         for number in range(max(len(t) for t in sweep.trials.values())):
             for name, trials in sweep.trials.items():
                 for trial in trials[number : number + 1]:
@@ -203,7 +206,7 @@ def attempts(sweep: Sweep, fingerprints: dict[str, str]) -> tuple[Attempt, ...]:
                             "tuning": TUNING_VERSION,
                             "run": sweep.config.key(),
                             "images": sweep.images,
-                            "world": fingerprints[dataset],
+                            "world": worlds[dataset].fingerprint,
                             "dataset": [card.name, card.revision],
                             "concept": asdict(concept),
                             "method": [
@@ -229,8 +232,8 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
         InvalidBenchmarkError: on a damaged file in the folder.
     """
     config = sweep.config
-    worlds: dict[str, World] = {d: WORLDS.create(d, config.device) for d in config.datasets}
-    planned = attempts(sweep, {d: fingerprint(w) for d, w in worlds.items()})
+    worlds = open_worlds(config)
+    planned = attempts(sweep, identify(worlds))
     store = TrialStore(config.out / "trials")
     to_do = [a for a in planned if not store.is_done(a.key)]
     done = _shared_work(sweep) if to_do else 0.0

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from casl_bench.core.errors import UsageError
 from casl_bench.runs import plan
-from casl_bench.runs.config import RunConfig, suite
+from casl_bench.runs.config import RunConfig, suite, world_of_suite
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.listing import broken_modules
 from casl_bench.runs.preflight import resolve_device
@@ -29,8 +31,11 @@ def run_sweep(
     device: str,
     plugins: tuple[Path, ...],
     out: Path,
+    **real: Any,
 ) -> int:
     """Run a sweep, or what is left of it, and write its folder.
+
+    Args are the command's options; `real` holds those of the real world.
 
     Returns:
         0, or 3 where a method failed on some trial.
@@ -41,7 +46,9 @@ def run_sweep(
     """
     chosen = suite(suite_name)
     load_entrants(plugins)
-    names = plan.resolve_datasets(datasets)
+    names = plan.resolve_datasets(datasets, world_of_suite(chosen.name))
+    if real.pop("method_weights"):
+        raise UsageError("--method-weights leaves nothing to tune", mend="leave it out")
     config = RunConfig(
         methods=plan.resolve_methods(methods),
         datasets=names,
@@ -51,6 +58,7 @@ def run_sweep(
         device=resolve_device(device),
         out=out,
         plugins=plugins,
+        options=plan.checked_options(real, names),
     )
     sweep = make_sweep(config, trials, images)
     with claim_run_folder(sweep.config):

@@ -34,7 +34,7 @@ class ClipScorer:
     @torch.no_grad()
     def embed(self, pixels: Tensor) -> Tensor:
         """Unit embeddings [n, D] of images [n, 3, H, W], clamped to [-1, 1] as a viewer would."""
-        return self.clip.encode_image(pixels.float().clamp(-1, 1))
+        return self.clip.encode_image(pixels.float().clamp(-1, 1)).cpu()
 
     def direction_similarity(
         self, original: Tensor, edited: Tensor, source: str, target: str

@@ -26,6 +26,7 @@ from casl_bench.scorers.clip_scorer import ClipScorer
 from casl_bench.scorers.embedder import EmbedderNet, RenderEmbedder
 from casl_bench.scorers.scorer import ScorerInfo
 from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, IMAGE_SIZE, STRIPE_ROWS, ToyShapes
+from casl_bench.worlds.options import WorldOptions
 from casl_bench.worlds.world import WORLDS, World
 
 T = TypeVar("T")
@@ -35,7 +36,7 @@ MEAN_STD = (0.5, 0.5, 0.5)
 OUTPUT_SCALE = 0.003
 
 
-def toy_world(device: str = "cpu") -> World:
+def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
     """A new world, equal to every other one, whose networks are nobody else's."""
     return World(
         name=CARD.world,

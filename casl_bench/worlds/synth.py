@@ -13,6 +13,7 @@ from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
 from casl_bench.scorers.embedder import RenderEmbedder
 from casl_bench.worlds.domains import DOMAINS, domain_named
+from casl_bench.worlds.options import WorldOptions
 from casl_bench.worlds.world import WORLDS, World
 
 ASSETS = Path(__file__).parent / "assets"
@@ -22,12 +23,18 @@ CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
 """The first one is primary: it chooses strengths and decides the headline columns."""
 
 
-def synth_world(domain: str, device: str = "cpu", assets: Path = ASSETS) -> World:
+def synth_world(
+    domain: str,
+    device: str = "cpu",
+    options: WorldOptions | None = None,
+    assets: Path = ASSETS,
+) -> World:
     """A rendered domain with its shipped models.
 
     Args:
         domain: name of its data set.
         device: where the backbone runs.
+        options: of the real world; all that is needed here is shipped.
         assets: folder of shipped models.
 
     Raises:

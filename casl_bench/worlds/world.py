@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
 
 from casl_bench.backbones.backbone import Backbone
 from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.registry import Registry
-from casl_bench.images.dataset import Dataset
-from casl_bench.scorers.attribute_classifier import AttributeClassifier
+from casl_bench.images.dataset import Dataset, ImageBatch
+from casl_bench.scorers.attribute_scorer import AttributeScorer
 from casl_bench.scorers.clip_scorer import ClipScorer
-from casl_bench.scorers.embedder import RenderEmbedder
+from casl_bench.scorers.similarity_scorer import Similarity
+from casl_bench.worlds.options import WorldOptions
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class World:
         score_clip: the CLIP that scores: other weights than the guide's, or construction fails.
         classifiers: attribute classifiers, the primary one first.
         embedder: perceptual and identity distances.
+        accuracy_floor: a classifier under this accuracy on any attribute of real images is refused
+            (exit 5), where labels are known.
     """
 
     name: str
@@ -33,8 +39,9 @@ class World:
     backbone: Backbone
     guide_clip: ClipModel
     score_clip: ClipScorer
-    classifiers: tuple[AttributeClassifier, ...]
-    embedder: RenderEmbedder
+    classifiers: tuple[AttributeScorer, ...]
+    embedder: Similarity
+    accuracy_floor: float = 0.9
 
     def __post_init__(self) -> None:
         """Refuse a world in which a method would be marked by its own teacher."""
@@ -53,6 +60,33 @@ class World:
         infos = [c.info for c in self.classifiers] + [self.score_clip.info, self.embedder.info]
         return {info.name: info.weights_hash for info in infos}
 
+    def presence(self, batch: ImageBatch) -> Tensor:
+        """[n, A] bool: which attributes an image has, as labelled or as the primary scorer sees it.
+
+        Only for choosing images and for the probe. No method gets what a scorer saw.
+        """
+        if batch.attributes is not None:
+            return batch.attributes
+        return self.classifiers[0].logits(batch.pixels) > 0
+
+
+class WorldFactory(Protocol):
+    """Makes a world; what it does not know of the options it passes over."""
+
+    def __call__(self, device: str, options: WorldOptions | None = None) -> World:
+        """The world on a device."""
+        ...
+
+
+@runtime_checkable
+class CountsBadImages(Protocol):
+    """A data set that may leave unusable files out."""
+
+    @property
+    def bad_images(self) -> tuple[object, ...]:
+        """Those left out so far."""
+        ...
+
 
 WORLDS: Registry[World] = Registry("world of dataset", entry_point_group="casl_bench.worlds")
-"""Data set name → factory(device) of its World."""
+"""Data set name → `WorldFactory`."""

@@ -25,6 +25,7 @@ from casl_bench.runs.plan import make_method
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.testing.toy_shapes import CARD, ToyShapes
 from casl_bench.testing.toy_world import toy_world
+from casl_bench.worlds.options import WorldOptions
 from casl_bench.worlds.world import WORLDS, World
 
 ROOT = Path(__file__).parents[2]
@@ -126,8 +127,8 @@ def guarded_toy_world() -> Iterator[None]:
     """Data sets without test images, methods whose score is known, a suite of seconds."""
 
     def world_of(dataset: type[GuardedShapes]) -> Any:
-        def make(device: str) -> World:
-            return replace(toy_world(device), dataset=dataset())
+        def make(device: str, options: WorldOptions | None = None) -> World:
+            return replace(toy_world(device, options), dataset=dataset())
 
         return make
 

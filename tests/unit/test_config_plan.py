@@ -20,7 +20,7 @@ from casl_bench.records.record_store import RecordStore
 from casl_bench.runs import plan as plan_module
 from casl_bench.runs.config import MIN_TEST_IMAGES, SUITES, RunConfig, default_out, suite
 from casl_bench.runs.listing import dry_run_text
-from casl_bench.runs.plan import KEY_ARTEFACT, Cell, is_done, plan, shared_work
+from casl_bench.runs.plan import KEY_ARTEFACT, Cell, WorldIdentity, is_done, plan, shared_work
 from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
 from casl_bench.runs.run_folder import MANIFEST, check_run_folder, claim_run_folder
 
@@ -91,7 +91,7 @@ def config(tmp_path: Path, **changes: Any) -> RunConfig:
 
 
 def cells(run: RunConfig, fingerprint: str = "f") -> tuple[Cell, ...]:
-    return plan(run, {"toy": fingerprint})
+    return plan(run, {"toy": WorldIdentity(CARD, fingerprint)})
 
 
 # Suites ----------------------------------------------------------------------------
@@ -341,13 +341,14 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
 ) -> None:
     world = SimpleNamespace(
         name="synth",
+        dataset=SimpleNamespace(card=CARD),
         backbone=SimpleNamespace(weights_hash="b"),
         guide_clip=SimpleNamespace(weights_hash="g"),
         scorer_hashes={"classifier": "c"},
     )
     worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
-    worlds.register("toy", lambda device: world)
-    monkeypatch.setattr("casl_bench.worlds.world.WORLDS", worlds)
+    worlds.register("toy", lambda device, options: world)
+    monkeypatch.setattr("casl_bench.runs.listing.WORLDS", worlds)
     run = config(tmp_path, methods=("casl",))
     text = dry_run_text(run)
     lines = [line.split() for line in text.splitlines()]

@@ -1,0 +1,131 @@
+"""All cells of one data set: run one by one, skipping what is done, surviving what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from casl_bench.core.content_hash import hash_json
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.methods.method import SupportsLatentRanking
+from casl_bench.records.record import ErrorInfo, Kind, RunRecord
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.config import RunConfig
+from casl_bench.runs.dataset_records import DatasetRecords, Probes
+from casl_bench.runs.edit_cells import EditCells, NotApplicableError
+from casl_bench.runs.plan import (
+    KEY_ARTEFACT,
+    STAGE_VERSION,
+    Cell,
+    fingerprint,
+    is_done,
+    make_method,
+)
+from casl_bench.runs.progress import Progress
+from casl_bench.runs.record_parts import Stopwatch, cell_fields, common_fields, provenance
+from casl_bench.worlds.world import World
+
+
+class DatasetRun:
+    """All cells of one data set."""
+
+    def __init__(
+        self, world: World, config: RunConfig, store: RecordStore, progress: Progress
+    ) -> None:
+        self.world, self.config, self.store, self.progress = world, config, store, progress
+        self.artefacts = Artefacts(world, config, progress)
+        self.cells = EditCells(self.artefacts, store, progress)
+        self.records = DatasetRecords(self.artefacts, self.cells)
+        self._probes: Probes | None = None
+
+    def hear(self, progress: Progress) -> None:
+        """Show progress elsewhere from now on."""
+        self.progress = self.cells.progress = self.artefacts.progress = progress
+
+    def prepare(self) -> None:
+        """What comes before any cell: no table may rest on scorers or images that fail here."""
+        self._shared("scorer", self.records.scorer)
+        self._shared("reconstruction", self.records.reconstruction)
+
+    def share(self, cells: Sequence[Cell]) -> None:
+        """Make what all cells read, so that processes which run them find it."""
+        _ = self.artefacts.train, self.artefacts.validation
+        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
+            _ = self.artefacts.sae
+
+    def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
+        """Whether any cell failed; cells are in the plan's order."""
+        failed = False
+        for cell in cells:  # the plan puts a control beside a method before that method
+            if not is_done(self.store, cell):
+                failed |= not self._run_cell(cell)
+                finished(cell)
+            if not cell.control:
+                failed |= not self._probe(cell)
+        return failed
+
+    def finish(self, cells: Sequence[Cell]) -> None:
+        """What comes after all cells."""
+        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
+            self._shared("sae", self.records.sae)
+
+    def _run_cell(self, cell: Cell) -> bool:
+        """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
+        try:
+            self.cells.run(cell)
+            return True
+        except InvalidBenchmarkError:
+            raise
+        except NotApplicableError as error:
+            self.store.write(self._without_result(cell, "skipped", error))
+            return True
+        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self.store.write(self._without_result(cell, "failed", error))
+            self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
+            return False
+
+    def _probe(self, cell: Cell) -> bool:
+        """Probe a method's ranked latents, where it ranks any and its own cell is done."""
+        method = make_method(cell.method, self.config.suite)
+        if not method.info.uses_sae or not is_done(self.store, cell):
+            return True
+        key = hash_json([cell.key, "probe", STAGE_VERSION])
+        place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
+        if self._has(place, key):
+            return True
+        editor = self.cells.fitted(cell.method, cell.concept, Stopwatch()).editor
+        if not isinstance(editor, SupportsLatentRanking):
+            return True
+        if self._probes is None:
+            self._probes = self.records.probe_features()
+        with self.progress.task(f"{cell.label}: probe", 1):
+            self.store.write(self.records.probe(key, cell.method, cell.concept, self._probes))
+        return True
+
+    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
+        """A record of the whole data set, unless it is there."""
+        key = hash_json(
+            [kind, STAGE_VERSION, fingerprint(self.world), self.config.key(),
+             asdict(self.world.dataset.card)]
+        )  # fmt: skip
+        place = CellKey(self.world.dataset.card.name, kind)
+        if not self._has(place, key):
+            record = make(key)
+            with self.progress.task(f"{kind}: record", 1):
+                self.store.write(record)
+
+    def _has(self, place: CellKey, key: str) -> bool:
+        record = self.store.find(place)
+        return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
+
+    def _without_result(self, cell: Cell, status: str, error: Exception) -> RunRecord:
+        message = " ".join(str(error).split()) or type(error).__name__
+        return RunRecord(
+            **common_fields(self.world, self.config),
+            **cell_fields(cell, self.config),
+            status=status,
+            error=ErrorInfo(type=type(error).__name__, message=message),
+            artefacts={KEY_ARTEFACT: cell.key},
+            provenance=provenance(self.config, {}),
+        )

@@ -1,0 +1,79 @@
+"""Processes beside each other change how long a run takes, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.records.record_store import RecordStore
+from casl_bench.runs import runner
+from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.progress import SilentProgress
+
+PLUGINS = tuple((Path(__file__).parents[1] / "plugin").resolve() / f for f in (
+    "toy_world_plugin.py", "single_file_method.py"))  # fmt: skip
+TINY = Suite(
+    name="tiny",
+    version=1,
+    description="For tests.",
+    quick=True,
+    num_steps=4,
+    timestep_power=1.5,
+    refinements=1,
+    train_images=8,
+    validation_images=2,
+    test_pool_images=8,
+    test_images_per_concept=2,
+    strengths=(0.5, 1.0),
+    fit_steps=2,
+    sae_steps=3,
+    probe_train_images=8,
+    probe_test_images=8,
+    probe_ks=(1,),
+)
+
+
+def run(out: Path, jobs: int, **changes: Any) -> int:
+    load_entrants(PLUGINS)
+    settings: dict[str, Any] = {
+        "methods": ("casl", "casl_steer", "asyrp"), "datasets": ("toy_shapes",), "concepts": None,
+        "suite": TINY, "seed": 0, "device": "cpu", "out": out, "plugins": PLUGINS, "jobs": jobs,
+    }  # fmt: skip
+    return runner.run(RunConfig(**(settings | changes)), SilentProgress())
+
+
+def comparable(out: Path) -> dict[str, Any]:
+    return {f"{r.kind}/{r.method}@{r.beside}/{r.concept}": r.comparable() for r in RecordStore(out)}
+
+
+def lines(out: Path) -> list[str]:
+    return sorted(r.record_id for r in RecordStore(out))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the processes will
+    try:
+        assert run(one, 1) == run(two, 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert comparable(one) == comparable(two)
+    assert lines(one) == lines(two)
+    before = {p: p.stat().st_mtime_ns for p in (two / "cells").rglob("*") if p.is_file()}
+    run(two, 2)  # nothing is left to do
+    assert before == {p: p.stat().st_mtime_ns for p in (two / "cells").rglob("*") if p.is_file()}
+
+
+def test_errors_come_whole_out_of_a_process() -> None:
+    error = InvalidBenchmarkError("a fault", where="here", mend="mend it")
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is InvalidBenchmarkError and str(again) == str(error)

@@ -1,0 +1,261 @@
+"""The real world from files to tables, on tiny data sets in every published layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from casl_bench.cli import main
+from casl_bench.concepts.delta_block import build_delta_block
+from casl_bench.images.celeba_hq import CelebaHq
+from casl_bench.images.data_source import DataSource
+from casl_bench.images.dataset import DATASETS
+from casl_bench.runs import config as config_module
+from casl_bench.runs.config import Suite
+from casl_bench.testing import layouts, real_files
+from casl_bench.worlds.weights_table import WEIGHTS
+
+pytest.importorskip("lmdb", reason="the extra `real` is not installed")
+pytest.importorskip("lpips", reason="the extra `real` is not installed")
+facenet = pytest.importorskip("facenet_pytorch", reason="the extra `real` is not installed")
+
+SIZE = 32
+TINY = Suite(
+    name="tiny",
+    version=1,
+    description="For tests.",
+    quick=True,
+    num_steps=4,
+    timestep_power=1.0,
+    refinements=0,
+    train_images=12,
+    validation_images=1,
+    test_pool_images=5,
+    test_images_per_concept=2,
+    strengths=(0.5, 1.0),
+    fit_steps=2,
+    sae_steps=3,
+    probe_train_images=12,
+    probe_test_images=5,
+    probe_ks=(1,),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_suites() -> Iterator[None]:
+    """`paper`, too, is small here: the documented commands are run as they stand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(config_module.SUITES, "tiny", TINY)
+        paper = TINY.model_copy(update={"name": "paper"})
+        patch.setitem(config_module.SUITES, "paper", paper)
+        yield
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data` with all three sets and `weights` with everything they need."""
+    root = tmp_path_factory.mktemp("real")
+    data, weights = root / "data", root / "weights"
+    layouts.write_celeba_hq(data / "celeba_hq", images=50)
+    layouts.write_afhq(data / "afhq_dog", images=20)
+    layouts.write_lsun_lmdb(data / "lsun_church", images=20)
+    for name in ("celeba_hq", "afhq_dog", "lsun_church"):
+        real_files.write_backbone(weights / "backbones" / name, real_files.tiny_unet(SIZE))
+    architecture = real_files.register_tiny_clip(root)
+    for use in ("guide", "score", "judge"):
+        real_files.write_clip(root / f"{use}.safetensors", architecture, use)
+    real_files.write_alexnet(weights / "lpips" / "alexnet-owt-7be5be79.pth")
+    real_files.write_vggface2(weights / "faces" / "20180402-114759-vggface2.pt")
+    faces = CelebaHq(DataSource(data / "celeba_hq"), SIZE)
+    parts = [faces.load("train", 12), faces.load("validation", 4), faces.load("test", 5)]
+    labels = [part.attributes for part in parts]
+    real_files.write_classifier(
+        weights / "classifiers" / "celeba_hq" / "linear.pt",
+        faces.card.attributes,
+        torch.cat([part.pixels for part in parts]),
+        torch.cat([part for part in labels if part is not None]),
+    )
+    return root
+
+
+def arguments(files: Path, *given: str) -> list[str]:
+    clips = {
+        f"--{use}-clip": f"{real_files.TINY_CLIP}:{files / name}.safetensors"
+        for use, name in (("guide", "guide"), ("score", "score"), ("zero-shot", "judge"))
+    }
+    roots = ["--data-root", str(files / "data"), "--weights-root", str(files / "weights")]
+    return [*given, *roots, *(word for pair in clips.items() for word in pair)]
+
+
+def records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+
+
+def editable(files: Path) -> str:
+    """A concept that enough of the few portraits lack."""
+    faces = CelebaHq(DataSource(files / "data" / "celeba_hq"), SIZE)
+    test, validation = (faces.load(*part).attributes for part in (("test", 5), ("validation", 4)))
+    assert test is not None and validation is not None
+    for concept in faces.card.concepts:
+        column = faces.card.attributes.index(concept.attribute)
+        if (~test[:, column]).sum() >= 2 and (~validation[:, column]).sum() >= 1:
+            return concept.name
+    raise AssertionError("no concept can be edited")
+
+
+@pytest.mark.slow
+def test_labelled_portraits_end_in_a_table(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, concept = tmp_path / "faces", editable(files)
+    code = main(arguments(files, "--datasets", "celeba_hq", "--methods", "casl,asyrp,h_linear",
+                          "--concepts", concept, "--suite", "tiny", "--out", str(out)))  # fmt: skip
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert "world real" in printed.out and "zero-shot" not in printed.out
+    found = records(out)
+    (edit,) = [r for r in found if r["method"] == "asyrp" and r["kind"] == "edit"]
+    assert edit["world"] == "real" and len(edit["attributes"]) == 40
+    assert edit["measurements"]["identity"]["status"] == "ok"
+    (oracle,) = [r for r in found if r["method"] == "oracle"]
+    assert oracle["status"] == "skipped"
+    (scorer,) = [r for r in found if r["kind"] == "scorer"]
+    assert scorer["measurements"]["linear.accuracy"]["value"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dataset", "concept"), [("afhq_dog", "happy"), ("lsun_church", "gothic")])
+def test_unlabelled_photographs_are_judged_zero_shot_and_say_so(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dataset: str, concept: str
+) -> None:
+    out = tmp_path / dataset
+    given = ["--datasets", dataset, "--methods", "casl,h_linear", "--concepts", concept,
+             "--suite", "tiny", "--out", str(out)]  # fmt: skip
+    code = main(arguments(files, *given))
+    printed = capsys.readouterr()
+    assert code == 3, printed.err  # h_linear needs labels, which nobody has
+    assert "judged zero-shot" in printed.out
+    found = records(out)
+    (casl,) = [r for r in found if r["method"] == "casl" and r["kind"] == "edit"]
+    assert casl["measurements"]["identity"]["status"] != "ok"
+    assert all(name.startswith(("zero_shot:", "open_clip:", "lpips")) for name in casl["scorers"])
+    (failed,) = [r for r in found if r["method"] == "h_linear" and r["kind"] == "edit"]
+    assert failed["status"] == "failed" and "labels" in failed["error"]["message"]
+
+
+@pytest.mark.slow
+def test_published_delta_blocks_run_without_training(files: Path, tmp_path: Path) -> None:
+    concept, folder = editable(files), tmp_path / "asyrp"
+    folder.mkdir()
+    with torch.random.fork_rng(devices=[]):
+        block = build_delta_block("ddpm", 32, 32, torch.Generator().manual_seed(0))
+        block.last_layer.weight.data.normal_(0, 0.01)
+    name = f"{concept}_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"
+    torch.save({"0": block.state_dict(), "optimizer": {}, "scheduler": {}}, folder / name)
+    out = tmp_path / "out"
+    given = ["--datasets", "celeba_hq", "--methods", "asyrp", "--concepts", concept,
+             "--suite", "tiny", "--method-weights", f"asyrp={folder}",
+             "--out", str(out)]  # fmt: skip
+    assert main(arguments(files, *given)) == 0
+    (edit,) = [r for r in records(out) if r["method"] == "asyrp" and r["kind"] == "edit"]
+    assert edit["cost"]["unet_calls"] == 0 and "pretrained weights" in edit["flags"]
+    assert edit["artefacts"]["pretrained"]
+
+
+@pytest.mark.slow
+def test_bad_images_stop_a_run_or_are_counted(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = layouts.write_afhq(tmp_path / "dogs", images=20)
+    victim = sorted((root / "train" / "dog").iterdir())[3]
+    victim.write_bytes(victim.read_bytes()[:100])
+    given = ["--datasets", "afhq_dog", "--methods", "casl", "--concepts", "happy",
+             "--suite", "tiny", "--out", str(tmp_path / "out"),
+             "--data-root", str(root)]  # fmt: skip
+    clips = [a for a in arguments(files) if str(files / "data") not in a and a != "--data-root"]
+    assert main([*given, *clips]) == 5
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert str(victim) in error and "--on-bad-image skip" in error
+    assert main([*given, *clips, "--on-bad-image", "skip"]) == 0
+    (record,) = [r for r in records(tmp_path / "out") if r["kind"] == "reconstruction"]
+    assert record["measurements"]["images_left_out"]["value"] == 1
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--datasets", "celeba_hq"], "--data-root"),
+        (["--datasets", "celeba_hq", "--data-root", "{tmp}/none"], "none"),
+        (["--datasets", "celeba-hq"], "did you mean 'celeba_hq'"),
+        (["--datasets", "celeba_hq", "--data-root", "{tmp}"], "CelebA-HQ-img"),
+        (["--backbone", "x=y"], "unknown dataset 'x'"),
+        (["--backbone", "somewhere"], "would change nothing"),
+        (["--method-weights", "asyrpp=x", "--methods", "asyrp"], "did you mean 'asyrp'"),
+        (["--method-weights", "asyrp={tmp}/none", "--methods", "asyrp"], "no such folder"),
+        (["--method-weights", "casl={tmp}", "--methods", "casl"], "no pretrained weights"),
+        (["--method-weights", "asyrp={tmp}", "--methods", "asyrp"], "Δ-block"),
+        (["--method-weights", "asyrp="], "no value"),
+    ],
+)
+def test_a_fault_is_one_line(
+    given: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("CASL_BENCH_DATA", raising=False)
+    monkeypatch.setenv("CASL_BENCH_WEIGHTS", str(tmp_path / "weights"))
+    given = [word.replace("{tmp}", str(tmp_path)) for word in given]
+    out = tmp_path / "out"
+    assert main([*given, "--suite", "tiny", "--out", str(out)]) == 2
+    assert words in said(capsys)
+    assert not out.exists()
+
+
+def test_everything_missing_is_named_at_once(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--datasets", "lsun_church", "--data-root", str(files / "data"), "--suite", "tiny"]
+    empty = ["--weights-root", str(tmp_path), "--out", str(tmp_path / "out")]
+    assert main([*given, *empty]) == 2
+    line = said(capsys)
+    for weight in WEIGHTS:
+        needed = "lsun_church" in weight.datasets
+        in_cache = weight.place.startswith("clip/") and weight.place not in line
+        assert (weight.place in line) is needed or in_cache
+
+
+def test_a_dry_run_needs_no_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--datasets", "celeba_hq,afhq_dog,lsun_church", "--methods", "casl", "--suite", "tiny"]
+    assert main([*given, "--dry-run", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "U-Net calls" in printed and printed.count("not ready to run") == 3
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_weights_table_says_what_is_here(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["weights", "--weights-root", str(files / "weights")]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    here = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in rows}
+    assert here["backbones/afhq_dog"] == "found"
+    assert here["lpips/alexnet-owt-7be5be79.pth"] == "not the published file"
+    assert all(here[w.place] == "missing" for w in WEIGHTS if w.place.startswith("clip/"))
+
+
+def test_all_means_the_drawn_data_sets_and_real_in_the_paper_suite() -> None:
+    from casl_bench.runs.plan import resolve_datasets
+
+    assert set(DATASETS) >= {"celeba_hq", "afhq_dog", "lsun_church"}
+    assert all(name.startswith("rendered_") for name in resolve_datasets(["all"]))
+    assert set(resolve_datasets(["all"], "real")) == {"celeba_hq", "afhq_dog", "lsun_church"}
