@@ -146,18 +146,20 @@ def architecture_of(weights: Mapping[str, Tensor], where: str) -> Architecture:
             mend="only unconditional networks can be run",
         )
     try:
-        found = _ddpm(shapes) if families[0] == "ddpm" else _adm(shapes, where)
-    except (KeyError, IndexError) as error:
-        raise InvalidBenchmarkError(
-            f"the {families[0]} network is not complete, it lacks {error.args[0]}",
-            where=where,
-            mend="fetch the file again",
-        ) from error
-    return found
+        return _ddpm(shapes, where) if families[0] == "ddpm" else _adm(shapes, where)
+    except KeyError as error:
+        fault = f"it lacks {error.args[0]}"
+    except (IndexError, ValueError, ArithmeticError):
+        fault = "a tensor has an impossible shape"
+    raise InvalidBenchmarkError(
+        f"the {families[0]} network is not complete: {fault}",
+        where=where,
+        mend="fetch the file again",
+    )
 
 
-def _ddpm(shapes: Mapping[str, Sequence[int]]) -> Architecture:
-    levels = _count(shapes, r"down\.(\d+)\.block\.0\.")
+def _ddpm(shapes: Mapping[str, Sequence[int]], where: str) -> Architecture:
+    levels = _count(shapes, "down.", ".block.0.")
     base, in_channels = shapes["conv_in.weight"][:2]
     return Architecture(
         family="ddpm",
@@ -165,9 +167,9 @@ def _ddpm(shapes: Mapping[str, Sequence[int]]) -> Architecture:
         out_channels=shapes["conv_out.weight"][0],
         base_channels=base,
         multipliers=_multipliers(
-            base, [shapes[f"down.{i}.block.0.conv1.weight"][0] for i in range(levels)]
+            base, [shapes[f"down.{i}.block.0.conv1.weight"][0] for i in range(levels)], where
         ),
-        res_blocks=_count(shapes, r"down\.0\.block\.(\d+)\."),
+        res_blocks=_count(shapes, "down.0.block.", "."),
         attention_levels=tuple(i for i in range(levels) if f"down.{i}.attn.0.q.weight" in shapes),
     )
 
@@ -188,7 +190,7 @@ def _adm(shapes: Mapping[str, Sequence[int]], where: str) -> Architecture:
         for name in shapes
         if (m := re.fullmatch(r"output_blocks\.(\d+)\.[12]\.in_layers\.0\.weight", name))
     }
-    blocks = _count(shapes, r"output_blocks\.(\d+)\.0\.")
+    blocks = _count(shapes, "output_blocks.", ".0.")
     levels = len(upsamplers) + 1
     a_level = blocks // levels
     if blocks % levels or upsamplers != {(i + 1) * a_level - 1 for i in range(levels - 1)}:
@@ -203,7 +205,7 @@ def _adm(shapes: Mapping[str, Sequence[int]], where: str) -> Architecture:
         out_channels=shapes["out.2.weight"][0],
         base_channels=base,
         multipliers=_multipliers(
-            base, [shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] for i in firsts]
+            base, [shapes[f"input_blocks.{i}.0.out_layers.3.weight"][0] for i in firsts], where
         ),
         res_blocks=a_level - 1,
         attention_levels=tuple(
@@ -212,21 +214,25 @@ def _adm(shapes: Mapping[str, Sequence[int]], where: str) -> Architecture:
     )
 
 
-def _multipliers(base: int, channels: Sequence[int]) -> tuple[int, ...]:
-    # A level of other than a whole multiple is rounded here and then named by its tensors' shapes.
-    return tuple(max(1, c // base) for c in channels)
+def _multipliers(base: int, channels: Sequence[int], where: str) -> tuple[int, ...]:
+    """Channels of each level over those of the first convolution, which the first level keeps."""
+    if channels and (channels[0] != base or any(c % base for c in channels)):
+        raise _not_run(f"levels of {list(channels)} channels after a convolution of {base}", where)
+    return tuple(c // base for c in channels)
 
 
-def _count(shapes: Mapping[str, Sequence[int]], pattern: str) -> int:
-    """One more than the highest number that the pattern finds at the start of a name."""
-    return 1 + max((int(m[1]) for name in shapes if (m := re.match(pattern, name))), default=-1)
+def _count(shapes: Mapping[str, Sequence[int]], start: str, end: str) -> int:
+    """One more than the highest number between the two at the beginning of a name."""
+    pattern = re.compile(re.escape(start) + r"(\d+)" + re.escape(end))
+    numbers = [int(m[1]) for name in shapes if (m := pattern.match(name))]
+    if not numbers:
+        raise KeyError(f"{start}0{end}")
+    return 1 + max(numbers)
 
 
 def _not_run(what: str, where: str) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
-        f"an adm network of this form cannot be run: {what}",
-        where=where,
-        mend="the family is run with residual resampling and scale-shift norm",
+        f"a network of this form cannot be run: {what}", where=where, mend="see docs/checkpoints.md"
     )
 
 

@@ -53,16 +53,11 @@ def read_checkpoint(path: Path) -> CheckpointFile:
             keys of its top level are told.
     """
     if path.suffix == ".safetensors":
-        return CheckpointFile(_without_prefixes(read_safetensors(path)))
+        return CheckpointFile(_without_prefixes(_read_safetensors(path)))
     return unwrap(load_torch_file(path), str(path))
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        InvalidBenchmarkError: if it is absent or damaged.
-    """
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

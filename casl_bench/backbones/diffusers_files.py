@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from casl_bench.backbones.checkpoint_file import read_safetensors
+from casl_bench.backbones.checkpoint_file import read_checkpoint
 from casl_bench.backbones.diffusers_scheduler import (
     SCHEDULER_FILE,
     read_json_object,
@@ -30,7 +30,7 @@ from casl_bench.backbones.diffusers_unet import (
     BackboneConfig,
     filled_unet,
 )
-from casl_bench.backbones.weights import fitted_state, read_torch_file
+from casl_bench.backbones.weights import fitted_state
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_json
 
@@ -203,7 +203,7 @@ def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dic
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     safe, pickled = folder / SAFE_WEIGHTS, folder / TORCH_WEIGHTS
     path = safe if safe.exists() or not pickled.exists() else pickled
-    weights = read_safetensors(path) if path == safe else read_torch_file(path)
+    weights = read_checkpoint(path).weights
     return {_new_name(name): tensor for name, tensor in weights.items()}, str(path)
 
 

@@ -60,9 +60,9 @@ def open_backbone(
     else:
         if not path.exists() and _HUB_ID.fullmatch(str(place)):
             path = fetch_from_hub(str(place), allow_download)
-        if is_diffusers_folder(path):
+        if str(place) and is_diffusers_folder(path):
             found, unet = read_diffusers_folder(path)
-        elif (path / CONFIG_FILE).exists():
+        elif str(place) and (path / CONFIG_FILE).exists():
             found, unet = load_folder(path)
         else:
             raise UsageError(

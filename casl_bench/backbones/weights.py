@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError
 
 FAULTS_TOLD = 4
+# How torch names what it will not run.
+_CODE = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
 # What a damaged pickle makes torch raise, whichever byte is hit.
 _UNREADABLE = (
     OSError,
@@ -129,9 +132,21 @@ def load_torch_file(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        lines = str(error).splitlines() or [type(error).__name__]
+        text = str(error)
+        code = _CODE.search(text)
+        if code is not None:
+            raise InvalidBenchmarkError(
+                f"unreadable weights: the file holds '{code[1]}', which is code and is not run",
+                where=str(path),
+                mend="save the tensors alone",
+            ) from error
+        # torch's own advice on a pickle that it cannot read is to run what is in it.
+        no_pickle = isinstance(error, pickle.UnpicklingError)
+        line = "" if no_pickle else next(iter(text.splitlines()), "")
         raise InvalidBenchmarkError(
-            f"unreadable weights: {lines[0]}", where=str(path), mend="fetch the file again"
+            f"unreadable weights: {line or 'not a file of torch, or damaged'}",
+            where=str(path),
+            mend="fetch the file again",
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,12 +141,19 @@ def test_whichever_byte_is_hit_it_is_one_clear_line(tmp_path: Path, zipped: bool
             assert "\n" not in str(error)
 
 
-def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [(Path.touch, "getattr"), (os.system, f"{os.system.__module__}.system"), (print, "print")],
+)
+def test_pickled_code_is_not_run(tmp_path: Path, call: Any, named: str) -> None:
     class Trap:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value]
+        def __reduce__(self) -> tuple[Any, tuple[Any]]:
+            return call, (tmp_path / "ran" if call is Path.touch else f"touch {tmp_path}/ran",)
 
     torch.save({"state_dict": MODEL, "hyper_parameters": Trap()}, tmp_path / "trap.ckpt")
-    with pytest.raises(InvalidBenchmarkError, match="unreadable weights"):
+    with pytest.raises(InvalidBenchmarkError, match="unreadable weights") as raised:
         read_checkpoint(tmp_path / "trap.ckpt")
+    assert f"holds '{named}', which is code and is not run" in str(raised.value)
+    # torch's advice is to run it all the same.
+    assert "weights_only" not in str(raised.value)
     assert not (tmp_path / "ran").exists()

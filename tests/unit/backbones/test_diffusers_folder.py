@@ -226,8 +226,8 @@ def test_a_damaged_description_of_ours_is_one_clear_line(folder: Path, content: 
 
 
 @pytest.mark.parametrize("place", ["", "absent", "a/b/c", "/no/such"])
-def test_where_nothing_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_where_nothing_is(folder: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(folder)
     with pytest.raises(UsageError, match="no backbone is there"):
         opened(place)
 

@@ -156,6 +156,28 @@ def _without(*names: str) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
             _without("down.1.block.0.conv1.weight"),
             "it lacks down.1.block.0.conv1.weight",
         ),
+        (
+            SMALL_DDPM,
+            _with(down__0__block__0__conv1__weight=(16, 32, 3, 3)),
+            "levels of [16, 64] ch",
+        ),
+        (
+            SMALL_ADM,
+            _with(input_blocks__3__0__out_layers__3__weight=(48, 32)),
+            "levels of [32, 48]",
+        ),
+        (
+            SMALL_DDPM,
+            lambda w: {k: v for k, v in w.items() if "down." not in k},
+            "it lacks down.0.block.0.",
+        ),
+        (
+            SMALL_ADM,
+            lambda w: {k: v for k, v in w.items() if "output_blocks." not in k},
+            "it lacks output_blocks.0.0.",
+        ),
+        (SMALL_DDPM, _with(conv_in__weight=(32,)), "a tensor has an impossible shape"),
+        (SMALL_DDPM, _with(conv_in__weight=(0, 3, 3, 3)), "after a convolution of 0"),
         (SMALL_DDPM, _without("temb.dense.0.weight"), "neither of the ddpm nor of the adm family"),
         (SMALL_DDPM, lambda w: {"a": w["conv_in.weight"]}, "1 tensors, first a"),
     ],
