@@ -29,7 +29,7 @@ the adapter in the place of their modules: what the low rank alone makes of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -238,6 +238,11 @@ class ConceptSlider:
             "t_start": (500, 650, 800),
             "t_end": (0, 150, 300),
         }
+
+    def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
+        """The adapted U-Net at every step, and for "score" the frozen one that gives its target."""
+        passes = 2 if self.config.objective == "score" else 1
+        return float(self.config.fit_steps * self.config.batch_size * passes)
 
     def fit(self, task: EditTask) -> ConceptSliderEditor:
         """Train the concept's adapter.

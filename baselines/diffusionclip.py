@@ -193,6 +193,12 @@ class DiffusionClip:
             "pixel_noise": (0.05, 0.1, 0.2),
         }
 
+    def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
+        """A step of the full variant takes all passes of a walk, one of the saving one a single."""
+        config = self.config
+        passes = config.train_steps if config.variant == "full" else 1
+        return float(config.fit_steps * config.batch_size * passes)
+
     def fit(self, task: EditTask) -> DiffusionClipEditor:
         """Fine-tune a copy of the U-Net for the concept.
 

@@ -16,7 +16,7 @@ hardly moves the image can win; all are one standard deviation of their componen
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -249,6 +249,14 @@ class HPca:
             "asymmetric": (False, True),
             "gain": (1.5, 3.0, 6.0),
         }
+
+    def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
+        """The walks of the choice: one without an edit, then each component in both signs."""
+        config = self.config
+        walk = spread_out(tuple(timesteps), config.select_steps)
+        twice = sum(t >= config.t_edit for t in walk) if config.asymmetric else 0
+        of_a_component = 2 * (len(walk) + 0.5 * twice)
+        return config.select_images * (len(walk) + config.components * of_a_component)
 
     def fit(self, task: EditTask) -> HPcaEditor:
         """PCA of the stored trajectories, then the choice on validation images.

@@ -102,7 +102,11 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @real_options
 @click.option("--list", "list_names", is_flag=True, help="Show what can be named, and stop.")
-@click.option("--dry-run", is_flag=True, help="Show the cells, done and to do, and stop.")
+@click.option(
+    "--dry-run", is_flag=True, help="Show the cells, done and to do, and their cost, and stop."
+)
+@click.option("--unet-speed", type=click.FloatRange(min=0, min_open=True), metavar="IMAGES",
+              help="With --dry-run: tell hours at so many U-Net passes a second.")  # fmt: skip
 @click.option("--debug", is_flag=True, help="Print the traceback of an error.")
 @click.version_option(package_name="casl-bench", prog_name="casl-bench")
 @click.pass_context
@@ -222,6 +226,7 @@ def _run(
     jobs: int,
     list_names: bool,
     dry_run: bool,
+    unet_speed: float | None,
     debug: bool,
     **real: Any,
 ) -> int:
@@ -230,6 +235,8 @@ def _run(
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
+    if unet_speed is not None and not dry_run:
+        raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
 
     from casl_bench.runs.preflight import check_torch, resolve_device
@@ -262,7 +269,7 @@ def _run(
         jobs=jobs,
     )
     if dry_run:
-        click.echo(listing.dry_run_text(config), nl=False)
+        click.echo(listing.dry_run_text(config, unet_speed), nl=False)
         return 0
     with _log_of_errors(config.out):
         return _run_and_report(config)

@@ -204,6 +204,15 @@ class SupportsFitKey(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsFitEstimate(Protocol):
+    """A method whose fit is other than one U-Net pass an image and optimiser step: says what."""
+
+    def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
+        """Estimated U-Net passes of a concept's fit, in images, on a walk of these timesteps."""
+        ...
+
+
 class EditingMethod(Protocol):
     """A registered method. Constructed with settings only; `fit` never changes it."""
 

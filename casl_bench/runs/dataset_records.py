@@ -36,7 +36,8 @@ from casl_bench.worlds.world import CountsBadImages
 
 PROBE_TIMESTEP = 100
 """The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
-_DOWNSTREAM_IMAGES = 16
+DOWNSTREAM_IMAGES = 16
+"""Test images on which it is measured what an SAE costs downstream."""
 
 
 class DatasetRecords:
@@ -129,7 +130,7 @@ class DatasetRecords:
                 if value is not None:
                     label = "dead_share" if field == "dead_fraction" else field
                     found[f"{name}.{label}"] = Measurement.of(float(value), q.vectors)
-        rows = list(range(min(_DOWNSTREAM_IMAGES, len(test.batch))))
+        rows = list(range(min(DOWNSTREAM_IMAGES, len(test.batch))))
         with watch.phase("downstream"):
             error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))

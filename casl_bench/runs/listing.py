@@ -11,6 +11,7 @@ from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.config import SUITES, RunConfig
+from casl_bench.runs.cost_estimate import cost_text
 from casl_bench.runs.plan import (
     Cell,
     WorldIdentity,
@@ -19,7 +20,6 @@ from casl_bench.runs.plan import (
     info_of,
     is_done,
     plan,
-    shared_work,
 )
 from casl_bench.runs.run_folder import check_run_folder
 from casl_bench.worlds.world import WORLDS
@@ -66,38 +66,46 @@ def list_text() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def dry_run_text(config: RunConfig) -> str:
-    """The matrix of cells, done and to do, and an estimate of the work; nothing is written."""
+def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
+    """The matrix of cells, done and to do, and what these cost; nothing is written.
+
+    Args:
+        config: the run.
+        unet_speed: U-Net passes a second, in images, at which hours are told.
+    """
     from casl_bench.records.record_store import RecordStore
 
     check_run_folder(config)
     missing: list[str] = []
-    worlds = {d: _identity(d, config, missing) for d in config.datasets}
+    h_shapes: dict[str, tuple[int, ...]] = {}
+    worlds = {d: _identity(d, config, missing, h_shapes) for d in config.datasets}
     cells = plan(config, worlds)
     store = RecordStore(config.out)
     done = {cell.key for cell in cells if is_done(store, cell)}
     to_do = [cell for cell in cells if cell.key not in done]
-    work = sum(cell.work for cell in to_do) + (shared_work(config) if to_do else 0)
     lines = [
         f"run folder: {config.out}",
         f"suite {config.suite.name} v{config.suite.version}, seed {config.seed}, "
         f"device {config.device}",
         "",
         *(_matrix(dataset, cells, done) for dataset in config.datasets),
-        f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do, about {work:,.0f} U-Net calls "
-        "(in images)",
+        f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do",
+        cost_text(config, to_do, h_shapes, unet_speed),
         *missing,
     ]
     return "\n".join(lines) + "\n"
 
 
-def _identity(dataset: str, config: RunConfig, missing: list[str]) -> WorldIdentity:
+def _identity(
+    dataset: str, config: RunConfig, missing: list[str], h_shapes: dict[str, tuple[int, ...]]
+) -> WorldIdentity:
     """Of a world; one whose files are not there is planned all the same, and why is noted."""
     try:
         world = WORLDS.create(dataset, config.device, config.options)
     except BenchError as error:
         missing.append(f"not ready to run: {dataset}: {error}")
         return WorldIdentity(card_of(dataset), "absent")
+    h_shapes[dataset] = world.backbone.h_shape
     return WorldIdentity(world.dataset.card, fingerprint(world))
 
 

@@ -9,10 +9,17 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from casl_bench.backbones.schedule import power_timesteps
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
-from casl_bench.methods.method import METHODS, EditingMethod, MethodInfo, SupportsPretrained
+from casl_bench.methods.method import (
+    METHODS,
+    EditingMethod,
+    MethodInfo,
+    SupportsFitEstimate,
+    SupportsPretrained,
+)
 from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.config import RunConfig, Suite
@@ -22,6 +29,8 @@ from casl_bench.worlds.world import WORLDS, World
 STAGE_VERSION = 1
 """Part of every key. Raise it when the runner itself comes to give other numbers."""
 
+_T_MAX = 999
+"""The last timestep that estimates assume; every backbone here has a thousand."""
 
 KEY_ARTEFACT = "cell"
 """Under this name a record's `artefacts` hold the key of the cell that it is of."""
@@ -305,12 +314,19 @@ def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) 
     return method.pretrained_file(config.method_weights[name], concept)
 
 
-def fit_work(method: EditingMethod) -> float:
-    """Estimated U-Net calls of a fit: one pass an image and optimiser step."""
+def fit_work(method: EditingMethod, suite: Suite) -> float:
+    """Estimated U-Net calls of a fit: the method's own word, or one pass an image and step."""
     if method.info.control or method.info.supervision == "none":
         return 0.0
+    if isinstance(method, SupportsFitEstimate):
+        return method.fit_unet_calls(power_timesteps(suite.num_steps, _T_MAX, suite.timestep_power))
     settings = method.config.model_dump()
     return float(settings.get("fit_steps", 0) * settings.get("batch_size", 1))
+
+
+def work_of_fit(method: EditingMethod, config: RunConfig) -> float:
+    """`fit_work` in a run: nothing where somebody else's weights take the fit's place."""
+    return 0.0 if method.info.name in config.method_weights else fit_work(method, config.suite)
 
 
 def shared_work(config: RunConfig) -> float:
@@ -390,7 +406,7 @@ class _CellMaker:
         )
 
     def _work(self, method: EditingMethod) -> float:
-        """Edit: every image, strength and step. Fit: one pass an image and step."""
+        """Edit: every image, strength and step. Fit: `fit_work`."""
         suite, info = self.config.suite, method.info
         if info.control and not info.beside:
             return 0.0
@@ -398,4 +414,4 @@ class _CellMaker:
             return float(suite.test_images_per_concept * suite.num_steps)
         images = suite.test_images_per_concept + suite.validation_images
         edit = images * len(suite.strengths) * suite.num_steps
-        return edit + fit_work(method)
+        return edit + work_of_fit(method, self.config)

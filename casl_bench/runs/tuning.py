@@ -215,7 +215,7 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
                                 method.config.model_dump(mode="json"),
                             ],
                         }
-                        work = fit_work(method) + edit
+                        work = fit_work(method, suite) + edit
                         made.append(Attempt(dataset, name, trial, concept, work, hash_json(key)))
     return tuple(made)
 

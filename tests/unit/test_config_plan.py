@@ -18,7 +18,15 @@ from casl_bench.methods.method import MethodConfig, MethodInfo
 from casl_bench.records.record import Provenance, RunRecord, SuiteRef
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs import plan as plan_module
-from casl_bench.runs.config import MIN_TEST_IMAGES, SUITES, RunConfig, default_out, suite
+from casl_bench.runs.config import (
+    MIN_TEST_IMAGES,
+    SUITES,
+    RunConfig,
+    default_out,
+    suite,
+    world_of_suite,
+)
+from casl_bench.runs.cost_estimate import cost_text
 from casl_bench.runs.listing import dry_run_text
 from casl_bench.runs.plan import KEY_ARTEFACT, Cell, WorldIdentity, is_done, plan, shared_work
 from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
@@ -102,7 +110,25 @@ def test_standard_suite_is_no_toy() -> None:
     assert not standard.quick
     assert standard.test_images_per_concept >= MIN_TEST_IMAGES
     assert suite("quick").quick
-    assert set(SUITES) == {"standard", "quick"}
+    assert set(SUITES) == {"standard", "quick", "paper"}
+
+
+def test_the_paper_suite_has_the_papers_counts() -> None:
+    paper = suite("paper")
+    assert (paper.num_steps, paper.timestep_power, paper.refinements) == (40, 1.0, 0)
+    assert paper.test_images_per_concept == 32 and not paper.quick
+    assert paper.fit_steps is None
+    assert [s for s in SUITES if world_of_suite(s) == "real"] == ["paper"]
+
+
+def test_a_concept_that_most_photos_show_finds_its_images() -> None:
+    """A fifth lacks it: two and a half standard deviations below that suffice."""
+    paper, share = suite("paper"), 0.2
+    for pool, wanted in (
+        (paper.validation_pool_images, paper.validation_images),
+        (paper.test_pool_images, paper.test_images_per_concept),
+    ):
+        assert pool * share - 2.5 * (pool * share * (1 - share)) ** 0.5 > wanted
 
 
 def test_unknown_suite_offers_the_nearest() -> None:
@@ -342,7 +368,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     world = SimpleNamespace(
         name="synth",
         dataset=SimpleNamespace(card=CARD),
-        backbone=SimpleNamespace(weights_hash="b"),
+        backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4)),
         guide_clip=SimpleNamespace(weights_hash="g"),
         scorer_hashes={"classifier": "c"},
     )
@@ -354,8 +380,9 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     lines = [line.split() for line in text.splitlines()]
     assert ["casl", "to", "do", "to", "do"] in lines
     assert ["random_direction", "beside", "casl", "to", "do", "to", "do"] in lines
-    total = sum(c.work for c in cells(run)) + shared_work(run)
-    assert f"8 cells: 0 done, 8 to do, about {total:,.0f} U-Net calls" in text
+    assert "8 cells: 0 done, 8 to do\n" in text
+    assert cost_text(run, cells(run), {"toy": (16, 4, 4)}) in text
+    assert cost_text(run, cells(run), {"toy": (16, 4, 4)}, 7.0) in dry_run_text(run, 7.0)
     assert list(tmp_path.iterdir()) == []
 
 
