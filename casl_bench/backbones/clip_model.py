@@ -21,6 +21,8 @@ from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.model_files import read_model
 
 MICRO_BATCH = 16
+TEMPLATES: tuple[str, ...] = tuple(t("{}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""Sentences into which the prompts of a published CLIP are put."""
 
 
 def build_clip(config: Mapping[str, Any]) -> CLIP:
@@ -130,7 +132,7 @@ class ClipModel:
             size,
             visual.image_mean,
             visual.image_std,
-            [template("{}") for template in open_clip.OPENAI_IMAGENET_TEMPLATES],
+            TEMPLATES,
         )
 
     def to(self, device: str | torch.device) -> ClipModel:

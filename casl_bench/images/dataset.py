@@ -90,4 +90,13 @@ class SupportsOracle(Protocol):
         ...
 
 
+@runtime_checkable
+class CountsImages(Protocol):
+    """A data set that ends: a run asks beforehand whether it has enough."""
+
+    def count(self, split: Split) -> int:
+        """How many images a split has."""
+        ...
+
+
 DATASETS: Registry[Dataset] = Registry("dataset", entry_point_group="casl_bench.datasets")

@@ -62,13 +62,18 @@ def _group_text(group: Group) -> str:
     return "\n\n".join(text for part in sections if (text := part(group)))
 
 
+def _what(r: RunRecord) -> str:
+    beside = f" beside {r.beside}" if r.beside else ""
+    return f"{r.method or r.kind}{beside}{', probe' if r.method and r.kind == 'probe' else ''}"
+
+
 def _failure_section(group: Group) -> str:
     failed = [r for r in group.records if r.error is not None]
     if not failed:
         return ""
     rows = [
         [
-            escape(f"{r.method or r.kind}{f' beside {r.beside}' if r.beside else ''}"),
+            escape(_what(r)),
             escape(r.concept or ""),
             r.status,
             escape(f"{r.error.type}: {r.error.message}") if r.error else "",

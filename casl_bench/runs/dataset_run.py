@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from casl_bench.core.content_hash import hash_json
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.methods.method import SupportsLatentRanking
 from casl_bench.records.record import ErrorInfo, Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
@@ -100,7 +100,14 @@ class DatasetRun:
         if self._probes is None:
             self._probes = self.records.probe_features()
         with self.progress.task(f"{cell.label}: probe", 1):
-            self.store.write(self.records.probe(key, cell.method, cell.concept, self._probes))
+            try:
+                record = self.records.probe(key, cell.method, cell.concept, self._probes)
+            except InputError as error:  # such as an attribute that all images have
+                skipped = self._without_result(cell, "skipped", error)
+                record = skipped.model_copy(
+                    update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}}
+                )
+            self.store.write(record)
         return True
 
     def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:

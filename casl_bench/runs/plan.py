@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from casl_bench.backbones.schedule import power_timesteps
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.images.dataset import DATASETS, Concept, DatasetCard
+from casl_bench.images.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
 from casl_bench.methods.method import (
     METHODS,
     EditingMethod,
@@ -298,6 +298,32 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
     if not cells:
         raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
     return tuple(cells)
+
+
+def check_images(config: RunConfig, worlds: Mapping[str, World]) -> None:
+    """Refuse a suite that asks a data set for more images than it has.
+
+    Raises:
+        UsageError: with what there is and what is asked for.
+    """
+    suite = config.suite
+    asked: dict[Split, int] = {
+        "train": suite.train_images,
+        "validation": suite.validation_pool_images,
+        "test": suite.test_pool_images,
+    }
+    for name, world in worlds.items():
+        if not isinstance(world.dataset, CountsImages):
+            continue
+        there = {split: world.dataset.count(split) for split in asked}
+        short = [f"{s} images: {there[s]:,} there, {n:,} asked for"
+                 for s, n in asked.items() if there[s] < n]  # fmt: skip
+        if short:
+            raise UsageError(
+                f"too few images for suite '{suite.name}': {'; '.join(short)}",
+                where=name,
+                mend="give more images or a smaller suite",
+            )
 
 
 def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) -> Path | None:

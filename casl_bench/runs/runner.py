@@ -8,7 +8,15 @@ from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.dataset_run import DatasetRun
 from casl_bench.runs.parallel import run_in_processes
-from casl_bench.runs.plan import Cell, identify, is_done, open_worlds, plan, shared_work
+from casl_bench.runs.plan import (
+    Cell,
+    check_images,
+    identify,
+    is_done,
+    open_worlds,
+    plan,
+    shared_work,
+)
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.validity import broken_bounds
 
@@ -24,11 +32,13 @@ def run(config: RunConfig, progress: Progress) -> int:
         0 if every cell is done, 3 if some failed.
 
     Raises:
-        UsageError: if the disk or its budget has no room for what would be made.
+        UsageError: if the disk or its budget has no room for what would be made, or a data set has
+            too few images.
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
             a corrupt artefact, a control out of its bounds.
     """
     worlds = open_worlds(config)
+    check_images(config, worlds)
     cells = plan(config, identify(worlds))
     store = RecordStore(config.out)
     to_do = [c for c in cells if not is_done(store, c)]

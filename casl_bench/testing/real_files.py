@@ -7,6 +7,7 @@ nothing can be downloaded. What comes out means nothing.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,7 +126,10 @@ def write_classifier(
         layer.weight.copy_(solution[:-1].T)
         layer.bias.copy_(solution[-1])
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.save(torch.jit.script(nn.Sequential(nn.Flatten(), layer)), str(path))
+    with warnings.catch_warnings():
+        # Deprecated for writing; users have such files all the same.
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(nn.Sequential(nn.Flatten(), layer)), str(path))
     described = {
         "attributes": attributes,
         "image_size": pixels.shape[-1],

@@ -1,7 +1,7 @@
 """Every weights file of the real world: what it is, where it comes from, where it goes.
 
 Nothing here is fetched: the table says where a file is looked for, and `casl-bench weights` prints
-it with what is missing. `docs/weights.md` is that table.
+it with what is missing. `docs/real_data.md` has that table, too.
 """
 
 from __future__ import annotations

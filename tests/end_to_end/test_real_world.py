@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,8 @@ pytest.importorskip("lmdb", reason="the extra `real` is not installed")
 pytest.importorskip("lpips", reason="the extra `real` is not installed")
 facenet = pytest.importorskip("facenet_pytorch", reason="the extra `real` is not installed")
 
+ROOT = Path(__file__).parents[2]
+GOLDEN = [base / "shared" / "golden" / "ddpm" / "unet.pt" for base in (ROOT, ROOT.parent)]
 SIZE = 32
 TINY = Suite(
     name="tiny",
@@ -53,6 +58,8 @@ def tiny_suites() -> Iterator[None]:
         patch.setitem(config_module.SUITES, "tiny", TINY)
         paper = TINY.model_copy(update={"name": "paper"})
         patch.setitem(config_module.SUITES, "paper", paper)
+        # Two images are scored at once: the rest of a batch would be padding.
+        patch.setattr("casl_bench.scorers.face_identity.MICRO_BATCH", 2)
         yield
 
 
@@ -61,9 +68,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`data` with all three sets and `weights` with everything they need."""
     root = tmp_path_factory.mktemp("real")
     data, weights = root / "data", root / "weights"
-    layouts.write_celeba_hq(data / "celeba_hq", images=50)
-    layouts.write_afhq(data / "afhq_dog", images=20)
-    layouts.write_lsun_lmdb(data / "lsun_church", images=20)
+    layouts.write_celeba_hq(data / "celeba_hq", images=130)
+    layouts.write_afhq(data / "afhq_dog", images=50)
+    layouts.write_lsun_lmdb(data / "lsun_church", images=50)
     for name in ("celeba_hq", "afhq_dog", "lsun_church"):
         real_files.write_backbone(weights / "backbones" / name, real_files.tiny_unet(SIZE))
     architecture = real_files.register_tiny_clip(root)
@@ -72,7 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     real_files.write_alexnet(weights / "lpips" / "alexnet-owt-7be5be79.pth")
     real_files.write_vggface2(weights / "faces" / "20180402-114759-vggface2.pt")
     faces = CelebaHq(DataSource(data / "celeba_hq"), SIZE)
-    parts = [faces.load("train", 12), faces.load("validation", 4), faces.load("test", 5)]
+    parts = [faces.load("train", 12), faces.load("validation", 12), faces.load("test", 5)]
     labels = [part.attributes for part in parts]
     real_files.write_classifier(
         weights / "classifiers" / "celeba_hq" / "linear.pt",
@@ -90,6 +97,15 @@ def arguments(files: Path, *given: str) -> list[str]:
     }
     roots = ["--data-root", str(files / "data"), "--weights-root", str(files / "weights")]
     return [*given, *roots, *(word for pair in clips.items() for word in pair)]
+
+
+def write_delta_block(folder: Path, concept: str, channels: int, temb_dim: int) -> None:
+    """As Asyrp's authors publish one."""
+    generator = torch.Generator().manual_seed(0)
+    block = build_delta_block("ddpm", channels, temb_dim, generator)
+    block.last_layer.weight.data.normal_(0, 0.01, generator=generator)
+    name = f"{concept}_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"
+    torch.save({"0": block.state_dict(), "optimizer": {}, "scheduler": {}}, folder / name)
 
 
 def records(out: Path) -> list[dict[str, Any]]:
@@ -152,11 +168,7 @@ def test_unlabelled_photographs_are_judged_zero_shot_and_say_so(
 def test_published_delta_blocks_run_without_training(files: Path, tmp_path: Path) -> None:
     concept, folder = editable(files), tmp_path / "asyrp"
     folder.mkdir()
-    with torch.random.fork_rng(devices=[]):
-        block = build_delta_block("ddpm", 32, 32, torch.Generator().manual_seed(0))
-        block.last_layer.weight.data.normal_(0, 0.01)
-    name = f"{concept}_LC_CelebA_HQ_t999_ninv40_ngen40_0.pth"
-    torch.save({"0": block.state_dict(), "optimizer": {}, "scheduler": {}}, folder / name)
+    write_delta_block(folder, concept, 32, 32)
     out = tmp_path / "out"
     given = ["--datasets", "celeba_hq", "--methods", "asyrp", "--concepts", concept,
              "--suite", "tiny", "--method-weights", f"asyrp={folder}",
@@ -171,7 +183,7 @@ def test_published_delta_blocks_run_without_training(files: Path, tmp_path: Path
 def test_bad_images_stop_a_run_or_are_counted(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = layouts.write_afhq(tmp_path / "dogs", images=20)
+    root = layouts.write_afhq(tmp_path / "dogs", images=50)
     victim = sorted((root / "train" / "dog").iterdir())[3]
     victim.write_bytes(victim.read_bytes()[:100])
     given = ["--datasets", "afhq_dog", "--methods", "casl", "--concepts", "happy",
@@ -184,6 +196,77 @@ def test_bad_images_stop_a_run_or_are_counted(
     assert main([*given, *clips, "--on-bad-image", "skip"]) == 0
     (record,) = [r for r in records(tmp_path / "out") if r["kind"] == "reconstruction"]
     assert record["measurements"]["images_left_out"]["value"] == 1
+
+
+def test_a_suite_that_asks_for_more_images_than_there_are_ends_before_it_begins(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = layouts.write_afhq(tmp_path / "dogs", images=10)
+    given = ["--datasets", "afhq_dog", "--methods", "casl", "--suite", "tiny",
+             "--out", str(tmp_path / "out")]  # fmt: skip
+    others = [a for a in arguments(files) if str(files / "data") not in a and a != "--data-root"]
+    assert main([*given, *others, "--data-root", str(root)]) == 2
+    line = said(capsys)
+    assert "train images: 9 there, 12 asked for" in line and "validation images: 1 there" in line
+    assert not (tmp_path / "out").exists()
+
+
+def documented() -> list[list[str]]:
+    """Commands of the page, in its order, as argument lists of `casl-bench`."""
+    text = (ROOT / "docs" / "real_data.md").read_text(encoding="utf-8")
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
+    assert all(line.startswith(("pip ", "export ", "casl-bench ", "python ")) for line in lines)
+    calls = [line for line in lines if line.startswith(("casl-bench ", "python benchmark.py "))]
+    return [shlex.split(line.removeprefix("python "))[1:] for line in calls]
+
+
+@pytest.mark.slow
+def test_the_documented_way_leads_to_a_table(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Every command as it stands, but for paths, small models and short trainings."""
+    golden = next((p for p in GOLDEN if p.is_file()), None)
+    if golden is None:
+        pytest.skip("shared/golden/ddpm/unet.pt is not here: there is no checkpoint to convert")
+    weights = tmp_path / "weights"
+    shutil.copytree(files / "weights", weights)
+    shutil.rmtree(weights / "backbones" / "celeba_hq")
+    shutil.rmtree(weights / "classifiers")
+    (weights / "asyrp").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CASL_BENCH_DATA", str(files / "data"))
+    monkeypatch.setenv("CASL_BENCH_WEIGHTS", str(weights))
+    shutil.copy(golden, tmp_path / "celeba_hq.ckpt")
+    concept, ran = editable(files), []
+    small = {
+        "weights": [],
+        "convert": ["--image-size", "32"],
+        "train": ["--steps", "2", "--images", "16", "--held-out", "4", "--batch-size", "8",
+                  "--image-size", "32"],
+    }  # fmt: skip
+    swapped = {"/data": str(files / "data"), "/weights": str(weights), "smiling": concept,
+               "cuda": "cpu"}  # fmt: skip
+    for call in documented():
+        name = call[0] if call[0] in small else "run"
+        words = [word for word in call if word not in ("--config", "celeba_hq_256_ddpm")]
+        for before, after in swapped.items():
+            words = [re.sub(f"(?<![\\w.]){before}(?=$|/)", after, word) for word in words]
+        if name == "run":
+            words = [*words, *arguments(files)[4:]]
+            words += [] if "--concepts" in words else ["--concepts", concept]
+        if "--method-weights" in words:
+            write_delta_block(weights / "asyrp", concept, 64, 128)
+            words += ["--out", "pretrained"]
+        assert main([*words, *small.get(name, [])]) == 0, (words, capsys.readouterr().err)
+        ran.append(name)
+        if name == "train":  # two steps pass no floor; what the page is about is the way
+            assert list((weights / "classifiers" / "celeba_hq").glob("*.safetensors"))
+            shutil.rmtree(weights / "classifiers")
+            shutil.copytree(files / "weights" / "classifiers", weights / "classifiers")
+    assert ran == ["weights", "convert", "train", "run", "run", "run"]
+    printed = capsys.readouterr().out
+    assert printed.count("| asyrp") >= 2 and "suite paper" in printed
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
