@@ -208,7 +208,7 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
 
 
 command.add_command(convert_command)
-command.add_command(TrainGroup("train", help="Train the models that a synth world ships."))
+command.add_command(TrainGroup("train", help="Train what a world needs: the shipped models, or a classifier of photographs."))
 
 
 def _run(

@@ -253,5 +253,5 @@ def test_committed_settings_are_those_of_known_methods() -> None:
     assert SUITES["standard"].settings == settings
     # They were chosen on drawn images, for small networks.
     paper = SUITES["paper"]
-    assert set(paper.settings) == {"diffusionclip"}
+    assert set(paper.settings) == {"asyrp", "diffusionclip"}
     assert make_method("diffusionclip", paper).config.learning_rate == 8e-6  # type: ignore[attr-defined]
