@@ -172,7 +172,8 @@ def guided_eps(
         x = x_t.detach().requires_grad_(True)
         eps = backbone.eps_with_grad(x, t)
         image = (predict_x_0(x, eps, alpha_bar) + noise).clamp(-1.05, 1.05)
-        (gradient,) = torch.autograd.grad((clip.encode_image(image) @ log_ratio).sum(), x)
+        ratio = clip.encode_image(image) @ log_ratio.to(image.device)
+        (gradient,) = torch.autograd.grad(ratio.sum(), x)
     return (eps - guidance * (1 - alpha_bar) ** 0.5 * gradient).detach()
 
 
@@ -273,7 +274,7 @@ class ConceptSlider:
         with backbone.count_calls() as calls:
             while done < config.fit_steps:
                 index = torch.randperm(len(store), generator=generator)[: config.batch_size]
-                original, x_t = store.x_t(0, index), store.x_t(place, index)
+                original, x_t = (store.x_t(p, index).to(backbone.device) for p in (0, place))
                 for t, t_next in steps[: config.fit_steps - done]:
                     ab, ab_next = (backbone.schedule.alpha_bar(s) for s in (t, t_next))
                     eps = twin.eps_with_grad(x_t, t)
@@ -313,6 +314,7 @@ class _Objective:
         """Scalar; eps [n, 3, H, W] of the adapted U-Net carries the gradient."""
         config, backbone = self.config, self.task.backbone
         noise = config.pixel_noise * torch.randn(x_t.shape, generator=self.task.generator)
+        noise = noise.to(x_t.device)
         if config.objective == "score":
             target = guided_eps(backbone, self.clip, self.log_ratio, x_t, t, config.guidance, noise)
             return functional.mse_loss(eps, target)

@@ -131,6 +131,7 @@ def image_loss(
         direction: [D] unit displacement of the text.
         config: the weights.
     """
+    original, noise = original.to(edited.device), noise.to(edited.device)
     with torch.no_grad():
         before = clip.encode_image((original + noise).clamp(-1, 1))
     after = clip.encode_image((edited + noise).clamp(-1.05, 1.05))

@@ -208,7 +208,12 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
 
 
 command.add_command(convert_command)
-command.add_command(TrainGroup("train", help="Train what a world needs: the shipped models, or a classifier of photographs."))
+command.add_command(
+    TrainGroup(
+        "train",
+        help="Train what a world needs: the shipped models, or a classifier of photographs.",
+    )
+)
 
 
 def _run(

@@ -28,7 +28,7 @@ def direction_cosine(edited: Tensor, original: Tensor, text_direction: Tensor) -
         [n] in [-1, 1]; 0 where nothing moved.
     """
     delta = edited - original
-    return (delta @ text_direction) / (delta.norm(dim=-1) + EPS)
+    return (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
 
 
 def directional_loss(edited: Tensor, original: Tensor, text_direction: Tensor) -> Tensor:

@@ -141,16 +141,18 @@ def fit_direction(
             original = stored_prediction(store, backbone, s, index)
             with torch.no_grad():
                 state = backbone.encode(store.x_t(s, index), t)
-            eps = backbone.decode(state, module(state.h, t, state.temb))
+            # The module is on the CPU, the U-Net where it pays.
+            eps = backbone.decode(state, module(state.h.cpu(), t, state.temb.cpu()))
             edited = predict_x_0(state.x_t, eps, backbone.schedule.alpha_bar(t))
             noise = config.pixel_noise * torch.randn(original.shape, generator=generator)
+            original, noise = original.to(edited.device), noise.to(edited.device)
             with torch.no_grad():
                 embedded_original = clip.encode_image((original + noise).clamp(-1, 1))
             embedded = clip.encode_image((edited + noise).clamp(-1.05, 1.05))
             loss = config.clip_weight * loss_of(embedded, embedded_original, direction).mean()
             loss = loss + l1_weight * (edited - original).abs().mean()
             if penalty is not None:
-                loss = loss + penalty()
+                loss = loss + penalty().to(loss.device)
             for group in optimiser.param_groups:
                 group["lr"] = config.learning_rate * (1 - step / config.steps)
             optimiser.zero_grad(set_to_none=True)

@@ -147,7 +147,7 @@ def _edit(
             if not window.edits(t):
                 eps_for_x_0 = eps_for_direction = backbone.decode(state)
             else:
-                row_factors = factors.view(copies, tracks)[:, index // count].to(device)
+                row_factors = factors.view(copies, tracks)[:, index // count]
                 eps_for_x_0 = eps_for_direction = _decode_edited(
                     backbone, state, delta_h, row_factors
                 )
@@ -163,11 +163,17 @@ def _edit(
 def _decode_edited(
     backbone: Backbone, state: EncoderState, delta_h: DeltaH, factors: Tensor
 ) -> Tensor:
-    """eps(x_t | factor * delta_h) for factors [k, m] of m encoder states: [k * m, 3, H, W]."""
+    """eps(x_t | factor * delta_h) for factors [k, m] of m encoder states: [k * m, 3, H, W].
+
+    What a method has learned stays on the CPU and so gets h there: only the U-Net is worth moving.
+    """
     (unit,) = run_in_micro_batches(
-        lambda h, temb: (delta_h(h, state.t, temb),), backbone.micro_batch, state.h, state.temb
+        lambda h, temb: (delta_h(h, state.t, temb),),
+        backbone.micro_batch,
+        state.h.cpu(),
+        state.temb.cpu(),
     )
-    rows = torch.arange(factors.numel(), device=factors.device)
+    rows = torch.arange(factors.numel())
     scales = factors.flatten()[:, None, None, None]
     # Never more than one micro-batch of skip connections is copied.
     return torch.cat(
@@ -222,5 +228,5 @@ class HSpaceEditor:
     @torch.no_grad()
     def delta_h(self, h: Tensor, t: int, strength: float) -> Tensor:
         """delta_h for h [n, C, h, w] at timestep t; same shape."""
-        temb = self.backbone.time_embedding(t, len(h))
+        temb = self.backbone.time_embedding(t, len(h)).to(h)
         return strength * self.unit_delta_h(h, t, temb)

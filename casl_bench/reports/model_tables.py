@@ -23,6 +23,8 @@ _TITLES = {
     "accuracy_on_reconstructions": "on reconstructions ↑",
     "agreement": "agreement with the primary ↑",
     "agreement_on_reconstructions": "on reconstructions ↑",
+    "identity": "identity ↑",
+    "faces_missed": "no face found",
     "images_left_out": "unusable images left out",
     "explained_variance": "explained variance ↑",
     "normalised_mse": "normalised MSE ↓",

@@ -32,7 +32,7 @@ from casl_bench.runs.plan import KEY_ARTEFACT
 from casl_bench.runs.record_parts import Stopwatch, common_fields, provenance
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
 from casl_bench.sae.sae_metrics import downstream_error, sae_quality
-from casl_bench.worlds.world import CountsBadImages
+from casl_bench.worlds.world import CountsBadImages, FindsFaces
 
 PROBE_TIMESTEP = 100
 """The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
@@ -110,11 +110,27 @@ class DatasetRecords:
             "x_T_mean": Measurement.of(noise.mean, n),
             "x_T_std": Measurement.of(noise.std, n),
         }
+        if isinstance(self.world.embedder, FindsFaces):
+            found |= self._faces(from_8_bits(to_8_bits(inversions.x_0)),
+                                 from_8_bits(to_8_bits(inversions.reconstruction)))  # fmt: skip
         if isinstance(self.world.dataset, CountsBadImages):
             # All three splits, so that the count does not depend on what was read before.
             _ = self.artefacts.train, self.artefacts.validation
             found["images_left_out"] = Measurement.of(len(self.world.dataset.bad_images), n)
         return self._record("reconstruction", key, found, watch)
+
+    def _faces(self, source: Tensor, reconstruction: Tensor) -> dict[str, Measurement]:
+        """Identity that inversion alone loses, and how often no face was found to compare."""
+        embedder = self.world.embedder
+        # The face is looked for on the second image: edits are compared with reconstructions.
+        alike = embedder.identity_similarity(source, reconstruction)
+        missed = embedder.faces_missed if isinstance(embedder, FindsFaces) else None
+        if alike is None or missed is None:
+            return {}
+        return {
+            "identity": self._mean(alike.numpy(), "cosine", "identity"),
+            "faces_missed": Measurement.of(missed, len(source)),
+        }
 
     def sae(self, key: str) -> RunRecord:
         """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""

@@ -162,8 +162,9 @@ def downstream_error(
     errors = []
     for step, t in enumerate(held_out.timesteps):
         state = backbone.encode(held_out.x_t(step, list(rows)), t)
-        eps = backbone.decode(state).double()
-        eps_hat = backbone.decode(state, reconstruct(state.h, t) - state.h).double()
+        eps = backbone.decode(state).cpu().double()
+        h = state.h.cpu()
+        eps_hat = backbone.decode(state, reconstruct(h, t) - h).cpu().double()
         errors.append(float(((eps_hat - eps) ** 2).sum() / (eps**2).sum()))
     return sum(errors) / len(errors)
 

@@ -53,6 +53,14 @@ class World:
             )
         if not self.classifiers:
             raise InvalidBenchmarkError("a world needs at least one attribute classifier")
+        names = [c.info.name for c in self.classifiers]
+        names += [self.score_clip.info.name, self.embedder.info.name]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidBenchmarkError(
+                f"two scorers are called '{twice[0]}': records could not tell them apart",
+                where=f"world '{self.name}', dataset '{self.dataset.card.name}'",
+                mend="name them otherwise (`name` of a classifier's description)",
+            )
 
     @property
     def scorer_hashes(self) -> dict[str, str]:
@@ -68,6 +76,16 @@ class World:
         if batch.attributes is not None:
             return batch.attributes
         return self.classifiers[0].logits(batch.pixels) > 0
+
+
+@runtime_checkable
+class FindsFaces(Protocol):
+    """A similarity scorer that looks for a face, and may find none."""
+
+    @property
+    def faces_missed(self) -> int | None:
+        """Images so far in which none was found; None where none is looked for."""
+        ...
 
 
 class WorldFactory(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,14 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.images.dataset import DATASETS
+from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs import runner
 from casl_bench.runs.config import RunConfig, Suite
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.progress import SilentProgress
+from casl_bench.worlds.world import WORLDS
 
 PLUGINS = tuple((Path(__file__).parents[1] / "plugin").resolve() / f for f in (
     "toy_world_plugin.py", "single_file_method.py"))  # fmt: skip
@@ -38,6 +43,18 @@ TINY = Suite(
     probe_test_images=8,
     probe_ks=(1,),
 )
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_registered() -> Iterator[None]:
+    """What the plugins add is known here alone."""
+    load_entrants()
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (METHODS, DATASETS, WORLDS):
+            patch.setattr(registry, "_factories", dict(registry._factories))
+        yield
+    for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
+        del sys.modules[name]
 
 
 def run(out: Path, jobs: int, **changes: Any) -> int:

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from casl_bench.runs import config as config_module
 from casl_bench.runs.config import Suite
 from casl_bench.testing import layouts, real_files
 from casl_bench.worlds.weights_table import WEIGHTS
+from casl_bench.worlds.world import World
 
 pytest.importorskip("lmdb", reason="the extra `real` is not installed")
 pytest.importorskip("lpips", reason="the extra `real` is not installed")
@@ -140,6 +141,8 @@ def test_labelled_portraits_end_in_a_table(
     assert edit["measurements"]["identity"]["status"] == "ok"
     (oracle,) = [r for r in found if r["method"] == "oracle"]
     assert oracle["status"] == "skipped"
+    (back,) = [r for r in found if r["kind"] == "reconstruction"]
+    assert back["measurements"]["faces_missed"]["value"] == 5  # blobs of colour have none
     (scorer,) = [r for r in found if r["kind"] == "scorer"]
     assert scorer["measurements"]["linear.accuracy"]["value"] > 0.9
 
@@ -162,6 +165,34 @@ def test_unlabelled_photographs_are_judged_zero_shot_and_say_so(
     assert all(name.startswith(("zero_shot:", "open_clip:", "lpips")) for name in casl["scorers"])
     (failed,) = [r for r in found if r["method"] == "h_linear" and r["kind"] == "edit"]
     assert failed["status"] == "failed" and "labels" in failed["error"]["message"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset", "concept", "write"),
+    [
+        ("celeba_hq", "smiling", layouts.write_celeba_hq_folder),
+        ("afhq_dog", "happy", layouts.write_afhq_v2),
+        ("lsun_church", "gothic", layouts.write_lsun_folder),
+    ],
+    ids=["stargan", "afhq_v2", "lsun_exported"],
+)
+def test_the_other_published_layouts(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str, concept: str,
+    write: Callable[..., Path],
+) -> None:  # fmt: skip
+    root, out = write(tmp_path / "data", images=50), tmp_path / "out"
+    # What an unfit classifier sees in five images must not decide whether there are two to edit.
+    monkeypatch.setattr(World, "presence", lambda self, batch: torch.zeros(
+        len(batch), len(self.dataset.card.attributes), dtype=torch.bool))  # fmt: skip
+    others = [a for a in arguments(files) if str(files / "data") not in a and a != "--data-root"]
+    given = ["--datasets", dataset, "--methods", "asyrp", "--concepts", concept,
+             "--suite", "tiny", "--out", str(out), "--data-root", str(root)]  # fmt: skip
+    assert main([*given, *others]) == 0
+    (edit,) = [r for r in records(out) if r["method"] == "asyrp" and r["kind"] == "edit"]
+    assert edit["status"] == "done"
+    (scorer,) = [r for r in records(out) if r["kind"] == "scorer"]
+    assert all(".agreement" in name or ".worst" in name for name in scorer["measurements"])
 
 
 @pytest.mark.slow
