@@ -100,7 +100,10 @@ class TriedOut:
 
 
 class NotApplicableError(InputError):
-    """A control has nothing to stand beside: its cell is skipped, not failed."""
+    """What is asked for is not to be had here: the cell is skipped, not failed.
+
+    Such as labels that nobody has, or something for a control to stand beside.
+    """
 
 
 class EditCells:
@@ -250,7 +253,7 @@ class EditCells:
         if info.supervision == "labels":
             column = world.dataset.card.attributes.index(concept.attribute)
             if artefacts.train.batch.attributes is None:
-                raise InputError(f"'{info.name}' needs labels, which this data set has not")
+                raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
             labels = artefacts.train.batch.attributes[:, column]
         oracle = None
         if info.needs_oracle:

@@ -64,9 +64,9 @@ WEIGHTS: tuple[Weight, ...] = (
         "backbones/afhq_dog",
         ("afhq_dog",),
         "backbone",
-        "afhqdog_4m.pt of github.com/jychoi118/ilvr_adm (as in Asyrp and DiffusionCLIP), "
-        "`casl-bench convert`",
-        "MIT",
+        "afhq_dog_4m.pt of github.com/jychoi118/ilvr_adm (afhqdog_4m.pt in Asyrp and "
+        "DiffusionCLIP), `casl-bench convert`",
+        "none stated there; AFHQ itself is CC BY-NC 4.0",
     ),
     Weight(
         "backbones/lsun_church",

@@ -157,14 +157,14 @@ def test_unlabelled_photographs_are_judged_zero_shot_and_say_so(
              "--suite", "tiny", "--out", str(out)]  # fmt: skip
     code = main(arguments(files, *given))
     printed = capsys.readouterr()
-    assert code == 3, printed.err  # h_linear needs labels, which nobody has
+    assert code == 0, printed.err
     assert "judged zero-shot" in printed.out
     found = records(out)
     (casl,) = [r for r in found if r["method"] == "casl" and r["kind"] == "edit"]
     assert casl["measurements"]["identity"]["status"] != "ok"
     assert all(name.startswith(("zero_shot:", "open_clip:", "lpips")) for name in casl["scorers"])
-    (failed,) = [r for r in found if r["method"] == "h_linear" and r["kind"] == "edit"]
-    assert failed["status"] == "failed" and "labels" in failed["error"]["message"]
+    (linear,) = [r for r in found if r["method"] == "h_linear" and r["kind"] == "edit"]
+    assert linear["status"] == "skipped" and "labels" in linear["error"]["message"]
 
 
 @pytest.mark.slow
@@ -365,6 +365,13 @@ def test_the_weights_table_says_what_is_here(
     assert here["backbones/afhq_dog"] == "found"
     assert here["lpips/alexnet-owt-7be5be79.pth"] == "not the published file"
     assert all(here[w.place] == "missing" for w in WEIGHTS if w.place.startswith("clip/"))
+
+
+def test_the_page_has_the_weights_table() -> None:
+    page = (ROOT / "docs" / "real_data.md").read_text(encoding="utf-8")
+    for w in WEIGHTS:
+        cells = (w.place, ", ".join(w.datasets), w.use, w.source, w.licence, w.sha256 or "—")
+        assert f"| {' | '.join(cells)} |" in page
 
 
 def test_all_means_the_drawn_data_sets_and_real_in_the_paper_suite() -> None:
