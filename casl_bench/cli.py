@@ -247,7 +247,7 @@ def _run(
     from casl_bench.runs.preflight import check_torch, resolve_device
 
     check_torch()
-    from casl_bench.runs import listing, plan
+    from casl_bench.runs import listing, names
     from casl_bench.runs.entrants import load_entrants
 
     load_entrants(plugins)
@@ -256,17 +256,17 @@ def _run(
         return 0
     for module, reason in listing.broken_modules().items():
         click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
-    dataset_names = plan.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
-    method_names = plan.resolve_methods(methods)
-    method_weights = plan.resolve_method_weights(real.pop("method_weights"), method_names)
+    dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
+    method_names = names.resolve_methods(methods)
+    method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
     config = RunConfig(
         methods=method_names,
         datasets=dataset_names,
-        concepts=plan.resolve_concepts(concepts, dataset_names),
+        concepts=names.resolve_concepts(concepts, dataset_names),
         suite=chosen_suite,
         seed=seed,
         device=resolve_device(device),
-        options=plan.checked_options(real, dataset_names),
+        options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
         out=out or default_out(dataset_names, chosen_suite.name, seed),
         plugins=plugins,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from casl_bench.core.errors import UsageError
-from casl_bench.runs import plan
+from casl_bench.runs import names
 from casl_bench.runs.config import RunConfig, suite, world_of_suite
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.listing import broken_modules
@@ -46,19 +46,19 @@ def run_sweep(
     """
     chosen = suite(suite_name)
     load_entrants(plugins)
-    names = plan.resolve_datasets(datasets, world_of_suite(chosen.name))
+    dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen.name))
     if real.pop("method_weights"):
         raise UsageError("--method-weights leaves nothing to tune", mend="leave it out")
     config = RunConfig(
-        methods=plan.resolve_methods(methods),
-        datasets=names,
-        concepts=plan.resolve_concepts(concepts, names),
+        methods=names.resolve_methods(methods),
+        datasets=dataset_names,
+        concepts=names.resolve_concepts(concepts, dataset_names),
         suite=chosen,
         seed=seed,
         device=resolve_device(device),
         out=out,
         plugins=plugins,
-        options=plan.checked_options(real, names),
+        options=names.checked_options(real, dataset_names),
     )
     sweep = make_sweep(config, trials, images)
     with claim_run_folder(sweep.config):

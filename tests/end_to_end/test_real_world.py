@@ -375,7 +375,7 @@ def test_the_page_has_the_weights_table() -> None:
 
 
 def test_all_means_the_drawn_data_sets_and_real_in_the_paper_suite() -> None:
-    from casl_bench.runs.plan import resolve_datasets
+    from casl_bench.runs.names import resolve_datasets
 
     assert set(DATASETS) >= {"celeba_hq", "afhq_dog", "lsun_church"}
     assert all(name.startswith("rendered_") for name in resolve_datasets(["all"]))

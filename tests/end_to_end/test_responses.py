@@ -19,7 +19,8 @@ from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.config import SUITES, RunConfig, Suite
 from casl_bench.runs.edit_cells import EditCells
 from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.plan import concepts_of, info_of, resolve_methods
+from casl_bench.runs.names import resolve_methods
+from casl_bench.runs.plan import concepts_of, info_of
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.record_parts import Stopwatch
 from casl_bench.worlds.world import WORLDS

@@ -17,6 +17,7 @@ from casl_bench.images.dataset import Concept, DatasetCard
 from casl_bench.methods.method import MethodConfig, MethodInfo
 from casl_bench.records.record import Provenance, RunRecord, SuiteRef
 from casl_bench.records.record_store import RecordStore
+from casl_bench.runs import names as names_module
 from casl_bench.runs import plan as plan_module
 from casl_bench.runs.config import (
     MIN_TEST_IMAGES,
@@ -80,8 +81,9 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
         fake("random_weights", control=True, beside=True, space="weights"),
     )
     datasets.register("toy", lambda: SimpleNamespace(card=CARD))
-    monkeypatch.setattr(plan_module, "METHODS", methods)
-    monkeypatch.setattr(plan_module, "DATASETS", datasets)
+    for module in (plan_module, names_module):
+        monkeypatch.setattr(module, "METHODS", methods)
+        monkeypatch.setattr(module, "DATASETS", datasets)
     return methods
 
 
@@ -167,19 +169,19 @@ def test_the_same_command_finds_its_folder_again() -> None:
 
 def test_names_are_resolved_in_order_and_once() -> None:
     everything = ("mean_difference", "casl", "fine_tuned", "pixels")
-    assert plan_module.resolve_methods(["mean_difference", "all"]) == everything
-    assert plan_module.resolve_concepts(["hat", "hat"], ["toy"]) == ("hat",)
-    assert plan_module.resolve_concepts(["hat", "all"], ["toy"]) is None
-    assert plan_module.resolve_datasets(["all"]) == ("toy",)
+    assert names_module.resolve_methods(["mean_difference", "all"]) == everything
+    assert names_module.resolve_concepts(["hat", "hat"], ["toy"]) == ("hat",)
+    assert names_module.resolve_concepts(["hat", "all"], ["toy"]) is None
+    assert names_module.resolve_datasets(["all"]) == ("toy",)
 
 
 def test_unknown_names_offer_the_nearest() -> None:
     with pytest.raises(UsageError, match="unknown method 'cals'; did you mean 'casl'"):
-        plan_module.resolve_methods(["cals"])
+        names_module.resolve_methods(["cals"])
     with pytest.raises(UsageError, match="unknown dataset 'toi'; did you mean 'toy'"):
-        plan_module.resolve_datasets(["toi"])
+        names_module.resolve_datasets(["toi"])
     with pytest.raises(UsageError, match=r"unknown concept 'smilling' \(toy\); did you mean 'smil"):
-        plan_module.resolve_concepts(["smilling"], ["toy"])
+        names_module.resolve_concepts(["smilling"], ["toy"])
 
 
 # Cells ----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from casl_bench.records.record_store import read_jsonl
 from casl_bench.runs.config import RunConfig, suite
 from casl_bench.runs.cost_estimate import cost_text, estimate_cost
 from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.names import resolve_methods
 from casl_bench.runs.plan import (
     Cell,
     WorldIdentity,
@@ -21,7 +22,6 @@ from casl_bench.runs.plan import (
     info_of,
     make_method,
     plan,
-    resolve_methods,
     shared_work,
     work_of_fit,
 )
