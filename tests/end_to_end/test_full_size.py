@@ -17,10 +17,10 @@ from casl_bench.cli import main
 from casl_bench.images.celeba_annotation import CELEBA_ATTRIBUTES
 from casl_bench.images.photo_file import read_photo
 from casl_bench.runs import config as config_module
-from casl_bench.runs.config import Suite
 from casl_bench.scorers.face_identity import VGGFACE2_FILE
 from casl_bench.scorers.lpips_distance import ALEXNET_FILE
 from casl_bench.testing import real_files
+from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.weights_table import GUIDE_CLIP, SCORE_CLIP, ZERO_SHOT_CLIP, clip_place
 from casl_bench.worlds.world import World
 
@@ -32,14 +32,9 @@ PHOTOS = {
     "celeba_hq": (GOLDEN / "photos" / "celeba_hq", "celeba_hq_256_ddpm"),
     "afhq_dog": (GOLDEN / "photos" / "afhq" / "dog", "afhq_dog_256_adm"),
 }
-TINY = Suite(
-    name="tiny",
-    version=1,
-    description="For tests: as few passes as a run can have.",
-    quick=True,
+TINY = tiny_suite(
     num_steps=2,
     timestep_power=1.0,
-    refinements=0,
     train_images=2,
     validation_images=1,
     test_pool_images=1,
@@ -49,7 +44,6 @@ TINY = Suite(
     sae_steps=2,
     probe_train_images=2,
     probe_test_images=1,
-    probe_ks=(1,),
 )
 
 

@@ -17,31 +17,16 @@ from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs import runner
-from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.runs.config import RunConfig
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.progress import SilentProgress
+from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS
 
 PLUGINS = tuple((Path(__file__).parents[1] / "plugin").resolve() / f for f in (
     "toy_world_plugin.py", "single_file_method.py"))  # fmt: skip
-TINY = Suite(
-    name="tiny",
-    version=1,
-    description="For tests.",
-    quick=True,
-    num_steps=4,
-    timestep_power=1.5,
+TINY = tiny_suite(
     refinements=1,
-    train_images=8,
-    validation_images=2,
-    test_pool_images=8,
-    test_images_per_concept=2,
-    strengths=(0.5, 1.0),
-    fit_steps=2,
-    sae_steps=3,
-    probe_train_images=8,
-    probe_test_images=8,
-    probe_ks=(1,),
 )
 
 

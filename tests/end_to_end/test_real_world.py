@@ -19,8 +19,8 @@ from casl_bench.images.celeba_hq import CelebaHq
 from casl_bench.images.data_source import DataSource
 from casl_bench.images.dataset import DATASETS
 from casl_bench.runs import config as config_module
-from casl_bench.runs.config import Suite
 from casl_bench.testing import layouts, real_files
+from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.weights_table import WEIGHTS
 from casl_bench.worlds.world import World
 
@@ -31,24 +31,13 @@ facenet = pytest.importorskip("facenet_pytorch", reason="the extra `real` is not
 ROOT = Path(__file__).parents[2]
 GOLDEN = [base / "shared" / "golden" / "ddpm" / "unet.pt" for base in (ROOT, ROOT.parent)]
 SIZE = 32
-TINY = Suite(
-    name="tiny",
-    version=1,
-    description="For tests.",
-    quick=True,
-    num_steps=4,
+TINY = tiny_suite(
     timestep_power=1.0,
-    refinements=0,
     train_images=12,
     validation_images=1,
     test_pool_images=5,
-    test_images_per_concept=2,
-    strengths=(0.5, 1.0),
-    fit_steps=2,
-    sae_steps=3,
     probe_train_images=12,
     probe_test_images=5,
-    probe_ks=(1,),
 )
 
 

@@ -23,6 +23,7 @@ from casl_bench.runs.config import RunConfig, Suite, read_settings
 from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.plan import make_method
 from casl_bench.runs.progress import SilentProgress
+from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import CARD, ToyShapes
 from casl_bench.testing.toy_world import toy_world
 from casl_bench.worlds.options import WorldOptions
@@ -30,25 +31,7 @@ from casl_bench.worlds.world import WORLDS, World
 
 ROOT = Path(__file__).parents[2]
 SECOND = "toy_shapes_2"
-TINY = Suite(
-    name="tiny",
-    version=1,
-    description="For tests.",
-    quick=True,
-    num_steps=4,
-    timestep_power=1.5,
-    refinements=0,
-    train_images=8,
-    validation_images=2,
-    test_pool_images=8,
-    test_images_per_concept=2,
-    strengths=(0.5, 1.0),
-    fit_steps=2,
-    sae_steps=3,
-    probe_train_images=8,
-    probe_test_images=8,
-    probe_ks=(1,),
-)
+TINY = tiny_suite()
 
 
 class GuardedShapes(ToyShapes):
