@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import open_clip
 import torch
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 
 from casl_bench.backbones.diffusers_files import write_diffusers_folder
 from casl_bench.backbones.diffusers_unet import BackboneConfig, build_unet
-from casl_bench.core.seeding import derive_seed
+from casl_bench.testing.seeded import seeded
 
-T = TypeVar("T")
+_WEIGHTS = "stand-in weights"
 
 _TINY_TOWER = {"layers": 1, "width": 32}
 _TINY_CLIP = {
@@ -31,13 +30,6 @@ _TINY_CLIP = {
 }
 TINY_CLIP = "tiny-test-clip"
 """Name of an architecture that `register_tiny_clip` makes known to open_clip."""
-
-
-def seeded(purpose: str, build: Callable[[], T]) -> T:
-    """Build from random numbers of this purpose; the global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(0, "stand-in weights", purpose))
-        return build()
 
 
 def register_tiny_clip(folder: Path) -> str:
@@ -50,7 +42,9 @@ def register_tiny_clip(folder: Path) -> str:
 
 def write_clip(path: Path, architecture: str, purpose: str) -> Path:
     """A CLIP of an open_clip architecture. Returns `path`."""
-    network = seeded(purpose, lambda: open_clip.create_model(architecture, pretrained=None))
+    network = seeded(
+        _WEIGHTS, purpose, lambda: open_clip.create_model(architecture, pretrained=None)
+    )
     return _save(path, network.state_dict())
 
 
@@ -65,7 +59,7 @@ def write_backbone(folder: Path, unet: dict[str, Any], **settings: Any) -> Path:
         settings: of `BackboneConfig`.
     """
     config = BackboneConfig(name=folder.name, image_size=unet["sample_size"], unet=unet, **settings)
-    network = seeded(folder.name, lambda: build_unet(unet))
+    network = seeded(_WEIGHTS, folder.name, lambda: build_unet(unet))
     with torch.no_grad():
         network.conv_out.weight *= 0.01
     write_diffusers_folder(folder, config, network)
@@ -92,7 +86,7 @@ def write_alexnet(path: Path) -> Path:
     """AlexNet below LPIPS. Returns `path`."""
     from torchvision.models import alexnet
 
-    network = seeded("alexnet", lambda: alexnet(weights=None).features)
+    network = seeded(_WEIGHTS, "alexnet", lambda: alexnet(weights=None).features)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({f"features.{k}": v for k, v in network.state_dict().items()}, path)
     return path
@@ -102,7 +96,7 @@ def write_vggface2(path: Path) -> Path:
     """InceptionResnetV1. Returns `path`."""
     from facenet_pytorch import InceptionResnetV1
 
-    network = seeded("faces", lambda: InceptionResnetV1(pretrained=None, classify=False))
+    network = seeded(_WEIGHTS, "faces", lambda: InceptionResnetV1(pretrained=None, classify=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path

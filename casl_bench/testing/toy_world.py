@@ -8,9 +8,6 @@ calls `register_toy_world`, or a user names a plugin that does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import torch
 from torch import nn
 
@@ -19,17 +16,17 @@ from casl_bench.backbones.clip_model import ClipModel, build_clip
 from casl_bench.backbones.diffusers_unet import BackboneConfig, build_unet
 from casl_bench.backbones.word_tokenizer import WordTokenizer
 from casl_bench.core.content_hash import hash_tensors
-from casl_bench.core.seeding import derive_seed
 from casl_bench.images.dataset import DATASETS
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
 from casl_bench.scorers.embedder import EmbedderNet, RenderEmbedder
 from casl_bench.scorers.scorer import ScorerInfo
+from casl_bench.testing.seeded import seeded
 from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, IMAGE_SIZE, STRIPE_ROWS, ToyShapes
 from casl_bench.worlds.options import WorldOptions
 from casl_bench.worlds.world import WORLDS, World
 
-T = TypeVar("T")
+_WEIGHTS = "toy weights"
 
 WORDS = ("a", "square", *ATTRIBUTES)
 MEAN_STD = (0.5, 0.5, 0.5)
@@ -58,13 +55,6 @@ def register_toy_world() -> None:
     WORLDS.register(CARD.name, toy_world)
 
 
-def _seeded(purpose: str, build: Callable[[], T]) -> T:
-    """Build a network from weights that depend on the purpose alone, global state untouched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(0, "toy weights", purpose))
-        return build()
-
-
 def _backbone() -> Backbone:
     config = BackboneConfig(
         name="toy_unet",
@@ -83,7 +73,7 @@ def _backbone() -> Backbone:
             "add_attention": False,
         },
     )
-    unet = _seeded(config.name, lambda: build_unet(config.unet))
+    unet = seeded(_WEIGHTS, config.name, lambda: build_unet(config.unet))
     with torch.no_grad():
         # eps that hardly depends on x_t: inversion gives the pictures back.
         unet.conv_out.weight *= OUTPUT_SCALE
@@ -98,7 +88,7 @@ def _clip(name: str, width: int) -> ClipModel:
         "text": {**tower, "context_length": 6, "heads": 2},
         "words": WORDS,
     }
-    network = _seeded(name, lambda: build_clip(config))
+    network = seeded(_WEIGHTS, name, lambda: build_clip(config))
     digest = hash_tensors(network.state_dict())
     tokenizer = WordTokenizer(WORDS, 6)
     return ClipModel(name, network, tokenizer, digest, IMAGE_SIZE, MEAN_STD, MEAN_STD)
@@ -122,7 +112,7 @@ def _classifier(
     for row in core:
         red[0, row, core] = 1 / len(core) ** 2
     red[2] = -red[0]
-    reader = _seeded(name, lambda: nn.Linear(ground.numel(), len(ATTRIBUTES)))
+    reader = seeded(_WEIGHTS, name, lambda: nn.Linear(ground.numel(), len(ATTRIBUTES)))
     with torch.no_grad():
         # ±0.5; ±1.7; and 0.4 or 1.4 where striped.
         reader.weight.copy_(torch.stack([w.flatten() for w in (ground, red, stripe - ground)]))
@@ -134,6 +124,6 @@ def _classifier(
 
 
 def _embedder() -> RenderEmbedder:
-    network = _seeded("toy_embedder", lambda: EmbedderNet((8, 8), 8))
+    network = seeded(_WEIGHTS, "toy_embedder", lambda: EmbedderNet((8, 8), 8))
     info = ScorerInfo("toy_embedder", "similarity", 1, hash_tensors(network.state_dict()))
     return RenderEmbedder(info, network, IMAGE_SIZE)
