@@ -19,6 +19,7 @@ from casl_bench.core.registry import Registry
 from casl_bench.images.dataset import Concept
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.sae.provider import SaeProvider
+from casl_bench.scorers.attribute_scorer import AttributeScorer
 
 Supervision = Literal["none", "text", "labels"]
 EditSpace = Literal["h_space", "weights", "other"]
@@ -48,9 +49,15 @@ class MethodInfo:
         uses_sae: whether `task.saes` is asked for.
         uses_validation: whether `task.validation` is asked for.
         bidirectional: whether a negative strength is meaningful (turns the concept off).
+        guided_by: names of scorers that the fit or the edits are optimised against. Such a scorer
+            is never the only one to judge this method, see `World.judges`.
         control: whether it is a control (unranked): floor or ceiling, not an entrant.
         needs_oracle: controls only: may re-render the test images.
+        needs_scorer: controls only: may see the classifier that judges first.
         beside: controls only: this control is run once beside every entrant of its space.
+        draws: controls only: it is random, and is run once a draw; what its effect is matched to
+            is the target's change in any direction.
+        on_present: controls only: it edits images that have the attribute already.
     """
 
     name: str
@@ -62,9 +69,13 @@ class MethodInfo:
     uses_sae: bool = False
     uses_validation: bool = False
     bidirectional: bool = True
+    guided_by: tuple[str, ...] = ()
     control: bool = False
     needs_oracle: bool = False
+    needs_scorer: bool = False
     beside: bool = False
+    draws: bool = False
+    on_present: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,8 @@ class EditTask:
         validation: inversions of validation images that lack the concept, without labels; None
             unless the method declares `uses_validation`.
         oracle: controls that declare `needs_oracle` only.
+        other_attributes: with `oracle`: what it may flip beside the concept's attribute.
+        scorer: controls that declare `needs_scorer` only.
         beside: controls that declare `beside` only: the fitted editor whose norm is matched.
     """
 
@@ -123,6 +136,8 @@ class EditTask:
     workspace: Path
     validation: Inversions | None = None
     oracle: OracleRenderer | None = None
+    other_attributes: tuple[str, ...] = ()
+    scorer: AttributeScorer | None = None
     beside: Editor | None = None
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.schedule import linspace_timesteps
 from casl_bench.core.seeding import generator
-from casl_bench.images.dataset import Split, SupportsOracle
+from casl_bench.images.dataset import Concept, DatasetCard, Split, SupportsOracle
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.inverter import invert
 from casl_bench.methods.generation import EditWindow, HSpaceEditor
@@ -98,6 +98,8 @@ class ToyTasks:
             workspace=workspace,
             validation=_copy(self.validation) if info.uses_validation else None,
             oracle=dataset.oracle if info.needs_oracle else None,
+            other_attributes=_others(card, concept) if info.needs_oracle else (),
+            scorer=self.world.classifiers[0] if info.needs_scorer else None,
             beside=self._neighbour(info) if info.beside else None,
         )
 
@@ -110,6 +112,7 @@ class ToyTasks:
             "guide_clip": 'supervision="text"',
             "validation": "uses_validation=True",
             "oracle": "needs_oracle=True (controls only)",
+            "scorer": "needs_scorer=True (controls only)",
             "beside": "beside=True (controls only)",
         }
         stand_ins: dict[str, Any] = {
@@ -130,6 +133,10 @@ class ToyTasks:
         return _ConstantShift(
             self.world.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
         )
+
+
+def _others(card: DatasetCard, concept: Concept) -> tuple[str, ...]:
+    return tuple(a for a in card.attributes if a != concept.attribute)
 
 
 class _ConstantWeights(WeightEditor):
