@@ -155,8 +155,11 @@ class RecordStore:
         return record
 
     def _new_folder_aside(self) -> Path:
-        make_folder(self._partial)
-        return Path(tempfile.mkdtemp(dir=self._partial))
+        while True:
+            make_folder(self._partial)
+            # Another process may take the empty folder away between these two lines.
+            with contextlib.suppress(FileNotFoundError):
+                return Path(tempfile.mkdtemp(dir=self._partial))
 
     def _move_into_place(self, aside: Path, target: Path) -> None:
         try:

@@ -12,6 +12,7 @@ import pytest
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.records import record_store
 from casl_bench.records.record import FileRef, Provenance, RunRecord, SuiteRef
 from casl_bench.records.record_store import CellKey, RecordStore, read_jsonl
 
@@ -218,3 +219,22 @@ def test_jsonl_names_the_bad_line(tmp_path: Path) -> None:
 def test_an_empty_run_has_no_records(tmp_path: Path) -> None:
     assert list(RecordStore(tmp_path / "none")) == []
     assert read_jsonl(RecordStore(tmp_path / "none").write_jsonl()) == []
+
+
+def test_the_folder_aside_may_be_taken_away_by_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process removes the empty folder after its write, even as another is about to use it."""
+    store = RecordStore(tmp_path / "run")
+    make_folder, calls = record_store.make_folder, []
+
+    def made_and_gone(path: Path) -> None:
+        make_folder(path)
+        calls.append(path)
+        if len(calls) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(record_store, "make_folder", made_and_gone)
+    store.write(record())
+    assert store.find(CellKey.of(record())) == record()
+    assert len(calls) > 1
