@@ -36,10 +36,11 @@ from casl_bench.core.registry import discover
 from casl_bench.core.seeding import derive_seed, generator
 from casl_bench.images.data_source import DataSource
 from casl_bench.images.dataset import DATASETS, Dataset, Split
+from casl_bench.metrics.scorer_trial import calibration_error
 from casl_bench.scorers.classifier_sidecar import Calibration, ClassifierSidecar
 from casl_bench.scorers.photo_classifier import PhotoClassifier
 from casl_bench.scorers.published_network import build_network, fill, read_weights
-from casl_bench.worlds.train_classifier import calibrate, calibration_error
+from casl_bench.worlds.train_classifier import calibrate
 from casl_bench.worlds.train_common import (
     TrainingRun,
     card_text,
@@ -161,7 +162,7 @@ def measure(logits: Tensor, labels: Tensor, attributes: tuple[str, ...]) -> dict
     tables = {
         "accuracy": right,
         "accuracy_of_the_commoner_answer": torch.maximum(share, 1 - share),
-        "calibration_error": calibration_error(logits, labels.float()),
+        "calibration_error": torch.from_numpy(calibration_error(logits, labels)),
         "share_that_has_it": share,
     }
     named = {

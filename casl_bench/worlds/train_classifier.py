@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
 from casl_bench.images.drawing import IMAGE_SIZE
+from casl_bench.metrics.scorer_trial import calibration_error
 from casl_bench.scorers.attribute_classifier import MICRO_BATCH, build_classifier
 from casl_bench.worlds.degrade import degrade
 from casl_bench.worlds.domains import DOMAINS
@@ -85,18 +86,6 @@ def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return log_scale.exp().detach().float(), bias.detach().float()
 
 
-def calibration_error(logits: Tensor, targets: Tensor, bins: int = 15) -> Tensor:
-    """Expected calibration error for each attribute, targets in [0, 1]: [A]."""
-    p = logits.sigmoid()
-    total = torch.zeros(p.shape[1])
-    edges = (p * bins).long().clamp(max=bins - 1)
-    for b in range(bins):
-        inside = (edges == b).float()
-        gap = (inside * (p - targets)).sum(0).abs()
-        total += gap / len(p)
-    return total
-
-
 def measure(
     network: nn.Module, scale: Tensor, bias: Tensor, pool: Pool, seed: int
 ) -> dict[str, Any]:
@@ -130,7 +119,7 @@ def measure(
         "accuracy_clean": per_attribute(pool.drawing, ((clean > 0) == labels).float().mean(0)),
         "accuracy_degraded": per_attribute(pool.drawing, ((spoilt > 0) == labels).float().mean(0)),
         "calibration_error_blended": per_attribute(
-            pool.drawing, calibration_error(mixed_logits, soft)
+            pool.drawing, torch.from_numpy(calibration_error(mixed_logits, soft))
         ),
         "logit_spread_clean": per_attribute(pool.drawing, clean.std(0)),
         "flip_sign_right": by_attribute(right),
