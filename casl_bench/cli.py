@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from casl_bench.backbones.convert_command import convert_command
-from casl_bench.core.errors import BenchError, UsageError
+from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.studies.commands import study_group
 from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.option_flags import real_options
 
@@ -86,6 +87,10 @@ PATH = click.Path(path_type=Path)
     "--quick", is_flag=True, help="Short for --suite quick: little of everything, to try out."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--fit-seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Fits of every "
+    "method, each with random numbers of its own: tells chance in fitting from chance in images.",
+)  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option(
     "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
@@ -125,6 +130,7 @@ def table_command(ctx: click.Context, records: Path) -> Action:
     where = records
 
     def action() -> int:
+        from casl_bench.comparison.controls import check_bounds
         from casl_bench.records.record_store import RecordStore, read_jsonl
         from casl_bench.reports.table import render_tables
 
@@ -133,6 +139,7 @@ def table_command(ctx: click.Context, records: Path) -> Action:
             raise UsageError(
                 "no records", where=str(where), mend="give a run folder or a records.jsonl"
             )
+        check_bounds(records, where)
         click.echo(render_tables(records), nl=False)
         return 0
 
@@ -208,6 +215,7 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
 
 
 command.add_command(convert_command)
+command.add_command(study_group)
 command.add_command(
     TrainGroup(
         "train",
@@ -224,6 +232,7 @@ def _run(
     suite: str | None,
     quick: bool,
     seed: int,
+    fit_seeds: int,
     device: str,
     out: Path | None,
     plugins: tuple[Path, ...],
@@ -265,6 +274,7 @@ def _run(
         concepts=names.resolve_concepts(concepts, dataset_names),
         suite=chosen_suite,
         seed=seed,
+        fit_seeds=fit_seeds,
         device=resolve_device(device),
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
@@ -290,8 +300,13 @@ def _run_and_report(config: RunConfig) -> int:
     from casl_bench.runs.runner import run
 
     with claim_run_folder(config):
-        with open_progress() as progress:
-            code = run(config, progress)
+        try:
+            with open_progress() as progress:
+                code = run(config, progress)
+        except InvalidBenchmarkError:
+            # An earlier, smaller run of this folder may have left one: it is not to be believed.
+            (config.out / "table.md").unlink(missing_ok=True)
+            raise
         store = RecordStore(config.out)
         records = list(store)
         if records:

@@ -55,6 +55,8 @@ class MethodInfo:
         needs_oracle: controls only: may re-render the test images.
         needs_scorer: controls only: may see the classifier that judges first.
         beside: controls only: this control is run once beside every entrant of its space.
+        matched: controls only: its strengths are chosen at equal effect, as an entrant's are; any
+            other control runs at strength 1, one beside an entrant at that entrant's.
         draws: controls only: it is random, and is run once a draw; what its effect is matched to
             is the target's change in any direction.
         on_present: controls only: it edits images that have the attribute already.
@@ -74,6 +76,7 @@ class MethodInfo:
     needs_oracle: bool = False
     needs_scorer: bool = False
     beside: bool = False
+    matched: bool = False
     draws: bool = False
     on_present: bool = False
 

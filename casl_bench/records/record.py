@@ -9,97 +9,17 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AllowInfNan,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, JsonValue, ValidationError, model_validator
 
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.metrics.metric import Estimate
+from casl_bench.records.comparison import Comparison
+from casl_bench.records.measurement import Finite, Frozen, Measurement
 
-SCHEMA_VERSION: Literal[1] = 1
+SCHEMA_VERSION: Literal[2] = 2
 
-Kind = Literal["edit", "reconstruction", "sae", "probe", "scorer"]
-Finite = Annotated[float, AllowInfNan(False)]
+Kind = Literal["edit", "reconstruction", "sae", "probe", "scorer", "comparison"]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
-class Frozen(BaseModel):
-    """Base of everything stored: unknown fields refused, no NaN, not changed after making."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Measurement(Frozen):
-    """One number with its status.
-
-    Attributes:
-        status: "ok" has a value; "undefined" was computed and has none (a ratio over noise);
-            "missing" was not computed.
-        value: the number; None unless ok.
-        low: lower end of its interval; None, with `high`, where there is no interval.
-        high: upper end.
-        level: nominal coverage of the interval.
-        n: images (or test items) behind it.
-        unit: of `value`.
-        reason: why there is no value; None if ok.
-    """
-
-    status: Literal["ok", "undefined", "missing"]
-    value: Finite | None = None
-    low: Finite | None = None
-    high: Finite | None = None
-    level: Finite = Field(default=0.95, gt=0, lt=1)
-    n: int = Field(default=0, ge=0)
-    unit: str = ""
-    reason: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Measurement:
-        ok = self.status == "ok"
-        if ok != (self.value is not None) or ok != (self.reason is None):
-            raise ValueError("a measurement has a value if its status is ok, else a reason")
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an interval has two ends or none")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError("an interval's low end is above its high end")
-        return self
-
-    @classmethod
-    def of(cls, value: float, n: int, unit: str = "") -> Measurement:
-        """A plain number without an interval."""
-        return cls(status="ok", value=value, n=n, unit=unit)
-
-    @classmethod
-    def undefined(cls, reason: str, n: int = 0, unit: str = "") -> Measurement:
-        """Computed, and there is no such number."""
-        return cls(status="undefined", reason=reason, n=n, unit=unit)
-
-    @classmethod
-    def missing(cls, reason: str, unit: str = "") -> Measurement:
-        """Not computed."""
-        return cls(status="missing", reason=reason, unit=unit)
-
-    @classmethod
-    def from_estimate(cls, estimate: Estimate, unit: str = "") -> Measurement:
-        """What a metric returned."""
-        if estimate.value is None:
-            return cls.undefined(estimate.reason or "undefined", estimate.n, unit)
-        return cls(
-            status="ok",
-            value=estimate.value,
-            low=estimate.low,
-            high=estimate.high,
-            level=estimate.level,
-            n=estimate.n,
-            unit=unit,
-        )
 
 
 class SuiteRef(Frozen):
@@ -115,6 +35,35 @@ class CurvePoint(Frozen):
 
     strength: Finite
     measurements: dict[str, Measurement]
+
+
+class LevelResult(Frozen):
+    """One effect at which methods are compared, and what a method did there.
+
+    Attributes:
+        name: "effect_50" (per cent of the full effect), "flip_50", or "full" (strength 1).
+        goal: what the validation images were to show.
+        unit: of `goal`: "sd", "share", or "strength".
+        status: whether they showed it at some strength; "wrong_way" where the opposite was shown.
+        strength: chosen there and applied to the test images; None where nothing was reached.
+        largest: the largest effect that the validation images showed; None where there was no
+            choice.
+        measurements: of the test images at this strength.
+    """
+
+    name: str
+    goal: Finite
+    unit: str
+    status: Literal["reached", "not_reached", "wrong_way"]
+    strength: Finite | None = None
+    largest: Finite | None = None
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LevelResult:
+        if (self.strength is None) != (self.status == "not_reached"):
+            raise ValueError("a level has a strength if and only if something was reached")
+        return self
 
 
 class Cost(Frozen):
@@ -174,12 +123,19 @@ class Provenance(Frozen):
     device: str
     platform: str
     started_at: str
-    seconds: dict[str, Finite] = {}
+    seconds: dict[str, Finite] = Field(default_factory=dict)
     argv: tuple[str, ...] = ()
     batch_size: int | None = None
     threads: int | None = None
     fit_seconds: Finite | None = None
     fit_peak_memory_mb: Finite | None = None
+
+
+_NEW_IN_2 = frozenset(
+    {"levels", "full_effect", "curve_on", "fit_seed", "judges", "guided_by", "metric_identities",
+     "comparison"}
+)  # fmt: skip
+"""Fields that records of version 1 have not; such a record is read as it is, with defaults."""
 
 
 class RunRecord(Frozen):
@@ -203,9 +159,20 @@ class RunRecord(Frozen):
         concept: None for kinds that concern no concept.
         strength: the chosen one.
         strength_chosen_on: "validation", or "given" where there was no choice.
-        strengths: all that were run.
+        strengths: all that were run on the test images.
         measurements: at the chosen strength; per metric name.
-        curve: at every strength.
+        levels: at equal effect: what was chosen on validation images, and what it did.
+        full_effect: mean target change of the perfect edit on the validation images, in sd, of
+            which the levels are shares; None where nothing was matched.
+        curve: at every strength of the suite's grid.
+        curve_on: the images it is of.
+        fit_seed: which of several fits (or draws of a random control) this is.
+        judges: classifiers that judge, the first one decides; all of those that the method was not
+            guided by come before those that it was.
+        guided_by: scorers that the method was optimised against.
+        metric_identities: metric name → hash of its version, the list of other attributes, the
+            baseline and the noise floor: what must be equal for two numbers to be comparable.
+        comparison: of the kind "comparison": methods against each other.
         drift: attribute → signed mean change at the chosen strength, in standard deviations of its
             logit; None where undefined. The target is among them.
         metric_versions: metric name → version.
@@ -223,7 +190,7 @@ class RunRecord(Frozen):
         provenance: not part of the record's identity.
     """
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
     kind: Kind
     world: str
     dataset: str
@@ -232,7 +199,7 @@ class RunRecord(Frozen):
     seed: int
     method: str | None = None
     method_version: int | None = None
-    method_config: dict[str, JsonValue] = {}
+    method_config: dict[str, JsonValue] = Field(default_factory=dict)
     supervision: Literal["none", "text", "labels"] | None = None
     control: bool = False
     beside: str | None = None
@@ -240,14 +207,22 @@ class RunRecord(Frozen):
     strength: Finite | None = None
     strength_chosen_on: Literal["validation", "given"] | None = None
     strengths: tuple[Finite, ...] = ()
-    measurements: dict[str, Measurement] = {}
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+    levels: tuple[LevelResult, ...] = ()
+    full_effect: Finite | None = None
     curve: tuple[CurvePoint, ...] = ()
-    drift: dict[str, Finite | None] = {}
-    metric_versions: dict[str, int] = {}
+    curve_on: Literal["validation", "test"] = "test"
+    fit_seed: int = Field(default=0, ge=0)
+    judges: tuple[str, ...] = ()
+    guided_by: tuple[str, ...] = ()
+    metric_identities: dict[str, str] = Field(default_factory=dict)
+    comparison: Comparison | None = None
+    drift: dict[str, Finite | None] = Field(default_factory=dict)
+    metric_versions: dict[str, int] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
-    scorers: dict[str, str] = {}
+    scorers: dict[str, str] = Field(default_factory=dict)
     backbone: str | None = None
-    artefacts: dict[str, str] = {}
+    artefacts: dict[str, str] = Field(default_factory=dict)
     cost: Cost = Cost()
     scores: FileRef | None = None
     images: FileRef | None = None
@@ -273,7 +248,12 @@ class RunRecord(Frozen):
 
     def comparable(self) -> dict[str, Any]:
         """Everything but provenance, as JSON values: equal between two equal runs."""
-        return self.model_dump(mode="json", exclude={"provenance"})
+        return {k: v for k, v in self._dumped().items() if k != "provenance"}
+
+    def _dumped(self) -> dict[str, Any]:
+        """All fields that the record's version of the schema has."""
+        unknown = _NEW_IN_2 if self.schema_version == 1 else frozenset()
+        return self.model_dump(mode="json", exclude=set(unknown))
 
     @property
     def record_id(self) -> str:
@@ -282,7 +262,7 @@ class RunRecord(Frozen):
 
     def to_json(self) -> dict[str, Any]:
         """JSON values as stored: all fields and the record's id."""
-        return {"record_id": self.record_id, **self.model_dump(mode="json")}
+        return {"record_id": self.record_id, **self._dumped()}
 
     @classmethod
     def from_json(cls, stored: Any, where: str = "") -> RunRecord:

@@ -29,18 +29,25 @@ class CellKey:
     method: str | None = None
     beside: str | None = None
     concept: str | None = None
+    fit_seed: int = 0
 
     @classmethod
     def of(cls, record: RunRecord) -> CellKey:
         """The cell that a record is of."""
-        return cls(record.dataset, record.kind, record.method, record.beside, record.concept)
+        place = (record.dataset, record.kind, record.method, record.beside, record.concept)
+        return cls(*place, record.fit_seed)
 
     @property
     def path(self) -> Path:
-        """Relative folder: `dataset/method[@beside]/concept`; `_kind` leads where no edit is."""
+        """Relative folder: `dataset/method[@beside][+seed]/concept`.
+
+        `_kind` leads where no edit is.
+        """
         method = "" if self.method is None else _safe(self.method)
         if self.beside is not None:
             method += f"@{_safe(self.beside)}"
+        if self.fit_seed:
+            method += f"+{self.fit_seed}"
         if self.kind != "edit":
             method = f"_{self.kind}+{method}" if method else f"_{self.kind}"
         return Path(

@@ -26,9 +26,13 @@ class Column:
 
 
 COLUMNS = (
+    Column("epr_plus", "EPR+ ↑"),
     Column("epr_floored", "EPR ≥ ↑"),
     Column("epr_raw", "EPR raw ↑"),
     Column("epr_over_random", "÷ random ↑"),
+    Column("worst_attribute_epr", "EPR, worst attribute ↑"),
+    Column("factor_epr", "EPR, factors ↑"),
+    Column("flip_precision", "other flips a flip ↓"),
     Column("signed_target_change", "target change (σ) ↑"),
     Column("flip_rate", "flip rate ↑"),
     Column("wrong_way_rate", "wrong way ↓"),
@@ -36,8 +40,11 @@ COLUMNS = (
     Column("clip_similarity", "CLIP direction ↑"),
     Column("perceptual", "perceptual ↓", 3),
     Column("identity", "identity ↑", 3),
+    Column("pixel_locality", "locality ↑"),
+    Column("precision_area", "area ↑"),
 )
 PER_CONCEPT = (
+    "epr_plus",
     "epr_floored",
     "epr_raw",
     "epr_over_random",
@@ -46,10 +53,21 @@ PER_CONCEPT = (
     "wrong_way_rate",
 )
 
-PER_CLASSIFIER = ("epr_floored", "signed_target_change", "flip_rate")
+PER_CLASSIFIER = ("epr_plus", "epr_floored", "signed_target_change", "flip_rate")
 
-HEADLINE = COLUMNS[0]
+HEADLINE = "epr_floored"
 """Across data sets this one is shown of each of them too."""
+
+
+def shown_columns(group: Group) -> list[Column]:
+    """Those that any record has: what was not measured when a record was made is no column."""
+    there = {
+        name
+        for record in group.of_kind("edit")
+        for name, m in record.measurements.items()
+        if m.status != "missing"
+    }
+    return [column for column in COLUMNS if column.measurement in there]
 
 
 def edit_section(group: Group) -> str:
@@ -58,27 +76,25 @@ def edit_section(group: Group) -> str:
         return ""
     notes = Footnotes()
     datasets = list(group.datasets) if group.across else []
+    columns = shown_columns(group)
+    headings = ["method", "supervision"]
+    for column in columns:
+        headings.append(column.heading)
+        if column.measurement == HEADLINE:
+            headings += [f"{column.heading}, {escape(dataset)}" for dataset in datasets]
     rows = []
     for key in group.edits:
-        means = [_mean(group, key, column, notes) for column in COLUMNS]
-        headlines = [_mean(group, key, HEADLINE, notes, dataset) for dataset in datasets]
+        row = [row_name(key), group.supervision(key)]
+        for column in columns:
+            row.append(_mean(group, key, column, notes))
+            if column.measurement == HEADLINE:
+                row += [_mean(group, key, column, notes, dataset) for dataset in datasets]
         parameters = group.values(key, lambda r: r.cost.parameters)
         calls = group.values(key, lambda r: r.cost.unet_calls)
-        rows.append(
-            [
-                row_name(key),
-                group.supervision(key),
-                means[0],
-                *headlines,
-                *means[1:],
-                over_concepts(parameters, group, max, 0, notes),
-                over_concepts(calls, group, mean, 0, notes),
-                f"{len(group.done(key))}/{len(group.concepts)}",
-            ]
-        )
-    headings = ["method", "supervision", HEADLINE.heading]
-    headings += [f"{HEADLINE.heading}, {escape(dataset)}" for dataset in datasets]
-    headings += [c.heading for c in COLUMNS[1:]] + ["parameters", "U-Net calls", "cells"]
+        row.append(over_concepts(parameters, group, max, 0, notes))
+        row.append(over_concepts(calls, group, mean, 0, notes))
+        rows.append([*row, f"{len(group.done(key))}/{len(group.concepts)}"])
+    headings += ["parameters", "U-Net calls", "cells"]
     over = f"concepts ({len(group.concepts)})"
     if group.across:
         over = (
@@ -88,7 +104,8 @@ def edit_section(group: Group) -> str:
     return section(
         "Edits, overall" if group.across else "Edits",
         f"Means over {over} at the strength chosen on validation images; "
-        "controls below. U-Net calls are those of a concept's fit, in images.",
+        "controls below. In brackets 95 % intervals, t over concepts. "
+        "U-Net calls are those of a concept's fit, in images.",
         notes.under(table(headings, rows, text_columns=2)),
     )
 
@@ -107,7 +124,7 @@ def classifier_section(group: Group) -> str:
         return ""
     notes = Footnotes()
     headings, columns = ["method"], []
-    for column in (c for c in COLUMNS if c.measurement in PER_CLASSIFIER):
+    for column in (c for c in shown_columns(group) if c.measurement in PER_CLASSIFIER):
         headings += [f"{column.heading}", *(f"{column.heading}, {escape(o)}" for o in others)]
         columns += [column, *(replace(column, measurement=f"{column.measurement}@{o}")
                               for o in others)]  # fmt: skip
@@ -124,7 +141,7 @@ def concept_section(group: Group) -> str:
     if not group.edits:
         return ""
     notes = Footnotes()
-    columns = [c for c in COLUMNS if c.measurement in PER_CONCEPT]
+    columns = [c for c in shown_columns(group) if c.measurement in PER_CONCEPT]
     rows = []
     flagged = any(r.flags for r in group.of_kind("edit"))
     for concept in group.concepts:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.special import stdtrit
 
 from casl_bench.records.record import Measurement, RunRecord
 from casl_bench.reports.markdown import DASH, Footnotes, escape, number
@@ -33,10 +36,20 @@ class Group:
     def __post_init__(self) -> None:
         """Sort records into rows and concepts."""
         self.records.sort(
-            key=lambda r: (r.kind, r.method or "", r.beside or "", r.dataset, r.concept or "")
+            key=lambda r: (
+                r.kind,
+                r.method or "",
+                r.beside or "",
+                r.fit_seed,
+                r.dataset,
+                r.concept or "",
+            )
         )
         for record in self.of_kind("edit"):
-            key = (record.control, record.method or "", record.beside or "")
+            if record.fit_seed and not record.control:
+                continue  # another fit of the same method: the comparison tells how they differ
+            draw = f" #{record.fit_seed}" if record.fit_seed else ""
+            key = (record.control, (record.method or "") + draw, record.beside or "")
             self.edits.setdefault(key, {})[self.concept_of(record)] = record
         # A row of skipped cells only is a control that does not apply: no row.
         self.edits = {
@@ -96,7 +109,8 @@ def mean_measurement(
     found = {c: group.measurement(key, c, name) for c in concepts}
     values = [m.value for m in found.values() if m is not None and m.value is not None]
     if len(values) == len(found):
-        return number(sum(values) / len(values), digits)
+        share = all(m is None or m.unit == "share" for m in found.values())
+        return with_interval(values, digits, (0.0, 1.0) if share else None)
     absent = [c for c, m in found.items() if m is None]
     done = [c for c in group.done(key) if c in found]
     if len(absent) == len(found) == len(done):
@@ -132,6 +146,28 @@ def over_concepts(
         return number(fold(values), digits)
     without = listed((c for c, v in found.items() if v is None), group)
     return notes.mark(f"{why} for {without}" if without else why)
+
+
+def with_interval(
+    values: Sequence[float], digits: int, bounds: tuple[float, float] | None = None
+) -> str:
+    """The mean of one or more concepts' numbers with its t interval, which needs two.
+
+    Each number is itself of a sample of images: that is part of how they differ. The interval ends
+    where the numbers' range does.
+    """
+    text, count = number(sum(values) / len(values), digits), len(values)
+    if count < 2:
+        return text
+    spread = float(np.std(values, ddof=1))
+    if spread == 0:
+        return text
+    half = float(stdtrit(count - 1, 0.975)) * spread / count**0.5
+    centre = sum(values) / count
+    low, high = centre - half, centre + half
+    if bounds is not None:
+        low, high = max(low, bounds[0]), min(high, bounds[1])
+    return f"{text} [{number(low, digits)}, {number(high, digits)}]"
 
 
 def mean(values: list[float]) -> float:

@@ -21,6 +21,14 @@ _TITLES = {
     "accuracy": "accuracy ↑",
     "worst_attribute": "worst attribute ↑",
     "accuracy_on_reconstructions": "on reconstructions ↑",
+    "accuracy_on_oracle_edits": "on known edits ↑",
+    "calibration_error": "calibration error ↓",
+    "calibration_error_on_reconstructions": "on reconstructions ↓",
+    "calibration_error_on_oracle_edits": "on known edits ↓",
+    "flips_seen": "known flips seen ↑",
+    "slope": "slope (1 is right)",
+    "correlation": "correlation ↑",
+    "leakage": "leakage (σ) ↓",
     "agreement": "agreement with the primary ↑",
     "agreement_on_reconstructions": "on reconstructions ↑",
     "identity": "identity ↑",
@@ -215,7 +223,9 @@ def _prefixed_section(title: str, records: Sequence[RunRecord]) -> str:
     parts = []
     for record in (r for r in records if r.status == "done"):
         notes = Footnotes()
-        pairs = [tuple(name.rpartition(".")[::2]) for name in record.measurements]
+        # What is told attribute by attribute has a table of its own.
+        names = [name for name in record.measurements if "/" not in name]
+        pairs = [tuple(name.rpartition(".")[::2]) for name in names]
         columns = _in_order(rest for _, rest in pairs)
         rows = []
         for prefix in _in_order(prefix for prefix, _ in pairs):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from casl_bench.records.record import RunRecord
+from casl_bench.reports.comparison_tables import comparison_section
 from casl_bench.reports.cost_tables import cost_section
 from casl_bench.reports.drift_tables import drift_overall_section
 from casl_bench.reports.edit_tables import edit_section
@@ -12,11 +14,13 @@ from casl_bench.reports.model_tables import datasets_section, probe_overall_sect
 from casl_bench.reports.titles import overall_title
 
 
-def overall_text(groups: Sequence[Group]) -> str:
+def overall_text(groups: Sequence[Group], across: Sequence[RunRecord] = ()) -> str:
     """Means over all concepts of all data sets; nothing where there is but one data set.
 
     Args:
         groups: comparable within themselves, of one world, suite and seed.
+        across: records that compare methods over several data sets; those of these groups' world,
+            suite and seed count.
     """
     names = [g.records[0].dataset for g in groups]
     if len(set(names)) < 2:
@@ -25,8 +29,13 @@ def overall_text(groups: Sequence[Group]) -> str:
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
         return f"{title}\n\nNo means: in several revisions stand here: {', '.join(twice)}."
-    group = Group([r for g in groups for r in g.records], across=True)
+    first = groups[0].records[0]
+    same = (first.world, first.suite, first.seed)
+    own = [r for r in across if (r.world, r.suite, r.seed) == same]
+    group = Group([*(r for g in groups for r in g.records if r.kind != "comparison"), *own],
+                  across=True)  # fmt: skip
     sections = [
+        comparison_section(group, "At equal effect, overall"),
         edit_section(group),
         drift_overall_section(group),
         datasets_section("Reconstruction (no edit), overall", "reconstruction", group, names),

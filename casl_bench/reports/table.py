@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from casl_bench.records.comparison import ALL
 from casl_bench.records.record import RunRecord
+from casl_bench.reports.comparison_tables import comparison_section, level_section
 from casl_bench.reports.cost_tables import cost_section
 from casl_bench.reports.drift_tables import drift_section
 from casl_bench.reports.edit_tables import classifier_section, concept_section, edit_section
@@ -32,15 +34,19 @@ def render_tables(records: Sequence[RunRecord]) -> str:
     Where several data sets share world, suite and seed, a part over all of them comes first.
     """
     found: dict[tuple[str, ...], list[RunRecord]] = {}
+    across: list[RunRecord] = []
     for r in records:
         suite = (r.suite.name, str(r.suite.version), "quick" if r.suite.quick else "")
         key = (r.world, r.dataset, r.dataset_revision, *suite, f"{r.seed:020d}")
-        found.setdefault(key, []).append(r)
+        if r.kind == "comparison" and r.dataset == ALL:
+            across.append(r)
+        else:
+            found.setdefault(key, []).append(r)
     groups = {key: Group(found[key]) for key in sorted(found)}
     alike: dict[tuple[str, ...], list[Group]] = {}
     for (world, _, _, *others), group in groups.items():
         alike.setdefault((world, *others), []).append(group)
-    parts = [overall_text(alike[key]) for key in sorted(alike)]
+    parts = [overall_text(alike[key], across) for key in sorted(alike)]
     parts += [_group_text(group) for group in groups.values()]
     return "\n\n".join(text for text in parts if text) + "\n"
 
@@ -48,10 +54,12 @@ def render_tables(records: Sequence[RunRecord]) -> str:
 def _group_text(group: Group) -> str:
     sections: list[Callable[[Group], str]] = [
         group_title,
+        lambda g: comparison_section(g, "At equal effect"),
         edit_section,
         drift_section,
         classifier_section,
         concept_section,
+        level_section,
         lambda g: reconstruction_section(g.of_kind("reconstruction")),
         lambda g: probe_section(g.of_kind("probe")),
         lambda g: sae_section(g.of_kind("sae")),

@@ -89,21 +89,36 @@ class Artefacts:
         """What is reported."""
         return self._split("test", self.suite.test_pool_images, keep=True)
 
-    def concept_split(self, split: InvertedSplit, concept: Concept, count: int) -> InvertedSplit:
+    def concept_split(
+        self, split: InvertedSplit, concept: Concept, count: int, *, present: bool = False
+    ) -> InvertedSplit:
         """The first images of a split that lack a concept's attribute.
 
+        Args:
+            split: one of this object's.
+            concept: whose attribute.
+            count: how many.
+            present: those that have it instead, and as many as there are where they are fewer.
+
         Raises:
-            InvalidBenchmarkError: if there are fewer.
+            InvalidBenchmarkError: if there are fewer, or none.
         """
         column = self.world.dataset.card.attributes.index(concept.attribute)
-        places = (~self.presence(split)[:, column]).nonzero().flatten().tolist()
-        if len(places) < count:
+        there = self.presence(split)[:, column]
+        places = (there if present else ~there).nonzero().flatten().tolist()
+        if present and not places:
+            raise InvalidBenchmarkError(f"no image of {len(split.batch)} has '{concept.attribute}'")
+        if not present and len(places) < count:
             raise InvalidBenchmarkError(
                 f"only {len(places)} of {len(split.batch)} images lack '{concept.attribute}'",
                 mend=f"{count} are needed: raise the suite's pool",
             )
         places = places[:count]
         return InvertedSplit(split.batch.take(places), split.inversions.take(places), None)
+
+    def concept_validation(self, concept: Concept) -> InvertedSplit:
+        """The validation images on which a concept's strengths are chosen."""
+        return self.concept_split(self.validation, concept, self.suite.validation_images)
 
     def presence(self, split: InvertedSplit) -> Tensor:
         """[n, A] bool of a split of this object, judged once; see `World.presence`."""

@@ -67,7 +67,7 @@ class Suite(BaseModel):
         description="Images that methods, SAE and probes learn from, inverted once for all."
     )
     validation_images: PositiveInt = Field(
-        description="Validation images a concept on which its strength is chosen."
+        description="Validation images a concept on which strengths are chosen."
     )
     test_pool_images: PositiveInt = Field(
         description="Test images from which each concept takes those that lack its attribute."
@@ -76,7 +76,18 @@ class Suite(BaseModel):
         description="Test images edited a concept (n of the table)."
     )
     strengths: tuple[float, ...] = Field(
-        min_length=1, description="Strengths at which every method edits; 1 is the fitted one."
+        min_length=1, description="Grid of strengths that is run on validation images; 1 is the "
+        "fitted one. What reaches a level on it is run on test images."
+    )  # fmt: skip
+    effects: tuple[float, ...] = Field(
+        (0.25, 0.5, 0.75), min_length=2, description="Levels at which methods are compared, in "
+        "shares of the mean target change of the perfect edit; the middle one is the headline."
+    )  # fmt: skip
+    flip_goal: float = Field(
+        0.5, gt=0, le=1, description="One more level: this share of images flipped."
+    )
+    random_draws: PositiveInt = Field(
+        4, description="Draws of the random direction that EPR+ is divided by."
     )
     fit_steps: PositiveInt | None = Field(
         description="Optimiser steps a concept, given to every method whose settings have a "
@@ -104,14 +115,19 @@ class Suite(BaseModel):
         pool = VALIDATION_POOL_OF_PHOTOS if world_of_suite(self.name) == "real" else VALIDATION_POOL
         return pool * self.validation_images
 
-    @field_validator("strengths")
+    @property
+    def headline_effect(self) -> float:
+        """The level of the main table."""
+        return self.effects[len(self.effects) // 2]
+
+    @field_validator("strengths", "effects")
     @classmethod
-    def _increasing_and_edited(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
-        if 0 in strengths:
-            raise ValueError("0 is the reconstruction, which every run has anyway: leave it out")
-        if list(strengths) != sorted(set(strengths)):
-            raise ValueError("strengths must be distinct and increasing")
-        return strengths
+    def _increasing_and_edited(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values) <= 0:
+            raise ValueError("0 is the reconstruction, which every run has anyway: give more")
+        if list(values) != sorted(set(values)):
+            raise ValueError("strengths and effects must be distinct and increasing")
+        return values
 
     @field_validator("probe_ks")
     @classmethod
@@ -162,17 +178,17 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite(
             name="standard",
-            version=2,
+            version=3,
             description="The suite of the published tables: every method on every data set in "
             "under three hours on two cores.",
             num_steps=20,
             timestep_power=1.5,
             refinements=2,
             train_images=128,
-            validation_images=6,
+            validation_images=12,
             test_pool_images=100,
             test_images_per_concept=32,
-            strengths=(0.5, 1.0, 2.0),
+            strengths=(0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
             fit_steps=120,
             settings=_tuned(),
             sae_steps=800,
@@ -182,7 +198,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="quick",
-            version=4,
+            version=5,
             description="For trying out, on a few concepts of each data set: its numbers "
             "mean nothing.",
             quick=True,
@@ -195,6 +211,7 @@ SUITES: dict[str, Suite] = {
             test_pool_images=24,
             test_images_per_concept=4,
             strengths=(0.5, 1.0, 2.0),
+            random_draws=2,
             fit_steps=4,
             # h_pca's choice of a component does not shrink with fit_steps.
             settings=_tuned(h_pca={"components": 3, "select_images": 2, "select_steps": 4}),
@@ -205,10 +222,10 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="paper",
-            version=1,
+            version=2,
             description="The papers' counts on the real data sets, for a GPU: 40 evenly spaced "
             "DDIM steps, 32 test images an attribute. CASL chooses its strength by eye for each "
-            "concept; here all methods choose among the same ones on validation images.",
+            "concept; here all methods are matched in their effect on validation images.",
             num_steps=40,
             timestep_power=1.0,
             refinements=0,
@@ -216,7 +233,7 @@ SUITES: dict[str, Suite] = {
             validation_images=8,
             test_pool_images=300,
             test_images_per_concept=32,
-            strengths=(0.5, 1.0, 2.0),
+            strengths=(0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
             fit_steps=None,
             settings={
                 # The authors' scripts, whatever the data set.
@@ -259,6 +276,8 @@ class RunConfig(BaseModel):
             them if the suite says so.
         suite: how much of everything.
         seed: the run seed, from which every random number derives.
+        fit_seeds: fits of every method on every concept, each with random numbers of its own. More
+            of them may be added to a folder later.
         device: a torch device, already resolved ("cpu", "cuda:0").
         out: the run folder.
         plugins: Python files that register entrants of the user's own.
@@ -276,6 +295,7 @@ class RunConfig(BaseModel):
     concepts: tuple[str, ...] | None
     suite: Suite
     seed: int = Field(ge=0)
+    fit_seeds: PositiveInt = 1
     device: str
     out: Path
     plugins: tuple[Path, ...] = ()

@@ -93,7 +93,7 @@ def estimate_cost(
         numbers = math.prod(image_shape)
         others += 2 * _FLOAT * numbers * (kept + suite.validation_pool_images)
         # 8-bit pictures of every cell: source, reconstruction, oracle or none, and the edits.
-        pictures = suite.test_images_per_concept * (3 + len(suite.strengths))
+        pictures = suite.test_images_per_concept * (3 + len(suite.effects) + 1)
         others += numbers * pictures * sum(cell.dataset == dataset for cell in cells)
     return CostEstimate(
         inversion=shared_work(config) * len(datasets) / len(config.datasets),

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.images.dataset import Concept
 from casl_bench.inversion.ddim import ddim_generation
 from casl_bench.methods.method import SupportsLatentRanking
 from casl_bench.metrics.arrays import Array
-from casl_bench.metrics.intervals import bootstrap_interval
 from casl_bench.metrics.probe_accuracy import (
     ProbeData,
     ProbeResult,
@@ -29,7 +27,8 @@ from casl_bench.records.record import Kind, Measurement, RunRecord
 from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.edit_cells import EditCells
 from casl_bench.runs.plan import KEY_ARTEFACT
-from casl_bench.runs.record_parts import Stopwatch, common_fields, provenance
+from casl_bench.runs.record_parts import Stopwatch, common_fields, over_images, provenance
+from casl_bench.runs.scorer_trials import ScorerTrials
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
 from casl_bench.sae.sae_metrics import downstream_error, sae_quality
 from casl_bench.worlds.world import CountsBadImages, FindsFaces
@@ -53,41 +52,14 @@ class DatasetRecords:
         self.world, self.config = artefacts.world, artefacts.config
 
     def scorer(self, key: str) -> RunRecord:
-        """Accuracy of every classifier on originals and reconstructions.
-
-        Where nobody knows the labels: agreement with what the primary classifier sees on the
-        originals, which has no floor.
+        """Every classifier on trial, see `ScorerTrials`.
 
         Raises:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
         watch = Stopwatch()
         with watch.phase("score"):
-            test = self.artefacts.test
-            source, reconstruction = self.cells.scorers.unedited_logits(
-                self.artefacts.test.inversions
-            )
-        found: dict[str, Measurement] = {}
-        labelled = test.batch.attributes is not None
-        truth = self.artefacts.presence(test).numpy()
-        floor = self.world.accuracy_floor
-        what = "accuracy" if labelled else "agreement"
-        for k, name in enumerate(self.cells.scorers.names):
-            right = (source[k] > 0) == truth
-            worst = int(right.mean(0).argmin())
-            if labelled and right[:, worst].mean() < floor:
-                raise InvalidBenchmarkError(
-                    f"classifier '{name}' is right on {right[:, worst].mean():.3f} of images for "
-                    f"'{self.world.dataset.card.attributes[worst]}', under its floor of "
-                    f"{floor}",
-                    mend="use another classifier, or train it anew",
-                )
-            found[f"{name}.{what}"] = self._mean(right.mean(1), "share", f"{name} {what}")
-            found[f"{name}.worst_attribute"] = Measurement.of(
-                float(right[:, worst].mean()), len(right), "share"
-            )
-            again = ((reconstruction[k] > 0) == truth).mean(1)
-            found[f"{name}.{what}_on_reconstructions"] = self._mean(again, "share", name)
+            found = ScorerTrials(self.artefacts, self.cells).measurements()
         return self._record("scorer", key, found, watch)
 
     def reconstruction(self, key: str) -> RunRecord:
@@ -197,7 +169,7 @@ class DatasetRecords:
         """SVM probes on a method's best aligned latents of one concept, with their controls."""
         watch = Stopwatch()
         suite = self.config.suite
-        editor = self.cells.fitted(method, concept, watch).editor
+        editor, _ = self.cells.fitting.editor(method, concept, watch)
         assert isinstance(editor, SupportsLatentRanking)  # the runner asks no other
         column = self.world.dataset.card.attributes.index(concept.attribute)
         train, test = (
@@ -235,14 +207,8 @@ class DatasetRecords:
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
         """The mean over images with its bootstrap interval."""
-        n = len(values)
-        interval = bootstrap_interval(
-            lambda rows: float(values[rows].mean()), n, derive_seed(self.config.seed, purpose)
-        )
-        low, high = interval or (None, None)
-        return Measurement(
-            status="ok", value=float(values.mean()), low=low, high=high, n=n, unit=unit
-        )
+        seed = derive_seed(self.config.seed, purpose)
+        return over_images(lambda rows: float(values[rows].mean()), len(values), unit, seed)
 
     def _record(
         self,

@@ -13,7 +13,8 @@ from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.dataset_records import DatasetRecords, Probes
-from casl_bench.runs.edit_cells import EditCells, NotApplicableError
+from casl_bench.runs.edit_cells import EditCells
+from casl_bench.runs.fitting import NotApplicableError
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
     STAGE_VERSION,
@@ -42,6 +43,7 @@ class DatasetRun:
     def hear(self, progress: Progress) -> None:
         """Show progress elsewhere from now on."""
         self.progress = self.cells.progress = self.artefacts.progress = progress
+        self.cells.fitting.progress = progress
 
     def prepare(self) -> None:
         """What comes before any cell: no table may rest on scorers or images that fail here."""
@@ -61,7 +63,7 @@ class DatasetRun:
             if not is_done(self.store, cell):
                 failed |= not self._run_cell(cell)
                 finished(cell)
-            if not cell.control:
+            if not cell.control and not cell.fit_seed:
                 failed |= not self._probe(cell)
         return failed
 
@@ -94,7 +96,7 @@ class DatasetRun:
         place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
         if self._has(place, key):
             return True
-        editor = self.cells.fitted(cell.method, cell.concept, Stopwatch()).editor
+        editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
         if not isinstance(editor, SupportsLatentRanking):
             return True
         if self._probes is None:

@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from casl_bench.core.content_hash import hash_bytes, hash_file, hash_json
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, SupportsOracle
 from casl_bench.methods.method import (
+    METHODS,
     EditingMethod,
     Editor,
-    EditTask,
     FitCost,
+    MethodInfo,
     SupportsDeltaH,
     SupportsFitKey,
-    SupportsPretrained,
     SupportsWeightDelta,
 )
-from casl_bench.metrics.arrays import Array
-from casl_bench.metrics.edit_success import drift
 from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.edited_images import FILE_NAME, EditedImages
-from casl_bench.records.record import (
-    Cost,
-    CurvePoint,
-    FileRef,
-    Measurement,
-    RunRecord,
-)
+from casl_bench.records.record import Cost, CurvePoint, FileRef, Measurement, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.fits import (
-    FitSpent,
-    FitStore,
-    StoredFit,
-    fit_key,
-    given_fit,
-    make_fit,
+from casl_bench.runs.fits import FitSpent
+from casl_bench.runs.fitting import Fitting, NotApplicableError
+from casl_bench.runs.judges import guides_of
+from casl_bench.runs.levels import Matching, given, headline_name, match
+from casl_bench.runs.measuring import (
+    OVER_RANDOM,
+    PRECISION_AREA,
+    View,
+    area_measurement,
+    drift_by_attribute,
+    flags,
+    level_result,
+    measurements,
+    not_reached,
+    over_random,
 )
-from casl_bench.runs.plan import KEY_ARTEFACT, Cell, make_method, pretrained_file
+from casl_bench.runs.plan import KEY_ARTEFACT, Cell, info_of, make_method, pretrained_file
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.record_parts import (
-    OVER_RANDOM,
     Stopwatch,
-    all_measurements,
     cell_fields,
     common_fields,
+    metric_identities,
     metric_versions,
-    over_random,
     provenance,
 )
 from casl_bench.runs.scoring import Scorers, to_8_bits
-from casl_bench.runs.strength_selection import choose_strength
+from casl_bench.runs.yardstick import Yardstick
 
 SCORES_FILE = "scores.csv"
 _MATCHED_BY: dict[str, type] = {"h_space": SupportsDeltaH, "weights": SupportsWeightDelta}
@@ -69,18 +64,20 @@ _FIT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method fitted on a concept, with its strength.
+    """A method fitted on a concept, with what it runs at.
 
     Attributes:
         editor: ready to edit.
         cost: of the fit, whoever made it.
-        strength: chosen on validation images.
+        matching: its strengths, chosen on validation images or given.
+        curve: measurements of validation images at every strength of the grid.
         spent: time and memory of the fit, whoever made it; None of a control beside another.
     """
 
     editor: Editor
     cost: FitCost
-    strength: float
+    matching: Matching
+    curve: tuple[CurvePoint, ...] = ()
     spent: FitSpent | None = None
 
 
@@ -99,13 +96,6 @@ class TriedOut:
     edit_unet_calls: float
 
 
-class NotApplicableError(InputError):
-    """What is asked for is not to be had here: the cell is skipped, not failed.
-
-    Such as labels that nobody has, or something for a control to stand beside.
-    """
-
-
 class EditCells:
     """Runs the edit cells of one data set.
 
@@ -119,16 +109,9 @@ class EditCells:
         self.artefacts, self.world, self.config = artefacts, artefacts.world, artefacts.config
         self.store, self.progress = store, progress
         self.scorers = Scorers(self.world)
-        name = self.world.dataset.card.name
-        self.fits = FitStore(self.config.out / "artefacts" / name / "fits")
-        self._fitted: dict[tuple[str, str], Fitted] = {}
-
-    @cached_property
-    def spreads(self) -> Array:
-        """[K, A] standard deviation of each classifier's logits over the training images."""
-        images = self.artefacts.train.inversions.x_0
-        logits: Array = self.scorers.logits(images)
-        return np.asarray(logits.std(axis=1))
+        self.fitting = Fitting(artefacts, progress)
+        self.yardstick = Yardstick(artefacts, self.scorers)
+        self._fitted: dict[tuple[str, str, int], Fitted] = {}
 
     def run(self, cell: Cell) -> RunRecord:
         """Run one cell and write its record with scores and pictures.
@@ -139,13 +122,18 @@ class EditCells:
         """
         watch = Stopwatch()
         suite, concept = self.config.suite, cell.concept
-        split = self._split(self.artefacts.test, concept, suite.test_images_per_concept)
+        split = self.artefacts.concept_split(
+            self.artefacts.test,
+            concept,
+            suite.test_images_per_concept,
+            present=info_of(cell.method).on_present,
+        )
         if cell.beside is None:
-            fitted = self.fitted(cell.method, concept, watch, cell.work * _FIT_SHARE)
-            strengths = (1.0,) if cell.control else suite.strengths
+            work = cell.work * _FIT_SHARE
+            fitted = self.fitted(cell.method, concept, watch, work, cell.fit_seed)
         else:
             fitted = self._beside(cell, watch)
-            strengths = (fitted.strength,)
+        strengths = fitted.matching.strengths
         count = len(split.batch)
         with (
             self.progress.task(f"{cell.label}: edit", count, cell.work * (1 - _FIT_SHARE)) as step,
@@ -167,20 +155,20 @@ class EditCells:
         self.store.write(record, files)
         return record
 
-    def fitted(self, name: str, concept: Concept, watch: Stopwatch, work: float = 0.0) -> Fitted:
-        """The method fitted on a concept: from memory, from the run folder, or fitted now."""
-        known = self._fitted.get((name, concept.name))
-        if known is not None:
-            return known
-        method = make_method(name, self.config.suite)
-        editor, fit = self._fit(method, concept, watch, work)
-        strength = 1.0
-        if not method.info.control:
-            with watch.phase("choose strength"):
-                strength = self._choose_strength(editor, concept)
-        fitted = Fitted(editor, fit.cost, strength, fit.spent)
-        self._fitted = {(name, concept.name): fitted}  # one method's weights at a time
-        return fitted
+    def fitted(
+        self, name: str, concept: Concept, watch: Stopwatch, work: float = 0.0, fit_seed: int = 0
+    ) -> Fitted:
+        """The method fitted on a concept, with what it runs at."""
+        place = (name, concept.name, fit_seed)
+        if place not in self._fitted:
+            editor, fit = self.fitting.editor(name, concept, watch, work, fit_seed)
+            info = info_of(name)
+            matching, curve = given(1.0), ()
+            if info.matched or not info.control:
+                with watch.phase("choose strength"):
+                    matching, curve = self._match(editor, info, concept)
+            self._fitted = {place: Fitted(editor, fit.cost, matching, curve, fit.spent)}
+        return self._fitted[place]
 
     def try_out(
         self,
@@ -197,7 +185,7 @@ class EditCells:
         """
         label, count = f"{method.info.name} / {concept.name}", len(split.batch)
         strengths = self.config.suite.strengths
-        editor, fit = self._fit(method, concept, watch, work * _FIT_SHARE)
+        editor, fit = self.fitting.fit(method, concept, watch, work * _FIT_SHARE)
         with (
             self.progress.task(f"{label}: edit", count, work * (1 - _FIT_SHARE)) as step,
             watch.phase("edit"),
@@ -207,80 +195,6 @@ class EditCells:
         with watch.phase("score"):
             table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
         return TriedOut(table, fit.cost, calls.unet_calls)
-
-    def _fit(
-        self, method: EditingMethod, concept: Concept, watch: Stopwatch, work: float
-    ) -> tuple[Editor, StoredFit]:
-        artefacts, info = self.artefacts, method.info
-        inputs: dict[str, Any] = {
-            "stage": 2,
-            "dataset": [self.world.dataset.card.name, self.world.dataset.card.revision],
-            "world": self.world.backbone.weights_hash,
-            "guide": self.world.guide_clip.weights_hash,
-            "concept": [concept.name, concept.source_prompt, concept.target_prompt],
-            "sae": artefacts.sae.content_hash if info.uses_sae else None,
-            "train": [artefacts.suite.train_images, list(artefacts.timesteps)],
-            "validation": artefacts.suite.validation_images if info.uses_validation else None,
-            "seed": self.config.seed,
-            "device": self.config.device.split(":")[0],
-        }
-        weights = pretrained_file(self.config, method, concept)
-        if weights is not None:
-            inputs["pretrained"] = hash_file(weights)
-        key = fit_key(method, hash_json(inputs))
-        task = self._task(method, concept, key)
-        with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
-            made: list[Editor] = []
-
-            def make() -> StoredFit:
-                if weights is not None:
-                    assert isinstance(method, SupportsPretrained)  # the plan has asked
-                    return given_fit(method, weights)
-                editor, fit = make_fit(method, task, self.config.device)
-                made.append(editor)
-                return fit
-
-            stored = self.fits.get(key, make)
-            editor = made[0] if made else method.restore(task, stored.state)
-        return editor, stored
-
-    def _task(
-        self, method: EditingMethod, concept: Concept, key: str, beside: Editor | None = None
-    ) -> EditTask:
-        """What the method may see: exactly what it declares."""
-        info, artefacts, world = method.info, self.artefacts, self.world
-        labels = None
-        if info.supervision == "labels":
-            column = world.dataset.card.attributes.index(concept.attribute)
-            if artefacts.train.batch.attributes is None:
-                raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
-            labels = artefacts.train.batch.attributes[:, column]
-        oracle = None
-        if info.needs_oracle:
-            if not isinstance(world.dataset, SupportsOracle):
-                raise NotApplicableError("this data set's factors are unknown: no oracle")
-            oracle = world.dataset.oracle
-        validation = None
-        if info.uses_validation:
-            count = artefacts.suite.validation_images
-            validation = self._split(artefacts.validation, concept, count).inversions
-        assert artefacts.train.trajectories is not None  # the training split keeps them
-        # The key leaves the method out: entrants are given the same random numbers.
-        rng = generator(self.config.seed, "fit", world.dataset.card.name, concept.name)
-        return EditTask(
-            concept=concept,
-            backbone=world.backbone,
-            train=artefacts.train.inversions,
-            labels=labels,
-            trajectories=artefacts.train.trajectories,
-            saes=artefacts if info.uses_sae else None,
-            guide_clip=world.guide_clip if info.supervision == "text" else None,
-            generator=rng,
-            workspace=self.fits.workspace(key),
-            validation=validation,
-            oracle=oracle,
-            beside=beside,
-        )
 
     def _beside(self, cell: Cell, watch: Stopwatch) -> Fitted:
         """A control matched to a fitted method, at the strength chosen for that method."""
@@ -297,18 +211,28 @@ class EditCells:
             raise NotApplicableError(
                 f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
             )
-        task = self._task(method, cell.concept, cell.key, partner.editor)
-        return Fitted(method.fit(task), FitCost(), partner.strength)
+        task = self.fitting.task(method, cell.concept, cell.key, partner.editor)
+        return Fitted(method.fit(task), FitCost(), given(partner.matching.strength))
 
-    def _choose_strength(self, editor: Editor, concept: Concept) -> float:
-        suite = self.config.suite
-        split = self._split(self.artefacts.validation, concept, suite.validation_images)
+    def _match(
+        self, editor: Editor, info: MethodInfo, concept: Concept
+    ) -> tuple[Matching, tuple[CurvePoint, ...]]:
+        """What a method runs at on test images, and how validation images respond."""
+        suite, split = self.config.suite, self.artefacts.concept_validation(concept)
         edits = self._edit(editor, split, suite.strengths, None)
         table, _ = self.scorers.table(concept, split.inversions, edits, suite.strengths)
-        return choose_strength(table, concept.attribute, self.spreads[0])
-
-    def _split(self, split: InvertedSplit, concept: Concept, count: int) -> InvertedSplit:
-        return self.artefacts.concept_split(split, concept, count)
+        view = self.yardstick.view(table, concept, info)
+        matching = match(
+            [view.at(strength) for strength in suite.strengths],
+            suite,
+            self.yardstick.full_effect(concept, view.judges[0]),
+            unsigned=info.draws,
+        )
+        curve = tuple(
+            CurvePoint(strength=s, measurements=measurements(view, s, self.config.seed))
+            for s in suite.strengths
+        )
+        return matching.with_full() if info.control and not info.draws else matching, curve
 
     def _edit(
         self, editor: Editor, split: InvertedSplit, strengths: tuple[float, ...], step: Any
@@ -336,19 +260,21 @@ class EditCells:
     def _record(
         self, cell: Cell, fitted: Fitted, table: ScoreTable, watch: Stopwatch, edit_calls: float
     ) -> RunRecord:
-        config, concept = self.config, cell.concept
+        config, concept, matching = self.config, cell.concept, fitted.matching
         method = make_method(cell.method, config.suite)
-        card = self.world.dataset.card
-        curve = []
-        for strength in table.strengths:
-            found = all_measurements(table, strength, concept.attribute, self.spreads, config.seed)
-            curve.append(CurvePoint(strength=strength, measurements=found))
-        chosen = next(p.measurements for p in curve if p.strength == fitted.strength)
+        view = self.yardstick.view(table, concept, method.info)
+        null = self._null(cell) if cell.beside is None and not method.info.draws else []
+        levels, at = (
+            tuple(level_result(view, level, config.seed, null) for level in matching.levels),
+            measurements(view, matching.strength, config.seed, null),
+        )
+        headline = next((x for x in levels if x.name == headline_name(config.suite)), None)
+        if headline is not None and headline.status == "not_reached":
+            at |= not_reached(headline, at)
         if not cell.control:
-            chosen = chosen | {OVER_RANDOM: self._over_random(cell, table, fitted.strength)}
-        at = table.at(fitted.strength, concept.attribute, self.spreads[0])
-        moved = drift(at.base, at.edit, at.spread)
-        given = cell.control and cell.beside is None
+            at |= {OVER_RANDOM: self._over_random(cell, view, matching.strength)}
+        if len(levels) > 1:
+            at |= {PRECISION_AREA: area_measurement(view, config.suite, matching, config.seed)}
         artefacts = {KEY_ARTEFACT: cell.key}
         if method.info.uses_sae:
             artefacts["sae"] = self.artefacts.sae.content_hash
@@ -356,30 +282,58 @@ class EditCells:
         if weights is not None:
             artefacts["pretrained"] = hash_file(weights)
         shared = [method.fit_key()] if isinstance(method, SupportsFitKey) else []
+        card = self.world.dataset.card
         return RunRecord(
             **common_fields(self.world, config),
             **cell_fields(cell, config),
-            strength=fitted.strength,
-            strength_chosen_on="given" if given else "validation",
+            strength=matching.strength,
+            strength_chosen_on="validation" if matching.levels or cell.beside else "given",
             strengths=table.strengths,
-            measurements=chosen,
-            curve=tuple(curve),
-            drift={name: float(v) for name, v in zip(card.attributes, moved, strict=True)},
+            measurements=at,
+            levels=levels,
+            full_effect=matching.full_effect,
+            curve=fitted.curve,
+            curve_on="validation",
+            judges=view.judges,
+            guided_by=guides_of(method.info, self.scorers.names),
+            drift=drift_by_attribute(view, matching.strength, card.attributes),
             metric_versions=metric_versions(),
+            metric_identities=metric_identities(card.attributes),
             artefacts=artefacts | ({"fit": hash_json(shared)} if shared else {}),
             cost=Cost(
                 parameters=fitted.cost.parameters,
                 unet_calls=fitted.cost.unet_calls,
                 edit_unet_calls=edit_calls,
             ),
-            flags=_flags(chosen, pretrained=weights is not None),
+            flags=flags(
+                at,
+                headline,
+                matching,
+                view,
+                pretrained=weights is not None,
+                guided=bool(method.info.guided_by),
+            ),
             provenance=provenance(config, watch.seconds, fitted.spent),
         )
 
-    def _over_random(self, cell: Cell, table: ScoreTable, strength: float) -> Measurement:
+    def _null(self, cell: Cell) -> list[tuple[ScoreTable, float]]:
+        """Scores of the concept's random draws with the strength that each ran at."""
+        found = []
+        names = [name for name in METHODS if info_of(name).draws]
+        for name in names:
+            for draw in range(self.config.suite.random_draws):
+                key = CellKey(cell.dataset, "edit", name, None, cell.concept.name, draw)
+                record = self.store.find(key)
+                scores = None if record is None else self.store.scores(record)
+                if record is None or scores is None or record.strength is None:
+                    return []  # a null of fewer draws is another null
+                found.append((scores, record.strength))
+        return found
+
+    def _over_random(self, cell: Cell, view: View, strength: float) -> Measurement:
         """EPR over that of the random control of its space, whose cell has run before this one."""
         if not cell.matched:
-            return Measurement.missing("there is no random control of this edit space")
+            return Measurement.missing("there is no random control beside it")
         key = CellKey(cell.dataset, "edit", cell.matched[0], cell.method, cell.concept.name)
         record = self.store.find(key)
         if record is None or record.status != "done" or record.strength != strength:
@@ -387,9 +341,7 @@ class EditCells:
         scores = self.store.scores(record)
         if scores is None:
             return Measurement.missing("the random control's scores are not there")
-        return over_random(
-            table, scores, strength, cell.concept.attribute, self.spreads[0], self.config.seed
-        )
+        return over_random(view, scores, strength, self.config.seed)
 
     def _with_oracle(self, images: EditedImages, concept: Concept) -> bytes:
         dataset = self.world.dataset
@@ -404,13 +356,3 @@ class EditCells:
             images.edits,
             oracle,
         ).to_bytes()
-
-
-def _flags(measurements: dict[str, Measurement], pretrained: bool) -> tuple[str, ...]:
-    flags = {"pretrained weights"} if pretrained else set()
-    if measurements["epr_raw"].status == "undefined":
-        flags.add("EPR undefined")
-    wrong = measurements["wrong_way_rate"].value
-    if wrong is not None and wrong > 0.5:
-        flags.add("wrong way")
-    return tuple(sorted(flags))

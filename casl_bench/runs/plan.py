@@ -25,7 +25,7 @@ from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.config import RunConfig, Suite
 from casl_bench.worlds.world import WORLDS, World
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
 """Part of every key. Raise it when the runner itself comes to give other numbers."""
 
 _T_MAX = 999
@@ -47,6 +47,7 @@ class Cell:
         beside: for a control that is matched to an entrant: that entrant.
         control: whether it is a control.
         matched: controls that stand beside this entrant, matched to it in its edit space.
+        fit_seed: which of its fits, or of its draws, this is.
         work: estimated U-Net calls, in images.
         key: SHA-256 of everything that determines the result.
     """
@@ -58,6 +59,7 @@ class Cell:
     beside: str | None
     control: bool
     matched: tuple[str, ...]
+    fit_seed: int
     work: float
     key: str
 
@@ -65,12 +67,14 @@ class Cell:
     def label(self) -> str:
         """As shown to the user."""
         beside = f" beside {self.beside}" if self.beside else ""
-        return f"{self.method}{beside} / {self.concept.name}"
+        again = f" #{self.fit_seed}" if self.fit_seed else ""
+        return f"{self.method}{again}{beside} / {self.concept.name}"
 
     @property
     def store_key(self) -> CellKey:
         """Where the record store keeps it."""
-        return CellKey(self.dataset, "edit", self.method, self.beside, self.concept.name)
+        place = (self.dataset, "edit", self.method, self.beside, self.concept.name)
+        return CellKey(*place, self.fit_seed)
 
 
 def is_done(store: RecordStore, cell: Cell) -> bool:
@@ -171,8 +175,9 @@ def open_worlds(config: RunConfig) -> dict[str, World]:
 def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, ...]:
     """Every cell of a run, in the order in which it is run.
 
-    What stands beside an entrant, the controls of its edit space, comes right before it, since the
-    entrant's record compares itself with that.
+    What an entrant's record compares itself with comes before it: the random draws of its concept
+    first, what stands beside it, the controls of its edit space, right before it. Further fits of
+    an entrant have nothing beside them.
 
     Args:
         config: the checked command.
@@ -185,17 +190,23 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
     entrants = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
     controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
     alone = {n: m for n, m in controls.items() if not m.info.beside}
+    null = tuple(pair for pair in alone.items() if pair[1].info.draws)
     beside = {n: m for n, m in controls.items() if m.info.beside}
     cells: list[Cell] = []
     for dataset in config.datasets:
         card = worlds[dataset].card
         for concept in concepts_of(card, config.concepts, config.suite.max_concepts):
             make = _CellMaker(config, card, concept, worlds[dataset].fingerprint)
-            cells += [make(n, m) for n, m in alone.items()]
+            for name, method in null:
+                draws = range(config.suite.random_draws)
+                cells += [make(name, method, fit_seed=draw) for draw in draws]
+            cells += [make(n, m, null=null) for n, m in alone.items() if not m.info.draws]
             for name, method in entrants.items():
                 matched = tuple(p for p in beside.items() if p[1].info.space == method.info.space)
                 cells += [make(n, m, (name, method)) for n, m in matched]
-                cells.append(make(name, method, controls=matched))
+                for fit_seed in range(config.fit_seeds):
+                    controls = () if fit_seed else matched
+                    cells.append(make(name, method, None, controls, null, fit_seed))
     if not cells:
         raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
     return tuple(cells)
@@ -296,6 +307,8 @@ class _CellMaker:
         method: EditingMethod,
         partner: Named | None = None,
         controls: tuple[Named, ...] = (),
+        null: tuple[Named, ...] = (),
+        fit_seed: int = 0,
     ) -> Cell:
         """A cell of a method, or of a control that stands beside a partner.
 
@@ -304,6 +317,8 @@ class _CellMaker:
             method: with its settings.
             partner: what a control stands beside.
             controls: what stands beside an entrant: its record holds numbers relative to them.
+            null: the random direction that its EPR+ is divided by, likewise.
+            fit_seed: which of its fits, or draws.
         """
         key = {
             "stage": STAGE_VERSION,
@@ -313,7 +328,8 @@ class _CellMaker:
             "concept": asdict(self.concept),
             "method": _identity(name, method),
             "beside": _identity(*partner) if partner else None,
-            "controls": [_identity(*control) for control in controls],
+            "controls": [_identity(*control) for control in (*controls, *null)],
+            "fit_seed": fit_seed,
             "metrics": {name: METRICS.create(name).info.version for name in METRICS},
         }
         involved = (method, partner[1]) if partner else (method,)
@@ -328,6 +344,7 @@ class _CellMaker:
             beside=partner[0] if partner else None,
             control=method.info.control,
             matched=tuple(name for name, _ in controls),
+            fit_seed=fit_seed,
             work=self._work(method),
             key=hash_json(key),
         )
@@ -335,10 +352,11 @@ class _CellMaker:
     def _work(self, method: EditingMethod) -> float:
         """Edit: every image, strength and step. Fit: `fit_work`."""
         suite, info = self.config.suite, method.info
-        if info.control and not info.beside:
+        if info.space == "other" and info.control:
             return 0.0
-        if info.beside:  # the chosen strength only
+        if info.beside:  # one strength only
             return float(suite.test_images_per_concept * suite.num_steps)
-        images = suite.test_images_per_concept + suite.validation_images
-        edit = images * len(suite.strengths) * suite.num_steps
-        return edit + work_of_fit(method, self.config)
+        levels = 1 if info.draws else len(suite.effects) + 1
+        edits = suite.validation_images * len(suite.strengths)
+        edits += suite.test_images_per_concept * levels
+        return float(edits * suite.num_steps) + work_of_fit(method, self.config)

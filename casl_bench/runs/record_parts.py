@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from casl_bench.core.seeding import derive_seed
-from casl_bench.metrics.arrays import Array
-from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.intervals import evaluate, evaluate_ratio
-from casl_bench.metrics.metric import METRICS
-from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
+from casl_bench.metrics.intervals import bootstrap_interval
+from casl_bench.metrics.metric import METRICS, MetricInfo, metric_identity
 from casl_bench.records.provenance import collect_provenance
 from casl_bench.records.record import Measurement, Provenance, SuiteRef
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.fits import FitSpent
 from casl_bench.runs.plan import Cell, make_method
 from casl_bench.worlds.world import World
-
-RANDOM_RATIO_OF = "epr_floored"
-OVER_RANDOM = "epr_over_random"
 
 
 class Stopwatch:
@@ -70,6 +66,7 @@ def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
         "supervision": method.info.supervision,
         "control": cell.control,
         "beside": cell.beside,
+        "fit_seed": cell.fit_seed,
         "concept": cell.concept.name,
     }
 
@@ -97,61 +94,33 @@ def provenance(
     )
 
 
-def edit_measurements(
-    scores: EditScores, seed: int, classifier: str = ""
-) -> dict[str, Measurement]:
-    """Every registered metric of edits; other classifiers' under `metric@classifier`."""
-    found = {}
-    for name in METRICS.names():
-        metric = METRICS.create(name)
-        estimate = evaluate(metric, scores, derive_seed(seed, "bootstrap", name))
-        key = f"{name}@{classifier}" if classifier else name
-        found[key] = Measurement.from_estimate(estimate, metric.info.unit)
-    return found
-
-
-def all_measurements(
-    table: ScoreTable, strength: float, attribute: str, spreads: Array, seed: int
-) -> dict[str, Measurement]:
-    """Metrics by the primary classifier, and by the others those that logits decide.
-
-    Args:
-        table: the cell's scores.
-        strength: one of the table's.
-        attribute: the target.
-        spreads: [K, A] standard deviation of each classifier's logits over source images.
-        seed: of the resamples.
-    """
-    found: dict[str, Measurement] = {}
-    for k, name in enumerate(table.classifiers):
-        scores = table.at(strength, attribute, spreads[k], classifier=name)
-        if k:
-            scores = EditScores(
-                scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
-            )
-        measured = edit_measurements(scores, seed, name if k else "")
-        found |= {n: m for n, m in measured.items() if not k or m.status == "ok"}
-    return found
-
-
-def over_random(
-    table: ScoreTable,
-    random: ScoreTable,
-    strength: float,
-    attribute: str,
-    spread: Array,
-    seed: int,
-) -> Measurement:
-    """EPR over that of the random direction, on the same images, resampled together."""
-    estimate = evaluate_ratio(
-        METRICS.create(RANDOM_RATIO_OF),
-        table.at(strength, attribute, spread),
-        random.at(strength, attribute, spread),
-        derive_seed(seed, "bootstrap", OVER_RANDOM),
-    )
-    return Measurement.from_estimate(estimate, "ratio")
-
-
 def metric_versions() -> dict[str, int]:
     """Metric name → version."""
-    return {name: METRICS.create(name).info.version for name in METRICS.names()}
+    return {info.name: info.version for info in _metric_infos()}
+
+
+def metric_identities(attributes: Sequence[str]) -> dict[str, str]:
+    """Metric name → hash of what must be equal for two of its numbers to be comparable."""
+    return {info.name: metric_identity(info, attributes) for info in _metric_infos()}
+
+
+def _metric_infos() -> list[MetricInfo]:
+    return [METRICS.create(name).info for name in METRICS.names()] + [EPR_PLUS_INFO]
+
+
+def over_images(
+    statistic: Callable[[NDArray[np.intp]], float], n: int, unit: str, seed: int
+) -> Measurement:
+    """A number of n images with its bootstrap interval.
+
+    Args:
+        statistic: places of images, repeats included → number, NaN where undefined.
+        n: how many images there are, >= 1.
+        unit: of the number.
+        seed: of the resamples.
+    """
+    value = statistic(np.arange(n))
+    if not np.isfinite(value):
+        return Measurement.undefined("these images do not tell", n, unit)
+    low, high = bootstrap_interval(statistic, n, seed) or (None, None)
+    return Measurement(status="ok", value=value, low=low, high=high, n=n, unit=unit)

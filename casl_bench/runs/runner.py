@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.comparison.controls import check_bounds
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.dataset_run import DatasetRun
+from casl_bench.runs.judges import check_judges
 from casl_bench.runs.parallel import run_in_processes
 from casl_bench.runs.plan import (
     Cell,
@@ -18,7 +19,6 @@ from casl_bench.runs.plan import (
     shared_work,
 )
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.validity import broken_bounds
 
 EXIT_DONE, EXIT_INCOMPLETE = 0, 3
 
@@ -39,6 +39,7 @@ def run(config: RunConfig, progress: Progress) -> int:
     """
     worlds = open_worlds(config)
     check_images(config, worlds)
+    check_judges(config, worlds)
     cells = plan(config, identify(worlds))
     store = RecordStore(config.out)
     to_do = [c for c in cells if not is_done(store, c)]
@@ -58,15 +59,7 @@ def run(config: RunConfig, progress: Progress) -> int:
             failed |= dataset_run.run_cells(own, counted.finished)
             dataset_run.finish(own)
     store.write_jsonl()
-    faults = []
-    for dataset in worlds:
-        faults += broken_bounds([r for r in store if r.dataset == dataset])
-    if faults:
-        raise InvalidBenchmarkError(
-            f"a control is out of its bounds: {'; '.join(faults)}",
-            where=str(config.out),
-            mend="the tables of this run mean nothing",
-        )
+    check_bounds([r for r in store if r.dataset in worlds], config.out)
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
 

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from casl_bench.images.dataset import Concept
+from casl_bench.images.dataset import Concept, SupportsOracle
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.metrics.arrays import Array
+from casl_bench.metrics.pixel_locality import pixel_locality
 from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.edited_images import EditedImages, Pixels, to_pixels
 from casl_bench.worlds.world import World
@@ -73,8 +74,11 @@ class Scorers:
         base_images = from_8_bits(base)
         clip, embedder = self.world.score_clip, self.world.embedder
         words = (concept.source_prompt, concept.target_prompt)
+        known = self._known_change(concept, inversions)
         logits, similarity, perceptual = [], [], []
         identity: list[Array] = []
+        locality: list[Array] = []
+        factors: list[tuple[Array, Array]] = []
         for pixels in edited:
             images = from_8_bits(pixels)
             logits.append(self.logits(images))
@@ -85,6 +89,11 @@ class Scorers:
             alike = embedder.identity_similarity(images, base_images)
             if alike is not None:  # nobody tells the identity of a church
                 identity.append(alike.numpy())
+            if known is not None:
+                locality.append(pixel_locality(images.numpy(), base_images.numpy(), known))
+            if self.world.factors is not None:
+                moved = self.world.factors.factor_change(images, base_images, concept.attribute)
+                factors.append((moved[0].numpy(), moved[1].numpy()))
         table = ScoreTable(
             inversions.image_ids,
             tuple(strengths),
@@ -96,10 +105,38 @@ class Scorers:
             np.stack(similarity),
             np.stack(perceptual),
             np.stack(identity) if identity else None,
+            np.stack(locality) if locality else None,
+            np.stack([target for target, _ in factors]) if factors else None,
+            np.stack([others for _, others in factors]) if factors else None,
         )
         return table, EditedImages(
             inversions.image_ids, tuple(strengths), source, base, edited, None
         )
+
+    def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
+        """[n, 3, H, W] what the perfect edit changes; None where nobody knows."""
+        dataset = self.world.dataset
+        if not isinstance(dataset, SupportsOracle):
+            return None
+        flipped = dataset.oracle(inversions.image_ids, concept.attribute)
+        return (flipped - inversions.x_0).double().numpy()
+
+    def unrelated(self, inversions: Inversions) -> dict[str, float | None]:
+        """How far apart images are that have nothing to do with each other: each and the next.
+
+        Returns:
+            Mean "unrelated_perceptual" and "unrelated_identity" of n pairs; None where it cannot be
+            told, or where it says that they are the same image.
+        """
+        images = from_8_bits(to_8_bits(inversions.x_0))
+        others = images.roll(-1, 0)
+        distance = float(self.world.embedder.perceptual_distance(images, others).double().mean())
+        alike = self.world.embedder.identity_similarity(images, others)
+        likeness = None if alike is None else float(alike.double().mean())
+        return {
+            "unrelated_perceptual": distance if distance > 0 else None,
+            "unrelated_identity": likeness if likeness is not None and likeness < 1 else None,
+        }
 
     def unedited_logits(self, inversions: Inversions) -> tuple[Array, Array]:
         """[K, n, A] of the sources and of their reconstructions."""

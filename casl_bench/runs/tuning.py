@@ -296,10 +296,11 @@ class _DatasetSweep:
         )
         split = self.wider.concept_split(self.pool, attempt.concept, self.sweep.images)
         watch = Stopwatch()
-        fits_before = self.cells.fits.made
+        fits_before = self.cells.fitting.store.made
         try:
             tried = self.cells.try_out(method, attempt.concept, split, watch, attempt.work)
-            found = objective(tried.table, attempt.concept.attribute, self.cells.spreads[0])
+            spread = self.cells.yardstick.spreads[0]
+            found = objective(tried.table, attempt.concept.attribute, spread)
         except InvalidBenchmarkError:
             raise
         except Exception as error:  # noqa: BLE001 - a setting may break a method in any way
@@ -314,7 +315,7 @@ class _DatasetSweep:
                 "score": found.score,
                 **asdict(found),
                 "fit_unet_calls": tried.fit_cost.unet_calls,
-                "fit_reused": self.cells.fits.made == fits_before,
+                "fit_reused": self.cells.fitting.store.made == fits_before,
                 "edit_unet_calls": tried.edit_unet_calls,
                 "fit_seconds": watch.seconds["fit"],
                 "edit_seconds": watch.seconds["edit"],

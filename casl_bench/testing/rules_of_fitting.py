@@ -43,7 +43,7 @@ def check_info(trial: MethodTrial) -> None:
         info.supervision in get_args(Supervision),
         f"supervision '{info.supervision}' is none of {', '.join(get_args(Supervision))}",
     )
-    for part in ("needs_oracle", "needs_scorer", "beside", "draws", "on_present"):
+    for part in ("needs_oracle", "needs_scorer", "beside", "matched", "draws", "on_present"):
         require(info.control or not getattr(info, part), f"{part} is for controls only")
 
 

@@ -81,8 +81,11 @@ def test_phases_by_hand(tmp_path: Path) -> None:
     # CASL and CASL-Steer share one fit of a concept.
     casl = fit_work(make_method("casl", config.suite), config.suite)
     assert cost.fits == 2 * (250 * 6 + casl)
-    a_method = (32 + 8) * 3 * 40
-    assert cost.edits == 2 * 3 * (a_method + 32 * 40)  # each with one random control beside it
+    a_method = (32 * 4 + 8 * 6) * 40  # four levels, six strengths
+    a_draw = (32 * 1 + 8 * 6) * 40
+    beside = 32 * 40
+    draws = sum(cell.method == "random_direction" and cell.beside is None for cell in cells)
+    assert cost.edits == 2 * 3 * (a_method + beside) + draws * a_draw
     assert cost.sae == 16 * 40 * 2.5
     assert cost.unet_calls == cost.inversion + cost.fits + cost.edits + cost.sae
     assert cost.trajectories == 1300 * 40 * (3 * 256**2 + 512 * 64) * 4

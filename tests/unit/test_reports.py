@@ -99,7 +99,8 @@ def test_a_row_is_the_mean_over_concepts() -> None:
     text = render_tables(
         [record(), record(concept="smiling", measurements={"epr_floored": ok(3.5)})]
     )
-    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "3.00"
+    # 2.5 and 3.5: mean 3, standard error 0.5, and 12.7 of them with one degree of freedom.
+    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "3.00 [−3.35, 9.35]"
     assert column(text, "Edits", "casl", "cells") == "2/2"
     assert column(text, "Edits", "casl", "parameters") == "1,234,567"
 
@@ -136,8 +137,14 @@ def test_undefined_says_why() -> None:
 
 
 def test_what_no_control_has_is_a_plain_dash() -> None:
-    text = render_tables([record(method="oracle", control=True)])
+    entrant = record(measurements={"epr_over_random": ok(3.0)})
+    text = render_tables([record(method="oracle", control=True), entrant])
     assert column(text, "Edits", "*oracle*", "÷ random ↑") == "—"
+
+
+def test_what_no_record_has_is_no_column() -> None:
+    text = render_tables([record()])
+    assert "EPR ≥ ↑" in text and "÷ random ↑" not in text
 
 
 def test_controls_stand_at_the_foot_entrants_by_name() -> None:

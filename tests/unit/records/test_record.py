@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.metrics.metric import Estimate
+from casl_bench.records.comparison import Comparison
 from casl_bench.records.record import (
     CurvePoint,
     ErrorInfo,
     FileRef,
+    LevelResult,
     Measurement,
     Provenance,
     RunRecord,
@@ -80,6 +82,10 @@ def test_provenance_is_no_part_of_the_identity() -> None:
     assert "provenance" not in record().comparable()
 
 
+COMPARISON = Comparison(
+    level="effect_50", datasets=("faces",), concepts=("faces/hat",), standings=(), pairs=(),
+    agreements=(), sensitivity=(),
+)  # fmt: skip
 CHANGES: dict[str, Any] = {
     "kind": "probe",
     "world": "real",
@@ -98,7 +104,15 @@ CHANGES: dict[str, Any] = {
     "strength_chosen_on": "given",
     "strengths": (1.5,),
     "measurements": {"epr_raw": Measurement.of(2.5, 33, "ratio")},
+    "levels": (LevelResult(name="effect_50", goal=1, unit="sd", status="not_reached"),),
+    "full_effect": 1.5,
     "curve": (),
+    "curve_on": "validation",
+    "fit_seed": 1,
+    "judges": ("cnn",),
+    "guided_by": ("cnn",),
+    "metric_identities": {"epr_raw": "ab"},
+    "comparison": COMPARISON,
     "drift": {"smiling": 1.0, "beard": 0.0},
     "metric_versions": {"epr_raw": 2},
     "attributes": ("beard", "smiling"),
@@ -189,7 +203,7 @@ def test_estimates_become_measurements() -> None:
         {"flags": ("a", "a")},
         {"scores": {"file": "../x", "sha256": "a" * 64}},
         {"scores": {"file": "x", "sha256": "short"}},
-        {"schema_version": 2},
+        {"schema_version": 3},
         {"unknown": 1},
         {"supervision": "magic"},
     ],
@@ -239,3 +253,18 @@ def test_published_schema_names_every_stored_field() -> None:
     assert set(record().to_json()) == set(schema["properties"])
     assert schema["additionalProperties"] is False
     assert {"record_id", "kind", "provenance"} <= set(schema["required"])
+
+
+def test_a_record_of_the_first_version_keeps_its_id_and_its_fields() -> None:
+    old = record(schema_version=1)
+    stored = old.to_json()
+    assert not {"levels", "fit_seed", "comparison"} & set(stored)
+    assert RunRecord.from_json(json.loads(json.dumps(stored))) == old
+    assert old.record_id != record().record_id
+
+
+def test_a_level_has_a_strength_where_something_was_reached() -> None:
+    with pytest.raises(ValidationError, match="strength"):
+        LevelResult(name="effect_50", goal=1, unit="sd", status="reached")
+    with pytest.raises(ValidationError, match="strength"):
+        LevelResult(name="effect_50", goal=1, unit="sd", status="not_reached", strength=1.0)

@@ -1,0 +1,192 @@
+"""At which strength does a method reach a given effect? Read off its response, never beyond it.
+
+Methods are compared at equal effect: each is run over a grid of strengths on validation images,
+and the strength at which its response first crosses a goal is kept for the test images. The goals
+are shares of the full effect (of the perfect edit where there is one) and a flip rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from casl_bench.core.errors import InputError
+from casl_bench.metrics.arrays import Array, check_array
+from casl_bench.metrics.edit_scores import EditScores
+from casl_bench.metrics.intervals import RESAMPLES, percentile_interval, resampling_weights
+from casl_bench.metrics.metric import Estimate
+
+Status = Literal["reached", "not_reached", "wrong_way"]
+
+DIP = 0.05
+"""A response that falls by more than this share of the full effect as strength grows is flagged."""
+
+DIGITS = 6
+"""Decimals of a chosen strength: what is written is what is run."""
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Whether and where a response crosses a goal.
+
+    Attributes:
+        status: "reached"; "wrong_way" where the opposite goal is crossed and this one never is;
+            else "not_reached".
+        strength: at the crossing; None where nothing is crossed.
+        largest: the largest response on the grid.
+    """
+
+    status: Status
+    strength: float | None
+    largest: float
+
+
+def crossing(strengths: Sequence[float], effects: ArrayLike, goal: float) -> Crossing:
+    """The smallest strength at which the effect is the goal, linear between grid points.
+
+    The response starts at (0, 0): no strength, no effect. Nothing is extrapolated beyond the
+    largest strength that was run.
+
+    Args:
+        strengths: S increasing numbers > 0.
+        effects: [S] mean effects on the same images at these strengths, finite.
+        goal: > 0, in the unit of the effects.
+
+    Returns:
+        Where the goal is crossed first.
+
+    Raises:
+        InputError: on strengths that do not increase from above 0, effects of another shape or not
+            finite, or a goal that is not positive.
+    Source: ours; the comparison at matched effect that AxBench and anchors of its kind ask for.
+    """
+    grid = check_array("strengths", strengths, 1)
+    values = check_array("effects", effects, 1, grid.shape)
+    if not len(grid) or grid[0] <= 0 or (np.diff(grid) <= 0).any():
+        raise InputError("strengths must increase from above 0")
+    if not (goal > 0 and np.isfinite(goal)):
+        raise InputError(f"a goal must be positive, got {goal}")
+    largest = float(values.max())
+    knots = list(zip([0.0, *grid.tolist()], [0.0, *values.tolist()], strict=True))
+    found = _first(knots, goal)
+    if found is not None:
+        return Crossing("reached", found, largest)
+    found = _first([(s, -e) for s, e in knots], goal)
+    return Crossing("not_reached" if found is None else "wrong_way", found, largest)
+
+
+def _first(knots: Sequence[tuple[float, float]], goal: float) -> float | None:
+    for (s_0, e_0), (s_1, e_1) in pairwise(knots):
+        if e_0 < goal <= e_1:
+            return round(s_0 + (s_1 - s_0) * (goal - e_0) / (e_1 - e_0), DIGITS)
+    return None
+
+
+def is_monotone(effects: ArrayLike, full_effect: float) -> bool:
+    """Whether the response never falls by more than `DIP` of the full effect as strength grows.
+
+    Args:
+        effects: [S] at increasing strengths, finite; 0 at strength 0 comes before them.
+        full_effect: > 0, in the same unit.
+
+    Raises:
+        InputError: on a full effect that is not positive, or effects that are not finite.
+    """
+    values = np.concatenate([[0.0], check_array("effects", effects, 1)])
+    if not full_effect > 0:
+        raise InputError(f"a full effect must be positive, got {full_effect}")
+    fall = float((np.maximum.accumulate(values) - values).max())
+    return fall <= DIP * full_effect
+
+
+def precision(target_change: ArrayLike, others_change: ArrayLike) -> Array:
+    """T / (|T| + N): the signed share that the target has in all that moves.
+
+    EPR / (1 + EPR) where T >= 0: the same order on a bounded scale, so that it can be averaged
+    over effects and is 0 where an effect is not reached.
+
+    Args:
+        target_change: [...] T, signed, in sd.
+        others_change: [...] N >= 0, mean change of the others, in sd.
+
+    Returns:
+        [...] in [-1, 1]; 0 where nothing moved.
+
+    Raises:
+        InputError: on NaN or infinity, or a negative N.
+    Source: ours.
+    """
+    t, n = np.asarray(target_change, np.float64), np.asarray(others_change, np.float64)
+    if not (np.isfinite(t).all() and np.isfinite(n).all() and (n >= 0).all()):
+        raise InputError("changes must be finite, and those of the others not negative")
+    total = np.abs(t) + n
+    return np.divide(t, total, out=np.zeros(np.broadcast(t, n).shape), where=total > 0)
+
+
+def area(effects: ArrayLike, precisions: ArrayLike) -> Array:
+    """Mean precision between the smallest and the largest effect, by the trapezoid rule.
+
+    Args:
+        effects: [L] increasing, L >= 2.
+        precisions: [..., L], 0 where an effect was not reached.
+
+    Returns:
+        [...] in [-1, 1].
+
+    Raises:
+        InputError: on fewer than two effects or effects that do not increase.
+    Source: ours.
+    """
+    x = check_array("effects", effects, 1)
+    y = np.asarray(precisions, np.float64)
+    if len(x) < 2 or (np.diff(x) <= 0).any() or y.shape[-1:] != x.shape:
+        raise InputError("an area needs a precision for each of two or more increasing effects")
+    inner: Array = ((y[..., 1:] + y[..., :-1]) / 2 * np.diff(x)).sum(-1)
+    return inner / (x[-1] - x[0])
+
+
+def precision_area(
+    effects: Sequence[float], levels: Sequence[EditScores | None], seed: int
+) -> Estimate:
+    """Area under precision versus effect, between the smallest and the largest level.
+
+    Args:
+        effects: L increasing shares of the full effect.
+        levels: L scores of the same n images, None where the level was not reached: 0 there.
+        seed: of the resamples, drawn jointly for all levels.
+
+    Returns:
+        In [-1, 1] with its interval; undefined where no level was reached.
+
+    Raises:
+        InputError: as `area`, or on scores of different numbers of images.
+    Source: ours.
+    """
+    there = [scores for scores in levels if scores is not None]
+    if not there:
+        return Estimate(None, 0, reason="no level was reached")
+    n = len(there[0])
+    if any(len(scores) != n for scores in there):
+        raise InputError("levels of different images have no area")
+
+    def of(weights: Array) -> Array:
+        columns = []
+        for scores in levels:
+            if scores is None:
+                columns.append(np.zeros(len(weights)))
+                continue
+            change = (scores.edit - scores.base) / scores.spread
+            target = weights @ (scores.sign * change[:, scores.target])
+            others = weights @ np.abs(change[:, scores.others]).mean(1)
+            columns.append(precision(target, others))
+        return area(effects, np.stack(columns, axis=-1))
+
+    value = float(of(np.full((1, n), 1 / n))[0])
+    interval = percentile_interval(of(resampling_weights(n, RESAMPLES, seed))) if n > 1 else None
+    low, high = interval or (None, None)
+    return Estimate(value, n, low, high)
