@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from casl_bench.metrics.scorer_trial import leakage_share
 from casl_bench.records.comparison import Comparison, Standing
 from casl_bench.records.record import LevelResult, RunRecord
-from casl_bench.reports.grouping import Group, section
+from casl_bench.reports.grouping import Group, section, with_interval
 from casl_bench.reports.markdown import DASH, Footnotes, escape, fold, measured, number, table
 
 _ABOUT = (
     "Every method at the strengths at which validation images show {effect}; applied to test "
     "images. **EPR+**: target change as asked over the mean change of the other attributes, each "
     "in σ, divided by what random directions get at the same effect (1 is chance, negative the "
-    "wrong way); mean over {concepts} concepts of its signed logarithm, where a concept in which "
-    "the effect is not reached counts as 0. First interval: other images and other concepts like "
-    "these; second: these very concepts. Ranks are those that paired tests with Holm's correction "
-    "leave open; methods that share a letter are not told apart."
+    "wrong way); mean over {concepts} concepts (n = {images} test images) of its signed logarithm, "
+    "where a concept in which the effect is not reached counts as 0. First interval: other images "
+    "and other concepts like these; second: these very concepts. Ranks are those that paired tests "
+    "with Holm's correction leave open; methods that share a letter are not told apart. Scorer's own: the part of the "
+    "collateral that the perfect edit seems to have as well at this effect, mean over the concepts "
+    "in which both reach it."
 )
 
 
@@ -26,17 +29,20 @@ def comparison_section(group: Group, title: str) -> str:
     found = records[0].comparison
     notes, rows = Footnotes(), []
     for standing in found.standings:
-        rows.append(_row(standing, group, notes))
+        rows.append(_row(standing, group, found.level, notes))
     headings = ["rank", "method", "group", "supervision", "EPR+ ↑", "EPR+, these concepts",
-                "reached", "wrong way", "between fits (sd of log)"]  # fmt: skip
-    about = _ABOUT.format(effect=_effect(found.level), concepts=len(found.concepts))
+                "reached", "wrong way", "scorer's own", "between fits (sd of log)"]  # fmt: skip
+    images = found.standings[0].epr_plus.n if found.standings else 0
+    about = _ABOUT.format(
+        effect=_effect(found.level), concepts=len(found.concepts), images=f"{images:,}"
+    )
     parts = [about, notes.under(table(headings, rows, text_columns=4)), *_sentences(found)]
     if len(found.pairs) > 0:
         parts.append(fold("every two methods", _pairs(found)))
     return section(title, *parts)
 
 
-def _row(standing: Standing, group: Group, notes: Footnotes) -> list[str]:
+def _row(standing: Standing, group: Group, level: str, notes: Footnotes) -> list[str]:
     rank = str(standing.rank_low)
     if standing.rank_high != standing.rank_low:
         rank += f"–{standing.rank_high}"
@@ -53,8 +59,32 @@ def _row(standing: Standing, group: Group, notes: Footnotes) -> list[str]:
         interval,
         f"{standing.reached}/{standing.cells}",
         str(standing.wrong_way),
+        _scorers_own(standing.method, group, level),
         measured(standing.fit_sd, notes) if standing.fit_sd.n > 1 else DASH,
     ]
+
+
+def _scorers_own(method: str, group: Group, level: str) -> str:
+    """Mean share of a method's collateral that is the classifier's leakage; a dash without any."""
+    oracle, own = (
+        {c: at for c, r in group.done(key).items() if (at := _collateral(r, level)) is not None}
+        if key in group.edits
+        else {}
+        for key in ((True, "oracle", ""), (False, method, ""))
+    )
+    shares = [
+        share
+        for concept in own
+        if concept in oracle and (share := leakage_share(oracle[concept], own[concept])) is not None
+    ]
+    return with_interval(shares, 2, (0.0, 1.0)) if shares else DASH
+
+
+def _collateral(record: RunRecord, name: str) -> float | None:
+    for level in record.levels:
+        if level.name == name and level.status == "reached":
+            return level.measurements["mean_collateral"].value
+    return None
 
 
 def _sentences(found: Comparison) -> list[str]:

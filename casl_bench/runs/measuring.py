@@ -207,11 +207,7 @@ def flags(
     change = at["signed_target_change"].value
     for judge in view.judges[1:]:
         other = at.get(f"signed_target_change@{judge}")
-        if (
-            change
-            and other is not None
-            and other.value is not None
-            and other.value < (ONE_JUDGE * change)
-        ):
+        seen = None if other is None else other.value
+        if change is not None and change > 0 and seen is not None and seen < ONE_JUDGE * change:
             found.add("one judge only")
     return tuple(sorted(found))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.artefacts import Artefacts, check_room
+from casl_bench.runs.comparing import Comparing
 from casl_bench.runs.config import RunConfig
 from casl_bench.runs.dataset_run import DatasetRun
 from casl_bench.runs.judges import check_judges
@@ -60,6 +61,8 @@ def run(config: RunConfig, progress: Progress) -> int:
             dataset_run.finish(own)
     store.write_jsonl()
     check_bounds([r for r in store if r.dataset in worlds], config.out)
+    Comparing(config, cells, store).write()
+    store.write_jsonl()
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
 
