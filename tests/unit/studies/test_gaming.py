@@ -1,0 +1,128 @@
+"""Tricks do what they say, and each is seen by the metric that should see it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from casl_bench.studies.alternatives import Candidate
+from casl_bench.studies.gaming import TRICKS, Tally, ToyEdit, play_on_images, play_on_toys
+from casl_bench.studies.judging import Judge, Renderer, subject_of
+from casl_bench.studies.linear_toy import ATTRIBUTES, draw_toy
+from casl_bench.studies.pixel_attack import RADIUS, attacked, open_classifier
+from casl_bench.studies.study_records import TrickRow
+from casl_bench.worlds.domains import DOMAINS
+from casl_bench.worlds.synth import ASSETS, CLASSIFIERS
+
+ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
+
+
+@pytest.fixture(scope="module")
+def on_toys(metrics: list[Candidate]) -> list[TrickRow]:
+    tally = Tally(metrics)
+    play_on_toys(tally, draws=1)
+    return tally.rows()
+
+
+@pytest.fixture(scope="module")
+def on_images(judge: Judge, metrics: list[Candidate]) -> list[TrickRow]:
+    name = judge.world.dataset.card.name
+    drawing = DOMAINS[name].drawing
+    tally = Tally(metrics)
+    deceived = open_classifier(ASSETS / name / CLASSIFIERS[0])
+    subject = subject_of(drawing, drawing.concepts[0], 8)
+    play_on_images(tally, judge, subject, Renderer(drawing), deceived)
+    return tally.rows()
+
+
+def value(
+    rows: list[TrickRow], metrics: list[Candidate], trick: str, side: str, metric: str,
+    classifier: str = "linear",
+) -> float:  # fmt: skip
+    names = [*(c.metric.info.name for c in metrics), "epr_plus"]
+    (row,) = [r for r in rows if (r.trick, r.side, r.classifier) == (trick, side, classifier)]
+    found = row.values[names.index(metric)]
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("trick", "factor"), [("logit_times_8", 8.0), ("logit_times_0.2", 0.2)])
+def test_scale_moves_raw_ratios_only(
+    on_toys: list[TrickRow], metrics: list[Candidate], trick: str, factor: float
+) -> None:
+    def gain(metric: str) -> float:
+        before, after = (
+            value(on_toys, metrics, trick, side, metric) for side in ("before", "after")
+        )
+        return after / before
+
+    assert gain("epr_raw") == pytest.approx(factor, rel=1e-3)
+    for metric in ("epr_std", "epr_signed", "epr_plus"):
+        assert gain(metric) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_padding_dilutes_means_and_not_the_worst(
+    on_toys: list[TrickRow], metrics: list[Candidate]
+) -> None:
+    before, after = (
+        [value(on_toys, metrics, "padded", side, m) for m in ("epr_signed", "worst_attribute_epr")]
+        for side in ("before", "after")
+    )
+    # 11 others became 31, and the twenty new ones do not move.
+    assert after[0] / before[0] == pytest.approx(31 / 11, rel=1e-3)
+    assert after[1] == pytest.approx(before[1])
+
+
+def test_strength_raises_the_headline(on_toys: list[TrickRow], metrics: list[Candidate]) -> None:
+    weak, strong = (
+        value(on_toys, metrics, "strength", side, "epr_plus") for side in ("before", "after")
+    )
+    assert strong > 5 * weak > 0
+
+
+def test_random_directions_have_the_effect_of_the_edit() -> None:
+    toy = draw_toy(0)
+    edit = ToyEdit(toy, 3, 2 * toy.directions[3])
+    effects = [abs((s.edit - s.base)[:, 3].mean()) for s in (edit.scores, *edit.null)]
+    np.testing.assert_allclose(effects, effects[0])
+
+
+def test_a_pure_direction_moves_nothing_else() -> None:
+    toy = draw_toy(1)
+    moved = toy.directions @ toy.pure_direction(2)
+    assert moved[2] > 0.5
+    np.testing.assert_allclose(np.delete(moved, 2), np.zeros(ATTRIBUTES - 1), atol=1e-12)
+
+
+def test_a_copy_changes_nothing(on_images: list[TrickRow], metrics: list[Candidate]) -> None:
+    for classifier in CLASSIFIERS:
+        for metric in ("signed_target_change", "epr_signed", "flip_rate", "perceptual_guard"):
+            assert value(on_images, metrics, "copy", "after", metric, classifier) == 0
+
+
+def test_the_attack_deceives_one_classifier(
+    on_images: list[TrickRow], metrics: list[Candidate]
+) -> None:
+    fooled, other = (
+        value(on_images, metrics, "pixel_attack", "after", "signed_target_change", classifier)
+        for classifier in CLASSIFIERS
+    )
+    assert fooled > 0.8 and other < 0.3
+
+
+def test_the_attack_stays_within_its_radius() -> None:
+    rng = torch.Generator().manual_seed(0)
+    pixels = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
+    logits = open_classifier(ASSETS / "rendered_dogs" / CLASSIFIERS[0])
+    after = attacked(logits, pixels, 0, np.ones(6))
+    assert float((after - pixels).abs().max()) <= RADIUS + 1e-6
+    assert float(after.abs().max()) <= 1
+    assert bool((logits(after)[:, 0] > logits(pixels)[:, 0]).all())
+
+
+def test_every_trick_is_played(on_toys: list[TrickRow], on_images: list[TrickRow]) -> None:
+    played = {r.trick for r in (*on_toys, *on_images)}
+    # The two others are levels of a family and taken from the rows of the study.
+    assert set(TRICKS) - played == {"wrong_way", "half_wrong_way"}
+    assert set(ON_IMAGES) <= played
