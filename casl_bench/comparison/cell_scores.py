@@ -92,7 +92,8 @@ class Scoreboard:
             without: (data set, attribute) that is left out of the others there.
 
         Returns:
-            [R, M, C]; NaN where no image of a concept has a weight.
+            [R, M, C]; not finite where no image of a concept has a weight, or where the random
+            draws of a concept move nothing.
         """
         result = np.empty((len(weights), len(self.methods), len(self.concepts)))
         for c, concept in enumerate(self.concepts):
@@ -112,8 +113,15 @@ class Scoreboard:
                     null[place] = _null(own, concept.null[name], left_out)
                 scores = _without(edits.judged[name], left_out)
                 columns = floored_columns(gain_column(scores), scores)
-                result[:, m, c] = signed_log(floored_ratio(own @ columns) / null[place])
+                # Over random draws that moved nothing there is no ratio: not finite.
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    result[:, m, c] = signed_log(floored_ratio(own @ columns) / null[place])
         return result
+
+    @property
+    def defined(self) -> bool:
+        """Whether every score is a number on all images: draws that move nothing leave none."""
+        return bool(np.isfinite(self.scores(np.ones((1, len(self.images))))).all())
 
     def _own(self, weights: Array, dataset: str, image_ids: Sequence[str]) -> Array:
         """[R, n] weights of a concept's images, of sum 1; NaN where all are 0."""

@@ -15,9 +15,9 @@ _ABOUT = (
     "wrong way); mean over {concepts} concepts (n = {images} test images) of its signed logarithm, "
     "where a concept in which the effect is not reached counts as 0. First interval: other images "
     "and other concepts like these; second: these very concepts. Ranks are those that paired tests "
-    "with Holm's correction leave open; methods that share a letter are not told apart. Scorer's own: the part of the "
-    "collateral that the perfect edit seems to have as well at this effect, mean over the concepts "
-    "in which both reach it."
+    "with Holm's correction leave open; methods that share a letter are not told apart. Scorer's "
+    "own: the part of the collateral that the perfect edit seems to have as well at this effect, "
+    "mean over the concepts in which both reach it."
 )
 
 

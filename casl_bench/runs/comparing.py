@@ -67,6 +67,8 @@ class Comparing:
         if not complete or not concepts or not all(c.null for c in concepts):
             return
         board = Scoreboard([self._scores(c, complete) for c in concepts])
+        if not board.defined:
+            return
         comparison = compare(
             board,
             self.level,

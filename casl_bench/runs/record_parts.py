@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
-from casl_bench.metrics.intervals import bootstrap_interval
+from casl_bench.metrics.intervals import RESAMPLES, bootstrap_interval
 from casl_bench.metrics.metric import METRICS, MetricInfo, metric_identity
 from casl_bench.records.provenance import collect_provenance
 from casl_bench.records.record import Measurement, Provenance, SuiteRef
@@ -109,7 +109,11 @@ def _metric_infos() -> list[MetricInfo]:
 
 
 def over_images(
-    statistic: Callable[[NDArray[np.intp]], float], n: int, unit: str, seed: int
+    statistic: Callable[[NDArray[np.intp]], float],
+    n: int,
+    unit: str,
+    seed: int,
+    resamples: int = RESAMPLES,
 ) -> Measurement:
     """A number of n images with its bootstrap interval.
 
@@ -118,9 +122,10 @@ def over_images(
         n: how many images there are, >= 1.
         unit: of the number.
         seed: of the resamples.
+        resamples: how many.
     """
     value = statistic(np.arange(n))
     if not np.isfinite(value):
         return Measurement.undefined("these images do not tell", n, unit)
-    low, high = bootstrap_interval(statistic, n, seed) or (None, None)
+    low, high = bootstrap_interval(statistic, n, seed, resamples=resamples) or (None, None)
     return Measurement(status="ok", value=value, low=low, high=high, n=n, unit=unit)

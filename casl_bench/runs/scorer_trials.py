@@ -21,6 +21,9 @@ from casl_bench.runs.scoring import from_8_bits, to_8_bits
 TRIAL_IMAGES = 64
 """Test images on which every attribute is flipped."""
 
+TRIAL_RESAMPLES = 200
+"""Of the images, for the intervals of marks: a mark is computed anew each time."""
+
 Rows = NDArray[np.intp]
 
 
@@ -160,4 +163,4 @@ class ScorerTrials:
         self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
     ) -> Measurement:
         seed = derive_seed(self.artefacts.config.seed, "trial", purpose)
-        return over_images(statistic, n, unit, seed)
+        return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)

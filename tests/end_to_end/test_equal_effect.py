@@ -1,0 +1,225 @@
+"""The protocol of equal effect from end to end, on the toy world with methods that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.images.dataset import DATASETS
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import RecordStore
+from casl_bench.reports.table import render_tables
+from casl_bench.runs.config import RunConfig
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.runner import run
+from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.testing.toy_shapes import ToyShapes
+from casl_bench.testing.toy_world import register_toy_world
+from casl_bench.worlds.world import WORLDS
+
+TOY = ToyShapes()
+SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=3)
+
+
+class Paint:
+    """Knows the perfect edit, and lets another attribute slip in by its setting."""
+
+    def __init__(self, attribute: str, slip: float, gain: float) -> None:
+        self.cost, self._attribute, self._slip, self._gain = FitCost(), attribute, slip, gain
+
+    def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
+        names = [a for a in ("bright", "red", "striped") if a != self._attribute]
+        own = TOY.oracle(inversions.image_ids, self._attribute) - inversions.x_0
+        other = TOY.oracle(inversions.image_ids, names[0]) - inversions.x_0
+        change = self._gain * (own + self._slip * other)
+        return torch.stack([inversions.reconstruction + s * change for s in strengths])
+
+    def state(self) -> dict[str, Tensor]:
+        return {"a": torch.tensor([self._slip, self._gain])}
+
+
+class Noise:
+    """Moves all attributes by chance: what a random direction of a working U-Net does."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="random_direction", title="noise", source="a test", version=1, control=True,
+        matched=True, draws=True,
+    )  # fmt: skip
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        self.config = config or MethodConfig()
+
+    def fit(self, task: EditTask) -> NoiseEditor:
+        return NoiseEditor(torch.randn(3, generator=task.generator))
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> NoiseEditor:
+        return NoiseEditor(state["shares"])
+
+
+class NoiseEditor:
+    def __init__(self, shares: Tensor) -> None:
+        self.cost, self._shares = FitCost(), shares
+
+    def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
+        change = sum(
+            share * (TOY.oracle(inversions.image_ids, name) - inversions.x_0)
+            for name, share in zip(("bright", "red", "striped"), self._shares, strict=True)
+        )
+        return torch.stack([inversions.reconstruction + s * change for s in strengths])
+
+    def state(self) -> dict[str, Tensor]:
+        return {"shares": self._shares}
+
+
+def painter(title: str, slip: float, gain: float, **info: Any) -> type:
+    declared = MethodInfo(name=title, title=title, source="a test", version=1, **info)
+
+    class Painter:
+        info: ClassVar[MethodInfo] = declared
+
+        def __init__(self, config: MethodConfig | None = None) -> None:
+            self.config = config or MethodConfig()
+
+        def fit(self, task: EditTask) -> Paint:
+            return Paint(task.concept.attribute, slip, gain)
+
+        def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Paint:
+            return self.fit(task)
+
+    return Painter
+
+
+ENTRANTS = {
+    "clean": (0.0, 0.5),
+    "sloppy": (0.5, 0.5),
+    "backwards": (0.0, -0.5),
+    "weak": (0.0, 0.05),
+}
+
+
+@pytest.fixture()
+def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The toy world with the known entrants; forgotten after the test."""
+    load_entrants()
+    for registry in (METHODS, DATASETS, WORLDS):
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    register_toy_world()
+    METHODS._factories.pop("random_direction")
+    METHODS.register("random_direction", Noise)
+    for name, (slip, gain) in ENTRANTS.items():
+        METHODS.register(name, painter(name, slip, gain))
+    yield
+
+
+def config(out: Path, *methods: str, **changes: Any) -> RunConfig:
+    fields: dict[str, Any] = {
+        "methods": methods, "datasets": ("toy_shapes",), "concepts": ("red",), "suite": SUITE,
+        "seed": 0, "device": "cpu", "out": out,
+    }  # fmt: skip
+    return RunConfig(**(fields | changes))
+
+
+def edits(out: Path) -> dict[str, RunRecord]:
+    return {r.method or "": r for r in RecordStore(out)
+            if r.kind == "edit" and r.fit_seed == 0 and r.beside is None}  # fmt: skip
+
+
+def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(config(out, *ENTRANTS, concepts=("red", "bright")), SilentProgress()) == 0
+    found = edits(out)
+    # Strength 1 of these methods is half of the perfect edit: its effect is reached at 2 x share.
+    levels = {level.name: level for level in found["clean"].levels}
+    assert levels["effect_25"].strength == pytest.approx(0.5, abs=0.05)
+    assert levels["effect_50"].strength == pytest.approx(1.0, abs=0.05)
+    assert levels["effect_50"].strength == found["clean"].strength
+    half = found["oracle"].full_effect
+    assert half is not None
+    change = found["clean"].measurements["signed_target_change"].value
+    assert change == pytest.approx(half / 2, rel=0.1)
+    assert found["sloppy"].strength == pytest.approx(found["clean"].strength, abs=0.05)
+    # What goes the wrong way or not far enough says so, and is not extrapolated.
+    assert {level.status for level in found["weak"].levels} == {"not_reached"}
+    assert found["weak"].measurements["epr_plus"].status == "undefined"
+    assert "not reached" in found["weak"].flags and "wrong way" in found["backwards"].flags
+    headline = next(x for x in found["backwards"].levels if x.name == "effect_50")
+    assert headline.largest is not None and headline.largest <= 0
+
+    (comparison,) = (r.comparison for r in RecordStore(out) if r.kind == "comparison")
+    assert comparison is not None
+    order = [s.method for s in comparison.standings]
+    assert order == ["clean", "sloppy", "backwards", "weak"]
+    by_name = {s.method: s for s in comparison.standings}
+    assert by_name["weak"].epr_plus.value == 0
+    assert (by_name["weak"].reached, by_name["clean"].reached) == (0, 2)
+    assert len(comparison.pairs) == 6
+    assert {s.kind for s in comparison.sensitivity} == {"attribute", "scorer", "concept"}
+    assert [a.scorer for a in comparison.agreements] == ["toy_second_reader"]
+    text = render_tables(list(RecordStore(out)))
+    assert "### At equal effect" in text and "Sensitivity: clean" in text
+    assert "### Strengths at equal effect" in text and "not reached (" in text
+
+
+def test_a_resumed_comparison_is_the_same(toy: None, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(config(out, "clean", "sloppy"), SilentProgress())
+    first = {r.record_id for r in RecordStore(out)}
+    run(config(out, "clean", "sloppy"), SilentProgress())
+    assert {r.record_id for r in RecordStore(out)} == first
+
+
+def test_several_fits_are_told_apart_from_images(toy: None, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert run(config(out, "clean", "h_linear", fit_seeds=2), SilentProgress()) == 0
+    records = [r for r in RecordStore(out) if r.method == "clean"]
+    assert sorted(r.fit_seed for r in records) == [0, 1]
+    (comparison,) = (r.comparison for r in RecordStore(out) if r.kind == "comparison")
+    assert comparison is not None
+    (clean,) = (s for s in comparison.standings if s.method == "clean")
+    assert (clean.fit_sd.value, clean.fit_sd.n) == (0.0, 2)  # it draws nothing at random
+    # More fits may be added to the folder later, and those that are there stay.
+    kept = {r.record_id for r in records}
+    run(config(out, "clean", fit_seeds=3), SilentProgress())
+    again = [r for r in RecordStore(out) if r.method == "clean"]
+    assert len(again) == 3 and kept <= {r.record_id for r in again}
+
+
+def test_a_method_guided_by_the_first_judge_is_decided_by_the_next(
+    toy: None, tmp_path: Path
+) -> None:
+    METHODS.register("guided", painter("guided", 0.0, 0.5, guided_by=("primary",)))
+    out = tmp_path / "run"
+    assert run(config(out, "guided"), SilentProgress()) == 0
+    record = edits(out)["guided"]
+    assert record.judges == ("toy_second_reader", "toy_reader")
+    assert record.guided_by == ("toy_reader",) and "guided by a scorer" in record.flags
+
+
+FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    # control → what stands in its place: slip and gain of a painter, and how it declares itself
+    "identity": ("'identity'", {"slip": 0.0, "gain": 0.1}),
+    "oracle": ("the oracle flips", {"slip": 0.0, "gain": 0.0, "matched": True}),
+    "shuffled": ("'shuffled'", {"slip": 0.0, "gain": 1.0}),
+    "inverted": ("'inverted'", {"slip": 0.0, "gain": -1.0, "on_present": True}),
+    "destroy": ("'destroy'", {"slip": 0.0, "gain": 0.0}),
+    "pixel_attack": ("'pixel_attack'|second_reader", {"slip": 0.5, "gain": 1.0}),
+}
+
+
+@pytest.mark.parametrize("control", FAULTS)
+def test_a_run_with_a_broken_control_is_invalid(control: str, toy: None, tmp_path: Path) -> None:
+    said, fault = FAULTS[control]
+    METHODS._factories.pop(control)
+    METHODS.register(control, painter(control, control=True, **fault))
+    with pytest.raises(InvalidBenchmarkError, match=said):
+        run(config(tmp_path / "run", "clean"), SilentProgress())
+    assert not [r for r in RecordStore(tmp_path / "run") if r.kind == "comparison"]
