@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from casl_bench.core.registry import Registry
 
-ScorerKind = Literal["attributes", "text", "similarity"]
+ScorerKind = Literal["attributes", "text", "similarity", "factors"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class ScorerInfo:
 
     Attributes:
         name: lower_snake.
-        kind: what it tells: attribute logits, agreement with a text, or similarity of two images.
+        kind: what it tells: attribute logits, agreement with a text, similarity of two images, or
+            how an image was drawn.
         version: raise it whenever the numbers may change with equal weights.
         weights_hash: SHA-256 of the weights file.
         guides: whether methods are trained against it; such a network must not mark them.

@@ -1,9 +1,9 @@
 """A world of sixteen-pixel pictures in which a whole run takes seconds.
 
-Its classifiers read the attributes off known pixels and are always right; its U-Net, CLIPs and
-embedder are untrained, so what methods learn in it means nothing. Every part has the type, the
-shapes and the determinism of the real thing. It is not found among the data sets unless a test
-calls `register_toy_world`, or a user names a plugin that does.
+Its classifiers and its reader of factors read the attributes off known pixels and are always right;
+its U-Net, CLIPs and embedder are untrained, so what methods learn in it means nothing. Every part
+has the type, the shapes and the determinism of the real thing. It is not found among the data sets
+unless a test calls `register_toy_world`, or a user names a plugin that does.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from casl_bench.images.dataset import DATASETS
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
 from casl_bench.scorers.embedder import EmbedderNet, RenderEmbedder
+from casl_bench.scorers.factor_regressor import FactorRegressor
 from casl_bench.scorers.scorer import ScorerInfo
 from casl_bench.testing.seeded import seeded
-from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, IMAGE_SIZE, STRIPE_ROWS, ToyShapes
+from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, IMAGE_SIZE, ToyShapes
 from casl_bench.worlds.options import WorldOptions
 from casl_bench.worlds.world import WORLDS, World
 
@@ -31,6 +32,7 @@ _WEIGHTS = "toy weights"
 WORDS = ("a", "square", *ATTRIBUTES)
 MEAN_STD = (0.5, 0.5, 0.5)
 OUTPUT_SCALE = 0.003
+LOGIT_SCALE = (8.0, 3.0, 20.0)
 
 
 def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
@@ -42,10 +44,12 @@ def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World
         guide_clip=_clip("toy_guide", width=32),
         score_clip=ClipScorer(_clip("toy_scorer", width=48)),
         classifiers=(
-            _classifier("toy_reader", ground_rows=(0, 1), core=(5, 6)),
-            _classifier("toy_second_reader", ground_rows=(0, 15), core=(6,)),
+            # They share no pixel: what fools one is not seen by the other.
+            _classifier("toy_reader", ground_rows=(0, 1), core=(5,), stripe_rows=(13,)),
+            _classifier("toy_second_reader", ground_rows=(15,), core=(6,), stripe_rows=(14,)),
         ),
         embedder=_embedder(),
+        factors=_factors("toy_factors", ground_rows=(1, 15), core=(5,), stripe_rows=(13, 14)),
     )
 
 
@@ -94,20 +98,21 @@ def _clip(name: str, width: int) -> ClipModel:
     return ClipModel(name, network, tokenizer, digest, IMAGE_SIZE, MEAN_STD, MEAN_STD)
 
 
-def _classifier(
-    name: str, ground_rows: tuple[int, ...], core: tuple[int, ...]
-) -> AttributeClassifier:
+def _reader(
+    name: str, ground_rows: tuple[int, ...], core: tuple[int, ...], stripe_rows: tuple[int, ...]
+) -> nn.Module:
     """Reads the three attributes off the pixels that `toy_shapes` gives them.
 
     Args:
         name: as in records.
         ground_rows: rows that neither the square nor the stripe ever reaches.
         core: rows and columns that the square always covers.
+        stripe_rows: of `toy_shapes.STRIPE_ROWS`, those that are read.
     """
     ground = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE)
     ground[:, ground_rows] = 1 / (3 * len(ground_rows) * IMAGE_SIZE)
     stripe = torch.zeros_like(ground)
-    stripe[:, STRIPE_ROWS] = 1 / (3 * 2 * IMAGE_SIZE)
+    stripe[:, stripe_rows] = 1 / (3 * len(stripe_rows) * IMAGE_SIZE)
     red = torch.zeros_like(ground)
     for row in core:
         red[0, row, core] = 1 / len(core) ** 2
@@ -117,10 +122,21 @@ def _classifier(
         # ±0.5; ±1.7; and 0.4 or 1.4 where striped.
         reader.weight.copy_(torch.stack([w.flatten() for w in (ground, red, stripe - ground)]))
         reader.bias.copy_(torch.tensor([0.0, 0.0, -0.2]))
-    network = nn.Sequential(nn.Flatten(), reader)
+    return nn.Sequential(nn.Flatten(), reader)
+
+
+def _classifier(name: str, **pixels: tuple[int, ...]) -> AttributeClassifier:
+    network = _reader(name, **pixels)
     info = ScorerInfo(name, "attributes", 1, hash_tensors(network.state_dict()))
-    scale, bias = torch.tensor([8.0, 3.0, 20.0]), torch.zeros(len(ATTRIBUTES))
+    scale, bias = torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
     return AttributeClassifier(info, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
+
+
+def _factors(name: str, **pixels: tuple[int, ...]) -> FactorRegressor:
+    network = _reader(name, **pixels)
+    info = ScorerInfo(name, "factors", 1, hash_tensors(network.state_dict()))
+    scale, bias = torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
+    return FactorRegressor(info, ATTRIBUTES, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
 
 
 def _embedder() -> RenderEmbedder:

@@ -24,6 +24,7 @@ STEPS: dict[str, int] = {
     "guide_clip": 360,
     "score_clip": 340,
     "classifier_depthwise": 200,
+    "factor_regressor": 1200,
 }
 """Optimiser steps of the scorers where each starts from another domain's; twice that from none."""
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -33,6 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "score_clip": ("train_clip", "--role", "score", "--seed", "12", "--fp32",
                    "--learning-rate", "0.001"),
     "classifier_depthwise": ("train_classifier", "--architecture", "depthwise", "--seed", "2"),
+    "factor_regressor": ("train_factors",),
 }  # fmt: skip
 
 

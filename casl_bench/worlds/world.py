@@ -14,6 +14,7 @@ from casl_bench.core.registry import Registry
 from casl_bench.images.dataset import Dataset, ImageBatch
 from casl_bench.scorers.attribute_scorer import AttributeScorer
 from casl_bench.scorers.clip_scorer import ClipScorer
+from casl_bench.scorers.factor_reader import FactorReader
 from casl_bench.scorers.similarity_scorer import Similarity
 from casl_bench.worlds.options import WorldOptions
 
@@ -30,6 +31,7 @@ class World:
         score_clip: the CLIP that scores: other weights than the guide's, or construction fails.
         classifiers: attribute classifiers, the primary one first.
         embedder: perceptual and identity distances.
+        factors: reads how an image was drawn; None where nobody knows.
         accuracy_floor: a classifier under this accuracy on any attribute of real images is refused
             (exit 5), where labels are known.
     """
@@ -41,6 +43,7 @@ class World:
     score_clip: ClipScorer
     classifiers: tuple[AttributeScorer, ...]
     embedder: Similarity
+    factors: FactorReader | None = None
     accuracy_floor: float = 0.9
 
     def __post_init__(self) -> None:
@@ -55,6 +58,7 @@ class World:
             raise InvalidBenchmarkError("a world needs at least one attribute classifier")
         names = [c.info.name for c in self.classifiers]
         names += [self.score_clip.info.name, self.embedder.info.name]
+        names += [self.factors.info.name] if self.factors is not None else []
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidBenchmarkError(
                 f"two scorers are called '{twice[0]}': records could not tell them apart",
@@ -66,6 +70,7 @@ class World:
     def scorer_hashes(self) -> dict[str, str]:
         """Scorer name → hash of its weights."""
         infos = [c.info for c in self.classifiers] + [self.score_clip.info, self.embedder.info]
+        infos += [self.factors.info] if self.factors is not None else []
         return {info.name: info.weights_hash for info in infos}
 
     def presence(self, batch: ImageBatch) -> Tensor:

@@ -15,7 +15,7 @@ def test_two_worlds_are_equal_but_share_no_network():
     one, two = toy_world(), toy_world()
     assert one.backbone.weights_hash == two.backbone.weights_hash
     assert one.scorer_hashes == two.scorer_hashes
-    assert len(set(one.scorer_hashes.values())) == 4
+    assert len(set(one.scorer_hashes.values())) == 5
     one.backbone.unet.conv_in.weight.zero_()
     assert not torch.equal(one.backbone.unet.conv_in.weight, two.backbone.unet.conv_in.weight)
 
@@ -50,6 +50,8 @@ def test_scorers_take_its_images():
     assert similarity.shape == (3,)
     assert (world.embedder.perceptual_distance(pixels, flipped) > 0).all()
     assert (world.embedder.perceptual_distance(pixels, pixels) == 0).all()
+    target, others = world.factors.factor_change(flipped, pixels, "red")
+    assert (target.abs() > 1.8).all() and (others < 0.1).all()
 
 
 def test_labels_are_what_is_drawn():
