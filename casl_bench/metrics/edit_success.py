@@ -13,7 +13,16 @@ from casl_bench.core.errors import InputError
 from casl_bench.metrics.arrays import Array, check_array
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import check_spread
-from casl_bench.metrics.metric import EditMetric, MetricInfo, first_column, register_metric
+from casl_bench.metrics.metric import (
+    BASELINE,
+    OTHERS,
+    SPREAD,
+    EditMetric,
+    MetricInfo,
+    first_column,
+    no_others,
+    register_metric,
+)
 
 
 def signed_target_change(
@@ -156,14 +165,16 @@ def _wrong_side(scores: EditScores) -> NDArray[np.bool_]:
     return wrong
 
 
-def _flip_columns(scores: EditScores) -> Array:
+def flip_columns(scores: EditScores) -> Array:
+    """[n, 2] 0 or 1: the target flipped as asked; it was on the wrong side before."""
     wrong = _wrong_side(scores)
     flipped = wrong & (scores.sign * scores.edit[:, scores.target] > 0)
     return np.stack([flipped, wrong], axis=1).astype(np.float64)
 
 
-def _share_of_second(means: Array) -> Array:
-    with np.errstate(invalid="ignore"):  # 0 / 0: a resample without any eligible image
+def ratio_of_columns(means: Array) -> Array:
+    """`combine` of a ratio of two columns; not finite where the second is 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # a resample without an eligible image
         return means[..., 0] / means[..., 1]
 
 
@@ -177,10 +188,6 @@ def _collateral_column(scores: EditScores) -> Array:
     return mean
 
 
-def _no_others(scores: EditScores) -> str | None:
-    return None if scores.others else "the classifier knows no attribute but the target"
-
-
 SIGNED_TARGET_CHANGE = register_metric(
     EditMetric(
         MetricInfo(
@@ -190,6 +197,8 @@ SIGNED_TARGET_CHANGE = register_metric(
             unit="sd",
             bounds=(None, None),
             title="target change",
+            scale_free=True,
+            depends_on=(BASELINE, SPREAD),
         ),
         lambda scores: _gain(scores)[:, None],
         first_column,
@@ -204,10 +213,12 @@ MEAN_COLLATERAL = register_metric(
             unit="sd",
             bounds=(0, None),
             title="other change",
+            scale_free=True,
+            depends_on=(OTHERS, BASELINE, SPREAD),
         ),
         _collateral_column,
         first_column,
-        _no_others,
+        no_others,
     )
 )
 FLIP_RATE = register_metric(
@@ -219,9 +230,11 @@ FLIP_RATE = register_metric(
             unit="share",
             bounds=(0, 1),
             title="flipped",
+            scale_free=True,
+            depends_on=(BASELINE,),
         ),
-        _flip_columns,
-        _share_of_second,
+        flip_columns,
+        ratio_of_columns,
         _no_wrong_side,
         lambda scores: int(_wrong_side(scores).sum()),
     )
@@ -235,6 +248,8 @@ WRONG_WAY_RATE = register_metric(
             unit="share",
             bounds=(0, 1),
             title="wrong way",
+            scale_free=True,
+            depends_on=(BASELINE,),
         ),
         lambda scores: (_gain(scores) < 0).astype(np.float64)[:, None],
         first_column,

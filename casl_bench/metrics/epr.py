@@ -1,7 +1,7 @@
 """Editing precision ratio: how far the target moves for each unit that the others move.
 
 The published number is blind to direction, grows with strength over a fixed floor, and depends on
-each logit's scale and on the list of others; read it beside edit_success.py and over_random.
+each logit's scale and on the list of others. epr_signed.py and epr_plus.py mend that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.arrays import Array, check_array
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.metric import EditMetric, MetricInfo, register_metric
+from casl_bench.metrics.metric import (
+    BASELINE,
+    FLOOR,
+    OTHERS,
+    SPREAD,
+    EditMetric,
+    MetricInfo,
+    no_others,
+    register_metric,
+)
 
 EPS = 1e-8
 
@@ -177,12 +186,12 @@ def _floored_ratio(means: Array) -> Array:
 
 
 def _below_floor(scores: EditScores) -> str | None:
-    return _compare(scores.source, scores.base, scores.edit, scores.target)
+    return no_others(scores) or _compare(scores.source, scores.base, scores.edit, scores.target)
 
 
 def _below_floor_std(scores: EditScores) -> str | None:
     source, base, edit = (x / scores.spread for x in (scores.source, scores.base, scores.edit))
-    return _compare(source, base, edit, scores.target)
+    return no_others(scores) or _compare(source, base, edit, scores.target)
 
 
 def _compare(source: Array, base: Array, edit: Array, target: int) -> str | None:
@@ -206,6 +215,7 @@ EPR_RAW = register_metric(
             bounds=(0, None),
             title="EPR",
             source="CASL (arXiv 2601.15441), eq. 14",
+            depends_on=(OTHERS, BASELINE, FLOOR),
         ),
         _raw_columns,
         _ratio,
@@ -221,6 +231,8 @@ EPR_STD = register_metric(
             unit="ratio",
             bounds=(0, None),
             title="EPR, logits standardised",
+            scale_free=True,
+            depends_on=(OTHERS, BASELINE, FLOOR, SPREAD),
         ),
         _std_columns,
         _ratio,
@@ -240,8 +252,10 @@ EPR_FLOORED = register_metric(
             unit="ratio",
             bounds=(0, None),
             title="EPR, denominator at least the noise floor",
+            depends_on=(OTHERS, BASELINE, FLOOR),
         ),
         _floored_columns,
         _floored_ratio,
+        no_others,
     )
 )

@@ -7,15 +7,23 @@ every resample instead of averaged, and thousands of resamples are one matrix pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InputError
 from casl_bench.core.registry import Registry
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
+
+# What a number may depend on beside the edit itself: parts of what the metric is.
+OTHERS = "others: the attributes but the target"
+BASELINE = "baseline: reconstruction"
+FLOOR = "floor: change from source to reconstruction"
+SPREAD = "unit: spread over real source images"
+UNRELATED = "reference: pairs of unrelated test images"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,10 @@ class MetricInfo:
         bounds: least and largest possible value, None where there is none.
         title: as in a table.
         source: paper and equation, or "ours".
+        scale_free: claims to stay the same when one attribute's logits and its spread are
+            multiplied by one positive factor.
+        depends_on: what a number means only together with: `OTHERS`, `BASELINE`, `FLOOR`, `SPREAD`,
+            `UNRELATED`, or the metric's own words. Part of its identity, as the version is.
     """
 
     name: str
@@ -39,6 +51,32 @@ class MetricInfo:
     bounds: tuple[float | None, float | None]
     title: str
     source: str = "ours"
+    scale_free: bool = False
+    depends_on: tuple[str, ...] = ()
+
+
+def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
+    """What two numbers must share to be comparable, as twelve hexadecimal digits.
+
+    The SHA-256 of the metric's name and version, what it depends on (baseline, floor, …), and,
+    where it depends on `OTHERS`, their names.
+
+    Args:
+        metric: the declaration.
+        attributes: names of the other attributes, in any order.
+
+    Raises:
+        InputError: if a name is given twice.
+    """
+    if len(set(attributes)) != len(attributes):
+        raise InputError(f"attributes {list(attributes)} are not distinct")
+    parts = {
+        "name": metric.name,
+        "version": metric.version,
+        "depends_on": sorted(metric.depends_on),
+        "others": sorted(attributes) if OTHERS in metric.depends_on else [],
+    }
+    return hash_json(parts)[:12]
 
 
 @dataclass(frozen=True)
@@ -85,11 +123,16 @@ class EditMetric:
     count: Callable[[EditScores], int] = len
 
     def value(self, scores: EditScores) -> float | None:
-        """The number without an interval; None where it is undefined."""
-        if self.undefined(scores) is not None:
+        """The number without an interval; None where it is undefined, as without any image."""
+        if len(scores) == 0 or self.undefined(scores) is not None:
             return None
         value = float(self.combine(self.per_image(scores).mean(0)))
         return value if np.isfinite(value) else None
+
+
+def no_others(scores: EditScores) -> str | None:
+    """`undefined` of a metric that needs an attribute beside the target."""
+    return None if scores.others else "the classifier knows no attribute but the target"
 
 
 def first_column(means: Array) -> Array:

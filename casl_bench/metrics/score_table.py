@@ -14,7 +14,7 @@ import numpy as np
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.metrics.arrays import Array, check_array
-from casl_bench.metrics.edit_scores import DISTANCES, EditScores
+from casl_bench.metrics.edit_scores import PER_IMAGE, EditScores
 
 _KEYS = ("image_id", "picture", "strength")
 
@@ -36,6 +36,9 @@ class ScoreTable:
         clip_similarity: [S, n] cosine of the image's change with the text's, or None.
         perceptual: [S, n] distance of the edit from the reconstruction, >= 0, or None.
         identity: [S, n] similarity of the edit with the reconstruction, in [-1, 1], or None.
+        locality: [S, n] share of the change within the perfect edit's region, in [0, 1], or None.
+        factor_target: [S, n] change of the target's known factor, or None.
+        factor_others: [S, n] mean absolute change of the other known factors, >= 0, or None.
     """
 
     image_ids: tuple[str, ...]
@@ -48,6 +51,9 @@ class ScoreTable:
     clip_similarity: Array | None = None
     perceptual: Array | None = None
     identity: Array | None = None
+    locality: Array | None = None
+    factor_target: Array | None = None
+    factor_others: Array | None = None
 
     def __post_init__(self) -> None:
         """Round to float32 and refuse repeated names, wrong shapes, NaN and infinity."""
@@ -70,7 +76,7 @@ class ScoreTable:
         n, a = len(self.image_ids), len(self.attributes)
         shapes: dict[str, tuple[int, ...]]
         shapes = {"source_logits": (k, n, a), "reconstruction_logits": (k, n, a)}
-        shapes |= {"edit_logits": (k, s, n, a)} | dict.fromkeys(DISTANCES, (s, n))
+        shapes |= {"edit_logits": (k, s, n, a)} | dict.fromkeys(PER_IMAGE, (s, n))
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None:
@@ -96,6 +102,8 @@ class ScoreTable:
         *,
         sign: int = 1,
         classifier: str | None = None,
+        unrelated_perceptual: float | None = None,
+        unrelated_identity: float | None = None,
     ) -> EditScores:
         """What a metric sees: one strength, one target, one classifier (default: the primary).
 
@@ -105,6 +113,8 @@ class ScoreTable:
             spread: [A] standard deviation of this classifier's logits over real source images.
             sign: +1 where the edit is to turn the attribute on, -1 where off.
             classifier: one of `classifiers`.
+            unrelated_perceptual: mean perceptual distance of unrelated test images, if known.
+            unrelated_identity: mean identity similarity of unrelated test images, if known.
 
         Raises:
             InputError: on a name or strength that the table does not hold.
@@ -113,35 +123,48 @@ class ScoreTable:
         target = _place("attribute", attribute, self.attributes)
         source, base = self.source_logits[k], self.reconstruction_logits[k]
         spread = np.asarray(spread, dtype=np.float64)
-        if strength == 0:
-            return EditScores(source, base, base, target, sign, spread)
-        s = _place("strength", float(strength), self.strengths)
-        extra = {name: None if (v := getattr(self, name)) is None else v[s] for name in DISTANCES}
-        return EditScores(source, base, self.edit_logits[k, s], target, sign, spread, **extra)
+        edit = base
+        extra: dict[str, Array | None] = {}
+        if strength != 0:
+            s = _place("strength", float(strength), self.strengths)
+            edit = self.edit_logits[k, s]
+            extra = {n: None if (v := getattr(self, n)) is None else v[s] for n in PER_IMAGE}
+        return EditScores(
+            source,
+            base,
+            edit,
+            target,
+            sign,
+            spread,
+            **extra,
+            unrelated_perceptual=unrelated_perceptual,
+            unrelated_identity=unrelated_identity,
+        )
 
     def to_csv(self) -> str:
         """One row a picture: the source, the reconstruction, and the edit at each strength.
 
-        Columns: image_id, picture, strength, the three distances, then one a classifier and
-        attribute. Numbers have nine significant digits, which give a float32 back exactly.
+        Columns: image_id, picture, strength, those of `PER_IMAGE` that are known, then one a
+        classifier and attribute. Numbers have nine significant digits, which give a float32 back
+        exactly.
         """
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         logits = [f"{c}/{a}" for c in self.classifiers for a in self.attributes]
-        kept = [name for name in DISTANCES if getattr(self, name) is not None]
+        kept = [name for name in PER_IMAGE if getattr(self, name) is not None]
         writer.writerow([*_KEYS, *kept, *logits])
 
-        def row(i: int, picture: str, strength: str, distances: list[str], values: Array) -> None:
+        def row(i: int, picture: str, strength: str, extra: list[str], values: Array) -> None:
             cells = [_text(v) for v in values[:, i].ravel()]
-            writer.writerow([self.image_ids[i], picture, strength, *distances, *cells])
+            writer.writerow([self.image_ids[i], picture, strength, *extra, *cells])
 
         blank = [""] * len(kept)
         for i in range(len(self)):
             row(i, "source", "", blank, self.source_logits)
             row(i, "reconstruction", "0.0", blank, self.reconstruction_logits)
             for s, strength in enumerate(self.strengths):
-                distances = [_text(getattr(self, name)[s, i]) for name in kept]
-                row(i, "edit", repr(strength), distances, self.edit_logits[:, s])
+                extra = [_text(getattr(self, name)[s, i]) for name in kept]
+                row(i, "edit", repr(strength), extra, self.edit_logits[:, s])
         return out.getvalue()
 
     @classmethod
@@ -159,7 +182,7 @@ class ScoreTable:
 
 def _read_csv(text: str) -> ScoreTable:
     header, *rows = csv.reader(io.StringIO(text))
-    kept = [c for c in header if c in DISTANCES]
+    kept = [c for c in header if c in PER_IMAGE]
     first = len(_KEYS) + len(kept)
     if tuple(header[: len(_KEYS)]) != _KEYS:
         raise ValueError(f"its columns start with {header[: len(_KEYS)]}")
@@ -178,10 +201,10 @@ def _read_csv(text: str) -> ScoreTable:
     n, p, k, a = len(image_ids), len(pictures), len(classifiers), len(attributes)
     values = np.array([[float(v) for v in r[first:]] for r in rows]).reshape(n, p, k, a)
     logits = values.transpose(2, 1, 0, 3)  # [K, pictures, n, A]
-    distances = {}
+    extra = {}
     for column, name in enumerate(kept, start=len(_KEYS)):
         cells = [float(r[column]) for r in rows if r[1] == "edit"]
-        distances[name] = np.array(cells).reshape(n, p - 2).T
+        extra[name] = np.array(cells).reshape(n, p - 2).T
     return ScoreTable(
         image_ids,
         strengths,
@@ -190,7 +213,7 @@ def _read_csv(text: str) -> ScoreTable:
         logits[:, 0],
         logits[:, 1],
         logits[:, 2:],
-        **distances,
+        **extra,
     )
 
 

@@ -1,19 +1,23 @@
-"""Means of the distances that other scorers gave: CLIP direction, perceptual, identity."""
+"""Means of what other scorers measured on each image: CLIP direction, perceptual, identity."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import numpy as np
 
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.metric import EditMetric, MetricInfo, first_column, register_metric
+from casl_bench.metrics.metric import (
+    BASELINE,
+    EditMetric,
+    MetricInfo,
+    first_column,
+    register_metric,
+)
 
-Distance = Literal["clip_similarity", "perceptual", "identity"]
 
+def mean_of_column(field: str, info: MetricInfo) -> EditMetric:
+    """Register the plain mean of one of `PER_IMAGE`, undefined where nobody measured it."""
 
-def _mean_of(field: Distance, info: MetricInfo) -> EditMetric:
     def per_image(scores: EditScores) -> Array:
         return np.asarray(getattr(scores, field), dtype=np.float64)[:, None]
 
@@ -23,7 +27,7 @@ def _mean_of(field: Distance, info: MetricInfo) -> EditMetric:
     return register_metric(EditMetric(info, per_image, first_column, undefined))
 
 
-CLIP_SIMILARITY = _mean_of(
+CLIP_SIMILARITY = mean_of_column(
     "clip_similarity",
     MetricInfo(
         name="clip_similarity",
@@ -33,9 +37,11 @@ CLIP_SIMILARITY = _mean_of(
         bounds=(-1, 1),
         title="CLIP",
         source="directional similarity, StyleGAN-NADA (Gal et al. 2022), eq. 3",
+        scale_free=True,
+        depends_on=(BASELINE,),
     ),
 )
-PERCEPTUAL = _mean_of(
+PERCEPTUAL = mean_of_column(
     "perceptual",
     MetricInfo(
         name="perceptual",
@@ -44,9 +50,11 @@ PERCEPTUAL = _mean_of(
         unit="distance",
         bounds=(0, None),
         title="perceptual",
+        scale_free=True,
+        depends_on=(BASELINE,),
     ),
 )
-IDENTITY = _mean_of(
+IDENTITY = mean_of_column(
     "identity",
     MetricInfo(
         name="identity",
@@ -55,5 +63,7 @@ IDENTITY = _mean_of(
         unit="cosine",
         bounds=(-1, 1),
         title="identity",
+        scale_free=True,
+        depends_on=(BASELINE,),
     ),
 )

@@ -11,11 +11,16 @@ from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.registry import discover
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import EPR_RAW
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import (
+    BASELINE,
+    FLOOR,
     METRICS,
+    OTHERS,
     EditMetric,
     MetricInfo,
     first_column,
+    metric_identity,
     register_metric,
 )
 
@@ -24,6 +29,14 @@ discover("casl_bench.metrics", METRICS)
 EXPECTED = {
     "epr_raw",
     "epr_std",
+    "epr_floored",
+    "epr_signed",
+    "worst_attribute_epr",
+    "factor_epr",
+    "flip_precision",
+    "pixel_locality",
+    "perceptual_guard",
+    "identity_guard",
     "signed_target_change",
     "mean_collateral",
     "flip_rate",
@@ -43,8 +56,10 @@ def make(change: float, seed: int = 0, wobble: float = 0.1) -> EditScores:
     edit[:, 0] += change
     close = np.exp(-wobble * rng.random(64))
     return EditScores(
-        source, base, edit, 0, 1, base.std(0), np.tanh(change * close), 1 - close, close
-    )
+        source, base, edit, 0, 1, base.std(0), np.tanh(change * close), 1 - close, close,
+        locality=close, factor_target=change * close, factor_others=wobble * close,
+        unrelated_perceptual=0.9, unrelated_identity=0.1,
+    )  # fmt: skip
 
 
 def test_every_metric_of_ours_is_registered_without_trouble() -> None:
@@ -91,3 +106,33 @@ def test_a_senseless_declaration_is_refused() -> None:
         with pytest.raises(InputError):
             register_metric(replace(EPR_RAW, info=info))
     assert "test_only_bad" not in METRICS
+
+
+def test_numbers_are_comparable_where_nothing_they_depend_on_differs() -> None:
+    info, others = METRICS.create("epr_signed").info, ["beard", "hat"]
+    same = metric_identity(info, others)
+    assert len(same) == 12 and metric_identity(info, others[::-1]) == same
+    changed = [
+        metric_identity(info, ["beard"]),
+        metric_identity(info, ["beard", "pale"]),
+        metric_identity(replace(info, version=2), others),
+        metric_identity(replace(info, name="other"), others),
+        metric_identity(replace(info, depends_on=(OTHERS, BASELINE)), others),
+        metric_identity(replace(info, depends_on=(OTHERS, FLOOR)), others),
+        metric_identity(EPR_PLUS_INFO, others),
+    ]
+    assert len({same, *changed}) == 1 + len(changed)
+    # A title is no part of what the number is.
+    assert metric_identity(replace(info, title="another"), others) == same
+
+
+def test_the_list_of_others_counts_only_where_the_metric_divides_by_them() -> None:
+    info = METRICS.create("flip_rate").info
+    assert metric_identity(info, ["beard"]) == metric_identity(info, [])
+    with pytest.raises(InputError, match="distinct"):
+        metric_identity(info, ["hat", "hat"])
+
+
+def test_no_image_has_no_value() -> None:
+    empty = make(1.0).take([])
+    assert all(METRICS.create(name).value(empty) is None for name in EXPECTED)

@@ -28,6 +28,16 @@ def make(n: int = 3, strengths: tuple[float, ...] = (-1.0, 0.5, 2.0), k: int = 2
     )
 
 
+def with_known_factors() -> ScoreTable:
+    rng = np.random.default_rng(9)
+    return replace(
+        make(),
+        locality=rng.random((3, 3)),
+        factor_target=rng.normal(size=(3, 3)),
+        factor_others=rng.random((3, 3)),
+    )
+
+
 @pytest.mark.parametrize(
     "table",
     [
@@ -37,6 +47,8 @@ def make(n: int = 3, strengths: tuple[float, ...] = (-1.0, 0.5, 2.0), k: int = 2
         make(strengths=(0.1 + 0.2,)),
         replace(make(), perceptual=None),
         replace(make(), clip_similarity=None, perceptual=None, identity=None),
+        with_known_factors(),
+        replace(with_known_factors(), identity=None, locality=None),
     ],
 )
 def test_a_table_comes_back_equal_from_its_file(table: ScoreTable) -> None:
@@ -80,6 +92,30 @@ def test_at_cuts_out_one_strength_target_and_classifier() -> None:
     np.testing.assert_array_equal(default.edit, table.edit_logits[0, 1])
 
 
+def test_at_passes_what_is_known_and_the_scores_of_unrelated_images() -> None:
+    table = with_known_factors()
+    cut = table.at(2.0, "w", np.ones(4), unrelated_perceptual=0.7, unrelated_identity=0.1)
+    for name in ("locality", "factor_target", "factor_others"):
+        np.testing.assert_array_equal(getattr(cut, name), getattr(table, name)[2])
+    assert (cut.unrelated_perceptual, cut.unrelated_identity) == (0.7, 0.1)
+    some = cut.take([2, 0])
+    np.testing.assert_array_equal(some.locality, cut.locality[[2, 0]])  # type: ignore[index]
+    assert (some.unrelated_perceptual, some.unrelated_identity) == (0.7, 0.1)
+    plain = make().at(2.0, "w", np.ones(4))
+    assert plain.locality is None and plain.unrelated_perceptual is None
+
+
+def test_a_file_from_before_these_columns_still_reads() -> None:
+    """What an earlier version wrote: three optional columns and no more."""
+    text = (
+        "image_id,picture,strength,clip_similarity,perceptual,identity,net/a,net/b\n"
+        "x,source,,,,,1,2\nx,reconstruction,0.0,,,,1.5,2.5\nx,edit,0.5,0.25,0.5,0.75,3,4\n"
+    )
+    table = ScoreTable.from_csv(text)
+    assert table.to_csv() == text
+    assert table.locality is None and table.factor_target is None and table.factor_others is None
+
+
 def test_strength_zero_is_the_reconstruction() -> None:
     cut = make().at(0, "w", np.ones(4))
     np.testing.assert_array_equal(cut.edit, cut.base)
@@ -101,6 +137,8 @@ def test_strength_zero_is_the_reconstruction() -> None:
         {"source_logits": np.full((2, 3, 4), np.nan)},
         {"source_logits": np.full((2, 3, 4), 1e300)},
         {"identity": np.ones((3, 2))},
+        {"locality": np.ones((3, 2))},
+        {"factor_target": np.full((3, 3), np.inf)},
     ],
 )
 def test_bad_tables_are_refused(change: dict[str, object]) -> None:
