@@ -13,6 +13,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.arrays import Array
@@ -22,9 +23,9 @@ from casl_bench.metrics.metric import EditMetric, Estimate
 RESAMPLES = 1000
 LEVEL = 0.95
 
-# A resample may leave a ratio undefined (no eligible image in it). A few are dropped; when more
-# than this share are undefined, the rest no longer describe the metric.
-_MAX_UNDEFINED = 0.05
+MAX_UNDEFINED = 0.05
+"""A resample may leave a ratio undefined (no eligible image in it). A few are dropped; when more
+than this share are undefined, the rest no longer describe the metric."""
 
 Interval = tuple[float, float]
 
@@ -49,7 +50,8 @@ def evaluate(
     Returns:
         The estimate; without an interval where fewer than two images count. A share on which all
         images agree gets Wilson's interval, as resampling cannot show any spread there.
-    Source: Efron 1979; the ratio's columns are resampled jointly.
+    Source: Efron 1979, expanded as in `percentile_interval`; the ratio's columns are resampled
+    jointly.
     """
     n = len(scores)
     if n == 0:
@@ -64,7 +66,7 @@ def evaluate(
     interval = None
     if count >= 2:
         interval = percentile_interval(
-            metric.combine(resampling_weights(n, resamples, seed) @ columns), level
+            metric.combine(resampling_weights(n, resamples, seed) @ columns), level, count
         )
         if interval is None and metric.info.unit == "share":
             interval = wilson_interval(value * count, count, level)
@@ -118,7 +120,7 @@ def evaluate_ratio(
         return Estimate(None, n, level=level, reason="the reference's value is 0")
     interval = None
     if n >= 2:
-        interval = percentile_interval(ratio(resampling_weights(n, resamples, seed)), level)
+        interval = percentile_interval(ratio(resampling_weights(n, resamples, seed)), level, n)
     low, high = interval or (None, None)
     return Estimate(value, n, low, high, level)
 
@@ -172,14 +174,39 @@ def resampling_weights(n: int, resamples: int, seed: int) -> Array:
     return weights
 
 
-def percentile_interval(values: Array, level: float = LEVEL) -> Interval | None:
-    """The central `level` of resampled values; None where there is no spread or too few values."""
+def percentile_interval(
+    values: Array, level: float = LEVEL, n: int | None = None
+) -> Interval | None:
+    """The central `level` of resampled values, or a little more of them where n is small.
+
+    A resample of n spreads as a variance with n instead of n - 1 does, and its tails are a normal's
+    where Student's belong: at n = 32 the central 95 % of a ratio of means cover 91 to 93 %. With n
+    given, the tails are cut where Student's quantile times sqrt(n / (n - 1)) would cut a normal.
+
+    Args:
+        values: of the resamples, NaN or infinite where undefined.
+        level: nominal coverage, in (0, 1).
+        n: units that were resampled, at least 2; default so many that it does not matter.
+
+    Returns:
+        (low, high), or None where there is no spread or too few values.
+
+    Raises:
+        InputError: if the level is outside (0, 1) or n below 2.
+    Source: Efron 1979; expanded percentiles of Hesterberg 2015 (What Teachers Should Know About the
+    Bootstrap).
+    """
     if not 0 < level < 1:
         raise InputError(f"level must be in (0, 1), got {level}")
+    tail = (1 - level) / 2
+    if n is not None:
+        if n < 2:
+            raise InputError(f"one unit alone cannot be resampled, got n = {n}")
+        tail = NormalDist().cdf(float(stdtrit(n - 1, tail)) * math.sqrt(n / (n - 1)))
     kept = values[np.isfinite(values)]
-    if len(kept) == 0 or len(kept) < (1 - _MAX_UNDEFINED) * len(values):
+    if len(kept) == 0 or len(kept) < (1 - MAX_UNDEFINED) * len(values):
         return None
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(kept, [tail, 1 - tail])
     # Sums in another order differ in their last bits: that is no spread.
     varies = not math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12)
     return (float(low), float(high)) if varies else None

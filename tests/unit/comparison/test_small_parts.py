@@ -1,0 +1,111 @@
+"""Signed log, agreement of orders, what rank 1 rests on, spread between fits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kendalltau, t
+
+from casl_bench.comparison.agreement import kendall_tau
+from casl_bench.comparison.fit_seeds import fit_spread
+from casl_bench.comparison.sensitivity import sensitivity
+from casl_bench.comparison.signed_log import signed_exp, signed_log
+from casl_bench.core.errors import InputError
+
+FINITE = st.floats(-1e6, 1e6)
+
+
+@given(FINITE, FINITE)
+def test_the_signed_log_keeps_the_order_and_has_an_inverse(a: float, b: float) -> None:
+    if a < b:
+        assert signed_log(a) <= signed_log(b)
+        if b - a > 1e-6 * max(1, abs(a), abs(b)):
+            assert signed_log(a) < signed_log(b)
+    assert signed_exp(signed_log(a)) == pytest.approx(a, rel=1e-9, abs=1e-12)
+
+
+def test_the_signed_log_by_hand() -> None:
+    assert signed_log(0.0) == 0
+    assert signed_log(np.e - 1) == pytest.approx(1)
+    assert signed_log(1 - np.e) == pytest.approx(-1)
+    wrong_way, not_reached, barely, well = signed_log(np.array([-3.0, 0.0, 1e-9, 3.0]))
+    assert wrong_way < not_reached < barely < well
+    assert np.isnan(signed_log(np.array([np.nan]))).all()
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=12))
+def test_kendalls_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
+    a, b = ([p[k] for p in pairs] for k in (0, 1))
+    ours = kendall_tau(a, b)
+    assert ours.n == len(pairs)
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        assert ours.tau is None
+    else:
+        assert ours.tau == pytest.approx(kendalltau(a, b).statistic, abs=1e-12)
+
+
+def test_kendalls_tau_by_hand() -> None:
+    assert kendall_tau([1, 2, 3], [10, 20, 30]).tau == 1
+    assert kendall_tau([1, 2, 3], [3, 2, 1]).tau == -1
+    assert kendall_tau([1, 2, 3], [1, 3, 2]).tau == pytest.approx(1 / 3)  # (2 - 1) / 3
+    assert kendall_tau([1, 2, 3], [1, 1, 2]).tau == pytest.approx(2 / np.sqrt(3 * 2))
+    assert kendall_tau([7], [7]).tau is None
+    with pytest.raises(InputError, match="two orders"):
+        kendall_tau([1, 2], [1, 2, 3])
+    with pytest.raises(InputError, match="NaN"):
+        kendall_tau([1, np.nan], [1, 2])
+
+
+def test_sensitivity_counts_per_kind_and_names_what_breaks_rank_1() -> None:
+    result = sensitivity(
+        [3.0, 2.0, 1.0],
+        {
+            ("attribute", "hat"): [3, 2, 1],
+            ("attribute", "beard"): [2, 3, 1],
+            ("attribute", "smile"): [3, 3, 1],  # first still, with another
+            ("scorer", "vit"): [1, 2, 3],
+        },
+    )
+    assert (result.holds, result.variants) == (2, 4)
+    attribute, scorer = result.kinds
+    assert (attribute.kind, attribute.holds, attribute.variants) == ("attribute", 2, 3)
+    assert attribute.broken_by == ("beard",)
+    assert (scorer.kind, scorer.holds, scorer.broken_by) == ("scorer", 0, ("vit",))
+
+
+def test_sensitivity_at_its_edges() -> None:
+    alone = sensitivity([0.0], {("concept", "x"): [-1.0]})
+    assert (alone.holds, alone.variants) == (1, 1)
+    assert sensitivity([1.0, 0.0], {}).variants == 0
+    shared = sensitivity([1.0, 1.0, 0.0], {("concept", "x"): [2, 1, 0]})
+    assert shared.holds == 0  # both were first, one is no more
+    with pytest.raises(InputError):
+        sensitivity([1.0, 0.0], {("concept", "x"): [1.0]})
+    with pytest.raises(InputError):
+        sensitivity([1.0, 0.0], {("concept", "x"): [1.0, np.nan]})
+    with pytest.raises(InputError, match="at least one"):
+        sensitivity([], {})
+
+
+def test_spread_between_fits_by_hand() -> None:
+    """Means over concepts 1, 2 and 3: sd 1, and 2 ± 4.303 / sqrt(3)."""
+    spread = fit_spread([[0, 2], [1, 3], [2, 4]])
+    assert (spread.mean, spread.sd, spread.n) == (2, 1, 3)
+    assert spread.low is not None and spread.high is not None
+    assert spread.high - 2 == pytest.approx(t.ppf(0.975, 2) / np.sqrt(3))
+    assert 2 - spread.low == pytest.approx(spread.high - 2)
+
+
+def test_spread_between_fits_at_its_edges() -> None:
+    one = fit_spread([[1.0, 2.0]])
+    assert (one.mean, one.sd, one.low, one.high, one.n) == (1.5, None, None, None, 1)
+    same = fit_spread(np.full((3, 7), 0.1))
+    assert (same.sd, same.low, same.n) == (0, None, 3)
+    for wrong in ([[]], [[1.0], [np.nan]], [1.0, 2.0]):
+        with pytest.raises(InputError):
+            fit_spread(wrong)
+    with pytest.raises(InputError, match="level"):
+        fit_spread([[1.0], [2.0]], level=1)
