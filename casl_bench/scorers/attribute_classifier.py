@@ -162,6 +162,10 @@ class AttributeClassifier:
         Raises:
             InputError: images of another size.
         """
+        return self.logits_with_grad(pixels)
+
+    def logits_with_grad(self, pixels: Tensor) -> Tensor:
+        """`logits`, through which gradients flow to the pixels; none to those out of [-1, 1]."""
         expected = (3, self.image_size, self.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
             raise InputError(

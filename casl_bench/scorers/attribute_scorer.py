@@ -29,6 +29,15 @@ class AttributeScorer(Protocol):
         ...
 
 
+@runtime_checkable
+class Differentiable(AttributeScorer, Protocol):
+    """A scorer that shows how its logits depend on the pixels. For controls: no method sees one."""
+
+    def logits_with_grad(self, pixels: Tensor) -> Tensor:
+        """`logits`, through which gradients flow to the pixels."""
+        ...
+
+
 def label_source(scorer: AttributeScorer) -> LabelSource:
     """Where its notion of an attribute comes from; "annotation" where it does not say."""
     source: LabelSource = getattr(scorer, "label_source", "annotation")

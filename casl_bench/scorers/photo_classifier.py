@@ -137,6 +137,10 @@ class PhotoClassifier:
         Raises:
             InputError: not images of three channels.
         """
+        return self.logits_with_grad(pixels)
+
+    def logits_with_grad(self, pixels: Tensor) -> Tensor:
+        """`logits`, through which gradients flow to the pixels; none to those out of [-1, 1]."""
         if pixels.ndim != 4 or pixels.shape[1] != 3:
             raise InputError(
                 f"images of shape {tuple(pixels.shape)}, not [n, 3, H, W]", where=self.info.name

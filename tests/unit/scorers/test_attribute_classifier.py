@@ -12,6 +12,7 @@ from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.model_files import write_model
 from casl_bench.images.rendered_faces import ATTRIBUTES
 from casl_bench.scorers.attribute_classifier import AttributeClassifier, build_classifier
+from casl_bench.scorers.attribute_scorer import Differentiable
 
 CONFIGS = {
     "plain": {"architecture": "plain", "widths": [4, 4, 8, 8]},
@@ -52,6 +53,21 @@ def test_calibration_is_applied_and_pixels_are_clamped(folder: Path, images: Ten
     raw = classifier._network(images[:16])
     assert torch.allclose(classifier.logits(images[:16]), raw * 2 + 0.5, atol=1e-4)
     assert torch.equal(classifier.logits(images * 9), classifier.logits((images * 9).clamp(-1, 1)))
+
+
+def test_gradients_flow_to_the_image_that_a_row_is_about(folder: Path, images: Tensor) -> None:
+    classifier = AttributeClassifier.load(folder)
+    assert isinstance(classifier, Differentiable)
+    pixels = (1.1 * images).requires_grad_(True)
+    logits = classifier.logits_with_grad(pixels)
+    assert torch.allclose(logits, classifier.logits(pixels), atol=1e-5)
+    (slope,) = torch.autograd.grad(logits[18, 2], pixels)
+    assert slope[18].any() and not slope[torch.arange(21) != 18].any()
+    assert not slope[pixels.abs() > 1].any()
+    step = 1e-3 * slope / slope.norm()
+    rise = (classifier.logits(pixels + step) - classifier.logits(pixels - step))[18, 2]
+    assert float(rise) == pytest.approx(2e-3 * float(slope.norm()), rel=0.05)
+    assert not classifier.logits(pixels).requires_grad
 
 
 def test_loading_leaves_the_global_random_state(folder: Path) -> None:

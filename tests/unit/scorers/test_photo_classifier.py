@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError, UsageError
-from casl_bench.scorers.attribute_scorer import AttributeScorer, label_source
+from casl_bench.scorers.attribute_scorer import AttributeScorer, Differentiable, label_source
 from casl_bench.scorers.photo_classifier import PhotoClassifier
 from casl_bench.scorers.published_network import build_network
 
@@ -133,6 +133,21 @@ def test_a_row_depends_on_its_image_alone(
     assert scorer.logits(images[:0]).shape == (0, 3)
     with pytest.raises(InputError, match="21, 1, 40, 40"):
         scorer.logits(images[:, :1])
+
+
+@pytest.mark.parametrize("kind", ["script", "weights"])
+def test_gradients_flow_to_the_image_that_a_row_is_about(
+    kind: str, images: Tensor, request: pytest.FixtureRequest
+) -> None:
+    scorer = _load(request.getfixturevalue(kind)())
+    assert isinstance(scorer, Differentiable)
+    pixels = (1.1 * images).requires_grad_(True)
+    logits = scorer.logits_with_grad(pixels)
+    assert torch.allclose(logits, scorer.logits(pixels), atol=1e-5)
+    (slope,) = torch.autograd.grad(logits[18, 2], pixels)
+    assert slope[18].any() and not slope[torch.arange(21) != 18].any()
+    assert not slope[pixels.abs() > 1].any()
+    assert not scorer.logits(pixels).requires_grad
 
 
 def test_loading_leaves_the_global_random_state(weights: Make) -> None:
