@@ -1,19 +1,26 @@
-"""Control: a random direction of h-space, as strong as the method it stands beside.
+"""Control: a random direction of h-space, drawn as h itself varies. The null of the headline.
 
-The method's own delta_h is turned by a random rotation of the channels: at every image, position
-and timestep the norm stays and only the direction is random. One rotation is drawn a cell.
+At each visited timestep the direction is sum_i g_i (h_i - mean h) / sqrt(n) over the n training
+images, with one draw of g ~ N(0, I_n) for all timesteps: a sample of N(0, C), C the covariance of
+h over the images. Strength 1 is thus one random deviation as large as those from image to image.
+
+Why not a Gaussian of unit covariance: h has far more numbers than directions in which it varies.
+Such a draw spends its norm where no image ever goes and hardly moves the picture (at the norm of
+strength 1 a third as far or less, in the drawn domains), so that to beat it would say little. What
+this one moves is what real variation moves.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from casl_bench.core.errors import InputError
-from casl_bench.methods.generation import HSpaceEditor
+from casl_bench.concepts.step_directions import StepDirections, visited_steps
+from casl_bench.methods.generation import EditWindow, HSpaceEditor
 from casl_bench.methods.method import (
     EditTask,
     FitCost,
@@ -23,63 +30,82 @@ from casl_bench.methods.method import (
 )
 
 
-class RandomDirectionEditor(HSpaceEditor):
-    """Injects another editor's delta_h after a rotation of the channels."""
+class RandomDirectionConfig(MethodConfig):
+    """Settings of the edit.
 
-    def __init__(self, partner: HSpaceEditor, rotation: Tensor) -> None:
-        """Keep the partner and the rotation [C, C]."""
-        super().__init__(partner.backbone, partner.window, partner.noise_seed, FitCost())
-        self.partner, self.rotation = partner, rotation
+    Attributes:
+        t_edit: inject at visited timesteps t >= t_edit.
+    """
+
+    t_edit: int = 350
+
+
+def random_deviation(h: Tensor, draw: Tensor) -> Tensor:
+    """sum_i g_i (h_i - mean h) / sqrt(n): a sample of N(0, covariance of h over the images).
+
+    Args:
+        h: [n, C, h, w].
+        draw: [n] standard normal numbers g.
+
+    Returns:
+        [C, h, w] float32; sums in float64.
+    """
+    # Centring g does what centring h would.
+    centred = (draw.double() - draw.double().mean()) / math.sqrt(len(draw))
+    return torch.tensordot(centred, h.double(), dims=1).float()
+
+
+class RandomDirectionEditor(HSpaceEditor):
+    """Adds the timestep's direction to h."""
+
+    def __init__(self, task: EditTask, window: EditWindow, directions: StepDirections) -> None:
+        """Keep the directions."""
+        super().__init__(task.backbone, window, noise_seed=0, cost=FitCost())
+        self.directions = directions
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
-        """The partner's delta_h, turned."""
-        own = self.partner.unit_delta_h(h, t, temb)
-        # One product an image: its numbers must not depend on the batch.
-        return torch.stack([(self.rotation @ d.flatten(1)).view_as(d) for d in own])
+        """The direction; nothing outside the window."""
+        return self.directions.at(t, h) if self.window.edits(t) else torch.zeros_like(h)
 
     def state(self) -> dict[str, Tensor]:
-        """The rotation."""
-        return {"rotation": self.rotation}
-
-
-def random_rotation(channels: int, generator: torch.Generator) -> Tensor:
-    """A uniformly random orthogonal matrix [channels, channels] (QR of a Gaussian, sign-fixed)."""
-    gaussian = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(gaussian)
-    return (q * r.diagonal().sign()).float().contiguous()
+        """The directions and their timesteps."""
+        return self.directions.tensors()
 
 
 @register_method
 class RandomDirection:
-    """Norm-matched random directions."""
+    """Random directions with the covariance of h."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="random_direction",
         title="random direction",
         source="control",
-        version=1,
-        control=True,
+        version=2,  # 1 was what is `random_rotation` now
         space="h_space",
-        beside=True,
+        control=True,
+        matched=True,
+        draws=True,
     )
+    config: RandomDirectionConfig
 
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    def __init__(self, config: RandomDirectionConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or RandomDirectionConfig.model_validate(settings)
 
     def fit(self, task: EditTask) -> RandomDirectionEditor:
-        """Draw the rotation."""
-        rotation = random_rotation(task.backbone.h_shape[0], task.generator)
-        return RandomDirectionEditor(_partner(task), rotation)
+        """Draw g and read the directions off the stored trajectories; no U-Net call.
+
+        Raises:
+            InputError: if no visited timestep is edited.
+        """
+        store = task.trajectories
+        draw = torch.randn(len(store), generator=task.generator)
+        steps = visited_steps(store.timesteps, self.config.t_edit)
+        values = torch.stack([random_deviation(store.h(step), draw) for step in steps])
+        directions = StepDirections([store.timesteps[step] for step in steps], values)
+        return RandomDirectionEditor(task, EditWindow(self.config.t_edit), directions)
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RandomDirectionEditor:
-        """The editor from its stored rotation."""
-        return RandomDirectionEditor(_partner(task), state["rotation"])
-
-
-def _partner(task: EditTask) -> HSpaceEditor:
-    if not isinstance(task.beside, HSpaceEditor):
-        raise InputError(
-            "a random direction is matched to a method that edits h-space", where=repr(task.beside)
-        )
-    return task.beside
+        """The editor from its stored directions."""
+        window = EditWindow(self.config.t_edit)
+        return RandomDirectionEditor(task, window, StepDirections.from_tensors(state))

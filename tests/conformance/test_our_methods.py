@@ -18,7 +18,8 @@ CHECKS = [
 
 
 def test_the_methods_of_this_repository_are_found():
-    assert {"casl", "casl_steer", "asyrp", "identity", "oracle", "random_direction"} <= set(OURS)
+    controls = {"identity", "oracle", "random_direction", "shuffled", "inverted", "destroy"}
+    assert controls | {"pixel_attack", "random_rotation", "casl", "asyrp"} <= set(OURS)
     assert not METHODS.broken
 
 

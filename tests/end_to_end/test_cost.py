@@ -29,7 +29,7 @@ TINY = suite("quick").model_copy(
     }
 )
 ASYRP = CellKey("rendered_faces", "edit", "asyrp", None, "hat")
-BESIDE = CellKey("rendered_faces", "edit", "random_direction", "asyrp", "hat")
+BESIDE = CellKey("rendered_faces", "edit", "random_rotation", "asyrp", "hat")
 
 
 def run(out: Path) -> RecordStore:

@@ -137,5 +137,5 @@ def test_photographs_through_full_size_networks(
     assert "world real" in printed.out and "| asyrp" in printed.out
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     done = [r for r in records if r["kind"] == "edit" and r["status"] == "done"]
-    assert {r["method"] for r in done} == {"asyrp", "identity", "random_direction"}
+    assert {r["method"] for r in done} == {"asyrp", "identity", "random_rotation"}
     shutil.rmtree(out)

@@ -113,8 +113,8 @@ def test_leaves_a_record_of_every_cell(finished: Path) -> None:
         "edit/asyrp@None/hat",
         "edit/identity@None/hat",
         "edit/oracle@None/hat",
-        "edit/random_direction@casl/hat",
-        "edit/random_direction@asyrp/hat",
+        "edit/random_rotation@casl/hat",
+        "edit/random_rotation@asyrp/hat",
         "probe/casl@None/hat",
         "sae/None@None/None",
         "scorer/None@None/None",
@@ -189,7 +189,7 @@ def test_a_method_that_gives_nan_fails_alone(finished: Path, tmp_path: Path) -> 
     assert records["edit/nan_method@None/hat"]["status"] == "failed"
     assert "NaN" in records["edit/nan_method@None/hat"]["error"]["message"]
     assert records["edit/casl@None/hat"]["status"] == "done"
-    assert records["edit/random_direction@nan_method/hat"]["status"] == "skipped"
+    assert records["edit/random_rotation@nan_method/hat"]["status"] == "skipped"
 
 
 def _truncate(path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_whole_run_of_the_package_on_a_plugin_s_data_set(installed, tmp_path, 
     assert "toy_shapes (world toy" in table
     records = {(r.kind, r.method, r.beside): r for r in RecordStore(tmp_path / "run")}
     for beside in (None, method):
-        name = "random_direction" if beside else method
+        name = "random_rotation" if beside else method
         record = records["edit", name, beside]
         assert (record.status, record.concept) == ("done", "bright")
         assert name in table

@@ -77,7 +77,7 @@ def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
         fake("pixels", supervision="text"),
         fake("identity", control=True),
         fake("oracle", control=True, needs_oracle=True),
-        fake("random_direction", control=True, beside=True, space="h_space"),
+        fake("random_rotation", control=True, beside=True, space="h_space"),
         fake("random_weights", control=True, beside=True, space="weights"),
     )
     datasets.register("toy", lambda: SimpleNamespace(card=CARD))
@@ -207,9 +207,9 @@ def test_controls_are_always_planned_what_stands_beside_an_entrant_before_it(
     assert planned == [
         ("identity", None),
         ("oracle", None),
-        ("random_direction", "casl"),
+        ("random_rotation", "casl"),
         ("casl", None),
-        ("random_direction", "mean_difference"),
+        ("random_rotation", "mean_difference"),
         ("mean_difference", None),
     ]
 
@@ -223,8 +223,8 @@ def test_a_random_control_stands_beside_the_entrants_of_its_space(tmp_path: Path
     assert planned == [
         ("identity", None, ()),
         ("oracle", None, ()),
-        ("random_direction", "casl", ()),
-        ("casl", None, ("random_direction",)),
+        ("random_rotation", "casl", ()),
+        ("casl", None, ("random_rotation",)),
         ("random_weights", "fine_tuned", ()),
         ("fine_tuned", None, ("random_weights",)),
         ("pixels", None, ()),
@@ -306,8 +306,8 @@ def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
     tmp_path: Path, methods: Registry[Any]
 ) -> None:
     before = {c.label: c.key for c in cells(config(tmp_path))}
-    methods._factories["random_direction"] = fake(
-        "random_direction", control=True, beside=True, space="h_space", version=2
+    methods._factories["random_rotation"] = fake(
+        "random_rotation", control=True, beside=True, space="h_space", version=2
     )
     after = {c.label: c.key for c in cells(config(tmp_path))}
     moved = {label for label in before if before[label] != after[label]}
@@ -327,7 +327,7 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     edit = s.validation_images * len(s.strengths) + s.test_images_per_concept * 4  # four levels
     edit *= s.num_steps
     assert by_method["identity"] == by_method["oracle"] == 0
-    assert by_method["random_direction"] == s.test_images_per_concept * s.num_steps
+    assert by_method["random_rotation"] == s.test_images_per_concept * s.num_steps
     assert by_method["casl"] == edit + QUICK.fit_steps * 3
     assert shared_work(run) == (2 + s.refinements) * s.num_steps * (
         s.train_images + s.validation_pool_images + s.test_pool_images
@@ -382,7 +382,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     text = dry_run_text(run)
     lines = [line.split() for line in text.splitlines()]
     assert ["casl", "to", "do", "to", "do"] in lines
-    assert ["random_direction", "beside", "casl", "to", "do", "to", "do"] in lines
+    assert ["random_rotation", "beside", "casl", "to", "do", "to", "do"] in lines
     assert "8 cells: 0 done, 8 to do\n" in text
     assert cost_text(run, cells(run), {"toy": (16, 4, 4)}) in text
     assert cost_text(run, cells(run), {"toy": (16, 4, 4)}, 7.0) in dry_run_text(run, 7.0)

@@ -170,10 +170,10 @@ def test_a_concept_without_an_attribute_of_its_name_enters_no_mean() -> None:
 
 def test_controls_show_their_drift_too() -> None:
     drift = dict.fromkeys(FACES, 0.1)
-    control = edit(method="random_direction", control=True, beside="casl", drift=drift)
+    control = edit(method="random_rotation", control=True, beside="casl", drift=drift)
     text = render_tables([edit(drift=drift), control])
-    assert cells(text, DRIFT, "*random_direction beside casl*")["blond"] == "0.10"
-    assert "<summary>random_direction beside casl, drift by concept</summary>" in text
+    assert cells(text, DRIFT, "*random_rotation beside casl*")["blond"] == "0.10"
+    assert "<summary>random_rotation beside casl, drift by concept</summary>" in text
 
 
 def test_records_without_drift_have_no_such_section() -> None:
@@ -228,8 +228,8 @@ def test_no_mean_time_over_fewer_fits() -> None:
 
 def test_a_control_beside_a_method_has_no_fit_of_its_own() -> None:
     own = provenance(fit_seconds=None, fit_peak_memory_mb=None)
-    control = edit(method="random_direction", control=True, beside="casl", provenance=own)
-    found = cells(render_tables([control]), "Cost", "*random_direction beside casl*")
+    control = edit(method="random_rotation", control=True, beside="casl", provenance=own)
+    found = cells(render_tables([control]), "Cost", "*random_rotation beside casl*")
     assert (found["fit (s)"], found["peak memory (MB)"], found["edit (s)"]) == ("—", "—", "0.200")
 
 

@@ -150,19 +150,19 @@ def test_what_no_record_has_is_no_column() -> None:
 def test_controls_stand_at_the_foot_entrants_by_name() -> None:
     records = [
         record(method="identity", control=True),
-        record(method="random_direction", control=True, beside="casl"),
+        record(method="random_rotation", control=True, beside="casl"),
         record(method="casl"),
         record(method="asyrp"),
     ]
     text = render_tables(records)
     part = text.split("### Edits\n", 1)[1].split("###", 1)[0]
     names = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")][1:]
-    assert names == ["asyrp", "casl", "*identity*", "*random_direction beside casl*"]
+    assert names == ["asyrp", "casl", "*identity*", "*random_rotation beside casl*"]
 
 
 def test_a_control_that_does_not_apply_has_no_row() -> None:
     skipped = record(
-        method="random_direction",
+        method="random_rotation",
         control=True,
         beside="asyrp",
         status="skipped",
@@ -170,7 +170,7 @@ def test_a_control_that_does_not_apply_has_no_row() -> None:
         measurements={},
     )
     text = render_tables([record(), skipped])
-    assert "random_direction" not in text.split("### Failed or skipped")[0]
+    assert "random_rotation" not in text.split("### Failed or skipped")[0]
     assert "does not edit h-space" in text
 
 
@@ -302,7 +302,7 @@ def test_footnotes_share_a_number() -> None:
 
 
 def test_escaping_keeps_words_readable() -> None:
-    assert escape("random_direction") == "random_direction"
+    assert escape("random_rotation") == "random_rotation"
     assert escape("_a_ \x1b[31m\nb") == "\\_a\\_ \N{REPLACEMENT CHARACTER}\\[31m b"
 
 

@@ -70,8 +70,8 @@ def test_a_cell_comes_back_with_its_scores(tmp_path: Path) -> None:
     [
         (CellKey("faces", method="casl", concept="hat"), "faces/casl/hat"),
         (
-            CellKey("faces", method="random_direction", beside="casl", concept="hat"),
-            "faces/random_direction@casl/hat",
+            CellKey("faces", method="random_rotation", beside="casl", concept="hat"),
+            "faces/random_rotation@casl/hat",
         ),
         (CellKey("faces", method="pkg/mine", concept="hat"), "faces/pkg%2Fmine/hat"),
         (CellKey("faces", "probe", method="casl", concept="hat"), "faces/_probe+casl/hat"),

@@ -1,0 +1,80 @@
+"""Control: the picture is ruined. Whatever else it scores, the guards of quality must fire.
+
+The reconstruction fades into its own mean colour, a blur without limit, while noise rises: at
+strength 1 nothing of the subject is left, beyond it there is more noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from casl_bench.core.seeding import image_noise
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.pixel_edits import PixelEdit, PixelEditor
+
+NOISE_SEED = 0
+
+
+class DestroyConfig(MethodConfig):
+    """Settings of the ruin.
+
+    Attributes:
+        noise: standard deviation at strength 1, pixels in [-1, 1].
+    """
+
+    noise: float = 1.0
+
+
+class DestroyEditor(PixelEditor):
+    """Fades images and adds noise that belongs to their ids."""
+
+    def __init__(self, noise: float) -> None:
+        """Keep the standard deviation of the noise at strength 1."""
+        self._noise = noise
+
+    def prepare(self, inversions: Inversions) -> PixelEdit:
+        """clamp((1 - m) · reconstruction + m · its mean colour + strength · noise), m = min(s, 1).
+
+        In [-1, 1].
+        """
+        image = inversions.reconstruction
+        # In double precision: a mean over an image must not depend on how many are averaged.
+        colour = image.double().mean((2, 3), keepdim=True).float()
+        noise = image_noise(image.shape[1:], inversions.image_ids, NOISE_SEED, "destroy")
+
+        def ruined(strength: float) -> Tensor:
+            faded = image + min(strength, 1.0) * (colour - image)
+            return (faded + strength * self._noise * noise).clamp(-1, 1)
+
+        return ruined
+
+
+@register_method
+class Destroy:
+    """Noise and blur."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="destroy",
+        title="ruined picture",
+        source="control",
+        version=1,
+        control=True,
+        bidirectional=False,
+    )
+    config: DestroyConfig
+
+    def __init__(self, config: DestroyConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or DestroyConfig.model_validate(settings)
+
+    def fit(self, task: EditTask) -> DestroyEditor:
+        """Nothing to learn."""
+        return DestroyEditor(self.config.noise)
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> DestroyEditor:
+        """Nothing to restore."""
+        return self.fit(task)
