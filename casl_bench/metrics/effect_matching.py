@@ -125,7 +125,8 @@ def precision(target_change: ArrayLike, others_change: ArrayLike) -> Array:
     if not (np.isfinite(t).all() and np.isfinite(n).all() and (n >= 0).all()):
         raise InputError("changes must be finite, and those of the others not negative")
     total = np.abs(t) + n
-    return np.divide(t, total, out=np.zeros(np.broadcast(t, n).shape), where=total > 0)
+    share: Array = np.divide(t, total, out=np.zeros(total.shape), where=total > 0)
+    return share
 
 
 def area(effects: ArrayLike, precisions: ArrayLike) -> Array:
@@ -147,7 +148,8 @@ def area(effects: ArrayLike, precisions: ArrayLike) -> Array:
     if len(x) < 2 or (np.diff(x) <= 0).any() or y.shape[-1:] != x.shape:
         raise InputError("an area needs a precision for each of two or more increasing effects")
     inner: Array = ((y[..., 1:] + y[..., :-1]) / 2 * np.diff(x)).sum(-1)
-    return inner / (x[-1] - x[0])
+    height: Array = inner / (x[-1] - x[0])
+    return height
 
 
 def precision_area(
@@ -187,6 +189,8 @@ def precision_area(
         return area(effects, np.stack(columns, axis=-1))
 
     value = float(of(np.full((1, n), 1 / n))[0])
-    interval = percentile_interval(of(resampling_weights(n, RESAMPLES, seed))) if n > 1 else None
+    interval = None
+    if n >= 2:
+        interval = percentile_interval(of(resampling_weights(n, RESAMPLES, seed)), n=n)
     low, high = interval or (None, None)
     return Estimate(value, n, low, high)

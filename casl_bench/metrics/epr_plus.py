@@ -169,7 +169,7 @@ def evaluate_epr_plus(
         # Independent of the images' draws, which the plain seed gives.
         rng = np.random.default_rng([seed, null.k])
         errors = rng.standard_t(max(null.k - 1, 1), size=resamples)
-        interval = percentile_interval(ratio(images, errors), level)
+        interval = percentile_interval(ratio(images, errors), level, n=n)
     low, high = interval or (None, None)
     return Estimate(value, n, low, high, level)
 

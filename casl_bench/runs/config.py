@@ -87,7 +87,7 @@ class Suite(BaseModel):
         0.5, gt=0, le=1, description="One more level: this share of images flipped."
     )
     random_draws: PositiveInt = Field(
-        4, description="Draws of the random direction that EPR+ is divided by."
+        8, description="Draws of the random direction that EPR+ is divided by."
     )
     fit_steps: PositiveInt | None = Field(
         description="Optimiser steps a concept, given to every method whose settings have a "

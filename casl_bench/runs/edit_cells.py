@@ -163,7 +163,8 @@ class EditCells:
         if place not in self._fitted:
             editor, fit = self.fitting.editor(name, concept, watch, work, fit_seed)
             info = info_of(name)
-            matching, curve = given(1.0), ()
+            matching: Matching = given(1.0)
+            curve: tuple[CurvePoint, ...] = ()
             if info.matched or not info.control:
                 with watch.phase("choose strength"):
                     matching, curve = self._match(editor, info, concept)
@@ -298,7 +299,9 @@ class EditCells:
             guided_by=guides_of(method.info, self.scorers.names),
             drift=drift_by_attribute(view, matching.strength, card.attributes),
             metric_versions=metric_versions(),
-            metric_identities=metric_identities(card.attributes),
+            metric_identities=metric_identities(
+                [name for name in card.attributes if name != concept.attribute]
+            ),
             artefacts=artefacts | ({"fit": hash_json(shared)} if shared else {}),
             cost=Cost(
                 parameters=fitted.cost.parameters,

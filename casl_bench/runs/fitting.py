@@ -8,12 +8,19 @@ from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, SupportsOracle
-from casl_bench.methods.method import EditingMethod, Editor, EditTask, SupportsPretrained
+from casl_bench.methods.method import (
+    EditingMethod,
+    Editor,
+    EditTask,
+    OracleRenderer,
+    SupportsPretrained,
+)
 from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.fits import FitStore, StoredFit, fit_key, given_fit, make_fit
 from casl_bench.runs.plan import make_method, pretrained_file
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.record_parts import Stopwatch
+from casl_bench.scorers.attribute_scorer import Differentiable
 
 
 class NotApplicableError(InputError):
@@ -112,12 +119,15 @@ class Fitting:
             if artefacts.train.batch.attributes is None:
                 raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
             labels = artefacts.train.batch.attributes[:, column]
-        oracle, others = None, ()
+        oracle: OracleRenderer | None = None
+        others: tuple[str, ...] = ()
         if info.needs_oracle:
             if not isinstance(world.dataset, SupportsOracle):
                 raise NotApplicableError("this data set's factors are unknown: no oracle")
             oracle = world.dataset.oracle
             others = tuple(a for a in world.dataset.card.attributes if a != concept.attribute)
+        if info.needs_scorer and not isinstance(world.classifiers[0], Differentiable):
+            raise NotApplicableError("the classifier that judges first gives no gradients")
         validation = None
         if info.uses_validation:
             validation = artefacts.concept_validation(concept).inversions

@@ -29,6 +29,20 @@ PRECISION_AREA = "precision_area"
 ONE_JUDGE = 0.5
 """A target change that another judge sees less than this share of is flagged."""
 
+
+@dataclass(frozen=True)
+class Unrelated:
+    """How far apart test images are that have nothing to do with each other.
+
+    Attributes:
+        perceptual: mean distance of pairs, > 0; None where it cannot be told.
+        identity: mean likeness of pairs, below 1; None likewise.
+    """
+
+    perceptual: float | None
+    identity: float | None
+
+
 Null = Sequence[tuple[ScoreTable, float]]
 """Scores of a concept's random draws, each with the strength at which it has its effect."""
 
@@ -43,14 +57,14 @@ class View:
         spreads: [K, A] standard deviation of each classifier's logits over real source images, in
             the table's order.
         judges: classifiers, the one that decides first.
-        unrelated: means over pairs of unrelated test images, see `Scorers.unrelated`.
+        unrelated: what the guards are measured in.
     """
 
     table: ScoreTable
     attribute: str
     spreads: Array
     judges: tuple[str, ...]
-    unrelated: Mapping[str, float | None]
+    unrelated: Unrelated
 
     def at(self, strength: float, judge: str | None = None) -> EditScores:
         """What a metric sees at a strength; other judges' scores hold logits alone.
@@ -61,7 +75,14 @@ class View:
         """
         name = judge or self.judges[0]
         spread = self.spreads[self.table.classifiers.index(name)]
-        scores = self.table.at(strength, self.attribute, spread, classifier=name, **self.unrelated)
+        scores = self.table.at(
+            strength,
+            self.attribute,
+            spread,
+            classifier=name,
+            unrelated_perceptual=self.unrelated.perceptual,
+            unrelated_identity=self.unrelated.identity,
+        )
         if name == self.judges[0]:
             return scores
         return EditScores(

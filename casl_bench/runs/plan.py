@@ -73,8 +73,9 @@ class Cell:
     @property
     def store_key(self) -> CellKey:
         """Where the record store keeps it."""
-        place = (self.dataset, "edit", self.method, self.beside, self.concept.name)
-        return CellKey(*place, self.fit_seed)
+        return CellKey(
+            self.dataset, "edit", self.method, self.beside, self.concept.name, self.fit_seed
+        )
 
 
 def is_done(store: RecordStore, cell: Cell) -> bool:
@@ -204,9 +205,9 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
             for name, method in entrants.items():
                 matched = tuple(p for p in beside.items() if p[1].info.space == method.info.space)
                 cells += [make(n, m, (name, method)) for n, m in matched]
-                for fit_seed in range(config.fit_seeds):
-                    controls = () if fit_seed else matched
-                    cells.append(make(name, method, None, controls, null, fit_seed))
+                cells.append(make(name, method, None, matched, null))
+                again = range(1, config.fit_seeds)
+                cells += [make(name, method, None, (), null, fit_seed) for fit_seed in again]
     if not cells:
         raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
     return tuple(cells)

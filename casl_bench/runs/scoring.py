@@ -121,22 +121,22 @@ class Scorers:
         flipped = dataset.oracle(inversions.image_ids, concept.attribute)
         return (flipped - inversions.x_0).double().numpy()
 
-    def unrelated(self, inversions: Inversions) -> dict[str, float | None]:
+    def unrelated(self, inversions: Inversions) -> tuple[float | None, float | None]:
         """How far apart images are that have nothing to do with each other: each and the next.
 
         Returns:
-            Mean "unrelated_perceptual" and "unrelated_identity" of n pairs; None where it cannot be
-            told, or where it says that they are the same image.
+            Mean distance and mean likeness of n pairs; None where it cannot be told, or where it
+            says that they are the same image.
         """
         images = from_8_bits(to_8_bits(inversions.x_0))
         others = images.roll(-1, 0)
         distance = float(self.world.embedder.perceptual_distance(images, others).double().mean())
         alike = self.world.embedder.identity_similarity(images, others)
         likeness = None if alike is None else float(alike.double().mean())
-        return {
-            "unrelated_perceptual": distance if distance > 0 else None,
-            "unrelated_identity": likeness if likeness is not None and likeness < 1 else None,
-        }
+        return (
+            distance if distance > 0 else None,
+            likeness if likeness is not None and likeness < 1 else None,
+        )
 
     def unedited_logits(self, inversions: Inversions) -> tuple[Array, Array]:
         """[K, n, A] of the sources and of their reconstructions."""

@@ -13,7 +13,7 @@ from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.judges import judges
-from casl_bench.runs.measuring import View
+from casl_bench.runs.measuring import Unrelated, View
 from casl_bench.runs.scoring import Scorers, from_8_bits, to_8_bits
 
 
@@ -40,9 +40,9 @@ class Yardstick:
         return np.asarray(self.train_logits.std(axis=1))
 
     @cached_property
-    def unrelated(self) -> dict[str, float | None]:
+    def unrelated(self) -> Unrelated:
         """How far apart test images are that have nothing to do with each other."""
-        return self.scorers.unrelated(self.artefacts.test.inversions)
+        return Unrelated(*self.scorers.unrelated(self.artefacts.test.inversions))
 
     def full_effect(self, concept: Concept, judge: str) -> float:
         """Mean target change of the perfect edit on the validation images, in sd.

@@ -111,8 +111,8 @@ class Judge:
                     concept.attribute,
                     self.spreads[k],
                     classifier=name,
-                    unrelated_perceptual=self.unrelated["unrelated_perceptual"],
-                    unrelated_identity=self.unrelated["unrelated_identity"],
+                    unrelated_perceptual=self.unrelated[0],
+                    unrelated_identity=self.unrelated[1],
                 )
                 for k, name in enumerate(table.classifiers)
             }

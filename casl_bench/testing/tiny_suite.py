@@ -27,5 +27,6 @@ def tiny_suite(**changes: Any) -> Suite:
         "probe_train_images": 8,
         "probe_test_images": 8,
         "probe_ks": (1,),
+        "random_draws": 2,
     }
     return Suite(**(fields | changes))
