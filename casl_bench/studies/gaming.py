@@ -17,11 +17,12 @@ from casl_bench.core.seeding import image_noise
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import epr_plus
+from casl_bench.scorers.attribute_scorer import Differentiable
 from casl_bench.studies.alternatives import Candidate
 from casl_bench.studies.graded_edits import SEED, Subject
 from casl_bench.studies.judging import Judge, Renderer
 from casl_bench.studies.linear_toy import ATTRIBUTES, LinearToy, draw_toy
-from casl_bench.studies.pixel_attack import Logits, attacked
+from casl_bench.studies.pixel_attack import attacked
 from casl_bench.studies.study_records import EditRow, TrickRow, Values, rounded
 
 Side = Literal["before", "after"]
@@ -132,18 +133,17 @@ def _quantile(column: Values, q: float) -> float | None:
 # On drawn images ----------------------------------------------------------------------------------
 
 
-def play_on_images(
-    tally: Tally, judge: Judge, subject: Subject, renderer: Renderer, deceived: Logits
-) -> None:
+def play_on_images(tally: Tally, judge: Judge, subject: Subject, renderer: Renderer) -> None:
     """The tricks that edit nothing, on one concept.
 
     Args:
         tally: what the cases are added to.
-        judge: of the data set's world.
+        judge: of the data set's world; its first classifier is the one that is attacked.
         subject: what is edited.
         renderer: of its pictures.
-        deceived: the classifier that the pixel attack is made against, the judge's first.
     """
+    deceived = judge.world.classifiers[0]
+    assert isinstance(deceived, Differentiable)  # all that are shipped are
     drawn = renderer.draw(subject.lacking)
     right = renderer.draw(subject.drawing.flipped(subject.lacking, subject.concept.attribute))
     ids = [str(i) for i in subject.lacking.image_ids.tolist()]

@@ -11,11 +11,10 @@ from casl_bench.runs.entrants import load_entrants
 from casl_bench.studies.alternatives import Candidate, candidates
 from casl_bench.studies.gaming import Tally, play_on_images, play_on_rows, play_on_toys
 from casl_bench.studies.judging import SPLIT, Judge, Renderer, subject_of
-from casl_bench.studies.pixel_attack import open_classifier
 from casl_bench.studies.study_records import EditRow, MetricRef, StudyHeader, StudyRecords
 from casl_bench.studies.validity_study import IMAGES, STUDY_VERSION, edit_rows
 from casl_bench.worlds.domains import DOMAINS
-from casl_bench.worlds.synth import ASSETS, CLASSIFIERS, synth_world
+from casl_bench.worlds.synth import synth_world
 
 COMMAND = "casl-bench study metric-validity"
 
@@ -48,11 +47,10 @@ def make_study(
         revisions[name], scorers[name] = card.revision, world.scorer_hashes
         rows += edit_rows(judge, card.concepts, metrics, images=images, say=say)
         say(f"{name}: tricks")
-        deceived = open_classifier(ASSETS / name / CLASSIFIERS[0])
         drawing = DOMAINS[name].drawing
         for concept in card.concepts:
             subject = subject_of(drawing, concept, images)
-            play_on_images(tally, judge, subject, Renderer(drawing), deceived)
+            play_on_images(tally, judge, subject, Renderer(drawing))
     say("linear tricks")
     play_on_rows(tally, rows)
     play_on_toys(tally)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
-from casl_bench.core.model_files import read_model
 from casl_bench.metrics.arrays import Array
-from casl_bench.scorers.attribute_classifier import build_classifier
+from casl_bench.scorers.attribute_scorer import Differentiable
 
 RADIUS = 8 / 127.5
 """Largest change of a value, pixels in [-1, 1]: 8 grey levels of 255."""
@@ -18,35 +14,12 @@ STEPS = 20
 OTHERS_WEIGHT = 4.0
 """What a change of the others costs, against what the same change of the target brings."""
 
-Logits = Callable[[Tensor], Tensor]
 
-
-def open_classifier(folder: Path) -> Logits:
-    """A shipped classifier through which gradients flow: [n, 3, H, W] → calibrated logits [n, A].
-
-    Raises:
-        InvalidBenchmarkError: files are damaged or do not fit together.
-    """
-    files = read_model(folder)
-    # Building draws random weights, which the caller's random state must not feel.
-    with torch.random.fork_rng(devices=[]):
-        network = build_classifier(files.card["config"])
-    network.load_state_dict(files.part("network"))
-    network.eval().requires_grad_(False)
-    scale, bias = files.tensors["calibration.scale"], files.tensors["calibration.bias"]
-
-    def logits(pixels: Tensor) -> Tensor:
-        found: Tensor = network(pixels) * scale + bias
-        return found
-
-    return logits
-
-
-def attacked(logits: Logits, pixels: Tensor, target: int, spread: Array) -> Tensor:
+def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array) -> Tensor:
     """Pictures within `RADIUS` of the given ones whose target logit is up and whose others stay.
 
     Args:
-        logits: of the classifier that is deceived.
+        scorer: the classifier that is deceived.
         pixels: [n, 3, H, W] in [-1, 1].
         target: column to be turned on.
         spread: [A] standard deviation of each logit over real images, > 0.
@@ -56,13 +29,12 @@ def attacked(logits: Logits, pixels: Tensor, target: int, spread: Array) -> Tens
     Source: projected signed gradient ascent, Madry et al. 2018.
     """
     scale = torch.from_numpy(spread).float()
-    with torch.no_grad():
-        before = logits(pixels)
+    before = scorer.logits(pixels)
     others = torch.arange(len(scale)) != target
     change = torch.zeros_like(pixels)
     for _ in range(STEPS):
         change.requires_grad_(True)
-        moved = (logits(pixels + change) - before) / scale
+        moved = (scorer.logits_with_grad(pixels + change) - before) / scale
         gain = moved[:, target] - OTHERS_WEIGHT * moved[:, others].abs().mean(1)
         (slope,) = torch.autograd.grad(gain.sum(), change)
         change = (change.detach() + RADIUS / 8 * slope.sign()).clamp(-RADIUS, RADIUS)

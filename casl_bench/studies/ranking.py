@@ -51,12 +51,14 @@ class Ranking:
     Attributes:
         within: rank correlation with the truth within a concept, mean over concepts.
         over: the same over the edits of all concepts together; None where it does not exist.
+        concepts: all of them; `within` counts those in which the metric varies.
         defined: edits for which the metric has a value.
         edits: all of them.
     """
 
     within: MeanCorrelation
     over: float | None
+    concepts: int
     defined: int
     edits: int
 
@@ -84,6 +86,7 @@ def ranking(
     return Ranking(
         mean_over_concepts([_correlation(p) for p in pairs], seed),
         _correlation(together),
+        len(points),
         len(together),
         sum(len(p) for p in points.values()),
     )

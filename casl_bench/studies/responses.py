@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,23 +12,23 @@ from casl_bench.studies.study_records import EditRow, StudyRecords
 
 @dataclass(frozen=True)
 class Point:
-    """One level of a family.
+    """One level of a family, as medians over concepts.
 
     Attributes:
-        family: its name.
         level: of the family; 0 is the exact edit where that belongs to it.
-        precision: the known one, median over concepts.
-        value: of the metric, median over concepts; None where it is undefined for most.
+        precision: the known one.
+        value: of the metric; None where it is undefined for most.
     """
 
-    family: str
     level: float
     precision: float
     value: float | None
 
 
 def response(records: StudyRecords, metric: str, classifier: str, family: str) -> list[Point]:
-    """A metric at each (level, known precision) of a family, in order of level.
+    """A metric at each level of a family, in order of level.
+
+    Where a family's levels are strengths, each precision has points of its own.
 
     Args:
         records: of the study.
@@ -35,30 +36,35 @@ def response(records: StudyRecords, metric: str, classifier: str, family: str) -
         classifier: whose logits.
         family: of `FAMILIES`.
     """
-    place = records.place(metric)
     wanted = {family, "exact"} if FAMILIES[family].with_exact else {family}
-    rows = [r for r in records.edits if r.classifier == classifier and r.family in wanted]
+    strengths = family == "unmatched_strength"
     groups: dict[tuple[float, float], list[EditRow]] = {}
-    for row in rows:
-        # Levels of one family may differ in precision where target and collateral do.
-        groups.setdefault((row.level, round(row.precision, 2)), []).append(row)
-    return [
-        Point(family, level, median(r.precision for r in group), _median(group, place))
-        for (level, _), group in sorted(groups.items())
-    ]
+    for row in records.edits:
+        if row.classifier == classifier and row.family in wanted:
+            key = (row.level, round(row.precision, 2) if strengths else 0.0)
+            groups.setdefault(key, []).append(row)
+    place = records.place(metric)
+    return [_point(groups[key], place) for key in sorted(groups)]
 
 
-def exact(records: StudyRecords, metric: str, classifier: str) -> float | None:
-    """A metric at the exact edit, median over concepts."""
+def exact(records: StudyRecords, metric: str, classifier: str) -> Point:
+    """A metric at the exact edit."""
     rows = [r for r in records.edits if r.classifier == classifier and r.family == "exact"]
-    return _median(rows, records.place(metric))
+    return _point(rows, records.place(metric))
 
 
 def worst(records: StudyRecords, metric: str, classifier: str, family: str) -> Point:
-    """The last level of a family."""
-    return response(records, metric, classifier, family)[-1]
+    """The last level that each concept has of a family."""
+    of_family = [r for r in records.edits if r.classifier == classifier and r.family == family]
+    last: dict[tuple[str, str], float] = {}
+    for row in of_family:
+        key = (row.dataset, row.concept)
+        last[key] = max(row.level, last.get(key, row.level))
+    rows = [r for r in of_family if r.level == last[r.dataset, r.concept]]
+    return _point(rows, records.place(metric))
 
 
-def _median(rows: list[EditRow], place: int) -> float | None:
+def _point(rows: Sequence[EditRow], place: int) -> Point:
     known = [v for r in rows if (v := r.values[place]) is not None]
-    return median(known) if 2 * len(known) > len(rows) else None
+    value = median(known) if 2 * len(known) > len(rows) else None
+    return Point(median(r.level for r in rows), median(r.precision for r in rows), value)

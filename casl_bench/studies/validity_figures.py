@@ -75,7 +75,7 @@ def response_figure(records: StudyRecords) -> bytes:
 def _panel(axes: Axes, records: StudyRecords, metric: str, families: Sequence[str]) -> None:
     for family in families:
         points = response(records, metric, classifiers(records)[0], family)
-        known = sorted((_place(p, points), p.value) for p in points if p.value is not None)
+        known = sorted((_place(p, family, points), p.value) for p in points if p.value is not None)
         # One precision at several strengths is no curve.
         line = "o" if family == "unmatched_strength" else "o-"
         places, values = [x for x, _ in known], [y for _, y in known]
@@ -84,8 +84,8 @@ def _panel(axes: Axes, records: StudyRecords, metric: str, families: Sequence[st
     axes.grid(alpha=0.3)
 
 
-def _place(point: Point, points: Sequence[Point]) -> float:
-    if FAMILIES[point.family].truth == "precision":
+def _place(point: Point, family: str, points: Sequence[Point]) -> float:
+    if FAMILIES[family].truth == "precision":
         return point.precision
     return point.level / max(p.level for p in points)
 

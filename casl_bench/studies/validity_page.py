@@ -83,8 +83,8 @@ The rule, fixed before any ranking over several families was seen: the rank corr
 known precision within a concept, mean over concepts, by the classifier by which it is lower; among
 metrics that have an opinion on at least 95 % of these edits and exist on real images, too (not
 {_names(NEEDS_KNOWN_FACTORS)}). A metric counts as worse where the 95 % interval of the difference,
-over concepts, is above 0. The first line decides; the second shows how much of it is the families'
-choice.
+over concepts, is above 0. The first line decides; the second, added afterwards, shows how much
+hangs on the choice of families.
 
 {_headline(records)}"""
 
@@ -153,10 +153,10 @@ _Made by `{records.header.command}`._
 
 Spearman's rank correlation within a concept, mean over concepts, with a 95 % bootstrap interval
 over concepts (none where all concepts agree). Metrics of which less is better are turned round. In
-brackets: for how many edits the metric is defined, where not for all. A dash: undefined, or the
-same for all edits. `{ALL}`: all families whose precision is known; `{ATTRIBUTES}`: without identity
-drift; `{MATCHED}`: the families in which every image's target is turned on entirely, as at matched
-effect.
+brackets: in how many concepts it varies and for how many edits it is defined, where not in all. A
+dash: undefined, or the same for all edits. `{ALL}`: all families whose precision is known;
+`{ATTRIBUTES}`: without identity drift; `{MATCHED}`: the families in which every image's target is
+turned on entirely, as at matched effect.
 
 By `{first}`:
 
@@ -182,8 +182,8 @@ def _sizes(records: StudyRecords) -> str:
     return f"""## Rank is not size
 
 A correlation of 1 within a family says that a metric falls as things get worse, not that it falls
-enough. Here is how far: each family at its worst level, medians over concepts, by `{classifier}`.
-Read a column against `one other`, and against its own known precision.
+enough. Here is how far: each family at its worst level, medians over the same concepts, by
+`{classifier}`. Read a column against `one other`, and against its own known precision.
 
 {sizes_table(records, classifier)}
 

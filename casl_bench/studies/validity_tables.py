@@ -70,12 +70,10 @@ def sizes_table(records: StudyRecords, classifier: str) -> str:
     ends = [worst(records, first, classifier, f) for f in families]
     rows = [["known precision", "1.00", *(number(p.precision) for p in ends)]]
     for metric in records.header.metrics:
-        points = [worst(records, metric.name, classifier, f) for f in families]
         start = exact(records, metric.name, classifier)
-        rows.append([metric_name(metric), plain(start), *(plain(p.value) for p in points)])
-    headers = ["", "exact edit"]
-    headers += [f"{f.replace('_', ' ')}: {p.level:g}" for f, p in zip(families, ends, strict=True)]
-    return table(headers, rows)
+        points = [start, *(worst(records, metric.name, classifier, f) for f in families)]
+        rows.append([metric_name(metric), *(plain(p.value) for p in points)])
+    return table(["", "exact edit", *(f.replace("_", " ") for f in families)], rows)
 
 
 def tricks_table(records: StudyRecords) -> str:
@@ -140,7 +138,12 @@ def plain(value: float | None) -> str:
 
 
 def _count(found: Ranking) -> str:
-    return "" if found.defined == found.edits else f" ({found.defined} of {found.edits})"
+    parts = []
+    if found.within.concepts < found.concepts:
+        parts.append(f"n = {found.within.concepts}")
+    if found.defined < found.edits:
+        parts.append(f"{found.defined} of {found.edits}")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _arrow(before: float | None, after: float | None) -> str:

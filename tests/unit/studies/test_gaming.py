@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from casl_bench.scorers.attribute_scorer import Differentiable
 from casl_bench.studies.alternatives import Candidate
 from casl_bench.studies.gaming import TRICKS, Tally, ToyEdit, play_on_images, play_on_toys
 from casl_bench.studies.judging import Judge, Renderer, subject_of
 from casl_bench.studies.linear_toy import ATTRIBUTES, draw_toy
-from casl_bench.studies.pixel_attack import RADIUS, attacked, open_classifier
+from casl_bench.studies.pixel_attack import RADIUS, attacked
 from casl_bench.studies.study_records import TrickRow
 from casl_bench.worlds.domains import DOMAINS
-from casl_bench.worlds.synth import ASSETS, CLASSIFIERS
+from casl_bench.worlds.synth import CLASSIFIERS
 
 ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
 
@@ -30,9 +31,8 @@ def on_images(judge: Judge, metrics: list[Candidate]) -> list[TrickRow]:
     name = judge.world.dataset.card.name
     drawing = DOMAINS[name].drawing
     tally = Tally(metrics)
-    deceived = open_classifier(ASSETS / name / CLASSIFIERS[0])
     subject = subject_of(drawing, drawing.concepts[0], 8)
-    play_on_images(tally, judge, subject, Renderer(drawing), deceived)
+    play_on_images(tally, judge, subject, Renderer(drawing))
     return tally.rows()
 
 
@@ -111,14 +111,15 @@ def test_the_attack_deceives_one_classifier(
     assert fooled > 0.8 and other < 0.3
 
 
-def test_the_attack_stays_within_its_radius() -> None:
+def test_the_attack_stays_within_its_radius(judge: Judge) -> None:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
-    logits = open_classifier(ASSETS / "rendered_dogs" / CLASSIFIERS[0])
-    after = attacked(logits, pixels, 0, np.ones(6))
+    scorer = judge.world.classifiers[0]
+    assert isinstance(scorer, Differentiable)
+    after = attacked(scorer, pixels, 0, np.ones(6))
     assert float((after - pixels).abs().max()) <= RADIUS + 1e-6
     assert float(after.abs().max()) <= 1
-    assert bool((logits(after)[:, 0] > logits(pixels)[:, 0]).all())
+    assert bool((scorer.logits(after)[:, 0] > scorer.logits(pixels)[:, 0]).all())
 
 
 def test_every_trick_is_played(on_toys: list[TrickRow], on_images: list[TrickRow]) -> None:
