@@ -12,6 +12,7 @@ from casl_bench.images.rendered_dataset import RenderedDataset
 from casl_bench.scorers.attribute_classifier import AttributeClassifier
 from casl_bench.scorers.clip_scorer import ClipScorer
 from casl_bench.scorers.embedder import RenderEmbedder
+from casl_bench.scorers.factor_regressor import FactorRegressor
 from casl_bench.worlds.domains import DOMAINS, domain_named
 from casl_bench.worlds.options import WorldOptions
 from casl_bench.worlds.world import WORLDS, World
@@ -60,6 +61,7 @@ def synth_world(
         score_clip=ClipScorer.load(folder / "score_clip"),
         classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
         embedder=RenderEmbedder.load(folder / "render_embedder"),
+        factors=FactorRegressor.load(folder / "factor_regressor"),
     )
 
 
