@@ -122,17 +122,17 @@ class EditCells:
         """
         watch = Stopwatch()
         suite, concept = self.config.suite, cell.concept
-        split = self.artefacts.concept_split(
-            self.artefacts.test,
-            concept,
-            suite.test_images_per_concept,
-            present=info_of(cell.method).on_present,
-        )
         if cell.beside is None:
             work = cell.work * _FIT_SHARE
             fitted = self.fitted(cell.method, concept, watch, work, cell.fit_seed)
         else:
             fitted = self._beside(cell, watch)
+        present = info_of(cell.method).on_present
+        split = self.artefacts.concept_split(
+            self.artefacts.test, concept, suite.test_images_per_concept, present=present
+        )
+        if not len(split.batch):
+            raise NotApplicableError(f"no test image has '{concept.attribute}'")
         strengths = fitted.matching.strengths
         count = len(split.batch)
         with (

@@ -16,6 +16,9 @@ from casl_bench.runs.judges import judges
 from casl_bench.runs.measuring import Unrelated, View
 from casl_bench.runs.scoring import Scorers, from_8_bits, to_8_bits
 
+BALANCED = 2.0
+"""Distance in sd of two classes that are equally common and well apart."""
+
 
 class Yardstick:
     """The units of one data set, each measured once.
@@ -48,7 +51,8 @@ class Yardstick:
         """Mean target change of the perfect edit on the validation images, in sd.
 
         Where nobody can draw the perfect edit: the distance of the mean logits of training images
-        with the attribute and without it, which is what a flip comes to on the average.
+        with the attribute and without it, which is what a flip comes to on the average. Where
+        these are all of one class: what two balanced classes would be apart.
 
         Raises:
             InvalidBenchmarkError: where it is not positive: the judge does not see the concept.
@@ -80,5 +84,7 @@ class Yardstick:
             moved = (self.scorers.logits(perfect) - before).mean(1)
         else:
             there = artefacts.presence(artefacts.train)[:, column].numpy()
+            if there.all() or not there.any():
+                return np.full(len(self.spreads), BALANCED)
             moved = self.train_logits[:, there].mean(1) - self.train_logits[:, ~there].mean(1)
         return np.asarray(moved[:, column] / self.spreads[:, column])

@@ -137,5 +137,7 @@ def test_photographs_through_full_size_networks(
     assert "world real" in printed.out and "| asyrp" in printed.out
     records = [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
     done = [r for r in records if r["kind"] == "edit" and r["status"] == "done"]
-    assert {r["method"] for r in done} == {"asyrp", "identity", "random_rotation"}
+    own = {"asyrp", "identity", "random_rotation", "random_direction", "destroy"}
+    # Only a trained classifier has gradients to follow.
+    assert {r["method"] for r in done} - {"pixel_attack"} == own
     shutil.rmtree(out)

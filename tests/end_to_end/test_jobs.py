@@ -52,7 +52,11 @@ def run(out: Path, jobs: int, **changes: Any) -> int:
 
 
 def comparable(out: Path) -> dict[str, Any]:
-    return {f"{r.kind}/{r.method}@{r.beside}/{r.concept}": r.comparable() for r in RecordStore(out)}
+    return {
+        f"{r.kind}/{r.method}@{r.beside}/{r.concept}" + (f"#{r.fit_seed}" if r.fit_seed else ""):
+        r.comparable()
+        for r in RecordStore(out)
+    }  # fmt: skip
 
 
 def lines(out: Path) -> list[str]:

@@ -97,7 +97,11 @@ def run(settings: RunConfig) -> int:
 
 
 def comparable(out: Path) -> dict[str, Any]:
-    return {f"{r.kind}/{r.method}@{r.beside}/{r.concept}": r.comparable() for r in RecordStore(out)}
+    return {
+        f"{r.kind}/{r.method}@{r.beside}/{r.concept}" + (f"#{r.fit_seed}" if r.fit_seed else ""):
+        r.comparable()
+        for r in RecordStore(out)
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +117,21 @@ def test_leaves_a_record_of_every_cell(finished: Path) -> None:
         "edit/asyrp@None/hat",
         "edit/identity@None/hat",
         "edit/oracle@None/hat",
+        "edit/shuffled@None/hat",
+        "edit/inverted@None/hat",
+        "edit/destroy@None/hat",
+        "edit/pixel_attack@None/hat",
+        "edit/random_direction@None/hat",
+        "edit/random_direction@None/hat#1",
         "edit/random_rotation@casl/hat",
         "edit/random_rotation@asyrp/hat",
         "probe/casl@None/hat",
         "sae/None@None/None",
         "scorer/None@None/None",
         "reconstruction/None@None/None",
+        "comparison/None@None/None",
     }
-    assert len((finished / "records.jsonl").read_text().splitlines()) == 10
+    assert len((finished / "records.jsonl").read_text().splitlines()) == 17
 
 
 def test_table_is_a_function_of_the_records(finished: Path) -> None:
