@@ -18,8 +18,8 @@ from casl_bench.runs.edit_cells import EditCells
 from casl_bench.runs.record_parts import over_images
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
 
-TRIAL_IMAGES = 64
-"""Test images on which every attribute is flipped."""
+TRIAL_IMAGES = 2
+"""Test images on which every attribute is flipped, for each one that a concept edits."""
 
 TRIAL_RESAMPLES = 200
 """Of the images, for the intervals of marks: a mark is computed anew each time."""
@@ -93,7 +93,8 @@ class ScorerTrials:
         dataset = self.world.dataset
         if not isinstance(dataset, SupportsOracle):
             return None
-        ids = self.artefacts.test.batch.image_ids[:TRIAL_IMAGES]
+        count = TRIAL_IMAGES * self.artefacts.suite.test_images_per_concept
+        ids = self.artefacts.test.batch.image_ids[:count]
         flipped = [
             self.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
             for attribute in self.attributes

@@ -80,7 +80,7 @@ def edited(cells: EditCells) -> Iterator[object]:
 
     @cache
     def of(name: str) -> tuple[Tensor, Tensor, Tensor]:
-        editor = cells.fitted(name, concept, Stopwatch()).editor
+        editor, _ = cells.fitting.editor(name, concept, Stopwatch())
         edits = editor.edit(inversions, STRENGTHS)
         logits = cells.scorers.logits(edits.flatten(0, 1).clamp(-1, 1))[0, :, column]
         means = torch.as_tensor(logits).view(len(STRENGTHS), -1).mean(1)
