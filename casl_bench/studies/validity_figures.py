@@ -21,7 +21,7 @@ from casl_bench.studies.study_records import StudyRecords
 MADE_FROM = "made-from"
 """Field of a PNG that holds the hash of the records."""
 DPI = 90
-COLOURS = 64
+COLOURS = 160
 PANELS = ("epr_signed", "epr_raw", "clip_similarity", "perceptual_guard", "identity_guard")
 """Metrics of the second figure."""
 

@@ -213,8 +213,15 @@ def _blind(records: StudyRecords, classifier: str) -> str:
         "show, and the subject is no attribute: it falls only by what drift disturbs in their "
         f"logits. Blur of {blur.level:g} pixels leaves it at {plain(blur.value)}, as much as for "
         f"{_alike(records, classifier, blur.value)}, for the same reason. The guards are there for "
-        f"that; their rank correlation with the truth: {'; '.join(seen)}."
+        f"that; their rank correlation with the truth: {'; '.join(seen)}. It is also why "
+        f"`{HEADLINE}` orders the edits of all families at equal effect (`{MATCHED}`) no better "
+        f"than {_matched(records, HEADLINE, classifier)}; `factor_epr`, which reads the subject as "
+        f"well and exists on drawn images alone, has {_matched(records, 'factor_epr', classifier)}."
     )
+
+
+def _matched(records: StudyRecords, metric: str, classifier: str) -> str:
+    return correlation(ranking(records, metric, classifier, COLUMNS[MATCHED]))
 
 
 def _alike(records: StudyRecords, classifier: str, value: float | None) -> str:

@@ -57,7 +57,9 @@ def over_table(records: StudyRecords) -> str:
     rows = []
     for metric in records.header.metrics:
         found = [ranking(records, metric.name, c, COLUMNS[column]) for column, c in columns]
-        cells = [DASH if f.over is None else f"{number(f.over)}{_count(f)}" for f in found]
+        cells = [
+            DASH if f.over is None else f"{number(f.over)}{_bracket(_edits(f))}" for f in found
+        ]
         rows.append([metric_name(metric), *cells])
     edits = ranking(records, records.header.metrics[0].name, columns[0][1], COLUMNS[ALL]).edits
     return table([f"metric (n = {edits} edits)", *(f"{a}, {b}" for a, b in columns)], rows)
@@ -138,12 +140,17 @@ def plain(value: float | None) -> str:
 
 
 def _count(found: Ranking) -> str:
-    parts = []
-    if found.within.concepts < found.concepts:
-        parts.append(f"n = {found.within.concepts}")
-    if found.defined < found.edits:
-        parts.append(f"{found.defined} of {found.edits}")
-    return f" ({'; '.join(parts)})" if parts else ""
+    varies = f"n = {found.within.concepts}" if found.within.concepts < found.concepts else ""
+    return _bracket(varies, _edits(found))
+
+
+def _edits(found: Ranking) -> str:
+    return f"{found.defined} of {found.edits}" if found.defined < found.edits else ""
+
+
+def _bracket(*parts: str) -> str:
+    said = "; ".join(part for part in parts if part)
+    return f" ({said})" if said else ""
 
 
 def _arrow(before: float | None, after: float | None) -> str:
