@@ -26,10 +26,15 @@ from casl_bench.runs.record_parts import provenance
 
 @dataclass(frozen=True)
 class _Entrant:
-    """Its records of one concept: the first fit, and what further fits gave."""
+    """Its records of one concept: one a fit, and what each gave."""
 
-    first: RunRecord
+    records: tuple[RunRecord, ...]
     fits: tuple[float, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        """Of the first fit, which is compared."""
+        return self.records[0]
 
 
 class Comparing:
@@ -66,6 +71,11 @@ class Comparing:
         ]
         if not complete or not concepts or not all(c.null for c in concepts):
             return
+        sources = [r.record_id for c in concepts for r in c.records(complete)]
+        key = hash_json([self.level, incomplete, sources])
+        known = self.store.find(CellKey(dataset, "comparison"))
+        if known is not None and known.artefacts.get(KEY_ARTEFACT) == key:
+            return
         board = Scoreboard([self._scores(c, complete) for c in concepts])
         if not board.defined:
             return
@@ -88,7 +98,6 @@ class Comparing:
         fields = {name: getattr(some, name) for name in rest}
         if dataset == ALL:
             fields |= {"attributes": (), "scorers": {}, "backbone": None}
-        sources = [c.entrants[name].first.record_id for c in concepts for name in complete]
         self.store.write(
             RunRecord(
                 **fields,
@@ -96,7 +105,7 @@ class Comparing:
                 dataset=dataset,
                 dataset_revision="" if dataset == ALL else some.dataset_revision,
                 comparison=comparison,
-                artefacts={KEY_ARTEFACT: hash_json(sources)},
+                artefacts={KEY_ARTEFACT: key},
                 provenance=provenance(self.config, {}),
             )
         )
@@ -116,7 +125,7 @@ class Comparing:
                     entrants.setdefault(cell.method, []).append(record)
             fits = self.config.fit_seeds
             whole = {
-                method: _Entrant(records[0], tuple(self._logged(r) for r in records))
+                method: _Entrant(tuple(records), tuple(self._logged(r) for r in records))
                 for method, records in entrants.items()
                 if len(records) == fits
             }
@@ -193,3 +202,7 @@ class _Concept:
     entrants: dict[str, _Entrant]
     null: tuple[RunRecord, ...]
     spreads: dict[str, Array]
+
+    def records(self, methods: Sequence[str]) -> list[RunRecord]:
+        """All that a comparison of these methods rests on."""
+        return [*self.null, *(r for name in methods for r in self.entrants[name].records)]
