@@ -188,7 +188,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         run(config(out))
     assert run(config(out)) == 0
-    assert len(cells) == 7  # six cells, the interrupted one twice
+    assert len(cells) == 12  # eleven cells, the interrupted one twice
     assert comparable(out) == comparable(finished)
 
 
