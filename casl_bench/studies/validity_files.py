@@ -7,12 +7,7 @@ from pathlib import Path
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import write_bytes, write_text
 from casl_bench.studies.study_records import StudyRecords
-
-NAME = "metric_validity"
-RECORDS = f"{NAME}.jsonl"
-PAGE = f"{NAME}.md"
-RANKING_FIGURE = f"{NAME}_ranking.png"
-RESPONSE_FIGURE = f"{NAME}_response.png"
+from casl_bench.studies.validity_names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
 
 
 def write_records(folder: Path, records: StudyRecords) -> None:

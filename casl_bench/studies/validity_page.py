@@ -19,7 +19,7 @@ from casl_bench.studies.ranking import (
 )
 from casl_bench.studies.responses import response, worst
 from casl_bench.studies.study_records import StudyRecords
-from casl_bench.studies.validity_files import RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+from casl_bench.studies.validity_names import RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
 from casl_bench.studies.validity_tables import (
     POOLED,
     correlation,
