@@ -45,7 +45,8 @@ class Matching:
         levels: every effect asked for.
         strength: of the headline level; where that is not reached, of the largest effect.
         full_effect: that the levels are shares of, in sd; None where nothing was matched.
-        monotone: whether the response never falls as strength grows.
+        monotone: whether the response never falls as strength grows, up to where it has the largest
+            effect asked for.
     """
 
     levels: tuple[Level, ...]
@@ -119,7 +120,10 @@ def match(
     strength = headline.strength
     if strength is None:
         strength = suite.strengths[int(effects.argmax())]
-    return Matching(tuple(levels), strength, full_effect, is_monotone(effects, full_effect))
+    # What comes after the largest effect asked for chooses nothing: there an edit may overshoot.
+    beyond = np.flatnonzero(effects >= max(shares) * full_effect)
+    needed = effects[: beyond[0] + 1] if len(beyond) else effects
+    return Matching(tuple(levels), strength, full_effect, is_monotone(needed, full_effect))
 
 
 def _change(scores: EditScores) -> Array:

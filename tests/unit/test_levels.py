@@ -41,6 +41,12 @@ def test_what_is_not_reached_is_said_and_runs_at_the_largest_effect() -> None:
     assert matching.levels[1].largest == pytest.approx(0.3)
 
 
+def test_an_overshoot_beyond_the_largest_level_is_no_fault() -> None:
+    over = [scores(2.0), scores(3.2), scores(1.0)]
+    assert match(over, SUITE, full_effect=2.0).monotone  # 75 % is 1.5 sd, reached at strength 1
+    assert not match(over, SUITE, full_effect=4.0).monotone  # 75 % is never reached
+
+
 def test_the_wrong_way_has_a_strength_of_its_own() -> None:
     matching = match([scores(-1.0), scores(-2.0), scores(-4.0)], SUITE, full_effect=2.0)
     by_name = {level.name: level for level in matching.levels}
