@@ -218,20 +218,34 @@ class EditCells:
     def _match(
         self, editor: Editor, info: MethodInfo, concept: Concept
     ) -> tuple[Matching, tuple[CurvePoint, ...]]:
-        """What a method runs at on test images, and how validation images respond."""
+        """What a method runs at on test images, and how validation images respond.
+
+        The strengths that the grid leads to are run too, and the crossings found again between
+        these: where a method has its effect far below the grid's steps, a straight line misses it.
+        A random draw, whose effect is but a unit, is spared that.
+        """
         suite, split = self.config.suite, self.artefacts.concept_validation(concept)
-        edits = self._edit(editor, split, suite.strengths, None)
-        table, _ = self.scorers.table(concept, split.inversions, edits, suite.strengths)
-        view = self.yardstick.view(table, concept, info)
-        matching = match(
-            [view.at(strength) for strength in suite.strengths],
-            suite,
-            self.yardstick.full_effect(concept, view.judges[0]),
-            unsigned=info.draws,
-        )
+        views: dict[float, View] = {}
+
+        def respond(strengths: tuple[float, ...]) -> Matching:
+            edits = self._edit(editor, split, strengths, None)
+            table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
+            view = self.yardstick.view(table, concept, info)
+            views.update(dict.fromkeys(strengths, view))
+            return match(
+                {s: views[s].at(s) for s in views},
+                suite,
+                self.yardstick.full_effect(concept, view.judges[0]),
+                unsigned=info.draws,
+            )
+
+        matching = respond(suite.strengths)
+        finer = tuple(s for s in matching.strengths if s not in views)
+        if finer and not info.draws:
+            matching = respond(finer)
         curve = tuple(
-            CurvePoint(strength=s, measurements=measurements(view, s, self.config.seed))
-            for s in suite.strengths
+            CurvePoint(strength=s, measurements=measurements(views[s], s, self.config.seed))
+            for s in sorted(views)
         )
         return matching.with_full() if info.control and not info.draws else matching, curve
 

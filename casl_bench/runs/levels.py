@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,7 +82,7 @@ def headline_name(suite: Suite) -> str:
 
 
 def match(
-    responses: Sequence[EditScores],
+    responses: Mapping[float, EditScores],
     suite: Suite,
     full_effect: float,
     *,
@@ -91,27 +91,27 @@ def match(
     """Choose a method's strengths.
 
     Args:
-        responses: scores of the same validation images at each of the suite's strengths, by the
-            classifier that decides.
-        suite: its strengths and levels.
+        responses: strength → scores of the same validation images, by the classifier that decides.
+        suite: its levels.
         full_effect: mean target change of the perfect edit, in sd, > 0.
         unsigned: of a random edit: match the change in any direction, at the headline alone.
 
     Raises:
         InputError: where the full effect is not positive.
     """
-    effects = np.array([_effect(scores, unsigned) for scores in responses])
+    grid = sorted(responses)
+    effects = np.array([_effect(responses[s], unsigned) for s in grid])
     shares = (suite.headline_effect,) if unsigned else suite.effects
     levels = []
     for share in shares:
         goal = share * full_effect
-        found = crossing(suite.strengths, effects, goal)
+        found = crossing(grid, effects, goal)
         levels.append(
             Level(effect_name(share), goal, "sd", found.status, found.strength, found.largest)
         )
     if not unsigned:
-        flips = np.array([_flips(scores) for scores in responses])
-        found = crossing(suite.strengths, flips, suite.flip_goal)
+        flips = np.array([_flips(responses[s]) for s in grid])
+        found = crossing(grid, flips, suite.flip_goal)
         name = f"flip_{round(100 * suite.flip_goal)}"
         levels.append(
             Level(name, suite.flip_goal, "share", found.status, found.strength, found.largest)
@@ -119,7 +119,7 @@ def match(
     headline = next(level for level in levels if level.name == headline_name(suite))
     strength = headline.strength
     if strength is None:
-        strength = suite.strengths[int(effects.argmax())]
+        strength = grid[int(effects.argmax())]
     # What comes after the largest effect asked for chooses nothing: there an edit may overshoot.
     beyond = np.flatnonzero(effects >= max(shares) * full_effect)
     needed = effects[: beyond[0] + 1] if len(beyond) else effects

@@ -20,8 +20,12 @@ def scores(change: float, n: int = 4) -> EditScores:
     return EditScores(base, base, edit, 0, 1, np.array([2.0, 1.0]))
 
 
+def responses(*changes: float) -> dict[float, EditScores]:
+    return {s: scores(change) for s, change in zip(SUITE.strengths, changes, strict=True)}
+
+
 def test_levels_are_shares_of_the_full_effect_and_a_flip_rate() -> None:
-    matching = match([scores(1.0), scores(2.0), scores(4.0)], SUITE, full_effect=2.0)
+    matching = match(responses(1.0, 2.0, 4.0), SUITE, full_effect=2.0)
     levels = {level.name: level for level in matching.levels}
     assert list(levels) == ["effect_25", "effect_50", "effect_75", "flip_50"]
     # The response is 0.5, 1 and 2 sd.
@@ -35,20 +39,20 @@ def test_levels_are_shares_of_the_full_effect_and_a_flip_rate() -> None:
 
 
 def test_what_is_not_reached_is_said_and_runs_at_the_largest_effect() -> None:
-    matching = match([scores(0.1), scores(0.6), scores(0.2)], SUITE, full_effect=2.0)
+    matching = match(responses(0.1, 0.6, 0.2), SUITE, full_effect=2.0)
     assert {level.status for level in matching.levels} == {"not_reached"}
     assert matching.strengths == (1.0,) and not matching.monotone
     assert matching.levels[1].largest == pytest.approx(0.3)
 
 
 def test_an_overshoot_beyond_the_largest_level_is_no_fault() -> None:
-    over = [scores(2.0), scores(3.2), scores(1.0)]
+    over = responses(2.0, 3.2, 1.0)
     assert match(over, SUITE, full_effect=2.0).monotone  # 75 % is 1.5 sd, reached at strength 1
     assert not match(over, SUITE, full_effect=4.0).monotone  # 75 % is never reached
 
 
 def test_the_wrong_way_has_a_strength_of_its_own() -> None:
-    matching = match([scores(-1.0), scores(-2.0), scores(-4.0)], SUITE, full_effect=2.0)
+    matching = match(responses(-1.0, -2.0, -4.0), SUITE, full_effect=2.0)
     by_name = {level.name: level for level in matching.levels}
     assert by_name["effect_50"].status == "wrong_way" and by_name["effect_50"].strength == 1.0
     assert by_name["flip_50"].status == "not_reached"
@@ -56,14 +60,21 @@ def test_the_wrong_way_has_a_strength_of_its_own() -> None:
 
 
 def test_a_random_draw_is_matched_in_any_direction_at_the_headline_alone() -> None:
-    matching = match(
-        [scores(-1.0), scores(-2.0), scores(-4.0)], SUITE, full_effect=2.0, unsigned=True
-    )
+    matching = match(responses(-1.0, -2.0, -4.0), SUITE, full_effect=2.0, unsigned=True)
     (level,) = matching.levels
     assert (level.name, level.status, level.strength) == ("effect_50", "reached", 1.0)
 
 
 def test_strength_one_stands_beside_the_matched_ones_of_a_known_edit() -> None:
-    matching = match([scores(1.0), scores(2.0), scores(4.0)], SUITE, full_effect=4.0).with_full()
+    matching = match(responses(1.0, 2.0, 4.0), SUITE, full_effect=4.0).with_full()
     assert matching.levels[-1].name == "full" and 1.0 in matching.strengths
     assert given(2.0).strengths == (2.0,) and given(2.0).levels == ()
+
+
+def test_more_strengths_find_the_crossing_again() -> None:
+    """A response that is full at 0.1 already: a line from 0 to 0.5 would choose five times that."""
+    steep = {0.5: scores(4.0), 1.0: scores(4.0)}
+    first = match(steep, SUITE, full_effect=2.0)
+    assert first.strength == 0.25
+    again = match(steep | {0.25: scores(4.0), 0.05: scores(1.0)}, SUITE, full_effect=2.0)
+    assert again.strength == pytest.approx(0.05 + 0.2 / 3, abs=1e-6)
