@@ -110,8 +110,9 @@ class Provenance(Frozen):
         argv: the command line.
         batch_size: images at once; results must not depend on it.
         threads: CPU threads of a matrix product.
-        fit_seconds: wall time of the method's fit, whichever cell or run made it; None where there
-            was none or nobody measured it. (`seconds` are this cell's own.)
+        fit_seconds: wall time of the method's fit (in the record of an SAE: of its training),
+            whichever cell or run made it; None where there was none or nobody measured it.
+            (`seconds` are this cell's own, and of a reconstruction the inversions'.)
         fit_peak_memory_mb: most memory held during that fit, in 10⁶ bytes: of the whole process on
             a CPU, of its tensors on a GPU.
     """

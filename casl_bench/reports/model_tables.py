@@ -52,6 +52,8 @@ _FEATURES = {
     "raw_h": "raw h",
     "majority": "majority class",
 }
+COST_PREFIX = "inversion."
+"""Of measurements that the tables of cost show."""
 _SHUFFLED = "shuffled"
 _ABOUT_PROBE = (
     "Test accuracy of a linear SVM on the k best aligned latents of each concept, beside as "
@@ -240,7 +242,8 @@ def _prefixed_section(title: str, records: Sequence[RunRecord]) -> str:
 
 
 def _names(records: Iterable[RunRecord]) -> set[str]:
-    return {name for r in records for name in r.measurements}
+    names = {name for r in records for name in r.measurements}
+    return {name for name in names if not name.startswith(COST_PREFIX)}
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

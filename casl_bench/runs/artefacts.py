@@ -6,7 +6,9 @@ taken from there when the same command is run again.
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,13 +26,14 @@ from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.schedule import power_timesteps
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import write_bytes
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.stored_inversions import read_inversions, write_inversions
 from casl_bench.runs.config import RunConfig, Suite
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.split_inversion import forget_parts, invert_in_parts
+from casl_bench.runs.split_inversion import any_parts, forget_parts, invert_in_parts
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig
@@ -38,6 +41,8 @@ from casl_bench.sae.trainer import SaeTraining
 from casl_bench.worlds.world import World
 
 INVERSIONS_FILE = "inversions.safetensors"
+SPENT_FILE = "spent.json"
+"""Beside a shared artefact: what it took, as a run that only reads it is asked for that too."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,21 @@ class InvertedSplit:
     batch: ImageBatch
     inversions: Inversions
     trajectories: TrajectoryStore | None
+
+
+@dataclass(frozen=True)
+class InversionCost:
+    """What inverting and reconstructing the images of a split took.
+
+    Attributes:
+        images: how many.
+        unet_calls: U-Net passes, in images.
+        seconds: wall time; None where the inversion was interrupted and nobody measured it all.
+    """
+
+    images: int
+    unet_calls: int
+    seconds: float | None
 
 
 class Artefacts:
@@ -154,6 +174,7 @@ class Artefacts:
             return HSpaceSae.load(folder)
         store = self.train.trajectories
         assert store is not None  # the training split keeps them
+        began = _Began(afresh=not folder.with_suffix(".training").exists())
         trainer = self._trainer_config()
         with self.progress.task("SAE: training", trainer.steps) as advance:
             sae = fit_h_space_sae(
@@ -165,8 +186,34 @@ class Artefacts:
                 progress=lambda done, total: advance(1),
             )
         sae.save(folder)
+        began.write_spent(folder)
         shutil.rmtree(folder.with_suffix(".training"), ignore_errors=True)
         return sae
+
+    @property
+    def sae_seconds(self) -> float | None:
+        """Wall time of the SAE's training, whichever run made it; None where it was interrupted."""
+        return _read_spent(self._folder / f"sae-{self.sae_key()[:16]}")
+
+    def inversion_costs(self) -> dict[Split, InversionCost]:
+        """What inverting each split took, whichever run did it."""
+        splits: tuple[tuple[Split, int], ...] = (
+            ("train", self.suite.train_images),
+            ("validation", self.suite.validation_pool_images),
+            ("test", self.suite.test_pool_images),
+        )
+        return {
+            split: InversionCost(
+                count,
+                self._passes_per_image() * count,
+                _read_spent(self._split_folder(split, count)),
+            )
+            for split, count in splits
+        }
+
+    def _passes_per_image(self) -> int:
+        """Inversion, its refinements and the reconstruction."""
+        return (2 + self.suite.refinements) * len(self.timesteps)
 
     def _trainer_config(self) -> SaeTraining:
         return SaeTraining(steps=self.suite.sae_steps)
@@ -204,7 +251,8 @@ class Artefacts:
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
                 refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
             )  # fmt: skip
-        work = (2.0 + self.suite.refinements) * count * len(self.timesteps)
+        work = float(self._passes_per_image() * count)
+        began = _Began(afresh=not any_parts(folder))
         with self.progress.task(f"{split}: inversion", count, work) as advance:
             inversions = invert_in_parts(
                 self.world.backbone,
@@ -218,6 +266,7 @@ class Artefacts:
             )
         if store is not None:
             store.finish()
+        began.write_spent(folder)
         write_inversions(stored, inversions)
         forget_parts(folder)
         return InvertedSplit(batch, inversions, store)
@@ -254,3 +303,26 @@ def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
     check_disk(
         sum(a.trajectory_bytes_to_come() for a in artefacts), config.out, disk_budget() - there
     )
+
+
+class _Began:
+    """Measures the making of an artefact that a run may be interrupted in.
+
+    Args:
+        afresh: nothing of it was there; what goes on from an earlier run is not measured.
+    """
+
+    def __init__(self, afresh: bool) -> None:
+        self._afresh, self._started = afresh, time.monotonic()
+
+    def write_spent(self, folder: Path) -> None:
+        seconds = time.monotonic() - self._started if self._afresh else None
+        write_bytes(folder / SPENT_FILE, json.dumps({"seconds": seconds}).encode())
+
+
+def _read_spent(folder: Path) -> float | None:
+    try:
+        seconds = json.loads((folder / SPENT_FILE).read_bytes())["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # made before its time was kept
+    return None if seconds is None else float(seconds)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from casl_bench.core.seeding import derive_seed
-from casl_bench.images.dataset import Concept
+from casl_bench.images.dataset import Concept, Split
 from casl_bench.inversion.ddim import ddim_generation
 from casl_bench.methods.method import SupportsLatentRanking
 from casl_bench.metrics.arrays import Array
@@ -23,9 +23,10 @@ from casl_bench.metrics.probe_accuracy import (
     unit_features,
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
-from casl_bench.records.record import Kind, Measurement, RunRecord
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.records.record import Cost, Kind, Measurement, RunRecord
+from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.edit_cells import EditCells
+from casl_bench.runs.fits import FitSpent
 from casl_bench.runs.plan import KEY_ARTEFACT
 from casl_bench.runs.record_parts import Stopwatch, common_fields, over_images, provenance
 from casl_bench.runs.scorer_trials import ScorerTrials
@@ -82,14 +83,25 @@ class DatasetRecords:
             "x_T_mean": Measurement.of(noise.mean, n),
             "x_T_std": Measurement.of(noise.std, n),
         }
+        costs = self._every_split_inverted()
+        for split, cost in costs.items():
+            found[f"inversion.{split}"] = Measurement.of(
+                cost.unet_calls, cost.images, "U-Net passes"
+            )
+            if cost.seconds is not None:
+                watch.seconds[f"inversion {split}"] = cost.seconds
         if isinstance(self.world.embedder, FindsFaces):
             found |= self._faces(from_8_bits(to_8_bits(inversions.x_0)),
                                  from_8_bits(to_8_bits(inversions.reconstruction)))  # fmt: skip
         if isinstance(self.world.dataset, CountsBadImages):
-            # All three splits, so that the count does not depend on what was read before.
-            _ = self.artefacts.train, self.artefacts.validation
             found["images_left_out"] = Measurement.of(len(self.world.dataset.bad_images), n)
-        return self._record("reconstruction", key, found, watch)
+        total = sum(cost.unet_calls for cost in costs.values())
+        return self._record("reconstruction", key, found, watch, cost=Cost(unet_calls=float(total)))
+
+    def _every_split_inverted(self) -> dict[Split, InversionCost]:
+        """Costs, and counts of bad images, must not depend on what was read before."""
+        _ = self.artefacts.train, self.artefacts.validation, self.artefacts.test
+        return self.artefacts.inversion_costs()
 
     def _faces(self, source: Tensor, reconstruction: Tensor) -> dict[str, Measurement]:
         """Identity that inversion alone loses, and how often no face was found to compare."""
@@ -123,7 +135,8 @@ class DatasetRecords:
             error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        return self._record("sae", key, found, watch, {"sae": sae.content_hash})
+        spent = FitSpent(self.artefacts.sae_seconds)
+        return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(
         self, reconstruct: Callable[[Tensor, int], Tensor], rows: Sequence[int]
@@ -217,6 +230,7 @@ class DatasetRecords:
         found: Mapping[str, Measurement],
         watch: Stopwatch,
         artefacts: Mapping[str, str] | None = None,
+        spent: FitSpent | None = None,
         **fields: Any,
     ) -> RunRecord:
         return RunRecord(
@@ -224,7 +238,7 @@ class DatasetRecords:
             kind=kind,
             measurements=dict(found),
             artefacts={KEY_ARTEFACT: key, **(artefacts or {})},
-            provenance=provenance(self.config, watch.seconds),
+            provenance=provenance(self.config, watch.seconds, spent),
             **fields,
         )
 

@@ -83,3 +83,26 @@ def test_the_cost_table_is_filled(finished: Path) -> None:
     text = render_tables(list(RecordStore(finished))).split("### Cost\n")[1]
     row = next(line for line in text.splitlines() if line.startswith("| asyrp "))
     assert "—" not in row
+
+
+def test_the_record_of_the_reconstruction_has_what_the_inversions_took(finished: Path) -> None:
+    shared = record(RecordStore(finished), CellKey("rendered_faces", "reconstruction"))
+    passes = (2 + TINY.refinements) * TINY.num_steps * TINY.train_images
+    train = shared.measurements["inversion.train"]
+    assert (train.value, train.n, train.unit) == (passes, TINY.train_images, "U-Net passes")
+    per_split = [
+        m.value for name, m in shared.measurements.items() if name.startswith("inversion.")
+    ]
+    assert len(per_split) == 3 and sum(v or 0.0 for v in per_split) == shared.cost.unet_calls
+    for split in ("train", "validation", "test"):
+        assert shared.provenance.seconds[f"inversion {split}"] > 0
+
+
+def test_inversions_that_are_read_again_keep_their_time(finished: Path, tmp_path: Path) -> None:
+    out, key = tmp_path / "again", CellKey("rendered_faces", "reconstruction")
+    shutil.copytree(finished, out)
+    shutil.rmtree(RecordStore(out).folder(key))
+    again, first = record(run(out), key), record(RecordStore(finished), key)
+    name = "inversion train"
+    assert again.provenance.seconds[name] == first.provenance.seconds[name]
+    assert again.record_id == first.record_id
