@@ -1,5 +1,5 @@
-"""Is a metric any good? Edits whose truth is known, scored as a method's edits are.
+"""Studies: a question each, answered by one command that leaves records and a page.
 
-In: drawn images, graded edits of them (graded_edits.py) and tricks (gaming.py). Out: records, and a
-page with figures made of these alone. Start at validity_study.py; nothing here marks a method.
+metric_validity asks whether the metrics are any good, paper_questions whether what CASL's paper
+claims holds here. Nothing here marks a method.
 """

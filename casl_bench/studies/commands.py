@@ -28,13 +28,13 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
     """
 
     def action() -> int:
-        from casl_bench.studies.validity_files import read_records, write_page, write_records
+        from casl_bench.studies.metric_validity.files import read_records, write_page, write_records
 
         if not render_only:
             from casl_bench.runs.preflight import check_torch
 
             check_torch()
-            from casl_bench.studies.make_study import make_study
+            from casl_bench.studies.metric_validity.make_study import make_study
 
             records = make_study(images=images, say=lambda text: click.echo(text, err=True))
             write_records(out, records)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from casl_bench.studies.graded_edits import FAMILIES
-from casl_bench.studies.study_records import EditRow, StudyRecords
+from casl_bench.studies.metric_validity.graded_edits import FAMILIES
+from casl_bench.studies.metric_validity.study_records import EditRow, StudyRecords
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,21 @@ from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import MetricInfo
 from casl_bench.records.provenance import package_versions
 from casl_bench.runs.entrants import load_entrants
-from casl_bench.studies.alternatives import Candidate, candidates
-from casl_bench.studies.gaming import Tally, play_on_images, play_on_rows, play_on_toys
-from casl_bench.studies.judging import SPLIT, Judge, Renderer, subject_of
-from casl_bench.studies.study_records import EditRow, MetricRef, StudyHeader, StudyRecords
-from casl_bench.studies.validity_study import IMAGES, STUDY_VERSION, edit_rows
+from casl_bench.studies.metric_validity.alternatives import Candidate, candidates
+from casl_bench.studies.metric_validity.gaming import (
+    Tally,
+    play_on_images,
+    play_on_rows,
+    play_on_toys,
+)
+from casl_bench.studies.metric_validity.judging import SPLIT, Judge, Renderer, subject_of
+from casl_bench.studies.metric_validity.study import IMAGES, STUDY_VERSION, edit_rows
+from casl_bench.studies.metric_validity.study_records import (
+    EditRow,
+    MetricRef,
+    StudyHeader,
+    StudyRecords,
+)
 from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.synth import synth_world
 

@@ -16,13 +16,13 @@ from casl_bench.metrics.intervals import (
     percentile_interval,
     resampling_weights,
 )
-from casl_bench.studies.graded_edits import FAMILIES, SEED
-from casl_bench.studies.rank_correlation import (
+from casl_bench.studies.metric_validity.graded_edits import FAMILIES, SEED
+from casl_bench.studies.metric_validity.rank_correlation import (
     MeanCorrelation,
     mean_over_concepts,
     rank_correlation,
 )
-from casl_bench.studies.study_records import EditRow, MetricRef, StudyRecords
+from casl_bench.studies.metric_validity.study_records import EditRow, MetricRef, StudyRecords
 
 ALL, ATTRIBUTES, MATCHED = "all", "attributes", "matched"
 KNOWN_PRECISION = tuple(f.name for f in FAMILIES.values() if f.truth == "precision")

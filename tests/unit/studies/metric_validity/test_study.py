@@ -6,13 +6,17 @@ import pytest
 
 from casl_bench.images.dataset import Concept
 from casl_bench.metrics.metric import METRICS
-from casl_bench.studies.alternatives import MEAN_OF_RATIOS, TARGET_MINUS_OTHERS, Candidate
-from casl_bench.studies.judging import Judge
-from casl_bench.studies.make_study import metric_refs
-from casl_bench.studies.ranking import COLUMNS, Ranking, classifiers, ranking
-from casl_bench.studies.study_records import EditRow, StudyHeader, StudyRecords
-from casl_bench.studies.validity_page import HEADLINE, REQUIRED, REQUIRED_IN
-from casl_bench.studies.validity_study import edit_rows
+from casl_bench.studies.metric_validity.alternatives import (
+    MEAN_OF_RATIOS,
+    TARGET_MINUS_OTHERS,
+    Candidate,
+)
+from casl_bench.studies.metric_validity.judging import Judge
+from casl_bench.studies.metric_validity.make_study import metric_refs
+from casl_bench.studies.metric_validity.page import HEADLINE, REQUIRED, REQUIRED_IN
+from casl_bench.studies.metric_validity.ranking import COLUMNS, Ranking, classifiers, ranking
+from casl_bench.studies.metric_validity.study import edit_rows
+from casl_bench.studies.metric_validity.study_records import EditRow, StudyHeader, StudyRecords
 
 IMAGES = 12
 

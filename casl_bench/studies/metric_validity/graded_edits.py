@@ -18,7 +18,7 @@ from torch import Tensor
 from casl_bench.core.seeding import derive_seed, image_noise
 from casl_bench.images.dataset import Concept
 from casl_bench.images.drawing import Drawing, Factors
-from casl_bench.studies.known_change import KnownChange, known_change
+from casl_bench.studies.metric_validity.known_change import KnownChange, known_change
 from casl_bench.worlds.degrade import blur, compress
 
 Truth = Literal["precision", "damage"]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import write_bytes, write_text
-from casl_bench.studies.study_records import StudyRecords
-from casl_bench.studies.validity_names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+from casl_bench.studies.metric_validity.names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+from casl_bench.studies.metric_validity.study_records import StudyRecords
 
 
 def write_records(folder: Path, records: StudyRecords) -> None:
@@ -43,8 +43,8 @@ def write_page(folder: Path, records: StudyRecords) -> Path:
     Raises:
         UsageError: where the folder cannot be written.
     """
-    from casl_bench.studies.validity_figures import ranking_figure, response_figure
-    from casl_bench.studies.validity_page import render_page
+    from casl_bench.studies.metric_validity.figures import ranking_figure, response_figure
+    from casl_bench.studies.metric_validity.page import render_page
 
     write_bytes(folder / RANKING_FIGURE, ranking_figure(records))
     write_bytes(folder / RESPONSE_FIGURE, response_figure(records))

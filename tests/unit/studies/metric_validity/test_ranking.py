@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.studies.ranking import ALL, COLUMNS, Ranking, ranking, verdict
-from casl_bench.studies.study_records import EditRow, MetricRef, StudyHeader, StudyRecords
+from casl_bench.studies.metric_validity.ranking import ALL, COLUMNS, Ranking, ranking, verdict
+from casl_bench.studies.metric_validity.study_records import (
+    EditRow,
+    MetricRef,
+    StudyHeader,
+    StudyRecords,
+)
 
 LEVELS = (1.0, 0.8, 0.6, 0.4)
 

@@ -10,11 +10,11 @@ from PIL import Image
 
 from casl_bench.cli import main
 from casl_bench.core.content_hash import hash_bytes
-from casl_bench.studies.validity_figures import MADE_FROM, ranking_figure, response_figure
-from casl_bench.studies.validity_files import read_records
-from casl_bench.studies.validity_names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+from casl_bench.studies.metric_validity.figures import MADE_FROM, ranking_figure, response_figure
+from casl_bench.studies.metric_validity.files import read_records
+from casl_bench.studies.metric_validity.names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
 
-FOLDER = Path(__file__).parents[3] / "docs" / "studies"
+FOLDER = Path(__file__).parents[4] / "docs" / "studies"
 FIGURES = (RANKING_FIGURE, RESPONSE_FIGURE)
 
 

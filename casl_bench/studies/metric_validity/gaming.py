@@ -18,12 +18,12 @@ from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import epr_plus
 from casl_bench.scorers.attribute_scorer import Differentiable
-from casl_bench.studies.alternatives import Candidate
-from casl_bench.studies.graded_edits import SEED, Subject
-from casl_bench.studies.judging import Judge, Renderer
-from casl_bench.studies.linear_toy import ATTRIBUTES, LinearToy, draw_toy
-from casl_bench.studies.pixel_attack import attacked
-from casl_bench.studies.study_records import EditRow, TrickRow, Values, rounded
+from casl_bench.studies.metric_validity.alternatives import Candidate
+from casl_bench.studies.metric_validity.graded_edits import SEED, Subject
+from casl_bench.studies.metric_validity.judging import Judge, Renderer
+from casl_bench.studies.metric_validity.linear_toy import ATTRIBUTES, LinearToy, draw_toy
+from casl_bench.studies.metric_validity.pixel_attack import attacked
+from casl_bench.studies.metric_validity.study_records import EditRow, TrickRow, Values, rounded
 
 Side = Literal["before", "after"]
 SIDES: tuple[Side, Side] = ("before", "after")

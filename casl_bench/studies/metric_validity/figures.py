@@ -13,10 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image, PngImagePlugin
 
 from casl_bench.core.content_hash import hash_bytes
-from casl_bench.studies.graded_edits import FAMILIES
-from casl_bench.studies.ranking import COLUMNS, DAMAGE, KNOWN_PRECISION, classifiers, ranking
-from casl_bench.studies.responses import Point, response
-from casl_bench.studies.study_records import StudyRecords
+from casl_bench.studies.metric_validity.graded_edits import FAMILIES
+from casl_bench.studies.metric_validity.ranking import (
+    COLUMNS,
+    DAMAGE,
+    KNOWN_PRECISION,
+    classifiers,
+    ranking,
+)
+from casl_bench.studies.metric_validity.responses import Point, response
+from casl_bench.studies.metric_validity.study_records import StudyRecords
 
 MADE_FROM = "made-from"
 """Field of a PNG that holds the hash of the records."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from casl_bench.reports.markdown import fold, number
-from casl_bench.studies.ranking import (
+from casl_bench.studies.metric_validity.names import RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+from casl_bench.studies.metric_validity.ranking import (
     ALL,
     ATTRIBUTES,
     COLUMNS,
@@ -17,10 +18,9 @@ from casl_bench.studies.ranking import (
     ranking,
     verdict,
 )
-from casl_bench.studies.responses import response, worst
-from casl_bench.studies.study_records import StudyRecords
-from casl_bench.studies.validity_names import RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
-from casl_bench.studies.validity_tables import (
+from casl_bench.studies.metric_validity.responses import response, worst
+from casl_bench.studies.metric_validity.study_records import StudyRecords
+from casl_bench.studies.metric_validity.tables import (
     POOLED,
     correlation,
     families_table,

@@ -8,10 +8,10 @@ from itertools import groupby
 
 from casl_bench.images.dataset import Concept
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.studies.alternatives import Candidate
-from casl_bench.studies.graded_edits import FAMILIES, GradedEdit, Subject, exact
-from casl_bench.studies.judging import Judge, Renderer, subject_of
-from casl_bench.studies.study_records import EditRow, rounded
+from casl_bench.studies.metric_validity.alternatives import Candidate
+from casl_bench.studies.metric_validity.graded_edits import FAMILIES, GradedEdit, Subject, exact
+from casl_bench.studies.metric_validity.judging import Judge, Renderer, subject_of
+from casl_bench.studies.metric_validity.study_records import EditRow, rounded
 from casl_bench.worlds.domains import domain_named
 
 STUDY_VERSION = 1

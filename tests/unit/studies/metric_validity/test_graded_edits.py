@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from casl_bench.images.rendered_dogs_dataset import RenderedDogs
-from casl_bench.studies.graded_edits import FAMILIES, GradedEdit, Subject, exact
-from casl_bench.studies.judging import Renderer, subject_of
+from casl_bench.studies.metric_validity.graded_edits import FAMILIES, GradedEdit, Subject, exact
+from casl_bench.studies.metric_validity.judging import Renderer, subject_of
 from casl_bench.worlds.domains import DOMAINS
 
 IMAGES = 16

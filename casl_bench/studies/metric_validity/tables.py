@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from casl_bench.metrics.intervals import Interval
 from casl_bench.reports.markdown import DASH, fold, number, table
-from casl_bench.studies.gaming import TRICKS
-from casl_bench.studies.graded_edits import FAMILIES
-from casl_bench.studies.ranking import (
+from casl_bench.studies.metric_validity.gaming import TRICKS
+from casl_bench.studies.metric_validity.graded_edits import FAMILIES
+from casl_bench.studies.metric_validity.ranking import (
     ALL,
     ATTRIBUTES,
     COLUMNS,
@@ -17,8 +17,13 @@ from casl_bench.studies.ranking import (
     classifiers,
     ranking,
 )
-from casl_bench.studies.responses import exact, worst
-from casl_bench.studies.study_records import MetricRef, StudyRecords, TrickRow, Values
+from casl_bench.studies.metric_validity.responses import exact, worst
+from casl_bench.studies.metric_validity.study_records import (
+    MetricRef,
+    StudyRecords,
+    TrickRow,
+    Values,
+)
 
 POOLED = (ALL, ATTRIBUTES, MATCHED)
 IN_TRICKS = (

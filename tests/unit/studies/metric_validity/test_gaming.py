@@ -7,12 +7,18 @@ import pytest
 import torch
 
 from casl_bench.scorers.attribute_scorer import Differentiable
-from casl_bench.studies.alternatives import Candidate
-from casl_bench.studies.gaming import TRICKS, Tally, ToyEdit, play_on_images, play_on_toys
-from casl_bench.studies.judging import Judge, Renderer, subject_of
-from casl_bench.studies.linear_toy import ATTRIBUTES, draw_toy
-from casl_bench.studies.pixel_attack import RADIUS, attacked
-from casl_bench.studies.study_records import TrickRow
+from casl_bench.studies.metric_validity.alternatives import Candidate
+from casl_bench.studies.metric_validity.gaming import (
+    TRICKS,
+    Tally,
+    ToyEdit,
+    play_on_images,
+    play_on_toys,
+)
+from casl_bench.studies.metric_validity.judging import Judge, Renderer, subject_of
+from casl_bench.studies.metric_validity.linear_toy import ATTRIBUTES, draw_toy
+from casl_bench.studies.metric_validity.pixel_attack import RADIUS, attacked
+from casl_bench.studies.metric_validity.study_records import TrickRow
 from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.synth import CLASSIFIERS
 
