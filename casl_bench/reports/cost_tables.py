@@ -66,7 +66,7 @@ def cost_section(group: Group) -> str:
         "Cost, overall" if group.across else "Cost",
         _ABOUT.format(over=over),
         notes.under(body),
-        _machines(group),
+        machines(group),
     )
 
 
@@ -81,7 +81,7 @@ def _cell(group: Group, key: RowKey, column: _Column, notes: Footnotes) -> str:
     return over_concepts(found, group, column.fold, column.digits, notes)
 
 
-def _machines(group: Group) -> str:
+def machines(group: Group) -> str:
     """Where times and memory were measured; a warning where that is more than one machine."""
     found = sorted({_machine(record) for key in group.edits for record in group.done(key).values()})
     if len(found) == 1:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from casl_bench.records.record import RunRecord
 from casl_bench.reports.comparison_tables import comparison_section
+from casl_bench.reports.cost_sharing import cost_sharing_section
 from casl_bench.reports.cost_tables import cost_section
 from casl_bench.reports.drift_tables import drift_overall_section
 from casl_bench.reports.edit_tables import edit_section
@@ -42,5 +43,6 @@ def overall_text(groups: Sequence[Group], across: Sequence[RunRecord] = ()) -> s
         probe_overall_section(group),
         datasets_section("SAE reconstruction of h, overall", "sae", group, names, prefix="sae."),
         cost_section(group),
+        cost_sharing_section(group),
     ]
     return "\n\n".join([title, *(text for text in sections if text)])

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from casl_bench.records.comparison import ALL
 from casl_bench.records.record import RunRecord
 from casl_bench.reports.comparison_tables import comparison_section, level_section
+from casl_bench.reports.cost_sharing import cost_sharing_section
 from casl_bench.reports.cost_tables import cost_section
 from casl_bench.reports.drift_tables import drift_section
 from casl_bench.reports.edit_tables import classifier_section, concept_section, edit_section
@@ -65,6 +66,7 @@ def _group_text(group: Group) -> str:
         lambda g: sae_section(g.of_kind("sae")),
         lambda g: scorer_section(g.of_kind("scorer")),
         cost_section,
+        cost_sharing_section,
         _failure_section,
     ]
     return "\n\n".join(text for part in sections if (text := part(group)))

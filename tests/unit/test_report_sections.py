@@ -399,3 +399,55 @@ def test_names_cannot_break_the_tables() -> None:
         if line.startswith("|"):
             widths.setdefault(len(line.replace("\\|", "").split("|")), line)
     assert len(widths) <= 3  # of the cost table, the drift table and its fold
+
+
+def shared(dataset: str = "rendered_faces") -> list[RunRecord]:
+    """Inversions of 60 s, an SAE of 30 s."""
+    inversion = provenance(seconds={"inversion train": 60.0}, fit_seconds=None)
+    sae = provenance(seconds={}, fit_seconds=30.0)
+    return [
+        other("reconstruction", dataset, {"psnr": 30.0}, provenance=inversion),
+        other("sae", dataset, {"sae.explained_variance": 0.9}, provenance=sae),
+    ]
+
+
+def two_concepts(method: str, fit: float, edit_seconds: float, **changes: Any) -> list[RunRecord]:
+    spent = provenance(seconds={"edit": edit_seconds * 32 * 3}, fit_seconds=fit)
+    return [
+        edit(c, method=method, provenance=spent, **changes) for c in ("hat", "smiling")
+    ]  # 32 images at three strengths
+
+
+def test_set_up_is_shared_by_concepts_and_paid_by_who_uses_it() -> None:
+    with_sae = two_concepts("casl", 10.0, 0.1, artefacts={"sae": "b" * 64})
+    without = two_concepts("asyrp", 20.0, 0.5)
+    text = render_tables([*with_sae, *without, *shared()])
+    part = text.split("### Cost beside quality")[1]
+    casl = next(line for line in part.splitlines() if line.startswith("| casl "))
+    asyrp = next(line for line in part.splitlines() if line.startswith("| asyrp "))
+    assert [c.strip() for c in casl.split("|")[3:7]] == ["45.0", "10.0", "0.100", "65.0"]
+    assert [c.strip() for c in asyrp.split("|")[3:7]] == ["30.0", "20.0", "0.500", "100.0"]
+    # 55 + 0.1 N against 50 + 0.5 N.
+    assert "from 13 [13, 13]" in part and "up to 12 [12, 12]" in part
+
+
+def test_without_the_time_of_the_set_up_nothing_is_shared() -> None:
+    records = two_concepts("asyrp", 20.0, 0.5)
+    assert "### Cost\n" in render_tables(records)
+    assert "Cost beside quality" not in render_tables(records)
+
+
+def test_who_has_not_run_everything_is_not_in_it() -> None:
+    records = [*two_concepts("asyrp", 20.0, 0.5), *two_concepts("casl", 9.0, 0.5)[:1], *shared()]
+    part = render_tables(records).split("### Cost beside quality")[1]
+    assert "asyrp" in part and "| casl" not in part
+
+
+def test_set_up_over_data_sets_is_each_ones_own() -> None:
+    faces = two_concepts("asyrp", 20.0, 0.5)
+    spent = provenance(seconds={"edit": 48.0}, fit_seconds=20.0)
+    records = [*faces, *shared(), dogs("tongue", method="asyrp", provenance=spent)]
+    part = render_tables([*records, *shared("rendered_dogs")])
+    overall = part.split("### Cost beside quality, overall")[1].split("###")[0]
+    row = next(line for line in overall.splitlines() if line.startswith("| asyrp "))
+    assert row.split("|")[3].strip() == "40.0"  # (30 + 30 + 60) / 3
