@@ -19,6 +19,7 @@ import click
 
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.html_report.commands import report_command
 from casl_bench.studies.commands import study_group
 from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.option_flags import real_options
@@ -215,6 +216,7 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
 
 
 command.add_command(convert_command)
+command.add_command(report_command)
 command.add_command(study_group)
 command.add_command(
     TrainGroup(

@@ -1,0 +1,241 @@
+"""Records and pictures → a folder of pages, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from casl_bench.core.errors import UsageError
+from casl_bench.core.files import make_folder
+from casl_bench.html_report.bounds import bounds_of
+from casl_bench.html_report.charts import standings_chart
+from casl_bench.html_report.curves import label
+from casl_bench.html_report.edits_page import (
+    Sheets,
+    edits_section,
+    has_curve,
+    is_shown,
+    latents_section,
+)
+from casl_bench.html_report.figures import Figures, slug
+from casl_bench.html_report.inputs import Part, Source, parts_of
+from casl_bench.html_report.markup import to_html, without_heading
+from casl_bench.html_report.sections import (
+    Section,
+    closing_sections,
+    controls_section,
+    detail_sections,
+    drift_part,
+    model_sections,
+    ranking_sections,
+)
+from casl_bench.html_report.styles import Style, styles_of
+from casl_bench.reports.grouping import Group, RowKey
+from casl_bench.reports.overall import overall_text
+from casl_bench.reports.titles import group_title
+
+INDEX = "index.html"
+GENERATOR = "casl-bench report"
+"""What the pages say made them: a folder without it is not ours to replace."""
+_STATIC = ("report.css", "report.js")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A row that a reader may show or hide."""
+
+    name: str
+    style: Style
+    checked: bool
+
+
+@dataclass(frozen=True)
+class Link:
+    """Another page of the report."""
+
+    file: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """One HTML file.
+
+    Attributes:
+        file: its name.
+        title: its heading.
+        about: what must be known before any number is read.
+        faults: broken bounds, as sentences; no ranking is on a page that has any.
+        sections: in order.
+        choices: rows that can be hidden.
+    """
+
+    file: str
+    title: str
+    about: Markup
+    faults: tuple[str, ...]
+    sections: Sequence[Section]
+    choices: Sequence[Choice] = ()
+
+
+def write_report(source: Source, out: Path) -> Path:
+    """Write the report of these records.
+
+    Args:
+        source: what it is made of.
+        out: a folder that is new, empty, or holds an older report, which is replaced.
+
+    Returns:
+        The page to open.
+
+    Raises:
+        UsageError: if the folder holds other things or cannot be written.
+        InvalidBenchmarkError: if a file kept with a record is corrupt.
+    """
+    _check_out(out)
+    make_folder(out.parent)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        work = Path(folder) / "report"
+        work.mkdir()
+        _write_pages(_pages(source, work), work)
+        _move_into_place(work, out)
+    return out / INDEX
+
+
+def _pages(source: Source, folder: Path) -> list[Page]:
+    """All pages; a report of one data set is one page."""
+    parts = parts_of(source.records)
+    figures, sheets = Figures(folder), Sheets(folder)
+    single = sum(len(part.groups) for part in parts) == 1
+    pages: list[Page] = []
+    sections: list[Section] = []
+    faults: list[str] = []
+    for part in parts:
+        styles = styles_of(sorted({key for g in part.groups for key in g.edits} | _compared(part)))
+        own = []
+        for group in part.groups:
+            file = f"{len(pages) + 1:02d}-{slug(group.records[0].dataset)}.html"
+            file = INDEX if single else file
+            own.append(_group_page(group, file, source, styles, figures, sheets))
+            pages.append(own[-1])
+        faults += [fault for page in own for fault in page.faults]
+        sections.append(_overall_section(part, own, len(sections), styles, figures))
+    if not single:
+        about = to_html(f"{len(source.records)} records, {len(pages)} data sets.")
+        pages.insert(0, Page(INDEX, "Concept editing", about, tuple(faults), sections))
+    return pages
+
+
+def _compared(part: Part) -> set[RowKey]:
+    """Rows of the methods that comparisons name."""
+    records = [*part.across, *(r for g in part.groups for r in g.of_kind("comparison"))]
+    return {(False, s.method, "") for r in records if r.comparison for s in r.comparison.standings}
+
+
+def _group_page(
+    group: Group,
+    file: str,
+    source: Source,
+    styles: dict[RowKey, Style],
+    figures: Figures,
+    sheets: Sheets,
+) -> Page:
+    bounds = bounds_of(group.records)
+    faults = tuple(fault for bound in bounds for fault in bound.faults)
+    title, about = without_heading(group_title(group))
+    rankings = [] if faults else ranking_sections(group, styles, figures)
+    return Page(
+        file,
+        Markup(to_html(title)).striptags(),
+        to_html(about),
+        faults,
+        [
+            *rankings,
+            edits_section(group, source.store, styles, figures, sheets),
+            drift_part(group),
+            controls_section(bounds),
+            *detail_sections(group),
+            *model_sections(group, figures),
+            latents_section(group, source.store, sheets),
+            *closing_sections(group, source.path.name),
+        ],
+        _choices(group, styles),
+    )
+
+
+def _choices(group: Group, styles: dict[RowKey, Style]) -> list[Choice]:
+    """Rows with pictures or curves; of the controls those with curves are shown at first."""
+    return [
+        Choice(label(key), style, has_curve(key))
+        for key, style in styles.items()
+        if key in group.edits and (is_shown(key) or has_curve(key))
+    ]
+
+
+def _overall_section(
+    part: Part, pages: Sequence[Page], place: int, styles: dict[RowKey, Style], figures: Figures
+) -> Section:
+    """Means over all data sets of a part, above links to their pages."""
+    title, text, drawn = "Data sets", "", []
+    if not any(page.faults for page in pages):
+        title, text = without_heading(overall_text(part.groups, part.across))
+        drawn = [
+            standings_chart(r.comparison, "all data sets", styles, figures)
+            for r in part.across
+            if r.comparison is not None and r.comparison.standings
+        ]
+    links = [Link(page.file, page.title) for page in pages]
+    heading = Markup(to_html(title or "Data sets")).striptags()
+    return Section(f"part-{place}", heading, to_html(text), drawn, macro="links", content=links)
+
+
+def _write_pages(pages: Sequence[Page], folder: Path) -> None:
+    environment = Environment(
+        loader=PackageLoader("casl_bench.html_report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("page.html.j2")
+    links = [Link(page.file, page.title) for page in pages]
+    for page in pages:
+        html = template.render(page=page, links=links, generator=GENERATOR)
+        (folder / page.file).write_text(html, encoding="utf-8")
+    static = files("casl_bench.html_report") / "static"
+    for name in _STATIC:
+        (folder / name).write_bytes((static / name).read_bytes())
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder with anything in it that is not an older report."""
+    try:
+        if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+            return
+        index = out / INDEX
+        ours = index.is_file() and f'content="{GENERATOR}"' in index.read_text("utf-8", "replace")
+    except OSError as error:
+        raise UsageError(f"cannot use --out: {error.strerror or error}", where=str(out)) from error
+    if not ours:
+        raise UsageError(
+            "the folder is not empty and holds no report",
+            where=str(out),
+            mend="give --out a new folder",
+        )
+
+
+def _move_into_place(work: Path, out: Path) -> None:
+    try:
+        if out.exists():
+            out.rename(work.with_name("replaced"))
+        shutil.move(work, out)
+        out.chmod(0o755)
+    except OSError as error:
+        raise UsageError(f"cannot write: {error.strerror or error}", where=str(out)) from error

@@ -1,0 +1,236 @@
+"""The pictures of one concept side by side: rows are methods, columns equal effects or strengths.
+
+Every picture carries what the scores say of it: the target's change and what changed beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from casl_bench.html_report.curves import label
+from casl_bench.html_report.image_changes import ImageChanges, image_changes
+from casl_bench.html_report.sprites import Sheet
+from casl_bench.html_report.styles import Style
+from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.records.edited_images import EditedImages
+from casl_bench.records.record import LevelResult, RunRecord
+from casl_bench.reports.grouping import RowKey
+from casl_bench.reports.markdown import number
+
+SHOWN_IMAGES = 3
+"""Test images of a concept that a report shows."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cell with everything that is kept beside its record."""
+
+    record: RunRecord
+    images: EditedImages
+    scores: ScoreTable | None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of the grid, or the reason why there is none.
+
+    Attributes:
+        style: CSS that shows it; empty where there is no picture.
+        caption: under it.
+        about: what it shows, in words, for those who cannot see it.
+        changes: (attribute, change in σ or None), the target first.
+    """
+
+    style: str
+    caption: str
+    about: str
+    changes: tuple[tuple[str, float | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's pictures of one image."""
+
+    name: str
+    series: int
+    control: bool
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """All pictures made of one test image.
+
+    Attributes:
+        image_id: of the data set.
+        given: source, reconstruction and, where it is known, the oracle.
+        rows: a method each.
+    """
+
+    image_id: str
+    given: tuple[Tile, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class EditGrid:
+    """A concept's pictures.
+
+    Attributes:
+        columns: headings over the tiles of a row; empty where rows have strengths of their own.
+        images: one grid a test image.
+        sheet: that holds the pictures.
+    """
+
+    columns: tuple[str, ...]
+    images: tuple[ImageGrid, ...]
+    sheet: Sheet
+
+
+def edit_grid(
+    kept: Mapping[RowKey, Kept],
+    styles: Mapping[RowKey, Style],
+    spreads: Mapping[tuple[str, str], float],
+    sheet: Sheet,
+) -> EditGrid:
+    """The grid of a concept.
+
+    Args:
+        kept: row → its cell, in the order of rows; one or more, all of the same images.
+        styles: of the rows.
+        spreads: (judge, attribute) → σ of its logit.
+        sheet: empty; the pictures go there.
+    """
+    columns = _columns([cell.record for cell in kept.values()])
+    first = next(iter(kept.values())).images
+    count = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
+    changes = {
+        key: image_changes(cell.record, cell.scores, spreads)
+        for key, cell in kept.items()
+        if cell.scores is not None
+    }
+    numbers = {
+        key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(count)]
+        for key, cell in kept.items()
+    }
+    given = [_given_numbers(first, kept, i, sheet) for i in range(count)]
+    grids = []
+    for i in range(count):
+        image_id = first.image_ids[i]
+        rows = [
+            Row(
+                label(key),
+                styles[key].series,
+                key[0],
+                _row(key, cell, numbers[key][i], i, columns, changes.get(key), sheet),
+            )
+            for key, cell in kept.items()
+        ]
+        tiles = tuple(Tile(sheet.style(n), what, f"{what} of {image_id}") for what, n in given[i])
+        grids.append(ImageGrid(image_id, tiles, tuple(rows)))
+    return EditGrid(tuple(heading for heading, _ in columns), tuple(grids), sheet)
+
+
+def _given_numbers(
+    first: EditedImages, kept: Mapping[RowKey, Kept], i: int, sheet: Sheet
+) -> list[tuple[str, int]]:
+    """(what, number on the sheet) of the pictures that no method made."""
+    found = [
+        ("source", sheet.add(first.source[i])),
+        ("reconstruction", sheet.add(first.reconstruction[i])),
+    ]
+    oracles = (c.images.oracle for c in kept.values() if c.images.oracle is not None)
+    oracle = next(oracles, None)
+    return found if oracle is None else [*found, ("oracle", sheet.add(oracle[i]))]
+
+
+def _columns(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
+    """(heading, level) of the levels of effect; strengths have columns where nothing is matched."""
+    entrants = [r for r in records if not r.control] or list(records)
+    names = dict.fromkeys(level.name for r in entrants for level in r.levels)
+    if names:
+        return [(level_title(name), name) for name in names]
+    strengths = sorted({s for r in entrants for s in r.strengths})
+    return [(f"strength {s:g}", f"{s:g}") for s in strengths]
+
+
+def _row(
+    key: RowKey,
+    cell: Kept,
+    numbers: Sequence[int],
+    image: int,
+    columns: Sequence[tuple[str, str]],
+    changes: ImageChanges | None,
+    sheet: Sheet,
+) -> tuple[Tile, ...]:
+    """A tile a column; a control that is not matched has its one picture in the first."""
+    record, strengths = cell.record, cell.images.strengths
+
+    def tile(strength: float, note: str = "") -> Tile:
+        picture = sheet.style(numbers[strengths.index(strength)])
+        found = {} if changes is None else changes.at(strength, image)
+        return _tile(key, record, strength, note, found, picture)
+
+    levels = {level.name: level for level in record.levels}
+    tiles = []
+    for heading, name in columns:
+        level = levels.get(name)
+        if level is not None:
+            reached = level.strength if level.strength in strengths else None
+            way = ", wrong way" if level.status == "wrong_way" else ""
+            tiles.append(_absent(level) if reached is None else tile(reached, heading + way))
+        elif name in (by_name := {f"{s:g}": s for s in strengths}):
+            tiles.append(tile(by_name[name]))
+        else:
+            tiles.append(Tile("", "—", "not run"))
+    if strengths and not any(t.style for t in tiles):
+        chosen = record.strength if record.strength in strengths else strengths[-1]
+        tiles[0] = tile(chosen, "not matched" if not levels else "largest effect")
+    return tuple(tiles)
+
+
+def level_title(name: str) -> str:
+    """A level as the heading of a column."""
+    kind, _, share = name.partition("_")
+    if kind == "effect":
+        return f"{share} % effect"
+    return f"{share} % flipped" if kind == "flip" else "strength 1"
+
+
+def _absent(level: LevelResult) -> Tile:
+    unit = " σ" if level.unit == "sd" else ""
+    largest = "" if level.largest is None else f", at most {number(level.largest)}{unit}"
+    return Tile("", "not reached", f"not reached on validation images{largest}")
+
+
+def _tile(
+    key: RowKey,
+    record: RunRecord,
+    strength: float,
+    note: str,
+    found: Mapping[str, float | None],
+    style: str,
+) -> Tile:
+    """A picture with its scores, in words and as numbers."""
+    concept = record.concept or ""
+    target = found.get(concept)
+    others = [(name, value) for name, value in found.items() if name != concept]
+    sizes = [abs(value) for _, value in others if value is not None]
+    collateral = sum(sizes) / len(sizes) if sizes else None
+    ordered = sorted(others, key=lambda item: -abs(item[1] or 0.0))
+    changes = ((concept, target), *ordered) if concept in found else tuple(ordered)
+    words = [f"{label(key)}, strength {strength:g}"]
+    if note:
+        words.append(note)
+    if target is not None:
+        words.append(f"target {concept} {_signed(target)} σ")
+    if collateral is not None:
+        words.append(f"others {number(collateral)} σ on average")
+    caption = f"{_signed(target)} σ" if target is not None else f"× {strength:g}"
+    return Tile(style, caption, "; ".join(words), changes)
+
+
+def _signed(value: float) -> str:
+    text = number(value)
+    return text if text.startswith("−") or value == 0 else f"+{text}"

@@ -1,0 +1,229 @@
+"""What the best aligned latents of a concept respond to: the test images that activate each most.
+
+The only part of a report that reads artefacts of a run (SAE, alignment, h of the test images) and
+so the only one that needs torch, once there is anything to read. Nothing is computed that a run
+would have to be there for: no network sees an image.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from casl_bench.core.content_hash import hash_file, hash_json
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.records.edited_images import Pixels, to_pixels
+from casl_bench.records.record import RunRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from casl_bench.activations.trajectory_store import TrajectoryStore
+    from casl_bench.runs.fits import StoredFit
+    from casl_bench.sae.h_space_sae import HSpaceSae
+
+METHODS = ("casl", "casl_steer")
+"""Methods that learn an alignment, which they share."""
+LATENTS, IMAGES = 4, 6
+"""How many of a concept's latents, and images of each, are shown."""
+SEARCHED = 200
+"""Test images that are looked through, at most."""
+_DIMMED = 0.25
+"""How bright a picture stays where a latent is silent."""
+
+
+@dataclass(frozen=True)
+class LatentImages:
+    """The images that activate a latent most.
+
+    Attributes:
+        latent: its number in the SAE.
+        share: its part of the sum of all latents' scores in the alignment.
+        pictures: best first, each (picture, dimmed where the latent is silent).
+        activations: of these pictures, in the SAE's units.
+    """
+
+    latent: int
+    share: float
+    pictures: tuple[tuple[Pixels, Pixels], ...]
+    activations: tuple[float, ...]
+
+
+def top_latents(run: Path, records: Sequence[RunRecord]) -> dict[str, list[LatentImages]]:
+    """Concept → its best aligned latents; empty where the artefacts are not there.
+
+    An image's activation is the latent's mean over the timesteps that the method edits, at the
+    position where that is largest.
+
+    Args:
+        run: the run folder.
+        records: of one data set.
+
+    Raises:
+        InvalidBenchmarkError: if an artefact is there and damaged.
+    """
+    aligned: dict[str, RunRecord] = {}
+    for name in reversed(METHODS):
+        aligned |= {r.concept or "": r for r in records if _is_aligned(r, name)}
+    first = next(iter(aligned.values()), None)
+    found: dict[str, list[LatentImages]] = {}
+    shared = None if first is None else _shared_artefacts(run, first)
+    if shared is None:
+        return found
+    codes: dict[int, Tensor] = {}
+    for concept, record in sorted(aligned.items()):
+        fit = _stored_fit(run, record, shared)
+        t_edit = record.method_config.get("t_edit")
+        if fit is None or not isinstance(t_edit, int):
+            continue
+        if t_edit not in codes:
+            codes[t_edit] = _mean_codes(shared, t_edit)
+        found[concept] = _latents_of(fit, codes[t_edit], shared)
+    return found
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """Artefacts of a data set: the SAE, and training and test images as it sees them."""
+
+    sae: HSpaceSae
+    train: TrajectoryStore
+    test: TrajectoryStore
+
+
+def _is_aligned(record: RunRecord, method: str) -> bool:
+    return (
+        record.kind == "edit"
+        and record.method == method
+        and record.status == "done"
+        and record.fit_seed == 0
+        and "sae" in record.artefacts
+    )
+
+
+def _shared_artefacts(run: Path, record: RunRecord) -> _Shared | None:
+    """The SAE that the record names and its images; None where one of them is not there."""
+    folder = run / "artefacts" / record.dataset
+    for path in sorted(folder.glob("sae-*/cfg.json")):
+        try:
+            if json.loads(path.read_text("utf-8"))["content_hash"] != record.artefacts["sae"]:
+                continue
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        from casl_bench.activations.trajectory_store import INDEX_FILE, TrajectoryStore
+        from casl_bench.sae.h_space_sae import HSpaceSae
+
+        sae = HSpaceSae.load(path.parent)
+        stores = []
+        for split in ("train", "test"):
+            there = folder.glob(f"{split}-*/{INDEX_FILE}")
+            opened = [TrajectoryStore.open(index.parent) for index in there]
+            stores.append([s for s in opened if s.timesteps == sae.timesteps])
+        # Of several, none can be told to be the record's.
+        if all(len(found) == 1 for found in stores):
+            return _Shared(sae, stores[0][0], stores[1][0])
+    return None
+
+
+def _stored_fit(run: Path, record: RunRecord, shared: _Shared) -> StoredFit | None:
+    """The record's alignment from the run folder; None where it is not there."""
+    key = alignment_fit_key(record, shared.sae.timesteps, len(shared.train))
+    folder = run / "artefacts" / record.dataset / "fits"
+    if key is None or not (folder / f"{key[:16]}.safetensors").is_file():
+        return None
+    from casl_bench.runs.fits import FitStore
+
+    def never() -> StoredFit:
+        raise InvalidBenchmarkError("a fit went away while it was read", where=str(folder))
+
+    return FitStore(folder).get(key, never)
+
+
+def alignment_fit_key(record: RunRecord, timesteps: Sequence[int], train_images: int) -> str | None:
+    """Under which key a run keeps the alignment of a record; None where that cannot be told.
+
+    Fits lie under a hash of all that determines them (`runs.fitting.Fitting.fit`), made here again
+    from the record and the shipped guide. Where its guide lies a record of the real world does not
+    say.
+
+    Args:
+        record: of a method that learns an alignment.
+        timesteps: of the inversion.
+        train_images: how many there are.
+    """
+    from casl_bench.methods.casl import CaslConfig, alignment_key
+    from casl_bench.worlds.domains import DOMAINS
+    from casl_bench.worlds.synth import ASSETS
+
+    if record.world != "synth" or record.dataset not in DOMAINS or "pretrained" in record.artefacts:
+        return None
+    concepts = {c.name: c for c in DOMAINS[record.dataset].drawing.concepts}
+    concept = concepts.get(record.concept or "")
+    if concept is None:
+        return None
+    inputs: dict[str, Any] = {
+        "stage": 2,
+        "dataset": [record.dataset, record.dataset_revision],
+        "world": record.backbone,
+        "guide": hash_file(ASSETS / record.dataset / "guide_clip" / "model.safetensors"),
+        "concept": [concept.name, concept.source_prompt, concept.target_prompt],
+        "sae": record.artefacts["sae"],
+        "train": [train_images, list(timesteps)],
+        "validation": None,
+        "seed": record.seed,
+        "device": record.provenance.device.split(":")[0],
+    }
+    known = {n: v for n, v in record.method_config.items() if n in CaslConfig.model_fields}
+    return hash_json([alignment_key(CaslConfig.model_validate(known)), hash_json(inputs)])
+
+
+def _mean_codes(shared: _Shared, t_edit: int) -> Tensor:
+    """[n, d_sae, h, w] code of the test images, mean over the timesteps from `t_edit` on."""
+    few = slice(0, min(SEARCHED, len(shared.test)))
+    window = [(s, t) for s, t in enumerate(shared.test.timesteps) if t >= t_edit]
+    total: Tensor | None = None
+    for step, t in window:
+        code = shared.sae.encode(shared.test.h(step, few), t)
+        total = code if total is None else total + code
+    if total is None:
+        raise InvalidBenchmarkError(f"no timestep of the inversion is at {t_edit} or later")
+    return total / len(window)
+
+
+def _latents_of(fit: StoredFit, codes: Tensor, shared: _Shared) -> list[LatentImages]:
+    """The best aligned latents, each with its images."""
+    from casl_bench.concepts.alignment import ConceptAlignment
+
+    scores = ConceptAlignment.from_tensors(shared.sae, fit.state).latent_scores()
+    whole = float(scores.sum())
+    found = []
+    for latent in scores.argsort(descending=True, stable=True)[:LATENTS].tolist():
+        maps = codes[:, latent]
+        peaks = maps.flatten(1).amax(1)
+        best = peaks.argsort(descending=True, stable=True)[:IMAGES]
+        best = best[peaks[best] > 0]
+        pixels = to_pixels(shared.test.x_t(0, best).numpy()) if len(best) else []
+        pictures = tuple(
+            (picture, _dimmed(picture, maps[i].numpy() / float(peaks[i])))
+            for picture, i in zip(pixels, best.tolist(), strict=True)
+        )
+        share = float(scores[latent]) / whole if whole else 0.0
+        found.append(LatentImages(latent, share, pictures, tuple(peaks[best].tolist())))
+    return found
+
+
+def _dimmed(picture: Pixels, activation: NDArray[np.float32]) -> Pixels:
+    """The picture [H, W, 3], dark where the activation [h, w] in [0, 1] is 0."""
+    height, width, _ = picture.shape
+    smooth = Image.fromarray(activation.astype(np.float32)).resize(
+        (width, height), Image.Resampling.BILINEAR
+    )
+    light = _DIMMED + (1 - _DIMMED) * np.asarray(smooth)
+    return np.rint(picture * light[..., None]).astype(np.uint8)
