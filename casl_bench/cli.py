@@ -20,6 +20,7 @@ import click
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
 from casl_bench.html_report.commands import report_command
+from casl_bench.leaderboard.commands import leaderboard_command, submit_command
 from casl_bench.studies.commands import study_group
 from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.option_flags import real_options
@@ -217,6 +218,8 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
 
 command.add_command(convert_command)
 command.add_command(report_command)
+command.add_command(leaderboard_command)
+command.add_command(submit_command)
 command.add_command(study_group)
 command.add_command(
     TrainGroup(
