@@ -140,7 +140,7 @@ class EditCells:
             watch.phase("edit"),
             self.world.backbone.count_calls() as calls,
         ):
-            edits = self._edit(fitted.editor, split, strengths, step)
+            edits = self.edit_images(fitted.editor, split, strengths, step)
         with watch.phase("score"):
             table, images = self.scorers.table(concept, split.inversions, edits, strengths)
         record = self._record(cell, fitted, table, watch, calls.unet_calls / count / len(strengths))
@@ -167,7 +167,7 @@ class EditCells:
             curve: tuple[CurvePoint, ...] = ()
             if info.matched or not info.control:
                 with watch.phase("choose strength"):
-                    matching, curve = self._match(editor, info, concept)
+                    matching, curve = self.match_strengths(editor, info, concept)
             self._fitted = {place: Fitted(editor, fit.cost, matching, curve, fit.spent)}
         return self._fitted[place]
 
@@ -192,7 +192,7 @@ class EditCells:
             watch.phase("edit"),
             self.world.backbone.count_calls() as calls,
         ):
-            edits = self._edit(editor, split, strengths, step)
+            edits = self.edit_images(editor, split, strengths, step)
         with watch.phase("score"):
             table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
         return TriedOut(table, fit.cost, calls.unet_calls)
@@ -215,7 +215,7 @@ class EditCells:
         task = self.fitting.task(method, cell.concept, cell.key, partner.editor)
         return Fitted(method.fit(task), FitCost(), given(partner.matching.strength))
 
-    def _match(
+    def match_strengths(
         self, editor: Editor, info: MethodInfo, concept: Concept
     ) -> tuple[Matching, tuple[CurvePoint, ...]]:
         """What a method runs at on test images, and how validation images respond.
@@ -228,7 +228,7 @@ class EditCells:
         views: dict[float, View] = {}
 
         def respond(strengths: tuple[float, ...]) -> Matching:
-            edits = self._edit(editor, split, strengths, None)
+            edits = self.edit_images(editor, split, strengths, None)
             table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
             view = self.yardstick.view(table, concept, info)
             views.update(dict.fromkeys(strengths, view))
@@ -249,7 +249,7 @@ class EditCells:
         )
         return matching.with_full() if info.control and not info.draws else matching, curve
 
-    def _edit(
+    def edit_images(
         self, editor: Editor, split: InvertedSplit, strengths: tuple[float, ...], step: Any
     ) -> Tensor:
         """[S, n, 3, H, W], checked; in chunks of the run's batch size."""
@@ -278,7 +278,11 @@ class EditCells:
         config, concept, matching = self.config, cell.concept, fitted.matching
         method = make_method(cell.method, config.suite)
         view = self.yardstick.view(table, concept, method.info)
-        null = self._null(cell) if cell.beside is None and not method.info.draws else []
+        null = (
+            self.null(cell.dataset, cell.concept)
+            if cell.beside is None and not method.info.draws
+            else []
+        )
         levels, at = (
             tuple(level_result(view, level, config.seed, null) for level in matching.levels),
             measurements(view, matching.strength, config.seed, null),
@@ -333,13 +337,16 @@ class EditCells:
             provenance=provenance(config, watch.seconds, fitted.spent),
         )
 
-    def _null(self, cell: Cell) -> list[tuple[ScoreTable, float]]:
-        """Scores of the concept's random draws with the strength that each ran at."""
+    def null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
+        """Scores of a concept's random draws, once these have run, with the strengths they ran at.
+
+        Empty unless all of the suite's draws are there.
+        """
         found = []
         names = [name for name in METHODS if info_of(name).draws]
         for name in names:
             for draw in range(self.config.suite.random_draws):
-                key = CellKey(cell.dataset, "edit", name, None, cell.concept.name, draw)
+                key = CellKey(dataset, "edit", name, None, concept.name, draw)
                 record = self.store.find(key)
                 scores = None if record is None else self.store.scores(record)
                 if record is None or scores is None or record.strength is None:

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder, write_json
-from casl_bench.runs.config import RunConfig
+from casl_bench.runs.config import RunConfig, Suite
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -64,6 +64,35 @@ def check_run_folder(config: RunConfig) -> None:
             where=str(out),
             mend="give --out another folder, or run with that configuration",
         )
+
+
+def config_of_run(out: Path, datasets: tuple[str, ...], methods: tuple[str, ...]) -> RunConfig:
+    """The configuration that a run folder was made with, for what reads it later.
+
+    Args:
+        out: the run folder.
+        datasets: of the run.
+        methods: of the run.
+
+    Raises:
+        UsageError: where it is no run folder, or of a suite that this version does not know.
+    """
+    path = out / MANIFEST
+    try:
+        key = json.loads(path.read_text(encoding="utf-8"))["key"]
+        return RunConfig(
+            methods=methods,
+            datasets=datasets,
+            concepts=None,
+            suite=Suite.model_validate(key["suite"]),
+            seed=key["seed"],
+            device=key["device"],
+            out=out,
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "no run that can be read", where=str(path), mend="give the folder of a finished run"
+        ) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -39,6 +40,57 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
             records = make_study(images=images, say=lambda text: click.echo(text, err=True))
             write_records(out, records)
         click.echo(str(write_page(out, read_records(out))))
+        return 0
+
+    return action
+
+
+def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Distinct numbers from 1 on, with commas or spaces, in increasing order."""
+    try:
+        numbers = sorted({int(word) for word in value.replace(",", " ").split()})
+    except ValueError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise click.BadParameter(f"'{value}' is no list of numbers from 1 on", ctx, param)
+    return tuple(numbers)
+
+
+@study_group.command("paper-questions")
+@click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
+@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
+              show_default=True, help="Folder of rows, page and figure.")  # fmt: skip
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Processes, one concept each.")  # fmt: skip
+@click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
+              metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
+@click.pass_context
+def paper_questions_command(
+    ctx: click.Context, records: Path, out: Path, jobs: int, ks: tuple[int, ...]
+) -> Callable[[], int]:
+    """Do aligned latents exist, act, act alone and precisely?
+
+    RUN is the folder of a finished run with CASL and CASL-Steer, whose fits are edited with: some
+    three minutes a concept on one core, and what is done is not done again. Given the records.jsonl
+    of that run instead, page and figure are made anew of it and of the rows in the folder.
+    """
+
+    def action() -> int:
+        from casl_bench.records.record_store import RecordStore, read_jsonl
+        from casl_bench.studies.paper_questions.answers import Evidence
+        from casl_bench.studies.paper_questions.files import read_rows, write_page, write_rows
+        from casl_bench.studies.paper_questions.names import COMMAND
+
+        if records.is_dir():
+            from casl_bench.runs.preflight import check_torch
+
+            check_torch()
+            from casl_bench.studies.paper_questions.latent_study import make_rows
+
+            say = partial(click.echo, err=True)
+            write_rows(out, make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, say=say))
+        found = RecordStore(records) if records.is_dir() else read_jsonl(records)
+        click.echo(str(write_page(out, Evidence(tuple(found), read_rows(out)))))
         return 0
 
     return action

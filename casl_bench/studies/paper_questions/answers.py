@@ -1,0 +1,237 @@
+"""Records of a run and rows of the study → the numbers that answer the paper's questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from casl_bench.comparison.signed_log import signed_log
+from casl_bench.records.comparison import ALL, Comparison
+from casl_bench.records.record import LevelResult, RunRecord
+from casl_bench.studies.paper_questions.over_concepts import Over, mean_over, share_of
+from casl_bench.studies.paper_questions.rows import LatentRows, Latents, Question, VariantRow
+
+Place = tuple[str, str]
+"""(data set, concept)."""
+HEADLINE = "effect_50"
+"""Level at which methods are compared."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What every answer is read from.
+
+    Attributes:
+        records: of a finished run.
+        study: made of the same run.
+    """
+
+    records: tuple[RunRecord, ...]
+    study: LatentRows
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """In alphabetical order."""
+        return tuple(sorted({row.dataset for row in self.study.rows}))
+
+    def of(self, datasets: Iterable[str]) -> Evidence:
+        """Of some data sets alone."""
+        kept = set(datasets)
+        return Evidence(
+            tuple(r for r in self.records if r.dataset in kept),
+            LatentRows(self.study.header, tuple(r for r in self.study.rows if r.dataset in kept)),
+        )
+
+    def edits(self, method: str) -> dict[Place, RunRecord]:
+        """Finished records of a method's first fit, or of a control that stands alone."""
+        return {
+            (r.dataset, r.concept or ""): r
+            for r in self.records
+            if (r.kind, r.method, r.status) == ("edit", method, "done")
+            and r.beside is None
+            and not r.fit_seed
+        }
+
+    def variants(
+        self, question: Question, latents: Latents, k: int | None = None
+    ) -> dict[Place, VariantRow]:
+        """Rows of one variant; of any k where None."""
+        return {
+            (r.dataset, r.concept): r
+            for r in self.study.rows
+            if (r.question, r.latents) == (question, latents) and k in (None, r.k)
+        }
+
+
+# 1. Aligned latents exist ------------------------------------------------------------------------
+
+
+def probe(evidence: Evidence, method: str, features: str) -> dict[Place, float]:
+    """Test accuracy of a method's probes on some features, one a concept."""
+    return {
+        (r.dataset, r.concept or ""): value
+        for r in evidence.records
+        if (r.kind, r.method, r.status) == ("probe", method, "done")
+        and features in r.measurements
+        and (value := r.measurements[features].value) is not None
+    }
+
+
+def difference(a: Mapping[Place, float], b: Mapping[Place, float]) -> Over:
+    """Mean of a - b over the concepts that have both."""
+    return mean_over([a[place] - b[place] for place in a if place in b])
+
+
+# 2. They act, and locally ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dose:
+    """Validation images at one strength, over concepts."""
+
+    strength: float
+    effect: Over
+    collateral: Over
+
+
+def dose_response(evidence: Evidence, method: str) -> list[Dose]:
+    """A method's response at every strength that all its concepts were run at.
+
+    Effect: target change as asked in shares of the perfect edit's. Collateral: mean change of the
+    other attributes, in sd.
+    """
+    records = list(evidence.edits(method).values())
+    if not records:
+        return []
+    grids = [{point.strength for point in r.curve} for r in records]
+    doses = []
+    for strength in sorted(set.intersection(*grids)):
+        effects, collateral = [], []
+        for record in records:
+            point = next(p for p in record.curve if p.strength == strength)
+            change = point.measurements["signed_target_change"].value
+            moved = point.measurements["mean_collateral"].value
+            if change is not None and record.full_effect:
+                effects.append(change / record.full_effect)
+            if moved is not None:
+                collateral.append(moved)
+        doses.append(Dose(strength, mean_over(effects), mean_over(collateral)))
+    return doses
+
+
+def monotone(evidence: Evidence, method: str) -> tuple[int, int]:
+    """Concepts whose response never falls, and all of them."""
+    records = evidence.edits(method).values()
+    return sum("non-monotone" not in r.flags for r in records), len(records)
+
+
+def at_headline(evidence: Evidence, method: str, name: str) -> dict[Place, float]:
+    """A measurement at equal effect, of the concepts in which the effect was reached."""
+    found = {}
+    for place, record in evidence.edits(method).items():
+        level = headline(record)
+        if level is None or level.status != "reached" or name not in level.measurements:
+            continue
+        value = level.measurements[name].value
+        if value is not None:
+            found[place] = value
+    return found
+
+
+def headline(record: RunRecord) -> LevelResult | None:
+    """The level at which methods are compared."""
+    return next((level for level in record.levels if level.name == HEADLINE), None)
+
+
+def effects(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:
+    """Effect of each row, in shares of the perfect edit's."""
+    return {place: e for place, row in rows.items() if (e := row.effect) is not None}
+
+
+def left_of(evidence: Evidence, latents: Latents, k: int | None) -> Over:
+    """Share of CASL's effect that is left once latents are taken away from its map."""
+    whole = effects(evidence.variants("ablation", "none"))
+    part = effects(evidence.variants("ablation", latents, k))
+    places = [p for p in whole if p in part]
+    return share_of([part[p] for p in places], [whole[p] for p in places])
+
+
+# 3. CASL against each baseline -------------------------------------------------------------------
+
+
+def comparison(evidence: Evidence, dataset: str) -> Comparison | None:
+    """How methods compare on a data set, or over all of them."""
+    for record in evidence.records:
+        if record.kind == "comparison" and record.dataset == dataset:
+            return record.comparison
+    return None
+
+
+@dataclass(frozen=True)
+class Against:
+    """CASL against another method at equal effect, on the scale of signed logs."""
+
+    other: str
+    difference: Over
+    p: float | None
+
+
+def against(evidence: Evidence, method: str, dataset: str = ALL) -> list[Against]:
+    """A method's paired comparisons, in the order of the standings."""
+    found = comparison(evidence, dataset)
+    if found is None:
+        return []
+    rows = []
+    for pair in found.pairs:
+        if method not in (pair.a, pair.b):
+            continue
+        m, sign = pair.difference, 1 if pair.a == method else -1
+        ends = sorted(sign * x for x in (m.low, m.high) if x is not None)
+        low, high = ends if len(ends) == 2 else (None, None)
+        value = None if m.value is None else sign * m.value
+        other = pair.b if pair.a == method else pair.a
+        rows.append(Against(other, Over(value, low, high, len(found.concepts)), pair.p_holm))
+    order = [s.method for s in found.standings]
+    return sorted(rows, key=lambda row: order.index(row.other))
+
+
+# 4. Top-k against crosstalk ----------------------------------------------------------------------
+
+
+def precision(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:
+    """Signed log of EPR+ at equal effect; 0 where the effect is not reached."""
+    found = {}
+    for place, row in rows.items():
+        value = row.measurements["epr_plus"].value
+        if not row.reached:
+            found[place] = 0.0
+        elif value is not None:
+            found[place] = signed_log(value)
+    return found
+
+
+def per_doubling(evidence: Evidence) -> Over:
+    """Slope of the signed log of EPR+ over log2 k of CASL-Steer, mean over concepts.
+
+    Only k at which the effect was reached; a concept with fewer than two of them has no slope.
+    """
+    slopes = []
+    for place in evidence.variants("size", "top"):
+        points = []
+        for k in evidence.study.header.ks:
+            row = evidence.variants("size", "top", k).get(place)
+            value = None if row is None else row.measurements["epr_plus"].value
+            if row is not None and row.reached and value is not None:
+                points.append((math.log2(k), signed_log(value)))
+        if len(points) >= 2:
+            doublings, values = np.array(points).T
+            slopes.append(float(np.polyfit(doublings, values, deg=1)[0]))
+    return mean_over(slopes)
+
+
+def per_dataset(evidence: Evidence, of: Callable[[Evidence], Over]) -> list[Over]:
+    """A number over all concepts, then over each data set's."""
+    return [of(evidence), *(of(evidence.of([d])) for d in evidence.datasets)]

@@ -1,0 +1,344 @@
+"""The study's page, made of a run's records and the study's rows alone."""
+
+from __future__ import annotations
+
+from casl_bench.records.comparison import ALL
+from casl_bench.records.record import RunRecord
+from casl_bench.reports.grouping import section
+from casl_bench.reports.markdown import DASH, escape, number, table
+from casl_bench.studies.paper_questions import answers
+from casl_bench.studies.paper_questions.answers import Evidence
+from casl_bench.studies.paper_questions.names import FIGURE, MAP, ROWS, STEER
+from casl_bench.studies.paper_questions.over_concepts import Over, from_signed_log, mean_over
+
+UNSUPERVISED, ORACLE = "sae_steer", "oracle"
+PROBE_K = 16
+"""Of the paper's statement about probes."""
+
+
+def render_page(evidence: Evidence) -> str:
+    """Markdown; equal records give equal bytes.
+
+    Args:
+        evidence: a run and the study of it.
+    """
+    parts = [
+        _opening(evidence),
+        _claims(evidence),
+        _latents_exist(evidence),
+        _they_act(evidence),
+        _ablation(evidence),
+        _against(evidence),
+        _crosstalk(evidence),
+        _rests_on(evidence),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(evidence: Evidence) -> str:
+    header = evidence.study.header
+    worlds = ", ".join(sorted({r.world for r in evidence.records}))
+    datasets = ", ".join(evidence.datasets)
+    count = len(evidence.variants("ablation", "none"))
+    return f"""# The paper's questions, answered here
+
+CASL's paper (arXiv 2601.15441) asks whether concept-aligned latents exist, whether they act, and
+how precisely. This page asks the same of our port, on {count} concepts of {datasets} (world
+{worlds}, suite {header.suite}, seed {header.seed}). It is another world than the paper's: where
+the two differ, that refutes nothing there, and where they agree, that proves nothing there.
+
+```bash
+python benchmark.py --methods all --datasets all --jobs 2 --out RUN
+{header.command}
+```
+
+Numbers are means over concepts with 95 % intervals for other concepts like these (Student's t,
+or resampled concepts for ratios); n is the number of concepts. Effects are shares of what the
+perfect edit changes. Rows of this study: [{ROWS}]({ROWS}).
+
+![Dose, ablation and number of latents]({FIGURE})"""
+
+
+def _claims(evidence: Evidence) -> str:
+    """What the paper reports beside what this run finds."""
+    top = mean_over(list(answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}").values()))
+    units = mean_over(list(answers.probe(evidence, MAP, f"top_units.k{PROBE_K}").values()))
+    strengths = [
+        level.strength
+        for record in evidence.edits(STEER).values()
+        if (level := answers.headline(record)) is not None
+        and level.status == "reached"
+        and level.strength is not None
+    ]
+    spread = (
+        f"{min(strengths):.2g} to {max(strengths):.2g} × its gain ({len(strengths)} concepts)"
+        if strengths
+        else DASH
+    )
+    one = answers.precision(evidence.variants("size", "top", 1))
+    reached = sum(row.reached or False for row in evidence.variants("size", "top", 1).values())
+    single = f"EPR+ {from_signed_log(mean_over(list(one.values()))).text()}; effect reached in "
+    single += f"{reached} of {len(one)} concepts"
+    compared = answers.comparison(evidence, ALL)
+    agreement = DASH
+    if compared is not None and compared.agreements:
+        agreement = "; ".join(
+            f"Kendall's τ with {escape(a.scorer)} "
+            f"{DASH if a.tau is None else number(a.tau)} (n = {a.n} methods)"
+            for a in compared.agreements
+        )
+    rows = [
+        [
+            f"a linear SVM on the top {PROBE_K} latents of a concept",
+            "near perfect",
+            f"{top.text()} on pooled latents, {units.text()} on (latent, position) units, "
+            f"n = {top.n}",
+        ],
+        ["CASL-Steer with k = 1", "what its main table shows", single],
+        ["strength of CASL-Steer", "16 to 160, chosen by eye for each concept",
+         f"{spread}, chosen on validation images at equal effect"],
+        ["another attribute classifier", "changes the ranking", agreement],
+        ["EPR on dogs and churches", "not given, for want of labels", _epr_elsewhere(evidence)],
+    ]  # fmt: skip
+    return section(
+        "Reported and re-evaluated",
+        "Statements of the paper that our sources give, and what this run finds. The paper's EPR "
+        "of its methods is not among these sources, so it is not shown.",
+        table(["what", "reported", "re-evaluated here"], rows, text_columns=3),
+    )
+
+
+def _epr_elsewhere(evidence: Evidence) -> str:
+    parts = []
+    for dataset in evidence.datasets:
+        own = evidence.of([dataset])
+        found = mean_over(
+            [
+                value
+                for record in own.edits(STEER).values()
+                if (value := record.measurements["epr_raw"].value) is not None
+            ]
+        )
+        parts.append(f"{escape(dataset)} {found.text()} (n = {found.n})")
+    return f"the paper's EPR of {STEER}, at the strengths of equal effect: " + ", ".join(parts)
+
+
+def _latents_exist(evidence: Evidence) -> str:
+    ks = sorted(
+        {
+            int(name.rsplit(".k", 1)[1])
+            for record in evidence.records
+            if record.kind == "probe"
+            for name in record.measurements
+            if ".k" in name and not name.endswith("shuffled")
+        }
+    )
+    kinds = (
+        ("aligned (CASL)", MAP, "top_latents"),
+        ("unsupervised (SAE steering)", UNSUPERVISED, "top_latents"),
+        ("random", MAP, "random_latents"),
+        ("aligned units", MAP, "top_units"),
+        ("random units", MAP, "random_units"),
+    )
+    rows = []
+    for title, method, features in kinds:
+        cells = [
+            mean_over(list(answers.probe(evidence, method, f"{features}.k{k}").values()))
+            for k in ks
+        ]
+        rows.append([title, *(cell.text() for cell in cells)])
+    whole = mean_over(list(answers.probe(evidence, MAP, "raw_h").values()))
+    lowest = mean_over(list(answers.probe(evidence, MAP, "majority").values()))
+    aligned = answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}")
+    others = (
+        ("unsupervised ones", UNSUPERVISED, f"top_latents.k{PROBE_K}"),
+        ("random ones", MAP, f"random_latents.k{PROBE_K}"),
+        ("all of raw h", MAP, "raw_h"),
+    )
+    pairs = [
+        [title, *(_signed(x) for x in answers.per_dataset(
+            evidence,
+            lambda e, m=method, f=features: answers.difference(  # type: ignore[misc]
+                answers.probe(e, MAP, f"top_latents.k{PROBE_K}"), answers.probe(e, m, f)
+            ),
+        ))]
+        for title, method, features in others
+    ]  # fmt: skip
+    return section(
+        "Do aligned latents exist?",
+        "Test accuracy of linear SVM probes on the k best latents of each concept. A latent is "
+        "pooled over positions (mean and max); a unit is a latent at one position. "
+        f"n = {len(aligned)} concepts. All of raw h: {whole.text()}; majority class: "
+        f"{lowest.text()}.",
+        table(["latents", *(f"k = {k}" for k in ks)], rows),
+        f"{PROBE_K} aligned latents minus …, accuracy on the same concepts:",
+        table(["minus", "all", *map(escape, evidence.datasets)], pairs),
+        _verdict(
+            answers.difference(aligned, answers.probe(evidence, UNSUPERVISED, others[0][2])),
+            "aligned latents tell more of their concept than those chosen without supervision",
+            "aligned latents tell less of their concept than those chosen without supervision",
+            "aligned latents and those chosen without supervision are not told apart",
+        ),
+    )
+
+
+def _they_act(evidence: Evidence) -> str:
+    rows = []
+    for method in (STEER, MAP):
+        for dose in answers.dose_response(evidence, method):
+            rows.append(
+                [escape(method), f"{dose.strength:g}", dose.effect.text(), dose.collateral.text(),
+                 str(dose.effect.n)]
+            )  # fmt: skip
+    calm = {method: answers.monotone(evidence, method) for method in (STEER, MAP)}
+    local = []
+    others = {r.method or "" for r in evidence.records if r.kind == "edit" and not r.control}
+    for method in (STEER, MAP, *sorted(others - {STEER, MAP}), ORACLE):
+        found = [
+            mean_over(list(answers.at_headline(evidence, method, name).values()))
+            for name in ("epr_signed", "factor_epr", "pixel_locality")
+        ]
+        local.append([escape(method), str(found[0].n), *(x.text() for x in found)])
+    return section(
+        "Do they act, and locally?",
+        "Dose and response on validation images: effect, and mean change of the other attributes "
+        "in σ, at each strength that every concept was run at. The response never falls in "
+        + "; ".join(f"{good} of {every} concepts for {m}" for m, (good, every) in calm.items())
+        + ".",
+        table(["method", "strength", "effect", "collateral (σ)", "n"], rows),
+        "Locality at 50 % of the full effect, test images, concepts in which it is reached: "
+        "change of the target over that of the others by the classifier and by the known factors, "
+        "and the share of changed pixels' energy where the perfect edit changes anything.",
+        table(["method", "n", "EPR signed", "factor EPR", "pixel locality"], local),
+    )
+
+
+def _ablation(evidence: Evidence) -> str:
+    rows = []
+    for k in evidence.study.header.ks:
+        top, alike = (answers.left_of(evidence, kind, k) for kind in ("top", "alike"))
+        rows.append([str(k), top.text(), alike.text(), str(top.n)])
+    bias = answers.left_of(evidence, "all", None)
+    absent = []
+    for k in evidence.study.header.ks:
+        found = [
+            mean_over(list(answers.effects(evidence.variants("absence", kind, k)).values()))
+            for kind in ("top", "alike")
+        ]
+        absent.append([str(k), found[0].text(), found[1].text(), str(found[0].n)])
+    largest = max(evidence.study.header.ks)
+    gone = [answers.effects(evidence.variants("absence", kind, largest)) for kind in
+            ("top", "alike")]  # fmt: skip
+    return section(
+        "Does taking them away take the effect away?",
+        "CASL's edit at its strength of equal effect, with k latents taken out of its map: share "
+        "of the effect that is left. Beside it as many other latents that are as active, as a "
+        f"control. With no latent at all, the bias alone: {bias.text()}.",
+        table(["k", "without the top k", "without k others as active", "n"], rows),
+        "Images that have the attribute, with what k latents decode to taken out of h at every "
+        "timestep of the edit, the rest of h as it was: change towards having the attribute, so "
+        "negative where it goes. n: concepts with such test images.",
+        table(["k", "top k taken out", "k others as active taken out", "n"], absent),
+        _verdict(
+            answers.difference(*gone),
+            f"taking out the top {largest} takes away less of the attribute than the others do",
+            f"taking out the top {largest} takes away more of the attribute than the others do",
+            f"the top {largest} and the others are not told apart in images that have the "
+            "attribute",
+        ),
+    )
+
+
+def _against(evidence: Evidence) -> str:
+    found = answers.comparison(evidence, ALL)
+    if found is None:
+        return section("CASL against each baseline at matched effect",
+                       "The records compare nothing over all data sets.")  # fmt: skip
+    parts = []
+    for method in (MAP, STEER):
+        rows = []
+        for row in answers.against(evidence, method):
+            side = row.difference.above_zero if row.p is not None and row.p < 0.05 else None
+            better = {True: method, False: row.other, None: ""}[side]
+            said = f"{better} is the more precise" if better else "not told apart"
+            p = DASH if row.p is None else number(row.p, 3)
+            rows.append([escape(row.other), row.difference.text(), p, escape(said)])
+        parts += [
+            f"**{escape(method)}**",
+            table(["minus", "difference", "p (Holm)", "told apart?"], rows),
+        ]
+    return section(
+        "CASL against each baseline at matched effect",
+        "Mean over concepts of the signed log of EPR+ at 50 % of the full effect, this method "
+        "minus the other on the same images; a concept in which the effect is not reached counts "
+        f"as 0. n = {len(found.concepts)} concepts. Holm's correction is over all pairs of "
+        "methods.",
+        *parts,
+    )
+
+
+def _crosstalk(evidence: Evidence) -> str:
+    rows = []
+    for k in evidence.study.header.ks:
+        variants = evidence.variants("size", "top", k)
+        reached = sum(row.reached or False for row in variants.values())
+        moved = [
+            value
+            for row in variants.values()
+            if row.reached and (value := row.measurements["mean_collateral"].value) is not None
+        ]
+        found = answers.per_dataset(
+            evidence,
+            lambda e, k=k: mean_over(  # type: ignore[misc]
+                list(answers.precision(e.variants("size", "top", k)).values())
+            ),
+        )
+        rows.append(
+            [str(k), f"{reached}/{len(variants)}", *(from_signed_log(x).text() for x in found),
+             mean_over(moved).text()]
+        )  # fmt: skip
+    slope = answers.per_doubling(evidence)
+    return section(
+        "Does a small k spare the other attributes?",
+        "CASL-Steer with k latents, each k at its own strength of equal effect: EPR+ (a concept "
+        "in which the effect is not reached counts as 0), and the other attributes' mean change "
+        "in σ where it is reached.",
+        table(
+            ["k", "reached", "EPR+, all", *map(escape, evidence.datasets), "collateral (σ)"], rows
+        ),
+        f"Signed log of EPR+ for each doubling of k, where the effect is reached: {slope.text()} "
+        f"(n = {slope.n} concepts). "
+        + _verdict(
+            slope,
+            "more latents are the more precise",
+            "fewer latents are the more precise",
+            "precision does not depend on k as far as can be told",
+        ),
+    )
+
+
+def _rests_on(evidence: Evidence) -> str:
+    commits = sorted({r.provenance.git_commit or "unknown" for r in evidence.records})
+    packages = ", ".join(f"{k} {v}" for k, v in sorted(evidence.study.header.packages.items()))
+    return section(
+        "What this rests on",
+        f"Records of commit {', '.join(c[:10] for c in commits)}; "
+        f"devices: {', '.join(sorted({_device(r) for r in evidence.records}))}; {packages}.",
+    )
+
+
+def _device(record: RunRecord) -> str:
+    return record.provenance.device
+
+
+def _signed(found: Over) -> str:
+    text = found.text()
+    return f"+{text}" if found.value is not None and found.value > 0 else text
+
+
+def _verdict(found: Over, above: str, below: str, neither: str) -> str:
+    """One sentence, of which side of 0 the interval lies on."""
+    if found.low is None:
+        return "There are too few concepts to tell."
+    said = {True: above, False: below, None: neither}[found.above_zero]
+    return f"So {said} ({found.text()}, n = {found.n})."
