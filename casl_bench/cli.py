@@ -19,6 +19,7 @@ import click
 
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.gate.commands import GATE_COMMANDS, compare_option
 from casl_bench.html_report.commands import report_command
 from casl_bench.leaderboard.commands import leaderboard_command, submit_command
 from casl_bench.studies.commands import study_group
@@ -114,6 +115,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--unet-speed", type=click.FloatRange(min=0, min_open=True), metavar="IMAGES",
               help="With --dry-run: tell hours at so many U-Net passes a second.")  # fmt: skip
+@compare_option
 @click.option("--debug", is_flag=True, help="Print the traceback of an error.")
 @click.version_option(package_name="casl-bench", prog_name="casl-bench")
 @click.pass_context
@@ -221,6 +223,8 @@ command.add_command(report_command)
 command.add_command(leaderboard_command)
 command.add_command(submit_command)
 command.add_command(study_group)
+for gate_command in GATE_COMMANDS:
+    command.add_command(gate_command)
 command.add_command(
     TrainGroup(
         "train",
@@ -246,6 +250,7 @@ def _run(
     list_names: bool,
     dry_run: bool,
     unet_speed: float | None,
+    compare: Callable[[RunConfig, Callable[[RunConfig], int]], int] | None,
     debug: bool,
     **real: Any,
 ) -> int:
@@ -292,7 +297,7 @@ def _run(
         click.echo(listing.dry_run_text(config, unet_speed), nl=False)
         return 0
     with _log_of_errors(config.out):
-        return _run_and_report(config)
+        return _run_and_report(config) if compare is None else compare(config, _run_and_report)
 
 
 def _run_and_report(config: RunConfig) -> int:
@@ -380,7 +385,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # click only parses: what it returns is run outside of it, free of its own handling of
         # interruptions.
-        action = command.main(arguments, prog_name="casl-bench", standalone_mode=False)
+        action = command.main(arguments, prog_name="casl-bench", standalone_mode=False,
+                              obj=tuple(arguments))  # fmt: skip
         return action() if callable(action) else int(action or 0)
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted; run the same command again to go on")

@@ -1,0 +1,133 @@
+"""The exact tier: fixed seeds and device give the golden scores again, or a version was raised.
+
+Whether numbers moved at all is no statistical question. They may where the version of the method or
+of a metric was raised with them; then the golden record is to be made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from casl_bench.gate.comparable import QUESTIONS, why_not_comparable
+from casl_bench.gate.gate import Scope
+from casl_bench.gate.gate_report import CellVerdict
+from casl_bench.gate.run_side import CellName, RunSide
+from casl_bench.gate.verdict import Verdict
+from casl_bench.metrics.arrays import Array
+from casl_bench.metrics.edit_scores import PER_IMAGE
+from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import CellKey
+
+TOLERANCE = 1e-5
+"""Relative to a score itself or to the mean size of its column, whichever is larger: a logit near
+0 has no digits of its own."""
+
+_SEVERITY = (Verdict.FAIL, Verdict.NOT_COMPARABLE, Verdict.PASS)
+
+_Finding = tuple[Verdict, str]
+
+
+def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVerdict]:
+    """A verdict for every (data set, method) of the golden run, controls included.
+
+    Args:
+        golden: a run that was accepted.
+        head: the same command on the code in question.
+        scope: what is compared; controls always are.
+    """
+    found: dict[CellName, list[_Finding]] = {}
+    for record in _finished_edits(golden):
+        if not (record.control or scope.holds(record)):
+            continue
+        if scope.datasets is not None and record.dataset not in scope.datasets:
+            continue
+        now = head.store.find(CellKey.of(record))
+        finding = _compare(golden, head, record, now)
+        name = (record.dataset, (record.method or "") + _beside(record))
+        found.setdefault(name, []).append(finding)
+    return [_worst(name, findings) for name, findings in found.items()]
+
+
+def _finished_edits(side: RunSide) -> Iterator[RunRecord]:
+    return (r for r in side.records if r.kind == "edit" and r.status == "done")
+
+
+def _beside(record: RunRecord) -> str:
+    return f" beside {record.beside}" if record.beside else ""
+
+
+def _worst(name: CellName, findings: list[_Finding]) -> CellVerdict:
+    verdict = min((v for v, _ in findings), key=_SEVERITY.index)
+    reasons = list(dict.fromkeys(reason for v, reason in findings if v == verdict))
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return CellVerdict(
+        dataset=name[0], method=name[1], verdict=verdict, reason=reasons[0] + more,
+        concepts=len(findings),
+    )  # fmt: skip
+
+
+def _compare(golden: RunSide, head: RunSide, was: RunRecord, now: RunRecord | None) -> _Finding:
+    place = f"{was.concept} #{was.fit_seed}" if was.fit_seed else was.concept
+    if now is None or now.status != "done":
+        return Verdict.FAIL, f"missing: {place}" if now is None else f"no longer runs on {place}"
+    reason = why_not_comparable(was, now, (*QUESTIONS, ("device", _device)))
+    if reason is not None:
+        return Verdict.NOT_COMPARABLE, reason
+    moved = difference(golden.scores(was), head.scores(now))
+    if moved is None:
+        return Verdict.PASS, f"equal within {TOLERANCE:g}"
+    raised = _raised(was, now)
+    if raised is not None:
+        return Verdict.PASS, f"{raised}: make the golden record anew"
+    return Verdict.FAIL, f"{place}: {moved}, and no version was raised"
+
+
+def difference(golden: ScoreTable, head: ScoreTable) -> str | None:
+    """In what two tables differ by more than `TOLERANCE`, in words; None if in nothing."""
+    for name in ("image_ids", "attributes", "classifiers"):
+        if getattr(golden, name) != getattr(head, name):
+            return f"other {name.replace('_', ' ')}"
+    was, now = np.array(golden.strengths), np.array(head.strengths)
+    if was.shape != now.shape or _relative(was, now) > TOLERANCE:
+        return f"strengths {_listed(now)} instead of {_listed(was)}"
+    worst, column = 0.0, ""
+    for name in ("source_logits", "reconstruction_logits", "edit_logits", *PER_IMAGE):
+        a, b = getattr(golden, name), getattr(head, name)
+        if (a is None) != (b is None):
+            return f"{name} is there on one side only"
+        if a is not None and (relative := _relative(a, b)) > worst:
+            worst, column = relative, name
+    return f"{column} moved by a relative {worst:.1e}" if worst > TOLERANCE else None
+
+
+def _relative(golden: Array, head: Array) -> float:
+    """Largest |head - golden| over max(|golden|, its mean over all but the last axis)."""
+    if golden.size == 0:
+        return 0.0
+    size = np.abs(golden)
+    column = size.mean(tuple(range(size.ndim - 1)), keepdims=True) if size.ndim > 2 else size.mean()
+    scale = np.maximum(size, column)
+    apart = np.abs(head - golden)
+    return float(np.divide(apart, scale, out=np.where(apart > 0, np.inf, 0.0),
+                           where=scale > 0).max())  # fmt: skip
+
+
+def _listed(strengths: Array) -> str:
+    return ", ".join(f"{s:g}" for s in strengths)
+
+
+def _device(record: RunRecord) -> str:
+    return record.provenance.device.split(":")[0]
+
+
+def _raised(was: RunRecord, now: RunRecord) -> str | None:
+    """Which version was raised, in words."""
+    if (now.method_version or 0) > (was.method_version or 0):
+        return f"method version raised to {now.method_version}"
+    for name, version in was.metric_versions.items():
+        if now.metric_versions.get(name, 0) > version:
+            return f"version of {name} raised to {now.metric_versions[name]}"
+    return None
