@@ -13,6 +13,7 @@ from casl_bench.reports.grouping import Group, RowKey
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 _EFFECT, _PRECISION = "signed_target_change", "epr_floored"
 
@@ -47,6 +48,7 @@ def concept_curves(
             series = _draw(axes, lines, rows)
             axes.axhline(0, color=INK, linewidth=0.6)
             axes.set_xscale("log")
+            _plain_ticks(axes.xaxis)
             axes.set(xlabel="strength", ylabel="target change (σ)")
             title = f"{place}: target change by strength, {images} images"
             found.append(figures.keep(axes, f"{place}-response", title, series))
@@ -56,10 +58,22 @@ def concept_curves(
             series = _draw(axes, lines, rows)
             axes.axhline(1, color=INK, linewidth=0.6)
             axes.set_yscale("log")
+            _plain_ticks(axes.yaxis)
             axes.set(xlabel="target change (σ)", ylabel="EPR ≥")
             title = f"{place}: precision by effect, {images} images"
             found.append(figures.keep(axes, f"{place}-precision", title, series))
     return found
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, as many as are read without turning the head."""
+    from matplotlib.ticker import NullLocator
+
+    low, high = axis.get_view_interval()
+    steps = (1, 2, 5) if high / low < 50 else (1, 3)
+    ticks = [m * 10.0**e for e in range(-4, 5) for m in steps if low <= m * 10.0**e <= high]
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def _by_strength(record: RunRecord, name: str) -> list[tuple[float, Measurement]]:

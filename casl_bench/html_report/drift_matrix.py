@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from casl_bench.html_report.curves import label
+from casl_bench.html_report.styles import is_first_of_its_kind
 from casl_bench.reports.grouping import Group, RowKey
 from casl_bench.reports.markdown import DASH, number
 
@@ -45,11 +46,11 @@ class Matrix:
 
 
 def drift_matrices(group: Group) -> list[Matrix]:
-    """One a row of the tables that has any drift."""
+    """One a method and control that has any drift; not of further draws, nor beside a method."""
     found = []
     for key in group.edits:
         attributes = _attributes(group, key)
-        if attributes:
+        if attributes and is_first_of_its_kind(key):
             rows = tuple(
                 (c, tuple(_cell(r.drift.get(a), a == c) for a in attributes))
                 for c, r in sorted(group.done(key).items())

@@ -20,6 +20,8 @@ from casl_bench.reports.markdown import number
 
 SHOWN_IMAGES = 3
 """Test images of a concept that a report shows."""
+_UNMATCHED = "unmatched"
+"""Column of reported strengths that stand at no level: a control's own, or the largest effect."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Tile:
     Attributes:
         style: CSS that shows it; empty where there is no picture.
         caption: under it.
-        about: what it shows, in words, for those who cannot see it.
+        about: what it shows or why there is none, in words; for those who cannot see it, too.
         changes: (attribute, change in σ or None), the target first.
     """
 
@@ -78,7 +80,7 @@ class EditGrid:
     """A concept's pictures.
 
     Attributes:
-        columns: headings over the tiles of a row; empty where rows have strengths of their own.
+        columns: headings over the tiles of a row.
         images: one grid a test image.
         sheet: that holds the pictures.
     """
@@ -146,13 +148,27 @@ def _given_numbers(
 
 
 def _columns(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
-    """(heading, level) of the levels of effect; strengths have columns where nothing is matched."""
+    """(heading, name) of levels of effect, or of strengths where nothing is matched."""
     entrants = [r for r in records if not r.control] or list(records)
     names = dict.fromkeys(level.name for r in entrants for level in r.levels)
-    if names:
-        return [(level_title(name), name) for name in names]
-    strengths = sorted({s for r in entrants for s in r.strengths})
-    return [(f"strength {s:g}", f"{s:g}") for s in strengths]
+    columns = [(level_title(name), name) for name in names]
+    if not columns:
+        strengths = sorted({s for r in entrants for s in r.strengths})
+        columns = [(f"strength {s:g}", f"{s:g}") for s in strengths]
+    if any(r.strength not in _places(r, columns).values() for r in records):
+        columns.append(("not matched", _UNMATCHED))
+    return columns
+
+
+def _places(record: RunRecord, columns: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Column → the strength at which a record stands there."""
+    names = [name for _, name in columns]
+    at = {level.name: level.strength for level in record.levels if level.strength is not None}
+    at = at or {f"{s:g}": s for s in record.strengths}
+    places = {name: at[name] for name in names if name in at}
+    if _UNMATCHED in names and record.strength is not None:
+        places |= {} if record.strength in places.values() else {_UNMATCHED: record.strength}
+    return places
 
 
 def _row(
@@ -164,29 +180,22 @@ def _row(
     changes: ImageChanges | None,
     sheet: Sheet,
 ) -> tuple[Tile, ...]:
-    """A tile a column; a control that is not matched has its one picture in the first."""
-    record, strengths = cell.record, cell.images.strengths
-
-    def tile(strength: float, note: str = "") -> Tile:
-        picture = sheet.style(numbers[strengths.index(strength)])
-        found = {} if changes is None else changes.at(strength, image)
-        return _tile(key, record, strength, note, found, picture)
-
-    levels = {level.name: level for level in record.levels}
+    """A tile a column; a column that a row has no picture for says why."""
+    strengths = cell.images.strengths
+    levels = {level.name: level for level in cell.record.levels}
+    places = _places(cell.record, columns)
     tiles = []
     for heading, name in columns:
-        level = levels.get(name)
-        if level is not None:
-            reached = level.strength if level.strength in strengths else None
-            way = ", wrong way" if level.status == "wrong_way" else ""
-            tiles.append(_absent(level) if reached is None else tile(reached, heading + way))
-        elif name in (by_name := {f"{s:g}": s for s in strengths}):
-            tiles.append(tile(by_name[name]))
+        strength, level = places.get(name), levels.get(name)
+        if strength is not None and strength in strengths:
+            way = ", wrong way" if level is not None and level.status == "wrong_way" else ""
+            found = {} if changes is None else changes.at(strength, image)
+            picture = sheet.style(numbers[strengths.index(strength)])
+            tiles.append(_tile(key, cell.record, strength, heading + way, found, picture))
+        elif level is not None and level.status == "not_reached":
+            tiles.append(_absent(level))
         else:
-            tiles.append(Tile("", "—", "not run"))
-    if strengths and not any(t.style for t in tiles):
-        chosen = record.strength if record.strength in strengths else strengths[-1]
-        tiles[0] = tile(chosen, "not matched" if not levels else "largest effect")
+            tiles.append(Tile("", "", "" if name == _UNMATCHED else "not run"))
     return tuple(tiles)
 
 
@@ -201,7 +210,7 @@ def level_title(name: str) -> str:
 def _absent(level: LevelResult) -> Tile:
     unit = " σ" if level.unit == "sd" else ""
     largest = "" if level.largest is None else f", at most {number(level.largest)}{unit}"
-    return Tile("", "not reached", f"not reached on validation images{largest}")
+    return Tile("", "", f"not reached{largest}")
 
 
 def _tile(
@@ -220,9 +229,7 @@ def _tile(
     collateral = sum(sizes) / len(sizes) if sizes else None
     ordered = sorted(others, key=lambda item: -abs(item[1] or 0.0))
     changes = ((concept, target), *ordered) if concept in found else tuple(ordered)
-    words = [f"{label(key)}, strength {strength:g}"]
-    if note:
-        words.append(note)
+    words = [f"{label(key)}, {note}, strength {strength:g}"]
     if target is not None:
         words.append(f"target {concept} {_signed(target)} σ")
     if collateral is not None:

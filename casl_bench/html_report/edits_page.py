@@ -13,7 +13,7 @@ from casl_bench.html_report.figures import Drawing, Figures
 from casl_bench.html_report.image_changes import logit_spreads
 from casl_bench.html_report.sections import Section
 from casl_bench.html_report.sprites import Sheet, new_sheet
-from casl_bench.html_report.styles import Style
+from casl_bench.html_report.styles import Style, is_first_of_its_kind
 from casl_bench.html_report.top_latents import LatentImages, top_latents
 from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.record import RunRecord
@@ -153,11 +153,11 @@ def _pictured(
 
 def is_shown(key: RowKey) -> bool:
     """Whether a row has pictures of its own in the grids."""
-    control, method, beside = key
-    return not control or not (beside or " #" in method or method in _SELF_EVIDENT)
+    control, method, _ = key
+    return is_first_of_its_kind(key) and not (control and method in _SELF_EVIDENT)
 
 
 def has_curve(key: RowKey) -> bool:
     """Whether a row is in the figures of curves."""
-    control, method, beside = key
-    return not control or (not beside and method in _WITH_CURVES)
+    control, method, _ = key
+    return is_first_of_its_kind(key) and not (control and method not in _WITH_CURVES)

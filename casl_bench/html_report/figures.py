@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -63,7 +63,7 @@ class Figures:
         import matplotlib as mpl
         from matplotlib.figure import Figure
 
-        rc = {
+        rc: Any = {
             "svg.fonttype": "none",
             "svg.hashsalt": "casl-bench",
             "text.parse_math": False,

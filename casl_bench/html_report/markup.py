@@ -32,7 +32,7 @@ def to_html(text: str) -> Markup:
     """
     html = _parser().render(text)
     html = _OPEN.sub(r"<details><summary>\1</summary>", html).replace(_CLOSE, "</details>")
-    html = html.replace(
+    html = html.replace("<p>[1] ", '<p class="notes">[1] ').replace(
         "<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>'
     )
     return Markup(html.replace("</table>", "</table></div>"))

@@ -57,3 +57,9 @@ def styles_of(rows: Iterable[RowKey]) -> dict[RowKey, Style]:
         )
         controls, entrants = controls + control, entrants + (not control)
     return found
+
+
+def is_first_of_its_kind(row: RowKey) -> bool:
+    """Whether a row is no further draw of a control and no control beside an entrant."""
+    control, method, beside = row
+    return not control or not (beside or " #" in method)

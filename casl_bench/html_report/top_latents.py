@@ -186,15 +186,19 @@ def alignment_fit_key(record: RunRecord, timesteps: Sequence[int], train_images:
 
 def _mean_codes(shared: _Shared, t_edit: int) -> Tensor:
     """[n, d_sae, h, w] code of the test images, mean over the timesteps from `t_edit` on."""
+    import torch
+
     few = slice(0, min(SEARCHED, len(shared.test)))
     window = [(s, t) for s, t in enumerate(shared.test.timesteps) if t >= t_edit]
-    total: Tensor | None = None
+    total = torch.zeros(())
     for step, t in window:
-        code = shared.sae.encode(shared.test.h(step, few), t)
-        total = code if total is None else total + code
-    if total is None:
+        h = shared.test.h(step, few)
+        total = total + shared.sae.sae.encode(shared.sae.normalise(h, t))
+    if not window:
         raise InvalidBenchmarkError(f"no timestep of the inversion is at {t_edit} or later")
-    return total / len(window)
+    n, _, height, width = h.shape
+    rows = (total / len(window)).unflatten(0, (n, height * width))
+    return rows.transpose(1, 2).unflatten(2, (height, width))
 
 
 def _latents_of(fit: StoredFit, codes: Tensor, shared: _Shared) -> list[LatentImages]:
@@ -209,9 +213,9 @@ def _latents_of(fit: StoredFit, codes: Tensor, shared: _Shared) -> list[LatentIm
         peaks = maps.flatten(1).amax(1)
         best = peaks.argsort(descending=True, stable=True)[:IMAGES]
         best = best[peaks[best] > 0]
-        pixels = to_pixels(shared.test.x_t(0, best).numpy()) if len(best) else []
+        pixels = to_pixels(shared.test.x_t(0, best).numpy())
         pictures = tuple(
-            (picture, _dimmed(picture, maps[i].numpy() / float(peaks[i])))
+            (picture, _dimmed(picture, (maps[i] / peaks[i]).numpy()))
             for picture, i in zip(pixels, best.tolist(), strict=True)
         )
         share = float(scores[latent]) / whole if whole else 0.0
@@ -219,7 +223,7 @@ def _latents_of(fit: StoredFit, codes: Tensor, shared: _Shared) -> list[LatentIm
     return found
 
 
-def _dimmed(picture: Pixels, activation: NDArray[np.float32]) -> Pixels:
+def _dimmed(picture: Pixels, activation: NDArray[Any]) -> Pixels:
     """The picture [H, W, 3], dark where the activation [h, w] in [0, 1] is 0."""
     height, width, _ = picture.shape
     smooth = Image.fromarray(activation.astype(np.float32)).resize(

@@ -95,12 +95,18 @@ function inspect(picture) {
   words.textContent = picture.getAttribute("aria-label");
   const pictures = document.createElement("div");
   pictures.className = `given ${picture.closest("[class^=sheet-]").className}`;
-  const given = [...picture.closest(".image").querySelectorAll(".given .pic")];
-  for (const each of new Set([...given.slice(0, 2), picture, ...given.slice(2)])) {
+  const given = [...picture.closest(".image").querySelectorAll(".given figure")];
+  const shown = given.map((figure) => [figure.querySelector(".pic"), figure.textContent.trim()]);
+  if (!picture.closest(".given")) shown.splice(2, 0, [picture, "edit"]);
+  for (const [each, caption] of shown) {
+    const figure = document.createElement("figure");
     const copy = each.cloneNode();
     copy.removeAttribute("tabindex");
     copy.setAttribute("aria-hidden", "true");
-    pictures.append(copy);
+    const under = document.createElement("figcaption");
+    under.textContent = caption;
+    figure.append(copy, under);
+    pictures.append(figure);
   }
   const list = document.createElement("ul");
   const target = picture.closest("[data-concept]").dataset.concept;

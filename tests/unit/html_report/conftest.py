@@ -1,0 +1,38 @@
+"""A small run folder, and the report of it, made once."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from casl_bench.html_report.build import write_report
+from casl_bench.html_report.inputs import Source
+
+
+@pytest.fixture(scope="session")
+def fake() -> ModuleType:
+    """The file beside this one."""
+    spec = importlib.util.spec_from_file_location(
+        "fake_run", Path(__file__).with_name("fake_run.py")
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def run_folder(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fake") / "run"
+    fake.FakeRun(folder).write()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "out"
+    write_report(Source.read(run_folder), folder)
+    return folder

@@ -1,0 +1,68 @@
+"""The grid of pictures: which picture stands where, and what is said of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from casl_bench.html_report.edit_grid import EditGrid, Kept, edit_grid
+from casl_bench.html_report.image_changes import logit_spreads
+from casl_bench.html_report.sprites import new_sheet
+from casl_bench.html_report.styles import styles_of
+from casl_bench.records.record_store import RecordStore
+from casl_bench.reports.grouping import Group
+from casl_bench.reports.pictures import load_images
+
+ROWS = [(False, "casl", ""), (False, "asyrp", ""), (True, "random_direction", "")]
+
+
+@pytest.fixture(scope="module")
+def grid(run_folder: Path) -> EditGrid:
+    store = RecordStore(run_folder)
+    group = Group(list(store))
+    records = {key: group.done(key)["hat"] for key in ROWS}
+    scored = {key: store.scores(r) for key, r in records.items()}
+    kept = {key: Kept(r, load_images(store, r), scored[key]) for key, r in records.items()}
+    spreads = logit_spreads([(records[k], t) for k, t in scored.items() if t is not None])
+    return edit_grid(kept, styles_of(ROWS), spreads, new_sheet(1, "hat"))
+
+
+def test_columns_are_effects_and_what_is_not_matched(grid: EditGrid) -> None:
+    assert grid.columns == ("25 % effect", "50 % effect", "not matched")
+    assert len(grid.images) == 3
+    casl, asyrp, random = grid.images[0].rows
+    assert [bool(t.style) for t in casl.tiles] == [True, True, False]
+    # Its largest effect is what the tables report of it, and no level.
+    assert [bool(t.style) for t in asyrp.tiles] == [True, False, True]
+    assert asyrp.tiles[1].about == "not reached, at most 0.80 σ"
+    assert [bool(t.style) for t in random.tiles] == [False, False, True]
+    assert random.control and random.name == "random_direction (control)"
+
+
+def test_every_picture_is_another_place_on_the_sheet(grid: EditGrid, fake: ModuleType) -> None:
+    styles = {t.style for i in grid.images for r in i.rows for t in r.tiles if t.style}
+    assert len(styles) == 3 * (2 + 2 + 1)
+    given = {t.style for i in grid.images for t in i.given}
+    assert len(given) == 9 and not given & styles
+
+
+def test_a_picture_tells_target_and_collateral(grid: EditGrid) -> None:
+    tile = grid.images[1].rows[0].tiles[1]
+    (target, change), *others = tile.changes
+    assert target == "hat" and change is not None and change > 0.5
+    assert {name for name, _ in others} == {"smiling", "pale"}
+    assert tile.about.startswith("casl, 50 % effect, strength 1; target hat +")
+    assert tile.about.endswith("σ on average")
+    assert tile.caption == f"+{change:.2f} σ"
+
+
+def test_strengths_are_columns_where_nothing_is_matched(run_folder: Path) -> None:
+    store = RecordStore(run_folder)
+    record = Group(list(store)).done(ROWS[2])["hat"]
+    kept = {ROWS[2]: Kept(record, load_images(store, record), None)}
+    found = edit_grid(kept, styles_of(ROWS), {}, new_sheet(1, "hat"))
+    assert found.columns == ("strength 0.5", "strength 1")
+    (row,) = found.images[0].rows
+    assert [t.caption for t in row.tiles] == ["× 0.5", "× 1"] and not row.tiles[0].changes

@@ -1,0 +1,183 @@
+"""What pages are made of: markdown, pictures in sheets, changes in σ, bounds, figures."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from casl_bench.html_report.bounds import bounds_of
+from casl_bench.html_report.curves import concept_curves
+from casl_bench.html_report.drift_matrix import drift_matrices
+from casl_bench.html_report.figures import Figures
+from casl_bench.html_report.image_changes import image_changes, logit_spreads
+from casl_bench.html_report.markup import to_html, without_heading
+from casl_bench.html_report.sprites import LARGEST, new_sheet
+from casl_bench.html_report.styles import styles_of
+from casl_bench.records.record_store import RecordStore
+from casl_bench.reports.grouping import Group
+from casl_bench.reports.markdown import escape, fold, table
+
+CASL = (False, "casl", "")
+
+
+@pytest.fixture(scope="module")
+def group(run_folder: Path) -> Group:
+    return Group(list(RecordStore(run_folder)))
+
+
+# Markdown -------------------------------------------------------------------------------------
+
+
+def test_a_table_scrolls_and_a_fold_is_a_fold() -> None:
+    html = to_html(fold("two & more", table(["a", "b"], [["x", "1.00"]])))
+    assert html.startswith("<details><summary>two &amp; more</summary>")
+    assert '<div class="scroll"' in html and html.count("</table></div>") == 1
+    assert html.rstrip().endswith("</details>")
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "![x](http://a/b)", "<details>", "[a](javascript:b)"]
+)
+def test_a_name_is_text_whether_escaped_or_not(name: str) -> None:
+    for text in (escape(name), name):
+        html = to_html(table(["method"], [[text]]))
+        tags = set(re.findall(r"<(\w+)", html))
+        assert tags <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
+
+
+def test_a_heading_is_taken_off() -> None:
+    assert without_heading("### Edits\n\nMeans.") == ("Edits", "Means.")
+    assert without_heading("Means.") == ("", "Means.")
+
+
+# Pictures -------------------------------------------------------------------------------------
+
+
+def test_a_picture_is_found_where_its_style_says(tmp_path: Path) -> None:
+    colours = [(17 * i, 255 - 15 * i, 128) for i in range(15)]
+    sheet = new_sheet(1, "../<evil>")
+    for colour in colours:
+        sheet.add(np.full((8, 8, 3), colour, np.uint8))
+    sheet.write(tmp_path)
+    assert sheet.file == "images/001-evil.webp"
+    with Image.open(tmp_path / sheet.file) as opened:
+        pixels = np.asarray(opened.convert("RGB")).astype(int)
+    for number, colour in enumerate(colours):
+        width, height, x, y = map(float, re.findall(r"([\d.]+)%", sheet.style(number)))
+        across, down = width / 100, height / 100
+        left = round(x / 100 * (pixels.shape[1] - pixels.shape[1] / across))
+        top = round(y / 100 * (pixels.shape[0] - pixels.shape[0] / down))
+        assert np.abs(pixels[top + 4, left + 4] - colour).max() < 12
+
+
+def test_large_pictures_are_kept_smaller() -> None:
+    sheet = new_sheet(1, "x")
+    sheet.add(np.zeros((256, 512, 3), np.uint8))
+    assert sheet._tiles[0].shape == (LARGEST // 2, LARGEST, 3)
+
+
+# Changes of an image --------------------------------------------------------------------------
+
+
+def test_sigma_comes_back_from_drift_and_logits(run_folder: Path, fake: ModuleType) -> None:
+    store = RecordStore(run_folder)
+    scored = [(r, t) for r in store if (t := store.scores(r)) is not None]
+    spreads = logit_spreads(scored)
+    for attribute, expected in zip(fake.ATTRIBUTES, fake.SPREADS, strict=True):
+        assert spreads["classifier_a", attribute] == pytest.approx(expected, rel=1e-4)
+    record, scores = next((r, t) for r, t in scored if r.method == "casl" and r.concept == "hat")
+    found = image_changes(record, scores, spreads)
+    mean = np.mean([found.at(1.0, i)["hat"] for i in range(fake.IMAGES)])
+    assert mean == pytest.approx(record.drift["hat"], rel=1e-3)
+
+
+def test_an_unknown_sigma_is_no_number(run_folder: Path) -> None:
+    store = RecordStore(run_folder)
+    record = next(r for r in store if r.method == "casl" and r.kind == "edit")
+    scores = store.scores(record)
+    assert scores is not None
+    still = record.model_copy(update={"drift": dict.fromkeys(record.drift, 0.0)})
+    assert logit_spreads([(still, scores)]) == {}
+    assert set(image_changes(record, scores, {}).at(1.0, 0).values()) == {None}
+    assert image_changes(record, scores, {}).at(9.0, 0) == {}
+
+
+# Controls -------------------------------------------------------------------------------------
+
+
+def test_bounds_hold_are_broken_or_say_nothing(
+    run_folder: Path, fake: ModuleType, tmp_path: Path
+) -> None:
+    verdicts = {b.control: b.verdict for b in bounds_of(list(RecordStore(run_folder)))}
+    assert verdicts["identity"] == verdicts["random_direction"] == "holds"
+    assert verdicts["destroy"] == verdicts["shuffled"] == "not run"
+    broken = fake.FakeRun(tmp_path, concepts=["hat"]).write(moved_identity=0.5)
+    (identity,) = [b for b in bounds_of(list(broken)) if b.control == "identity"]
+    assert identity.verdict == "broken" and "hat" in identity.faults[0]
+
+
+def test_a_matrix_marks_what_was_asked_for(group: Group) -> None:
+    matrix = next(m for m in drift_matrices(group) if m.name == "casl")
+    rows = dict(matrix.rows)
+    assert matrix.attributes == ("smiling", "hat", "pale")
+    assert [cell.target for cell in rows["hat"]] == [False, True, False]
+    assert rows["hat"][1].sign == "up" and rows["hat"][1].shade == 1.0
+    assert rows["hat"][0].shade == pytest.approx(0.1, abs=0.05)
+    assert not any("#1" in m.name for m in drift_matrices(group))
+
+
+# Figures --------------------------------------------------------------------------------------
+
+
+class Seen(Figures):
+    """Keeps the numbers that are drawn."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.lines: list[dict[str, list[tuple[float, float]]]] = []
+
+    def keep(self, axes: Any, name: str, title: str, series: dict[int, str]) -> Any:
+        drawn = {line.get_label(): line for line in axes.get_lines()}
+        self.lines.append(
+            {
+                label: list(zip(line.get_xdata(), line.get_ydata(), strict=True))
+                for label, line in drawn.items()
+                if not label.startswith("_")
+            }
+        )
+        return super().keep(axes, name, title, series)
+
+
+def test_curves_are_the_records_numbers(group: Group, tmp_path: Path) -> None:
+    figures = Seen(tmp_path)
+    styles = styles_of([CASL, (True, "oracle", "")])
+    response, precision = concept_curves(group, "hat", styles, figures)
+    by_strength, by_effect = figures.lines
+    assert set(by_strength) == {"casl", "oracle (control)"}
+    assert by_strength["casl"] == [(s, 1.5 * s) for s in (0.25, 0.5, 1.0, 2.0)]
+    assert by_effect["casl"] == [(1.5 * s, 4.5 - s) for s in (0.25, 0.5, 1.0, 2.0)]
+    for drawing in (response, precision):
+        assert "validation images" in drawing.title
+        assert (tmp_path / drawing.svg).is_file() and (tmp_path / drawing.png).is_file()
+    both = response.markup + precision.markup
+    ids = re.findall(r'\bid="([^"]+)"', both)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', both)) <= {
+        pair for i in ids for pair in ((i, ""), ("", i))
+    }
+    assert 'data-series="0"><title>casl</title>' in both
+    assert "currentColor" in both and "#010203" not in both
+    assert not re.search(r'(src|href)="(?!#)', both)
+
+
+def test_no_two_entrants_look_alike() -> None:
+    rows = [(False, f"method_{i}", "") for i in range(20)]
+    styles = styles_of(rows)
+    assert len({(s.colour, s.dash, s.marker) for s in styles.values()}) == 20
+    assert len({s.series for s in styles.values()}) == 20
