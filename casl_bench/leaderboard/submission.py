@@ -20,6 +20,18 @@ from casl_bench.reports.grouping import Group
 Records = Sequence[RunRecord]
 
 
+def early_faults(records: Records) -> list[str]:
+    """What needs no knowledge of the suite: records of one run that measure something."""
+    runs = {(r.world, r.suite.name, r.suite.version, r.suite.quick, r.seed) for r in records}
+    if len(runs) > 1:
+        shown = "; ".join(f"world {w}, suite {n} v{v}, seed {s}" for w, n, v, _, s in sorted(runs))
+        return [f"records of several runs: {shown}"]
+    if records[0].suite.quick:
+        return [f"suite '{records[0].suite.name}' is for trying out: its numbers mean nothing"]
+    old = sum(r.schema_version != SCHEMA_VERSION for r in records)
+    return [f"{old} records are not of schema {SCHEMA_VERSION}"] if old else []
+
+
 def faults_of(records: Records, expected: Expected, published: Sequence[str] = ()) -> list[str]:
     """Why records may not be published; empty where they may.
 
@@ -28,7 +40,7 @@ def faults_of(records: Records, expected: Expected, published: Sequence[str] = (
         expected: what a complete run of their suite holds.
         published: ids of all records that are published already.
     """
-    first = _one_run(records) or _suite(records, expected)
+    first = early_faults(records) or _suite(records, expected)
     if first:
         return first  # held against another suite, nothing else would mean anything
     checks: Sequence[Callable[[], list[str]]] = (
@@ -43,19 +55,8 @@ def faults_of(records: Records, expected: Expected, published: Sequence[str] = (
     return [fault for check in checks for fault in check()]
 
 
-def _one_run(records: Records) -> list[str]:
-    runs = {(r.world, r.suite.name, r.suite.version, r.suite.quick, r.seed) for r in records}
-    if len(runs) > 1:
-        shown = "; ".join(f"world {w}, suite {n} v{v}, seed {s}" for w, n, v, _, s in sorted(runs))
-        return [f"records of several runs: {shown}"]
-    old = sum(r.schema_version != SCHEMA_VERSION for r in records)
-    return [f"{old} records are not of schema {SCHEMA_VERSION}"] if old else []
-
-
 def _suite(records: Records, expected: Expected) -> list[str]:
     suite = records[0].suite
-    if suite.quick:
-        return [f"suite '{suite.name}' is for trying out: its numbers mean nothing"]
     if expected.suite_version is None:
         return [f"there is no suite '{suite.name}'"]
     if suite.version != expected.suite_version:

@@ -13,7 +13,7 @@ from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_text
 from casl_bench.leaderboard.boards import RESERVED
 from casl_bench.leaderboard.expected import Expected, expected_of
-from casl_bench.leaderboard.submission import faults_of
+from casl_bench.leaderboard.submission import early_faults, faults_of
 from casl_bench.records.comparison import ALL
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import RecordStore, read_jsonl
@@ -41,8 +41,10 @@ def submit(source: Path, folder: Path, *, name: str | None = None, dry_run: bool
         InvalidBenchmarkError: with the reasons why the records may not be published.
     """
     records = _read(source)
+    _refuse(early_faults(records), source)
     expected = expected_of(records)
-    target = folder / f"{_checked_name(name or _default_name(records, expected))}.jsonl"
+    name = _default_name(records, expected) if name is None else name
+    target = folder / f"{_checked_name(name)}.jsonl"
     if target.exists():
         raise UsageError(
             "there are records of this name already",
@@ -53,17 +55,22 @@ def submit(source: Path, folder: Path, *, name: str | None = None, dry_run: bool
     faults = faults_of(records, expected, published)
     if source.is_dir() and not faults:
         faults = _manifest_faults(source / _MANIFEST, expected)
+    _refuse(faults, source)
+    check_bounds(records, source)
+    if not dry_run:
+        write_text(target, "".join(map(_line, records)))
+    return target
+
+
+def _refuse(faults: Sequence[str], source: Path) -> None:
+    """Raises InvalidBenchmarkError where there is a fault."""
     if faults:
         more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         raise InvalidBenchmarkError(
             f"not to be published: {'; '.join(faults[:_SHOWN])}{more}",
             where=str(source),
-            mend="run what is missing on a clean commit of today's suite; nothing was added",
+            mend="nothing was added; docs/leaderboards.md says what records must be",
         )
-    check_bounds(records, source)
-    if not dry_run:
-        write_text(target, "".join(map(_line, records)))
-    return target
 
 
 def _read(source: Path) -> list[RunRecord]:

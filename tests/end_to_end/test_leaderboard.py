@@ -1,0 +1,90 @@
+"""The committed leaderboards through the command line: whole, made anew to the byte, guarded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "leaderboards" / "records"
+
+
+def bench(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "benchmark.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.md")}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Leaderboards made of the committed records."""
+    out = tmp_path_factory.mktemp("leaderboards")
+    shutil.copytree(RECORDS, out / "records")
+    done = bench("leaderboard", "--records", str(out / "records"), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_made_again_it_is_the_same_to_the_byte(made: Path, tmp_path: Path) -> None:
+    done = bench("leaderboard", "--records", str(RECORDS), "--out", str(tmp_path), hash_seed="1")
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path) == content(made)
+    assert {"README.md", "methods/casl.md", "datasets/rendered_faces.md"} <= set(content(made))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="pages are committed with the records of version 3: then remove this mark"
+)
+def test_the_committed_pages_are_those_of_the_committed_records(made: Path) -> None:
+    assert content(ROOT / "leaderboards") == content(made)
+
+
+def test_a_page_edited_by_hand_is_refused(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(made, out)
+    arguments = ("leaderboard", "--records", str(out / "records"), "--out", str(out), "--check")
+    page = out / "methods" / "asyrp.md"
+    page.write_text(page.read_text(encoding="utf-8") + "Better than all others.\n")
+    done = bench(*arguments)
+    assert done.returncode == 5
+    assert "methods/asyrp.md is stale or was edited by hand" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_tampered_record_is_refused(made: Path, tmp_path: Path) -> None:
+    path = next((made / "records").glob("*.jsonl"))
+    lines = path.read_text(encoding="utf-8").splitlines()
+    place = next(i for i, line in enumerate(lines) if '"flip_rate"' in line)
+    record = json.loads(lines[place])
+    record["measurements"]["flip_rate"] |= {"value": 1.0, "status": "ok", "reason": None}
+    lines[place] = json.dumps(record)
+    tampered = tmp_path / "tampered.jsonl"
+    tampered.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = bench("submit", str(tampered), "--records", str(tmp_path / "records"))
+    assert done.returncode == 5
+    assert f"tampered.jsonl:{place + 1}" in done.stderr
+    assert "its id does not match its content" in done.stderr
+    assert not (tmp_path / "records").exists()
+
+
+def test_what_is_published_is_not_added_again(made: Path) -> None:
+    path = next((made / "records").glob("*.jsonl"))
+    arguments = ("submit", str(path), "--records", str(made / "records"), "--name", "again")
+    done = bench(*arguments)
+    assert done.returncode == 5
+    assert "not to be published" in done.stderr
+    assert not (made / "records" / "again.jsonl").exists()

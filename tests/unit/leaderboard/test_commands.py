@@ -1,0 +1,312 @@
+"""`leaderboard` and `submit` through the command line, on records that are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from casl_bench.cli import main
+from casl_bench.core.content_hash import hash_bytes, hash_json
+from casl_bench.leaderboard import submit as submit_module
+from casl_bench.leaderboard.expected import Expected
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import RecordStore
+
+Records = list[RunRecord]
+
+
+def write(path: Path, records: Records) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(r.to_json(), sort_keys=True, ensure_ascii=False) for r in records]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def published(tmp_path: Path, whole: Records) -> Path:
+    """A folder of leaderboards with one file of records and its pages."""
+    out = tmp_path / "leaderboards"
+    write(out / "records" / "ours.jsonl", whole)
+    assert leaderboard(out) == 0
+    return out
+
+
+def leaderboard(out: Path, *more: str) -> int:
+    return main(["leaderboard", "--records", str(out / "records"), "--out", str(out), *more])
+
+
+@pytest.fixture
+def knows_suite(monkeypatch: pytest.MonkeyPatch, expected: Expected) -> None:
+    """Spares the import of torch."""
+    monkeypatch.setattr(submit_module, "expected_of", lambda records: expected)
+
+
+def submit(out: Path, path: Path, *more: str) -> int:
+    return main(["submit", str(path), "--records", str(out / "records"), *more])
+
+
+def test_pages_are_made_and_checked(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = {p.relative_to(published).as_posix() for p in published.rglob("*.md")}
+    assert made == {
+        "README.md", "ours.md", "datasets/rendered_churches.md", "methods/asyrp.md",
+        "methods/casl.md",
+    }  # fmt: skip
+    assert leaderboard(published, "--check") == 0
+    assert "5 pages are those of the records" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["README.md", "methods/casl.md", "ours.md"])
+def test_a_page_edited_by_hand_fails(
+    published: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = published / name
+    edited = page.read_text(encoding="utf-8").replace("0.50", "0.99")
+    page.write_text(edited, encoding="utf-8")
+    assert leaderboard(published, "--check") == 5
+    assert f"{name} is stale or was edited by hand" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == edited
+    assert leaderboard(published) == 0
+    assert leaderboard(published, "--check") == 0
+
+
+def test_other_line_ends_are_another_page(published: Path) -> None:
+    page = published / "README.md"
+    page.write_bytes(page.read_bytes().replace(b"\n", b"\r\n"))
+    assert leaderboard(published, "--check") == 5
+
+
+def test_new_records_make_pages_stale(
+    published: Path, made_up_run: Any, scores: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(published / "records" / "more.jsonl", made_up_run(scores, seed=1).records)
+    assert leaderboard(published, "--check") == 5
+    assert "more.md is absent" in capsys.readouterr().err
+
+
+def test_pages_of_records_that_are_gone(
+    published: Path, made_up_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = made_up_run({"h_pca": {"brick": 2.0, "dome": 2.0, "snow": 2.0}}).records
+    write(published / "records" / "ours.jsonl", records)
+    assert leaderboard(published, "--check") == 5
+    assert "methods/casl.md is of no records" in capsys.readouterr().err
+    (published / "methods" / "notes.md").write_text("mine\n")
+    assert leaderboard(published) == 0
+    left = {p.name for p in (published / "methods").iterdir()}
+    assert left == {"h_pca.md", "notes.md"}  # what nobody made is not removed
+    assert leaderboard(published, "--check") == 5
+
+
+def test_records_that_were_changed_make_no_page(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = published / "records" / "ours.jsonl"
+    path.write_text(path.read_text(encoding="utf-8").replace('"value": 9.0', '"value": 99.0', 1))
+    assert leaderboard(published) == 5
+    assert "its id does not match its content" in capsys.readouterr().err
+
+
+def test_a_broken_control_makes_no_page(
+    tmp_path: Path, whole: Records, replaced: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = next(r for r in whole if r.method == "oracle").measurements
+    worse = {**good, "flip_rate": good["flip_rate"].model_copy(update={"value": 0.3})}
+    write(
+        tmp_path / "records" / "ours.jsonl",
+        replaced(whole, lambda r: r.method == "oracle", measurements=worse),
+    )
+    assert leaderboard(tmp_path) == 5
+    assert "the oracle flips only 0.30" in capsys.readouterr().err
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert leaderboard(tmp_path) == 2
+    assert "no record files" in capsys.readouterr().err
+
+
+def test_a_name_that_is_taken_by_the_index(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "records" / "README.jsonl", whole)
+    assert leaderboard(tmp_path) == 2
+    assert "reserved" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["latex", "csv", "json"])
+def test_other_formats_go_to_standard_output(
+    published: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert leaderboard(published, "--format", form) == 0
+    assert "casl" in capsys.readouterr().out
+    assert leaderboard(published, "--format", form, "--check") == 2
+
+
+def test_the_command_needs_no_torch() -> None:
+    code = (
+        "import sys, casl_bench.leaderboard.pages, casl_bench.leaderboard.exports;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'dask', 'pandas')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# submit -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_a_whole_file_is_added(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = write(tmp_path / "records.jsonl", whole[::-1])
+    assert submit(tmp_path, given, "--dry-run") == 0
+    target = tmp_path / "records" / "rendered_churches-standard-v3-seed0.jsonl"
+    assert not target.exists()
+    assert submit(tmp_path, given) == 0
+    assert str(target) in capsys.readouterr().out
+    stored = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert {s["record_id"] for s in stored} == {r.record_id for r in whole}
+    assert leaderboard(tmp_path) == 0
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_a_refusal_leaves_nothing_behind(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = write(tmp_path / "records.jsonl", whole[1:])
+    assert submit(tmp_path, given) == 5
+    error = capsys.readouterr().err
+    assert "missing: rendered_churches/casl/brick" in error and error.count("\n") == 1
+    assert [p.name for p in tmp_path.rglob("*")] == ["records.jsonl"]
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_a_changed_record_is_refused(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = write(tmp_path / "records.jsonl", whole)
+    given.write_text(given.read_text().replace('"value": 9.0', '"value": 99.0', 1))
+    assert submit(tmp_path, given) == 5
+    assert "its id does not match its content" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_a_broken_control_is_refused(
+    tmp_path: Path, whole: Records, replaced: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = next(r for r in whole if r.method == "identity").measurements
+    moved = {
+        **good,
+        "signed_target_change": good["signed_target_change"].model_copy(update={"value": 0.2}),
+    }
+    given = write(
+        tmp_path / "records.jsonl",
+        replaced(whole, lambda r: r.method == "identity", measurements=moved),
+    )
+    assert submit(tmp_path, given) == 5
+    assert "'identity' moved brick by 0.2" in capsys.readouterr().err
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_the_same_records_are_not_added_twice(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = write(tmp_path / "records.jsonl", whole)
+    assert submit(tmp_path, given) == 0
+    assert submit(tmp_path, given) == 2
+    assert "there are records of this name already" in capsys.readouterr().err
+    assert submit(tmp_path, given, "--name", "again") == 5
+    assert "published already" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("knows_suite")
+@pytest.mark.parametrize("name", ["../up", "README", ".hidden", "a b", ""])
+def test_a_name_that_is_no_name(
+    tmp_path: Path, whole: Records, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = write(tmp_path / "records.jsonl", whole)
+    assert submit(tmp_path, given, "--name", name) == 2
+    assert "is no name for a file of records" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_a_run_folder_shows_its_suite(
+    tmp_path: Path,
+    whole: Records,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: Expected,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, suite = tmp_path / "run", {"name": "standard", "num_steps": 20}
+    monkeypatch.setattr(
+        submit_module,
+        "expected_of",
+        lambda records: dataclasses.replace(expected, suite_hash=hash_json(suite)),
+    )
+    store = RecordStore(run)
+    for i, record in enumerate(whole):
+        content = f"{i}".encode()
+        files = {} if record.scores is None else {record.scores.file: content}
+        store.write(with_scores(record, content), files)
+    assert submit(tmp_path, run) == 5
+    assert "manifest.json cannot be read" in capsys.readouterr().err
+    (run / "manifest.json").write_text(json.dumps({"key": {"suite": {**suite, "num_steps": 5}}}))
+    assert submit(tmp_path, run) == 5
+    assert "has other settings than today's" in capsys.readouterr().err
+    (run / "manifest.json").write_text(json.dumps({"key": {"suite": suite}}))
+    assert submit(tmp_path, run) == 0
+
+
+def with_scores(record: RunRecord, content: bytes) -> RunRecord:
+    if record.scores is None:
+        return record
+    scores = record.scores.model_copy(update={"sha256": hash_bytes(content)})
+    return record.model_copy(update={"scores": scores})
+
+
+def test_a_quick_run_is_refused_at_once(
+    tmp_path: Path, whole: Records, replaced: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = whole[0].suite.model_copy(update={"quick": True})
+    given = write(tmp_path / "records.jsonl", replaced(whole, lambda r: True, suite=quick))
+    assert submit(tmp_path, given) == 5
+    assert "for trying out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_package_knows_what_a_run_should_hold(
+    tmp_path: Path, made_up_run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run as the real suite, data set and methods want it: accepted, and not with less."""
+    from casl_bench.leaderboard.expected import expected_of
+
+    (some,) = made_up_run({"h_linear": {"brick": 2.0}}).records[:1]
+    wanted = expected_of([some])
+    scores = {"h_linear": dict.fromkeys(wanted.concepts["rendered_churches"], 2.0)}
+    names = {*wanted.alone, *wanted.beside["h_linear"], "h_linear"}
+    probe = [some.model_copy(update={"method": name}) for name in sorted(names)]
+    wanted = expected_of(probe)
+    settings = {
+        name: {"method_version": wanted.versions[name], "method_config": wanted.settings[name]}
+        for name in names
+    }
+    (beside,) = wanted.beside["h_linear"]
+    records = made_up_run(
+        scores,
+        draws=wanted.draws,
+        controls=wanted.alone,
+        beside={"h_linear": beside},
+        settings=settings,
+    ).records
+    given = write(tmp_path / "records.jsonl", records)
+    assert submit(tmp_path, given) == 0
+    fewer = [r for r in records if r.concept != "night"]
+    assert submit(tmp_path, write(tmp_path / "fewer.jsonl", fewer), "--name", "fewer") == 5
+    assert "missing: rendered_churches/h_linear/night" in capsys.readouterr().err
