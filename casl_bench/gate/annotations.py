@@ -9,7 +9,7 @@ MOST = 10
 """GitHub shows no more of one step."""
 
 
-def annotations(report: GateReport) -> list[str]:
+def annotation_lines(report: GateReport) -> list[str]:
     """`::error` for failures and a gate without a verdict, `::warning` for alerts, `MOST` in all.
 
     Args:

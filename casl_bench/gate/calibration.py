@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtr
 
 from casl_bench.core.content_hash import hash_json
@@ -163,9 +164,10 @@ class StoredFits:
         return ratios
 
 
-def red(thetas: Array) -> Array:
+def red(thetas: Array) -> NDArray[np.bool_]:
     """[R] whether a cell by itself would be red, from its fits' log ratios [R, K]."""
-    return (p_worse(thetas) <= ALPHA) & (thetas.mean(1) < LOSS)
+    found: NDArray[np.bool_] = (p_worse(thetas) <= ALPHA) & (thetas.mean(1) < LOSS)
+    return found
 
 
 def p_worse(thetas: Array) -> Array:

@@ -148,6 +148,27 @@ def trend_command(history: Path, out: Path | None) -> Action:
     return action
 
 
+@click.command("gate-rates")
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--runs", type=click.IntRange(min=20), default=400, show_default=True,
+              help="Runs to draw without a change, and with a 10 % loss in each cell.")  # fmt: skip
+@_names_option("--methods", "Methods that count.  [default: all with two fits]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def rates_command(run: Path, runs: int, methods: frozenset[str] | None, seed: int) -> Action:
+    """Measure how often the gate errs, on runs drawn from the fits stored in RUN."""
+
+    def action() -> int:
+        from casl_bench.gate.error_rates import measure_rates, rates_markdown, stored_boards
+        from casl_bench.gate.run_side import read_side
+
+        boards = {name: board for name, board in stored_boards(read_side(run)).items()
+                  if methods is None or name[1] in methods}  # fmt: skip
+        click.echo(rates_markdown(measure_rates(boards, runs, seed)), nl=False)
+        return 0
+
+    return action
+
+
 class RunSettings(Protocol):
     """What `--compare` must know of a run: a `RunConfig`, which this package does not import."""
 
@@ -231,4 +252,4 @@ def _told(report: GateReport) -> list[str]:
     ]
 
 
-GATE_COMMANDS = (gate_command, golden_command, trend_command)
+GATE_COMMANDS = (gate_command, golden_command, trend_command, rates_command)

@@ -106,7 +106,7 @@ def gate(
 
 def _within(cells: Mapping[str, Fits], scope: Scope) -> dict[str, Fits]:
     """Concepts of a method that are gated and that the base has finished, with those fits."""
-    kept = {}
+    kept: dict[str, Fits] = {}
     for concept, fits in cells.items():
         done = {k: r for k, r in sorted(fits.items()) if r.status == "done" and scope.holds(r)}
         if done:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from casl_bench.comparison.fit_seeds import fit_spread
 from casl_bench.comparison.noise import Noise, noise_here
@@ -31,6 +32,7 @@ from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.intervals import RESAMPLES, resampling_weights
 
 Quantity = Literal["precision", "potency"]
+Mask = NDArray[np.bool_]
 ALIKE = 1e-9
 """Differences below this are the rounding of sums."""
 
@@ -94,8 +96,7 @@ def measure(base: MethodBoard, head: MethodBoard, seed: int, declared: bool = Fa
         seed: of the resamples of images.
         declared: whether the user says that the method's fit draws random numbers.
     """
-    everything = np.ones((1, base.images))
-    was, now = (side.precision(everything)[0] for side in (base, head))
+    was, now = base.whole_precision, head.whole_precision
     stochastic = declared or not (_alike(was) and _alike(now))
     bare = [not np.isfinite(scores).all() for scores in (was, now)]
     if any(bare):
@@ -103,8 +104,7 @@ def measure(base: MethodBoard, head: MethodBoard, seed: int, declared: bool = Fa
         undefined = "both" if all(bare) else "base" if bare[0] else "head"
         return Measured(None, None, base.mean(), head.mean(), (), stochastic, undefined)
     estimate = _by_fits if stochastic else _by_images
-    potencies = [side.potency(everything)[0] for side in (base, head)]
-    both = np.isfinite(potencies[0] + potencies[1]).all(0)
+    both = np.isfinite(base.whole_potency + head.whole_potency).all(0)
     return Measured(
         precision=estimate("precision", base, head, seed, np.full(was.shape[1], True)),
         potency=estimate("potency", base, head, seed, both) if both.any() else None,
@@ -116,12 +116,11 @@ def measure(base: MethodBoard, head: MethodBoard, seed: int, declared: bool = Fa
 
 
 def _by_fits(
-    quantity: Quantity, base: MethodBoard, head: MethodBoard, seed: int, kept: Array
+    quantity: Quantity, base: MethodBoard, head: MethodBoard, seed: int, kept: Mask
 ) -> LogRatio:
     """Student's t over paired fits. Source: Student 1908."""
     del seed  # nothing is drawn
-    everything = np.ones((1, base.images))
-    differences = (_of(quantity, head)(everything) - _of(quantity, base)(everything))[0][:, kept]
+    differences = (_whole(quantity, head) - _whole(quantity, base))[:, kept]
     value, n = float(differences.mean()), len(differences)
     if n < MIN_FITS:
         reason = f"{n} paired fits of a method whose fits differ, {MIN_FITS} are needed"
@@ -132,13 +131,12 @@ def _by_fits(
 
 
 def _by_images(
-    quantity: Quantity, base: MethodBoard, head: MethodBoard, seed: int, kept: Array
+    quantity: Quantity, base: MethodBoard, head: MethodBoard, seed: int, kept: Mask
 ) -> LogRatio:
     """Student's interval with the variance of paired resamples of the images. See `noise_here`."""
     weights = resampling_weights(base.images, RESAMPLES, seed)
     of_base, of_head = _of(quantity, base), _of(quantity, head)
-    everything = np.ones((1, base.images))
-    scores = (of_head(everything) - of_base(everything))[0, 0, kept]
+    scores = (_whole(quantity, head) - _whole(quantity, base))[0, kept]
     with np.errstate(invalid="ignore"):  # undefined on both sides of a resample
         draws = (of_head(weights) - of_base(weights))[:, 0, kept]
     dataset = base.board.concepts[0].key[0]
@@ -160,6 +158,10 @@ def _ratio(
     return LogRatio(quantity, value, *bounds, worse, 1 - worse, by, n)
 
 
+def _whole(quantity: Quantity, side: MethodBoard) -> Array:
+    return side.whole_precision if quantity == "precision" else side.whole_potency
+
+
 def _of(quantity: Quantity, side: MethodBoard) -> Callable[[Array], Array]:
     return side.precision if quantity == "precision" else side.potency
 
@@ -173,5 +175,8 @@ def _lost(base: MethodBoard, head: MethodBoard, stochastic: bool) -> tuple[str, 
     """Concepts lost in every fit; of fits that differ, few may all have missed by chance."""
     if stochastic and len(base.reached) < MIN_FITS:
         return ()
-    lost = base.reached.all(0) & ~head.reached.any(0)
-    return tuple(c.key[1] for c, gone in zip(base.board.concepts, lost, strict=True) if gone)
+    return tuple(
+        concept.key[1]
+        for c, concept in enumerate(base.board.concepts)
+        if base.reached[:, c].all() and not head.reached[:, c].any()
+    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from casl_bench.comparison.cell_scores import ConceptScores, Edits, Scoreboard
 from casl_bench.comparison.signed_log import signed_exp
@@ -28,7 +30,7 @@ class MethodBoard:
     """
 
     board: Scoreboard
-    reached: Array
+    reached: NDArray[np.bool_]
     strengths: Array
 
     @property
@@ -40,9 +42,33 @@ class MethodBoard:
         """[R, F, C] EPR+ on the gate's scale, for weights [R, I] of the images."""
         return to_scale(np.asarray(signed_exp(self.board.scores(weights))))
 
+    @cached_property
+    def whole_precision(self) -> Array:
+        """[F, C] `precision`, all images alike."""
+        scores: Array = self.precision(np.ones((1, self.images)))[0]
+        return scores
+
+    @cached_property
+    def whole_potency(self) -> Array:
+        """[F, C] `potency`, all images alike."""
+        scores: Array = self.potency(np.ones((1, self.images)))[0]
+        return scores
+
+    def joined(self, more: MethodBoard) -> MethodBoard:
+        """These fits, and after them others on the same concepts and images."""
+        concepts = []
+        for own, others in zip(self.board.concepts, more.board.concepts, strict=True):
+            edits = [*own.methods.values(), *others.methods.values()]
+            concepts.append(replace(own, methods={str(f): e for f, e in enumerate(edits)}))
+        return MethodBoard(
+            Scoreboard(concepts),
+            np.concatenate([self.reached, more.reached]),
+            np.concatenate([self.strengths, more.strengths]),
+        )
+
     def mean(self) -> float | None:
         """EPR+ back from the mean over fits and concepts; None where one has no number."""
-        scores = self.precision(np.ones((1, self.images)))[0]
+        scores = self.whole_precision
         if not np.isfinite(scores).all():
             return None
         return float(from_scale(scores.mean(keepdims=True))[0, 0])

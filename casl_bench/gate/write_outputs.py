@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from casl_bench.core.files import write_json, write_text
-from casl_bench.gate.annotations import annotations
+from casl_bench.gate.annotations import annotation_lines
 from casl_bench.gate.exporters import bencher, github_action_benchmark
 from casl_bench.gate.gate_report import GateReport
 from casl_bench.gate.junit import junit_xml
@@ -42,4 +42,4 @@ def write_outputs(
         # Other steps' text stands in it already.
         with Path(step_summary).open("a", encoding="utf-8") as file:
             file.write(page)
-    return annotations(report) if environment.get("GITHUB_ACTIONS") == "true" else []
+    return annotation_lines(report) if environment.get("GITHUB_ACTIONS") == "true" else []

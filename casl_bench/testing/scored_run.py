@@ -120,12 +120,8 @@ def _write_edit(
     strength = min(needed, LARGEST)
     table = _table(run, concept, own, strength, "edit")
     scores = _scores(table, concept)
-    change = float((scores.edit - scores.base)[:, scores.target].mean())
-    found = {
-        "signed_target_change": Measurement.of(
-            change / float(scores.spread[scores.target]), len(scores), "sd"
-        )
-    }
+    change = float(gain_column(scores).mean())
+    found = {"signed_target_change": Measurement.of(change, len(scores), "sd")}
     value = epr_plus(scores, draws)
     if value is not None:
         found["epr_plus"] = Measurement.of(value, len(scores), "ratio")

@@ -1,0 +1,174 @@
+"""How often the gate errs: measured on runs drawn from a run's stored per-image scores.
+
+All three rates are of whole gate runs, with Holm's adjustment over all their cells and the one
+extension that a gate run may have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from casl_bench.core.errors import UsageError
+from casl_bench.gate.decide import decide
+from casl_bench.gate.gate_report import CellVerdict
+from casl_bench.gate.measure import measure
+from casl_bench.gate.method_board import MethodBoard, method_board
+from casl_bench.gate.redraw import BROKEN, Plant, draw_board, draw_images, loss, nothing
+from casl_bench.gate.run_side import CellName, RunSide
+from casl_bench.gate.verdict import MIN_FITS, Verdict
+from casl_bench.reports.markdown import number, table
+
+PLANTED = 0.1
+"""Share of EPR+ that the planted loss takes."""
+
+_Sides = tuple[MethodBoard, MethodBoard]
+
+BROKEN_RUNS = 20
+"""Runs of each broken method, for each cell."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What was counted.
+
+    Attributes:
+        runs: A/A runs, and runs with a loss for each cell.
+        false_alarms: A/A runs with any FAIL at the first look.
+        after_extension: A/A runs with any FAIL at either look.
+        caught: cell → runs with a planted loss in it that fail there at the first look.
+        caught_later: the same at either look.
+        broken: name of the fault → runs in which it was caught, of `BROKEN_RUNS` a cell.
+        cells: how many were gated together.
+    """
+
+    runs: int
+    false_alarms: int
+    after_extension: int
+    caught: Mapping[CellName, int]
+    caught_later: Mapping[CellName, int]
+    broken: Mapping[str, int]
+    cells: int
+
+
+def stored_boards(side: RunSide) -> dict[CellName, MethodBoard]:
+    """Every method of a run with all fits that its concepts have in common.
+
+    Raises:
+        UsageError: if none has two fits.
+    """
+    boards = {}
+    for name, concepts in side.edits.items():
+        common = sorted(set.intersection(*map(set, concepts.values())))
+        done = all(r.status == "done" for fits in concepts.values() for r in fits.values())
+        if len(common) >= 2 and done:
+            boards[name] = method_board(side, concepts, common)
+    if not boards:
+        raise UsageError("no method has two fits", where=str(side.where),
+                         mend=f"run it with --fit-seeds {MIN_FITS}")  # fmt: skip
+    return boards
+
+
+def measure_rates(
+    boards: Mapping[CellName, MethodBoard], runs: int, seed: int, fits: int = MIN_FITS
+) -> Rates:
+    """Draw runs, gate them, count.
+
+    Args:
+        boards: stored fits of every cell.
+        runs: A/A runs, and runs with a loss for each cell.
+        seed: of what is drawn.
+        fits: paired fits of a run; twice as many once extended.
+    """
+    rng = np.random.default_rng(seed)
+    looks = [_looks(boards, {}, fits, rng) for _ in range(runs)]
+    caught, later = {}, {}
+    for name in boards:
+        found = [_looks(boards, {name: loss(PLANTED)}, fits, rng) for _ in range(runs)]
+        caught[name] = sum(name in first for first, _ in found)
+        later[name] = sum(name in first | second for first, second in found)
+    broken = {
+        fault: sum(
+            name in _looks(boards, {name: plant}, fits, rng)[0]
+            for name in boards
+            for _ in range(BROKEN_RUNS)
+        )
+        for fault, plant in BROKEN.items()
+    }
+    return Rates(
+        runs=runs,
+        false_alarms=sum(bool(first) for first, _ in looks),
+        after_extension=sum(bool(first | second) for first, second in looks),
+        caught=caught,
+        caught_later=later,
+        broken=broken,
+        cells=len(boards),
+    )
+
+
+def _looks(
+    boards: Mapping[CellName, MethodBoard],
+    plants: Mapping[CellName, Plant],
+    fits: int,
+    rng: np.random.Generator,
+) -> tuple[set[CellName], set[CellName]]:
+    """The cells that fail at the first look, and at the second where there is one."""
+    seed = int(rng.integers(2**62))
+    images: dict[str, dict[str, int]] = {}
+    for name, board in boards.items():
+        images.setdefault(name[0], draw_images(board, np.random.default_rng(seed)))
+
+    def draw() -> dict[CellName, _Sides]:
+        return {
+            name: (
+                draw_board(board, images[name[0]], fits, rng),
+                draw_board(board, images[name[0]], fits, rng, plants.get(name, nothing)),
+            )
+            for name, board in boards.items()
+        }
+
+    pairs = draw()
+    first = _gated(pairs, seed)
+    if not any(c.verdict == Verdict.INCONCLUSIVE for c in first):
+        return _failed(first), set()
+    more = draw()
+    extended = {
+        name: (base.joined(more[name][0]), head.joined(more[name][1]))
+        for name, (base, head) in pairs.items()
+    }
+    return _failed(first), _failed(_gated(extended, seed))
+
+
+def _gated(pairs: Mapping[CellName, _Sides], seed: int) -> list[CellVerdict]:
+    measured = {name: measure(*sides, seed, declared=True) for name, sides in pairs.items()}
+    return decide(measured, {name: sides[0].reached.shape[::-1] for name, sides in pairs.items()})
+
+
+def _failed(cells: list[CellVerdict]) -> set[CellName]:
+    return {(c.dataset, c.method) for c in cells if c.verdict == Verdict.FAIL}
+
+
+def rates_markdown(rates: Rates) -> str:
+    """The rates as a page shows them.
+
+    Args:
+        rates: as counted.
+    """
+    total = BROKEN_RUNS * rates.cells
+    rows = [
+        ("false alarms, a run", _share(rates.false_alarms, rates.runs)),
+        ("false alarms, extension included", _share(rates.after_extension, rates.runs)),
+    ]
+    for name in rates.caught:
+        label = f"a 10 % loss in {name[0]}/{name[1]}"
+        rows.append((f"{label} seen", _share(rates.caught[name], rates.runs)))
+        rows.append((f"{label} seen, extension included",
+                     _share(rates.caught_later[name], rates.runs)))  # fmt: skip
+    rows += [(f"{fault} caught", _share(n, total)) for fault, n in rates.broken.items()]
+    return table(("what", "runs"), rows) + "\n"
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} of {of:,} ({number(100 * count / of, 1)} %)"
