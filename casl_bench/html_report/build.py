@@ -118,7 +118,7 @@ def _pages(source: Source, folder: Path) -> list[Page]:
     sections: list[Section] = []
     faults: list[str] = []
     for part in parts:
-        styles = styles_of(sorted({key for g in part.groups for key in g.edits} | _compared(part)))
+        styles = styles_of(_rows(part))
         own = []
         for group in part.groups:
             file = f"{len(pages) + 1:02d}-{slug(group.records[0].dataset)}.html"
@@ -133,10 +133,13 @@ def _pages(source: Source, folder: Path) -> list[Page]:
     return pages
 
 
-def _compared(part: Part) -> set[RowKey]:
-    """Rows of the methods that comparisons name."""
+def _rows(part: Part) -> list[RowKey]:
+    """All rows: methods that are compared, best first; others by name; controls last."""
     records = [*part.across, *(r for g in part.groups for r in g.of_kind("comparison"))]
-    return {(False, s.method, "") for r in records if r.comparison for s in r.comparison.standings}
+    compared = [(False, s.method, "") for r in records if r.comparison
+                for s in r.comparison.standings]  # fmt: skip
+    others = sorted(key for g in part.groups for key in g.edits)
+    return list(dict.fromkeys([*compared, *others]))
 
 
 def _group_page(

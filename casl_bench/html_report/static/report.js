@@ -67,8 +67,10 @@ function makeFilterable(table) {
 }
 
 for (const table of document.querySelectorAll("main table:not(.grid)")) {
-  if (table.tHead && table.tBodies[0] && table.tBodies[0].rows.length > 1) makeSortable(table);
-  if (table.tBodies[0] && table.tBodies[0].rows.length > FEW_ROWS) makeFilterable(table);
+  const rows = table.tBodies[0] ? table.tBodies[0].rows.length : 0;
+  if (table.tHead && rows > 1) makeSortable(table);
+  // The first table of a leaderboard can be filtered however short it is.
+  if (rows > FEW_ROWS || table === document.querySelector("#standings table")) makeFilterable(table);
 }
 
 // Pictures ---------------------------------------------------------------------------------------
