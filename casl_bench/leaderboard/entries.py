@@ -156,21 +156,16 @@ def _epr_plus(board: Board, key: RowKey, status: Status, standing: Standing | No
         if board.mixed:
             return Number(reason=f"records differ in {', '.join(board.mixed)}: not comparable")
         return Number(reason="these records hold no comparison at equal effect")
-    found = [_logged(r) for r in board.group.done(key).values()]
-    logged = [x for x in found if x is not None]
-    if not logged or len(logged) < len(board.group.concepts):
+    return _of_control(board, key)
+
+
+def _of_control(board: Board, key: RowKey) -> Number:
+    """A control's EPR+ as comparisons average it; none of what EPR+ is divided by."""
+    found = [board.group.measurement(key, c, EPR_PLUS) for c in board.group.concepts]
+    values = [m.value for m in found if m is not None and m.value is not None]
+    if not values or len(values) < len(found):
         return Number()
-    return Number(signed_exp(mean(logged)))
-
-
-def _logged(record: RunRecord) -> float | None:
-    """A concept's score as comparisons have it: 0 where the effect is not reached."""
-    measurement = record.measurements.get(EPR_PLUS)
-    if measurement is None or measurement.status == "missing":
-        return None
-    if measurement.value is None:
-        return 0.0 if "not reached" in record.flags else None
-    return signed_log(measurement.value)
+    return Number(signed_exp(mean([signed_log(v) for v in values])))
 
 
 def _as_number(measurement: Measurement) -> Number:

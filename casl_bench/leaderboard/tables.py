@@ -118,8 +118,10 @@ def _numbers(entry: Entry, notes: Footnotes) -> list[str]:
     reached = DASH
     if entry.standing is not None:
         reached = f"{entry.standing.reached}/{entry.standing.cells}"
+    # First, as reasons are numbered in the order in which a reader meets them.
+    headline = _shown(entry.epr_plus, 2, notes)
     cells = [_shown(entry.numbers[c.name], c.digits, notes) for c in COLUMNS]
-    return [entry.supervision, _shown(entry.epr_plus, 2, notes), reached, *cells]
+    return [entry.supervision, headline, reached, *cells]
 
 
 def _tail(entry: Entry) -> list[str]:
