@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from casl_bench.comparison.signed_log import signed_log
+from casl_bench.comparison.signed_log import signed_exp, signed_log
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.metrics.guards import GUARD_THRESHOLD
 from casl_bench.metrics.intervals import wilson_interval
-from casl_bench.records.record import Measurement, RunRecord
+from casl_bench.records.record import FULL, Measurement, RunRecord
 
 ORACLE_FLIPS = 0.9
 """The known edit must be seen by the classifier on at least this share of images."""
@@ -35,7 +35,7 @@ TIES = 3.0
 FOOLED_SHARE = 0.5
 """What the attacked classifier sees must be at least this share fewer for one that was not."""
 
-FULL, _EPR_PLUS = "full", "epr_plus"
+_EPR_PLUS = "epr_plus"
 
 Records = Sequence[RunRecord]
 
@@ -164,16 +164,18 @@ def shuffled_bound(records: Records) -> list[str]:
     """Another concept's edit hardly moves the target, and is no better at it than chance."""
     own = _of(records, "shuffled")
     faults = []
+    full_effects = {r.concept: r.full_effect for r in _of(records, "oracle")}
     shares = [
-        change / r.full_effect
-        for r in _with_full_effect(own, records)
-        if r.full_effect and (change := r.measurements["signed_target_change"].value) is not None
+        change / full
+        for r in own
+        if (full := full_effects.get(r.concept))
+        and (change := r.measurements["signed_target_change"].value) is not None
     ]
     if shares and (share := sum(shares) / len(shares)) > SHUFFLED_SHARE:
         faults.append(f"'shuffled' moves the target by {share:.2f} of the full effect")
     values = [v for r in own if (v := r.measurements[_EPR_PLUS].value) is not None]
     if values and (mean := sum(map(signed_log, values)) / len(values)) > signed_log(1.0):
-        faults.append(f"'shuffled' has an EPR+ of {math.expm1(mean):.2f}, over the random 1")
+        faults.append(f"'shuffled' has an EPR+ of {signed_exp(mean):.2f}, over the random 1")
     return faults
 
 
@@ -183,7 +185,7 @@ def inverted_bound(records: Records) -> list[str]:
     for name in ("signed_target_change", _EPR_PLUS):
         values = [v for r in own if (v := r.measurements[name].value) is not None]
         if values and (mean := sum(map(signed_log, values)) / len(values)) >= 0:
-            faults.append(f"'inverted' has a mean {name} of {math.expm1(mean):.2f}, not below 0")
+            faults.append(f"'inverted' has a mean {name} of {signed_exp(mean):.2f}, not below 0")
     ratio = _geometric_ratio(
         {r.concept: r.measurements["epr_raw"] for r in own},
         {r.concept: _at_full(r)["epr_raw"] for r in _of(records, "oracle")},
@@ -254,12 +256,6 @@ def _matched(record: RunRecord) -> float | None:
     """EPR+ at the headline level; None where that was not reached."""
     measured = record.measurements.get(_EPR_PLUS)
     return None if measured is None or record.fit_seed else measured.value
-
-
-def _with_full_effect(own: Records, records: Records) -> list[RunRecord]:
-    """The records with the full effect that the oracle's record of their concept has."""
-    effects = {r.concept: r.full_effect for r in _of(records, "oracle")}
-    return [r.model_copy(update={"full_effect": effects.get(r.concept)}) for r in own]
 
 
 def _geometric_ratio(

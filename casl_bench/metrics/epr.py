@@ -114,25 +114,6 @@ def noise_floor(
     return float(_columns(source_logits, reconstruction_logits, target, others)[:, 1].mean())
 
 
-def over_random(epr: float, epr_random: float) -> float | None:
-    """EPR / EPR of a norm-matched random direction on the same images; about 1 means no skill.
-
-    Args:
-        epr: the method's.
-        epr_random: the random direction's.
-
-    Returns:
-        A ratio >= 0, None where the random direction's is 0.
-
-    Raises:
-        InputError: on a negative number, NaN or infinity.
-    Source: ours.
-    """
-    if not (np.isfinite([epr, epr_random]).all() and epr >= 0 and epr_random >= 0):
-        raise InputError(f"EPRs must be finite and not negative, got {epr} and {epr_random}")
-    return epr / epr_random if epr_random > 0 else None
-
-
 def check_spread(spread: ArrayLike, count: int) -> Array:
     """The spread as float64 [count]. Raises InputError unless all are finite and positive."""
     scale = check_array("spread", spread, 1, (count,))

@@ -37,6 +37,10 @@ class CurvePoint(Frozen):
     measurements: dict[str, Measurement]
 
 
+FULL = "full"
+"""The level of strength 1, of controls whose full effect is known."""
+
+
 class LevelResult(Frozen):
     """One effect at which methods are compared, and what a method did there.
 

@@ -10,10 +10,8 @@ import numpy as np
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.effect_matching import Status, crossing, is_monotone
+from casl_bench.records.record import FULL
 from casl_bench.runs.config import Suite
-
-FULL = "full"
-"""The level of strength 1, of controls whose full effect is known."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from casl_bench.metrics.epr import (
     epr_raw,
     epr_std,
     noise_floor,
-    over_random,
 )
 
 # Two images, three attributes; the target is column 0.
@@ -111,14 +110,6 @@ def test_the_floor_of_the_standardised_ratio_is_standardised() -> None:
     source = BASE + np.array([0.0, 2.0, 0.0])
     assert EPR_RAW.value(scores(source)) is None
     assert EPR_STD.value(scores(source, spread=(1, 1000, 1))) is not None
-
-
-def test_over_random() -> None:
-    assert over_random(6.0, 1.5) == 4
-    assert over_random(6.0, 0.0) is None
-    for bad in ((-1.0, 1.0), (1.0, float("nan")), (float("inf"), 1.0)):
-        with pytest.raises(InputError):
-            over_random(*bad)
 
 
 def test_floored_epr_never_divides_by_less_than_inversion_moves() -> None:
