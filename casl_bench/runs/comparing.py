@@ -9,6 +9,7 @@ import numpy as np
 
 from casl_bench.comparison.cell_scores import ConceptScores, Edits, Scoreboard
 from casl_bench.comparison.signed_log import signed_log
+from casl_bench.comparison.spreads import spreads_of
 from casl_bench.comparison.standings import compare
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.seeding import derive_seed
@@ -22,6 +23,9 @@ from casl_bench.runs.levels import headline_name
 from casl_bench.runs.measuring import EPR_PLUS
 from casl_bench.runs.plan import KEY_ARTEFACT, Cell, info_of
 from casl_bench.runs.record_parts import provenance
+
+COMPARISON_VERSION = 2
+"""Part of every key. Raise it when a comparison of the same records comes to say something else."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Comparing:
         if not complete or not concepts or not all(c.null for c in concepts):
             return
         sources = [r.record_id for c in concepts for r in c.records(complete)]
-        key = hash_json([self.level, incomplete, sources])
+        key = hash_json([COMPARISON_VERSION, self.level, incomplete, sources])
         known = self.store.find(CellKey(dataset, "comparison"))
         if known is not None and known.artefacts.get(KEY_ARTEFACT) == key:
             return
@@ -112,7 +116,8 @@ class Comparing:
 
     def _concepts(self, dataset: str) -> list[_Concept]:
         names = dict.fromkeys(c.concept.name for c in self.cells if c.dataset == dataset)
-        spreads = self._spreads(dataset)
+        trial = self.store.find(CellKey(dataset, "scorer"))
+        spreads = {} if trial is None else spreads_of(trial)
         found = []
         for name in names:
             own = [c for c in self.cells if c.dataset == dataset and c.concept.name == name]
@@ -173,16 +178,6 @@ class Comparing:
         record = self.store.find(cell.store_key)
         done = record is not None and record.status == "done"
         return record if done else None
-
-    def _spreads(self, dataset: str) -> dict[str, Array]:
-        """Classifier → the unit of its logits, from the record of its trial."""
-        record = self.store.find(CellKey(dataset, "scorer"))
-        spreads: dict[str, dict[str, float]] = {}
-        for name, m in (record.measurements if record is not None else {}).items():
-            left, _, attribute = name.partition("/")
-            if left.endswith(".spread") and m.value is not None:
-                spreads.setdefault(left.removesuffix(".spread"), {})[attribute] = m.value
-        return {name: np.array(list(by.values())) for name, by in spreads.items()}
 
 
 @dataclass(frozen=True)
