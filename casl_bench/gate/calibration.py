@@ -73,7 +73,7 @@ class Calibration:
         if noise.sd > ALIKE and fits < MIN_FITS:
             return f"A/A: fits differ, {MIN_FITS} paired ones are needed and {fits} are there"
         if noise.power < MIN_POWER:
-            return f"A/A: a 10 % loss would be seen in {noise.power:.0%} of runs".replace("%", " %")
+            return f"A/A: a 10 % loss would be seen in {100 * noise.power:.0f} % of runs"
         return None
 
 

@@ -37,7 +37,7 @@ def _names_option(name: str, text: str) -> Callable[[click.decorators.FC], click
 @_names_option("--concepts", "Concepts to gate.  [default: all of the base]")
 @_names_option("--stochastic", "Methods whose fit draws random numbers: a single fit of these is "
                "not enough. Known by itself where runs have several.")  # fmt: skip
-@click.option("--calibrate-aa", type=click.IntRange(min=20), default=0, metavar="R",
+@click.option("--calibrate-aa", type=click.IntRange(min=20), metavar="R",
               help="Draw R runs without a change from the base's fits, and gate no cell in which a "
               "10 % loss could not be seen.")  # fmt: skip
 @click.option("--speed", type=PATH, nargs=2, metavar="BASE.json HEAD.json",
@@ -55,7 +55,7 @@ def gate_command(
     datasets: frozenset[str] | None,
     concepts: frozenset[str] | None,
     stochastic: frozenset[str] | None,
-    calibrate_aa: int,
+    calibrate_aa: int | None,
     speed: tuple[Path, Path] | None,
     allow_missing_base: bool,
     out: Path | None,
@@ -83,7 +83,7 @@ def gate_command(
         options = GateOptions(
             tier=tier,  # type: ignore[arg-type]  # click has checked it
             scope=scope,
-            calibrate_runs=calibrate_aa,
+            calibrate_runs=calibrate_aa or 0,
             allow_missing_base=allow_missing_base,
             speed=speed,
         )

@@ -107,7 +107,7 @@ def _certain(p: float | None, alpha: float = ALPHA) -> bool:
 
 
 def _percent(log_ratio: float) -> str:
-    return f"{abs(math.expm1(log_ratio)):.1%}".replace("%", " %")
+    return f"{100 * abs(math.expm1(log_ratio)):.1f} %"
 
 
 def _effect(ratio: LogRatio, p_holm: float | None) -> Effect:

@@ -156,9 +156,10 @@ def side_info(side: RunSide) -> SideInfo:
 def calibration_notes(calibration: Calibration) -> list[str]:
     """What A/A runs showed, in a sentence a cell."""
     return [
-        f"A/A {dataset}/{method}: sd {noise.sd:.3f}, false alarms {noise.false_alarms:.1%}, "
-        f"a 10 % loss seen in {noise.power:.0%} of {noise.runs} runs with {calibration.fits} "
-        f"paired fits drawn from {noise.fits}"
+        f"A/A {dataset}/{method}: sd {noise.sd:.3f}, "
+        f"false alarms {100 * noise.false_alarms:.1f} %, "
+        f"a 10 % loss seen in {100 * noise.power:.0f} % of {noise.runs} runs "
+        f"with {calibration.fits} paired fits drawn from {noise.fits}"
         for (dataset, method), noise in calibration.cells.items()
     ]
 

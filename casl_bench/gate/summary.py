@@ -88,10 +88,11 @@ def summary_markdown(report: GateReport, max_bytes: int = MAX_BYTES) -> str:
 def _rows(cells: list[CellVerdict], budget: int) -> tuple[list[tuple[str, ...]], int]:
     """As many rows as have room, and the bytes that they take at most.
 
-    A table pads its cells to the widest of their column, so a row is charged for that.
+    A table pads its cells to the widest of their column, headings to two more than they are long,
+    so every row is charged for that.
     """
     rows: list[tuple[str, ...]] = []
-    widths = [len(h.encode()) for h in _HEADERS]
+    widths = [len(h.encode()) + 2 for h in _HEADERS]
     for cell in cells:
         row = _row(cell)
         wider = [max(w, len(text.encode())) for w, text in zip(widths, row, strict=True)]

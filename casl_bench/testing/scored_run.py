@@ -149,7 +149,6 @@ def _write_edit(
         measurements=found,
         levels=tuple(levels),
         fit_seed=fit,
-        scores=_ref(table),
     )
     _write(store, run, record, table)
 
@@ -175,14 +174,15 @@ def _write_draw(
         strengths=(1.0,),
         measurements={"epr_std": Measurement.of(epr, len(scores))},
         fit_seed=draw,
-        scores=_ref(table),
     )
     _write(store, run, record, table)
 
 
 def _write(store: RecordStore, run: MadeUpRun, record: RunRecord, table: ScoreTable) -> None:
-    changed = record.model_copy(update=dict(run.changes or {}))
-    store.write(changed, {"scores.csv": table.to_csv().encode()})
+    scores = table.to_csv().encode()
+    ref = FileRef(file="scores.csv", sha256=hash_bytes(scores))
+    changed = record.model_copy(update={"scores": ref, **(run.changes or {})})
+    store.write(changed, {ref.file: scores})
 
 
 def _scorer_record(run: MadeUpRun) -> RunRecord:
@@ -241,10 +241,6 @@ def _table(
 
 def _scores(table: ScoreTable, concept: str) -> EditScores:
     return table.at(table.strengths[0], concept, _SPREAD)
-
-
-def _ref(table: ScoreTable) -> FileRef:
-    return FileRef(file="scores.csv", sha256=hash_bytes(table.to_csv().encode()))
 
 
 def _rng(*keys: int | str) -> np.random.Generator:

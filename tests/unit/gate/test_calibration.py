@@ -1,0 +1,90 @@
+"""A/A runs tell the noise that was put in, and a cell that hides a loss is not gated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from casl_bench.core.errors import UsageError
+from casl_bench.gate.calibration import StoredFits, calibrate, p_worse
+from casl_bench.gate.error_rates import measure_rates, rates_markdown, stored_boards
+from casl_bench.gate.gate import Scope, gate
+from casl_bench.gate.measure import measure
+from casl_bench.gate.redraw import draw_board, draw_images
+from casl_bench.gate.run_side import RunSide
+from casl_bench.gate.verdict import Verdict
+from casl_bench.testing.scored_run import MadeUpMethod
+
+MakeSide = Callable[..., RunSide]
+METHODS = {
+    "quiet": MadeUpMethod(fit_sd=0.03),
+    "loud": MadeUpMethod(fit_sd=0.4),
+    "fixed": MadeUpMethod(),
+}
+LOUD = ("made_up", "loud")
+QUIET = ("made_up", "quiet")
+FIXED = ("made_up", "fixed")
+
+
+def test_only_cells_that_show_a_loss_are_gated(make_side: MakeSide) -> None:
+    side = make_side("base", METHODS, fits=5)
+    found = calibrate(side, runs=200)
+    assert found.cells[FIXED].sd < 1e-9 and found.cells[FIXED].power == 1
+    assert found.cells[QUIET].power > 0.8 and found.cells[LOUD].power < 0.4
+    verdicts = {c.method: c for c in gate(side, side, Scope(), found)}
+    assert verdicts["quiet"].verdict == verdicts["fixed"].verdict == Verdict.PASS
+    assert verdicts["loud"].verdict == Verdict.INCONCLUSIVE
+    assert "not gated: A/A: a 10 % loss would be seen in" in verdicts["loud"].reason
+    assert found.why_blind(QUIET, 4) is not None
+
+
+def test_a_single_fit_shows_no_noise(make_side: MakeSide) -> None:
+    side = make_side("base", {"quiet": METHODS["quiet"]})
+    (found,) = gate(side, side, Scope(), calibrate(side, runs=20))
+    assert "the noise of a single fit is not known" in found.reason
+
+
+def test_drawn_runs_vary_as_fits_do() -> None:
+    rng = np.random.default_rng(0)
+    fits = 3.0 + 0.1 * rng.standard_normal((1, 5, 200))
+    stored = StoredFits(np.repeat(fits, 300, axis=0))
+    ratios = stored.log_ratios(np.random.default_rng(1), 5)
+    assert ratios.mean() == pytest.approx(0, abs=0.005)
+    # Five fits of 200 concepts: their pooled sd is 0.1, and two sides differ by sqrt(2) of it.
+    assert ratios.std() == pytest.approx(0.1 * 2**0.5, rel=0.05)
+
+
+def test_p_values_are_those_of_the_gate(make_side: MakeSide) -> None:
+    base = make_side("base", {"quiet": METHODS["quiet"]}, fits=5)
+    head = make_side("head", {"quiet": MadeUpMethod(damage=0.21, fit_sd=0.03, luck=1)}, fits=5)
+    boards = [stored_boards(side)[QUIET] for side in (base, head)]
+    precision = measure(*boards, seed=0).precision
+    thetas = (boards[1].whole_precision - boards[0].whole_precision).mean(1)
+    assert precision is not None
+    assert p_worse(thetas[None])[0] == pytest.approx(precision.worse)
+
+
+def test_a_drawn_side_holds_the_images_drawn(make_side: MakeSide) -> None:
+    board = stored_boards(make_side("base", {"quiet": METHODS["quiet"]}, fits=5))[QUIET]
+    rng = np.random.default_rng(0)
+    images = draw_images(board, rng)
+    assert sum(images.values()) == 32 and max(images.values()) > 1
+    drawn = draw_board(board, images, 7, rng)
+    assert drawn.reached.shape == (7, 2) and drawn.images == 32
+    assert draw_board(board, images, 5, rng).joined(drawn).whole_precision.shape == (12, 2)
+
+
+def test_broken_methods_are_caught_and_nothing_else(make_side: MakeSide) -> None:
+    methods = {"quiet": METHODS["quiet"]}
+    boards = stored_boards(make_side("base", methods, fits=5, concepts=("hat",), images=16))
+    rates = measure_rates(boards, runs=20, seed=0)
+    assert rates.broken == {"wrong sign": 20, "half strength": 20, "shuffled decoder": 20}
+    assert rates.false_alarms <= 2 and rates.caught[QUIET] >= 15
+    assert "| wrong sign caught" in rates_markdown(rates)
+
+
+def test_rates_need_fits(make_side: MakeSide) -> None:
+    with pytest.raises(UsageError, match="no method has two fits"):
+        stored_boards(make_side("base", METHODS))
