@@ -84,6 +84,8 @@ def _verdict(
         return Verdict.FAIL, "EPR+ is no longer defined"
     if precision is None:
         return Verdict.NOT_COMPARABLE, f"EPR+ is undefined in {measured.undefined or 'both'}"
+    if not measured.reached:
+        return Verdict.NOT_COMPARABLE, "neither side reaches the effect on any concept"
     if measured.lost:
         return Verdict.FAIL, f"the effect is no longer reached on {', '.join(measured.lost)}"
     if _certain(worse[name, "precision"]) and precision.value < LOSS:

@@ -10,7 +10,7 @@ from casl_bench.records.record_store import CellKey, RecordStore
 
 
 def write_golden(run: Path, out: Path) -> int:
-    """Copy records and per-image scores of a valid run, without its pictures.
+    """Copy edits and per-image scores of a valid run, without pictures, levels and curves.
 
     Args:
         run: folder of a finished run.
@@ -26,11 +26,12 @@ def write_golden(run: Path, out: Path) -> int:
     if out.exists() and any(out.iterdir()):
         raise UsageError("the folder is not empty", where=str(out), mend="remove it first")
     side, store = read_side(run), RecordStore(out)
-    for record in side.records:
-        slim = record.model_copy(update={"images": None})
+    edits = [r for r in side.records if r.kind == "edit"]
+    for record in edits:
+        slim = record.model_copy(update={"images": None, "levels": (), "curve": ()})
         files = {}
         if record.scores is not None:
             place = side.store.folder(CellKey.of(record))
             files[record.scores.file] = (place / record.scores.file).read_bytes()
         store.write(slim, files)
-    return len(side.records)
+    return len(edits)

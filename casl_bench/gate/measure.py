@@ -76,6 +76,7 @@ class Measured:
         lost: concepts that every fit of the base reached and no fit of the head.
         stochastic: whether fits draw random numbers.
         undefined: "base", "head" or both, of a side without a number; None where both have one.
+        reached: whether either side reached the effect anywhere: else nothing was measured.
     """
 
     precision: LogRatio | None
@@ -85,6 +86,7 @@ class Measured:
     lost: tuple[str, ...]
     stochastic: bool
     undefined: Literal["base", "head", "both"] | None = None
+    reached: bool = True
 
 
 def measure(base: MethodBoard, head: MethodBoard, seed: int, declared: bool = False) -> Measured:
@@ -112,6 +114,7 @@ def measure(base: MethodBoard, head: MethodBoard, seed: int, declared: bool = Fa
         head=head.mean(),
         lost=_lost(base, head, stochastic),
         stochastic=stochastic,
+        reached=bool(base.reached.any() or head.reached.any()),
     )
 
 

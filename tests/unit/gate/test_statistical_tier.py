@@ -73,6 +73,13 @@ def test_a_broken_method_fails(make_side: MakeSide, head: MadeUpMethod, reason: 
     assert reason in found.reason
 
 
+def test_two_methods_that_reach_nothing_are_no_pass(make_side: MakeSide) -> None:
+    weak = MadeUpMethod(gain=0.1)
+    found = verdict(make_side, weak, weak)
+    assert found.verdict == Verdict.NOT_COMPARABLE
+    assert "neither side reaches the effect" in found.reason
+
+
 def test_a_better_method_is_told(make_side: MakeSide) -> None:
     found = verdict(make_side, SOUND, MadeUpMethod(damage=0.15))
     assert found.verdict == Verdict.IMPROVED
