@@ -126,7 +126,7 @@ def _pages(source: Source, folder: Path) -> list[Page]:
             own.append(_group_page(group, file, source, styles, figures, sheets))
             pages.append(own[-1])
         faults += [fault for page in own for fault in page.faults]
-        sections.append(_overall_section(part, own, len(sections), styles, figures))
+        sections += _overall_sections(part, own, len(sections), styles, figures)
     if not single:
         about = to_html(f"{len(source.records)} records, {len(pages)} data sets.")
         pages.insert(0, Page(INDEX, "Concept editing", about, tuple(faults), sections))
@@ -182,21 +182,23 @@ def _choices(group: Group, styles: dict[RowKey, Style]) -> list[Choice]:
     ]
 
 
-def _overall_section(
+def _overall_sections(
     part: Part, pages: Sequence[Page], place: int, styles: dict[RowKey, Style], figures: Figures
-) -> Section:
-    """Means over all data sets of a part, above links to their pages."""
-    title, text, drawn = "Data sets", "", []
-    if not any(page.faults for page in pages):
-        title, text = without_heading(overall_text(part.groups, part.across))
+) -> list[Section]:
+    """Links to the pages of the data sets of a part, and means over all of them."""
+    links = [Link(page.file, page.title) for page in pages]
+    found = [Section(f"pages-{place}", "Data sets", macro="links", content=links)]
+    text = "" if any(page.faults for page in pages) else overall_text(part.groups, part.across)
+    if text:
+        title, body = without_heading(text)
         drawn = [
             standings_chart(r.comparison, "all data sets", styles, figures)
             for r in part.across
             if r.comparison is not None and r.comparison.standings
         ]
-    links = [Link(page.file, page.title) for page in pages]
-    heading = Markup(to_html(title or "Data sets")).striptags()
-    return Section(f"part-{place}", heading, to_html(text), drawn, macro="links", content=links)
+        heading = Markup(to_html(title)).striptags()
+        found.append(Section(f"overall-{place}", heading, to_html(body), drawn))
+    return found
 
 
 def _write_pages(pages: Sequence[Page], folder: Path) -> None:

@@ -36,7 +36,6 @@ def standings_chart(
     with figures.axes(5.2, 1.0 + 0.36 * len(found.standings)) as axes:
         for place, standing in enumerate(found.standings):
             style = styles[(False, standing.method, "")]
-            value = standing.epr_plus.value or 0.0
             for part, (m, width) in enumerate(
                 ((standing.epr_plus, 1.4), (standing.epr_plus_here, 4.0))
             ):
@@ -45,9 +44,10 @@ def standings_chart(
                                        linewidth=width, alpha=0.55 if part else 1.0,
                                        solid_capstyle="butt")  # fmt: skip
                     bar.set_gid(gid(style.series, part))
-            (mark,) = axes.plot([value], [place], color=style.colour, marker=style.marker,
-                                markersize=7)  # fmt: skip
-            mark.set_gid(gid(style.series, 2))
+            if standing.epr_plus.value is not None:
+                (mark,) = axes.plot([standing.epr_plus.value], [place], color=style.colour,
+                                    marker=style.marker, markersize=7)  # fmt: skip
+                mark.set_gid(gid(style.series, 2))
             series[style.series] = standing.method
         axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
         # The scale on which methods are averaged and told apart: sign(x) log(1 + |x|).

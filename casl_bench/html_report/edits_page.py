@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.html_report.curves import concept_curves
 from casl_bench.html_report.edit_grid import EditGrid, Kept, edit_grid
 from casl_bench.html_report.figures import Drawing, Figures
@@ -113,6 +114,9 @@ def latents_section(group: Group, store: RecordStore | None, sheets: Sheets) -> 
         found = top_latents(store.run, group.records)
     except ImportError:
         section.content = "Reading the SAE needs torch, which is not installed here."
+        return section
+    except InvalidBenchmarkError as error:
+        section.content = f"The run folder's artefacts cannot be read: {error.what}."
         return section
     if not found:
         section.content = (

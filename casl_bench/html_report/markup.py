@@ -38,6 +38,18 @@ def to_html(text: str) -> Markup:
     return Markup(html.replace("</table>", "</table></div>"))
 
 
+def fold_first(html: Markup, summary: str) -> Markup:
+    """The same with its first paragraph folded: long words that stand above what is looked for."""
+    start, end = "<p>", "</p>"
+    if not html.startswith(start):
+        return html
+    first, _, rest = html.partition(end)
+    # Of slices of what is safe already.
+    return Markup("<details><summary>{}</summary>{}{}</details>{}").format(
+        summary, first, Markup(end), rest
+    )
+
+
 def without_heading(text: str) -> tuple[str, str]:
     """(heading, the rest) of a section; the heading is empty where there is none."""
     found = _HEADING.match(text)

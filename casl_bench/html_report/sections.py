@@ -11,7 +11,7 @@ from casl_bench.html_report.bounds import Bound
 from casl_bench.html_report.charts import probe_chart, standings_chart
 from casl_bench.html_report.drift_matrix import Matrix, drift_matrices
 from casl_bench.html_report.figures import Drawing, Figures
-from casl_bench.html_report.markup import to_html, without_heading
+from casl_bench.html_report.markup import fold_first, to_html, without_heading
 from casl_bench.html_report.styles import Style
 from casl_bench.records.record import RunRecord
 from casl_bench.reports.comparison_tables import comparison_section, level_section
@@ -77,9 +77,10 @@ def ranking_sections(
         for r in group.of_kind("comparison")
         if r.comparison is not None and r.comparison.standings
     ]
+    text = _html(standings, _NO_COMPARISON)
+    text = fold_first(text, "How to read this") if standings else text
     return [
-        Section("standings", "Leaderboard: methods at equal effect",
-                _html(standings, _NO_COMPARISON), drawn),
+        Section("standings", "Leaderboard: methods at equal effect", text, drawn),
         Section("edits", "Edits: means over concepts",
                 _html(edit_section(group), "No edit is among these records.")),
     ]  # fmt: skip

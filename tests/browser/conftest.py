@@ -45,14 +45,18 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def report(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    named = os.environ.get("CASL_BENCH_REPORT")
-    if named:
-        return Path(named).resolve()
+def small(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a report of drawn numbers."""
     folder = tmp_path_factory.mktemp("browser")
     fake.FakeRun(folder / "run").write()
-    write_report(Source.read(folder / "run"), folder / "report")
-    return folder / "report"
+    return write_report(Source.read(folder / "run"), folder / "report")
+
+
+@pytest.fixture(scope="session")
+def report(small: Path) -> Path:
+    """The folder of the report that is to be looked at."""
+    named = os.environ.get("CASL_BENCH_REPORT")
+    return Path(named).resolve() if named else small.parent
 
 
 @pytest.fixture(scope="session")

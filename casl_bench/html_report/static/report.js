@@ -51,6 +51,8 @@ function makeFilterable(table) {
   label.className = "filter";
   const input = document.createElement("input");
   input.type = "search";
+  const heading = table.closest("section").querySelector("h2").textContent;
+  input.setAttribute("aria-label", `Rows with (${heading})`);
   const left = document.createElement("output");
   label.append("Rows with", input, left);
   table.closest(".scroll").before(label);

@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 
 from casl_bench.html_report.bounds import bounds_of
+from casl_bench.html_report.charts import standings_chart
 from casl_bench.html_report.curves import concept_curves
 from casl_bench.html_report.drift_matrix import drift_matrices
 from casl_bench.html_report.figures import Figures
 from casl_bench.html_report.image_changes import image_changes, logit_spreads
-from casl_bench.html_report.markup import to_html, without_heading
+from casl_bench.html_report.markup import fold_first, to_html, without_heading
 from casl_bench.html_report.sprites import LARGEST, new_sheet
 from casl_bench.html_report.styles import styles_of
+from casl_bench.records.measurement import Measurement
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.grouping import Group
 from casl_bench.reports.markdown import escape, fold, table
@@ -54,6 +56,15 @@ def test_a_name_is_text_whether_escaped_or_not(name: str) -> None:
 def test_a_heading_is_taken_off() -> None:
     assert without_heading("### Edits\n\nMeans.") == ("Edits", "Means.")
     assert without_heading("Means.") == ("", "Means.")
+
+
+def test_the_first_paragraph_is_folded() -> None:
+    html = fold_first(to_html("Long <b> & **words**.\n\nMore."), "How")
+    assert html == (
+        "<details><summary>How</summary><p>Long &lt;b&gt; &amp; <strong>words</strong>.</p>"
+        "</details>\n<p>More.</p>\n"
+    )
+    assert fold_first(to_html("- a"), "How") == to_html("- a")
 
 
 # Pictures -------------------------------------------------------------------------------------
@@ -174,6 +185,20 @@ def test_curves_are_the_records_numbers(group: Group, tmp_path: Path) -> None:
     assert 'data-series="0"><title>casl</title>' in both
     assert "currentColor" in both and "#010203" not in both
     assert not re.search(r'(src|href)="(?!#)', both)
+
+
+def test_standings_without_a_number_are_not_drawn(group: Group, tmp_path: Path) -> None:
+    (record,) = group.of_kind("comparison")
+    assert record.comparison is not None
+    first, second = record.comparison.standings
+    none = Measurement.undefined("nothing moved")
+    unknown = second.model_copy(update={"epr_plus": none, "epr_plus_here": none})
+    found = record.comparison.model_copy(update={"standings": (first, unknown)})
+    figures = Seen(tmp_path)
+    styles = styles_of([CASL, (False, "asyrp", "")])
+    drawing = standings_chart(found, "faces", styles, figures)
+    marks = re.findall(r'data-series="(\d)"', drawing.markup)
+    assert marks == ["0", "0", "0"]
 
 
 def test_no_two_entrants_look_alike() -> None:

@@ -83,7 +83,7 @@ def test_names_are_text_wherever_they_stand(fake: ModuleType, tmp_path: Path) ->
 
 
 def test_records_alone_say_what_is_not_with_them(fake: ModuleType, tmp_path: Path) -> None:
-    store = fake.FakeRun(tmp_path / "run", ["hat"]).write()
+    store = fake.FakeRun(tmp_path / "run", ["hat"]).write(curves=False)
     path = store.write_jsonl(tmp_path / "records.jsonl")
     assert main(["report", str(path), "--out", str(tmp_path / "a")]) == 0
     page = Elements(tmp_path / "a" / "index.html")

@@ -148,4 +148,9 @@ def test_the_section_shows_them_or_says_why_not(
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
     other = record.model_copy(update={"artefacts": {"sae": "0" * 64}})
     assert "holds no alignment" in str(latents_section(Group([other]), store, sheets).content)
+    index = next((tmp_path / "run").rglob("test-0/index.json"))
+    index.write_text("{}", encoding="utf-8")
+    assert "cannot be read: unusable" in str(
+        latents_section(Group([record]), store, sheets).content
+    )
     assert "records alone" in str(latents_section(Group([record]), None, sheets).content)
