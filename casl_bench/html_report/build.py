@@ -160,8 +160,9 @@ def _group_page(
         to_html(about),
         faults,
         [
-            *rankings,
+            *rankings[:1],
             edits_section(group, source.store, styles, figures, sheets),
+            *rankings[1:],
             drift_part(group),
             controls_section(bounds),
             *detail_sections(group),

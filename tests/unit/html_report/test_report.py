@@ -16,7 +16,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.html_report.build import write_report
 from casl_bench.html_report.inputs import Source, parts_of
 
-SECTIONS = ("standings", "edits", "pictures", "drift", "controls", "by-concept", "levels",
+SECTIONS = ("standings", "pictures", "edits", "drift", "controls", "by-concept", "levels",
             "reconstruction", "probe", "sae", "scorers", "latents", "cost", "failed",
             "origin")  # fmt: skip
 
