@@ -116,6 +116,11 @@ class Suite(BaseModel):
         return pool * self.validation_images
 
     @property
+    def draw_validation_images(self) -> int:
+        """Validation images on which a random draw is sized: its effect is a unit, no result."""
+        return max(1, self.validation_images // 3)
+
+    @property
     def headline_effect(self) -> float:
         """The level of the main table."""
         return self.effects[len(self.effects) // 2]
@@ -188,7 +193,7 @@ SUITES: dict[str, Suite] = {
             validation_images=12,
             test_pool_images=100,
             test_images_per_concept=32,
-            strengths=(0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
+            strengths=(0.25, 0.75, 1.5, 3.0),
             fit_steps=120,
             settings=_tuned(),
             sae_steps=800,

@@ -220,11 +220,14 @@ class EditCells:
     ) -> tuple[Matching, tuple[CurvePoint, ...]]:
         """What a method runs at on test images, and how validation images respond.
 
-        The strengths that the grid leads to are run too, and the crossings found again between
-        these: where a method has its effect far below the grid's steps, a straight line misses it.
-        A random draw, whose effect is but a unit, is spared that.
+        The strength that the grid leads to for the headline is run too, and the crossings found
+        again: where a method has its effect far below the grid's steps, a straight line misses it.
+        A random draw, whose effect is but a unit, is spared that, and sized on fewer images.
         """
         suite, split = self.config.suite, self.artefacts.concept_validation(concept)
+        if info.draws:
+            few = range(suite.draw_validation_images)
+            split = InvertedSplit(split.batch.take(few), split.inversions.take(few), None)
         views: dict[float, View] = {}
 
         def respond(strengths: tuple[float, ...]) -> Matching:
@@ -240,9 +243,8 @@ class EditCells:
             )
 
         matching = respond(suite.strengths)
-        finer = tuple(s for s in matching.strengths if s not in views)
-        if finer and not info.draws:
-            matching = respond(finer)
+        if matching.strength not in views and not info.draws:
+            matching = respond((matching.strength,))
         curve = tuple(
             CurvePoint(strength=s, measurements=measurements(views[s], s, self.config.seed))
             for s in sorted(views)

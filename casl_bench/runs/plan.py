@@ -358,7 +358,11 @@ class _CellMaker:
         if info.beside:  # one strength only
             return float(suite.test_images_per_concept * suite.num_steps)
         levels = 1 if info.draws else len(suite.effects) + 1
-        finer = 0 if info.draws else levels  # validation images run once more where they led
-        edits = suite.validation_images * (len(suite.strengths) + finer)
+        edits = (
+            suite.draw_validation_images * len(suite.strengths)
+            if info.draws
+            # Once more where the grid has led.
+            else suite.validation_images * (len(suite.strengths) + 1)
+        )
         edits += suite.test_images_per_concept * levels
         return float(edits * suite.num_steps) + work_of_fit(method, self.config)

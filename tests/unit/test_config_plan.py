@@ -324,7 +324,8 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     run = config(tmp_path)
     by_method = {c.method: c.work for c in cells(run)}
     s = run.suite
-    edit = s.validation_images * (len(s.strengths) + 4) + s.test_images_per_concept * 4  # 4 levels
+    # The grid and the headline's strength; on test images four levels.
+    edit = s.validation_images * (len(s.strengths) + 1) + s.test_images_per_concept * 4
     edit *= s.num_steps
     assert by_method["identity"] == by_method["oracle"] == 0
     assert by_method["random_rotation"] == s.test_images_per_concept * s.num_steps

@@ -81,8 +81,8 @@ def test_phases_by_hand(tmp_path: Path) -> None:
     # CASL and CASL-Steer share one fit of a concept.
     casl = fit_work(make_method("casl", config.suite), config.suite)
     assert cost.fits == 2 * (250 * 6 + casl)
-    a_method = (32 * 4 + 8 * (6 + 4)) * 40  # four levels, six strengths and where they led
-    a_draw = (32 * 1 + 8 * 6) * 40
+    a_method = (32 * 4 + 8 * (6 + 1)) * 40  # four levels, six strengths and where they led
+    a_draw = (32 * 1 + 2 * 6) * 40  # sized on a quarter of the images
     beside = 32 * 40
     draws = sum(cell.method == "random_direction" and cell.beside is None for cell in cells)
     assert cost.edits == 2 * 3 * (a_method + beside) + draws * a_draw
