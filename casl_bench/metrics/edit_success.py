@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.arrays import Array, check_array
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import check_spread
+from casl_bench.metrics.intervals import LEVEL
 from casl_bench.metrics.metric import (
     BASELINE,
     OTHERS,
@@ -105,6 +107,32 @@ def drift(base_logits: ArrayLike, edit_logits: ArrayLike, spread: ArrayLike) -> 
     """
     change: Array = _standardised_change(base_logits, edit_logits, spread).mean(0)
     return change
+
+
+def drift_margin(
+    base_logits: ArrayLike, edit_logits: ArrayLike, spread: ArrayLike, level: float = LEVEL
+) -> Array | None:
+    """Half of `drift`'s interval for other images: Student's quantile times its standard error.
+
+    Args:
+        base_logits: [n, A], n >= 1.
+        edit_logits: [n, A].
+        spread: [A], > 0.
+        level: nominal coverage, in (0, 1).
+
+    Returns:
+        [A] in sd, >= 0; None with fewer than two images.
+
+    Raises:
+        InputError: as `drift`.
+    Source: Student 1908.
+    """
+    change = _standardised_change(base_logits, edit_logits, spread)
+    n = len(change)
+    if n < 2:
+        return None
+    margin: Array = stdtrit(n - 1, (1 + level) / 2) * change.std(0, ddof=1) / np.sqrt(n)
+    return margin
 
 
 def mean_collateral(

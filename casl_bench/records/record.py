@@ -180,6 +180,8 @@ class RunRecord(Frozen):
         comparison: of the kind "comparison": methods against each other.
         drift: attribute → signed mean change at the chosen strength, in standard deviations of its
             logit; None where undefined. The target is among them.
+        drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
+            with fewer than two.
         metric_versions: metric name → version.
         attributes: all attributes of the classifiers in order; those other than the target are
             part of what EPR means.
@@ -223,6 +225,7 @@ class RunRecord(Frozen):
     metric_identities: dict[str, str] = Field(default_factory=dict)
     comparison: Comparison | None = None
     drift: dict[str, Finite | None] = Field(default_factory=dict)
+    drift_margin: dict[str, Finite] = Field(default_factory=dict)
     metric_versions: dict[str, int] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     scorers: dict[str, str] = Field(default_factory=dict)

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from casl_bench.records.record import RunRecord
-from casl_bench.reports.grouping import Group, RowKey, mean, over_concepts, row_name, section
+from casl_bench.reports.grouping import (
+    Group,
+    RowKey,
+    over_concepts,
+    row_name,
+    section,
+    shown_largest,
+    shown_mean,
+)
 from casl_bench.reports.markdown import DASH, Footnotes, escape, table
 
 _ABOUT = (
@@ -19,15 +27,14 @@ _ABOUT = (
 
 @dataclass(frozen=True)
 class _Column:
-    """A heading, a record's number, how concepts' numbers become one, decimals.
+    """A heading, a record's number, how concepts' numbers are shown as one.
 
     `of_a_fit` is one that a control has not, where it is turned out of the entrant's own fit.
     """
 
     heading: str
     of: Callable[[RunRecord], float | None]
-    fold: Callable[[list[float]], float]
-    digits: int
+    show: Callable[[list[float]], str]
     of_a_fit: bool = False
 
 
@@ -40,12 +47,17 @@ def edit_seconds(record: RunRecord) -> float | None:
 
 
 _COLUMNS = (
-    _Column("parameters", lambda r: r.cost.parameters, max, 0),
-    _Column("U-Net calls, fit", lambda r: r.cost.unet_calls, mean, 0),
-    _Column("fit (s)", lambda r: r.provenance.fit_seconds, mean, 1, of_a_fit=True),
-    _Column("peak memory (MB)", lambda r: r.provenance.fit_peak_memory_mb, max, 0, of_a_fit=True),
-    _Column("U-Net calls, edit", lambda r: r.cost.edit_unet_calls, mean, 1),
-    _Column("edit (s)", edit_seconds, mean, 3),
+    _Column("parameters", lambda r: r.cost.parameters, shown_largest(0)),
+    _Column("U-Net calls, fit", lambda r: r.cost.unet_calls, shown_mean(0)),
+    _Column("fit (s)", lambda r: r.provenance.fit_seconds, shown_mean(1), of_a_fit=True),
+    _Column(
+        "peak memory (MB)",
+        lambda r: r.provenance.fit_peak_memory_mb,
+        shown_largest(0),
+        of_a_fit=True,
+    ),
+    _Column("U-Net calls, edit", lambda r: r.cost.edit_unet_calls, shown_mean(1)),
+    _Column("edit (s)", edit_seconds, shown_mean(3)),
 )
 
 
@@ -78,7 +90,7 @@ def _cell(group: Group, key: RowKey, column: _Column, notes: Footnotes) -> str:
     done = group.done(key)
     if done and all(found[c] is None for c in done):
         return notes.mark("not measured")
-    return over_concepts(found, group, column.fold, column.digits, notes)
+    return over_concepts(found, group, column.show, notes)
 
 
 def machines(group: Group) -> str:

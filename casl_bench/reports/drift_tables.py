@@ -9,7 +9,15 @@ from __future__ import annotations
 from functools import partial
 
 from casl_bench.records.record import RunRecord
-from casl_bench.reports.grouping import Group, RowKey, mean, over_concepts, row_name, section
+from casl_bench.reports.grouping import (
+    Group,
+    RowKey,
+    mean,
+    over_concepts,
+    row_name,
+    section,
+    shown_mean,
+)
 from casl_bench.reports.markdown import Footnotes, escape, fold, number, table
 
 _ABOUT = (
@@ -32,10 +40,10 @@ def drift_section(group: Group) -> str:
             found = group.values(key, partial(_off_target, attribute=attribute))
             others = {c: v for c, v in found.items() if targets[c] != attribute}
             if others:
-                cells.append(over_concepts(others, group, mean, 2, notes))
+                cells.append(over_concepts(others, group, shown_mean(2), notes))
             else:
                 cells.append(notes.mark("no concept that aims at another attribute"))
-        whole = over_concepts(group.values(key, _mean_off_target), group, mean, 2, notes)
+        whole = over_concepts(group.values(key, _mean_off_target), group, shown_mean(2), notes)
         rows.append([row_name(key), *cells, whole])
     body = notes.under(table(["method", *map(escape, attributes), "all"], rows))
     parts = [_ABOUT, *_nameless(targets), body]
@@ -54,10 +62,10 @@ def drift_overall_section(group: Group) -> str:
     for key in group.edits:
         found = group.values(key, _mean_off_target)
         by_dataset = [
-            over_concepts({c: found[c] for c in concepts}, group, mean, 2, notes)
+            over_concepts({c: found[c] for c in concepts}, group, shown_mean(2), notes)
             for concepts in group.datasets.values()
         ]
-        rows.append([row_name(key), *by_dataset, over_concepts(found, group, mean, 2, notes)])
+        rows.append([row_name(key), *by_dataset, over_concepts(found, group, shown_mean(2), notes)])
     headings = ["method", *map(escape, group.datasets), "all"]
     return section(
         "Drift of the other attributes, overall",
@@ -80,11 +88,16 @@ def _matrix(group: Group, key: RowKey, attributes: list[str]) -> str:
         for attribute in attributes:
             value = record.drift.get(attribute)
             cell = notes.mark("undefined") if value is None else number(value)
+            if value is not None and attribute in record.drift_margin:
+                cell += f" ± {number(record.drift_margin[attribute])}"
             cells.append(f"**{cell}**" if attribute == _target(record) else cell)
         strength = "" if record.strength is None else f"{record.strength:g}"
         rows.append([escape(concept), strength, *cells])
     body = table(["concept", "strength", *map(escape, attributes)], rows)
-    about = "Signed mean change of each attribute in σ; in bold the one that is to change."
+    about = (
+        "Signed mean change of each attribute over the test images, in σ, with half of its 95 % "
+        "interval; in bold the one that is to change."
+    )
     return f"{about}\n\n{notes.under(body)}"
 
 

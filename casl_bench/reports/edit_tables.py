@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from casl_bench.reports.grouping import (
     Group,
     RowKey,
-    mean,
     mean_measurement,
     over_concepts,
     row_name,
     section,
+    shown_largest,
+    shown_mean,
 )
 from casl_bench.reports.markdown import DASH, Footnotes, escape, measured, table
 
@@ -91,8 +92,8 @@ def edit_section(group: Group) -> str:
                 row += [_mean(group, key, column, notes, dataset) for dataset in datasets]
         parameters = group.values(key, lambda r: r.cost.parameters)
         calls = group.values(key, lambda r: r.cost.unet_calls)
-        row.append(over_concepts(parameters, group, max, 0, notes))
-        row.append(over_concepts(calls, group, mean, 0, notes))
+        row.append(over_concepts(parameters, group, shown_largest(0), notes))
+        row.append(over_concepts(calls, group, shown_mean(0), notes))
         rows.append([*row, f"{len(group.done(key))}/{len(group.concepts)}"])
     headings += ["parameters", "U-Net calls", "cells"]
     over = f"concepts ({len(group.concepts)})"

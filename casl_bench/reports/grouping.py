@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from scipy.special import stdtrit
@@ -126,24 +127,22 @@ def mean_measurement(
 def over_concepts(
     found: Mapping[str, float | None],
     group: Group,
-    fold: Callable[[list[float]], float],
-    digits: int,
+    show: Callable[[list[float]], str],
     notes: Footnotes,
     why: str = "no number",
 ) -> str:
-    """One number of all concepts' numbers, or a dash where any of them is not there.
+    """All concepts' numbers as one, or a dash where any of them is not there.
 
     Args:
         found: concept → number or None; every concept that counts is among them.
         group: that the concepts are of.
-        fold: mean, max …
-        digits: decimals.
+        show: what one or more numbers become, see `shown_mean` and `shown_largest`.
         notes: where a dash's reason goes.
         why: the reason; the concepts without a number are put after it.
     """
     values = [v for v in found.values() if v is not None]
     if values and len(values) == len(found):
-        return number(fold(values), digits)
+        return show(values)
     without = listed((c for c, v in found.items() if v is None), group)
     return notes.mark(f"{why} for {without}" if without else why)
 
@@ -168,6 +167,16 @@ def with_interval(
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return f"{text} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def shown_mean(digits: int) -> Callable[[list[float]], str]:
+    """Shows the mean with its t interval over concepts."""
+    return partial(with_interval, digits=digits)
+
+
+def shown_largest(digits: int) -> Callable[[list[float]], str]:
+    """Shows the largest; an interval would need more than these concepts tell."""
+    return lambda values: number(max(values), digits)
 
 
 def mean(values: list[float]) -> float:

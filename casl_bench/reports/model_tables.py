@@ -7,10 +7,11 @@ Names of measurements carry their place, parts joined by dots: `top_units.k4` an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 
 from casl_bench.records.record import Kind, Measurement, RunRecord
-from casl_bench.reports.grouping import Group, mean, over_concepts, section
-from casl_bench.reports.markdown import Footnotes, escape, fold, measured, number, table
+from casl_bench.reports.grouping import Group, over_concepts, section, with_interval
+from casl_bench.reports.markdown import Footnotes, escape, fold, measured, table
 
 _TITLES = {
     "psnr": "PSNR (dB) ↑",
@@ -102,7 +103,9 @@ def probe_overall_section(group: Group) -> str:
 
     def cell(found: dict[str, Measurement | None], notes: Footnotes) -> str:
         values = {c: None if m is None else m.value for c, m in found.items()}
-        return over_concepts(values, group, mean, 2, notes)
+        return over_concepts(
+            values, group, partial(with_interval, digits=2, bounds=(0.0, 1.0)), notes
+        )
 
     parts = []
     done = [r for r in group.of_kind("probe") if r.status == "done"]
@@ -191,10 +194,11 @@ def _probe_title(feature: str, shuffled: bool) -> str:
 
 
 def _mean(found: Mapping[str, Measurement | None], notes: Footnotes, digits: int = 2) -> str:
-    """Mean over concepts or data sets, or a dash where any of them has no number."""
+    """Mean over concepts or data sets with its t interval, or a dash where one has no number."""
     values = [m.value for m in found.values() if m is not None and m.value is not None]
-    if len(values) == len(found):
-        return number(mean(values), digits)
+    if values and len(values) == len(found):
+        share = all(m is not None and m.unit == "share" for m in found.values())
+        return with_interval(values, digits, (0.0, 1.0) if share else None)
     without = [c for c, m in found.items() if m is None or m.value is None]
     return notes.mark(f"no number for {', '.join(without)}")
 

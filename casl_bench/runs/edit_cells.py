@@ -36,6 +36,7 @@ from casl_bench.runs.measuring import (
     View,
     area_measurement,
     drift_by_attribute,
+    drift_margins,
     flags,
     level_result,
     measurements,
@@ -318,6 +319,7 @@ class EditCells:
             judges=view.judges,
             guided_by=guides_of(method.info, self.scorers.names),
             drift=drift_by_attribute(view, matching.strength, card.attributes),
+            drift_margin=drift_margins(view, matching.strength, card.attributes),
             metric_versions=metric_versions(),
             metric_identities=metric_identities(
                 [name for name in card.attributes if name != concept.attribute]

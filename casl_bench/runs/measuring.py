@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.edit_success import drift
+from casl_bench.metrics.edit_success import drift, drift_margin
 from casl_bench.metrics.effect_matching import precision_area
 from casl_bench.metrics.epr_plus import evaluate_epr_plus
 from casl_bench.metrics.guards import GUARD_THRESHOLD
@@ -186,6 +186,15 @@ def drift_by_attribute(
     at = view.at(strength)
     moved = drift(at.base, at.edit, at.spread)
     return {name: float(value) for name, value in zip(attributes, moved, strict=True)}
+
+
+def drift_margins(view: View, strength: float, attributes: Sequence[str]) -> dict[str, float]:
+    """Attribute → half of the 95 % interval of its drift; empty with fewer than two images."""
+    at = view.at(strength)
+    margins = drift_margin(at.base, at.edit, at.spread)
+    if margins is None:
+        return {}
+    return {name: float(value) for name, value in zip(attributes, margins, strict=True)}
 
 
 def flags(

@@ -127,9 +127,9 @@ def test_off_target_drift_is_absolute_and_leaves_out_the_target() -> None:
         ]
     )
     found = cells(text, DRIFT, "casl")
-    assert found["smiling"] == "0.30"  # of |−0.2| and |0.4|, which would cancel to 0.1
+    assert found["smiling"] == "0.30 [−0.97, 1.57]"  # of |−0.2| and |0.4|: signed, 0.1
     assert (found["hat"], found["blond"]) == ("0.60", "0.10")
-    assert found["all"] == "0.33"  # of (0.2 + 0.1) / 2 and (0.4 + 0.6) / 2
+    assert found["all"] == "0.33 [−1.90, 2.55]"  # of (0.2 + 0.1) / 2 and (0.4 + 0.6) / 2
     assert list(found) == ["method", *FACES, "all"]
 
 
@@ -149,6 +149,12 @@ def test_no_mean_drift_over_fewer_concepts() -> None:
     assert cells(text, DRIFT, "casl")["smiling"] == "0.20"
     in_fold = cells(text, DRIFT, "blond", "asyrp, drift by concept")
     assert in_fold["smiling"] == in_fold["blond"] == "— [1]"
+
+
+def test_drift_stands_with_half_of_its_interval() -> None:
+    record = edit("hat", drift={"smiling": -0.25, "hat": 1.5}, drift_margin={"smiling": 0.125})
+    found = cells(render_tables([record]), DRIFT, "hat", "casl, drift by concept")
+    assert (found["smiling"], found["hat"]) == ("−0.25 ± 0.12", "**1.50**")
 
 
 def test_undefined_drift_is_no_zero() -> None:
@@ -203,7 +209,7 @@ def test_cost_is_that_of_the_fit_not_of_the_cell() -> None:
 def test_times_are_means_memory_is_the_largest() -> None:
     more = provenance(fit_seconds=14.34, fit_peak_memory_mb=1400.0)
     found = cells(render_tables([edit("hat"), edit("blond", provenance=more)]), "Cost", "casl")
-    assert (found["fit (s)"], found["peak memory (MB)"]) == ("13.3", "1,501")
+    assert (found["fit (s)"], found["peak memory (MB)"]) == ("13.3 [0.6, 26.0]", "1,501")
 
 
 def test_what_nobody_measured_is_a_dash() -> None:
@@ -330,7 +336,8 @@ def test_drift_overall_by_data_set() -> None:
         ]
     )
     assert cells(text, f"{DRIFT}, overall", "casl") == {
-        "method": "casl", "rendered_dogs": "0.50", "rendered_faces": "0.30", "all": "0.40",
+        "method": "casl", "rendered_dogs": "0.50", "rendered_faces": "0.30",
+        "all": "0.40 [−0.87, 1.67]",
     }  # fmt: skip
 
 
@@ -338,7 +345,7 @@ def test_cost_overall() -> None:
     slow = provenance(fit_seconds=20.34)
     text = render_tables([edit(), dogs(provenance=slow)])
     found = cells(text, "Cost, overall", "casl")
-    assert (found["fit (s)"], found["supervision"]) == ("16.3", "text")
+    assert (found["fit (s)"], found["supervision"]) == ("16.3 [−34.5, 67.2]", "text")
 
 
 def test_reconstruction_and_sae_overall_by_data_set() -> None:
@@ -352,7 +359,7 @@ def test_reconstruction_and_sae_overall_by_data_set() -> None:
     text = render_tables(records)
     section = "Reconstruction (no edit), overall"
     assert cells(text, section, "rendered_dogs")["PSNR (dB) ↑"] == "33.000"
-    assert cells(text, section, "mean")["PSNR (dB) ↑"] == "31.500"
+    assert cells(text, section, "mean")["PSNR (dB) ↑"] == "31.500 [12.441, 50.559]"
     section = "SAE reconstruction of h, overall"
     assert cells(text, section, "rendered_faces") == {"data set": "rendered_faces", "L0": "32.000"}
     assert cells(text, section, "mean")["L0"] == "— [1]"
@@ -367,7 +374,7 @@ def test_probe_overall_by_k() -> None:
     title = "top (latent, position) units"
     both = [edit(), dogs(), probe("rendered_faces", 0.6), probe("rendered_dogs", 0.8)]
     section = "SVM probe, overall"
-    assert cells(render_tables(both), section, title)["k = 1"] == "0.70"
+    assert cells(render_tables(both), section, title)["k = 1"] == "0.70 [0.00, 1.00]"
     text = render_tables(both[:3])
     assert cells(text, section, title)["k = 1"] == "— [1]"
     assert "[1] no number for all of rendered_dogs" in part(text, section)

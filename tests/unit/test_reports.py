@@ -255,7 +255,7 @@ def test_probe_accuracy_by_k() -> None:
 
     text = render_tables([probe("hat", 0.75), probe("smiling", 0.85)])
     title = "top (latent, position) units"
-    assert row(text, "SVM probe", title) == [title, "0.80", "0.90", ""]
+    assert row(text, "SVM probe", title) == [title, "0.80 [0.16, 1.44]", "0.90", ""]
     assert "(h at t = 100)" in text
     assert row(text, "SVM probe", "raw h") == ["raw h", "", "", "1.00"]
     assert row(text, "SVM probe", f"{title}, shuffled")[1:3] == ["0.50", ""]

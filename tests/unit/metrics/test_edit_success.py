@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
+import casl_bench.metrics.similarity  # noqa: F401 - registers what is asked for below
 from casl_bench.core.errors import InputError
 from casl_bench.metrics import edit_success as success
 from casl_bench.metrics.edit_scores import EditScores
@@ -100,3 +102,18 @@ def test_distances_are_undefined_without_a_scorer() -> None:
 def test_bad_input_is_refused(call: object) -> None:
     with pytest.raises(InputError):
         call()  # type: ignore[operator]
+
+
+def test_the_margin_of_a_drift_is_students() -> None:
+    rng = np.random.default_rng(0)
+    base, edit, spread = rng.normal(size=(6, 3)), rng.normal(size=(6, 3)), np.array([1.0, 2.0, 4.0])
+    change = (edit - base) / spread
+    low, high = stats.t.interval(0.95, 5, change.mean(0), stats.sem(change))
+    margin = success.drift_margin(base, edit, spread)
+    assert margin is not None
+    np.testing.assert_allclose(success.drift(base, edit, spread) - margin, low)
+    np.testing.assert_allclose(success.drift(base, edit, spread) + margin, high)
+
+
+def test_one_image_has_no_margin() -> None:
+    assert success.drift_margin(np.zeros((1, 2)), np.ones((1, 2)), np.ones(2)) is None

@@ -114,6 +114,7 @@ CHANGES: dict[str, Any] = {
     "metric_identities": {"epr_raw": "ab"},
     "comparison": COMPARISON,
     "drift": {"smiling": 1.0, "beard": 0.0},
+    "drift_margin": {"smiling": 0.5},
     "metric_versions": {"epr_raw": 2},
     "attributes": ("beard", "smiling"),
     "scorers": {"cnn": "ac"},
