@@ -138,7 +138,7 @@ class Provenance(Frozen):
 
 _NEW_IN_2 = frozenset(
     {"levels", "full_effect", "curve_on", "fit_seed", "judges", "guided_by", "metric_identities",
-     "comparison"}
+     "comparison", "drift_margin"}
 )  # fmt: skip
 """Fields that records of version 1 have not; such a record is read as it is, with defaults."""
 

@@ -46,9 +46,6 @@ def test_made_again_it_is_the_same_to_the_byte(made: Path, tmp_path: Path) -> No
     assert {"README.md", "methods/casl.md", "datasets/rendered_faces.md"} <= set(content(made))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="pages are committed with the records of version 3: then remove this mark"
-)
 def test_the_committed_pages_are_those_of_the_committed_records(made: Path) -> None:
     assert content(ROOT / "leaderboards") == content(made)
 
