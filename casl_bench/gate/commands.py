@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from casl_bench.gate.gate_report import GateReport
+    from casl_bench.gate.method_board import MethodBoard
 
 Action = Callable[[], int]
 PATH = click.Path(path_type=Path)
@@ -154,16 +155,28 @@ def trend_command(history: Path, out: Path | None) -> Action:
               help="Runs to draw without a change, and with a 10 % loss in each cell.")  # fmt: skip
 @_names_option("--methods", "Methods that count.  [default: all with two fits]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-def rates_command(run: Path, runs: int, methods: frozenset[str] | None, seed: int) -> Action:
+@click.option("--against", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="A run of other code: instead, how often it fails against RUN.")  # fmt: skip
+def rates_command(
+    run: Path, runs: int, methods: frozenset[str] | None, seed: int, against: Path | None
+) -> Action:
     """Measure how often the gate errs, on runs drawn from the fits stored in RUN."""
 
     def action() -> int:
-        from casl_bench.gate.error_rates import measure_rates, rates_markdown, stored_boards
+        from casl_bench.gate import error_rates
         from casl_bench.gate.run_side import read_side
 
-        boards = {name: board for name, board in stored_boards(read_side(run)).items()
-                  if methods is None or name[1] in methods}  # fmt: skip
-        click.echo(rates_markdown(measure_rates(boards, runs, seed)), nl=False)
+        def boards(folder: Path) -> dict[tuple[str, str], MethodBoard]:
+            found = error_rates.stored_boards(read_side(folder))
+            return {k: b for k, b in found.items() if methods is None or k[1] in methods}
+
+        if against is None:
+            rates = error_rates.measure_rates(boards(run), runs, seed)
+            click.echo(error_rates.rates_markdown(rates), nl=False)
+            return 0
+        caught = error_rates.caught_against(boards(run), boards(against), runs, seed)
+        for (dataset, method), count in caught.items():
+            click.echo(f"{dataset}/{method}: {count} of {runs} runs fail")
         return 0
 
     return action

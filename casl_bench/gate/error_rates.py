@@ -108,6 +108,35 @@ def measure_rates(
     )
 
 
+def caught_against(
+    base: Mapping[CellName, MethodBoard],
+    head: Mapping[CellName, MethodBoard],
+    runs: int,
+    seed: int,
+    fits: int = MIN_FITS,
+) -> dict[CellName, int]:
+    """Runs drawn from two real runs, head against base: how many fail, a cell by itself.
+
+    Args:
+        base: stored fits of each cell.
+        head: those of other code, on the same images.
+        runs: to draw, for each cell.
+        seed: of what is drawn.
+        fits: paired fits of a run.
+    """
+    rng = np.random.default_rng(seed)
+    caught = {}
+    for name in (name for name in base if name in head):
+        failed = 0
+        for _ in range(runs):
+            images = draw_images(base[name], rng)
+            sides = (draw_board(side[name], images, fits, rng) for side in (base, head))
+            found = _gated({name: (next(sides), next(sides))}, seed)
+            failed += name in _failed(found)
+        caught[name] = failed
+    return caught
+
+
 def _looks(
     boards: Mapping[CellName, MethodBoard],
     plants: Mapping[CellName, Plant],

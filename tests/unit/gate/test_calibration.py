@@ -9,7 +9,12 @@ import pytest
 
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.calibration import StoredFits, calibrate, p_worse
-from casl_bench.gate.error_rates import measure_rates, rates_markdown, stored_boards
+from casl_bench.gate.error_rates import (
+    caught_against,
+    measure_rates,
+    rates_markdown,
+    stored_boards,
+)
 from casl_bench.gate.gate import Scope, gate
 from casl_bench.gate.measure import measure
 from casl_bench.gate.redraw import draw_board, draw_images
@@ -83,6 +88,13 @@ def test_broken_methods_are_caught_and_nothing_else(make_side: MakeSide) -> None
     assert rates.broken == {"wrong sign": 20, "half strength": 20, "shuffled decoder": 20}
     assert rates.false_alarms <= 2 and rates.caught[QUIET] >= 15
     assert "| wrong sign caught" in rates_markdown(rates)
+
+
+def test_a_run_of_other_code_fails_as_often_as_it_is_worse(make_side: MakeSide) -> None:
+    heads = {"base": METHODS["quiet"], "worse": MadeUpMethod(damage=0.3, fit_sd=0.03, luck=1)}
+    boards = {n: stored_boards(make_side(n, {"quiet": m}, fits=5)) for n, m in heads.items()}
+    assert caught_against(boards["base"], boards["worse"], 20, seed=0) == {QUIET: 20}
+    assert caught_against(boards["base"], boards["base"], 20, seed=0)[QUIET] <= 4
 
 
 def test_rates_need_fits(make_side: MakeSide) -> None:

@@ -1,0 +1,82 @@
+"""Methods broken on purpose, run for real on the toy world, fail; sound ones pass."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from casl_bench import cli
+from casl_bench.gate.gate_run import GateOptions, gate_folders
+from casl_bench.gate.verdict import Verdict
+from casl_bench.images.dataset import DATASETS
+from casl_bench.methods.method import METHODS
+from casl_bench.runs.config import RunConfig
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.runner import run
+from casl_bench.testing.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
+from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.worlds.world import WORLDS
+
+PLUGIN = Path(__file__).parents[1] / "plugin" / "painters_plugin.py"
+FAULTS = ("wrong_sign", "half_strength", "shuffled_decoder", "one_row_off")
+SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=4,
+                   test_pool_images=16)  # fmt: skip
+
+
+@pytest.fixture
+def painters(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The plugin's methods and its world; forgotten after the test."""
+    load_entrants()
+    for registry in (METHODS, DATASETS, WORLDS):
+        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
+    spec = importlib.util.spec_from_file_location("painters_plugin", PLUGIN)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_broken_method_fails_and_no_sound_one(
+    painters: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def verdicts(out: Path) -> dict[str, Verdict]:
+        config = RunConfig(
+            methods=FAULTS, datasets=("toy_shapes",), concepts=("striped",), suite=SUITE,
+            seed=0, device="cpu", out=out,
+        )  # fmt: skip
+        assert run(config, SilentProgress()) == 0
+        report = gate_folders(tmp_path / "base", out, GateOptions())
+        return {c.method: c.verdict for c in report.cells}
+
+    assert verdicts(tmp_path / "base") == dict.fromkeys(FAULTS, Verdict.PASS)
+    # Everything but the methods' own cells is the same, and takes most of the time.
+    shutil.copytree(tmp_path / "base", tmp_path / "head")
+    for name in FAULTS:
+        shutil.rmtree(tmp_path / "head" / "cells" / "toy_shapes" / name)
+    monkeypatch.setattr(painters, "FAULTY", True)
+    assert verdicts(tmp_path / "head") == dict.fromkeys(FAULTS, Verdict.FAIL)
+
+
+@pytest.mark.parametrize(("damage", "code"), [(0.2, 0), (0.3, 1)])
+def test_compare_runs_the_head_and_gates_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: float, code: int
+) -> None:
+    def write(out: Path, method: MadeUpMethod) -> None:
+        write_made_up_run(out, MadeUpRun({"casl": method}, dataset="rendered_faces"))
+
+    def run_and_report(config: RunConfig) -> int:
+        write(config.out, MadeUpMethod(damage=damage))
+        return 0
+
+    monkeypatch.setattr(cli, "_run_and_report", run_and_report)
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    write(tmp_path / "base", MadeUpMethod())
+    command = ["--methods", "casl", "--out", str(tmp_path / "head")]
+    assert cli.main([*command, "--compare", str(tmp_path / "base")]) == code
+    page = (tmp_path / "head" / "gate" / "summary.md").read_text(encoding="utf-8")
+    assert f"(exit {code})" in page.splitlines()[0]
