@@ -106,7 +106,7 @@ def measure(base: MethodBoard, head: MethodBoard, seed: int, declared: bool = Fa
         undefined = "both" if all(bare) else "base" if bare[0] else "head"
         return Measured(None, None, base.mean(), head.mean(), (), stochastic, undefined)
     estimate = _by_fits if stochastic else _by_images
-    both = np.isfinite(base.whole_potency + head.whole_potency).all(0)
+    both: Mask = np.asarray(np.isfinite(base.whole_potency + head.whole_potency).all(0))
     return Measured(
         precision=estimate("precision", base, head, seed, np.full(was.shape[1], True)),
         potency=estimate("potency", base, head, seed, both) if both.any() else None,

@@ -29,6 +29,7 @@ _NAMES = {
     Verdict.PASS: ("without a loss", "without a loss"),
     Verdict.NEW: ("new", "new"),
 }
+_LONGEST, _MOST_NOTES = 2000, 20
 _MARKS = {0: "✅", 1: "❌"}
 _OPEN = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.IMPROVED)
 _HEADERS = ("", "data set", "method", "why", "base EPR+", "head EPR+", "change", "p (Holm)")
@@ -54,10 +55,12 @@ def summary_markdown(report: GateReport, max_bytes: int = MAX_BYTES) -> str:
         report: of the gate run.
         max_bytes: at least some kilobytes.
     """
-    head = [f"### {_MARKS.get(report.exit_code, '⚠️')} {escape(report.headline)}"]
+    head = [f"### {_MARKS.get(report.exit_code, '⚠️')} {escape(report.headline[:_LONGEST])}"]
     sides = [_side("base", report.base), _side("head", report.head)]
     head.append(" · ".join([*sides, f"tier {escape(report.tier)}"]))
-    head += [escape(note) for note in report.notes]
+    head += [escape(note[:_LONGEST]) for note in report.notes[:_MOST_NOTES]]
+    if len(report.notes) > _MOST_NOTES:
+        head.append(f"{len(report.notes) - _MOST_NOTES:,} more notes are in gate.json.")
     if report.alerts:
         rows = [(escape(a.name), escape(a.text)) for a in report.alerts[:50]]
         head.append(fold("Speed and memory, alerts only", table(("benchmark", "change"), rows, 2)))
