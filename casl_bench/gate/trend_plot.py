@@ -10,7 +10,7 @@ from casl_bench.gate.history import Trend
 
 
 def write_trend_plot(trends: Sequence[Trend], path: Path) -> None:
-    """One panel a (data set, method): EPR+ on a logarithmic axis, a dashed line at each step.
+    """One panel a (data set, method): EPR+ over the runs, a dashed line at each step.
 
     Args:
         trends: at least one.
@@ -19,6 +19,7 @@ def write_trend_plot(trends: Sequence[Trend], path: Path) -> None:
     # Here, since the command line is to answer at once; without pyplot, which holds global state.
     from matplotlib import rc_context
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     columns = min(3, len(trends))
     rows = -(-len(trends) // columns)
@@ -34,8 +35,7 @@ def write_trend_plot(trends: Sequence[Trend], path: Path) -> None:
             panel.set_title(trend.name.replace("$", r"\$"), fontsize=9)
             panel.set_xlabel("accepted run")
             panel.set_ylabel("EPR+")
-            if (trend.precision > 0).all():
-                panel.set_yscale("log")
+            panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         for panel in panels[len(trends) :]:
             panel.set_axis_off()
         make_folder(path.parent)
