@@ -411,6 +411,12 @@ def failing_rules(method_class: type[Good]) -> dict[str, Exception]:
     return failing
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the faults writes into the working folder, which is not to be the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_a_good_method_passes_every_check():
     for _, check in method_checks(Good):
         check()
