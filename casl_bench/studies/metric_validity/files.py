@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from casl_bench.core.errors import UsageError
 from casl_bench.core.files import write_bytes, write_text
 from casl_bench.studies.metric_validity.names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
 from casl_bench.studies.metric_validity.study_records import StudyRecords
+from casl_bench.studies.study_files import read_text
 
 
 def write_records(folder: Path, records: StudyRecords) -> None:
@@ -27,11 +27,8 @@ def read_records(folder: Path) -> StudyRecords:
         InvalidBenchmarkError: the file is something else.
     """
     path = folder / RECORDS
-    if not path.is_file():
-        raise UsageError(
-            "no records of the study", where=str(path), mend="make them, without --render-only"
-        )
-    return StudyRecords.from_jsonl(path.read_text(encoding="utf-8"), str(path))
+    text = read_text(path, mend="make them, without --render-only")
+    return StudyRecords.from_jsonl(text, str(path))
 
 
 def write_page(folder: Path, records: StudyRecords) -> Path:

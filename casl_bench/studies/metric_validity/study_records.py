@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.records.measurement import Finite, Frozen
+from casl_bench.studies.study_files import parse_lines, to_lines
 
 DIGITS = 5
 """Significant digits of a metric's value."""
@@ -145,11 +144,7 @@ class StudyRecords:
 
     def to_jsonl(self) -> str:
         """One line each, the header first; equal records give equal bytes."""
-        rows: Sequence[Frozen] = (self.header, *self.edits, *self.tricks)
-        dumped = (row.model_dump(mode="json") for row in rows)
-        return "".join(
-            json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in dumped
-        )
+        return to_lines((self.header, *self.edits, *self.tricks))
 
     @classmethod
     def from_jsonl(cls, text: str, where: str = "") -> StudyRecords:
@@ -158,20 +153,20 @@ class StudyRecords:
         Raises:
             InvalidBenchmarkError: on anything else.
         """
-        try:
-            first, *rest = [json.loads(line) for line in text.splitlines()]
-            header = StudyHeader.model_validate(first)
-            edits = [EditRow.model_validate(row) for row in rest if row["kind"] == "edit"]
-            tricks = [TrickRow.model_validate(row) for row in rest if row["kind"] != "edit"]
-        except (ValueError, ValidationError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InvalidBenchmarkError(
-                f"not the records of a study: {reason}", where=where, mend="make them anew"
-            ) from error
+        header, edits, tricks = parse_lines(text, _parts, where)
         for rows, metrics in ((edits, header.metrics), (tricks, header.metrics_of_tricks)):
             if not {len(r.values) for r in rows} <= {len(metrics)}:
                 raise InvalidBenchmarkError("rows and header differ in their metrics", where=where)
         return cls(header, tuple(edits), tuple(tricks))
+
+
+def _parts(lines: list[Any]) -> tuple[StudyHeader, list[EditRow], list[TrickRow]]:
+    first, *rest = lines
+    return (
+        StudyHeader.model_validate(first),
+        [EditRow.model_validate(row) for row in rest if row["kind"] == "edit"],
+        [TrickRow.model_validate(row) for row in rest if row["kind"] != "edit"],
+    )
 
 
 def rounded(value: float | None) -> float | None:

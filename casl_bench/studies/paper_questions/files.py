@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from casl_bench.core.errors import UsageError
 from casl_bench.core.files import write_bytes, write_text
 from casl_bench.studies.paper_questions.answers import Evidence
 from casl_bench.studies.paper_questions.names import FIGURE, PAGE, ROWS
 from casl_bench.studies.paper_questions.rows import LatentRows
+from casl_bench.studies.study_files import read_text
 
 
 def write_rows(folder: Path, rows: LatentRows) -> None:
@@ -28,11 +28,8 @@ def read_rows(folder: Path) -> LatentRows:
         InvalidBenchmarkError: the file is something else.
     """
     path = folder / ROWS
-    if not path.is_file():
-        raise UsageError(
-            "no rows of the study", where=str(path), mend="make them: give the run folder"
-        )
-    return LatentRows.from_jsonl(path.read_text(encoding="utf-8"), str(path))
+    text = read_text(path, mend="make them: give the run folder")
+    return LatentRows.from_jsonl(text, str(path))
 
 
 def write_page(folder: Path, evidence: Evidence) -> Path:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.records.measurement import Finite, Frozen, Measurement
+from casl_bench.studies.study_files import parse_lines, to_lines
 
 Question = Literal["size", "ablation", "absence"]
 """CASL-Steer at several k; CASL's edit without some latents; an image without some latents."""
@@ -84,11 +82,7 @@ class LatentRows:
 
     def to_jsonl(self) -> str:
         """One line each, the header first; equal rows give equal bytes."""
-        lines: Sequence[Frozen] = (self.header, *self.rows)
-        dumped = (line.model_dump(mode="json") for line in lines)
-        return "".join(
-            json.dumps(line, separators=(",", ":"), ensure_ascii=False) + "\n" for line in dumped
-        )
+        return to_lines((self.header, *self.rows))
 
     @classmethod
     def from_jsonl(cls, text: str, where: str = "") -> LatentRows:
@@ -97,14 +91,10 @@ class LatentRows:
         Raises:
             InvalidBenchmarkError: on anything else.
         """
-        try:
-            first, *rest = text.splitlines()
-            return cls(
-                Header.model_validate_json(first),
-                tuple(VariantRow.model_validate_json(line) for line in rest),
-            )
-        except (ValueError, ValidationError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InvalidBenchmarkError(
-                f"not the rows of this study: {reason}", where=where, mend="make them anew"
-            ) from error
+        return parse_lines(text, cls._parse, where)
+
+    @classmethod
+    def _parse(cls, lines: list[Any]) -> LatentRows:
+        first, *rest = lines
+        rows = tuple(VariantRow.model_validate(line) for line in rest)
+        return cls(Header.model_validate(first), rows)
