@@ -80,7 +80,7 @@ class MadeUpRun:
     concepts: tuple[str, ...] = ("hat", "beard")
     fits: int = 1
     images: int = 32
-    draws: int = 3
+    draws: int = 2
     dataset: str = "made_up"
     unit: float = 1.0
     changes: Mapping[str, Any] | None = None

@@ -54,6 +54,6 @@ def test_scores_from_csv(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
 
 def test_gate_of_two_runs(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     for name in ("base", "head"):
-        run = MadeUpRun({"casl": MadeUpMethod(picture_sd=0.1)}, concepts=("hat",), draws=2)
+        run = MadeUpRun({"casl": MadeUpMethod(picture_sd=0.1)}, concepts=("hat",))
         write_made_up_run(tmp_path / name, run)
     watch(benchmark, lambda: gate_folders(tmp_path / "base", tmp_path / "head", GateOptions()))

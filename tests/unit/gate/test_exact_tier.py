@@ -64,7 +64,7 @@ def test_other_strengths_images_and_columns_are_told(table: ScoreTable) -> None:
 
 def test_a_golden_run_has_all_that_is_compared(make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run("run", SOUND)
-    assert write_golden(run, tmp_path / "golden") == 8
+    assert write_golden(run, tmp_path / "golden") == 6
     golden, head = read_side(tmp_path / "golden"), read_side(run)
     found = compare_exactly(golden, head, Scope())
     assert {c.method for c in found} == {"casl", "random_direction"}
