@@ -155,10 +155,17 @@ def trend_command(history: Path, out: Path | None) -> Action:
               help="Runs to draw without a change, and with a 10 % loss in each cell.")  # fmt: skip
 @_names_option("--methods", "Methods that count.  [default: all with two fits]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--shared", type=click.FloatRange(0, 1), default=0.0, show_default=True,
+              help="Probability that a seed leads to the same fit on both sides.")  # fmt: skip
 @click.option("--against", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="A run of other code: instead, how often it fails against RUN.")  # fmt: skip
 def rates_command(
-    run: Path, runs: int, methods: frozenset[str] | None, seed: int, against: Path | None
+    run: Path,
+    runs: int,
+    methods: frozenset[str] | None,
+    seed: int,
+    shared: float,
+    against: Path | None,
 ) -> Action:
     """Measure how often the gate errs, on runs drawn from the fits stored in RUN."""
 
@@ -171,7 +178,7 @@ def rates_command(
             return {k: b for k, b in found.items() if methods is None or k[1] in methods}
 
         if against is None:
-            rates = error_rates.measure_rates(boards(run), runs, seed)
+            rates = error_rates.measure_rates(boards(run), runs, seed, shared=shared)
             click.echo(error_rates.rates_markdown(rates), nl=False)
             return 0
         caught = error_rates.caught_against(boards(run), boards(against), runs, seed)

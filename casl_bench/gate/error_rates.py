@@ -16,7 +16,15 @@ from casl_bench.gate.decide import decide
 from casl_bench.gate.gate_report import CellVerdict
 from casl_bench.gate.measure import measure
 from casl_bench.gate.method_board import MethodBoard, method_board
-from casl_bench.gate.redraw import BROKEN, Plant, draw_board, draw_images, loss, nothing
+from casl_bench.gate.redraw import (
+    BROKEN,
+    Plant,
+    draw_board,
+    draw_fits,
+    draw_images,
+    loss,
+    nothing,
+)
 from casl_bench.gate.run_side import CellName, RunSide
 from casl_bench.gate.verdict import MIN_FITS, Verdict
 from casl_bench.reports.markdown import number, table
@@ -72,7 +80,11 @@ def stored_boards(side: RunSide) -> dict[CellName, MethodBoard]:
 
 
 def measure_rates(
-    boards: Mapping[CellName, MethodBoard], runs: int, seed: int, fits: int = MIN_FITS
+    boards: Mapping[CellName, MethodBoard],
+    runs: int,
+    seed: int,
+    fits: int = MIN_FITS,
+    shared: float = 0.0,
 ) -> Rates:
     """Draw runs, gate them, count.
 
@@ -81,17 +93,18 @@ def measure_rates(
         runs: A/A runs, and runs with a loss for each cell.
         seed: of what is drawn.
         fits: paired fits of a run; twice as many once extended.
+        shared: see `draw_fits`.
     """
     rng = np.random.default_rng(seed)
-    looks = [_looks(boards, {}, fits, rng) for _ in range(runs)]
+    looks = [_looks(boards, {}, fits, rng, shared) for _ in range(runs)]
     caught, later = {}, {}
     for name in boards:
-        found = [_looks(boards, {name: loss(PLANTED)}, fits, rng) for _ in range(runs)]
+        found = [_looks(boards, {name: loss(PLANTED)}, fits, rng, shared) for _ in range(runs)]
         caught[name] = sum(name in first for first, _ in found)
         later[name] = sum(name in first | second for first, second in found)
     broken = {
         fault: sum(
-            name in _looks(boards, {name: plant}, fits, rng)[0]
+            name in _looks(boards, {name: plant}, fits, rng, shared)[0]
             for name in boards
             for _ in range(BROKEN_RUNS)
         )
@@ -130,8 +143,12 @@ def caught_against(
         failed = 0
         for _ in range(runs):
             images = draw_images(base[name], rng)
-            sides = (draw_board(side[name], images, fits, rng) for side in (base, head))
-            found = _gated({name: (next(sides), next(sides))}, seed)
+            places = draw_fits(base[name], fits, rng)
+            sides = (
+                draw_board(base[name], images, places[0]),
+                draw_board(head[name], images, places[1]),
+            )
+            found = _gated({name: sides}, seed)
             failed += name in _failed(found)
         caught[name] = failed
     return caught
@@ -142,6 +159,7 @@ def _looks(
     plants: Mapping[CellName, Plant],
     fits: int,
     rng: np.random.Generator,
+    shared: float,
 ) -> tuple[set[CellName], set[CellName]]:
     """The cells that fail at the first look, and at the second where there is one."""
     seed = int(rng.integers(2**62))
@@ -150,13 +168,14 @@ def _looks(
         images.setdefault(name[0], draw_images(board, np.random.default_rng(seed)))
 
     def draw() -> dict[CellName, _Sides]:
-        return {
-            name: (
-                draw_board(board, images[name[0]], fits, rng),
-                draw_board(board, images[name[0]], fits, rng, plants.get(name, nothing)),
+        drawn = {}
+        for name, board in boards.items():
+            places = draw_fits(board, fits, rng, shared)
+            drawn[name] = (
+                draw_board(board, images[name[0]], places[0]),
+                draw_board(board, images[name[0]], places[1], plants.get(name, nothing)),
             )
-            for name, board in boards.items()
-        }
+        return drawn
 
     pairs = draw()
     first = _gated(pairs, seed)

@@ -1,8 +1,9 @@
 """Runs that could have been, drawn from stored per-image scores, with a change planted or none.
 
-One draw of a data set's images serves both sides and all concepts, as in a real pair of runs. Each
-side draws its fits by itself, each concept's apart: what a change of code that only shifts random
-numbers would do, the worst case of no change at all.
+One draw of a data set's images serves both sides and all concepts, as in a real pair of runs. Fits
+are drawn for each concept apart. The head has another fit than the base where a change of code
+shifts random numbers, and the same one where it does not: how often is a choice of the simulation.
+With other fits throughout it is the worst case of no change at all.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from casl_bench.comparison.cell_scores import ConceptScores, Edits, Scoreboard
 from casl_bench.gate.method_board import MethodBoard
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_signed import gain_column
+
+Places = NDArray[np.intp]
 
 LARGEST = 3.0
 """Strength beyond which a matched edit counts as not reached: the end of the suites' grid."""
@@ -106,23 +110,33 @@ def draw_images(board: MethodBoard, rng: np.random.Generator) -> dict[str, int]:
     return dict(zip(names, map(int, counts), strict=True))
 
 
+def draw_fits(
+    board: MethodBoard, fits: int, rng: np.random.Generator, shared: float = 0.0
+) -> tuple[Places, Places]:
+    """Places [fits, C] of stored fits, for base and head, with replacement.
+
+    Args:
+        board: what is stored.
+        fits: how many of each concept.
+        rng: draws them.
+        shared: probability that the head has the base's fit, rather than one drawn by itself.
+    """
+    stored, concepts = board.reached.shape
+    base, head = rng.integers(stored, size=(2, fits, concepts))
+    return base, np.where(rng.random(base.shape) < shared, base, head)
+
+
 def draw_board(
-    board: MethodBoard,
-    images: Mapping[str, int],
-    fits: int,
-    rng: np.random.Generator,
-    plant: Plant = nothing,
+    board: MethodBoard, images: Mapping[str, int], fits: Places, plant: Plant = nothing
 ) -> MethodBoard:
     """One side of a run that could have been.
 
     Args:
         board: what is stored.
         images: from `draw_images`, the same for both sides.
-        fits: how many to draw, with replacement.
-        rng: of the fits.
+        fits: from `draw_fits`.
         plant: what the side's code does to each.
     """
-    stored = board.reached.shape[0]
     concepts, reached, strengths = [], [], []
     for c, concept in enumerate(board.board.concepts):
         own: list[Drawn] = []
@@ -130,7 +144,7 @@ def draw_board(
         methods = list(concept.methods.values())
         index, ids = _rows(methods[0].image_ids, images)
         judge = next(iter(concept.null))
-        for place, f in enumerate(rng.integers(stored, size=fits)):
+        for place, f in enumerate(fits[:, c]):
             scores = methods[f].judged.get(judge)
             taken = None if scores is None else scores.take(index)
             fit = plant(Drawn(taken, bool(board.reached[f, c]), float(board.strengths[f, c])))

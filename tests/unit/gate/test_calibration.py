@@ -17,7 +17,7 @@ from casl_bench.gate.error_rates import (
 )
 from casl_bench.gate.gate import Scope, gate
 from casl_bench.gate.measure import measure
-from casl_bench.gate.redraw import draw_board, draw_images
+from casl_bench.gate.redraw import draw_board, draw_fits, draw_images
 from casl_bench.gate.run_side import RunSide
 from casl_bench.gate.verdict import Verdict
 from casl_bench.testing.scored_run import MadeUpMethod
@@ -76,9 +76,13 @@ def test_a_drawn_side_holds_the_images_drawn(make_side: MakeSide) -> None:
     rng = np.random.default_rng(0)
     images = draw_images(board, rng)
     assert sum(images.values()) == 32 and max(images.values()) > 1
-    drawn = draw_board(board, images, 7, rng)
+    places = draw_fits(board, 7, rng)
+    drawn, other = (draw_board(board, images, side) for side in places)
     assert drawn.reached.shape == (7, 2) and drawn.images == 32
-    assert draw_board(board, images, 5, rng).joined(drawn).whole_precision.shape == (12, 2)
+    assert drawn.joined(other).whole_precision.shape == (14, 2)
+    assert (places[0] != places[1]).any()
+    same = draw_fits(board, 7, rng, shared=1.0)
+    assert (same[0] == same[1]).all()
 
 
 def test_broken_methods_are_caught_and_nothing_else(make_side: MakeSide) -> None:
