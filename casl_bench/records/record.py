@@ -260,8 +260,12 @@ class RunRecord(Frozen):
 
     def _dumped(self) -> dict[str, Any]:
         """All fields that the record's version of the schema has."""
-        unknown = _NEW_IN_2 if self.schema_version == 1 else frozenset()
-        return self.model_dump(mode="json", exclude=set(unknown))
+        if self.schema_version == 1:
+            return self.model_dump(mode="json", exclude=set(_NEW_IN_2))
+        # A cell of one image has no margins, and a record written before there were any is whole.
+        return self.model_dump(
+            mode="json", exclude=set() if self.drift_margin else {"drift_margin"}
+        )
 
     @property
     def record_id(self) -> str:

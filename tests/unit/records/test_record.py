@@ -251,9 +251,15 @@ def test_published_schema_is_the_models() -> None:
 
 def test_published_schema_names_every_stored_field() -> None:
     schema = record_schema()
-    assert set(record().to_json()) == set(schema["properties"])
+    assert set(record(drift_margin={"smiling": 0.5}).to_json()) == set(schema["properties"])
     assert schema["additionalProperties"] is False
     assert {"record_id", "kind", "provenance"} <= set(schema["required"])
+
+
+def test_a_record_without_margins_is_stored_as_before_there_were_any() -> None:
+    assert "drift_margin" not in record().to_json()
+    again = RunRecord.from_json(record(drift_margin={"smiling": 0.5}).to_json())
+    assert again.drift_margin == {"smiling": 0.5}
 
 
 def test_a_record_of_the_first_version_keeps_its_id_and_its_fields() -> None:
