@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError
@@ -12,7 +12,7 @@ from casl_bench.gate.base_revision import BaseRevision, NoBaseError, base_revisi
 from casl_bench.gate.gate_report import GateReport
 from casl_bench.gate.gate_run import GateOptions, error_report, first_run_report, gate_folders
 from casl_bench.gate.run_side import is_run, read_side
-from casl_bench.gate.verdict import EXIT_PASSED, MIN_FITS, Verdict
+from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, EXIT_PASSED, MIN_FITS, Verdict
 from casl_bench.gate.write_outputs import write_outputs
 from casl_bench.records.record_store import RecordStore
 
@@ -83,9 +83,12 @@ def _compare(base: str, head: HeadRun, options: GateOptions, here: Path) -> tupl
             code = head.run(head.fit_seeds)
             return first_run_report(read_side(head.out), options, str(error)), code
         code = head.run(head.fit_seeds)
-        report = gate_folders(source.folder, head.out, options)
         more = max(2 * head.fit_seeds, MIN_FITS)
-        if report.of(Verdict.INCONCLUSIVE) and source.extend(more):
+        if source.can_have(more):
+            options = replace(options, alpha=ALPHA_OF_TWO_LOOKS)
+        report = gate_folders(source.folder, head.out, options)
+        if report.of(Verdict.INCONCLUSIVE) and source.can_have(more):
+            source.extend(more)
             code = head.run(more)
             note = f"Extended once, from {head.fit_seeds} to {more} fits."
             report = gate_folders(source.folder, head.out, options, [note])
@@ -98,11 +101,13 @@ class _Source:
 
     Attributes:
         folder: of its run.
-        extend: makes sure that it has so many fits; False where it cannot have them.
+        can_have: whether it has so many fits, or can be given them.
+        extend: gives it so many.
     """
 
     folder: Path
-    extend: Callable[[int], bool]
+    can_have: Callable[[int], bool]
+    extend: Callable[[int], None]
 
 
 @contextmanager
@@ -110,18 +115,17 @@ def _opened(base: str, head: HeadRun, here: Path) -> Iterator[_Source]:
     folder = here / base
     if folder.is_dir():
         fits = 1 + max((r.fit_seed for r in RecordStore(folder) if not r.control), default=0)
-        yield _Source(folder, lambda wanted: wanted <= fits)
+        yield _Source(folder, lambda wanted: wanted <= fits, lambda wanted: None)
         return
     with base_revision(base, here) as revision:
         out = head.out.with_name(f"{head.out.name}-base-{revision.commit[:12]}").absolute()
 
-        def extend(fits: int) -> bool:
+        def extend(fits: int) -> None:
             own = ["--out", str(out), "--fit-seeds", str(fits)]
             revision.run([*without_own(head.arguments), *own], head.path_options)
             _check_commit(revision, out)
-            return True
 
-        yield _Source(out, extend)
+        yield _Source(out, lambda wanted: True, extend)
 
 
 def without_own(arguments: Sequence[str]) -> list[str]:

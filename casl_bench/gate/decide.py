@@ -23,17 +23,20 @@ _Test = tuple[CellName, str]
 
 
 def decide(
-    cells: Mapping[CellName, Measured], sizes: Mapping[CellName, tuple[int, int]]
+    cells: Mapping[CellName, Measured],
+    sizes: Mapping[CellName, tuple[int, int]],
+    alpha: float = ALPHA,
 ) -> list[CellVerdict]:
     """FAIL, IMPROVED, PASS or INCONCLUSIVE, in this order, for each cell that could be measured.
 
-    FAIL: certainly less precise (Holm's p over all cells at most `ALPHA`) and by more than `LOSS`;
+    FAIL: certainly less precise (Holm's p over all cells at most `alpha`) and by more than `LOSS`;
     or less potent likewise; or the effect lost on a concept. IMPROVED: certainly more precise, by
     more than `GAIN`. PASS: the lower bound excludes a loss of `TOLERATED`.
 
     Args:
         cells: what was measured.
         sizes: concepts and fits of each.
+        alpha: level at which a difference of precision is certain.
     Source: Holm 1979; non-inferiority with a margin.
     """
     ratios: dict[_Test, LogRatio] = {
@@ -49,7 +52,7 @@ def decide(
     better = _adjusted({test: r.better for test, r in precisions.items()})
     found = []
     for name, measured in cells.items():
-        verdict, reason = _verdict(name, measured, worse, better)
+        verdict, reason = _verdict(name, measured, worse, better, alpha)
         concepts, fits = sizes[name]
         found.append(
             CellVerdict(
@@ -78,6 +81,7 @@ def _verdict(
     measured: Measured,
     worse: Mapping[_Test, float | None],
     better: Mapping[_Test, float | None],
+    alpha: float,
 ) -> tuple[Verdict, str]:
     precision, potency = measured.precision, measured.potency
     if measured.undefined == "head":
@@ -88,12 +92,12 @@ def _verdict(
         return Verdict.NOT_COMPARABLE, "neither side reaches the effect on any concept"
     if measured.lost:
         return Verdict.FAIL, f"the effect is no longer reached on {', '.join(measured.lost)}"
-    if _certain(worse[name, "precision"]) and precision.value < LOSS:
+    if _certain(worse[name, "precision"], alpha) and precision.value < LOSS:
         return Verdict.FAIL, f"precision fell by {_percent(precision.value)}"
     by_chance = worse.get((name, "potency"))
     if potency and _certain(by_chance, POTENCY_ALPHA) and potency.value < POTENCY_LOSS:
         return Verdict.FAIL, f"the same strength has {_percent(potency.value)} less effect"
-    if _certain(better[name, "precision"]) and precision.value > GAIN:
+    if _certain(better[name, "precision"], alpha) and precision.value > GAIN:
         return Verdict.IMPROVED, f"precision rose by {_percent(precision.value)}: a new baseline?"
     if precision.low is None:
         return Verdict.INCONCLUSIVE, precision.reason or "no interval"
@@ -104,7 +108,7 @@ def _verdict(
     return Verdict.INCONCLUSIVE, "neither a loss nor its absence is shown: run more fits"
 
 
-def _certain(p: float | None, alpha: float = ALPHA) -> bool:
+def _certain(p: float | None, alpha: float) -> bool:
     return p is not None and p <= alpha
 
 

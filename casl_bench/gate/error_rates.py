@@ -1,7 +1,6 @@
 """How often the gate errs: measured on runs drawn from a run's stored per-image scores.
 
-All three rates are of whole gate runs, with Holm's adjustment over all their cells and the one
-extension that a gate run may have.
+Rates are of whole gate runs, with Holm's adjustment over all their cells.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import numpy as np
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.decide import decide
 from casl_bench.gate.gate_report import CellVerdict
-from casl_bench.gate.measure import measure
+from casl_bench.gate.measure import Measured, measure
 from casl_bench.gate.method_board import MethodBoard, method_board
 from casl_bench.gate.redraw import (
     BROKEN,
@@ -26,7 +25,7 @@ from casl_bench.gate.redraw import (
     nothing,
 )
 from casl_bench.gate.run_side import CellName, RunSide
-from casl_bench.gate.verdict import MIN_FITS, Verdict
+from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, MIN_FITS, Verdict
 from casl_bench.reports.markdown import number, table
 
 PLANTED = 0.1
@@ -44,19 +43,19 @@ class Rates:
 
     Attributes:
         runs: A/A runs, and runs with a loss for each cell.
-        false_alarms: A/A runs with any FAIL at the first look.
-        after_extension: A/A runs with any FAIL at either look.
-        caught: cell → runs with a planted loss in it that fail there at the first look.
-        caught_later: the same at either look.
+        false_alarms: A/A runs with any FAIL, looking once.
+        false_alarms_of_two: the same, looking once more where the first look is inconclusive.
+        caught: cell → runs with a planted loss in it that fail there, looking once.
+        caught_of_two: the same, looking once more.
         broken: name of the fault → runs in which it was caught, of `BROKEN_RUNS` a cell.
         cells: how many were gated together.
     """
 
     runs: int
     false_alarms: int
-    after_extension: int
+    false_alarms_of_two: int
     caught: Mapping[CellName, int]
-    caught_later: Mapping[CellName, int]
+    caught_of_two: Mapping[CellName, int]
     broken: Mapping[str, int]
     cells: int
 
@@ -101,7 +100,7 @@ def measure_rates(
     for name in boards:
         found = [_looks(boards, {name: loss(PLANTED)}, fits, rng, shared) for _ in range(runs)]
         caught[name] = sum(name in first for first, _ in found)
-        later[name] = sum(name in first | second for first, second in found)
+        later[name] = sum(name in both for _, both in found)
     broken = {
         fault: sum(
             name in _looks(boards, {name: plant}, fits, rng, shared)[0]
@@ -113,9 +112,9 @@ def measure_rates(
     return Rates(
         runs=runs,
         false_alarms=sum(bool(first) for first, _ in looks),
-        after_extension=sum(bool(first | second) for first, second in looks),
+        false_alarms_of_two=sum(bool(both) for _, both in looks),
         caught=caught,
-        caught_later=later,
+        caught_of_two=later,
         broken=broken,
         cells=len(boards),
     )
@@ -148,8 +147,7 @@ def caught_against(
                 draw_board(base[name], images, places[0]),
                 draw_board(head[name], images, places[1]),
             )
-            found = _gated({name: sides}, seed)
-            failed += name in _failed(found)
+            failed += name in _failed(decide(*_measured({name: sides}, seed)))
         caught[name] = failed
     return caught
 
@@ -161,7 +159,7 @@ def _looks(
     rng: np.random.Generator,
     shared: float,
 ) -> tuple[set[CellName], set[CellName]]:
-    """The cells that fail at the first look, and at the second where there is one."""
+    """The cells that fail in a gate run that looks once, and in one that may look twice."""
     seed = int(rng.integers(2**62))
     images: dict[str, dict[str, int]] = {}
     for name, board in boards.items():
@@ -178,20 +176,29 @@ def _looks(
         return drawn
 
     pairs = draw()
-    first = _gated(pairs, seed)
+    measured = _measured(pairs, seed)
+    single, first = decide(*measured), decide(*measured, ALPHA_OF_TWO_LOOKS)
     if not any(c.verdict == Verdict.INCONCLUSIVE for c in first):
-        return _failed(first), set()
+        return _failed(single), _failed(first)
     more = draw()
     extended = {
         name: (base.joined(more[name][0]), head.joined(more[name][1]))
         for name, (base, head) in pairs.items()
     }
-    return _failed(first), _failed(_gated(extended, seed))
+    second = decide(*_measured(extended, seed), ALPHA_OF_TWO_LOOKS)
+    return _failed(single), _failed(first) | _failed(second)
 
 
-def _gated(pairs: Mapping[CellName, _Sides], seed: int) -> list[CellVerdict]:
-    measured = {name: measure(*sides, seed, declared=True) for name, sides in pairs.items()}
-    return decide(measured, {name: sides[0].reached.shape[::-1] for name, sides in pairs.items()})
+def _measured(
+    pairs: Mapping[CellName, _Sides], seed: int
+) -> tuple[dict[CellName, Measured], dict[CellName, tuple[int, int]]]:
+    """What `decide` is told: measurements, and how many concepts and fits are behind them."""
+    measured, sizes = {}, {}
+    for name, sides in pairs.items():
+        measured[name] = measure(*sides, seed, declared=True)
+        fits, concepts = sides[0].reached.shape
+        sizes[name] = concepts, fits
+    return measured, sizes
 
 
 def _failed(cells: list[CellVerdict]) -> set[CellName]:
@@ -206,14 +213,13 @@ def rates_markdown(rates: Rates) -> str:
     """
     total = BROKEN_RUNS * rates.cells
     rows = [
-        ("false alarms, a run", _share(rates.false_alarms, rates.runs)),
-        ("false alarms, extension included", _share(rates.after_extension, rates.runs)),
+        ("false alarms, a run that looks once", _share(rates.false_alarms, rates.runs)),
+        ("false alarms, one that may look twice", _share(rates.false_alarms_of_two, rates.runs)),
     ]
     for name in rates.caught:
         label = f"a 10 % loss in {name[0]}/{name[1]}"
-        rows.append((f"{label} seen", _share(rates.caught[name], rates.runs)))
-        rows.append((f"{label} seen, extension included",
-                     _share(rates.caught_later[name], rates.runs)))  # fmt: skip
+        rows.append((f"{label} seen, looking once", _share(rates.caught[name], rates.runs)))
+        rows.append((f"{label} seen, or twice", _share(rates.caught_of_two[name], rates.runs)))
     rows += [(f"{fault} caught", _share(n, total)) for fault, n in rates.broken.items()]
     return table(("what", "runs"), rows) + "\n"
 

@@ -13,7 +13,7 @@ from casl_bench.gate.gate_report import CellVerdict
 from casl_bench.gate.measure import Measured, measure
 from casl_bench.gate.method_board import method_board
 from casl_bench.gate.run_side import CellName, Fits, RunSide
-from casl_bench.gate.verdict import Verdict
+from casl_bench.gate.verdict import ALPHA, Verdict
 from casl_bench.gate.yardstick import check_yardstick
 from casl_bench.records.record import RunRecord
 
@@ -62,7 +62,11 @@ class _Pair:
 
 
 def gate(
-    base: RunSide, head: RunSide, scope: Scope, calibration: Calibration | None = None
+    base: RunSide,
+    head: RunSide,
+    scope: Scope,
+    calibration: Calibration | None = None,
+    alpha: float = ALPHA,
 ) -> list[CellVerdict]:
     """Verdicts in the order of the base's cells, then what only the head has.
 
@@ -71,6 +75,7 @@ def gate(
         head: what is asked about.
         scope: what is gated.
         calibration: of the base's noise; a cell in which no loss could be seen is not gated.
+        alpha: see `decide`.
 
     Raises:
         InvalidBenchmarkError: if the benchmark itself changed between the two.
@@ -100,7 +105,9 @@ def gate(
         verdict, reason = found
         closed.append(CellVerdict(dataset=name[0], method=name[1], verdict=verdict, reason=reason))
     order = {name: place for place, name in enumerate(base.edits)}
-    known = sorted([*closed, *decide(measured, sizes)], key=lambda c: order[c.dataset, c.method])
+    known = sorted(
+        [*closed, *decide(measured, sizes, alpha)], key=lambda c: order[c.dataset, c.method]
+    )
     return [*known, *_new(base, head, scope)]
 
 

@@ -15,7 +15,7 @@ from casl_bench.gate.gate_report import Alert, CellVerdict, GateReport, SideInfo
 from casl_bench.gate.run_side import RunSide, is_run, read_side
 from casl_bench.gate.speed import speed_alerts
 from casl_bench.gate.summary import headline
-from casl_bench.gate.verdict import EXIT_OPEN, EXIT_PASSED, Verdict, exit_code
+from casl_bench.gate.verdict import ALPHA, EXIT_OPEN, EXIT_PASSED, Verdict, exit_code
 
 Tier = Literal["statistical", "exact", "both"]
 
@@ -32,6 +32,7 @@ class GateOptions:
         calibrate_runs: A/A runs to draw; 0 for no calibration.
         allow_missing_base: a first run, without a base, is no failure.
         speed: files of pytest-benchmark, of base and head.
+        alpha: see `decide`.
     """
 
     tier: Tier = "statistical"
@@ -39,6 +40,7 @@ class GateOptions:
     calibrate_runs: int = 0
     allow_missing_base: bool = False
     speed: tuple[Path, Path] | None = None
+    alpha: float = ALPHA
 
 
 def gate_folders(
@@ -70,7 +72,7 @@ def gate_folders(
         if options.calibrate_runs:
             calibration = calibrate(base_side, options.calibrate_runs)
             told += calibration_notes(calibration)
-        cells += gate(base_side, head_side, options.scope, calibration)
+        cells += gate(base_side, head_side, options.scope, calibration, options.alpha)
     told += _single_fits(cells)
     return _report(options, cells, alerts, told, base_side, head_side)
 

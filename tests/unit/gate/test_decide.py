@@ -8,7 +8,7 @@ import pytest
 
 from casl_bench.gate.decide import decide
 from casl_bench.gate.measure import LogRatio, Measured
-from casl_bench.gate.verdict import Verdict, exit_code
+from casl_bench.gate.verdict import ALPHA, ALPHA_OF_TWO_LOOKS, Verdict, exit_code
 
 CELL = ("faces", "casl")
 
@@ -55,6 +55,13 @@ def test_many_cells_share_one_chance_of_a_false_alarm() -> None:
     assert verdicts(suspect)[0] == Verdict.FAIL
     assert verdicts(suspect, quiet)[0] == Verdict.FAIL
     assert verdicts(suspect, quiet, quiet)[0] == Verdict.INCONCLUSIVE
+
+
+def test_who_may_look_twice_is_stricter_each_time() -> None:
+    suspect = {CELL: measured(ratio(-8, 0.06, 0.04))}
+    for alpha, expected in ((ALPHA, Verdict.FAIL), (ALPHA_OF_TWO_LOOKS, Verdict.INCONCLUSIVE)):
+        (found,) = decide(suspect, {CELL: (6, 5)}, alpha)
+        assert found.verdict == expected
 
 
 def test_potency_is_judged_by_its_own_margin_and_takes_nothing_from_precision() -> None:
