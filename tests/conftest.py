@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,11 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests beside each other share the cores: one thread each, and for what they start.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 # A red build must mean something: examples are drawn the same way every time, and a slow machine
 # is no fault.
