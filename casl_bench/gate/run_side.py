@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from casl_bench.comparison.controls import check_bounds
+from casl_bench.comparison.spreads import spreads_of
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.score_table import ScoreTable
@@ -74,17 +73,8 @@ class RunSide:
 
     def _read_spreads(self, dataset: str) -> dict[str, Array]:
         for record in self.records:
-            if record.kind != "scorer" or record.dataset != dataset:
-                continue
-            found: dict[str, dict[str, float]] = {}
-            for name, m in record.measurements.items():
-                left, _, attribute = name.partition("/")
-                if attribute and left.endswith(".spread") and m.value is not None:
-                    found.setdefault(left.removesuffix(".spread"), {})[attribute] = m.value
-            # A stored record's measurements are in order of name, a table's columns are not.
-            return {
-                judge: np.array([by[a] for a in record.attributes]) for judge, by in found.items()
-            }
+            if record.kind == "scorer" and record.dataset == dataset:
+                return spreads_of(record)
         return {}
 
 
