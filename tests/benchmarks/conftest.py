@@ -1,0 +1,74 @@
+"""Sizes: seconds on the toy world; those of docs/performance.md with `CASL_BENCH_FULL_SIZE=1`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from casl_bench.backbones.schedule import power_timesteps
+from casl_bench.inversion.inversions import Inversions
+from casl_bench.inversion.inverter import invert
+from casl_bench.runs import runner
+from casl_bench.runs.config import RunConfig, Suite
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.progress import Progress
+from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.testing.toy_world import register_toy_world
+from casl_bench.worlds.world import WORLDS, World
+
+RunWorld = Callable[..., None]
+
+
+@pytest.fixture(scope="session")
+def full_size() -> bool:
+    return bool(os.environ.get("CASL_BENCH_FULL_SIZE"))
+
+
+@pytest.fixture(scope="session")
+def world(full_size: bool) -> World:
+    load_entrants()
+    register_toy_world()
+    return WORLDS.create("rendered_faces" if full_size else "toy_shapes", "cpu")
+
+
+@pytest.fixture(scope="session")
+def inversions(world: World, full_size: bool) -> Inversions:
+    """Eight images of twenty steps, or three of four."""
+    images, steps = (8, 20) if full_size else (3, 4)
+    batch = world.dataset.load("test", images)
+    timesteps = power_timesteps(steps, 999, 1.5)
+    return invert(world.backbone, batch.image_ids, batch.pixels, timesteps)
+
+
+@pytest.fixture
+def suite(full_size: bool) -> Suite:
+    """The tiny suite, or the standard one with fewer images and steps."""
+    if not full_size:
+        return tiny_suite()
+    return tiny_suite(
+        num_steps=10, refinements=2, train_images=16, validation_images=2, test_pool_images=24,
+        test_images_per_concept=4, strengths=(0.25, 0.75, 1.5, 3.0), fit_steps=8, sae_steps=100,
+        probe_train_images=16, probe_test_images=16, probe_ks=(1, 4),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run_world(world: World, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> RunWorld:
+    """Run methods in the world at hand, whose networks can then be watched."""
+    name = world.dataset.card.name
+    monkeypatch.setattr(runner, "open_worlds", lambda config: {name: world})
+
+    def run(out: Path, methods: tuple[str, ...], progress: Progress, **changes: object) -> None:
+        names = [c.name for c in world.dataset.card.concepts]
+        # Few images are enough where most of them lack the attribute.
+        concepts = ("hat",) if "hat" in names else tuple(names[:1])
+        fields: dict[str, object] = {
+            "methods": methods, "datasets": (name,), "concepts": concepts, "suite": suite,
+            "seed": 0, "device": "cpu", "out": out,
+        }  # fmt: skip
+        assert runner.run(RunConfig(**(fields | changes)), progress) == 0
+
+    return run
