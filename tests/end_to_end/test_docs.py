@@ -92,4 +92,4 @@ def test_the_readme_commands_stand_first() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     first, second = re.findall(r"```bash\n(.*?)\n```", text, re.DOTALL)[:2]
     assert first == "pip install -e . && python benchmark.py --methods casl,asyrp"
-    assert second == "pip install -e '.[test]' && pytest -n 2"
+    assert second == "pip install -e '.[test]' && pytest -n 2 --dist loadfile"
