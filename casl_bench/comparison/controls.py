@@ -55,7 +55,14 @@ def broken_bounds(records: Records) -> list[str]:
         destroy_bound,
         pixel_attack_bound,
     )
-    return [fault for bound in bounds for fault in bound(records)]
+    faults = []
+    for bound in bounds:
+        try:
+            faults += bound(records)
+        except KeyError as error:
+            name = bound.__name__.removesuffix("_bound")
+            faults.append(f"a record of control '{name}' lacks {error}")
+    return faults
 
 
 def check_bounds(records: Records, where: Path) -> None:

@@ -184,3 +184,11 @@ def test_each_run_among_the_records_is_checked_by_itself(tmp_path: Path) -> None
     check_bounds(sound("hat"), tmp_path)
     with pytest.raises(InvalidBenchmarkError, match="'identity'"):
         check_bounds([*sound("hat"), *other], tmp_path)
+
+
+def test_a_record_without_what_its_bound_needs_breaks_the_bound() -> None:
+    record = edit("inverted")
+    left = {n: m for n, m in record.measurements.items() if n != "epr_plus"}
+    assert broken_bounds([record.model_copy(update={"measurements": left})]) == [
+        "a record of control 'inverted' lacks 'epr_plus'"
+    ]
