@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.arrays import Array, check_array
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import check_spread
-from casl_bench.metrics.intervals import LEVEL
+from casl_bench.metrics.intervals import LEVEL, student_margin
 from casl_bench.metrics.metric import (
     BASELINE,
     OTHERS,
@@ -128,11 +127,7 @@ def drift_margin(
     Source: Student 1908.
     """
     change = _standardised_change(base_logits, edit_logits, spread)
-    n = len(change)
-    if n < 2:
-        return None
-    margin: Array = stdtrit(n - 1, (1 + level) / 2) * change.std(0, ddof=1) / np.sqrt(n)
-    return margin
+    return student_margin(change, level) if len(change) >= 2 else None
 
 
 def mean_collateral(

@@ -212,6 +212,22 @@ def percentile_interval(
     return (float(low), float(high)) if varies else None
 
 
+def student_margin(values: Array, level: float = LEVEL) -> Array:
+    """Half of Student's interval of the mean over the first axis: t quantile × standard error.
+
+    Args:
+        values: [n, ...], n >= 2 independent values.
+        level: nominal coverage, in (0, 1).
+
+    Returns:
+        [...], >= 0.
+    Source: Student 1908.
+    """
+    n = len(values)
+    margin: Array = stdtrit(n - 1, (1 + level) / 2) * values.std(0, ddof=1) / math.sqrt(n)
+    return margin
+
+
 def wilson_interval(successes: float, n: int, level: float = LEVEL) -> Interval | None:
     """Wilson's score interval of a share; None where n < 1.
 

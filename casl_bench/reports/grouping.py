@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-from scipy.special import stdtrit
 
+from casl_bench.metrics.intervals import student_margin
 from casl_bench.records.record import Measurement, RunRecord
 from casl_bench.reports.markdown import DASH, Footnotes, escape, number
 
@@ -158,10 +158,9 @@ def with_interval(
     text, count = number(sum(values) / len(values), digits), len(values)
     if count < 2:
         return text
-    spread = float(np.std(values, ddof=1))
-    if spread == 0:
+    half = float(student_margin(np.array(values)))
+    if half == 0:
         return text
-    half = float(stdtrit(count - 1, 0.975)) * spread / count**0.5
     centre = sum(values) / count
     low, high = centre - half, centre + half
     if bounds is not None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from casl_bench.comparison.signed_log import signed_exp
 from casl_bench.metrics.intervals import (
@@ -15,6 +13,7 @@ from casl_bench.metrics.intervals import (
     RESAMPLES,
     percentile_interval,
     resampling_weights,
+    student_margin,
 )
 from casl_bench.reports.markdown import DASH, number
 
@@ -56,10 +55,9 @@ def mean_over(values: Sequence[float], level: float = LEVEL) -> Over:
     if not n:
         return Over(None, None, None, 0)
     centre = float(np.mean(values))
-    spread = float(np.std(values, ddof=1)) if n > 1 else 0.0
-    if spread == 0:
+    half = float(student_margin(np.array(values), level)) if n > 1 else 0.0
+    if half == 0:
         return Over(centre, None, None, n)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * spread / math.sqrt(n)
     return Over(centre, centre - half, centre + half, n)
 
 
