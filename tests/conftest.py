@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +21,23 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # is no fault.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="module")
+def toy_registered() -> Iterator[None]:
+    """The toy world is known by name; that and whatever a test registers are forgotten after it."""
+    from casl_bench.images.dataset import DATASETS
+    from casl_bench.methods.method import METHODS
+    from casl_bench.runs.entrants import load_entrants
+    from casl_bench.testing.toy_world import register_toy_world
+    from casl_bench.worlds.world import WORLDS
+
+    load_entrants()
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (METHODS, DATASETS, WORLDS):
+            patch.setattr(registry, "_factories", dict(registry._factories))
+        register_toy_world()
+        yield
 
 
 @pytest.fixture(scope="session")

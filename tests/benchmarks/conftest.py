@@ -13,10 +13,8 @@ from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.inverter import invert
 from casl_bench.runs import runner
 from casl_bench.runs.config import RunConfig, Suite
-from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.progress import Progress
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import register_toy_world
 from casl_bench.worlds.world import WORLDS, World
 
 RunWorld = Callable[..., None]
@@ -27,14 +25,12 @@ def full_size() -> bool:
     return bool(os.environ.get("CASL_BENCH_FULL_SIZE"))
 
 
-@pytest.fixture(scope="session")
-def world(full_size: bool) -> World:
-    load_entrants()
-    register_toy_world()
+@pytest.fixture(scope="module")
+def world(full_size: bool, toy_registered: None) -> World:
     return WORLDS.create("rendered_faces" if full_size else "toy_shapes", "cpu")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def inversions(world: World, full_size: bool) -> Inversions:
     """Eight images of twenty steps, or three of four."""
     images, steps = (8, 20) if full_size else (3, 4)

@@ -13,17 +13,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.call_phases import CallPhases
 from casl_bench.runs.config import Suite
-from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.plan import info_of
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import register_toy_world, toy_world
+from casl_bench.testing.toy_world import toy_world
 from casl_bench.worlds.world import World
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    load_entrants()
-    register_toy_world()
+def world(toy_registered: None) -> World:
     return toy_world()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,20 +11,16 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.images.dataset import DATASETS
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.table import render_tables
 from casl_bench.runs.config import RunConfig
-from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.runner import run
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import ToyShapes
-from casl_bench.testing.toy_world import register_toy_world
-from casl_bench.worlds.world import WORLDS
 
 TOY = ToyShapes()
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=3)
@@ -107,17 +103,13 @@ ENTRANTS = {
 
 
 @pytest.fixture()
-def toy(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def toy(toy_registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The toy world with the known entrants; forgotten after the test."""
-    load_entrants()
-    for registry in (METHODS, DATASETS, WORLDS):
-        monkeypatch.setattr(registry, "_factories", dict(registry._factories))
-    register_toy_world()
+    monkeypatch.setattr(METHODS, "_factories", dict(METHODS._factories))
     METHODS._factories.pop("random_direction")
     METHODS.register("random_direction", Noise)
     for name, (slip, gain) in ENTRANTS.items():
         METHODS.register(name, painter(name, slip, gain))
-    yield
 
 
 def config(out: Path, *methods: str, **changes: Any) -> RunConfig:

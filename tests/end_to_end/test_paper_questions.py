@@ -2,45 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from casl_bench import cli
-from casl_bench.images.dataset import DATASETS
-from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.config import RunConfig
-from casl_bench.runs.entrants import load_entrants
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.run_folder import claim_run_folder
 from casl_bench.runs.runner import run
 from casl_bench.studies.paper_questions import latent_study
 from casl_bench.studies.paper_questions.files import read_rows
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import register_toy_world
-from casl_bench.worlds.world import WORLDS
 
 KS = (1, 4)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def finished(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with CASL, CASL-Steer and unsupervised steering."""
-    load_entrants()
-    with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
-        register_toy_world()
-        config = RunConfig(
-            methods=("casl", "casl_steer", "sae_steer"), datasets=("toy_shapes",),
-            concepts=("red",), suite=tiny_suite(test_images_per_concept=3), seed=0, device="cpu",
-            out=tmp_path_factory.mktemp("paper") / "run",
-        )  # fmt: skip
-        with claim_run_folder(config):
-            assert run(config, SilentProgress()) == 0
-        yield config.out
+    config = RunConfig(
+        methods=("casl", "casl_steer", "sae_steer"), datasets=("toy_shapes",),
+        concepts=("red",), suite=tiny_suite(test_images_per_concept=3), seed=0, device="cpu",
+        out=tmp_path_factory.mktemp("paper") / "run",
+    )  # fmt: skip
+    with claim_run_folder(config):
+        assert run(config, SilentProgress()) == 0
+    return config.out
 
 
 def test_every_question_has_its_rows_and_its_section(finished: Path, tmp_path: Path) -> None:
