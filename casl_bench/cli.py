@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from casl_bench.backbones.convert_command import convert_command
+from casl_bench.cache.commands import cache_group, cache_option
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
 from casl_bench.gate.commands import GATE_COMMANDS, compare_option
 from casl_bench.html_report.commands import report_command
@@ -99,6 +100,7 @@ PATH = click.Path(path_type=Path)
     "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",
 )  # fmt: skip
+@cache_option
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="A Python file with entrants "
               "of your own. May be given several times.")  # fmt: skip
 @click.option(
@@ -218,6 +220,7 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
     return action
 
 
+command.add_command(cache_group)
 command.add_command(convert_command)
 command.add_command(report_command)
 command.add_command(leaderboard_command)
@@ -244,6 +247,7 @@ def _run(
     fit_seeds: int,
     device: str,
     out: Path | None,
+    cache: Path | None,
     plugins: tuple[Path, ...],
     batch_size: int | None,
     jobs: int,
@@ -254,6 +258,7 @@ def _run(
     debug: bool,
     **real: Any,
 ) -> int:
+    from casl_bench.cache.location import default_cache
     from casl_bench.runs.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.config import suite as suite_named
 
@@ -289,6 +294,7 @@ def _run(
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
         out=out or default_out(dataset_names, chosen_suite.name, seed),
+        cache=cache or default_cache(),
         plugins=plugins,
         batch_size=batch_size,
         jobs=jobs,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+
+from casl_bench.cache.location import CACHE_VARIABLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +41,29 @@ def toy_registered() -> Iterator[None]:
             patch.setattr(registry, "_factories", dict(registry._factories))
         register_toy_world()
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test touches the user's cache; tests that run the same share what they make."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own: nothing is found in it, and nothing of it is found elsewhere."""
+    cache = tmp_path / "cache"
+    monkeypatch.setenv(CACHE_VARIABLE, str(cache))
+    return cache
+
+
+@pytest.fixture(autouse=True)
+def what_patches_code_shares_nothing(request: pytest.FixtureRequest) -> None:
+    """Other code makes other things, which no key can tell of code that was patched in memory."""
+    if "monkeypatch" in request.fixturenames:
+        request.getfixturevalue("own_cache")
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 from casl_bench.core.errors import UsageError
 
 DISK_BUDGET_GB = 200.0
-"""Trajectories of one run folder take at most this much, unless the variable below says other."""
+"""Trajectories of one cache take at most this much, unless the variable below says other."""
 
 DISK_BUDGET_VARIABLE = "CASL_BENCH_DISK_BUDGET_GB"
 """Environment variable with another budget, in GB (10⁹ bytes)."""
@@ -37,7 +37,7 @@ def store_bytes(images: int, steps: int, image_shape: Sequence[int], h_shape: Se
 
 
 def disk_budget() -> int:
-    """The budget of a run folder, in bytes.
+    """The budget of a cache, in bytes.
 
     Raises:
         UsageError: if the environment variable holds no number above 0.
@@ -78,14 +78,15 @@ def check_disk(needed: int, folder: Path, budget: int) -> None:
             f"stored trajectories need {needed / GB:.1f} GB, the disk budget leaves "
             f"{max(budget, 0) / GB:.1f} GB",
             where=str(folder),
-            mend=f"set {DISK_BUDGET_VARIABLE} higher, or use a suite of fewer train images",
+            mend=f"set {DISK_BUDGET_VARIABLE} higher, prune the cache, or use a suite of fewer "
+            "train images",
         )
     free = shutil.disk_usage(_existing(folder)).free
     if needed > free:
         raise UsageError(
             f"stored trajectories need {needed / GB:.1f} GB, the disk has {free / GB:.1f} GB free",
             where=str(folder),
-            mend="free it, choose another --out, or use a suite of fewer train images",
+            mend="free it, choose another --cache, or use a suite of fewer train images",
         )
 
 

@@ -116,11 +116,11 @@ def latents_section(group: Group, store: RecordStore | None, sheets: Sheets) -> 
         section.content = "Reading the SAE needs torch, which is not installed here."
         return section
     except InvalidBenchmarkError as error:
-        section.content = f"The run folder's artefacts cannot be read: {error.what}."
+        section.content = f"The cache's artefacts cannot be read: {error.what}."
         return section
     if not found:
         section.content = (
-            "The run folder holds no alignment of these records together with the SAE and the "
+            "The cache holds no alignment of these records together with the SAE and the "
             "activations of the test images."
         )
         return section

@@ -1,6 +1,6 @@
 """What the best aligned latents of a concept respond to: the test images that activate each most.
 
-The only part of a report that reads artefacts of a run (SAE, alignment, h of the test images) and
+The only part of a report that reads artefacts from the cache (SAE, alignment, h of test images) and
 so the only one that needs torch, once there is anything to read. Nothing is computed that a run
 would have to be there for: no network sees an image.
 """
@@ -17,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from casl_bench.cache.entry import Sidecar
+from casl_bench.cache.location import default_cache
+from casl_bench.cache.store import Cache, Entry
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.records.edited_images import Pixels, to_pixels
@@ -79,7 +82,7 @@ def top_latents(run: Path, records: Sequence[RunRecord]) -> dict[str, list[Laten
         return found
     codes: dict[int, Tensor] = {}
     for concept, record in sorted(aligned.items()):
-        fit = _stored_fit(run, record, shared)
+        fit = _stored_fit(record, shared)
         t_edit = record.method_config.get("t_edit")
         if fit is None or not isinstance(t_edit, int):
             continue
@@ -91,11 +94,15 @@ def top_latents(run: Path, records: Sequence[RunRecord]) -> dict[str, list[Laten
 
 @dataclass(frozen=True)
 class _Shared:
-    """Artefacts of a data set: the SAE, and training and test images as it sees them."""
+    """Artefacts of a data set: the SAE, and training and test images as it sees them.
+
+    Their entries of the cache are held with them.
+    """
 
     sae: HSpaceSae
     train: TrajectoryStore
     test: TrajectoryStore
+    entries: tuple[Entry | None, ...]
 
 
 def _is_aligned(record: RunRecord, method: str) -> bool:
@@ -110,40 +117,59 @@ def _is_aligned(record: RunRecord, method: str) -> bool:
 
 def _shared_artefacts(run: Path, record: RunRecord) -> _Shared | None:
     """The SAE that the record names and its images; None where one of them is not there."""
-    folder = run / "artefacts" / record.dataset
-    for path in sorted(folder.glob("sae-*/cfg.json")):
-        try:
-            if json.loads(path.read_text("utf-8"))["content_hash"] != record.artefacts["sae"]:
-                continue
-        except (OSError, ValueError, KeyError, TypeError):
+    cache = Cache(default_cache())
+    for sidecar in cache.entries("sae"):
+        entry = cache.find(sidecar.key)
+        if entry is None or _content_hash(entry.folder) != record.artefacts["sae"]:
             continue
-        from casl_bench.activations.trajectory_store import INDEX_FILE, TrajectoryStore
+        inversions = {s.key.hash: s for s in cache.entries("inversions")}
+        train = inversions.get(str(sidecar.inputs["activations"]))
+        tests = [s for s in inversions.values() if train and _is_test_of(s, train, run)]
+        # Of several, none can be told to be the record's.
+        if train is None or len(tests) != 1:
+            continue
+        from casl_bench.activations.trajectory_store import TrajectoryStore
         from casl_bench.sae.h_space_sae import HSpaceSae
 
-        sae = HSpaceSae.load(path.parent)
-        stores = []
-        for split in ("train", "test"):
-            there = folder.glob(f"{split}-*/{INDEX_FILE}")
-            opened = [TrajectoryStore.open(index.parent) for index in there]
-            stores.append([s for s in opened if s.timesteps == sae.timesteps])
-        # Of several, none can be told to be the record's.
-        if all(len(found) == 1 for found in stores):
-            return _Shared(sae, stores[0][0], stores[1][0])
+        held = [cache.find(s.key) for s in (train, tests[0])]
+        stores = [TrajectoryStore.open(e.folder) for e in held if e is not None]
+        if len(stores) == 2:
+            return _Shared(HSpaceSae.load(entry.folder), stores[0], stores[1], (entry, *held))
     return None
 
 
-def _stored_fit(run: Path, record: RunRecord, shared: _Shared) -> StoredFit | None:
-    """The record's alignment from the run folder; None where it is not there."""
+def _content_hash(folder: Path) -> str | None:
+    try:
+        found: str = json.loads((folder / "cfg.json").read_text("utf-8"))["content_hash"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found
+
+
+def _is_test_of(sidecar: Sidecar, train: Sidecar, run: Path) -> bool:
+    """Whether inversions are of the test images beside these training images in a run."""
+    try:
+        suite = json.loads((run / "manifest.json").read_text("utf-8"))["key"]["suite"]
+        count = suite["test_pool_images"]
+    except (OSError, ValueError, KeyError, TypeError):
+        count = None
+    inputs = sidecar.inputs
+    alike = set(inputs) - {"about", "split", "count"}
+    return (
+        inputs.get("split") == "test"
+        and count in (None, inputs.get("count"))
+        and all(inputs[name] == train.inputs.get(name) for name in alike)
+    )
+
+
+def _stored_fit(record: RunRecord, shared: _Shared) -> StoredFit | None:
+    """The record's alignment from the cache; None where it is not there."""
     key = alignment_fit_key(record, shared.sae.timesteps, len(shared.train))
-    folder = run / "artefacts" / record.dataset / "fits"
-    if key is None or not (folder / f"{key[:16]}.safetensors").is_file():
+    if key is None:
         return None
     from casl_bench.runs.fits import FitStore
 
-    def never() -> StoredFit:
-        raise InvalidBenchmarkError("a fit went away while it was read", where=str(folder))
-
-    return FitStore(folder).get(key, never)
+    return FitStore(Cache(default_cache())).find(key)
 
 
 def alignment_fit_key(record: RunRecord, timesteps: Sequence[int], train_images: int) -> str | None:

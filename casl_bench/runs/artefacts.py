@@ -1,19 +1,18 @@
 """What all cells of one data set share: images, inversions, trajectories, the SAE.
 
-Made on first use, kept in the run folder under a key of everything that determines them, and
-taken from there when the same command is run again.
+Made on first use, kept in the cache under a key of everything that determines them, and taken from
+there by every run that needs the same.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.activations.disk_budget import (
@@ -24,25 +23,32 @@ from casl_bench.activations.disk_budget import (
 )
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.schedule import power_timesteps
-from casl_bench.core.content_hash import hash_json
+from casl_bench.cache.code_version import (
+    INVERSION_CODE,
+    SAE_CODE,
+    code_hash,
+    environment,
+    source_hash,
+)
+from casl_bench.cache.entry import CacheKey
+from casl_bench.cache.store import Cache, Entry
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import write_bytes
 from casl_bench.core.seeding import generator
 from casl_bench.images.dataset import Concept, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.stored_inversions import read_inversions, write_inversions
 from casl_bench.runs.config import RunConfig, Suite
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.split_inversion import any_parts, forget_parts, invert_in_parts
+from casl_bench.runs.split_inversion import forget_parts, invert_in_parts
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig
 from casl_bench.sae.trainer import SaeTraining
-from casl_bench.worlds.world import World
+from casl_bench.worlds.world import WORLDS, World
 
 INVERSIONS_FILE = "inversions.safetensors"
-SPENT_FILE = "spent.json"
-"""Beside a shared artefact: what it took, as a run that only reads it is asked for that too."""
+_KEPT: frozenset[Split] = frozenset({"train", "test"})
+"""Splits whose x_t and h are kept at every timestep."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,15 @@ class Artefacts:
         world: the data set's world.
         config: the run.
         progress: shown while something is made.
+
+    Attributes:
+        cache: where they are kept.
     """
 
     def __init__(self, world: World, config: RunConfig, progress: Progress) -> None:
         self.world, self.config, self.progress = world, config, progress
-        self._folder = config.out / "artefacts" / world.dataset.card.name
+        self.cache = Cache(config.cache, lambda line: self.progress.note(line))
+        self._entries: dict[CacheKey, Entry] = {}  # held while this object lives
         self._presence: dict[str, Tensor] = {}  # by a split's first image
 
     @property
@@ -97,7 +107,7 @@ class Artefacts:
     @cached_property
     def train(self) -> InvertedSplit:
         """What methods, SAE and probe learn from."""
-        return self._split("train", self.suite.train_images, keep=True)
+        return self._split("train", self.suite.train_images)
 
     @cached_property
     def validation(self) -> InvertedSplit:
@@ -107,7 +117,7 @@ class Artefacts:
     @cached_property
     def test(self) -> InvertedSplit:
         """What is reported."""
-        return self._split("test", self.suite.test_pool_images, keep=True)
+        return self._split("test", self.suite.test_pool_images)
 
     def concept_split(
         self, split: InvertedSplit, concept: Concept, count: int, *, present: bool = False
@@ -150,16 +160,19 @@ class Artefacts:
         """The shared SAE's kind and size."""
         return SaeConfig(d_in=self.world.backbone.h_shape[0])
 
-    def sae_key(self) -> str:
-        """Hash of everything that determines the SAE."""
-        return hash_json(
+    def sae_key(self) -> CacheKey:
+        """Everything that determines the SAE."""
+        return CacheKey(
+            "sae",
             {
                 "stage": 1,
-                "activations": self._split_key("train", self.suite.train_images),
+                "about": [self.world.dataset.card.name],
+                "activations": self._split_key("train", self.suite.train_images).hash,
                 "config": self.sae_config.model_dump(mode="json"),
                 "trainer": self._trainer_config().model_dump(mode="json"),
                 "seed": self.config.seed,
-            }
+                "code": code_hash(SAE_CODE),
+            },
         )
 
     def get(self) -> HSpaceSae:
@@ -168,32 +181,29 @@ class Artefacts:
 
     @cached_property
     def sae(self) -> HSpaceSae:
-        """Trained on h of the training images at all timesteps, or read from the run folder."""
-        folder = self._folder / f"sae-{self.sae_key()[:16]}"
-        if (folder / "cfg.json").exists():
-            return HSpaceSae.load(folder)
+        """Trained on h of the training images at all timesteps, or read from the cache."""
+        return HSpaceSae.load(self._entry(self.sae_key(), self._train_sae).folder)
+
+    def _train_sae(self, folder: Path) -> None:
         store = self.train.trajectories
         assert store is not None  # the training split keeps them
-        began = _Began(afresh=not folder.with_suffix(".training").exists())
-        trainer = self._trainer_config()
+        trainer, workspace = self._trainer_config(), folder / "training"
         with self.progress.task("SAE: training", trainer.steps) as advance:
             sae = fit_h_space_sae(
                 store,
                 self.sae_config,
                 trainer,
                 generator(self.config.seed, "sae"),
-                workspace=folder.with_suffix(".training"),
+                workspace=workspace,
                 progress=lambda done, total: advance(1),
             )
         sae.save(folder)
-        began.write_spent(folder)
-        shutil.rmtree(folder.with_suffix(".training"), ignore_errors=True)
-        return sae
+        shutil.rmtree(workspace, ignore_errors=True)
 
     @property
     def sae_seconds(self) -> float | None:
         """Wall time of the SAE's training, whichever run made it; None where it was interrupted."""
-        return _read_spent(self._folder / f"sae-{self.sae_key()[:16]}")
+        return self._seconds(self.sae_key())
 
     def inversion_costs(self) -> dict[Split, InversionCost]:
         """What inverting each split took, whichever run did it."""
@@ -206,7 +216,7 @@ class Artefacts:
             split: InversionCost(
                 count,
                 self._passes_per_image() * count,
-                _read_spent(self._split_folder(split, count)),
+                self._seconds(self._split_key(split, count)),
             )
             for split, count in splits
         }
@@ -218,42 +228,59 @@ class Artefacts:
     def _trainer_config(self) -> SaeTraining:
         return SaeTraining(steps=self.suite.sae_steps)
 
-    def _split_key(self, split: Split, count: int) -> str:
-        card = self.world.dataset.card
-        return hash_json(
+    def _entry(self, key: CacheKey, make: Callable[[Path], None]) -> Entry:
+        if key not in self._entries:
+            self._entries[key] = self.cache.get_or_make(key, make)
+        return self._entries[key]
+
+    def _seconds(self, key: CacheKey) -> float | None:
+        entry = self._entries.get(key) or self.cache.find(key)
+        return None if entry is None else entry.sidecar.seconds
+
+    def _split_key(self, split: Split, count: int) -> CacheKey:
+        card, world = self.world.dataset.card, self.world
+        return CacheKey(
+            "inversions",
             {
-                "stage": 3,
+                "stage": 4,
+                "about": [card.name, split],
                 "dataset": [card.name, card.revision],
                 "split": split,
                 "count": count,
-                "backbone": self.world.backbone.weights_hash,
+                "trajectories": split in _KEPT,
+                "backbone": world.backbone.weights_hash,
                 "timesteps": list(self.timesteps),
                 "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
-            }
+                "code": [code_hash(INVERSION_CODE), *sources_of(world)],
+                "environment": {**environment()},
+            },
         )
 
-    def _split_folder(self, split: Split, count: int) -> Path:
-        return self._folder / f"{split}-{self._split_key(split, count)[:16]}"
-
-    def _split(self, split: Split, count: int, keep: bool = False) -> InvertedSplit:
+    def _split(self, split: Split, count: int) -> InvertedSplit:
         batch = self.world.dataset.load(split, count)
         batch = replace(batch, pixels=batch.pixels.contiguous())
-        folder = self._split_folder(split, count)
-        stored = folder / INVERSIONS_FILE
-        if stored.exists():
-            inversions = read_inversions(stored, batch.image_ids, self.timesteps, batch.pixels)
-            return InvertedSplit(batch, inversions, TrajectoryStore.open(folder) if keep else None)
+
+        def make(folder: Path) -> None:
+            self._invert(folder, split, batch)
+
+        folder = self._entry(self._split_key(split, count), make).folder
+        inversions = read_inversions(
+            folder / INVERSIONS_FILE, batch.image_ids, self.timesteps, batch.pixels
+        )
+        store = TrajectoryStore.open(folder) if split in _KEPT else None
+        return InvertedSplit(batch, inversions, store)
+
+    def _invert(self, folder: Path, split: Split, batch: ImageBatch) -> None:
         store = None
-        if keep:
+        if split in _KEPT:
             backbone = self.world.backbone
             store = TrajectoryStore.create(
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
                 refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
             )  # fmt: skip
-        work = float(self._passes_per_image() * count)
-        began = _Began(afresh=not any_parts(folder))
-        with self.progress.task(f"{split}: inversion", count, work) as advance:
+        work = float(self._passes_per_image() * len(batch))
+        with self.progress.task(f"{split}: inversion", len(batch), work) as advance:
             inversions = invert_in_parts(
                 self.world.backbone,
                 batch,
@@ -266,14 +293,12 @@ class Artefacts:
             )
         if store is not None:
             store.finish()
-        began.write_spent(folder)
-        write_inversions(stored, inversions)
+        write_inversions(folder / INVERSIONS_FILE, inversions)
         forget_parts(folder)
-        return InvertedSplit(batch, inversions, store)
 
     def _disk_left(self, folder: Path) -> int:
-        """What the budget leaves to one store of the run, in bytes."""
-        others = trajectory_bytes(self.config.out / "artefacts") - trajectory_bytes(folder)
+        """What the budget leaves to one store of the cache, in bytes."""
+        others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
         return disk_budget() - others
 
     def trajectory_bytes_to_come(self) -> int:
@@ -286,11 +311,20 @@ class Artefacts:
         )
         total = 0
         for split, count in splits:
-            folder = self._split_folder(split, count)
+            key = self._split_key(split, count)
             whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
-            if not (folder / INVERSIONS_FILE).exists():
-                total += max(0, whole - trajectory_bytes(folder))
+            if not self.cache.folder(key).exists():
+                total += max(0, whole - trajectory_bytes(self.cache.work_folder(key)))
         return total
+
+
+def sources_of(world: World) -> list[JsonValue]:
+    """Hashes of the code of a world that is not this package's: plugins may bring worlds."""
+    name = world.dataset.card.name
+    parts: list[object] = [world.dataset, world.backbone, *world.classifiers]
+    if name in WORLDS:
+        parts.append(WORLDS.factory(name))
+    return [source_hash(part) for part in parts]
 
 
 def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
@@ -299,30 +333,7 @@ def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
     Raises:
         UsageError: with what is needed and what is there.
     """
-    there = trajectory_bytes(config.out / "artefacts")
+    there = trajectory_bytes(config.cache / "inversions")
     check_disk(
-        sum(a.trajectory_bytes_to_come() for a in artefacts), config.out, disk_budget() - there
+        sum(a.trajectory_bytes_to_come() for a in artefacts), config.cache, disk_budget() - there
     )
-
-
-class _Began:
-    """Measures the making of an artefact that a run may be interrupted in.
-
-    Args:
-        afresh: nothing of it was there; what goes on from an earlier run is not measured.
-    """
-
-    def __init__(self, afresh: bool) -> None:
-        self._afresh, self._started = afresh, time.monotonic()
-
-    def write_spent(self, folder: Path) -> None:
-        seconds = time.monotonic() - self._started if self._afresh else None
-        write_bytes(folder / SPENT_FILE, json.dumps({"seconds": seconds}).encode())
-
-
-def _read_spent(folder: Path) -> float | None:
-    try:
-        seconds = json.loads((folder / SPENT_FILE).read_bytes())["seconds"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # made before its time was kept
-    return None if seconds is None else float(seconds)

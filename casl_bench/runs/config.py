@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.worlds.options import WorldOptions
 
@@ -285,6 +286,7 @@ class RunConfig(BaseModel):
             of them may be added to a folder later.
         device: a torch device, already resolved ("cpu", "cuda:0").
         out: the run folder.
+        cache: folder of what runs share.
         plugins: Python files that register entrants of the user's own.
         batch_size: images a chunk outside the backbone; None leaves it to the runner. It changes
             speed and memory, never a number.
@@ -303,6 +305,7 @@ class RunConfig(BaseModel):
     fit_seeds: PositiveInt = 1
     device: str
     out: Path
+    cache: Path = Field(default_factory=default_cache)
     plugins: tuple[Path, ...] = ()
     batch_size: PositiveInt | None = None
     jobs: PositiveInt = 1

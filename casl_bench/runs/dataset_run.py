@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
+from pydantic import JsonValue
+
+from casl_bench.cache.store import CacheError
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.methods.method import SupportsLatentRanking
+from casl_bench.methods.method import METHODS, SupportsLatentRanking
 from casl_bench.records.record import ErrorInfo, Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.artefacts import Artefacts
@@ -20,11 +23,13 @@ from casl_bench.runs.plan import (
     STAGE_VERSION,
     Cell,
     fingerprint,
+    info_of,
     is_done,
     make_method,
 )
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.record_parts import Stopwatch, cell_fields, common_fields, provenance
+from casl_bench.runs.shared_records import SharedRecords
 from casl_bench.worlds.world import World
 
 
@@ -38,6 +43,8 @@ class DatasetRun:
         self.artefacts = Artefacts(world, config, progress)
         self.cells = EditCells(self.artefacts, store, progress)
         self.records = DatasetRecords(self.artefacts, self.cells)
+        self.shared = SharedRecords(self.artefacts.cache, store, world)
+        self._spoiled: set[str] = set()  # concepts of which a cell has failed
         self._probes: Probes | None = None
 
     def hear(self, progress: Progress) -> None:
@@ -75,14 +82,20 @@ class DatasetRun:
     def _run_cell(self, cell: Cell) -> bool:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
-            self.cells.run(cell)
+            if cell.concept.name in self._spoiled:
+                # Compared with what failed here: no other run's record.
+                self.cells.run(cell)
+            else:
+                key = self.shared.key_of_cell(cell)
+                self.shared.take_or_make(key, lambda: self.cells.run(cell))
             return True
-        except InvalidBenchmarkError:
+        except (InvalidBenchmarkError, CacheError):
             raise
         except NotApplicableError as error:
             self.store.write(self._without_result(cell, "skipped", error))
             return True
         except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self._spoiled.add(cell.concept.name)
             self.store.write(self._without_result(cell, "failed", error))
             self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
             return False
@@ -96,9 +109,18 @@ class DatasetRun:
         place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
         if self._has(place, key):
             return True
+        inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
+        about = [cell.dataset, "probe", cell.label]
+        self.shared.take_or_make(
+            self.shared.key(inputs, about, [cell.method]), lambda: self._make_probe(cell, key)
+        )
+        return True
+
+    def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
+        """None where the method ranks no latents."""
         editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
         if not isinstance(editor, SupportsLatentRanking):
-            return True
+            return None
         if self._probes is None:
             self._probes = self.records.probe_features()
         with self.progress.task(f"{cell.label}: probe", 1):
@@ -110,19 +132,28 @@ class DatasetRun:
                     update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}}
                 )
             self.store.write(record)
-        return True
+        return record
 
     def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
         """A record of the whole data set, unless it is there."""
-        key = hash_json(
-            [kind, STAGE_VERSION, fingerprint(self.world), self.config.key(),
-             asdict(self.world.dataset.card)]
-        )  # fmt: skip
-        place = CellKey(self.world.dataset.card.name, kind)
-        if not self._has(place, key):
+        card = self.world.dataset.card
+        inputs: list[JsonValue] = [
+            kind, STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card)
+        ]  # fmt: skip
+        key = hash_json(inputs)
+
+        def write() -> RunRecord:
             record = make(key)
             with self.progress.task(f"{kind}: record", 1):
                 self.store.write(record)
+            return record
+
+        if not self._has(CellKey(card.name, kind), key):
+            # Some of these run entrants of their own, such as known edits.
+            names = [name for name in METHODS if info_of(name).control]
+            self.shared.take_or_make(
+                self.shared.key({"of": inputs}, [card.name, kind], names), write
+            )
 
     def _has(self, place: CellKey, key: str) -> bool:
         record = self.store.find(place)

@@ -213,7 +213,8 @@ class EditCells:
             raise NotApplicableError(
                 f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
             )
-        task = self.fitting.task(method, cell.concept, cell.key, partner.editor)
+        scratch = self.fitting.scratch(cell.key)
+        task = self.fitting.task(method, cell.concept, scratch, partner.editor)
         return Fitted(method.fit(task), FitCost(), given(partner.matching.strength))
 
     def match_strengths(

@@ -1,10 +1,11 @@
-"""Fitted methods kept in the run folder: a fit is never done twice."""
+"""Fitted methods kept in the cache: a fit is never done twice."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from casl_bench.cache.entry import CacheKey
+from casl_bench.cache.store import Cache
 from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import write_bytes
@@ -77,47 +80,73 @@ def fit_key(method: EditingMethod, inputs: str) -> str:
     return hash_json([own, inputs])
 
 
+FIT_FILE = "fit.safetensors"
+
+
 class FitStore:
-    """One safetensors file a fit, under its key.
+    """One safetensors file a fit, an entry of the cache.
 
     Args:
-        folder: made on the first write.
+        cache: where they are kept.
 
     Attributes:
         made: number of fits made by this object, not read.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
         self.made = 0
 
-    def workspace(self, key: str) -> Path:
-        """A scratch folder of a fit that survives an interruption."""
-        path = self.folder / f"{key[:16]}.work"
-        path.mkdir(parents=True, exist_ok=True)
-        return path
-
-    def get(self, key: str, make: Callable[[], StoredFit]) -> StoredFit:
+    def get(
+        self, key: str, make: Callable[[Path], StoredFit], about: Mapping[str, JsonValue]
+    ) -> StoredFit:
         """The stored fit, or the one that `make` gives, which is then stored.
 
+        Args:
+            key: `fit_key` of the fit.
+            make: is given a scratch folder that survives an interruption.
+            about: what else tells it from other fits, the inputs of the key in clear among them.
+
         Raises:
-            InvalidBenchmarkError: if the stored file is damaged.
+            CacheError: where the cache cannot be written.
+            InvalidBenchmarkError: if the stored file is none of a fit.
         """
-        path = self.folder / f"{key[:16]}.safetensors"
-        if path.exists():
-            return _read(path)
-        fit = make()
-        self.made += 1
-        cost = {
-            "parameters": fit.cost.parameters,
-            "unet_calls": fit.cost.unet_calls,
-            "seconds": fit.spent.seconds,
-            "peak_memory_mb": fit.spent.peak_memory_mb,
-        }
-        metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
-        tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}
-        write_bytes(path, save(tensors, metadata=metadata))
-        return fit
+        made: list[StoredFit] = []
+
+        def write(folder: Path) -> None:
+            workspace = folder / "work"
+            workspace.mkdir(exist_ok=True)
+            fit = make(workspace)
+            _write(folder / FIT_FILE, fit)
+            shutil.rmtree(workspace)
+            self.made += 1
+            made.append(fit)
+
+        entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
+        return made[0] if made else _read(entry.folder / FIT_FILE)
+
+    def find(self, key: str) -> StoredFit | None:
+        """A fit of this key, by whatever code it was made; None where there is none.
+
+        Raises:
+            InvalidBenchmarkError: if it is damaged.
+        """
+        for sidecar in self.cache.entries("fits"):
+            if sidecar.inputs.get("fit") == key and (entry := self.cache.find(sidecar.key)):
+                return _read(entry.folder / FIT_FILE)
+        return None
+
+
+def _write(path: Path, fit: StoredFit) -> None:
+    cost = {
+        "parameters": fit.cost.parameters,
+        "unet_calls": fit.cost.unet_calls,
+        "seconds": fit.spent.seconds,
+        "peak_memory_mb": fit.spent.peak_memory_mb,
+    }
+    metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}
+    write_bytes(path, save(tensors, metadata=metadata))
 
 
 def _read(path: Path) -> StoredFit:
@@ -128,12 +157,11 @@ def _read(path: Path) -> StoredFit:
         if hash_tensors(state) != metadata["sha256"]:
             raise ValueError("its content is not what was written")
         cost = json.loads(metadata["cost"])
-        # A fit stored before its time was kept has neither.
         spent = FitSpent(cost.pop("seconds", None), cost.pop("peak_memory_mb", None))
         return StoredFit(state, FitCost(**cost), spent)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InvalidBenchmarkError(
             f"a stored fit cannot be used: {error}",
             where=str(path),
-            mend="delete the file to fit again",
+            mend="delete its folder to fit again",
         ) from error

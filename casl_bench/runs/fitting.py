@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+from casl_bench.cache.code_version import FIT_CODE, code_hash, environment, source_hash
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import generator
@@ -44,14 +46,13 @@ class Fitting:
     def __init__(self, artefacts: Artefacts, progress: Progress) -> None:
         self.artefacts, self.world, self.config = artefacts, artefacts.world, artefacts.config
         self.progress = progress
-        name = self.world.dataset.card.name
-        self.store = FitStore(self.config.out / "artefacts" / name / "fits")
+        self.store = FitStore(artefacts.cache)
         self._last: dict[tuple[str, str, int], tuple[Editor, StoredFit]] = {}
 
     def editor(
         self, name: str, concept: Concept, watch: Stopwatch, work: float = 0.0, fit_seed: int = 0
     ) -> tuple[Editor, StoredFit]:
-        """The method fitted on a concept: from memory, from the run folder, or fitted now."""
+        """The method fitted on a concept: from memory, from the cache, or fitted now."""
         place = (name, concept.name, fit_seed)
         if place not in self._last:
             method = make_method(name, self.config.suite)
@@ -67,7 +68,7 @@ class Fitting:
         work: float,
         fit_seed: int = 0,
     ) -> tuple[Editor, StoredFit]:
-        """A method of any settings fitted on a concept: from the run folder, or fitted now."""
+        """A method of any settings fitted on a concept: from the cache, or fitted now."""
         artefacts, info = self.artefacts, method.info
         inputs: dict[str, Any] = {
             "stage": 2,
@@ -87,27 +88,45 @@ class Fitting:
         if fit_seed:
             inputs["fit_seed"] = fit_seed
         key = fit_key(method, hash_json(inputs))
-        task = self.task(method, concept, key, fit_seed=fit_seed)
+        about = {
+            **inputs,
+            "about": [self.world.dataset.card.name, info.name, concept.name],
+            "code": [
+                code_hash(FIT_CODE),
+                source_hash(type(method)),
+                source_hash(self.world.dataset),
+            ],
+            "environment": {**environment()},
+        }
         with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
             made: list[Editor] = []
 
-            def make() -> StoredFit:
+            def make(workspace: Path) -> StoredFit:
                 if weights is not None:
                     assert isinstance(method, SupportsPretrained)  # the plan has asked
                     return given_fit(method, weights)
+                task = self.task(method, concept, workspace, fit_seed=fit_seed)
                 editor, fit = make_fit(method, task, self.config.device)
                 made.append(editor)
                 return fit
 
-            stored = self.store.get(key, make)
-            editor = made[0] if made else method.restore(task, stored.state)
-        return editor, stored
+            stored = self.store.get(key, make, about)
+            if made:
+                return made[0], stored
+            task = self.task(method, concept, self.scratch(key), fit_seed=fit_seed)
+            return method.restore(task, stored.state), stored
+
+    def scratch(self, key: str) -> Path:
+        """A scratch folder of what is not kept in the cache, in the run folder."""
+        path = self.config.out / "scratch" / key[:16]
+        path.mkdir(parents=True, exist_ok=True)
+        return path
 
     def task(
         self,
         method: EditingMethod,
         concept: Concept,
-        key: str,
+        workspace: Path,
         beside: Editor | None = None,
         fit_seed: int = 0,
     ) -> EditTask:
@@ -144,7 +163,7 @@ class Fitting:
             saes=artefacts if info.uses_sae else None,
             guide_clip=world.guide_clip if info.supervision == "text" else None,
             generator=rng,
-            workspace=self.store.workspace(key),
+            workspace=workspace,
             validation=validation,
             oracle=oracle,
             other_attributes=others,

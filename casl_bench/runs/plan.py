@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from dataclasses import field as field_of
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from casl_bench.backbones.schedule import power_timesteps
 from casl_bench.core.content_hash import hash_file, hash_json
@@ -50,6 +51,7 @@ class Cell:
         fit_seed: which of its fits, or of its draws, this is.
         work: estimated U-Net calls, in images.
         key: SHA-256 of everything that determines the result.
+        inputs: what it is the hash of, in clear.
     """
 
     world: str
@@ -62,6 +64,7 @@ class Cell:
     fit_seed: int
     work: float
     key: str
+    inputs: dict[str, JsonValue] = field_of(compare=False, repr=False, default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -321,7 +324,7 @@ class _CellMaker:
             null: the random direction that its EPR+ is divided by, likewise.
             fit_seed: which of its fits, or draws.
         """
-        key = {
+        key: dict[str, Any] = {
             "stage": STAGE_VERSION,
             "run": self.config.key(),
             "world": self.fingerprint,
@@ -348,6 +351,7 @@ class _CellMaker:
             fit_seed=fit_seed,
             work=self._work(method),
             key=hash_json(key),
+            inputs=key,
         )
 
     def _work(self, method: EditingMethod) -> float:

@@ -12,10 +12,12 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from casl_bench.cache.entry import CacheKey
+from casl_bench.cache.store import Cache
 from casl_bench.core.content_hash import hash_tensors
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import FitCost
-from casl_bench.runs.fits import FitSpent, FitStore, StoredFit, make_fit
+from casl_bench.runs.fits import FIT_FILE, FitSpent, FitStore, StoredFit, make_fit
 
 KEY = "0123456789abcdef" * 4
 STATE = {"direction": torch.ones(3)}
@@ -34,11 +36,11 @@ class SlowMethod:
         return STATE
 
 
-def no_fit() -> StoredFit:
+def no_fit(workspace: Path) -> StoredFit:
     raise AssertionError("fitted again")
 
 
-def fitted() -> StoredFit:
+def fitted(workspace: Path = Path()) -> StoredFit:
     method: Any = SlowMethod()
     return make_fit(method, None, "cpu")[1]  # type: ignore[arg-type]
 
@@ -51,14 +53,18 @@ def test_a_fit_is_measured() -> None:
     assert fit.cost == FitCost(parameters=3, unet_calls=7.5)
 
 
+def store(folder: Path) -> FitStore:
+    return FitStore(Cache(folder))
+
+
 def test_what_it_took_is_kept_with_it(tmp_path: Path) -> None:
-    made = FitStore(tmp_path).get(KEY, fitted)
-    again = FitStore(tmp_path)
-    read = again.get(KEY, no_fit)
+    made = store(tmp_path).get(KEY, fitted, {})
+    again = store(tmp_path)
+    read = again.get(KEY, no_fit, {})
     assert again.made == 0
     assert (read.cost.parameters, read.cost.unet_calls) == (3, 7.5)
     assert read.spent == made.spent and read.spent.seconds is not None
-    with safe_open(next(tmp_path.glob("*.safetensors")), "pt") as file:
+    with safe_open(next(tmp_path.glob("fits/*/*.safetensors")), "pt") as file:
         cost = json.loads(file.metadata()["cost"])
     assert cost["seconds"] == made.spent.seconds
     assert cost["peak_memory_mb"] == made.spent.peak_memory_mb
@@ -66,22 +72,37 @@ def test_what_it_took_is_kept_with_it(tmp_path: Path) -> None:
 
 def test_what_is_unknown_stays_unknown(tmp_path: Path) -> None:
     fit = StoredFit(STATE, FitCost(3, 7.5))
-    FitStore(tmp_path).get(KEY, lambda: fit)
-    assert FitStore(tmp_path).get(KEY, no_fit).spent == FitSpent(None, None)
+    store(tmp_path).get(KEY, lambda workspace: fit, {})
+    assert store(tmp_path).get(KEY, no_fit, {}).spent == FitSpent(None, None)
 
 
-def write(folder: Path, cost: dict[str, Any]) -> FitStore:
-    metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(STATE)}
-    save_file(STATE, folder / f"{KEY[:16]}.safetensors", metadata=metadata)
-    return FitStore(folder)
+def test_a_fit_is_found_whatever_code_has_made_it(tmp_path: Path) -> None:
+    store(tmp_path).get(KEY, fitted, {"code": "1"})
+    found = store(tmp_path).find(KEY)
+    assert found is not None and torch.equal(found.state["direction"], STATE["direction"])
+    assert store(tmp_path).find(KEY[::-1]) is None
 
 
-def test_a_fit_stored_before_times_were_kept_is_read(tmp_path: Path) -> None:
-    read = write(tmp_path, {"parameters": 3, "unet_calls": 7.5}).get(KEY, no_fit)
-    assert read.cost == FitCost(3, 7.5)
-    assert read.spent == FitSpent(None, None)
+def test_the_workspace_survives_an_interruption_and_goes_with_the_fit(tmp_path: Path) -> None:
+    def interrupted(workspace: Path) -> StoredFit:
+        (workspace / "half").touch()
+        raise KeyboardInterrupt
+
+    def resumed(workspace: Path) -> StoredFit:
+        assert (workspace / "half").exists()
+        return fitted()
+
+    with pytest.raises(KeyboardInterrupt):
+        store(tmp_path).get(KEY, interrupted, {})
+    store(tmp_path).get(KEY, resumed, {})
+    assert not list(tmp_path.rglob("half"))
 
 
 def test_a_cost_of_other_fields_is_refused(tmp_path: Path) -> None:
+    metadata = {"cost": json.dumps({"parameters": 3, "calls": 7.5}), "sha256": hash_tensors(STATE)}
+    Cache(tmp_path).get_or_make(
+        CacheKey("fits", {"fit": KEY}),
+        lambda folder: save_file(STATE, folder / FIT_FILE, metadata=metadata),
+    )
     with pytest.raises(InvalidBenchmarkError, match="cannot be used"):
-        write(tmp_path, {"parameters": 3, "calls": 7.5}).get(KEY, no_fit)
+        store(tmp_path).get(KEY, no_fit, {})

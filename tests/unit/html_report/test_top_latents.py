@@ -13,6 +13,8 @@ import torch
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.backbone import EncoderState
 from casl_bench.backbones.clip_model import ClipModel
+from casl_bench.cache.entry import CacheKey
+from casl_bench.cache.store import Cache
 from casl_bench.html_report.edits_page import Sheets, latents_section
 from casl_bench.html_report.top_latents import alignment_fit_key, top_latents
 from casl_bench.methods.casl import Casl
@@ -58,6 +60,7 @@ def test_the_key_is_the_one_that_a_run_looks_under(fake: ModuleType, tmp_path: P
     )
     artefacts: Any = SimpleNamespace(
         world=world,
+        cache=Cache(tmp_path),
         config=SimpleNamespace(out=tmp_path, seed=0, device="cpu", method_weights={}),
         suite=SimpleNamespace(train_images=7, validation_images=3),
         sae=SimpleNamespace(content_hash="5" * 64),
@@ -66,7 +69,7 @@ def test_the_key_is_the_one_that_a_run_looks_under(fake: ModuleType, tmp_path: P
     )
     fitting = Fitting(artefacts, SilentProgress())
 
-    def get(key: str, make: object) -> None:
+    def get(key: str, make: object, about: object) -> None:
         raise FoundKey(key)
 
     fitting.store.get = get  # type: ignore[method-assign, assignment]
@@ -94,23 +97,24 @@ def stored(folder: Path, values: dict[str, torch.Tensor]) -> TrajectoryStore:
 
 
 @pytest.fixture
-def artefacts(fake: ModuleType, tmp_path: Path) -> tuple[RunRecord, dict[str, torch.Tensor]]:
-    """A run folder in which latent 2 is active at one place of image 3, and weaker in image 1."""
-    folder = tmp_path / "run" / "artefacts" / DATASET
+def artefacts(fake: ModuleType, own_cache: Path) -> tuple[RunRecord, dict[str, torch.Tensor]]:
+    """A cache in which latent 2 is active at one place of image 3, and weaker in image 1."""
+    cache = Cache(own_cache)
     sae = SparseAutoencoder(SaeConfig(d_in=CHANNELS, d_sae=CHANNELS, k=2))
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(CHANNELS))
         sae.W_dec.copy_(torch.eye(CHANNELS))
     steps = len(TIMESTEPS)
     whole = HSpaceSae(sae, TIMESTEPS, torch.zeros(steps, CHANNELS), torch.ones(steps))
-    whole.save(folder / "sae-0")
+    keys = {s: CacheKey("inversions", {"split": s, "count": IMAGES}) for s in ("train", "test")}
+    cache.get_or_make(CacheKey("sae", {"activations": keys["train"].hash}), whole.save)
     values = {
         "x": torch.rand(IMAGES, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)) * 2 - 1,
         "h": torch.zeros(IMAGES, CHANNELS, GRID, GRID),
     }
     values["h"][3, 2, 0, 1], values["h"][1, 2, 2, 2] = 4.0, 1.0
-    stored(folder / "train-0", values)
-    stored(folder / "test-0", values)
+    for of_split in keys.values():
+        cache.get_or_make(of_split, lambda folder: stored(folder, values))
     record = casl_record(fake, whole.content_hash)
     key = alignment_fit_key(record, TIMESTEPS, IMAGES)
     assert key is not None
@@ -118,7 +122,7 @@ def artefacts(fake: ModuleType, tmp_path: Path) -> tuple[RunRecord, dict[str, to
     W[:, 2], W[:, 0] = 3.0, 1.0
     mean_activation = torch.ones(CHANNELS, GRID, GRID)
     state = {"W": W, "b": torch.zeros(CHANNELS), "mean_activation": mean_activation}
-    FitStore(folder / "fits").get(key, lambda: StoredFit(state, FitCost()))
+    FitStore(cache).get(key, lambda workspace: StoredFit(state, FitCost()), {})
     return record, values
 
 
@@ -139,7 +143,7 @@ def test_the_best_latent_shows_the_images_that_activate_it(
 
 
 def test_the_section_shows_them_or_says_why_not(
-    artefacts: tuple[RunRecord, dict[str, torch.Tensor]], tmp_path: Path
+    artefacts: tuple[RunRecord, dict[str, torch.Tensor]], own_cache: Path, tmp_path: Path
 ) -> None:
     record, _ = artefacts
     store, sheets = RecordStore(tmp_path / "run"), Sheets(tmp_path / "out")
@@ -148,9 +152,7 @@ def test_the_section_shows_them_or_says_why_not(
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
     other = record.model_copy(update={"artefacts": {"sae": "0" * 64}})
     assert "holds no alignment" in str(latents_section(Group([other]), store, sheets).content)
-    index = next((tmp_path / "run").rglob("test-0/index.json"))
-    index.write_text("{}", encoding="utf-8")
-    assert "cannot be read: unusable" in str(
-        latents_section(Group([record]), store, sheets).content
-    )
+    for index in own_cache.rglob("index.json"):
+        index.write_text("{}", encoding="utf-8")
+    assert "cannot be read: damaged" in str(latents_section(Group([record]), store, sheets).content)
     assert "records alone" in str(latents_section(Group([record]), None, sheets).content)

@@ -1,0 +1,94 @@
+"""What computed an artefact: hashes of the source that a stage runs through, and its libraries.
+
+Declared versions are for readers of records, who must know what may be compared. A cache must
+also notice the change that nobody has declared yet: the gate runs two revisions on one machine, and
+a plugin is edited between two runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from uuid import uuid4
+
+PACKAGE = Path(__file__).parents[1]
+
+INVERSION_CODE = (
+    "core", "images", "backbones", "inversion", "activations", "worlds", "runs/split_inversion.py",
+    "runs/artefacts.py",
+)  # fmt: skip
+SAE_CODE = (*INVERSION_CODE, "sae")
+FIT_CODE = (*SAE_CODE, "concepts", "methods", "scorers", "runs/fitting.py", "runs/fits.py")
+RECORD_CODE = (*FIT_CODE, "metrics", "comparison", "records", "runs")
+"""Folders and files of the package that a stage's result depends on, stage by stage."""
+
+_LIBRARIES = ("torch", "numpy", "diffusers", "open_clip_torch", "peft", "scikit-learn", "scipy")
+
+
+@lru_cache
+def code_hash(parts: tuple[str, ...]) -> str:
+    """SHA-256 of the Python sources of parts of this package, hex.
+
+    Args:
+        parts: folders or files, relative to the package.
+    """
+    return _hash_of(PACKAGE, [PACKAGE / part for part in sorted(set(parts))])
+
+
+def source_hash(what: object) -> str:
+    """SHA-256 of the source that a class, a function or an object comes from, hex.
+
+    That is its whole package where it is another's, its file where it is a single one, and nothing
+    more than a mark where it is of this package, whose stages are hashed by `code_hash`. What has
+    no source file is like nothing else, and never shared between processes.
+    """
+    module: str = getattr(what, "__module__", None) or ""
+    parts = module.split(".")
+    if parts[0] == PACKAGE.name:
+        return code_hash(("testing",)) if parts[1:2] == ["testing"] else "own"
+    if parts[0] == "baselines" and len(parts) > 1:
+        parts = parts[:2]  # entrants do not import each other
+    else:
+        outer = sys.modules.get(parts[0])
+        if getattr(outer, "__file__", None):
+            parts = parts[:1]
+    file = getattr(sys.modules.get(".".join(parts)), "__file__", None)
+    return _source_of(Path(file)) if file else _no_source(module)
+
+
+@lru_cache
+def environment() -> dict[str, str]:
+    """Versions of the libraries and the processor's kind, which may change a last bit."""
+    found = {"machine": platform.machine(), "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+@lru_cache
+def _source_of(file: Path) -> str:
+    root = file.parent if file.name == "__init__.py" else file
+    return _hash_of(root.parent, [root])
+
+
+@lru_cache
+def _no_source(module: str) -> str:
+    return f"{module} {uuid4()}"
+
+
+def _hash_of(root: Path, places: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for place in places:
+        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(root).as_posix()}|{len(content)}|".encode())
+            digest.update(content)
+    return digest.hexdigest()

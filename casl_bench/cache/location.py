@@ -1,0 +1,17 @@
+"""Where the cache lies: by option, environment variable, or in the user's own folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+CACHE_VARIABLE = "CASL_BENCH_CACHE"
+"""Environment variable with the cache's folder."""
+
+
+def default_cache() -> Path:
+    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE, "").strip()
+    return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)
