@@ -1,0 +1,92 @@
+"""Whatever differs in what makes an artefact makes another entry."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from casl_bench.cache.code_version import code_hash, source_hash
+from casl_bench.cache.entry import KINDS, CacheKey
+from casl_bench.runs.config import RunConfig, Suite, suite
+from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.plan import Cell, WorldIdentity, card_of, plan
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+CHANGES: dict[str, Any] = {
+    "name": "other", "version": 99, "description": "other", "quick": False, "num_steps": 7,
+    "timestep_power": 1.25, "refinements": 4, "train_images": 33, "validation_images": 4,
+    "test_pool_images": 40, "test_images_per_concept": 32, "strengths": (0.5, 1.0),
+    "effects": (0.2, 0.5), "flip_goal": 0.4, "random_draws": 3, "fit_steps": 5,
+    "settings": {}, "sae_steps": 61, "probe_train_images": 31, "probe_test_images": 23,
+    "probe_ks": (1, 15),
+}  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), JSON, min_size=1, max_size=4), st.data())
+def test_any_change_of_any_input_changes_the_key(inputs: dict[str, Any], data: Any) -> None:
+    name = data.draw(st.sampled_from(sorted(inputs)))
+    value = data.draw(JSON.filter(lambda v: repr(v) != repr(inputs[name])))
+    key = CacheKey("fits", inputs)
+    assert CacheKey("fits", {**inputs, name: value}).hash != key.hash
+    assert CacheKey("fits", {k: v for k, v in inputs.items() if k != name}).hash != key.hash
+    assert len({CacheKey(kind, inputs).hash for kind in KINDS}) == len(KINDS)
+    assert CacheKey("fits", dict(reversed(inputs.items()))).hash == key.hash
+
+
+def cells(fingerprint: str = "f", revision: str | None = None, **changes: Any) -> dict[str, Cell]:
+    load_entrants()
+    settings: dict[str, Any] = {
+        "methods": ("casl",), "datasets": ("rendered_faces",), "concepts": ("hat",),
+        "suite": suite("quick"), "seed": 0, "device": "cpu", "out": Path("unused"),
+    }  # fmt: skip
+    card = card_of("rendered_faces")
+    if revision is not None:
+        card = dataclasses.replace(card, revision=revision)
+    identity = WorldIdentity(card, fingerprint)
+    config = RunConfig(**(settings | changes))
+    return {cell.label: cell for cell in plan(config, {"rendered_faces": identity})}
+
+
+@pytest.mark.parametrize("field", Suite.model_fields)
+def test_every_field_of_a_suite_changes_every_cell(field: str) -> None:
+    changed = suite("quick").model_copy(update={field: CHANGES[field]})
+    assert getattr(changed, field) != getattr(suite("quick"), field)
+    before, after = cells(), cells(suite=changed)
+    shared = before.keys() & after.keys()
+    assert shared and all(before[label].key != after[label].key for label in shared)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"seed": 1}, {"device": "cuda:0"}, {"fingerprint": "another model"}, {"revision": "other"}],
+)
+def test_seed_device_models_and_images_change_every_cell(changes: dict[str, Any]) -> None:
+    before, after = cells(), cells(**changes)
+    assert all(before[label].key != after[label].key for label in before)
+
+
+def test_no_two_cells_share_an_entry() -> None:
+    keys = [cell.key for cell in cells(fit_seeds=3, methods=("casl", "casl_steer")).values()]
+    assert len(set(keys)) == len(keys)
+
+
+def test_code_of_another_stage_or_file_is_other_code(tmp_path: Path) -> None:
+    assert code_hash(("core",)) != code_hash(("core", "sae"))
+    hashes = set()
+    for text in ("class A: pass\n", "class A: pass  # edited\n"):
+        from casl_bench.cache.code_version import _hash_of
+
+        (tmp_path / "plugin.py").write_text(text)
+        hashes.add(_hash_of(tmp_path, [tmp_path / "plugin.py"]))
+    assert len(hashes) == 2
+    assert source_hash(CacheKey) == "own"
