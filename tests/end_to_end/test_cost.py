@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from casl_bench.cache.location import default_cache
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.reports.table import render_tables
@@ -33,7 +34,9 @@ BESIDE = CellKey("rendered_faces", "edit", "random_rotation", "asyrp", "hat")
 
 
 def run(out: Path) -> RecordStore:
+    """A run that makes its records itself, of inversions and fits that may be there."""
     load_entrants()
+    shutil.rmtree(default_cache() / "records", ignore_errors=True)
     config = RunConfig(
         methods=("asyrp",), datasets=("rendered_faces",), concepts=("hat",), suite=TINY, seed=0,
         device="cpu", out=out,

@@ -47,6 +47,7 @@ def run(out: Path, jobs: int, **changes: Any) -> int:
     settings: dict[str, Any] = {
         "methods": ("casl", "casl_steer", "asyrp"), "datasets": ("toy_shapes",), "concepts": None,
         "suite": TINY, "seed": 0, "device": "cpu", "out": out, "plugins": PLUGINS, "jobs": jobs,
+        "cache": out.with_name(f"{out.name}-cache"),  # each makes its own
     }  # fmt: skip
     return runner.run(RunConfig(**(settings | changes)), SilentProgress())
 

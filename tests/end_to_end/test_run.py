@@ -147,7 +147,7 @@ def test_two_runs_and_other_batch_sizes_give_identical_records(
     first = comparable(finished)
     for batch_size in (3, 8):
         out = tmp_path / f"batch-{batch_size}"
-        assert run(config(out, batch_size=batch_size)) == 0
+        assert run(config(out, batch_size=batch_size, cache=tmp_path / f"cache-{batch_size}")) == 0
         assert comparable(out) == first
 
 
