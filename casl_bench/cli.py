@@ -28,7 +28,7 @@ from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.option_flags import real_options
 
 if TYPE_CHECKING:
-    from casl_bench.runs.config import RunConfig
+    from casl_bench.runs.planning.config import RunConfig
 
 Action = Callable[[], int]
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -193,10 +193,10 @@ def tune_command(ctx: click.Context, **options: Any) -> Action:
     """Try settings of each method on validation images and keep the best: docs/tuning.md."""
 
     def action() -> int:
-        from casl_bench.runs.preflight import check_torch
+        from casl_bench.runs.planning.preflight import check_torch
 
         check_torch()
-        from casl_bench.runs.tuning_command import run_sweep
+        from casl_bench.runs.tuning.command import run_sweep
 
         with _log_of_errors(options["out"]):
             return run_sweep(**options)
@@ -259,8 +259,8 @@ def _run(
     **real: Any,
 ) -> int:
     from casl_bench.cache.location import default_cache
-    from casl_bench.runs.config import RunConfig, default_out, world_of_suite
-    from casl_bench.runs.config import suite as suite_named
+    from casl_bench.runs.planning.config import RunConfig, default_out, world_of_suite
+    from casl_bench.runs.planning.config import suite as suite_named
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
@@ -268,11 +268,11 @@ def _run(
         raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
 
-    from casl_bench.runs.preflight import check_torch, resolve_device
+    from casl_bench.runs.planning.preflight import check_torch, resolve_device
 
     check_torch()
-    from casl_bench.runs import listing, names
-    from casl_bench.runs.entrants import load_entrants
+    from casl_bench.runs.planning import listing, names
+    from casl_bench.runs.planning.entrants import load_entrants
 
     load_entrants(plugins)
     if list_names:
@@ -311,9 +311,9 @@ def _run_and_report(config: RunConfig) -> int:
     from casl_bench.records.record_store import RecordStore
     from casl_bench.reports.pictures import write_pictures
     from casl_bench.reports.table import render_tables
-    from casl_bench.runs.progress import open_progress
-    from casl_bench.runs.run_folder import claim_run_folder
-    from casl_bench.runs.runner import run
+    from casl_bench.runs.execution.runner import run
+    from casl_bench.runs.planning.run_folder import claim_run_folder
+    from casl_bench.runs.watching.progress import open_progress
 
     with claim_run_folder(config):
         try:

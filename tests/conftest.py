@@ -31,7 +31,7 @@ def toy_registered() -> Iterator[None]:
     """The toy world is known by name; that and whatever a test registers are forgotten after it."""
     from casl_bench.images.dataset import DATASETS
     from casl_bench.methods.method import METHODS
-    from casl_bench.runs.entrants import load_entrants
+    from casl_bench.runs.planning.entrants import load_entrants
     from casl_bench.testing.toy_world import register_toy_world
     from casl_bench.worlds.world import WORLDS
 

@@ -19,11 +19,18 @@ from uuid import uuid4
 PACKAGE = Path(__file__).parents[1]
 
 INVERSION_CODE = (
-    "core", "images", "backbones", "inversion", "activations", "worlds", "runs/split_inversion.py",
-    "runs/artefacts.py",
+    "core", "images", "backbones", "inversion", "activations", "worlds",
+    "runs/shared_work/split_inversion.py", "runs/shared_work/artefacts.py",
 )  # fmt: skip
 SAE_CODE = (*INVERSION_CODE, "sae")
-FIT_CODE = (*SAE_CODE, "concepts", "methods", "scorers", "runs/fitting.py", "runs/fits.py")
+FIT_CODE = (
+    *SAE_CODE,
+    "concepts",
+    "methods",
+    "scorers",
+    "runs/shared_work/fitting.py",
+    "runs/shared_work/fits.py",
+)
 RECORD_CODE = (*FIT_CODE, "metrics", "comparison", "records", "runs")
 """Folders and files of the package that a stage's result depends on, stage by stage."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from casl_bench.activations.trajectory_store import TrajectoryStore
-    from casl_bench.runs.fits import StoredFit
+    from casl_bench.runs.shared_work.fits import StoredFit
     from casl_bench.sae.h_space_sae import HSpaceSae
 
 METHODS = ("casl", "casl_steer")
@@ -167,7 +167,7 @@ def _stored_fit(record: RunRecord, shared: _Shared) -> StoredFit | None:
     key = alignment_fit_key(record, shared.sae.timesteps, len(shared.train))
     if key is None:
         return None
-    from casl_bench.runs.fits import FitStore
+    from casl_bench.runs.shared_work.fits import FitStore
 
     return FitStore(Cache(default_cache())).find(key)
 

@@ -52,11 +52,11 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     """
     from casl_bench.images.dataset import DATASETS
     from casl_bench.methods.method import METHODS
-    from casl_bench.runs.config import suite as suite_named
-    from casl_bench.runs.config import world_of_suite
-    from casl_bench.runs.entrants import load_entrants
-    from casl_bench.runs.names import resolve_datasets
-    from casl_bench.runs.plan import card_of, info_of, make_method
+    from casl_bench.runs.planning.config import suite as suite_named
+    from casl_bench.runs.planning.config import world_of_suite
+    from casl_bench.runs.planning.entrants import load_entrants
+    from casl_bench.runs.planning.names import resolve_datasets
+    from casl_bench.runs.planning.plan import card_of, info_of, make_method
 
     name = records[0].suite.name
     load_entrants()

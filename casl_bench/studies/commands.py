@@ -32,7 +32,7 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
         from casl_bench.studies.metric_validity.files import read_records, write_page, write_records
 
         if not render_only:
-            from casl_bench.runs.preflight import check_torch
+            from casl_bench.runs.planning.preflight import check_torch
 
             check_torch()
             from casl_bench.studies.metric_validity.make_study import make_study
@@ -82,7 +82,7 @@ def paper_questions_command(
         from casl_bench.studies.paper_questions.names import COMMAND
 
         if records.is_dir():
-            from casl_bench.runs.preflight import check_torch
+            from casl_bench.runs.planning.preflight import check_torch
 
             check_torch()
             from casl_bench.studies.paper_questions.latent_study import make_rows

@@ -12,7 +12,7 @@ import click
 from casl_bench.core.errors import BenchError, UsageError, unknown_name
 from casl_bench.core.registry import load_plugin
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.testing.check_method import method_checks
 from casl_bench.testing.method_trial import MethodClass
 from casl_bench.testing.rules import NotRun, first_line

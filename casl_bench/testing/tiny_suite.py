@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from casl_bench.runs.config import Suite
+from casl_bench.runs.planning.config import Suite
 
 
 def tiny_suite(**changes: Any) -> Suite:

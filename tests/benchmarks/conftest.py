@@ -11,9 +11,9 @@ import pytest
 from casl_bench.backbones.schedule import power_timesteps
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.inverter import invert
-from casl_bench.runs import runner
-from casl_bench.runs.config import RunConfig, Suite
-from casl_bench.runs.progress import Progress
+from casl_bench.runs.execution import runner
+from casl_bench.runs.planning.config import RunConfig, Suite
+from casl_bench.runs.watching.progress import Progress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS, World
 

@@ -20,7 +20,7 @@ from torch.optim.optimizer import (
 from casl_bench.backbones import backbone as halves
 from casl_bench.core.peak_memory import peak_memory
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.watching.progress import SilentProgress
 
 
 class KernelClock:

@@ -11,9 +11,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.call_phases import CallPhases
-from casl_bench.runs.config import Suite
-from casl_bench.runs.plan import info_of
+from casl_bench.runs.planning.config import Suite
+from casl_bench.runs.planning.plan import info_of
+from casl_bench.runs.watching.call_phases import CallPhases
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_world import toy_world
 from casl_bench.worlds.world import World

@@ -10,8 +10,8 @@ import torch
 
 from casl_bench.images.data_source import DataSource
 from casl_bench.images.dataset import DATASETS
-from casl_bench.runs.config import SUITES
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.config import SUITES
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.testing import layouts
 from casl_bench.testing.check_dataset import DATASET_RULES, DatasetTrial, dataset_checks
 from casl_bench.testing.toy_shapes import ToyShapes

@@ -3,7 +3,7 @@
 import pytest
 
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.testing.check_method import method_checks
 from casl_bench.testing.rules import NotRun
 

@@ -17,10 +17,10 @@ from casl_bench.cache.entry import SIDECAR
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
-from casl_bench.runs import runner
-from casl_bench.runs.config import RunConfig
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.execution import runner
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS
 
@@ -129,7 +129,7 @@ def test_killed_at_any_moment_the_records_are_those_of_an_uninterrupted_run(
     first: tuple[Path, Path], tmp_path: Path
 ) -> None:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["casl_bench.runs.runner"])
+    context.set_forkserver_preload(["casl_bench.runs.execution.runner"])
 
     def start(out: Path, cache: Path) -> Any:
         child = context.Process(target=_child, args=(out, cache))

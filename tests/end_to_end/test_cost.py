@@ -11,10 +11,10 @@ from casl_bench.cache.location import default_cache
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.reports.table import render_tables
-from casl_bench.runs import runner
-from casl_bench.runs.config import RunConfig, suite
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.execution import runner
+from casl_bench.runs.planning.config import RunConfig, suite
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.watching.progress import SilentProgress
 
 TINY = suite("quick").model_copy(
     update={

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from casl_bench.cli import command
-from casl_bench.runs.config import Suite
+from casl_bench.runs.planning.config import Suite
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

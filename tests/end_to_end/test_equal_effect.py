@@ -16,9 +16,9 @@ from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, 
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.table import render_tables
-from casl_bench.runs.config import RunConfig
-from casl_bench.runs.progress import SilentProgress
-from casl_bench.runs.runner import run
+from casl_bench.runs.execution.runner import run
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import ToyShapes
 

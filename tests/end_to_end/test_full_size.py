@@ -16,7 +16,7 @@ from casl_bench.backbones.named_config import read_config
 from casl_bench.cli import main
 from casl_bench.images.celeba_annotation import CELEBA_ATTRIBUTES
 from casl_bench.images.photo_file import read_photo
-from casl_bench.runs import config as config_module
+from casl_bench.runs.planning import config as config_module
 from casl_bench.scorers.face_identity import VGGFACE2_FILE
 from casl_bench.scorers.lpips_distance import ALEXNET_FILE
 from casl_bench.testing import real_files
@@ -57,7 +57,7 @@ def small_batches() -> Iterator[None]:
         patch.setattr("casl_bench.backbones.clip_model.MICRO_BATCH", 2)
         # Eighty sentences a prompt are minutes on a CPU, and one validation image is enough.
         patch.setattr("casl_bench.backbones.clip_model.TEMPLATES", ("a photo of a {}.",))
-        patch.setattr("casl_bench.runs.config.VALIDATION_POOL", 1)
+        patch.setattr("casl_bench.runs.planning.config.VALIDATION_POOL", 1)
         patch.setattr("casl_bench.worlds.real.CALIBRATION_IMAGES", 4)
         # What a random network sees in the only image must not decide whether it is edited.
         patch.setattr(World, "presence", lambda self, batch: torch.zeros(

@@ -14,10 +14,10 @@ from casl_bench.gate.gate_run import GateOptions, gate_folders
 from casl_bench.gate.verdict import Verdict
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.config import RunConfig
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.progress import SilentProgress
-from casl_bench.runs.runner import run
+from casl_bench.runs.execution.runner import run
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS

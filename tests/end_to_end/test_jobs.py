@@ -16,10 +16,10 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
-from casl_bench.runs import runner
-from casl_bench.runs.config import RunConfig
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.execution import runner
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS
 

@@ -8,10 +8,10 @@ import pytest
 
 from casl_bench import cli
 from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.config import RunConfig
-from casl_bench.runs.progress import SilentProgress
-from casl_bench.runs.run_folder import claim_run_folder
-from casl_bench.runs.runner import run
+from casl_bench.runs.execution.runner import run
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.run_folder import claim_run_folder
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.studies.paper_questions import latent_study
 from casl_bench.studies.paper_questions.files import read_rows
 from casl_bench.testing.tiny_suite import tiny_suite

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.artefacts import Artefacts
-from casl_bench.runs.config import SUITES, RunConfig, Suite
-from casl_bench.runs.edit_cells import EditCells
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.names import resolve_methods
-from casl_bench.runs.plan import concepts_of, info_of
-from casl_bench.runs.progress import SilentProgress
-from casl_bench.runs.record_parts import Stopwatch
+from casl_bench.runs.cells.edit_cells import EditCells
+from casl_bench.runs.planning.config import SUITES, RunConfig, Suite
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.planning.names import resolve_methods
+from casl_bench.runs.planning.plan import concepts_of, info_of
+from casl_bench.runs.shared_work.artefacts import Artefacts
+from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.stopwatch import Stopwatch
 from casl_bench.worlds.world import WORLDS
 
 SHORT = Suite(

@@ -16,10 +16,10 @@ from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, 
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.table import render_tables
-from casl_bench.runs import runner
-from casl_bench.runs.config import RunConfig, Suite
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.execution import runner
+from casl_bench.runs.planning.config import RunConfig, Suite
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.watching.progress import SilentProgress
 
 TINY = Suite(
     name="tiny",
@@ -174,7 +174,7 @@ def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.M
 def test_an_interrupted_run_goes_on_and_ends_the_same(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from casl_bench.runs.edit_cells import EditCells
+    from casl_bench.runs.cells.edit_cells import EditCells
 
     out, real, cells = tmp_path / "resumed", EditCells.run, []
 

@@ -17,12 +17,12 @@ from casl_bench.cli import command, main
 from casl_bench.images.dataset import DATASETS, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.methods.method import METHODS, Editor, EditTask, FitCost, MethodConfig, MethodInfo
-from casl_bench.runs import config as config_module
-from casl_bench.runs.artefacts import Artefacts
-from casl_bench.runs.config import RunConfig, Suite, read_settings
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.plan import make_method
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.planning import config as config_module
+from casl_bench.runs.planning.config import RunConfig, Suite, read_settings
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.planning.plan import make_method
+from casl_bench.runs.shared_work.artefacts import Artefacts
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import CARD, ToyShapes
 from casl_bench.testing.toy_world import toy_world

@@ -4,7 +4,7 @@ import pytest
 
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.worlds.world import WORLDS
 
 STRANGERS = ("casl_bench_plugin_", "fake_casl_method", "broken_casl_method")

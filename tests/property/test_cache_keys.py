@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from casl_bench.cache.code_version import code_hash, source_hash
 from casl_bench.cache.entry import KINDS, CacheKey
-from casl_bench.runs.config import RunConfig, Suite, suite
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.plan import Cell, WorldIdentity, card_of, plan
+from casl_bench.runs.planning.config import RunConfig, Suite, suite
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.planning.plan import Cell, WorldIdentity, card_of, plan
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -17,9 +17,9 @@ from casl_bench.images.dataset import Concept, DatasetCard
 from casl_bench.methods.method import MethodConfig, MethodInfo
 from casl_bench.records.record import Provenance, RunRecord, SuiteRef
 from casl_bench.records.record_store import RecordStore
-from casl_bench.runs import names as names_module
-from casl_bench.runs import plan as plan_module
-from casl_bench.runs.config import (
+from casl_bench.runs.planning import names as names_module
+from casl_bench.runs.planning import plan as plan_module
+from casl_bench.runs.planning.config import (
     MIN_TEST_IMAGES,
     SUITES,
     RunConfig,
@@ -27,11 +27,18 @@ from casl_bench.runs.config import (
     suite,
     world_of_suite,
 )
-from casl_bench.runs.cost_estimate import cost_text
-from casl_bench.runs.listing import dry_run_text
-from casl_bench.runs.plan import KEY_ARTEFACT, Cell, WorldIdentity, is_done, plan, shared_work
-from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
-from casl_bench.runs.run_folder import MANIFEST, check_run_folder, claim_run_folder
+from casl_bench.runs.planning.cost_estimate import cost_text
+from casl_bench.runs.planning.listing import dry_run_text
+from casl_bench.runs.planning.plan import (
+    KEY_ARTEFACT,
+    Cell,
+    WorldIdentity,
+    is_done,
+    plan,
+    shared_work,
+)
+from casl_bench.runs.planning.run_folder import MANIFEST, check_run_folder, claim_run_folder
+from casl_bench.runs.watching.progress import LineProgress, SilentProgress, open_progress
 
 # Without the tuned settings, which the fakes below do not have.
 QUICK = suite("quick").model_copy(update={"settings": {}})
@@ -190,7 +197,7 @@ def test_unknown_names_offer_the_nearest() -> None:
 def test_a_quick_suite_edits_the_first_concepts_unless_they_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("casl_bench.runs.config.QUICK_CONCEPTS", 1)
+    monkeypatch.setattr("casl_bench.runs.planning.config.QUICK_CONCEPTS", 1)
     full = suite("standard").model_copy(update={"settings": {}})
 
     def concepts(**changes: Any) -> set[str]:
@@ -378,7 +385,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     )
     worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
     worlds.register("toy", lambda device, options: world)
-    monkeypatch.setattr("casl_bench.runs.listing.WORLDS", worlds)
+    monkeypatch.setattr("casl_bench.runs.planning.listing.WORLDS", worlds)
     run = config(tmp_path, methods=("casl",))
     text = dry_run_text(run)
     lines = [line.split() for line in text.splitlines()]

@@ -10,11 +10,11 @@ from casl_bench.activations.disk_budget import DISK_BUDGET_VARIABLE
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import read_jsonl
-from casl_bench.runs.config import RunConfig, suite
-from casl_bench.runs.cost_estimate import cost_text, estimate_cost
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.names import resolve_methods
-from casl_bench.runs.plan import (
+from casl_bench.runs.planning.config import RunConfig, suite
+from casl_bench.runs.planning.cost_estimate import cost_text, estimate_cost
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.planning.names import resolve_methods
+from casl_bench.runs.planning.plan import (
     Cell,
     WorldIdentity,
     card_of,

@@ -13,7 +13,11 @@ from casl_bench.backbones.backbone import Backbone
 from casl_bench.images.dataset import ImageBatch
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.inverter import invert
-from casl_bench.runs.split_inversion import forget_parts, images_per_part, invert_in_parts
+from casl_bench.runs.shared_work.split_inversion import (
+    forget_parts,
+    images_per_part,
+    invert_in_parts,
+)
 
 IDS = tuple("abcdefghij")
 WALK = (0, 400, 999)

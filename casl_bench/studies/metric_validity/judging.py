@@ -19,7 +19,7 @@ from casl_bench.images.rendered_dataset import to_pixels
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.runs.scoring import Scorers
+from casl_bench.runs.cells.scoring import Scorers
 from casl_bench.studies.metric_validity.graded_edits import SEED, GradedEdit, Subject
 from casl_bench.worlds.world import World
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import MetricInfo
 from casl_bench.records.provenance import package_versions
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.studies.metric_validity.alternatives import Candidate, candidates
 from casl_bench.studies.metric_validity.gaming import (
     Tally,

@@ -21,16 +21,16 @@ from casl_bench.methods.method import Editor
 from casl_bench.records.provenance import package_versions
 from casl_bench.records.record import Measurement, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.runs.artefacts import InvertedSplit
-from casl_bench.runs.config import RunConfig
-from casl_bench.runs.dataset_run import DatasetRun
-from casl_bench.runs.entrants import load_entrants
-from casl_bench.runs.levels import headline_name
-from casl_bench.runs.measuring import measurements
-from casl_bench.runs.plan import info_of, make_method, open_worlds
-from casl_bench.runs.progress import SilentProgress
-from casl_bench.runs.record_parts import Stopwatch
-from casl_bench.runs.run_folder import config_of_run
+from casl_bench.runs.cells.dataset_run import DatasetRun
+from casl_bench.runs.cells.levels import headline_name
+from casl_bench.runs.cells.measuring import measurements
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.planning.plan import info_of, make_method, open_worlds
+from casl_bench.runs.planning.run_folder import config_of_run
+from casl_bench.runs.shared_work.artefacts import InvertedSplit
+from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.stopwatch import Stopwatch
 from casl_bench.studies.paper_questions.latent_edits import (
     PartOfMap,
     WithoutLatents,

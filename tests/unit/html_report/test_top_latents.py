@@ -22,10 +22,10 @@ from casl_bench.methods.method import FitCost
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.grouping import Group
-from casl_bench.runs.fits import FitStore, StoredFit
-from casl_bench.runs.fitting import Fitting
-from casl_bench.runs.progress import SilentProgress
-from casl_bench.runs.record_parts import Stopwatch
+from casl_bench.runs.shared_work.fits import FitStore, StoredFit
+from casl_bench.runs.shared_work.fitting import Fitting
+from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.stopwatch import Stopwatch
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
 from casl_bench.worlds.domains import DOMAINS

@@ -8,7 +8,7 @@ import torch
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.images.dataset import DATASETS, Dataset, SupportsOracle
 from casl_bench.images.rendered_dataset import RenderedDataset
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.worlds.domains import DOMAINS, Domain, domain_named
 
 load_entrants()

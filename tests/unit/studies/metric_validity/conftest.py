@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from casl_bench.runs.entrants import load_entrants
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.studies.metric_validity.alternatives import Candidate, candidates
 from casl_bench.studies.metric_validity.judging import Judge
 from casl_bench.worlds.synth import synth_world

@@ -1,0 +1,172 @@
+"""All cells of one data set: run one by one, skipping what is done, surviving what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from pydantic import JsonValue
+
+from casl_bench.cache.store import CacheError
+from casl_bench.core.content_hash import hash_json
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.methods.method import METHODS, SupportsLatentRanking
+from casl_bench.records.record import ErrorInfo, Kind, RunRecord
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.cells.dataset_records import DatasetRecords, Probes
+from casl_bench.runs.cells.edit_cells import EditCells
+from casl_bench.runs.cells.record_parts import cell_fields, common_fields, provenance
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.plan import (
+    KEY_ARTEFACT,
+    STAGE_VERSION,
+    Cell,
+    fingerprint,
+    info_of,
+    is_done,
+    make_method,
+)
+from casl_bench.runs.shared_work.artefacts import Artefacts
+from casl_bench.runs.shared_work.fitting import NotApplicableError
+from casl_bench.runs.shared_work.shared_records import SharedRecords
+from casl_bench.runs.watching.progress import Progress
+from casl_bench.runs.watching.stopwatch import Stopwatch
+from casl_bench.worlds.world import World
+
+
+class DatasetRun:
+    """All cells of one data set."""
+
+    def __init__(
+        self, world: World, config: RunConfig, store: RecordStore, progress: Progress
+    ) -> None:
+        self.world, self.config, self.store, self.progress = world, config, store, progress
+        self.artefacts = Artefacts(world, config, progress)
+        self.cells = EditCells(self.artefacts, store, progress)
+        self.records = DatasetRecords(self.artefacts, self.cells)
+        self.shared = SharedRecords(self.artefacts.cache, store, world)
+        self._spoiled: set[str] = set()  # concepts of which a cell has failed
+        self._probes: Probes | None = None
+
+    def hear(self, progress: Progress) -> None:
+        """Show progress elsewhere from now on."""
+        self.progress = self.cells.progress = self.artefacts.progress = progress
+        self.cells.fitting.progress = progress
+
+    def prepare(self) -> None:
+        """What comes before any cell: no table may rest on scorers or images that fail here."""
+        self._shared("scorer", self.records.scorer)
+        self._shared("reconstruction", self.records.reconstruction)
+
+    def share(self, cells: Sequence[Cell]) -> None:
+        """Make what all cells read, so that processes which run them find it."""
+        _ = self.artefacts.train, self.artefacts.validation
+        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
+            _ = self.artefacts.sae
+
+    def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
+        """Whether any cell failed; cells are in the plan's order."""
+        failed = False
+        for cell in cells:  # the plan puts a control beside a method before that method
+            if not is_done(self.store, cell):
+                failed |= not self._run_cell(cell)
+                finished(cell)
+            if not cell.control and not cell.fit_seed:
+                failed |= not self._probe(cell)
+        return failed
+
+    def finish(self, cells: Sequence[Cell]) -> None:
+        """What comes after all cells."""
+        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
+            self._shared("sae", self.records.sae)
+
+    def _run_cell(self, cell: Cell) -> bool:
+        """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
+        try:
+            if cell.concept.name in self._spoiled:
+                # Compared with what failed here: no other run's record.
+                self.cells.run(cell)
+            else:
+                key = self.shared.key_of_cell(cell)
+                self.shared.take_or_make(key, lambda: self.cells.run(cell))
+            return True
+        except (InvalidBenchmarkError, CacheError):
+            raise
+        except NotApplicableError as error:
+            self.store.write(self._without_result(cell, "skipped", error))
+            return True
+        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self._spoiled.add(cell.concept.name)
+            self.store.write(self._without_result(cell, "failed", error))
+            self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
+            return False
+
+    def _probe(self, cell: Cell) -> bool:
+        """Probe a method's ranked latents, where it ranks any and its own cell is done."""
+        method = make_method(cell.method, self.config.suite)
+        if not method.info.uses_sae or not is_done(self.store, cell):
+            return True
+        key = hash_json([cell.key, "probe", STAGE_VERSION])
+        place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
+        if self._has(place, key):
+            return True
+        inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
+        about = [cell.dataset, "probe", cell.label]
+        self.shared.take_or_make(
+            self.shared.key(inputs, about, [cell.method]), lambda: self._make_probe(cell, key)
+        )
+        return True
+
+    def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
+        """None where the method ranks no latents."""
+        editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
+        if not isinstance(editor, SupportsLatentRanking):
+            return None
+        if self._probes is None:
+            self._probes = self.records.probe_features()
+        with self.progress.task(f"{cell.label}: probe", 1):
+            try:
+                record = self.records.probe(key, cell.method, cell.concept, self._probes)
+            except InputError as error:  # such as an attribute that all images have
+                skipped = self._without_result(cell, "skipped", error)
+                record = skipped.model_copy(
+                    update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}}
+                )
+            self.store.write(record)
+        return record
+
+    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
+        """A record of the whole data set, unless it is there."""
+        card = self.world.dataset.card
+        inputs: list[JsonValue] = [
+            kind, STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card)
+        ]  # fmt: skip
+        key = hash_json(inputs)
+
+        def write() -> RunRecord:
+            record = make(key)
+            with self.progress.task(f"{kind}: record", 1):
+                self.store.write(record)
+            return record
+
+        if not self._has(CellKey(card.name, kind), key):
+            # Some of these run entrants of their own, such as known edits.
+            names = [name for name in METHODS if info_of(name).control]
+            self.shared.take_or_make(
+                self.shared.key({"of": inputs}, [card.name, kind], names), write
+            )
+
+    def _has(self, place: CellKey, key: str) -> bool:
+        record = self.store.find(place)
+        return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
+
+    def _without_result(self, cell: Cell, status: str, error: Exception) -> RunRecord:
+        message = " ".join(str(error).split()) or type(error).__name__
+        return RunRecord(
+            **common_fields(self.world, self.config),
+            **cell_fields(cell, self.config),
+            status=status,
+            error=ErrorInfo(type=type(error).__name__, message=message),
+            artefacts={KEY_ARTEFACT: cell.key},
+            provenance=provenance(self.config, {}),
+        )

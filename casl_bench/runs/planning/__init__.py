@@ -1,0 +1,1 @@
+"""What a run will do: a checked command, its cells and their keys."""

@@ -1,0 +1,1 @@
+"""What cells share: inversions, the SAE, fits, and records of other runs."""

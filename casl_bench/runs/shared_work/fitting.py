@@ -1,0 +1,172 @@
+"""Fits as a run needs them: each method sees what it declares, each fit is made once and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from casl_bench.cache.code_version import FIT_CODE, code_hash, environment, source_hash
+from casl_bench.core.content_hash import hash_file, hash_json
+from casl_bench.core.errors import InputError
+from casl_bench.core.seeding import generator
+from casl_bench.images.dataset import Concept, SupportsOracle
+from casl_bench.methods.method import (
+    EditingMethod,
+    Editor,
+    EditTask,
+    OracleRenderer,
+    SupportsPretrained,
+)
+from casl_bench.runs.planning.plan import make_method, pretrained_file
+from casl_bench.runs.shared_work.artefacts import Artefacts
+from casl_bench.runs.shared_work.fits import FitStore, StoredFit, fit_key, given_fit, make_fit
+from casl_bench.runs.watching.progress import Progress
+from casl_bench.runs.watching.stopwatch import Stopwatch
+from casl_bench.scorers.attribute_scorer import Differentiable
+
+
+class NotApplicableError(InputError):
+    """What is asked for is not to be had here: the cell is skipped, not failed.
+
+    Such as labels that nobody has, or something for a control to stand beside.
+    """
+
+
+class Fitting:
+    """Fits methods on the concepts of one data set.
+
+    Args:
+        artefacts: what all fits learn from.
+        progress: shown meanwhile.
+
+    Attributes:
+        store: where fits are kept.
+    """
+
+    def __init__(self, artefacts: Artefacts, progress: Progress) -> None:
+        self.artefacts, self.world, self.config = artefacts, artefacts.world, artefacts.config
+        self.progress = progress
+        self.store = FitStore(artefacts.cache)
+        self._last: dict[tuple[str, str, int], tuple[Editor, StoredFit]] = {}
+
+    def editor(
+        self, name: str, concept: Concept, watch: Stopwatch, work: float = 0.0, fit_seed: int = 0
+    ) -> tuple[Editor, StoredFit]:
+        """The method fitted on a concept: from memory, from the cache, or fitted now."""
+        place = (name, concept.name, fit_seed)
+        if place not in self._last:
+            method = make_method(name, self.config.suite)
+            found = self.fit(method, concept, watch, work, fit_seed)
+            self._last = {place: found}  # one method's weights at a time
+        return self._last[place]
+
+    def fit(
+        self,
+        method: EditingMethod,
+        concept: Concept,
+        watch: Stopwatch,
+        work: float,
+        fit_seed: int = 0,
+    ) -> tuple[Editor, StoredFit]:
+        """A method of any settings fitted on a concept: from the cache, or fitted now."""
+        artefacts, info = self.artefacts, method.info
+        inputs: dict[str, Any] = {
+            "stage": 2,
+            "dataset": [self.world.dataset.card.name, self.world.dataset.card.revision],
+            "world": self.world.backbone.weights_hash,
+            "guide": self.world.guide_clip.weights_hash,
+            "concept": [concept.name, concept.source_prompt, concept.target_prompt],
+            "sae": artefacts.sae.content_hash if info.uses_sae else None,
+            "train": [artefacts.suite.train_images, list(artefacts.timesteps)],
+            "validation": artefacts.suite.validation_images if info.uses_validation else None,
+            "seed": self.config.seed,
+            "device": self.config.device.split(":")[0],
+        }
+        weights = pretrained_file(self.config, method, concept)
+        if weights is not None:
+            inputs["pretrained"] = hash_file(weights)
+        if fit_seed:
+            inputs["fit_seed"] = fit_seed
+        key = fit_key(method, hash_json(inputs))
+        about = {
+            **inputs,
+            "about": [self.world.dataset.card.name, info.name, concept.name],
+            "code": [
+                code_hash(FIT_CODE),
+                source_hash(type(method)),
+                source_hash(self.world.dataset),
+            ],
+            "environment": {**environment()},
+        }
+        with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
+            made: list[Editor] = []
+
+            def make(workspace: Path) -> StoredFit:
+                if weights is not None:
+                    assert isinstance(method, SupportsPretrained)  # the plan has asked
+                    return given_fit(method, weights)
+                task = self.task(method, concept, workspace, fit_seed=fit_seed)
+                editor, fit = make_fit(method, task, self.config.device)
+                made.append(editor)
+                return fit
+
+            stored = self.store.get(key, make, about)
+            if made:
+                return made[0], stored
+            task = self.task(method, concept, self.scratch(key), fit_seed=fit_seed)
+            return method.restore(task, stored.state), stored
+
+    def scratch(self, key: str) -> Path:
+        """A scratch folder of what is not kept in the cache, in the run folder."""
+        path = self.config.out / "scratch" / key[:16]
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def task(
+        self,
+        method: EditingMethod,
+        concept: Concept,
+        workspace: Path,
+        beside: Editor | None = None,
+        fit_seed: int = 0,
+    ) -> EditTask:
+        """What the method may see: exactly what it declares."""
+        info, artefacts, world = method.info, self.artefacts, self.world
+        labels = None
+        if info.supervision == "labels":
+            column = world.dataset.card.attributes.index(concept.attribute)
+            if artefacts.train.batch.attributes is None:
+                raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
+            labels = artefacts.train.batch.attributes[:, column]
+        oracle: OracleRenderer | None = None
+        others: tuple[str, ...] = ()
+        if info.needs_oracle:
+            if not isinstance(world.dataset, SupportsOracle):
+                raise NotApplicableError("this data set's factors are unknown: no oracle")
+            oracle = world.dataset.oracle
+            others = tuple(a for a in world.dataset.card.attributes if a != concept.attribute)
+        if info.needs_scorer and not isinstance(world.classifiers[0], Differentiable):
+            raise NotApplicableError("the classifier that judges first gives no gradients")
+        validation = None
+        if info.uses_validation:
+            validation = artefacts.concept_validation(concept).inversions
+        assert artefacts.train.trajectories is not None  # the training split keeps them
+        # The key leaves the method out: entrants are given the same random numbers.
+        again = (fit_seed,) if fit_seed else ()
+        rng = generator(self.config.seed, "fit", world.dataset.card.name, concept.name, *again)
+        return EditTask(
+            concept=concept,
+            backbone=world.backbone,
+            train=artefacts.train.inversions,
+            labels=labels,
+            trajectories=artefacts.train.trajectories,
+            saes=artefacts if info.uses_sae else None,
+            guide_clip=world.guide_clip if info.supervision == "text" else None,
+            generator=rng,
+            workspace=workspace,
+            validation=validation,
+            oracle=oracle,
+            other_attributes=others,
+            scorer=world.classifiers[0] if info.needs_scorer else None,
+            beside=beside,
+        )

@@ -1,0 +1,1 @@
+"""How settings of methods were chosen: a sweep on validation images."""

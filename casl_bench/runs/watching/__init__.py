@@ -1,0 +1,1 @@
+"""What is shown and counted while a run goes on."""
