@@ -69,9 +69,15 @@ def source_hash(what: object) -> str:
 
 
 @lru_cache
-def environment() -> dict[str, str]:
-    """Versions of the libraries and the processor's kind, which may change a last bit."""
+def environment(threads: int | None = None) -> dict[str, str]:
+    """Versions of the libraries and the processor's kind, which may change a last bit.
+
+    Args:
+        threads: of a matrix product; None for what has the same bits with any number of them.
+    """
     found = {"machine": platform.machine(), "python": platform.python_version()}
+    if threads is not None:
+        found["threads"] = str(threads)
     for name in _LIBRARIES:
         try:
             found[name] = version(name)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from casl_bench.cache.entry import KINDS
+from casl_bench.cache.entry import ABOUT, KINDS
 from casl_bench.cache.location import CACHE_VARIABLE, default_cache
 
 EXIT_DAMAGED = 5
@@ -171,4 +171,4 @@ def _about(entry: Any) -> str:
         return f"damaged: {entry.fault}"
     if entry.sidecar is None:
         return "unfinished"
-    return " / ".join(str(part) for part in entry.sidecar.inputs.get("about", []))
+    return " / ".join(str(part) for part in entry.sidecar.inputs.get(ABOUT, []))

@@ -6,7 +6,6 @@ own checksum, every file by a size and a SHA-256.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from pydantic import JsonValue
 
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InputError
-from casl_bench.core.files import write_json
+from casl_bench.core.files import read_json, write_json
 
 SIDECAR = "meta.json"
 FORMAT = 1
@@ -36,13 +35,18 @@ class DamagedEntryError(Exception):
     """An entry is not what was written."""
 
 
-@dataclass(frozen=True)
+ABOUT = "about"
+"""Under this name a key's inputs hold a few words for whoever lists the cache."""
+
+
+@dataclass(frozen=True, eq=False)
 class CacheKey:
     """Everything that determines an artefact.
 
     Attributes:
         kind: one of `KINDS`.
-        inputs: JSON values; whatever differs in them makes another entry.
+        inputs: JSON values; whatever differs in them makes another entry, but for `ABOUT`: two
+            methods that share a fit find it under one key.
     """
 
     kind: str
@@ -55,7 +59,11 @@ class CacheKey:
     @cached_property
     def hash(self) -> str:
         """SHA-256, hex: the name of the entry's folder."""
-        return hash_json([FORMAT, self.kind, dict(self.inputs)])
+        told = {name: value for name, value in self.inputs.items() if name != ABOUT}
+        return hash_json([FORMAT, self.kind, told])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CacheKey) and self.hash == other.hash
 
     def __hash__(self) -> int:
         return hash(self.hash)
@@ -121,7 +129,7 @@ def read_sidecar(folder: Path) -> Sidecar:
         DamagedEntryError: if it is absent or not what was written.
     """
     try:
-        stored: dict[str, Any] = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+        stored: dict[str, Any] = read_json(folder / SIDECAR)
         check = stored.pop("check")
         if check != hash_json(stored):
             raise ValueError("the sidecar was changed")

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever happens while they are written."""
+"""Files that are either whole or absent, whatever happens while they are written; and JSON in."""
 
 from __future__ import annotations
 
@@ -66,6 +66,28 @@ def json_text(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of `json_text`."""
     write_text(path, json_text(value))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it holds no JSON, see `parse_json`.
+    """
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """The JSON value that a text is.
+
+    Raises:
+        ValueError: if it is none, or nested more deeply than Python can follow.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _umask() -> int:

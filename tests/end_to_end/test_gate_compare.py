@@ -47,7 +47,7 @@ def test_each_broken_method_fails_and_no_sound_one(
     def verdicts(out: Path) -> dict[str, Verdict]:
         config = RunConfig(
             methods=FAULTS, datasets=("toy_shapes",), concepts=("striped",), suite=SUITE,
-            seed=0, device="cpu", out=out,
+            seed=0, device="cpu", out=out, cache=out / "cache",
         )  # fmt: skip
         assert run(config, SilentProgress()) == 0
         report = gate_folders(tmp_path / "base", out, GateOptions())
@@ -58,6 +58,7 @@ def test_each_broken_method_fails_and_no_sound_one(
     shutil.copytree(tmp_path / "base", tmp_path / "head")
     for name in FAULTS:
         shutil.rmtree(tmp_path / "head" / "cells" / "toy_shapes" / name)
+    shutil.rmtree(tmp_path / "head" / "cache" / "records")  # keys do not see what memory holds
     monkeypatch.setattr(painters, "FAULTY", True)
     assert verdicts(tmp_path / "head") == dict.fromkeys(FAULTS, Verdict.FAIL)
 

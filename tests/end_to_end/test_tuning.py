@@ -138,7 +138,8 @@ def tune(
     return main(
         ["tune", "--methods", methods, "--datasets", f"{CARD.name},{SECOND}", "--suite", "tiny",
          "--concepts", concepts, "--trials", str(trials), "--images", "4", "--out", str(out),
-         *arguments]
+         # A cache of its own: what is fitted is counted, and whether it was there is a result.
+         "--cache", str(out.with_name(f"{out.name}-cache")), *arguments]
     )  # fmt: skip
 
 

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.cache.code_version import code_hash, source_hash
+from casl_bench.cache.code_version import code_hash, environment, source_hash
 from casl_bench.cache.entry import KINDS, CacheKey
+from casl_bench.inversion.inverter import invert
 from casl_bench.runs.planning.config import RunConfig, Suite, suite
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.plan import Cell, WorldIdentity, card_of, plan
+from casl_bench.testing.toy_world import toy_world
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -30,6 +33,35 @@ CHANGES: dict[str, Any] = {
     "settings": {}, "sae_steps": 61, "probe_train_images": 31, "probe_test_images": 23,
     "probe_ks": (1, 15),
 }  # fmt: skip
+
+
+def test_threads_are_part_of_what_their_number_changes() -> None:
+    keys = {CacheKey("fits", {"environment": {**environment(n)}}).hash for n in (None, 1, 2)}
+    assert len(keys) == 3
+
+
+def test_inversions_have_the_same_bits_with_any_number_of_threads() -> None:
+    """Which is why runs of different numbers share them."""
+    world = toy_world()
+    batch = world.dataset.load("train", 8)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(
+                invert(world.backbone, batch.image_ids, batch.pixels, (0, 300, 999), refinements=1)
+            )
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert torch.equal(other.x_T, found[0].x_T)
+        assert torch.equal(other.reconstruction, found[0].reconstruction)
+
+
+def test_words_about_an_entry_are_no_part_of_its_key() -> None:
+    words = [CacheKey("fits", {"seed": 0, "about": [method]}) for method in ("casl", "casl_steer")]
+    assert words[0] == words[1] and words[0].hash == words[1].hash
+    assert words[0] != CacheKey("fits", {"seed": 1, "about": ["casl"]})
 
 
 @given(st.dictionaries(st.text(), JSON, min_size=1, max_size=4), st.data())

@@ -30,7 +30,7 @@ from casl_bench.cache.code_version import (
     environment,
     source_hash,
 )
-from casl_bench.cache.entry import CacheKey
+from casl_bench.cache.entry import ABOUT, CacheKey
 from casl_bench.cache.store import Cache, Entry
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.seeding import generator
@@ -166,7 +166,7 @@ class Artefacts:
             "sae",
             {
                 "stage": 1,
-                "about": [self.world.dataset.card.name],
+                ABOUT: [self.world.dataset.card.name],
                 "activations": self._split_key("train", self.suite.train_images).hash,
                 "config": self.sae_config.model_dump(mode="json"),
                 "trainer": self._trainer_config().model_dump(mode="json"),
@@ -243,7 +243,7 @@ class Artefacts:
             "inversions",
             {
                 "stage": 4,
-                "about": [card.name, split],
+                ABOUT: [card.name, split],
                 "dataset": [card.name, card.revision],
                 "split": split,
                 "count": count,

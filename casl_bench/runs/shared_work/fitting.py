@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from casl_bench.cache.code_version import FIT_CODE, code_hash, environment, source_hash
+from casl_bench.cache.entry import ABOUT
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import generator
@@ -90,13 +93,13 @@ class Fitting:
         key = fit_key(method, hash_json(inputs))
         about = {
             **inputs,
-            "about": [self.world.dataset.card.name, info.name, concept.name],
+            ABOUT: [self.world.dataset.card.name, info.name, concept.name],
             "code": [
                 code_hash(FIT_CODE),
                 source_hash(type(method)),
                 source_hash(self.world.dataset),
             ],
-            "environment": {**environment()},
+            "environment": {**environment(torch.get_num_threads())},
         }
         with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
             made: list[Editor] = []

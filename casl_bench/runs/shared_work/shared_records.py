@@ -7,16 +7,16 @@ pruned.
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import torch
 from pydantic import JsonValue
 
 from casl_bench.cache.code_version import RECORD_CODE, code_hash, environment, source_hash
-from casl_bench.cache.entry import CacheKey
+from casl_bench.cache.entry import ABOUT, CacheKey
 from casl_bench.cache.store import Cache, NotKeptError
-from casl_bench.core.files import write_bytes, write_json
+from casl_bench.core.files import read_json, write_bytes, write_json
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
@@ -57,9 +57,9 @@ class SharedRecords:
             "records",
             {
                 "inputs": inputs,
-                "about": [*about],
+                ABOUT: [*about],
                 "code": [*self._code, entrants],
-                "environment": {**environment()},
+                "environment": {**environment(torch.get_num_threads())},
             },
         )
 
@@ -98,7 +98,7 @@ class SharedRecords:
             entry = self.cache.get_or_make(key, copy)
             if not made:
                 path = entry.folder / _RECORD
-                record = RunRecord.from_json(json.loads(path.read_bytes()), where=str(path))
+                record = RunRecord.from_json(read_json(path), where=str(path))
                 files = {name: (entry.folder / name).read_bytes() for name in _files(record)}
                 self.store.write(record, files)
 

@@ -45,7 +45,7 @@ def test_every_section_is_there(report: Path) -> None:
     assert tuple(page.attribute("section", "id")) == SECTIONS
     assert "h_pca" in page.text and "InputError: cpu only" in page.text
     assert page.text.count("not reached, at most 0.80 σ") == 6
-    assert "The run folder holds no alignment" in page.text
+    assert "The cache holds no alignment of these records" in page.text
     assert len(page.attribute("details", "class")) == 2  # a concept each
 
 
