@@ -7,7 +7,6 @@ name the rows that they want.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from casl_bench.activations.disk_budget import (
 from casl_bench.activations.sharded_array import Rows, ShardedArray, images_per_shard
 from casl_bench.backbones.backbone import EncoderState
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import write_json
+from casl_bench.core.files import read_json, write_json
 
 INDEX_FILE = "index.json"
 
@@ -114,7 +113,7 @@ class TrajectoryStore:
             InvalidBenchmarkError: if the store is absent, unfinished or damaged.
         """
         try:
-            index = json.loads((folder / INDEX_FILE).read_text("utf-8"))
+            index = read_json(folder / INDEX_FILE)
             store = cls(
                 folder,
                 index["image_ids"],

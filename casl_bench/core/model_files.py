@@ -6,7 +6,6 @@ any number is made with it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import write_bytes, write_json
+from casl_bench.core.files import read_json, write_bytes, write_json
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
@@ -55,7 +54,7 @@ def read_model(folder: Path) -> ModelFiles:
     """
     path = folder / WEIGHTS
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = read_json(folder / CARD)
         expected = card["sha256"]
         found = hash_file(path)
     except OSError as error:

@@ -63,12 +63,16 @@ def read_history(path: Path) -> list[HistoryLine]:
     """All accepted runs, oldest first; none where there is no file.
 
     Raises:
-        InvalidBenchmarkError: on a line that is none.
+        InvalidBenchmarkError: on a line that is none, or a file that is no text.
     """
     if not path.is_file():
         return []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidBenchmarkError("the history cannot be read", where=str(path)) from error
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         try:
             lines.append(HistoryLine.model_validate_json(line))
         except ValidationError as error:

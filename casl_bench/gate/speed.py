@@ -6,12 +6,12 @@ the same run takes most of that out. The rest is still no ground for a verdict: 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
 from casl_bench.core.errors import UsageError
+from casl_bench.core.files import read_json
 from casl_bench.gate.gate_report import Alert
 
 KERNEL = "calibration_kernel"
@@ -53,7 +53,7 @@ def read_ratios(path: Path) -> dict[str, float]:
         UsageError: if it is no such file, or has no calibration kernel.
     """
     try:
-        found = _File.model_validate(json.loads(path.read_text(encoding="utf-8"))).benchmarks
+        found = _File.model_validate(read_json(path)).benchmarks
     except (OSError, ValueError, ValidationError) as error:
         raise UsageError("not a file of pytest-benchmark", where=str(path)) from error
     kernel = next((b for b in found if KERNEL in b.name), None)

@@ -63,7 +63,7 @@ def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> Concep
     except OSError as error:
         reason = "no concept file" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise UsageError(reason, where=str(path)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"not TOML: {error}", where=str(path)) from error
     for table in tables:
         if table not in _TABLES:

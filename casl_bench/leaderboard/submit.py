@@ -10,7 +10,7 @@ from pathlib import Path
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import write_text
+from casl_bench.core.files import read_json, write_text
 from casl_bench.leaderboard.boards import RESERVED
 from casl_bench.leaderboard.expected import Expected, expected_of
 from casl_bench.leaderboard.submission import early_faults, faults_of
@@ -110,9 +110,10 @@ def _checked_name(name: str) -> str:
 def _manifest_faults(path: Path, expected: Expected) -> list[str]:
     """A run folder tells all settings of its suite: they must be today's, not only its version."""
     try:
-        suite = json.loads(path.read_text(encoding="utf-8"))["key"]["suite"]
+        suite = read_json(path)["key"]["suite"]
+        name = suite["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return [f"{path.name} cannot be read"]
     if hash_json(suite) != expected.suite_hash:
-        return [f"suite '{suite.get('name')}' of the run folder has other settings than today's"]
+        return [f"suite '{name}' of the run folder has other settings than today's"]
     return []

@@ -13,7 +13,14 @@ from urllib.parse import quote
 
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
-from casl_bench.core.files import make_folder, write_bytes, write_json, write_text
+from casl_bench.core.files import (
+    make_folder,
+    parse_json,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.record import FileRef, Kind, RunRecord
 
@@ -196,7 +203,7 @@ def read_jsonl(path: Path) -> list[RunRecord]:
     for number, line in enumerate(lines if lines != [""] else [], start=1):
         where = f"{path}:{number}"
         try:
-            stored = json.loads(line)
+            stored = parse_json(line)
         except ValueError as error:
             raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
         records.append(RunRecord.from_json(stored, where))
@@ -205,7 +212,7 @@ def read_jsonl(path: Path) -> list[RunRecord]:
 
 def _load_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise InvalidBenchmarkError(
             f"record cannot be read: {error}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import write_bytes, write_json
+from casl_bench.core.files import read_json, write_bytes, write_json
 from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
 
 _CONFIG_FILE, _WEIGHTS_FILE = "cfg.json", "sae.safetensors"
@@ -158,7 +157,7 @@ class HSpaceSae:
                 differs from the stored content hash.
         """
         try:
-            stored = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+            stored = read_json(folder / _CONFIG_FILE)
             config = SaeConfig.model_validate(stored["sae"])
             timesteps = [int(t) for t in stored["timesteps"]]
             expected_hash = str(stored["content_hash"])

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.files import parse_json
 from casl_bench.records.measurement import Frozen
 
 Parsed = TypeVar("Parsed")
@@ -35,7 +36,7 @@ def parse_lines(text: str, parse: Callable[[list[Any]], Parsed], where: str = ""
         InvalidBenchmarkError: on anything else.
     """
     try:
-        return parse([json.loads(line) for line in text.splitlines()])
+        return parse([parse_json(line) for line in text.splitlines()])
     except (ValueError, ValidationError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InvalidBenchmarkError(
@@ -47,8 +48,11 @@ def read_text(path: Path, mend: str) -> str:
     """The text of a study's file.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it is no text.
     """
     if not path.is_file():
         raise UsageError("no records of the study", where=str(path), mend=mend)
-    return path.read_text(encoding="utf-8")
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("not the records of a study", where=str(path), mend=mend) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from pydantic import (
 
 from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.files import read_json
 from casl_bench.worlds.options import WorldOptions
 
 MIN_TEST_IMAGES = 32
@@ -168,8 +168,7 @@ def read_settings(path: Path) -> MethodSettings:
         UsageError: if the file cannot be read or holds anything else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return TypeAdapter(MethodSettings).validate_python(content)
+        return TypeAdapter(MethodSettings).validate_python(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
         raise UsageError(
             "not a file of method settings", where=str(path), mend='e.g. {"casl": {"gain": 3.0}}'
