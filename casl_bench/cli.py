@@ -188,6 +188,7 @@ def picture_command(
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="As for a run.")
 @real_options
 @click.option("--out", type=PATH, required=True, help="Folder of the sweep.")
+@cache_option
 @click.pass_context
 def tune_command(ctx: click.Context, **options: Any) -> Action:
     """Try settings of each method on validation images and keep the best: docs/tuning.md."""
@@ -261,12 +262,23 @@ def _run(
     from casl_bench.cache.location import default_cache
     from casl_bench.runs.planning.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.planning.config import suite as suite_named
+    from casl_bench.runs.planning.receipt import receipt_of
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
     if unet_speed is not None and not dry_run:
         raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
+    receipt = None
+    if not (list_names or dry_run or compare):
+        receipt = receipt_of(
+            chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
+            concepts=[*concepts], fit_seeds=fit_seeds, device=device,
+        )  # fmt: skip
+    if receipt is not None and receipt.is_there():
+        click.echo((receipt.out / "table.md").read_text(encoding="utf-8"), nl=False)
+        _say(f"records, pictures and table, as finished before: {receipt.out}")
+        return 0
 
     from casl_bench.runs.planning.preflight import check_torch, resolve_device
 
@@ -303,7 +315,12 @@ def _run(
         click.echo(listing.dry_run_text(config, unet_speed), nl=False)
         return 0
     with _log_of_errors(config.out):
-        return _run_and_report(config) if compare is None else compare(config, _run_and_report)
+        if compare is not None:
+            return compare(config, _run_and_report)
+        code = _run_and_report(config)
+        if receipt is not None and code == 0:
+            receipt.write()
+        return code
 
 
 def _run_and_report(config: RunConfig) -> int:

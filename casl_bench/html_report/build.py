@@ -167,7 +167,7 @@ def _group_page(
             controls_section(bounds),
             *detail_sections(group),
             *model_sections(group, figures),
-            latents_section(group, source.store, sheets),
+            latents_section(group, source, sheets),
             *closing_sections(group, source.path.name),
         ],
         _choices(group, styles),

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from casl_bench.cache.store import Cache
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.html_report.curves import concept_curves
 from casl_bench.html_report.edit_grid import EditGrid, Kept, edit_grid
 from casl_bench.html_report.figures import Drawing, Figures
 from casl_bench.html_report.image_changes import logit_spreads
+from casl_bench.html_report.inputs import Source
 from casl_bench.html_report.sections import Section
 from casl_bench.html_report.sprites import Sheet, new_sheet
 from casl_bench.html_report.styles import Style, is_first_of_its_kind
@@ -104,14 +106,14 @@ def edits_section(
     return Section("pictures", "Pictures and curves by concept", macro="concepts", content=parts)
 
 
-def latents_section(group: Group, store: RecordStore | None, sheets: Sheets) -> Section:
+def latents_section(group: Group, source: Source, sheets: Sheets) -> Section:
     """Images that activate the best aligned latents of each concept, or why there are none."""
     section = Section("latents", "What the aligned latents respond to", macro="latents")
-    if store is None:
+    if source.store is None:
         section.content = "These are records alone: the SAE and its activations are not with them."
         return section
     try:
-        found = top_latents(store.run, group.records)
+        found = top_latents(source.path, group.records, Cache(source.cache))
     except ImportError:
         section.content = "Reading the SAE needs torch, which is not installed here."
         return section

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.records.comparison import ALL
 from casl_bench.records.record import RunRecord
@@ -21,15 +22,21 @@ class Source:
         path: a run folder or a records.jsonl.
         records: one or more.
         store: of the run folder; None where records are all there is.
+        cache: where artefacts of the run are looked for.
     """
 
     path: Path
     records: tuple[RunRecord, ...]
     store: RecordStore | None
+    cache: Path
 
     @classmethod
-    def read(cls, path: Path) -> Source:
+    def read(cls, path: Path, cache: Path | None = None) -> Source:
         """Read a run folder or a records.jsonl.
+
+        Args:
+            path: of either.
+            cache: of the run; None for the one that runs share by default.
 
         Raises:
             UsageError: if it holds no record.
@@ -41,7 +48,7 @@ class Source:
             raise UsageError(
                 "no records", where=str(path), mend="give a run folder or a records.jsonl"
             )
-        return cls(path, tuple(records), store)
+        return cls(path, tuple(records), store, cache or default_cache())
 
 
 @dataclass(frozen=True)

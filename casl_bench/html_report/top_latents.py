@@ -7,7 +7,6 @@ would have to be there for: no network sees an image.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from casl_bench.cache.entry import Sidecar
-from casl_bench.cache.location import default_cache
+from casl_bench.cache.entry import ABOUT, Sidecar
 from casl_bench.cache.store import Cache, Entry
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import read_json
 from casl_bench.records.edited_images import Pixels, to_pixels
 from casl_bench.records.record import RunRecord
 
@@ -59,7 +58,9 @@ class LatentImages:
     activations: tuple[float, ...]
 
 
-def top_latents(run: Path, records: Sequence[RunRecord]) -> dict[str, list[LatentImages]]:
+def top_latents(
+    run: Path, records: Sequence[RunRecord], cache: Cache
+) -> dict[str, list[LatentImages]]:
     """Concept → its best aligned latents; empty where the artefacts are not there.
 
     An image's activation is the latent's mean over the timesteps that the method edits, at the
@@ -68,6 +69,7 @@ def top_latents(run: Path, records: Sequence[RunRecord]) -> dict[str, list[Laten
     Args:
         run: the run folder.
         records: of one data set.
+        cache: with the artefacts of the run.
 
     Raises:
         InvalidBenchmarkError: if an artefact is there and damaged.
@@ -77,12 +79,12 @@ def top_latents(run: Path, records: Sequence[RunRecord]) -> dict[str, list[Laten
         aligned |= {r.concept or "": r for r in records if _is_aligned(r, name)}
     first = next(iter(aligned.values()), None)
     found: dict[str, list[LatentImages]] = {}
-    shared = None if first is None else _shared_artefacts(run, first)
+    shared = None if first is None else _shared_artefacts(run, first, cache)
     if shared is None:
         return found
     codes: dict[int, Tensor] = {}
     for concept, record in sorted(aligned.items()):
-        fit = _stored_fit(record, shared)
+        fit = _stored_fit(record, shared, cache)
         t_edit = record.method_config.get("t_edit")
         if fit is None or not isinstance(t_edit, int):
             continue
@@ -115,9 +117,8 @@ def _is_aligned(record: RunRecord, method: str) -> bool:
     )
 
 
-def _shared_artefacts(run: Path, record: RunRecord) -> _Shared | None:
+def _shared_artefacts(run: Path, record: RunRecord, cache: Cache) -> _Shared | None:
     """The SAE that the record names and its images; None where one of them is not there."""
-    cache = Cache(default_cache())
     for sidecar in cache.entries("sae"):
         entry = cache.find(sidecar.key)
         if entry is None or _content_hash(entry.folder) != record.artefacts["sae"]:
@@ -140,7 +141,7 @@ def _shared_artefacts(run: Path, record: RunRecord) -> _Shared | None:
 
 def _content_hash(folder: Path) -> str | None:
     try:
-        found: str = json.loads((folder / "cfg.json").read_text("utf-8"))["content_hash"]
+        found: str = read_json(folder / "cfg.json")["content_hash"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return found
@@ -149,12 +150,12 @@ def _content_hash(folder: Path) -> str | None:
 def _is_test_of(sidecar: Sidecar, train: Sidecar, run: Path) -> bool:
     """Whether inversions are of the test images beside these training images in a run."""
     try:
-        suite = json.loads((run / "manifest.json").read_text("utf-8"))["key"]["suite"]
+        suite = read_json(run / "manifest.json")["key"]["suite"]
         count = suite["test_pool_images"]
     except (OSError, ValueError, KeyError, TypeError):
         count = None
     inputs = sidecar.inputs
-    alike = set(inputs) - {"about", "split", "count"}
+    alike = set(inputs) - {ABOUT, "split", "count"}
     return (
         inputs.get("split") == "test"
         and count in (None, inputs.get("count"))
@@ -162,14 +163,14 @@ def _is_test_of(sidecar: Sidecar, train: Sidecar, run: Path) -> bool:
     )
 
 
-def _stored_fit(record: RunRecord, shared: _Shared) -> StoredFit | None:
+def _stored_fit(record: RunRecord, shared: _Shared, cache: Cache) -> StoredFit | None:
     """The record's alignment from the cache; None where it is not there."""
     key = alignment_fit_key(record, shared.sae.timesteps, len(shared.train))
     if key is None:
         return None
     from casl_bench.runs.shared_work.fits import FitStore
 
-    return FitStore(Cache(default_cache())).find(key)
+    return FitStore(cache).find(key)
 
 
 def alignment_fit_key(record: RunRecord, timesteps: Sequence[int], train_images: int) -> str | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from casl_bench.cache.commands import cache_option
+
 
 @click.group("study")
 def study_group() -> None:
@@ -64,9 +66,15 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
+@cache_option
 @click.pass_context
 def paper_questions_command(
-    ctx: click.Context, records: Path, out: Path, jobs: int, ks: tuple[int, ...]
+    ctx: click.Context,
+    records: Path,
+    out: Path,
+    jobs: int,
+    ks: tuple[int, ...],
+    cache: Path | None,
 ) -> Callable[[], int]:
     """Do aligned latents exist, act, act alone and precisely?
 
@@ -88,7 +96,8 @@ def paper_questions_command(
             from casl_bench.studies.paper_questions.latent_study import make_rows
 
             say = partial(click.echo, err=True)
-            write_rows(out, make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, say=say))
+            rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)
+            write_rows(out, rows)
         found = RecordStore(records) if records.is_dir() else read_jsonl(records)
         click.echo(str(write_page(out, Evidence(tuple(found), read_rows(out)))))
         return 0

@@ -25,7 +25,7 @@ def finished(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> 
     config = RunConfig(
         methods=("casl", "casl_steer", "sae_steer"), datasets=("toy_shapes",),
         concepts=("red",), suite=tiny_suite(test_images_per_concept=3), seed=0, device="cpu",
-        out=tmp_path_factory.mktemp("paper") / "run",
+        out=(folder := tmp_path_factory.mktemp("paper")) / "run", cache=folder / "cache",
     )  # fmt: skip
     with claim_run_folder(config):
         assert run(config, SilentProgress()) == 0
@@ -33,8 +33,12 @@ def finished(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_every_question_has_its_rows_and_its_section(finished: Path, tmp_path: Path) -> None:
-    command = ["study", "paper-questions", str(finished), "--out", str(tmp_path), "--ks", "1,4"]
+    cache = finished.with_name("cache")
+    fits = set((cache / "fits").iterdir())
+    command = ["study", "paper-questions", str(finished), "--out", str(tmp_path), "--ks", "1,4",
+               "--cache", str(cache)]  # fmt: skip
     assert cli.main(command) == 0
+    assert set((cache / "fits").iterdir()) == fits  # those of the run
     found = read_rows(tmp_path)
     variants = [(r.question, r.latents, r.k) for r in found.rows]
     assert [v for v in variants if v[0] == "size"] == [("size", "top", k) for k in KS]
@@ -67,13 +71,14 @@ def test_every_question_has_its_rows_and_its_section(finished: Path, tmp_path: P
 def test_what_is_done_is_not_done_again(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = latent_study.make_rows(finished, "command", ks=KS)
+    cache = finished.with_name("cache")
+    first = latent_study.make_rows(finished, "command", ks=KS, cache=cache)
 
     def refuse(*args: object) -> None:
         raise AssertionError("a finished concept is measured again")
 
     monkeypatch.setattr(latent_study.LatentStudy, "rows", refuse)
-    assert latent_study.make_rows(finished, "command", ks=KS) == first
+    assert latent_study.make_rows(finished, "command", ks=KS, cache=cache) == first
 
 
 def test_a_folder_that_is_no_run_is_refused(

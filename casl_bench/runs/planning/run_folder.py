@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import make_folder, write_json
+from casl_bench.core.files import make_folder, read_json, write_json
 from casl_bench.runs.planning.config import RunConfig, Suite
 
 MANIFEST = "manifest.json"
@@ -41,7 +41,7 @@ def check_run_folder(config: RunConfig) -> None:
                     mend="give --out a new folder",
                 )
             return
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = read_json(path)
         stored = manifest["key"]
         if not isinstance(stored, dict):
             raise TypeError
@@ -66,20 +66,26 @@ def check_run_folder(config: RunConfig) -> None:
         )
 
 
-def config_of_run(out: Path, datasets: tuple[str, ...], methods: tuple[str, ...]) -> RunConfig:
+def config_of_run(
+    out: Path,
+    datasets: tuple[str, ...],
+    methods: tuple[str, ...],
+    cache: Path | None = None,
+) -> RunConfig:
     """The configuration that a run folder was made with, for what reads it later.
 
     Args:
         out: the run folder.
         datasets: of the run.
         methods: of the run.
+        cache: of the run; None for the one that runs share by default.
 
     Raises:
         UsageError: where it is no run folder, or of a suite that this version does not know.
     """
     path = out / MANIFEST
     try:
-        key = json.loads(path.read_text(encoding="utf-8"))["key"]
+        key = read_json(path)["key"]
         return RunConfig(
             methods=methods,
             datasets=datasets,
@@ -88,6 +94,7 @@ def config_of_run(out: Path, datasets: tuple[str, ...], methods: tuple[str, ...]
             seed=key["seed"],
             device=key["device"],
             out=out,
+            cache=cache or default_cache(),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.runs.planning import names
 from casl_bench.runs.planning.config import RunConfig, suite, world_of_suite
@@ -31,6 +32,7 @@ def run_sweep(
     device: str,
     plugins: tuple[Path, ...],
     out: Path,
+    cache: Path | None,
     **real: Any,
 ) -> int:
     """Run a sweep, or what is left of it, and write its folder.
@@ -57,6 +59,7 @@ def run_sweep(
         seed=seed,
         device=resolve_device(device),
         out=out,
+        cache=cache or default_cache(),
         plugins=plugins,
         options=names.checked_options(real, dataset_names),
     )

@@ -208,6 +208,7 @@ def make_rows(
     *,
     ks: Sequence[int],
     jobs: int = 1,
+    cache: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> LatentRows:
     """Every variant of every concept of a finished run.
@@ -219,6 +220,7 @@ def make_rows(
         command: as the rows are to say that they were made.
         ks: numbers of latents, each at most half of the SAE's.
         jobs: processes, one concept each.
+        cache: of the run; None for the one that runs share by default.
         say: told of each concept that is done.
 
     Raises:
@@ -231,12 +233,14 @@ def make_rows(
         raise UsageError(
             f"no record of '{MAP}'", where=str(run), mend="give the folder of a finished run"
         )
-    config = config_of_run(run, tuple(dict.fromkeys(r.dataset for r in done)), (MAP, STEER))
+    datasets = tuple(dict.fromkeys(r.dataset for r in done))
+    config = config_of_run(run, datasets, (MAP, STEER), cache)
     todo = [(r.dataset, r.concept or "") for r in done if not r.fit_seed]
     for dataset, concept in todo:
         finished_record(store, dataset, STEER, concept)
     found: dict[tuple[str, str], list[VariantRow]] = {}
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # As many as the run had: fits of another number are others.
+    threads = done[0].provenance.threads or max(1, (os.cpu_count() or 1) // jobs)
     with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
         parallel = Parallel(return_as="generator_unordered", pre_dispatch=jobs)
         for dataset, concept, rows in parallel(

@@ -16,6 +16,8 @@ from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.cache.entry import CacheKey
 from casl_bench.cache.store import Cache
 from casl_bench.html_report.edits_page import Sheets, latents_section
+from casl_bench.html_report.inputs import Source
+from casl_bench.html_report.sections import Section
 from casl_bench.html_report.top_latents import alignment_fit_key, top_latents
 from casl_bench.methods.casl import Casl
 from casl_bench.methods.method import FitCost
@@ -127,10 +129,10 @@ def artefacts(fake: ModuleType, own_cache: Path) -> tuple[RunRecord, dict[str, t
 
 
 def test_the_best_latent_shows_the_images_that_activate_it(
-    artefacts: tuple[RunRecord, dict[str, torch.Tensor]], tmp_path: Path
+    artefacts: tuple[RunRecord, dict[str, torch.Tensor]], own_cache: Path, tmp_path: Path
 ) -> None:
     record, values = artefacts
-    found = top_latents(tmp_path / "run", [record])[CONCEPT.name]
+    found = top_latents(tmp_path / "run", [record], Cache(own_cache))[CONCEPT.name]
     best, second = found[0], found[1]
     assert (best.latent, best.share) == (2, pytest.approx(0.75))
     assert (second.latent, second.pictures) == (0, ())
@@ -146,13 +148,18 @@ def test_the_section_shows_them_or_says_why_not(
     artefacts: tuple[RunRecord, dict[str, torch.Tensor]], own_cache: Path, tmp_path: Path
 ) -> None:
     record, _ = artefacts
-    store, sheets = RecordStore(tmp_path / "run"), Sheets(tmp_path / "out")
-    section = latents_section(Group([record]), store, sheets)
+    run, sheets = tmp_path / "run", Sheets(tmp_path / "out")
+
+    def section_of(record: RunRecord, store: RecordStore | None) -> Section:
+        return latents_section(Group([record]), Source(run, (record,), store, own_cache), sheets)
+
+    store = RecordStore(run)
+    section = section_of(record, store)
     assert isinstance(section.content, dict) and set(section.content) == {CONCEPT.name}
     assert len(list((tmp_path / "out" / "images").iterdir())) == 1
     other = record.model_copy(update={"artefacts": {"sae": "0" * 64}})
-    assert "holds no alignment" in str(latents_section(Group([other]), store, sheets).content)
+    assert "holds no alignment" in str(section_of(other, store).content)
     for index in own_cache.rglob("index.json"):
         index.write_text("{}", encoding="utf-8")
-    assert "cannot be read: damaged" in str(latents_section(Group([record]), store, sheets).content)
-    assert "records alone" in str(latents_section(Group([record]), None, sheets).content)
+    assert "cannot be read: damaged" in str(section_of(record, store).content)
+    assert "records alone" in str(section_of(record, None).content)

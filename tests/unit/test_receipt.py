@@ -1,0 +1,150 @@
+"""A finished command is answered from its folder, and by nothing that has changed since."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from casl_bench import cli
+from casl_bench.runs.planning import receipt as receipt_module
+from casl_bench.runs.planning.config import RunConfig, suite
+from casl_bench.runs.planning.receipt import RECEIPT, Receipt, receipt_of
+
+COMMAND: dict[str, Any] = {
+    "suite": suite("quick"), "datasets": ("rendered_faces",), "seed": 0, "plugins": (),
+    "real": {"data_root": Path("somewhere"), "on_bad_image": "error", "classifiers": ()},
+    "methods": ["casl"], "concepts": ["all"], "fit_seeds": 1, "device": "cpu",
+}  # fmt: skip
+
+
+def receipt(out: Path, **changes: Any) -> Receipt | None:
+    return receipt_of(out=out, **(COMMAND | changes))
+
+
+def fill(out: Path) -> None:
+    for name in ("manifest.json", "records.jsonl", "table.md", "cells/a/record.json",
+                 "pictures/a.png"):  # fmt: skip
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(f"of {name}\n")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    fill(tmp_path)
+    made = receipt(tmp_path)
+    assert made is not None and not made.is_there()
+    made.write()
+    assert made.is_there()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1}, {"suite": suite("standard")}, {"methods": ["asyrp"]}, {"concepts": ["hat"]},
+        {"fit_seeds": 2}, {"device": "cuda"}, {"datasets": ("rendered_dogs",)},
+        {"datasets": ("all",)},
+    ],
+)  # fmt: skip
+def test_another_command_is_not_finished(finished: Path, changes: dict[str, Any]) -> None:
+    other = receipt(finished, **changes)
+    assert other is not None and not other.is_there()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda out: (out / "cells" / "a" / "record.json").write_text("of cells/a/record.jsom\n"),
+        lambda out: (out / "pictures" / "a.png").unlink(),
+        lambda out: (out / "cells" / "b").write_text("more"),
+        lambda out: (out / "table.md").rename(out / "cells" / "table.md"),
+        lambda out: (out / RECEIPT).write_text("{}"),
+        lambda out: (out / RECEIPT).write_text("[" * 100_000),
+    ],
+)
+def test_changed_results_are_not_finished(finished: Path, change: Callable[[Path], object]) -> None:
+    change(finished)
+    again = receipt(finished)
+    assert again is not None and not again.is_there()
+
+
+def test_other_code_models_or_libraries_are_another_run(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = receipt(finished)
+    assert again is not None
+    package = tmp_path / "package"
+    package.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(receipt_module, "PACKAGE", package)
+        for file, text in (("code.py", "a = 1"), ("code.py", "a = 2"), ("model.bin", "weights")):
+            (package / file).write_text(text)
+            assert not again.is_there()
+            again.write()
+            assert again.is_there()
+    assert not again.is_there()
+    again.write()
+    monkeypatch.setattr(receipt_module, "environment", lambda: {"torch": "0.0"})
+    assert not again.is_there()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"plugins": (Path("mine.py"),)}, {"datasets": ("celeba_hq",)},
+        {"suite": suite("paper"), "datasets": ("all",)}, {"real": {"method_weights": ("casl=w",)}},
+        {"real": {"classifiers": (Path("net.pt"),)}},
+    ],
+)  # fmt: skip
+def test_what_depends_on_files_of_others_has_none(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert receipt(tmp_path, **changes) is None
+
+
+def test_installed_entrants_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strangers:
+        groups = ("console_scripts", "casl_bench.methods")
+
+    monkeypatch.setattr(receipt_module, "entry_points", Strangers)
+    assert receipt(tmp_path) is None
+
+
+def test_the_same_command_again_is_its_table_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: RunConfig) -> int:
+        fill(config.out)
+        return 0
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(cli, "_run_and_report", run)
+    command = ["--methods", "casl", "--datasets", "all", "--quick", "--out", str(out)]
+    assert cli.main(command) == 0
+    again = (
+        "import sys; from casl_bench.cli import main; code = main(sys.argv[1:]); "
+        "loaded = {'torch', 'diffusers', 'open_clip', 'sklearn'} & set(sys.modules); "
+        "sys.exit(str(loaded) if loaded else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", again, *command, "--jobs", "2"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "of table.md\n"), done.stderr
+    assert done.stderr == f"records, pictures and table, as finished before: {out}\n"
+
+
+def test_a_run_with_failed_cells_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config: RunConfig) -> int:
+        fill(config.out)
+        return cli.EXIT_INCOMPLETE
+
+    monkeypatch.setattr(cli, "_run_and_report", run)
+    out = tmp_path / "run"
+    command = ["--methods", "casl", "--quick", "--out", str(out)]
+    assert cli.main(command) == cli.EXIT_INCOMPLETE
+    assert not (out / RECEIPT).exists()
