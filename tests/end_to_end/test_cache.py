@@ -1,31 +1,38 @@
-"""Runs over a shared cache: taken over, damaged, and killed at any moment."""
+"""Runs over a shared cache: taken over, damaged, in two processes, and ended at any moment."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
+import shutil
+import signal
+import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from casl_bench import cli
 from casl_bench.backbones.backbone import Backbone
-from casl_bench.cache.entry import SIDECAR
+from casl_bench.cache.entry import KINDS, SIDECAR, CacheKey
+from casl_bench.cache.store import Cache
 from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.config import SUITES, RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS
 
 PLUGIN = (Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py").resolve()
-MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "2"))
+MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "1"))
 """How many runs are killed; each costs a run and a half."""
 
 
@@ -91,7 +98,8 @@ def test_another_run_folder_takes_all_of_it_without_a_unet_call(
 def test_another_seed_shares_inversions_and_nothing_else(
     first: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    cache = first[1]
+    cache = tmp_path / "cache"
+    shutil.copytree(first[1], cache)
     before = {
         kind: {p.name for p in (cache / kind).iterdir()} for kind in ("inversions", "sae", "fits")
     }
@@ -101,18 +109,28 @@ def test_another_seed_shares_inversions_and_nothing_else(
     assert set(ids(tmp_path / "seed").values()).isdisjoint(ids(first[0]).values())
 
 
-def test_a_flipped_byte_in_every_file_is_found_and_mended(
-    first: tuple[Path, Path], tmp_path: Path
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate])
+def test_damage_in_every_file_is_found_and_mended(
+    first: tuple[Path, Path], tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
-    out, cache = tmp_path / "own", tmp_path / "cache"
-    run(out, cache)
-    entries = {p for p in cache.glob("*/*") if p.is_dir() and not p.name.startswith(".")}
+    out, cache = first[0], tmp_path / "cache"
+    shutil.copytree(first[1], cache)
+    entries = entries_of(cache)
+    assert {entry.parent.name for entry in entries} == set(KINDS)
     for entry in entries:
         for path in entry.iterdir():
             if path.name != SIDECAR:
-                content = bytearray(path.read_bytes())
-                content[len(content) // 2] ^= 1
-                path.write_bytes(content)
+                damage(path)
     lines = run(tmp_path / "again", cache)
     assert ids(tmp_path / "again") == ids(out)
     assert {e.name for e in entries if any(e.name in line for line in lines)} == {
@@ -120,36 +138,114 @@ def test_a_flipped_byte_in_every_file_is_found_and_mended(
     }
 
 
-def _child(out: Path, cache: Path) -> None:
+def entries_of(cache: Path) -> list[Path]:
+    return [p for p in cache.glob("*/*") if p.is_dir() and not p.name.startswith(".")]
+
+
+# In processes of their own -------------------------------------------------------------------
+
+
+def _child(out: Path, cache: Path, log: Path) -> None:
+    """A run that writes down the kind and key of everything whose making it begins."""
+    make = Cache._make
+
+    def logged(self: Cache, key: CacheKey, *rest: Any) -> Any:
+        with log.open("a") as file:
+            file.write(f"{key.kind} {key.hash}\n")
+        return make(self, key, *rest)
+
+    Cache._make = logged  # type: ignore[method-assign]
     run(out, cache)
+
+
+def _command(out: Path, cache: Path, said: Path) -> None:
+    """The same through the command line."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    SUITES["tiny"] = tiny_suite()
+    with said.open("w") as file, contextlib.redirect_stderr(file):
+        code = cli.main(
+            ["--methods", "casl", "--datasets", "toy_shapes", "--suite", "tiny",
+             "--plugin", str(PLUGIN), "--out", str(out), "--cache", str(cache)]
+        )  # fmt: skip
+    sys.exit(code)
+
+
+def start(work: Callable[..., None], *arguments: Path) -> Any:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["casl_bench.cli", "casl_bench.runs.execution.runner"])
+    child = context.Process(target=work, args=arguments)
+    child.start()
+    return child
+
+
+def begun(log: Path) -> Counter[tuple[str, str]]:
+    return Counter((kind, key) for kind, key in map(str.split, log.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A run folder, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    began = time.monotonic()
+    child = start(_child, folder / "run", folder / "cache", folder / "log")
+    child.join()
+    assert child.exitcode == 0
+    return folder / "run", time.monotonic() - began
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_records_are_those_of_an_uninterrupted_run(
-    first: tuple[Path, Path], tmp_path: Path
+    uninterrupted: tuple[Path, float], tmp_path: Path
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["casl_bench.runs.execution.runner"])
-
-    def start(out: Path, cache: Path) -> Any:
-        child = context.Process(target=_child, args=(out, cache))
-        child.start()
-        return child
-
-    start(tmp_path / "warm", tmp_path / "warm-cache").join()
-    began = time.monotonic()
-    start(tmp_path / "timed", tmp_path / "timed-cache").join()
-    whole = time.monotonic() - began
-    assert ids(tmp_path / "timed") == ids(tmp_path / "warm")
-    moments = random.Random(0)
+    expected, moments = ids(uninterrupted[0]), random.Random(0)
     for number in range(MOMENTS):
-        out, cache = tmp_path / f"out-{number}", tmp_path / f"cache-{number}"
-        child = start(out, cache)
-        time.sleep(moments.uniform(0.05, 0.95) * whole)
+        out, cache, log = (tmp_path / f"{name}-{number}" for name in ("out", "cache", "log"))
+        child = start(_child, out, cache, log)
+        time.sleep(moments.uniform(0.05, 0.95) * uninterrupted[1])
         child.kill()
         child.join()
-        again = start(out, cache)
+        again = start(_child, out, cache, log)
         again.join()
         assert again.exitcode == 0
-        assert ids(out) == ids(tmp_path / "timed")
-        assert not list(cache.glob("*/.*.making"))
+        assert ids(out) == expected
+        # A record that reached the run folder is not asked for again, nor is its copy finished.
+        assert all(p.parent.name == "records" for p in cache.glob("*/.*.making"))
+        # At most what was being made, and what was being made for it.
+        twice = Counter(kind for (kind, _), count in begun(log).items() if count > 1)
+        assert all(count <= 1 for count in twice.values()), twice
+
+
+@pytest.mark.slow
+def test_two_processes_make_everything_once(
+    uninterrupted: tuple[Path, float], tmp_path: Path
+) -> None:
+    cache, log = tmp_path / "cache", tmp_path / "log"
+    outs = [tmp_path / "one", tmp_path / "two"]
+    for child in [start(_child, out, cache, log) for out in outs]:
+        child.join()
+        assert child.exitcode == 0
+    assert set(begun(log).values()) == {1}
+    assert {kind for kind, _ in begun(log)} == set(KINDS)
+    assert len(begun(log)) == len(entries_of(cache))
+    assert ids(outs[0]) == ids(outs[1]) == ids(uninterrupted[0])
+
+
+@pytest.mark.slow
+def test_an_interrupted_command_says_one_line_and_goes_on(
+    uninterrupted: tuple[Path, float], tmp_path: Path
+) -> None:
+    out, cache, said = tmp_path / "out", tmp_path / "cache", tmp_path / "said"
+    child = start(_command, out, cache, said)
+    while child.is_alive() and not list(cache.glob("records/[0-9a-f]*")):
+        time.sleep(0.01)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGINT)
+    child.join()
+    assert child.exitcode == cli.EXIT_INTERRUPTED
+    lines = said.read_text().splitlines()
+    assert lines[-1] == "interrupted; run the same command again to go on"
+    assert not any("Traceback" in line or "Error" in line for line in lines)
+    again = start(_command, out, cache, said)
+    again.join()
+    assert again.exitcode == 0
+    assert ids(out) == ids(uninterrupted[0])

@@ -1,0 +1,55 @@
+"""`--plugin` with this file adds toy pictures whose concepts are named what breaks out of pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from casl_bench.images.dataset import DATASETS, Concept
+from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, ToyShapes
+from casl_bench.testing.toy_world import toy_world
+from casl_bench.worlds.options import WorldOptions
+from casl_bench.worlds.world import WORLDS, World
+
+DATASET = "<svg/onload=alert(0)>|`a`"
+NAMES = (
+    "<script>alert(1)</script>",
+    "](javascript:alert(2))|![x](http://a/b)",
+    "</details>\"'><img src=x onerror=alert(3)>",
+)
+"""One an attribute, for the attribute and for its concept."""
+
+
+class HostileShapes(ToyShapes):
+    """The toy pictures under other names."""
+
+    card = replace(
+        CARD,
+        name=DATASET,
+        attributes=NAMES,
+        concepts=tuple(
+            Concept(name, "a square", f"a {attribute} square", name)
+            for name, attribute in zip(NAMES, ATTRIBUTES, strict=True)
+        ),
+    )
+
+    def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
+        """As theirs, of the attribute under its usual name."""
+        return super().oracle(image_ids, ATTRIBUTES[NAMES.index(attribute)])
+
+
+def hostile_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
+    """The toy world under these names."""
+    world = toy_world(device, options)
+    for classifier in world.classifiers:
+        classifier.attributes = NAMES
+    factors: Any = world.factors
+    factors.attributes = factors.columns = factors.names = NAMES
+    return replace(world, dataset=HostileShapes())
+
+
+DATASETS.register(DATASET, HostileShapes)
+WORLDS.register(DATASET, hostile_world)
