@@ -104,8 +104,13 @@ PATH = click.Path(path_type=Path)
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="A Python file with entrants "
               "of your own. May be given several times.")  # fmt: skip
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Images at once: speed and memory only."
-)
+    "--memory-budget", type=click.FloatRange(min=0, min_open=True), metavar="GB", help="What edits "
+    "of a process may hold at once: speed and memory only.  [default: half of what is free]",
+)  # fmt: skip
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="At most so many images at once, whatever the "
+    "memory budget: speed and memory only.",
+)  # fmt: skip
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that run "
     "concepts beside each other: speed and memory only. On two cores 2 beat one with two threads.",
@@ -250,6 +255,7 @@ def _run(
     out: Path | None,
     cache: Path | None,
     plugins: tuple[Path, ...],
+    memory_budget: float | None,
     batch_size: int | None,
     jobs: int,
     list_names: bool,
@@ -308,6 +314,7 @@ def _run(
         out=out or default_out(dataset_names, chosen_suite.name, seed),
         cache=cache or default_cache(),
         plugins=plugins,
+        memory_budget=memory_budget,
         batch_size=batch_size,
         jobs=jobs,
     )

@@ -134,6 +134,7 @@ def ddim_generation(
     x_T: Tensor,
     timesteps: Sequence[int],
     replace_h: ReplaceH | None = None,
+    encoded: EncoderState | None = None,
 ) -> Tensor:
     """From noise to images, deterministically.
 
@@ -142,6 +143,7 @@ def ddim_generation(
         x_T: [n, 3, H, W] float32, noise at the last timestep.
         timesteps: increasing from 0; walked downwards.
         replace_h: what is decoded instead of h at each step (an SAE's reconstruction, say).
+        encoded: what the encoder half has made of x_T, where that is known.
 
     Returns:
         x_0, same shape, on the backbone's device, not clamped.
@@ -150,7 +152,7 @@ def ddim_generation(
         InputError: for images of the wrong size or timesteps that do not increase from 0.
     """
     check_timesteps(timesteps, backbone.schedule.num_timesteps)
-    return ddim_walk(backbone, x_T, tuple(generation_steps(timesteps)), replace_h)
+    return ddim_walk(backbone, x_T, tuple(generation_steps(timesteps)), replace_h, encoded)
 
 
 @torch.no_grad()
@@ -159,6 +161,7 @@ def ddim_walk(
     x_t: Tensor,
     steps: Sequence[tuple[int, int]],
     replace_h: ReplaceH | None = None,
+    encoded: EncoderState | None = None,
 ) -> Tensor:
     """Some of the steps of `generation_steps`, deterministically.
 
@@ -167,6 +170,7 @@ def ddim_walk(
         x_t: [n, 3, H, W] float32 at the first step's t.
         steps: (t, t_next), each leaving where the one before has arrived; none returns x_t.
         replace_h: as in `ddim_generation`.
+        encoded: what the encoder half has made of x_t at the first step, where that is known.
 
     Returns:
         x at the last t_next, same shape, on the backbone's device.
@@ -174,8 +178,10 @@ def ddim_walk(
     blocks = []
     for rows in row_blocks(len(x_t), backbone.micro_batch):
         x = x_t[rows].to(backbone.device)
+        known = None if encoded is None else encoded.take(torch.arange(rows.start, rows.stop))
         for t, t_next in steps:
-            state = backbone.encode(x, t)
+            state = backbone.encode(x, t) if known is None else known
+            known = None
             if replace_h is not None:
                 (h,) = run_in_micro_batches(
                     lambda h, t=t: (replace_h(h, t),), backbone.micro_batch, state.h.cpu()

@@ -51,8 +51,11 @@ def invert(
         raise InputError(f"pixels must lie in [-1, 1], these span [{low:.3g}, {high:.3g}]")
     noise, regenerated = [], []
     for rows in row_blocks(len(x_0), backbone.micro_batch):
+        last: EncoderState | None = None
 
         def on_step(step: int, state: EncoderState, rows: slice = rows) -> None:
+            nonlocal last
+            last = state
             if collect is not None:
                 collect(step, rows, state)
 
@@ -60,7 +63,8 @@ def invert(
             backbone, x_0[rows], timesteps, on_step if collect else None, refinements
         )
         noise.append(x_T.cpu())
-        regenerated.append(ddim_generation(backbone, x_T, timesteps).cpu())
+        # The last state that was seen is that of x_T.
+        regenerated.append(ddim_generation(backbone, x_T, timesteps, encoded=last).cpu())
         if progress is not None:
             progress(rows.stop, len(x_0))
     return Inversions(tuple(ids), tuple(timesteps), x_0, torch.cat(noise), torch.cat(regenerated))

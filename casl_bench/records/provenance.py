@@ -33,6 +33,7 @@ def collect_provenance(
     batch_size: int | None = None,
     threads: int | None = None,
     seconds: Mapping[str, float] | None = None,
+    unet_passes: Mapping[str, float] | None = None,
     started_at: datetime | None = None,
 ) -> Provenance:
     """Describe this process and the code it runs.
@@ -43,6 +44,7 @@ def collect_provenance(
         batch_size: images at once.
         threads: CPU threads of a matrix product.
         seconds: wall time a phase.
+        unet_passes: U-Net passes a phase, in images.
         started_at: with time zone; default now.
     """
     commit, dirty = git_state(Path(__file__).parent)
@@ -55,6 +57,7 @@ def collect_provenance(
         platform=f"{platform.system()} {platform.machine()}",
         started_at=(started_at or datetime.now(UTC)).isoformat(timespec="seconds"),
         seconds=dict(seconds or {}),
+        unet_passes=dict(unet_passes or {}),
         argv=without_folders(sys.argv if argv is None else argv),
         batch_size=batch_size,
         threads=threads,

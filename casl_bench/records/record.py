@@ -111,6 +111,8 @@ class Provenance(Frozen):
         platform: operating system and processor architecture.
         started_at: ISO 8601 with time zone.
         seconds: wall time a phase.
+        unet_passes: U-Net passes that a phase made for this record alone, in images, batches that
+            were filled up in full; a phase that made none is not there.
         argv: the command line.
         batch_size: images at once; results must not depend on it.
         threads: CPU threads of a matrix product.
@@ -129,6 +131,7 @@ class Provenance(Frozen):
     platform: str
     started_at: str
     seconds: dict[str, Finite] = Field(default_factory=dict)
+    unet_passes: dict[str, Finite] = Field(default_factory=dict)
     argv: tuple[str, ...] = ()
     batch_size: int | None = None
     threads: int | None = None

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.core.micro_batch import pad_rows, row_blocks
 from casl_bench.core.model_files import read_model
 from casl_bench.scorers.scorer import SCORERS, ScorerInfo
 
@@ -115,12 +115,7 @@ class RenderEmbedder:
         Returns:
             [n] in [0, 1], 0 for equal images; a row depends on its two images alone.
         """
-
-        def distance(pair: Tensor) -> Tensor:
-            features = self._network.features
-            return feature_distance(features(pair[:, 0]), features(pair[:, 1]))
-
-        return in_micro_batches(distance, self._pairs(a, b), MICRO_BATCH)
+        return self.compare(a[None], b)[0][0]
 
     @torch.no_grad()
     def identity_similarity(self, a: Tensor, b: Tensor) -> Tensor:
@@ -129,21 +124,52 @@ class RenderEmbedder:
         Trained to ignore the eight attributes and to keep what else makes up a portrait: shape,
         pose, tones, colours. Arguments as `perceptual_distance`.
         """
+        return self.compare(a[None], b)[1][0]
 
-        def cosine(pair: Tensor) -> Tensor:
-            left, right = (self._network.embed(self._network.features(p)) for p in pair.unbind(1))
-            return (left * right).sum(1).clamp(-1, 1)
+    @torch.no_grad()
+    def compare(self, edits: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
+        """`perceptual_distance` and `identity_similarity` of all edits of some images.
 
-        return in_micro_batches(cosine, self._pairs(a, b), MICRO_BATCH)
+        The features of each image are computed once, those of the originals for all edits.
 
-    def _pairs(self, a: Tensor, b: Tensor) -> Tensor:
+        Args:
+            edits: [S, n, 3, H, W], nominally in [-1, 1], clamped.
+            originals: [n, 3, H, W], likewise.
+
+        Returns:
+            Distances and cosines, [S, n] each.
+
+        Raises:
+            InputError: shapes do not fit.
+        """
         expected = (3, self.image_size, self.image_size)
-        if a.shape != b.shape or a.ndim != 4 or tuple(a.shape[1:]) != expected or not len(a):
+        fit = edits.ndim == 5 and edits.shape[1:] == originals.shape and len(originals)
+        if not fit or tuple(originals.shape[1:]) != expected:
             raise InputError(
-                f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}, not [n, *{expected}]",
+                f"images of shapes {tuple(edits.shape[1:])} and {tuple(originals.shape)}, "
+                f"not [n, *{expected}]",
                 where=self.info.name,
             )
-        return torch.stack([a, b], 1).float().clamp(-1, 1)
+        distances, cosines = [], []
+        for rows in row_blocks(len(originals), MICRO_BATCH):
+            before = self._features(originals[rows])
+            placed = self._network.embed(before)
+            count = rows.stop - rows.start
+            for images in edits:
+                after = self._features(images[rows])
+                cosine = (self._network.embed(after) * placed).sum(1).clamp(-1, 1)
+                distances.append(feature_distance(after, before)[:count])
+                cosines.append(cosine[:count])
+        return _by_edit(distances, len(edits)), _by_edit(cosines, len(edits))
+
+    def _features(self, pixels: Tensor) -> list[Tensor]:
+        """Of a micro-batch of at most `MICRO_BATCH` images, filled up."""
+        return self._network.features(pad_rows(pixels.float().clamp(-1, 1), MICRO_BATCH))
+
+
+def _by_edit(blocks: list[Tensor], edits: int) -> Tensor:
+    """Blocks of rows, each for every edit in turn → [S, n]."""
+    return torch.stack([torch.cat(blocks[place::edits]) for place in range(edits)])
 
 
 SCORERS.register("render_embedder", RenderEmbedder.load)

@@ -25,6 +25,9 @@ class FactorReader(Protocol):
         """[n, 3, H, W] in [-1, 1] → [n, C] float32 on the CPU, in standard deviations."""
         ...
 
-    def factor_change(self, edited: Tensor, base: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
-        """Signed change of the attribute [n], mean absolute change of all other factors [n]."""
+    def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
+        """Differences of `factors` [n, C] → what they say of an edit.
+
+        Signed change of the attribute [n], mean absolute change of all other factors [n].
+        """
         ...

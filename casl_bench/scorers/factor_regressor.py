@@ -197,17 +197,31 @@ class FactorRegressor:
             attribute: the target.
 
         Returns:
-            Signed change of the target [n], in [-2, 2], where 2 turns it on entirely; and the
-            mean of the absolute changes of all other factors [n]. Both in standard deviations.
+            As `change_of`.
 
         Raises:
             UsageError: there is no such attribute.
             InputError: images of another size or number.
         """
+        return self.change_of(self._moved(edited, base), attribute)
+
+    def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
+        """`factor_change` where the factors have been read already.
+
+        Args:
+            moved: [n, C], `factors` of the edited images less those of the base.
+            attribute: the target.
+
+        Returns:
+            Signed change of the target [n], in [-2, 2], where 2 turns it on entirely; and the
+            mean of the absolute changes of all other factors [n]. Both in standard deviations.
+
+        Raises:
+            UsageError: there is no such attribute.
+        """
         if attribute not in self.attributes:
             raise unknown_name("attribute", attribute, self.attributes)
         k = self.attributes.index(attribute)
-        moved = self._moved(edited, base)
         others = self._changes(moved)
         others[:, k] = 0
         return moved[:, k], others.sum(1) / (len(self.names) - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from casl_bench.scorers.scorer import ScorerInfo
@@ -29,3 +30,33 @@ class Similarity(Protocol):
         The order matters to a scorer that looks for the face: it looks at the original.
         """
         ...
+
+
+@runtime_checkable
+class ComparesManyEdits(Similarity, Protocol):
+    """Compares all edits of some images in one go, for less than one by one."""
+
+    def compare(self, edits: Tensor, originals: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """[S, n, 3, H, W] and [n, 3, H, W] → the two measures, [S, n] each, to the same bits."""
+        ...
+
+
+def compare(
+    similarity: Similarity, edits: Tensor, originals: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Distance and likeness of all edits of some images.
+
+    Args:
+        similarity: tells them.
+        edits: [S, n, 3, H, W] in [-1, 1].
+        originals: [n, 3, H, W], what each of the S is compared with.
+
+    Returns:
+        [S, n] distances, and [S, n] cosines or None where nobody can tell.
+    """
+    if isinstance(similarity, ComparesManyEdits):
+        return similarity.compare(edits, originals)
+    distances = [similarity.perceptual_distance(images, originals) for images in edits]
+    likenesses = [similarity.identity_similarity(images, originals) for images in edits]
+    told = [alike for alike in likenesses if alike is not None]
+    return torch.stack(distances), torch.stack(told) if told else None

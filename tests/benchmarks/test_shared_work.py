@@ -13,7 +13,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.planning.config import Suite
 from casl_bench.runs.planning.plan import info_of
-from casl_bench.runs.watching.call_phases import CallPhases
+from casl_bench.runs.watching.phase_costs import PhaseCosts
+from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_world import toy_world
 from casl_bench.worlds.world import World
@@ -36,38 +37,35 @@ def only_at_full_size(full_size: bool) -> None:
         pytest.skip("minutes: set CASL_BENCH_FULL_SIZE=1")
 
 
-def passes(run_world, world: World, out: Path, methods: tuple[str, ...], **changes) -> CallPhases:
-    phases = CallPhases()
-    with phases.count(world.backbone.unet):
-        run_world(out, methods, phases, **changes)
-    return phases
+def passes(run_world, out: Path, methods: tuple[str, ...], **changes) -> PhaseCosts:
+    progress = SilentProgress()
+    run_world(out, methods, progress, **changes)
+    return progress.costs
 
 
 def test_phases_are_counted_by_hooks_as_the_backbone_counts_itself(
     run_world, world: World, tmp_path: Path
 ) -> None:
     with world.backbone.count_calls() as own:
-        phases = passes(run_world, world, tmp_path / "run", ("h_linear",))
-    assert {"inversion", "edit"} <= set(phases.calls)
+        phases = passes(run_world, tmp_path / "run", ("h_linear",))
+    assert {"inversion", "edit"} <= set(phases.passes)
     # Hooks see batches as they were filled up, the backbone counts images that were asked for.
     assert own.unet_calls <= phases.total <= world.backbone.micro_batch * own.unet_calls
     assert not world.backbone.unet.conv_in._forward_hooks
-    again = passes(run_world, world, tmp_path / "run", ("h_linear",))
+    again = passes(run_world, tmp_path / "run", ("h_linear",))
     assert again.total == 0
 
 
 @pytest.mark.usefixtures("only_at_full_size")
-def test_shared_work(benchmark: BenchmarkFixture, run_world, world: World, tmp_path: Path) -> None:
+def test_shared_work(benchmark: BenchmarkFixture, run_world, tmp_path: Path) -> None:
     methods = tuple(n for n in METHODS.names() if not info_of(n).control)  # controls come anyway
-    together = benchmark.pedantic(
-        passes, args=(run_world, world, tmp_path / "all", methods), rounds=1
-    )
-    alone = [passes(run_world, world, tmp_path / m, (m,)) for m in methods]
+    together = benchmark.pedantic(passes, args=(run_world, tmp_path / "all", methods), rounds=1)
+    alone = [passes(run_world, tmp_path / m, (m,)) for m in methods]
     ratio = together.total / sum(a.total for a in alone)
     assert ratio < 1
     benchmark.extra_info.update(
         {
-            "passes by phase": dict(together.calls),
+            "passes by phase": dict(together.passes),
             "passes together": together.total,
             "passes of each alone": dict(zip(methods, (a.total for a in alone), strict=True)),
             "ratio": ratio,
@@ -80,11 +78,11 @@ def test_shared_work(benchmark: BenchmarkFixture, run_world, world: World, tmp_p
 def test_cost_growth(
     benchmark: BenchmarkFixture, run_world, world: World, suite: Suite, tmp_path: Path
 ) -> None:
-    def edits(name: str, **changes) -> CallPhases:
+    def edits(name: str, **changes) -> PhaseCosts:
         own = suite.model_copy(update=changes)
-        return passes(run_world, world, tmp_path / name, ("h_linear",), suite=own)
+        return passes(run_world, tmp_path / name, ("h_linear",), suite=own)
 
-    def measured() -> dict[str, CallPhases]:
+    def measured() -> dict[str, PhaseCosts]:
         few = suite.test_images_per_concept
         concepts = tuple(c.name for c in world.dataset.card.concepts[:2])
         return {
@@ -97,7 +95,7 @@ def test_cost_growth(
         }
 
     found = benchmark.pedantic(measured, rounds=1)
-    inversions = {name: phases.calls["inversion"] for name, phases in found.items()}
+    inversions = {name: phases.passes["inversion"] for name, phases in found.items()}
     assert len(set(inversions.values())) == 1, inversions
-    benchmark.extra_info["passes by phase"] = {n: dict(p.calls) for n, p in found.items()}
-    assert found["base"].calls["edit"] < found["concepts"].calls["edit"]
+    benchmark.extra_info["passes by phase"] = {n: dict(p.passes) for n, p in found.items()}
+    assert found["base"].passes["edit"] < found["concepts"].passes["edit"]

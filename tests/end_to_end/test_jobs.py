@@ -19,7 +19,7 @@ from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.execution import runner
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.progress import Progress, SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.worlds.world import WORLDS
 
@@ -42,14 +42,14 @@ def nothing_stays_registered() -> Iterator[None]:
         del sys.modules[name]
 
 
-def run(out: Path, jobs: int, **changes: Any) -> int:
+def run(out: Path, jobs: int, progress: Progress | None = None, **changes: Any) -> int:
     load_entrants(PLUGINS)
     settings: dict[str, Any] = {
         "methods": ("casl", "casl_steer", "asyrp"), "datasets": ("toy_shapes",), "concepts": None,
         "suite": TINY, "seed": 0, "device": "cpu", "out": out, "plugins": PLUGINS, "jobs": jobs,
         "cache": out.with_name(f"{out.name}-cache"),  # each makes its own
     }  # fmt: skip
-    return runner.run(RunConfig(**(settings | changes)), SilentProgress())
+    return runner.run(RunConfig(**(settings | changes)), progress or SilentProgress())
 
 
 def comparable(out: Path) -> dict[str, Any]:
@@ -64,17 +64,24 @@ def lines(out: Path) -> list[str]:
     return sorted(r.record_id for r in RecordStore(out))
 
 
+def _passes(progress: Progress) -> dict[str, float]:
+    return {name: cost.passes for name, cost in progress.costs.by_phase().items() if cost.passes}
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     threads = torch.get_num_threads()
+    alone, beside = SilentProgress(), SilentProgress()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))  # as the processes will
     try:
-        assert run(one, 1) == run(two, 2)
+        assert run(one, 1, alone) == run(two, 2, beside)
     finally:
         torch.set_num_threads(threads)
     assert comparable(one) == comparable(two)
     assert lines(one) == lines(two)
+    assert alone.costs.total > 0
+    assert _passes(beside) == _passes(alone)
     before = {p: p.stat().st_mtime_ns for p in (two / "cells").rglob("*") if p.is_file()}
     run(two, 2)  # nothing is left to do
     assert before == {p: p.stat().st_mtime_ns for p in (two / "cells").rglob("*") if p.is_file()}

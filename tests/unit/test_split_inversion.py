@@ -115,7 +115,7 @@ def test_a_part_that_is_damaged_or_has_lost_its_trajectories_is_made_again(
     made: list[Inversions] = []
     again = calls(lambda: made.append(parts(tmp_path, backbone, batch)), backbone)
     assert same(made[0], straight)
-    assert again == pytest.approx(6 * (2 * 2 + 0.5 + 3))  # inversion, its last h, generation
+    assert again == pytest.approx(6 * (2 * 2 + 3))  # inversion, generation from its last h
 
 
 def test_a_split_of_one_part_writes_no_part(

@@ -110,7 +110,7 @@ class Comparing:
                 dataset_revision="" if dataset == ALL else some.dataset_revision,
                 comparison=comparison,
                 artefacts={KEY_ARTEFACT: key},
-                provenance=provenance(self.config, {}),
+                provenance=provenance(self.config),
             )
         )
 
@@ -140,7 +140,8 @@ class Comparing:
         return found
 
     def _scores(self, concept: _Concept, methods: Sequence[str]) -> ConceptScores:
-        judges = {j for m in methods for j in concept.entrants[m].first.judges}
+        # In their order: that of a set differs from process to process.
+        judges = dict.fromkeys(j for m in methods for j in concept.entrants[m].first.judges)
         null: dict[str, list[EditScores]] = {judge: [] for judge in judges}
         for record in concept.null:
             for judge in judges:

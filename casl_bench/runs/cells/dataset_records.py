@@ -58,14 +58,14 @@ class DatasetRecords:
         Raises:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
-        watch = Stopwatch()
+        watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
             found = ScorerTrials(self.artefacts, self.cells).measurements()
         return self._record("scorer", key, found, watch)
 
     def reconstruction(self, key: str) -> RunRecord:
         """How well inversion and generation give the test images back."""
-        watch = Stopwatch()
+        watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
             inversions = self.artefacts.test.inversions
             source, reconstruction = self.cells.scorers.unedited_logits(
@@ -118,10 +118,10 @@ class DatasetRecords:
 
     def sae(self, key: str) -> RunRecord:
         """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
-        watch = Stopwatch()
+        watch = Stopwatch(self.artefacts.progress.costs)
         sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
         assert test.trajectories is not None and train.trajectories is not None
-        with watch.phase("quality"):
+        with watch.phase("SAE quality"):
             quality = sae_quality(sae, test.trajectories, train.trajectories)
         found: dict[str, Measurement] = {}
         for name, q in quality.items():
@@ -131,7 +131,7 @@ class DatasetRecords:
                     label = "dead_share" if field == "dead_fraction" else field
                     found[f"{name}.{label}"] = Measurement.of(float(value), q.vectors)
         rows = list(range(min(DOWNSTREAM_IMAGES, len(test.batch))))
-        with watch.phase("downstream"):
+        with watch.phase("SAE downstream"):
             error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
@@ -180,7 +180,7 @@ class DatasetRecords:
 
     def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> RunRecord:
         """SVM probes on a method's best aligned latents of one concept, with their controls."""
-        watch = Stopwatch()
+        watch = Stopwatch(self.artefacts.progress.costs)
         suite = self.config.suite
         editor, _ = self.cells.fitting.editor(method, concept, watch)
         assert isinstance(editor, SupportsLatentRanking)  # the runner asks no other
@@ -238,7 +238,7 @@ class DatasetRecords:
             kind=kind,
             measurements=dict(found),
             artefacts={KEY_ARTEFACT: key, **(artefacts or {})},
-            provenance=provenance(self.config, watch.seconds, spent),
+            provenance=provenance(self.config, watch, spent),
             **fields,
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 from pydantic import JsonValue
@@ -10,6 +11,7 @@ from pydantic import JsonValue
 from casl_bench.cache.store import CacheError
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.memory import told_in_one_line
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
 from casl_bench.records.record import ErrorInfo, Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
@@ -55,40 +57,51 @@ class DatasetRun:
 
     def prepare(self) -> None:
         """What comes before any cell: no table may rest on scorers or images that fail here."""
-        self._shared("scorer", self.records.scorer)
-        self._shared("reconstruction", self.records.reconstruction)
+        with self._watching():
+            self._shared("scorer", self.records.scorer)
+            self._shared("reconstruction", self.records.reconstruction)
 
     def share(self, cells: Sequence[Cell]) -> None:
         """Make what all cells read, so that processes which run them find it."""
-        _ = self.artefacts.train, self.artefacts.validation
-        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
-            _ = self.artefacts.sae
+        with self._watching():
+            _ = self.artefacts.train, self.artefacts.validation
+            if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
+                _ = self.artefacts.sae
 
     def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
         """Whether any cell failed; cells are in the plan's order."""
         failed = False
-        for cell in cells:  # the plan puts a control beside a method before that method
-            if not is_done(self.store, cell):
-                failed |= not self._run_cell(cell)
-                finished(cell)
-            if not cell.control and not cell.fit_seed:
-                failed |= not self._probe(cell)
+        with self._watching():
+            for cell in cells:  # the plan puts a control beside a method before that method
+                if not is_done(self.store, cell):
+                    failed |= not self._run_cell(cell)
+                    finished(cell)
+                if not cell.control and not cell.fit_seed:
+                    failed |= not self._probe(cell)
         return failed
 
     def finish(self, cells: Sequence[Cell]) -> None:
         """What comes after all cells."""
         if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
-            self._shared("sae", self.records.sae)
+            with self._watching():
+                self._shared("sae", self.records.sae)
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Have the progress's phases pay for the block's passes, and want of memory told."""
+        with self.progress.costs.count(self.world.backbone.unet), told_in_one_line():
+            yield
 
     def _run_cell(self, cell: Cell) -> bool:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
-            if cell.concept.name in self._spoiled:
-                # Compared with what failed here: no other run's record.
-                self.cells.run(cell)
-            else:
-                key = self.shared.key_of_cell(cell)
-                self.shared.take_or_make(key, lambda: self.cells.run(cell))
+            with told_in_one_line():
+                if cell.concept.name in self._spoiled:
+                    # Compared with what failed here: no other run's record.
+                    self.cells.run(cell)
+                else:
+                    key = self.shared.key_of_cell(cell)
+                    self.shared.take_or_make(key, lambda: self.cells.run(cell))
             return True
         except (InvalidBenchmarkError, CacheError):
             raise
@@ -168,5 +181,5 @@ class DatasetRun:
             status=status,
             error=ErrorInfo(type=type(error).__name__, message=message),
             artefacts={KEY_ARTEFACT: cell.key},
-            provenance=provenance(self.config, {}),
+            provenance=provenance(self.config),
         )

@@ -25,6 +25,7 @@ from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.edited_images import FILE_NAME, EditedImages
 from casl_bench.records.record import Cost, CurvePoint, FileRef, Measurement, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.cells.at_once import AtOnce
 from casl_bench.runs.cells.levels import Matching, given, headline_name, match
 from casl_bench.runs.cells.measuring import (
     OVER_RANDOM,
@@ -112,6 +113,9 @@ class EditCells:
         self.scorers = Scorers(self.world)
         self.fitting = Fitting(artefacts, progress)
         self.yardstick = Yardstick(artefacts, self.scorers)
+        self.at_once = AtOnce(
+            self.config, self.world.backbone, lambda line: self.progress.note(line)
+        )
         self._fitted: dict[tuple[str, str, int], Fitted] = {}
 
     def run(self, cell: Cell) -> RunRecord:
@@ -121,7 +125,7 @@ class EditCells:
             NotApplicableError: if a control does not apply to the method it stands beside.
             InputError: if the method's edits are of the wrong shape, not finite, or it fails.
         """
-        watch = Stopwatch()
+        watch = Stopwatch(self.progress.costs)
         suite, concept = self.config.suite, cell.concept
         if cell.beside is None:
             work = cell.work * _FIT_SHARE
@@ -256,12 +260,10 @@ class EditCells:
     def edit_images(
         self, editor: Editor, split: InvertedSplit, strengths: tuple[float, ...], step: Any
     ) -> Tensor:
-        """[S, n, 3, H, W], checked; in chunks of the run's batch size."""
-        inversions = split.inversions
-        size = self.config.batch_size or len(inversions)
-        parts = []
-        for start in range(0, len(inversions), size):
-            chunk = inversions.take(range(start, min(start + size, len(inversions))))
+        """[S, n, 3, H, W], checked; as many images at once as memory holds."""
+
+        def edit(places: range) -> Tensor:
+            chunk = split.inversions.take(places)
             edits = editor.edit(chunk, strengths)
             expected = (len(strengths), *chunk.x_0.shape)
             if tuple(edits.shape) != expected:
@@ -271,10 +273,11 @@ class EditCells:
                 )
             if not bool(torch.isfinite(edits).all()):
                 raise InputError("the method's edits hold NaN or infinity")
-            parts.append(edits)
             if step is not None:
                 step(len(chunk))
-        return torch.cat(parts, dim=1)
+            return edits
+
+        return torch.cat(self.at_once.edit(len(split.batch), len(strengths), edit), dim=1)
 
     def _record(
         self, cell: Cell, fitted: Fitted, table: ScoreTable, watch: Stopwatch, edit_calls: float
@@ -339,7 +342,7 @@ class EditCells:
                 pretrained=weights is not None,
                 guided=bool(method.info.guided_by),
             ),
-            provenance=provenance(config, watch.seconds, fitted.spent),
+            provenance=provenance(config, watch, fitted.spent),
         )
 
     def null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:

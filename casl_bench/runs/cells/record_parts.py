@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from casl_bench.records.record import Measurement, Provenance, SuiteRef
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.plan import Cell, make_method
 from casl_bench.runs.shared_work.fits import FitSpent
+from casl_bench.runs.watching.stopwatch import Stopwatch
 from casl_bench.worlds.world import World
 
 
@@ -54,20 +55,21 @@ def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
 
 
 def provenance(
-    config: RunConfig, seconds: Mapping[str, float], spent: FitSpent | None = None
+    config: RunConfig, watch: Stopwatch | None = None, spent: FitSpent | None = None
 ) -> Provenance:
     """Where and when.
 
     Args:
         config: of the run.
-        seconds: of this cell, by phase.
+        watch: of this cell; None where nothing was measured.
         spent: by the fit of the cell's method, whoever made it.
     """
     found = collect_provenance(
         device=config.device,
         batch_size=config.batch_size,
         threads=torch.get_num_threads(),
-        seconds=seconds,
+        seconds={} if watch is None else watch.seconds,
+        unet_passes={} if watch is None else watch.passes,
     )
     if spent is None:
         return found

@@ -6,7 +6,7 @@ and a method gains nothing from values that no picture can hold.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from casl_bench.metrics.arrays import Array
 from casl_bench.metrics.pixel_locality import pixel_locality
 from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.edited_images import EditedImages, Pixels, to_pixels
+from casl_bench.scorers.similarity_scorer import compare
 from casl_bench.worlds.world import World
 
 
@@ -28,19 +29,22 @@ def to_8_bits(images: Tensor) -> Pixels:
 
 
 def from_8_bits(pixels: Pixels) -> Tensor:
-    """[n, H, W, 3] uint8 → [n, 3, H, W] float32 in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 1))).float() / 127.5 - 1
+    """[..., H, W, 3] uint8 → [..., 3, H, W] float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))).float() / 127.5 - 1
 
 
 class Scorers:
-    """The world's scorers, with the scores of sources and reconstructions kept by image id.
+    """The world's scorers, with what they say of sources and reconstructions kept by image id.
 
     Each image is edited for many concepts and by many methods; its own scores are computed once.
     """
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self._unedited: dict[tuple[str, str], tuple[Array, Tensor]] = {}
+        factors = world.factors
+        self._source_logits, self._base_logits = _Once(self._rows), _Once(self._rows)
+        self._base_clip = _Once(world.score_clip.embed)
+        self._base_factors = None if factors is None else _Once(factors.factors)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -49,8 +53,11 @@ class Scorers:
 
     def logits(self, images: Tensor) -> Array:
         """[n, 3, H, W] → [K, n, A] float64."""
-        rows = [c.logits(images).double().numpy() for c in self.world.classifiers]
-        return np.stack(rows)
+        return _by_classifier(self._rows(images))
+
+    def _rows(self, images: Tensor) -> Tensor:
+        """[n, 3, H, W] → [n, K, A] float64."""
+        return torch.stack([c.logits(images).double() for c in self.world.classifiers], 1)
 
     def table(
         self, concept: Concept, inversions: Inversions, edits: Tensor, strengths: Sequence[float]
@@ -69,49 +76,41 @@ class Scorers:
         source = to_8_bits(inversions.x_0)
         base = to_8_bits(inversions.reconstruction)
         edited = to_8_bits(edits)
-        source_logits, _ = self._of_unedited("source", inversions.image_ids, source)
-        base_logits, base_clip = self._of_unedited("reconstruction", inversions.image_ids, base)
-        base_images = from_8_bits(base)
-        clip, embedder = self.world.score_clip, self.world.embedder
+        ids, clip, reader = inversions.image_ids, self.world.score_clip, self.world.factors
+        base_clip = self._base_clip(ids, base)
+        base_images, images = from_8_bits(base), from_8_bits(edited)
         words = (concept.source_prompt, concept.target_prompt)
         known = self._known_change(concept, inversions)
-        logits, similarity, perceptual = [], [], []
-        identity: list[Array] = []
+        perceptual, identity = compare(self.world.embedder, images, base_images)
+        logits, similarity = [], []
         locality: list[Array] = []
         factors: list[tuple[Array, Array]] = []
-        for pixels in edited:
-            images = from_8_bits(pixels)
-            logits.append(self.logits(images))
-            similarity.append(
-                clip.direction_similarity(base_clip, clip.embed(images), *words).numpy()
-            )
-            perceptual.append(embedder.perceptual_distance(images, base_images).numpy())
-            alike = embedder.identity_similarity(images, base_images)
-            if alike is not None:  # nobody tells the identity of a church
-                identity.append(alike.numpy())
+        for some in images:
+            logits.append(self.logits(some))
+            agreement = clip.direction_similarity(base_clip, clip.embed(some), *words)
+            similarity.append(agreement.numpy())
             if known is not None:
-                locality.append(pixel_locality(images.numpy(), base_images.numpy(), known))
-            if self.world.factors is not None:
-                moved = self.world.factors.factor_change(images, base_images, concept.attribute)
-                factors.append((moved[0].numpy(), moved[1].numpy()))
+                locality.append(pixel_locality(some.numpy(), base_images.numpy(), known))
+            if reader is not None and self._base_factors is not None:
+                moved = reader.factors(some) - self._base_factors(ids, base)
+                target, others = reader.change_of(moved, concept.attribute)
+                factors.append((target.numpy(), others.numpy()))
         table = ScoreTable(
-            inversions.image_ids,
+            ids,
             tuple(strengths),
             self.world.dataset.card.attributes,
             self.names,
-            source_logits,
-            base_logits,
+            _by_classifier(self._source_logits(ids, source)),
+            _by_classifier(self._base_logits(ids, base)),
             np.stack(logits, axis=1),
             np.stack(similarity),
-            np.stack(perceptual),
-            np.stack(identity) if identity else None,
+            perceptual.numpy(),
+            None if identity is None else identity.numpy(),  # nobody tells that of a church
             np.stack(locality) if locality else None,
             np.stack([target for target, _ in factors]) if factors else None,
             np.stack([others for _, others in factors]) if factors else None,
         )
-        return table, EditedImages(
-            inversions.image_ids, tuple(strengths), source, base, edited, None
-        )
+        return table, EditedImages(ids, tuple(strengths), source, base, edited, None)
 
     def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
         """[n, 3, H, W] what the perfect edit changes; None where nobody knows."""
@@ -141,19 +140,31 @@ class Scorers:
     def unedited_logits(self, inversions: Inversions) -> tuple[Array, Array]:
         """[K, n, A] of the sources and of their reconstructions."""
         ids = inversions.image_ids
-        source, _ = self._of_unedited("source", ids, to_8_bits(inversions.x_0))
-        base, _ = self._of_unedited("reconstruction", ids, to_8_bits(inversions.reconstruction))
-        return source, base
+        source = self._source_logits(ids, to_8_bits(inversions.x_0))
+        base = self._base_logits(ids, to_8_bits(inversions.reconstruction))
+        return _by_classifier(source), _by_classifier(base)
 
-    def _of_unedited(
-        self, picture: str, ids: Sequence[str], pixels: NDArray[np.uint8]
-    ) -> tuple[Array, Tensor]:
-        """Logits [K, n, A] and CLIP embeddings [n, D] of sources or reconstructions."""
-        new = [i for i, name in enumerate(ids) if (picture, name) not in self._unedited]
+
+class _Once:
+    """What a scorer makes of pictures of which each image has but one; it looks at each once.
+
+    Args:
+        look: [n, 3, H, W] → n rows, each of its image alone.
+    """
+
+    def __init__(self, look: Callable[[Tensor], Tensor]) -> None:
+        self._look = look
+        self._rows: dict[str, Tensor] = {}
+
+    def __call__(self, ids: Sequence[str], pixels: NDArray[np.uint8]) -> Tensor:
+        """[n, …] for the pictures [n, H, W, 3] of these images."""
+        new = [i for i, name in enumerate(ids) if name not in self._rows]
         if new:
-            images = from_8_bits(pixels[new])
-            logits, embedded = self.logits(images), self.world.score_clip.embed(images)
-            for row, i in enumerate(new):
-                self._unedited[picture, ids[i]] = (logits[:, row], embedded[row])
-        kept = [self._unedited[picture, name] for name in ids]
-        return np.stack([k[0] for k in kept], axis=1), torch.stack([k[1] for k in kept])
+            rows = self._look(from_8_bits(pixels[new]))
+            self._rows |= {ids[i]: row for i, row in zip(new, rows, strict=True)}
+        return torch.stack([self._rows[name] for name in ids])
+
+
+def _by_classifier(rows: Tensor) -> Array:
+    """[n, K, A] → [K, n, A], laid out so: the order of sums depends on it."""
+    return np.ascontiguousarray(rows.transpose(0, 1).numpy())

@@ -22,6 +22,7 @@ from casl_bench.runs.cells.dataset_run import DatasetRun
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.plan import Cell, identify, is_done, open_worlds, plan
+from casl_bench.runs.watching.phase_costs import PhaseCost
 from casl_bench.runs.watching.progress import Progress, SilentProgress
 
 _runs: dict[str, DatasetRun] = {}
@@ -99,8 +100,9 @@ def run_in_processes(
     failed = False
     try:
         for stage in stages:
-            for job, job_failed, notes in _side_by_side(config, stage):
+            for job, job_failed, notes, costs in _side_by_side(config, stage):
                 failed |= job_failed
+                progress.costs.add(costs)
                 for line in notes:
                     progress.note(line)
                 for cell in to_do.get(job, ()):
@@ -119,7 +121,11 @@ def run_in_processes(
     return failed
 
 
-def _side_by_side(config: RunConfig, jobs: Sequence[Job]) -> Iterable[tuple[Job, bool, list[str]]]:
+_Done = tuple[Job, bool, list[str], dict[str, PhaseCost]]
+"""A job, whether a cell of it failed, what is to be said, and what it cost."""
+
+
+def _side_by_side(config: RunConfig, jobs: Sequence[Job]) -> Iterable[_Done]:
     """The jobs' results as they come."""
     threads = max(1, (os.cpu_count() or 1) // config.jobs)
     with parallel_config("loky", n_jobs=config.jobs, inner_max_num_threads=threads):
@@ -128,14 +134,14 @@ def _side_by_side(config: RunConfig, jobs: Sequence[Job]) -> Iterable[tuple[Job,
         yield from parallel(delayed(_work)(config, job, threads) for job in jobs)
 
 
-def _work(config: RunConfig, job: Job, threads: int) -> tuple[Job, bool, list[str]]:
-    """In a worker: the job, whether a cell of it failed, and what is to be said."""
+def _work(config: RunConfig, job: Job, threads: int) -> _Done:
+    """In a worker."""
+    notes = _Notes()
     torch.set_num_threads(threads)
     load_entrants(config.plugins)
     own = config.model_copy(update={"datasets": (job.dataset,)})
     if job.concept:
         own = own.model_copy(update={"concepts": (job.concept,)})
-    notes = _Notes()
     if job.dataset not in _runs:
         _runs.clear()
         world = open_worlds(own)[job.dataset]
@@ -151,4 +157,4 @@ def _work(config: RunConfig, job: Job, threads: int) -> tuple[Job, bool, list[st
         failed = run.run_cells(cells, lambda cell: None)
     else:
         run.finish(cells)
-    return job, failed, notes.lines
+    return job, failed, notes.lines, notes.costs.by_phase()

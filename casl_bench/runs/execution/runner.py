@@ -50,7 +50,8 @@ def run(config: RunConfig, progress: Progress) -> int:
     progress.start(sum(c.work for c in to_do) + shared)
     counted = _Counted(progress, shared)
     if config.jobs > 1 and to_do:
-        failed = run_in_processes(config, cells, store, progress, counted.finished)
+        with progress.costs.phase(None):  # the processes tell what they have spent
+            failed = run_in_processes(config, cells, store, progress, counted.finished)
     else:
         failed = False
         for dataset, world in worlds.items():
@@ -63,6 +64,7 @@ def run(config: RunConfig, progress: Progress) -> int:
     check_bounds([r for r in store if r.dataset in worlds], config.out)
     Comparing(config, cells, store).write()
     store.write_jsonl()
+    progress.note(progress.costs.text())
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
 

@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     JsonValue,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     TypeAdapter,
     ValidationError,
@@ -290,8 +291,10 @@ class RunConfig(BaseModel):
         out: the run folder.
         cache: folder of what runs share.
         plugins: Python files that register entrants of the user's own.
-        batch_size: images a chunk outside the backbone; None leaves it to the runner. It changes
-            speed and memory, never a number.
+        memory_budget: what edits of a process may take of its memory, in 10⁹ bytes; None takes a
+            share of what is free. It changes speed and memory, never a number.
+        batch_size: at most so many images at once, and in a part of an inversion; None leaves it
+            to the memory budget. It changes speed and memory, never a number.
         jobs: processes that run concepts beside each other, each with its share of the threads.
         options: what a world is made of, where the user may choose.
         method_weights: method → folder of weights that somebody else trained for it.
@@ -309,6 +312,7 @@ class RunConfig(BaseModel):
     out: Path
     cache: Path = Field(default_factory=default_cache)
     plugins: tuple[Path, ...] = ()
+    memory_budget: PositiveFloat | None = None
     batch_size: PositiveInt | None = None
     jobs: PositiveInt = 1
     options: WorldOptions = WorldOptions()

@@ -188,7 +188,10 @@ class Artefacts:
         store = self.train.trajectories
         assert store is not None  # the training split keeps them
         trainer, workspace = self._trainer_config(), folder / "training"
-        with self.progress.task("SAE: training", trainer.steps) as advance:
+        with (
+            self.progress.task("SAE: training", trainer.steps) as advance,
+            self.progress.costs.phase("SAE training"),
+        ):
             sae = fit_h_space_sae(
                 store,
                 self.sae_config,
@@ -280,7 +283,10 @@ class Artefacts:
                 refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
             )  # fmt: skip
         work = float(self._passes_per_image() * len(batch))
-        with self.progress.task(f"{split}: inversion", len(batch), work) as advance:
+        with (
+            self.progress.task(f"{split}: inversion", len(batch), work) as advance,
+            self.progress.costs.phase("inversion"),
+        ):
             inversions = invert_in_parts(
                 self.world.backbone,
                 batch,

@@ -22,6 +22,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from casl_bench.runs.watching.phase_costs import PhaseCosts
+
 Advance = Callable[[int], None]
 LINE_SECONDS = 15.0
 """At least this long between two plain lines of one task."""
@@ -32,10 +34,14 @@ class Progress:
 
     Args:
         clock: seconds, monotonic (a test gives its own).
+
+    Attributes:
+        costs: what the phases of the run have cost.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.costs = PhaseCosts(clock)
         self._started = clock()
         self._work_total = 0.0
         self._work_done = 0.0

@@ -11,6 +11,7 @@ from torch import Tensor
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.model_files import write_model
 from casl_bench.scorers.embedder import EmbedderNet, RenderEmbedder, feature_distance
+from casl_bench.scorers.similarity_scorer import ComparesManyEdits, compare
 
 
 @pytest.fixture
@@ -46,6 +47,30 @@ def test_symmetric_and_rows_independent(folder: Path, images: Tensor) -> None:
         assert torch.equal(measure(other, images), whole)
         for n in (1, 7, 17):
             assert torch.equal(measure(images[:n], other[:n]), whole[:n])
+
+
+def test_all_edits_in_one_go_are_as_one_by_one(folder: Path, images: Tensor) -> None:
+    embedder = RenderEmbedder.load(folder)
+    edits = torch.stack([images.flip(3), images.roll(1, 0), images])
+    distance, cosine = compare(embedder, edits, images)
+    single = OneByOne(embedder)
+    assert not isinstance(single, ComparesManyEdits) and isinstance(embedder, ComparesManyEdits)
+    again = compare(single, edits, images)
+    assert again[1] is not None and cosine is not None
+    assert torch.equal(distance, again[0]) and torch.equal(cosine, again[1])
+    passes = []
+    embedder._network.stages[0].register_forward_hook(lambda *_: passes.append(1))
+    compare(embedder, edits, images)
+    assert len(passes) == 2 * (3 + 1)  # two micro-batches of each edit and of the originals
+
+
+class OneByOne:
+    """The same measures of a scorer that compares images with images alone."""
+
+    def __init__(self, embedder: RenderEmbedder) -> None:
+        self.info = embedder.info
+        self.perceptual_distance = embedder.perceptual_distance
+        self.identity_similarity = embedder.identity_similarity
 
 
 def test_distance_of_opposite_features_is_one() -> None:
