@@ -143,8 +143,8 @@ def _check_of_one_run(parts: Sequence[Part]) -> None:
         where = f"{part.source} beside {first.source}"
         fields = [k for k in first.plan.keys() | part.plan.keys()
                   if first.plan.get(k) != part.plan.get(k)]  # fmt: skip
-        # Cells follow from the rest, and from models and code.
-        named = ", ".join(sorted(set(fields) - {"cells"})) or "models, data or code"
+        # Cells follow from the rest, and from models and images.
+        named = ", ".join(sorted(set(fields) - {"cells"})) or "models or images"
         if fields:
             raise UsageError(f"parts of different runs: their {named} differ", where=where,
                              mend="give the parts of one command")  # fmt: skip
@@ -154,17 +154,6 @@ def _check_of_one_run(parts: Sequence[Part]) -> None:
                 where=where,
                 mend="give the parts of one command",
             )
-    commits: dict[tuple[str | None, bool | None], str] = {}
-    for part in parts:
-        for record in part.store:
-            made_by = record.provenance
-            commits.setdefault((made_by.git_commit, made_by.git_dirty), part.source)
-    if len(commits) > 1:
-        told = "; ".join(
-            f"{source} {(commit or 'unknown')[:12]}{' with changes' if dirty else ''}"
-            for (commit, dirty), source in commits.items()
-        )
-        raise UsageError("parts made by different commits", where=told, mend="run them all by one")
 
 
 def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:

@@ -12,7 +12,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from casl_bench.cache.code_version import RECORD_CODE, code_hash
 from casl_bench.core.files import write_json
+from casl_bench.records.provenance import git_state
 from casl_bench.runs.execution.graph import Node
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.execution import Shard
@@ -64,8 +66,11 @@ def write_plan(config: RunConfig, cells: Sequence[Cell]) -> Path:
 
 
 def plan_json(config: RunConfig, cells: Sequence[Cell]) -> dict[str, Any]:
-    """All that a comparison of the whole run must know, as JSON values."""
+    """All that a comparison of the whole run must know, and whose code it is, as JSON values."""
+    commit, _ = git_state(Path(__file__).parent)
     return {
+        "commit": commit,
+        "code": code_hash(RECORD_CODE),
         "key": config.key(),
         "methods": list(config.methods),
         "datasets": list(config.datasets),
