@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from casl_bench.core.errors import UsageError
@@ -37,7 +38,7 @@ class DaskEngine:
     """
 
     def __init__(self, config: RunConfig, say: Callable[[str], None]) -> None:
-        self._config, self._say = config, say
+        self._config, self._say = _with_whole_paths(config), say
         self._resources = {"GPU": 1} if config.device.startswith("cuda") else {}
         self._stack = ExitStack()
         scheduler = config.execution.scheduler
@@ -147,3 +148,19 @@ class DaskEngine:
                 mend="start one with `dask scheduler`, or leave --scheduler out",
             ) from error
         return self._stack.enter_context(client)
+
+
+def _with_whole_paths(config: RunConfig) -> RunConfig:
+    """The same run for a process that was started in another folder."""
+    options = config.options
+    paths: dict[str, Any] = {k: v.absolute() for k, v in options if isinstance(v, Path)}
+    paths["classifiers"] = tuple(file.absolute() for file in options.classifiers)
+    return config.model_copy(
+        update={
+            "out": config.out.absolute(),
+            "cache": config.cache.absolute(),
+            "plugins": tuple(plugin.absolute() for plugin in config.plugins),
+            "method_weights": {n: path.absolute() for n, path in config.method_weights.items()},
+            "options": options.model_copy(update=paths),
+        }
+    )
