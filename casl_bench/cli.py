@@ -23,6 +23,8 @@ from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
 from casl_bench.gate.commands import GATE_COMMANDS, compare_option
 from casl_bench.html_report.commands import report_command
 from casl_bench.leaderboard.commands import leaderboard_command, submit_command
+from casl_bench.runs.execution.merge_command import make_merge_command
+from casl_bench.runs.planning.execution_flags import execution_options, pop_execution
 from casl_bench.studies.commands import study_group
 from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.option_flags import real_options
@@ -113,8 +115,9 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that run "
-    "concepts beside each other: speed and memory only. On two cores 2 beat one with two threads.",
+    "cells beside each other: speed and memory only. On two cores 2 beat one with two threads.",
 )  # fmt: skip
+@execution_options
 @real_options
 @click.option("--list", "list_names", is_flag=True, help="Show what can be named, and stop.")
 @click.option(
@@ -270,13 +273,15 @@ def _run(
     from casl_bench.runs.planning.config import suite as suite_named
     from casl_bench.runs.planning.receipt import receipt_of
 
+    execution = pop_execution(real, jobs)
+
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
     if unet_speed is not None and not dry_run:
         raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
     receipt = None
-    if not (list_names or dry_run or compare):
+    if not (list_names or dry_run or compare or execution.shard):
         receipt = receipt_of(
             chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
             concepts=[*concepts], fit_seeds=fit_seeds, device=device,
@@ -311,12 +316,13 @@ def _run(
         device=resolve_device(device),
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
-        out=out or default_out(dataset_names, chosen_suite.name, seed),
+        out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
         cache=cache or default_cache(),
         plugins=plugins,
         memory_budget=memory_budget,
         batch_size=batch_size,
         jobs=jobs,
+        execution=execution,
     )
     if dry_run:
         click.echo(listing.dry_run_text(config, unet_speed), nl=False)
@@ -331,10 +337,6 @@ def _run(
 
 
 def _run_and_report(config: RunConfig) -> int:
-    from casl_bench.core.files import write_text
-    from casl_bench.records.record_store import RecordStore
-    from casl_bench.reports.pictures import write_pictures
-    from casl_bench.reports.table import render_tables
     from casl_bench.runs.execution.runner import run
     from casl_bench.runs.planning.run_folder import claim_run_folder
     from casl_bench.runs.watching.progress import open_progress
@@ -347,15 +349,28 @@ def _run_and_report(config: RunConfig) -> int:
             # An earlier, smaller run of this folder may have left one: it is not to be believed.
             (config.out / "table.md").unlink(missing_ok=True)
             raise
-        store = RecordStore(config.out)
-        records = list(store)
-        if records:
-            table = render_tables(records)
-            write_text(config.out / "table.md", table)
-            write_pictures(store, records)
-            click.echo(table, nl=False)
+        _report(config.out)
     click.echo(f"records, pictures and table: {config.out}", err=True)
     return code
+
+
+def _report(out: Path) -> None:
+    """Write and print the table of a run folder; draw its pictures."""
+    from casl_bench.core.files import write_text
+    from casl_bench.records.record_store import RecordStore
+    from casl_bench.reports.pictures import write_pictures
+    from casl_bench.reports.table import render_tables
+
+    store = RecordStore(out)
+    records = list(store)
+    if records:
+        table = render_tables(records)
+        write_text(out / "table.md", table)
+        write_pictures(store, records)
+        click.echo(table, nl=False)
+
+
+command.add_command(make_merge_command(_report))
 
 
 @contextmanager

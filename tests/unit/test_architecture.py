@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -40,3 +41,18 @@ def test_files_are_short() -> None:
 def test_help_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_only_a_run_on_dask_imports_dask() -> None:
+    found = {
+        (str(path.relative_to(ROOT)), isinstance(parent, ast.Module))
+        for path in (ROOT / "casl_bench").rglob("*.py")
+        for parent in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.iter_child_nodes(parent)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
+        if (name or "").split(".")[0] in ("dask", "distributed")
+    }
+    assert found == {("casl_bench/runs/execution/dask_engine.py", False)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Literal
 
 from pydantic import JsonValue
 
@@ -12,12 +13,13 @@ from casl_bench.cache.store import CacheError
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.memory import told_in_one_line
+from casl_bench.images.dataset import Split
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
-from casl_bench.records.record import ErrorInfo, Kind, RunRecord
+from casl_bench.records.record import Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.dataset_records import DatasetRecords, Probes
 from casl_bench.runs.cells.edit_cells import EditCells
-from casl_bench.runs.cells.record_parts import cell_fields, common_fields, provenance
+from casl_bench.runs.cells.record_parts import without_result
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.plan import (
     KEY_ARTEFACT,
@@ -61,12 +63,23 @@ class DatasetRun:
             self._shared("scorer", self.records.scorer)
             self._shared("reconstruction", self.records.reconstruction)
 
-    def share(self, cells: Sequence[Cell]) -> None:
-        """Make what all cells read, so that processes which run them find it."""
+    def share(self, part: Split | Literal["sae"]) -> None:
+        """Make something that cells read, so that processes which run them find it."""
         with self._watching():
-            _ = self.artefacts.train, self.artefacts.validation
-            if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
-                _ = self.artefacts.sae
+            _ = getattr(self.artefacts, part)
+
+    def heed(self, concept: str) -> None:
+        """Take note of what has failed elsewhere: what stands beside it is no other run's record.
+
+        Args:
+            concept: whose random draws may have been another process's.
+        """
+        for name in (n for n in METHODS if info_of(n).draws):
+            for draw in range(self.config.suite.random_draws):
+                place = CellKey(self.world.dataset.card.name, "edit", name, None, concept, draw)
+                record = self.store.find(place)
+                if record is not None and record.status == "failed":
+                    self._spoiled.add(concept)
 
     def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
         """Whether any cell failed; cells are in the plan's order."""
@@ -80,11 +93,15 @@ class DatasetRun:
                     failed |= not self._probe(cell)
         return failed
 
-    def finish(self, cells: Sequence[Cell]) -> None:
-        """What comes after all cells."""
-        if any(make_method(c.method, self.config.suite).info.uses_sae for c in cells):
-            with self._watching():
-                self._shared("sae", self.records.sae)
+    def finish(self) -> None:
+        """What comes last, where a method reads the SAE: how good it is."""
+        with self._watching():
+            self._shared("sae", self.records.sae)
+
+    def fail(self, cell: Cell, error: Exception, status: Literal["failed", "skipped"]) -> None:
+        """Give a cell that is not run a record of its reason."""
+        self._spoiled.add(cell.concept.name)
+        self.store.write(without_result(self.world, self.config, cell, status, error))
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
@@ -106,11 +123,10 @@ class DatasetRun:
         except (InvalidBenchmarkError, CacheError):
             raise
         except NotApplicableError as error:
-            self.store.write(self._without_result(cell, "skipped", error))
+            self.store.write(without_result(self.world, self.config, cell, "skipped", error))
             return True
         except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
-            self._spoiled.add(cell.concept.name)
-            self.store.write(self._without_result(cell, "failed", error))
+            self.fail(cell, error, "failed")
             self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
             return False
 
@@ -141,7 +157,7 @@ class DatasetRun:
             try:
                 record = self.records.probe(key, cell.method, cell.concept, self._probes)
             except InputError as error:  # such as an attribute that all images have
-                skipped = self._without_result(cell, "skipped", error)
+                skipped = without_result(self.world, self.config, cell, "skipped", error)
                 record = skipped.model_copy(
                     update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}}
                 )
@@ -172,14 +188,3 @@ class DatasetRun:
     def _has(self, place: CellKey, key: str) -> bool:
         record = self.store.find(place)
         return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
-
-    def _without_result(self, cell: Cell, status: str, error: Exception) -> RunRecord:
-        message = " ".join(str(error).split()) or type(error).__name__
-        return RunRecord(
-            **common_fields(self.world, self.config),
-            **cell_fields(cell, self.config),
-            status=status,
-            error=ErrorInfo(type=type(error).__name__, message=message),
-            artefacts={KEY_ARTEFACT: cell.key},
-            provenance=provenance(self.config),
-        )

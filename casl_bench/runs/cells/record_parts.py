@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,9 +13,9 @@ from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.intervals import RESAMPLES, bootstrap_interval
 from casl_bench.metrics.metric import METRICS, MetricInfo, metric_identity
 from casl_bench.records.provenance import collect_provenance
-from casl_bench.records.record import Measurement, Provenance, SuiteRef
+from casl_bench.records.record import ErrorInfo, Measurement, Provenance, RunRecord, SuiteRef
 from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.plan import Cell, make_method
+from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, make_method
 from casl_bench.runs.shared_work.fits import FitSpent
 from casl_bench.runs.watching.stopwatch import Stopwatch
 from casl_bench.worlds.world import World
@@ -75,6 +75,25 @@ def provenance(
         return found
     return found.model_copy(
         update={"fit_seconds": spent.seconds, "fit_peak_memory_mb": spent.peak_memory_mb}
+    )
+
+
+def without_result(
+    world: World,
+    config: RunConfig,
+    cell: Cell,
+    status: Literal["failed", "skipped"],
+    error: Exception,
+) -> RunRecord:
+    """The record of a cell that has come to nothing, with the reason."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return RunRecord(
+        **common_fields(world, config),
+        **cell_fields(cell, config),
+        status=status,
+        error=ErrorInfo(type=type(error).__name__, message=message),
+        artefacts={KEY_ARTEFACT: cell.key},
+        provenance=provenance(config),
     )
 
 

@@ -22,6 +22,7 @@ from pydantic import (
 from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.files import read_json
+from casl_bench.runs.planning.execution import Execution, Shard
 from casl_bench.worlds.options import WorldOptions
 
 MIN_TEST_IMAGES = 32
@@ -295,7 +296,8 @@ class RunConfig(BaseModel):
             share of what is free. It changes speed and memory, never a number.
         batch_size: at most so many images at once, and in a part of an inversion; None leaves it
             to the memory budget. It changes speed and memory, never a number.
-        jobs: processes that run concepts beside each other, each with its share of the threads.
+        jobs: processes that run cells beside each other, each with its share of the threads.
+        execution: by which engine, for how long, which part: no number depends on it.
         options: what a world is made of, where the user may choose.
         method_weights: method → folder of weights that somebody else trained for it.
     """
@@ -315,6 +317,7 @@ class RunConfig(BaseModel):
     memory_budget: PositiveFloat | None = None
     batch_size: PositiveInt | None = None
     jobs: PositiveInt = 1
+    execution: Execution = Execution()
     options: WorldOptions = WorldOptions()
     method_weights: dict[str, Path] = {}
 
@@ -332,6 +335,9 @@ class RunConfig(BaseModel):
         }
 
 
-def default_out(datasets: tuple[str, ...], suite_name: str, seed: int) -> Path:
+def default_out(
+    datasets: tuple[str, ...], suite_name: str, seed: int, shard: Shard | None = None
+) -> Path:
     """The run folder of a command without `--out`: the same command finds it again."""
-    return Path("runs") / f"{'+'.join(datasets)}-{suite_name}-seed{seed}"
+    part = f"-shard{shard.index}of{shard.count}" if shard is not None else ""
+    return Path("runs") / f"{'+'.join(datasets)}-{suite_name}-seed{seed}{part}"

@@ -1,0 +1,166 @@
+"""Nodes on a Dask cluster: one that runs already, or one of this machine that is started.
+
+Only this file knows Dask, and only a run on it imports it. No more nodes are handed over than
+workers can begin at once: which comes next is decided here, and a worker that dies takes along
+nothing that merely waited.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from casl_bench.core.errors import UsageError
+from casl_bench.runs.execution.engine import Outcome
+from casl_bench.runs.execution.graph import Node
+from casl_bench.runs.execution.local import THREAD_VARIABLES, threads_each
+from casl_bench.runs.execution.remote import Sender, carry_out
+from casl_bench.runs.planning.config import RunConfig
+
+WAIT_SECONDS = 10.0
+"""So often it is looked whether there are workers at all."""
+
+CONNECT_SECONDS = 30.0
+
+
+class DaskEngine:
+    """Hands nodes to the workers of a cluster.
+
+    Args:
+        config: the run; with `--scheduler` its workers come with their own threads.
+        say: told when there is nobody to work.
+
+    Raises:
+        UsageError: if no scheduler answers.
+    """
+
+    def __init__(self, config: RunConfig, say: Callable[[str], None]) -> None:
+        self._config, self._say = _with_whole_paths(config), say
+        self._resources = {"GPU": 1} if config.device.startswith("cuda") else {}
+        self._stack = ExitStack()
+        scheduler = config.execution.scheduler
+        own = scheduler is None
+        self._client = self._start() if scheduler is None else self._connect(scheduler)
+        threads = threads_each(config.jobs) if own else None
+        self._sender = Sender.here(parent=False, threads=threads)
+        self._futures: dict[str, tuple[Any, Node]] = {}
+        self._count = 0
+
+    @property
+    def free(self) -> bool:
+        """Whether there are more workers than nodes at work; one node may always wait."""
+        return len(self._futures) < max(1, self._places())
+
+    @property
+    def warm(self) -> Collection[str]:
+        """Unknown: the scheduler chooses the worker."""
+        return ()
+
+    def submit(self, node: Node) -> None:
+        """Hand a node to the scheduler."""
+        self._count += 1
+        future = self._client.submit(
+            carry_out,
+            self._config,
+            node,
+            self._sender,
+            key=f"{node.kind}-{node.name}-{self._sender.token}-{self._count}",
+            priority=-self._count,
+            resources=self._resources,
+            pure=False,
+            retries=0,
+        )
+        self._futures[future.key] = (future, node)
+
+    def next(self) -> Outcome:
+        """Wait for one of the nodes."""
+        from distributed import KilledWorker, wait
+
+        told = False
+        while True:
+            try:
+                pending = [future for future, _ in self._futures.values()]
+                done = wait(pending, timeout=WAIT_SECONDS, return_when="FIRST_COMPLETED").done
+                break
+            except TimeoutError:
+                if not told and not self._is_staffed():
+                    kind = "with a GPU (--resources GPU=1) " if self._resources else ""
+                    self._say(f"no worker {kind}is connected: waiting for one")
+                    told = True
+        future = next(iter(done))
+        _, node = self._futures.pop(future.key)
+        if future.status == "finished":
+            return Outcome(node, *future.result())
+        error = None if future.status in ("cancelled", "lost") else future.exception()
+        if error is None or isinstance(error, KilledWorker):
+            return Outcome(node, died=True)
+        raise error
+
+    def close(self, *, kill: bool) -> None:
+        """Take back what is not done, and end a cluster that was started here."""
+        if kill:
+            self._client.cancel([future for future, _ in self._futures.values()], force=True)
+        self._futures.clear()
+        self._stack.close()
+
+    def _places(self) -> int:
+        """Nodes that can be at work at once: a process does one at a time."""
+        return len(self._client.nthreads())
+
+    def _is_staffed(self) -> bool:
+        """Whether there is a worker that may take a node."""
+        if not self._resources:
+            return self._places() > 0
+        workers = self._client.scheduler_info()["workers"].values()
+        return any("GPU" in worker["resources"] for worker in workers)
+
+    def _start(self) -> Any:
+        import dask
+        from distributed import Client, LocalCluster
+
+        threads = dict.fromkeys(THREAD_VARIABLES, str(threads_each(self._config.jobs)))
+        settings = {"distributed.scheduler.allowed-failures": 0}
+        with dask.config.set(settings):
+            cluster = LocalCluster(
+                n_workers=self._config.jobs,
+                threads_per_worker=1,
+                memory_limit=0,
+                dashboard_address=None,
+                resources=self._resources,
+                env=threads,
+                silence_logs=logging.CRITICAL,
+            )
+        return self._stack.enter_context(Client(self._stack.enter_context(cluster)))
+
+    def _connect(self, scheduler: str) -> Any:
+        from distributed import Client
+
+        place = {"scheduler_file" if scheduler.endswith(".json") else "address": scheduler}
+        try:
+            client = Client(**place, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                "no Dask scheduler answers",
+                where=f"--scheduler {scheduler}",
+                mend="start one with `dask scheduler`, or leave --scheduler out",
+            ) from error
+        return self._stack.enter_context(client)
+
+
+def _with_whole_paths(config: RunConfig) -> RunConfig:
+    """The same run for a process that was started in another folder."""
+    options = config.options
+    paths: dict[str, Any] = {k: v.absolute() for k, v in options if isinstance(v, Path)}
+    paths["classifiers"] = tuple(file.absolute() for file in options.classifiers)
+    return config.model_copy(
+        update={
+            "out": config.out.absolute(),
+            "cache": config.cache.absolute(),
+            "plugins": tuple(plugin.absolute() for plugin in config.plugins),
+            "method_weights": {n: path.absolute() for n, path in config.method_weights.items()},
+            "options": options.model_copy(update=paths),
+        }
+    )

@@ -1,0 +1,217 @@
+"""Parts of one run → the run, as if it had never been cut.
+
+Records are copied whole, and methods are compared anew. Nothing is believed twice: parts of other
+settings, code or plans are refused, and so is a cell that two parts tell differently.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from casl_bench.comparison.controls import check_bounds
+from casl_bench.core.content_hash import hash_json
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.files import read_json
+from casl_bench.images.dataset import Concept
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.cells.comparing import Comparing
+from casl_bench.runs.execution.shards import PLAN_FILE
+from casl_bench.runs.planning.config import RunConfig, Suite
+from casl_bench.runs.planning.execution import Shard
+from casl_bench.runs.planning.plan import Cell, is_done
+from casl_bench.runs.planning.run_folder import claim_run_folder
+
+SHOWN = 5
+"""So many missing cells are named."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a run.
+
+    Attributes:
+        source: as it was given.
+        shard: which part.
+        plan: of the whole run.
+        store: with its records.
+    """
+
+    source: str
+    shard: Shard
+    plan: dict[str, Any]
+    store: RecordStore
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What came of it.
+
+    Attributes:
+        cells: of the whole plan.
+        missing: labels of those that are not done, in the plan's order.
+        shards: parts that were not given, such as "2/8".
+    """
+
+    cells: int
+    missing: tuple[str, ...]
+    shards: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        if not self.missing:
+            return f"{self.cells} cells, none missing"
+        named = ", ".join(self.missing[:SHOWN])
+        more = f" and {len(self.missing) - SHOWN} more" if len(self.missing) > SHOWN else ""
+        absent = f"; shards not given: {', '.join(self.shards)}" if self.shards else ""
+        return f"{self.cells} cells, {len(self.missing)} failed or missing: {named}{more}{absent}"
+
+
+def merge(out: Path, sources: Sequence[str]) -> Merged:
+    """Put parts of a run together.
+
+    Args:
+        out: run folder of the whole; may hold what an earlier merge of the same run left.
+        sources: run folders of parts, or URLs of such that fsspec can read.
+
+    Raises:
+        UsageError: if the parts are not of one run, or `out` is another's.
+        InvalidBenchmarkError: if two parts tell a cell differently, a record is corrupt, or a
+            control is out of its bounds.
+    """
+    with ExitStack() as stack:
+        parts = [stack.enter_context(_fetched(source)) for source in sources]
+        _check_of_one_run(parts)
+        config, cells = _planned(parts[0], out)
+        with claim_run_folder(config):
+            store = RecordStore(out)
+            for record, part in _agreed(parts).values():
+                _copy(record, part.store, store)
+            store.write_jsonl()
+            check_bounds(list(store), out)
+            Comparing(config, cells, store).write()
+            store.write_jsonl()
+    given = {part.shard.index for part in parts}
+    count = parts[0].shard.count
+    return Merged(
+        len(cells),
+        tuple(f"{c.label} of {c.dataset}" for c in cells if not is_done(store, c)),
+        tuple(f"{i}/{count}" for i in range(1, count + 1) if i not in given),
+    )
+
+
+@contextmanager
+def _fetched(source: str) -> Iterator[Part]:
+    """A part, brought here first where it lies elsewhere."""
+    with tempfile.TemporaryDirectory(prefix="casl-bench-") as scratch:
+        folder = Path(source)
+        if "://" in source:
+            folder = Path(scratch) / "part"
+            try:
+                files, path = url_to_fs(source)
+                files.get(path, str(folder), recursive=True)
+            except (OSError, ValueError, ImportError) as error:
+                raise UsageError(f"cannot be fetched: {error}", where=source) from error
+        yield _read_part(source, folder)
+
+
+def _read_part(source: str, folder: Path) -> Part:
+    path = folder / PLAN_FILE
+    try:
+        stored = read_json(path)
+        return Part(source, Shard.parse(stored["shard"]), stored["plan"], RecordStore(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            "no part of a run",
+            where=source,
+            mend="give run folders that were made with --shard",
+        ) from error
+
+
+def _check_of_one_run(parts: Sequence[Part]) -> None:
+    """Refuse parts of several runs."""
+    first = parts[0]
+    for part in parts[1:]:
+        where = f"{part.source} beside {first.source}"
+        fields = [k for k in first.plan.keys() | part.plan.keys()
+                  if first.plan.get(k) != part.plan.get(k)]  # fmt: skip
+        # Cells follow from the rest, and from models and images.
+        named = ", ".join(sorted(set(fields) - {"cells"})) or "models or images"
+        if fields:
+            raise UsageError(f"parts of different runs: their {named} differ", where=where,
+                             mend="give the parts of one command")  # fmt: skip
+        if part.shard.count != first.shard.count:
+            raise UsageError(
+                f"one is shard {part.shard}, the other {first.shard}",
+                where=where,
+                mend="give the parts of one command",
+            )
+
+
+def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
+    """The whole run's configuration and cells, by what a part has kept of them."""
+    plan = part.plan
+    try:
+        config = RunConfig(
+            methods=tuple(plan["methods"]),
+            datasets=tuple(plan["datasets"]),
+            concepts=None if plan["concepts"] is None else tuple(plan["concepts"]),
+            suite=Suite.model_validate(plan["key"]["suite"]),
+            seed=plan["key"]["seed"],
+            fit_seeds=plan["fit_seeds"],
+            device=plan["device"],
+            out=out,
+        )
+        cells = tuple(
+            Cell(**{**c, "concept": Concept(**c["concept"]), "matched": tuple(c["matched"])})
+            for c in plan["cells"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "its plan cannot be read", where=part.source, mend="run it by this version"
+        ) from error
+    return config, cells
+
+
+def _agreed(parts: Sequence[Part]) -> dict[CellKey, tuple[RunRecord, Part]]:
+    """Every cell's record, with the first part that has it. Comparisons are made anew.
+
+    Raises:
+        InvalidBenchmarkError: where two parts tell a cell differently.
+    """
+    found: dict[CellKey, tuple[RunRecord, Part]] = {}
+    for part in parts:
+        for record in part.store:
+            if record.kind == "comparison":
+                continue
+            key = CellKey.of(record)
+            known, of = found.setdefault(key, (record, part))
+            if known.record_id != record.record_id:
+                raise InvalidBenchmarkError(
+                    f"two parts disagree on {key.path}: {_difference(known, record)}",
+                    where=f"{of.source}, {part.source}",
+                    mend="run one of them again, on a --cache that they share",
+                )
+    return found
+
+
+def _difference(one: RunRecord, other: RunRecord) -> str:
+    if one.status != other.status:
+        return f"{one.status} and {other.status}"
+    mine, theirs = one.comparable(), other.comparable()
+    fields = sorted(k for k in mine if hash_json(mine[k]) != hash_json(theirs.get(k)))
+    return f"their {', '.join(fields)} differ"
+
+
+def _copy(record: RunRecord, source: RecordStore, target: RecordStore) -> None:
+    folder = source.folder(CellKey.of(record))
+    refs = [ref for ref in (record.scores, record.images) if ref is not None]
+    target.write(record, {ref.file: (folder / ref.file).read_bytes() for ref in refs})

@@ -1,0 +1,58 @@
+"""Two Dask workers of one thread against one such worker: wall time of the same run.
+
+Workers are started and have imported everything beforehand; each run has a cache of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from casl_bench.runs.execution.local import THREAD_VARIABLES
+from casl_bench.runs.planning.execution import Execution
+from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.worlds.world import World
+
+METHODS = ("asyrp", "h_linear", "casl")
+CONCEPTS = 4
+
+
+def test_two_workers(
+    benchmark: BenchmarkFixture, run_world, world: World, full_size: bool, tmp_path: Path
+) -> None:
+    if not full_size:
+        pytest.skip("minutes: set CASL_BENCH_FULL_SIZE=1")
+    distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+    concepts = tuple(c.name for c in world.dataset.card.concepts[:CONCEPTS])
+
+    def seconds(workers: int) -> float:
+        out = tmp_path / f"run-{workers}"
+        with (
+            distributed.LocalCluster(
+                n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+                env=dict.fromkeys(THREAD_VARIABLES, "1"),
+            ) as cluster,
+            distributed.Client(cluster) as client,
+        ):  # fmt: skip
+            client.run(__import__, "casl_bench.runs.execution.remote")
+            execution = Execution(scheduler=cluster.scheduler_address)
+            began = time.monotonic()
+            run_world(
+                out, METHODS, SilentProgress(), concepts=concepts, execution=execution,
+                cache=tmp_path / f"cache-{workers}",
+            )  # fmt: skip
+            return time.monotonic() - began
+
+    alone = seconds(1)
+    together = benchmark.pedantic(seconds, args=(2,), rounds=1)
+    benchmark.extra_info.update(
+        {
+            "seconds of one worker": alone,
+            "seconds of two": together,
+            "ratio": alone / together,
+            "target": ">= 1.6",
+        }
+    )

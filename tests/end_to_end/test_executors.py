@@ -1,0 +1,294 @@
+"""Whoever runs the cells, records are equal; whoever dies, hangs or fails, the rest finishes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.images.dataset import DATASETS
+from casl_bench.methods.method import METHODS
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.execution import engine, runner
+from casl_bench.runs.execution.merge import Merged, merge
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.entrants import load_entrants
+from casl_bench.runs.planning.execution import Execution, Shard
+from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.testing.toy_shapes import CARD
+from casl_bench.worlds.world import WORLDS
+
+ROOT = Path(__file__).parents[2]
+PLUGINS = tuple((ROOT / "tests/plugin").resolve() / f for f in (
+    "toy_world_plugin.py", "single_file_method.py", "troubled_methods.py"))  # fmt: skip
+CONCEPTS = tuple(c.name for c in CARD.concepts[:2])
+METHODS_RUN = ("darken", "sae_steer")
+LIMIT = 5.0
+"""Seconds a cell may take: a healthy one takes a fraction of one."""
+
+
+class Said(SilentProgress):
+    """What a user is told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def plugins() -> Iterator[None]:
+    """What the plugins add is known here alone; one thread, as the workers here have."""
+    load_entrants()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        for registry in (METHODS, DATASETS, WORLDS):
+            patch.setattr(registry, "_factories", dict(registry._factories))
+        load_entrants(PLUGINS)
+        yield
+    torch.set_num_threads(threads)
+    for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
+        del sys.modules[name]
+
+
+def config(out: Path, **changes: Any) -> RunConfig:
+    execution = {k: changes.pop(k) for k in Execution.model_fields if k in changes}
+    fields: dict[str, Any] = {
+        "methods": METHODS_RUN, "datasets": (CARD.name,), "concepts": CONCEPTS,
+        "suite": tiny_suite(), "seed": 0, "device": "cpu", "out": out, "plugins": PLUGINS,
+        "cache": out.with_name(f"{out.name}-cache"), "execution": Execution(**execution),
+    }  # fmt: skip
+    return RunConfig(**(fields | changes))
+
+
+def ids(out: Path) -> dict[Path, str]:
+    return {CellKey.of(r).path: r.record_id for r in RecordStore(out)}
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("serial") / "run"
+    assert runner.run(config(out), SilentProgress()) == 0
+    return out
+
+
+def test_dask_in_threads_gives_the_records_of_one_process(serial: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+    out = tmp_path / "run"
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as cluster:
+        place = cluster.scheduler_address
+        assert runner.run(config(out, scheduler=place), SilentProgress()) == 0
+        with pytest.raises(UsageError, match="shares the command's"):
+            runner.run(
+                config(tmp_path / "no", scheduler=place, cell_timeout=LIMIT), SilentProgress()
+            )
+    assert ids(out) == ids(serial)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler and two workers over TCP, started as a user does."""
+    pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / f"{arguments[0]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", *arguments],
+                cwd=tmp_path, env=variables, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    scheduler = start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
+    worker = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    workers = [start(*worker) for _ in range(2)]
+    yield address, workers
+    for process in (*workers, scheduler):
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
+    serial: Path, tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
+) -> None:
+    address, workers = cluster
+    out = tmp_path / "run"
+
+    class KillsOne(Said):
+        """Kills a worker as soon as there is a record."""
+
+        def _open(self, description: str, total: int) -> None:
+            if workers[0].poll() is None and list(out.glob("cells/*/*/*/record.json")):
+                workers[0].kill()
+                workers[0].wait()
+
+    assert runner.run(config(out, scheduler=address), KillsOne()) == 0
+    assert workers[0].poll() == -signal.SIGKILL and workers[1].poll() is None
+    assert ids(out) == ids(serial)
+
+
+@pytest.mark.slow
+def test_cells_that_die_hang_or_give_nan_fail_alone(serial: Path, tmp_path: Path) -> None:
+    out, said = tmp_path / "run", Said()
+    settings = config(
+        out, methods=("dies", "hangs", "gives_nan", *METHODS_RUN), concepts=CONCEPTS[:1],
+        executor="local", cell_timeout=LIMIT,
+    )  # fmt: skip
+    assert runner.run(settings, said) == 3
+    records = {CellKey.of(r).path: r for r in RecordStore(out)}
+    failed = {r.method: r.error for r in records.values() if r.status == "failed"}
+    assert failed.keys() == {"dies", "hangs", "gives_nan"}
+    kinds = {m: e.type for m, e in failed.items() if e is not None}
+    assert kinds["dies"] == "CellDiedError" and kinds["hangs"] == "CellTimeoutError"
+    assert failed["gives_nan"] is not None and "NaN" in failed["gives_nan"].message
+    traces = list((out / "attempts").glob("*.trace"))
+    assert len(traces) == 1 and "time.sleep" not in traces[0].name
+    assert "in edit" in traces[0].read_text()
+    assert sum("process died" in line for line in said.lines) == 3  # twice, and the one that hung
+    alone = ids(serial)
+    for path, record in records.items():
+        if record.kind == "edit" and (record.method in METHODS_RUN or record.control):
+            assert record.status == "done" and record.record_id == alone[path]
+
+
+@pytest.mark.slow
+def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
+    serial: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
+        "import test_executors as t; from casl_bench.runs.planning.entrants import load_entrants\n"
+        "load_entrants(t.PLUGINS)\n"
+        "t.runner.run(t.config(Path(sys.argv[2]), executor='local'), t.SilentProgress())\n"
+    )
+    arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(out)]
+    driver = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    cells = out / "cells" / CARD.name
+    wait_until(
+        lambda: len(list(cells.glob("[!_]*/*/record.json"))) >= 2 or driver.poll() is not None
+    )
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL
+    before = {p: p.stat().st_mtime_ns for p in cells.glob("*/*/record.json")}
+    assert runner.run(config(out), SilentProgress()) == 0
+    assert {p: p.stat().st_mtime_ns for p in before} == before  # not done again
+    assert ids(out) == ids(serial)
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_method_whose_first_cell_fails_is_left_out(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert runner.run(config(out, methods=("gives_nan", "darken")), SilentProgress()) == 3
+    own = {r.concept: r for r in RecordStore(out) if r.method == "gives_nan"}
+    assert own[CONCEPTS[0]].error.type == "InputError"
+    assert own[CONCEPTS[1]].error.type == "SmokeFailedError"
+    assert "gives_nan" in own[CONCEPTS[1]].error.message
+    others = [r for r in RecordStore(out) if r.method == "darken"]
+    assert len(others) == 2 and {r.status for r in others} == {"done"}
+    runner.run(config(out, methods=("gives_nan",), smoke=False), SilentProgress())
+    own = {r.concept: r for r in RecordStore(out) if r.method == "gives_nan"}
+    assert {r.error.type for r in own.values()} == {"InputError"}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two halves, on a cache of their own."""
+    root = tmp_path_factory.mktemp("shards")
+    parts = [root / "1", root / "2"]
+    for i, out in enumerate(parts, start=1):
+        shard = Shard(index=i, count=2)
+        assert runner.run(config(out, shard=shard, cache=root / "cache"), SilentProgress()) == 0
+    return parts
+
+
+def test_merged_shards_are_the_whole_run(serial: Path, shards: list[Path], tmp_path: Path) -> None:
+    edits = [
+        {k for k, r in zip(ids(p), RecordStore(p), strict=True) if r.kind == "edit"} for p in shards
+    ]
+    whole = {CellKey.of(r).path for r in RecordStore(serial) if r.kind == "edit"}
+    assert edits[0] | edits[1] == whole and edits[0] != whole != edits[1]
+    # One from elsewhere.
+    merged = merge(tmp_path / "whole", [str(shards[0]), shards[1].as_uri()])
+    assert merged == Merged(merged.cells, (), ()) and merged.text.endswith("none missing")
+    assert ids(tmp_path / "whole") == ids(serial)
+    part = merge(tmp_path / "part", [str(shards[0])])
+    assert part.missing and part.shards == ("2/2",) and "2/2" in part.text
+    again = merge(tmp_path / "part", [str(shards[1])])  # the other half may come later
+    assert not again.missing and ids(tmp_path / "part") == ids(serial)
+
+
+def test_shards_that_do_not_belong_together_are_refused(
+    serial: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="no part of a run"):
+        merge(tmp_path / "out", [str(serial)])
+    other = tmp_path / "other"
+    shutil.copytree(shards[1], other)
+    plan = other / "plan.json"
+    for field in ("commit", "code", "fit_seeds", "key"):
+        stored = json.loads(plan.read_text())
+        stored["plan"][field] = "another"
+        plan.write_text(json.dumps(stored))
+        with pytest.raises(UsageError, match=rf"different runs: their .*{field}.* differ"):
+            merge(tmp_path / "out", [str(shards[0]), str(other)])
+    shutil.copy(shards[1] / "plan.json", plan)
+    mine, theirs = RecordStore(shards[0]), RecordStore(other)
+    record = next(r for r in theirs if mine.find(CellKey.of(r)) is not None and r.scores is None)
+    name = next(iter(record.measurements))
+    value = record.measurements[name].model_copy(update={"value": 0.123})
+    theirs.write(record.model_copy(update={"measurements": record.measurements | {name: value}}))
+    with pytest.raises(InvalidBenchmarkError, match=r"disagree on .*measurements differ"):
+        merge(tmp_path / "out", [str(shards[0]), str(other)])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "jobs", "match"),
+    [
+        ({"executor": "serial"}, 2, "leave --jobs out"),
+        ({"executor": "serial", "cell_timeout": 1}, 1, "--executor local or dask"),
+        ({"executor": "local", "scheduler": "tcp://x:1"}, 1, "use --executor dask"),
+        ({"scheduler": "tcp://x:1"}, 2, "leave --jobs or --scheduler out"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(options: dict[str, Any], jobs: int, match: str) -> None:
+    with pytest.raises(UsageError, match=match):
+        Execution(**options).check(jobs)
+
+
+def test_dask_that_is_not_there_is_told_before_anything_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'casl-bench\[cluster\]'"):
+        runner.run(config(tmp_path / "run", executor="dask"), SilentProgress())
+    assert not (tmp_path / "run").exists()
