@@ -106,7 +106,7 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
     ),
     "checkpoint config": (
         "mine.json",
-        text((PACKAGE / "backbones" / "configs" / "celeba_hq.json").read_text("utf-8")),
+        text((PACKAGE / "backbones" / "configs" / "afhq_dog_256_adm.json").read_text("utf-8")),
         read_config,
     ),
     "scheduler": (
