@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import ValidationError
 
 from casl_bench.backbones.diffusers_unet import BackboneConfig, ScheduleConfig
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import read_json
 
 SCHEDULER_FILE = "scheduler_config.json"
 SCHEDULER_FOLDERS = ("", "scheduler")
@@ -90,7 +90,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         InvalidBenchmarkError: if the file is absent or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise InvalidBenchmarkError(
             f"unreadable config: {error.strerror or type(error).__name__}", where=str(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from casl_bench.backbones.architecture import Architecture
 from casl_bench.backbones.diffusers_unet import ScheduleConfig
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.files import parse_json
 
 _CONFIGS = files("casl_bench.backbones") / "configs"
 
@@ -92,7 +92,7 @@ def read_config(name: str | Path) -> CheckpointConfig:
         raise unknown_name("config", str(name), config_names())
     try:
         text = (source or _CONFIGS / f"{name}.json").read_text(encoding="utf-8")
-        return CheckpointConfig.model_validate(json.loads(text))
+        return CheckpointConfig.model_validate(parse_json(text))
     except OSError as error:
         raise UsageError(
             f"unreadable config: {error.strerror or type(error).__name__}", where=str(name)

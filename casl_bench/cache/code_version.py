@@ -70,10 +70,10 @@ def source_hash(what: object) -> str:
 
 @lru_cache
 def environment(threads: int | None = None) -> dict[str, str]:
-    """Versions of the libraries and the processor's kind, which may change a last bit.
+    """What may change a last bit: versions of the libraries, the processor's kind, threads.
 
     Args:
-        threads: of a matrix product; None for what has the same bits with any number of them.
+        threads: among which sums are divided; None where nothing is computed.
     """
     found = {"machine": platform.machine(), "python": platform.python_version()}
     if threads is not None:

@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from casl_bench.core.errors import UsageError
 
@@ -66,6 +67,22 @@ def json_text(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """`write_text` of `json_text`."""
     write_text(path, json_text(value))
+
+
+def safe_name(name: str) -> str:
+    """A name as one folder or file: distinct names stay distinct, none can leave its parent.
+
+    A leading dot or underscore is escaped, as those begin names that are not from a user.
+
+    Raises:
+        UsageError: if it is empty or too long.
+    """
+    quoted = quote(name, safe="")
+    if quoted[:1] in (".", "_", "~", "-"):
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    if not quoted or len(quoted) > 100:
+        raise UsageError(f"name '{name[:40]}' is empty or too long for a folder")
+    return quoted
 
 
 def read_json(path: Path) -> Any:

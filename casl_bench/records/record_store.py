@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
 
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
@@ -17,6 +16,7 @@ from casl_bench.core.files import (
     make_folder,
     parse_json,
     read_json,
+    safe_name,
     write_bytes,
     write_json,
     write_text,
@@ -50,15 +50,17 @@ class CellKey:
 
         `_kind` leads where no edit is.
         """
-        method = "" if self.method is None else _safe(self.method)
+        method = "" if self.method is None else safe_name(self.method)
         if self.beside is not None:
-            method += f"@{_safe(self.beside)}"
+            method += f"@{safe_name(self.beside)}"
         if self.fit_seed:
             method += f"+{self.fit_seed}"
         if self.kind != "edit":
             method = f"_{self.kind}+{method}" if method else f"_{self.kind}"
         return Path(
-            _safe(self.dataset), method, "_all" if self.concept is None else _safe(self.concept)
+            safe_name(self.dataset),
+            method,
+            "_all" if self.concept is None else safe_name(self.concept),
         )
 
 
@@ -232,16 +234,3 @@ def _verify(path: Path, ref: FileRef) -> None:
             where=str(path),
             mend="delete its folder to run the cell again",
         )
-
-
-def _safe(name: str) -> str:
-    """A name as one folder: distinct names stay distinct, none can leave its parent folder.
-
-    A leading dot or underscore is escaped, as those begin names that are not from a user.
-    """
-    quoted = quote(name, safe="")
-    if quoted[:1] in (".", "_", "~", "-"):
-        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
-    if not quoted or len(quoted) > 100:
-        raise UsageError(f"name '{name[:40]}' is empty or too long for a folder")
-    return quoted

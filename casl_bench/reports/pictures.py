@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.core.files import write_bytes
+from casl_bench.core.files import safe_name, write_bytes
 from casl_bench.records.edited_images import EditedImages
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
@@ -37,7 +37,7 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
             _write(path, key, draw_cell(load_images(store, record), title=_title(record)))
     for dataset in sorted({r.dataset for r in shown}):
         of_dataset = [r for r in shown if r.dataset == dataset]
-        path = folder / f"{dataset}.png"
+        path = folder / f"{safe_name(dataset)}.png"
         key = _hash_of(of_dataset)
         if not _is_up_to_date(path, key):
             _write(path, key, draw_comparison(_comparison(store, of_dataset)))

@@ -20,7 +20,9 @@ NAMES = (
     "](javascript:alert(2))|![x](http://a/b)",
     "</details>\"'><img src=x onerror=alert(3)>",
 )
-"""One an attribute, for the attribute and for its concept."""
+"""One a concept."""
+LABELS = tuple(name.replace("/", "") for name in NAMES)
+"""One an attribute: a slash is refused in these, as the score tables use it."""
 
 
 class HostileShapes(ToyShapes):
@@ -29,25 +31,25 @@ class HostileShapes(ToyShapes):
     card = replace(
         CARD,
         name=DATASET,
-        attributes=NAMES,
+        attributes=LABELS,
         concepts=tuple(
-            Concept(name, "a square", f"a {attribute} square", name)
-            for name, attribute in zip(NAMES, ATTRIBUTES, strict=True)
+            Concept(name, "a square", f"a {attribute} square", label)
+            for name, attribute, label in zip(NAMES, ATTRIBUTES, LABELS, strict=True)
         ),
     )
 
     def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
         """As theirs, of the attribute under its usual name."""
-        return super().oracle(image_ids, ATTRIBUTES[NAMES.index(attribute)])
+        return super().oracle(image_ids, ATTRIBUTES[LABELS.index(attribute)])
 
 
 def hostile_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
     """The toy world under these names."""
     world = toy_world(device, options)
     for classifier in world.classifiers:
-        classifier.attributes = NAMES
+        classifier.attributes = LABELS
     factors: Any = world.factors
-    factors.attributes = factors.columns = factors.names = NAMES
+    factors.attributes = factors.columns = factors.names = LABELS
     return replace(world, dataset=HostileShapes())
 
 

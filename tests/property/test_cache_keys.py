@@ -11,12 +11,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.cache.code_version import code_hash, environment, source_hash
+from casl_bench.cache.code_version import code_hash, source_hash
 from casl_bench.cache.entry import KINDS, CacheKey
-from casl_bench.inversion.inverter import invert
+from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.planning.config import RunConfig, Suite, suite
 from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.plan import Cell, WorldIdentity, card_of, plan
+from casl_bench.runs.planning.plan import Cell, WorldIdentity, card_of, make_method, plan
+from casl_bench.runs.shared_work.artefacts import Artefacts
+from casl_bench.runs.shared_work.fitting import Fitting
+from casl_bench.runs.shared_work.shared_records import SharedRecords
+from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.stopwatch import Stopwatch
+from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_world import toy_world
 
 JSON = st.recursive(
@@ -35,27 +41,50 @@ CHANGES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_threads_are_part_of_what_their_number_changes() -> None:
-    keys = {CacheKey("fits", {"environment": {**environment(n)}}).hash for n in (None, 1, 2)}
-    assert len(keys) == 3
-
-
-def test_inversions_have_the_same_bits_with_any_number_of_threads() -> None:
-    """Which is why runs of different numbers share them."""
-    world = toy_world()
-    batch = world.dataset.load("train", 8)
+def test_everything_is_kept_by_number_of_threads(tmp_path: Path) -> None:
+    """Sums among another number of them may differ in their last bit."""
+    config = RunConfig(
+        methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(), seed=0,
+        device="cpu", out=tmp_path / "run", cache=tmp_path / "cache",
+    )  # fmt: skip
+    load_entrants()
+    artefacts = Artefacts(toy_world(), config, SilentProgress())
+    concept = artefacts.world.dataset.card.concepts[0]
+    shared = SharedRecords(artefacts.cache, RecordStore(config.out), artefacts.world)
+    fits: list[CacheKey] = []
+    artefacts.cache.get_or_make = lambda key, make: fits.append(key)  # type: ignore[method-assign, assignment, return-value]
+    fitting = Fitting(artefacts, SilentProgress())
     before, found = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3):
+        for threads in (1, 2):
             torch.set_num_threads(threads)
-            found.append(
-                invert(world.backbone, batch.image_ids, batch.pixels, (0, 300, 999), refinements=1)
-            )
+            with pytest.raises(AttributeError):  # there is no entry to read
+                fitting.fit(make_method("h_linear", config.suite), concept, Stopwatch(), 0.0)
+            found.append({artefacts.sae_key(), fits[-1], shared.key({}, [], ())})
+            assert {key.kind for key in found[-1]} == {"sae", "fits", "records"}
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        assert torch.equal(other.x_T, found[0].x_T)
-        assert torch.equal(other.reconstruction, found[0].reconstruction)
+    assert not found[0] & found[1]
+
+
+def test_trajectories_by_any_number_of_threads_need_no_room_again(tmp_path: Path) -> None:
+    """The process that asks whether there is room is not the one that makes them."""
+    config = RunConfig(
+        methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(), seed=0,
+        device="cpu", out=tmp_path / "run", cache=tmp_path / "cache",
+    )  # fmt: skip
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        made = Artefacts(toy_world(), config, SilentProgress())
+        whole = made.trajectory_bytes_to_come()
+        _ = made.train
+        assert 0 < made.trajectory_bytes_to_come() < whole
+        torch.set_num_threads(2)
+        other = Artefacts(toy_world(), config, SilentProgress())
+        assert other.trajectory_bytes_to_come() == made.trajectory_bytes_to_come()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_words_about_an_entry_are_no_part_of_its_key() -> None:

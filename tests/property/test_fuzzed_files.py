@@ -37,8 +37,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=5,
 )
-ODD = ("NaN", "-Infinity", "1e999", "9" * 5000, '"\\ud800"', '"\\u0000"', "[" * 50_000, "{}", "[]",
-       '{"a":' * 50_000, "", "\ufeff{}", "\u2028", "null")  # fmt: skip
+ODD = ("NaN", "-Infinity", "1e999", "9" * 5000, '"\\ud800"', '"\\u0000"', "[" * 5_000, "{}", "[]",
+       '{"a":' * 4_000, "", "\ufeff{}", "\u2028", "null")  # fmt: skip
 """What parsers trip over."""
 
 

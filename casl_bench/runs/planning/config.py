@@ -21,7 +21,7 @@ from pydantic import (
 
 from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.core.files import read_json
+from casl_bench.core.files import read_json, safe_name
 from casl_bench.runs.planning.execution import Execution, Shard
 from casl_bench.worlds.options import WorldOptions
 
@@ -340,4 +340,4 @@ def default_out(
 ) -> Path:
     """The run folder of a command without `--out`: the same command finds it again."""
     part = f"-shard{shard.index}of{shard.count}" if shard is not None else ""
-    return Path("runs") / f"{'+'.join(datasets)}-{suite_name}-seed{seed}{part}"
+    return Path("runs") / f"{'+'.join(map(safe_name, datasets))}-{suite_name}-seed{seed}{part}"

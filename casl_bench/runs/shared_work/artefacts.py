@@ -6,12 +6,14 @@ there by every run that needs the same.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -240,7 +242,8 @@ class Artefacts:
         entry = self._entries.get(key) or self.cache.find(key)
         return None if entry is None else entry.sidecar.seconds
 
-    def _split_key(self, split: Split, count: int) -> CacheKey:
+    def _split_key(self, split: Split, count: int, threads: int | None = None) -> CacheKey:
+        """Of inversions by so many threads; None for those of this process."""
         card, world = self.world.dataset.card, self.world
         return CacheKey(
             "inversions",
@@ -256,7 +259,7 @@ class Artefacts:
                 "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
                 "code": [code_hash(INVERSION_CODE), *sources_of(world)],
-                "environment": {**environment()},
+                "environment": {**environment(threads or torch.get_num_threads())},
             },
         )
 
@@ -308,7 +311,10 @@ class Artefacts:
         return disk_budget() - others
 
     def trajectory_bytes_to_come(self) -> int:
-        """What the stores of this data set will still take on disk."""
+        """What the stores of this data set will still take on disk.
+
+        One by any number of threads counts: this process does not know those of its workers.
+        """
         backbone, suite = self.world.backbone, self.suite
         image_shape = (3, backbone.image_size, backbone.image_size)
         splits: tuple[tuple[Split, int], ...] = (
@@ -317,11 +323,15 @@ class Artefacts:
         )
         total = 0
         for split, count in splits:
-            key = self._split_key(split, count)
             whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
-            if not self.cache.folder(key).exists():
-                total += max(0, whole - trajectory_bytes(self.cache.work_folder(key)))
+            keys = (self._split_key(split, count, n) for n in range(1, (os.cpu_count() or 1) + 1))
+            total += max(0, whole - max(self._bytes_there(key, whole) for key in keys))
         return total
+
+    def _bytes_there(self, key: CacheKey, whole: int) -> int:
+        if self.cache.folder(key).exists():
+            return whole
+        return trajectory_bytes(self.cache.work_folder(key))
 
 
 def sources_of(world: World) -> list[JsonValue]:
