@@ -7,6 +7,7 @@ doing at that moment is written down first.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import shutil
@@ -41,6 +42,16 @@ class Attempts:
     def clear(self) -> None:
         """Forget all: a new run gives every cell its chances again."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def tidy(self) -> None:
+        """Leave but the traces of cells that hung: the run is over."""
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if path.suffix != ".trace" or not path.stat().st_size:
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def count(self, key: str) -> int:
         """How often a cell was begun and not ended."""

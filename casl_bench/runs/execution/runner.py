@@ -111,7 +111,9 @@ def _carry_out(
             if not alone:
                 with progress.task(f"{outcome.node.label}: done", 1):
                     pass
-    return reconcile(config, worlds, store, nodes, heard)
+    failed = reconcile(config, worlds, store, nodes, heard)
+    Attempts(config.out).tidy()
+    return failed
 
 
 def _outcomes(
