@@ -7,12 +7,10 @@ from collections.abc import Mapping
 
 from casl_bench.core.errors import UsageError, unknown_name
 
-_QUOTE = re.compile(
-    r"(?P<open><!-- quoted: (?P<page>\S+) / (?P<heading>.+?) -->\n)"
-    r"(?P<body>.*?)(?P<close><!-- /quoted -->)",
-    re.DOTALL,
-)
 _BEGIN, _END = "<!-- quoted:", "<!-- /quoted -->"
+_QUOTE = re.compile(
+    rf"(?P<open>{_BEGIN} (?P<page>\S+) / (?P<heading>.+?) -->\n).*?{_END}", re.DOTALL
+)
 _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
@@ -39,7 +37,7 @@ def with_quotes(text: str, pages: Mapping[str, str], *, where: str = "") -> str:
             where=where,
             mend=f"write {_BEGIN} PAGE / HEADING --> above and {_END} below each",
         )
-    return _QUOTE.sub(lambda q: f"{q['open']}{_table(q, pages)}{q['close']}", text)
+    return _QUOTE.sub(lambda q: f"{q['open']}{_table(q, pages)}{_END}", text)
 
 
 def _table(quote: re.Match[str], pages: Mapping[str, str]) -> str:
@@ -47,12 +45,13 @@ def _table(quote: re.Match[str], pages: Mapping[str, str]) -> str:
     if page not in pages:
         raise unknown_name("page", page, pages)
     text = pages[page]
-    sections = {h[1]: text[h.end() :] for h in reversed(list(_HEADING.finditer(text)))}
-    if heading not in sections:
-        raise unknown_name(f"heading of {page}", heading, sections)
-    section = sections[heading]
-    following = _HEADING.search(section)
-    table = _TABLE.search(section[: following.start()] if following else section)
+    headings = list(_HEADING.finditer(text))
+    names = [h[1] for h in headings]
+    if heading not in names:
+        raise unknown_name(f"heading of {page}", heading, set(names))
+    place = names.index(heading)
+    end = headings[place + 1].start() if place + 1 < len(headings) else len(text)
+    table = _TABLE.search(text, headings[place].end(), end)
     if table is None:
         raise UsageError("there is no table to quote", where=f"{page} / {heading}")
     return table[0]

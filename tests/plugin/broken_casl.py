@@ -37,20 +37,6 @@ def shuffled_decoder(editor: CaslEditor) -> None:
         alignment.W.copy_(alignment.W[:, order])
 
 
-def leak(editor: CaslEditor) -> None:
-    """A share `CASL_LEAK` of each delta_h goes in a direction that nobody asked for."""
-    share, unit_delta_h = float(os.environ["CASL_LEAK"]), editor.unit_delta_h
-
-    def leaky(h: Tensor, t: int, temb: Tensor) -> Tensor:
-        delta_h = unit_delta_h(h, t, temb)
-        draws = torch.Generator().manual_seed(0)
-        astray = torch.randn(1, delta_h.shape[1], 1, 1, generator=draws)
-        astray = (astray / astray.norm()).to(delta_h)
-        return delta_h + share * delta_h.norm(dim=1, keepdim=True) * astray
-
-    editor.unit_delta_h = leaky  # type: ignore[method-assign]
-
-
 def one_layer_off(editor: CaslEditor) -> None:
     """delta_h goes to the last skip connection, which has h's shape, instead of h."""
     backbone, decode = editor.backbone, editor.backbone.decode
@@ -73,8 +59,7 @@ def one_layer_off(editor: CaslEditor) -> None:
 
 
 FAULTS: dict[str, Callable[[CaslEditor], None]] = {
-    fault.__name__: fault
-    for fault in (wrong_sign, half_strength, shuffled_decoder, one_layer_off, leak)
+    fault.__name__: fault for fault in (wrong_sign, half_strength, shuffled_decoder, one_layer_off)
 }
 
 
