@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.arrays import check_array
-from casl_bench.metrics.intervals import LEVEL
+from casl_bench.metrics.intervals import LEVEL, student_margin
 
 
 @dataclass(frozen=True)
@@ -58,5 +56,5 @@ def fit_spread(scores: ArrayLike, *, level: float = LEVEL) -> FitSpread:
     sd = float(means.std(ddof=1))
     if sd <= 1e-12 + 1e-9 * abs(mean):  # sums in another order differ in their last bits
         return FitSpread(mean, 0.0, None, None, level, n)
-    half = float(stdtrit(n - 1, (1 + level) / 2)) * sd / math.sqrt(n)
+    half = float(student_margin(means, level))
     return FitSpread(mean, sd, mean - half, mean + half, level, n)

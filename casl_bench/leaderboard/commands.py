@@ -23,18 +23,29 @@ _records = click.option(
 @click.option("--format", "form", default="markdown", show_default=True,
               type=click.Choice(["markdown", "latex", "csv", "json"]),
               help="Pages in --out, or one of the others on standard output.")  # fmt: skip
-def leaderboard_command(records: Path, out: Path, check: bool, form: str) -> Callable[[], int]:
+@click.option("--quotes", multiple=True, type=click.Path(path_type=Path, exists=True),
+              metavar="FILE", help="A document that quotes tables of the pages, such as README.md: "
+              "kept equal to them, too. May be given several times.")  # fmt: skip
+def leaderboard_command(
+    records: Path, out: Path, check: bool, form: str, quotes: tuple[Path, ...]
+) -> Callable[[], int]:
     """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
 
     def action() -> int:
         from casl_bench.core.errors import UsageError
         from casl_bench.leaderboard.boards import read_sources
         from casl_bench.leaderboard.exports import export
-        from casl_bench.leaderboard.files import check_pages, write_pages
+        from casl_bench.leaderboard.files import (
+            check_pages,
+            check_quotes,
+            write_pages,
+            write_quotes,
+        )
         from casl_bench.leaderboard.pages import render_pages
 
-        if check and form != "markdown":
-            raise UsageError("--check is for the markdown pages", mend="leave --format out")
+        if (check or quotes) and form != "markdown":
+            option = "--check" if check else "--quotes"
+            raise UsageError(f"{option} is for the markdown pages", mend="leave --format out")
         sources = read_sources(records)
         if form != "markdown":
             click.echo(export(sources, form), nl=False)
@@ -42,8 +53,10 @@ def leaderboard_command(records: Path, out: Path, check: bool, form: str) -> Cal
         pages = render_pages(sources)
         if check:
             check_pages(out, pages)
+            check_quotes(quotes, pages)
         else:
             write_pages(out, pages)
+            write_quotes(quotes, pages)
         done = "are those of the records" if check else "written"
         click.echo(f"{len(pages)} pages {done}: {out}")
         return 0

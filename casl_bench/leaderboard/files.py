@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import write_text
 from casl_bench.leaderboard.places import DATASETS, MARKER, METHODS
+from casl_bench.leaderboard.quotes import with_quotes
 
 
 def write_pages(out: Path, pages: Mapping[str, str]) -> None:
@@ -49,6 +50,32 @@ def check_pages(out: Path, pages: Mapping[str, str]) -> None:
             f"the pages are not those of the records: {'; '.join(found)}",
             where=str(out),
             mend="run casl-bench leaderboard, and remove what is of no records",
+        )
+
+
+def write_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
+    """Renew the tables that documents quote; see `with_quotes`.
+
+    Raises:
+        UsageError: if a quote cannot be found, or a document not written. Those before it are.
+    """
+    for path in documents:
+        write_text(path, with_quotes(_read(path), pages, where=str(path)))
+
+
+def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
+    """Refuse documents whose quoted tables are not, to the letter, those of the pages.
+
+    Raises:
+        UsageError: if a quote cannot be found.
+        InvalidBenchmarkError: naming every document that is stale.
+    """
+    texts = {path: _read(path) for path in documents}
+    if stale := [str(p) for p, t in texts.items() if with_quotes(t, pages, where=str(p)) != t]:
+        raise InvalidBenchmarkError(
+            "a quoted table is not that of the pages",
+            where=", ".join(stale),
+            mend="run casl-bench leaderboard with the same --quotes",
         )
 
 

@@ -101,8 +101,9 @@ def _alike(records: Records) -> list[str]:
         if len({r.dataset_revision for r in own}) > 1:
             faults.append(f"{dataset} in several revisions")
         faults += [f"records of {dataset} differ in {what}" for what in mixed(Group(list(own)))]
-        identities = [set(r.metric_identities.items()) for r in own if r.metric_identities]
-        if len(dict(i for found in identities for i in found)) < len(set().union(*identities)):
+        # The others of one concept are not those of another, and are part of an identity.
+        identities = {(r.concept, *i) for r in own for i in r.metric_identities.items()}
+        if len({(concept, name) for concept, name, _ in identities}) < len(identities):
             faults.append(f"records of {dataset} differ in their metrics")
     return faults
 

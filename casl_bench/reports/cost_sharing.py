@@ -9,7 +9,6 @@ import numpy as np
 
 from casl_bench.comparison.break_even import BreakEven, Spending, break_even
 from casl_bench.records.comparison import Standing
-from casl_bench.records.record import RunRecord
 from casl_bench.reports.cost_tables import edit_seconds, machines
 from casl_bench.reports.grouping import Group, RowKey, mean, section, with_interval
 from casl_bench.reports.markdown import DASH, Footnotes, escape, measured, number, table
@@ -109,29 +108,26 @@ def _paid(group: Group, key: RowKey) -> _Paid | None:
     set_up: list[float] = []
     fit: list[float] = []
     edit: list[float] = []
+    before = _set_ups(group)
     for dataset, concepts in group.datasets.items():
         for record in (done[c] for c in concepts):
-            shared = _set_up(group, dataset, record)
+            inversion, sae = before[dataset]
+            sae = sae if "sae" in record.artefacts else 0.0
             fitted, edited = record.provenance.fit_seconds, edit_seconds(record)
-            if shared is None or fitted is None or edited is None:
+            if inversion is None or sae is None or fitted is None or edited is None:
                 return None
-            set_up.append(shared / len(concepts))
+            set_up.append((inversion + sae) / len(concepts))
             fit.append(fitted)
             edit.append(edited)
     return _Paid(set_up, fit, edit)
 
 
-def _set_up(group: Group, dataset: str, record: RunRecord) -> float | None:
-    """Seconds before a method's first concept of a data set."""
-    inversion = sae = None
-    for shared in group.records:
-        if shared.dataset == dataset and shared.kind == "reconstruction":
-            inversion = shared.provenance.seconds.get("inversion train")
-        elif shared.dataset == dataset and shared.kind == "sae":
-            sae = shared.provenance.fit_seconds
-    if "sae" not in record.artefacts:
-        return inversion
-    return None if inversion is None or sae is None else inversion + sae
+def _set_ups(group: Group) -> dict[str, tuple[float | None, float | None]]:
+    """Data set → seconds of inverting its training images, and of its SAE."""
+    inversion = {r.dataset: r.provenance.seconds.get("inversion train")
+                 for r in group.of_kind("reconstruction")}  # fmt: skip
+    sae = {r.dataset: r.provenance.fit_seconds for r in group.of_kind("sae")}
+    return {d: (inversion.get(d), sae.get(d)) for d in group.datasets}
 
 
 def _standings(group: Group) -> dict[str, Standing]:

@@ -310,3 +310,43 @@ def test_the_package_knows_what_a_run_should_hold(
     fewer = [r for r in records if r.concept != "night"]
     assert submit(tmp_path, write(tmp_path / "fewer.jsonl", fewer), "--name", "fewer") == 5
     assert "missing: rendered_churches/h_linear/night" in capsys.readouterr().err
+
+
+QUOTED = "# Mine\n\n<!-- quoted: ours.md / Edits -->\nold\n<!-- /quoted -->\n\nand on.\n"
+
+
+def test_a_quoted_table_is_that_of_its_page(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = tmp_path / "mine.md"
+    document.write_text(QUOTED, encoding="utf-8")
+    assert leaderboard(published, "--check", "--quotes", str(document)) == 5
+    assert "mine.md" in capsys.readouterr().err
+    assert document.read_text(encoding="utf-8") == QUOTED
+    assert leaderboard(published, "--quotes", str(document)) == 0
+    text = document.read_text(encoding="utf-8")
+    page = (published / "ours.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| method")
+    assert "\n".join(rows) in page.split("### Edits\n")[1]
+    assert text.endswith("<!-- /quoted -->\n\nand on.\n")
+    assert "old" not in text
+    assert leaderboard(published, "--check", "--quotes", str(document)) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("ours.md", "our.md", "unknown page 'our.md'; did you mean 'ours.md'?"),
+        ("Edits", "Edit", "unknown heading of ours.md 'Edit'; did you mean 'Edits'?"),
+        ("<!-- /quoted -->", "", "not closed"),
+    ],
+)
+def test_a_quote_of_nothing_is_refused(
+    published: Path, tmp_path: Path, old: str, new: str, said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    document = tmp_path / "mine.md"
+    document.write_text(QUOTED.replace(old, new), encoding="utf-8")
+    assert leaderboard(published, "--quotes", str(document)) == 2
+    assert said in capsys.readouterr().err

@@ -135,7 +135,9 @@ def test_what_records_must_share(
 def test_metrics_of_two_kinds(whole: Records, expected: Expected, replaced: Replaced) -> None:
     one = replaced(whole, is_casl, metric_identities={"epr_raw": "x"})
     two = replaced(one, lambda r: r.method == "asyrp", metric_identities={"epr_raw": "y"})
+    apart = replaced(one, lambda r: r.concept == "snow", metric_identities={"epr_raw": "y"})
     assert faults_of(one, expected) == []
+    assert faults_of(apart, expected) == []  # another concept has other others
     assert faults_of(two, expected) == ["records of rendered_churches differ in their metrics"]
 
 
