@@ -9,8 +9,9 @@ from pathlib import Path
 from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.records.comparison import ALL
+from casl_bench.records.jsonl import read_jsonl
 from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore, read_jsonl
+from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.grouping import Group
 
 

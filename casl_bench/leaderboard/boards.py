@@ -14,8 +14,8 @@ from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import UsageError
 from casl_bench.records.comparison import ALL, Comparison, Standing
+from casl_bench.records.jsonl import jsonl_files, jsonl_stem, read_jsonl
 from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import read_jsonl
 from casl_bench.reports.grouping import Group
 
 RESERVED = frozenset({"README"})
@@ -28,11 +28,13 @@ class Source:
 
     Attributes:
         name: of the file, without its ending.
+        file: its name with it.
         sha256: of its bytes.
         records: in the file's order.
     """
 
     name: str
+    file: str
     sha256: str
     records: tuple[RunRecord, ...]
 
@@ -86,23 +88,28 @@ def read_sources(folder: Path) -> list[Source]:
     """All record files of a folder, in order of name.
 
     Raises:
-        UsageError: if there is none, or one has a reserved name.
+        UsageError: if there is none, one has a reserved name, or two share one.
         InvalidBenchmarkError: if any is not whole, was changed, or has a control out of its bounds.
     """
-    paths = sorted(folder.glob("*.jsonl"))
+    paths = jsonl_files(folder)
     if not paths:
         raise UsageError(
             "no record files", where=str(folder), mend="add one with casl-bench submit RUN"
         )
-    sources = []
+    sources: list[Source] = []
     for path in paths:
-        if path.stem in RESERVED:
-            raise UsageError(f"'{path.stem}' is reserved", where=str(path), mend="rename the file")
+        name = jsonl_stem(path)
+        if name in RESERVED:
+            raise UsageError(f"'{name}' is reserved", where=str(path), mend="rename the file")
+        if any(name == s.name for s in sources):
+            raise UsageError(
+                f"two files are called '{name}'", where=str(path), mend="remove one of them"
+            )
         records = tuple(read_jsonl(path))
         if not records:
             raise UsageError("no records", where=str(path), mend="remove the file")
         check_bounds(records, path)
-        sources.append(Source(path.stem, hash_file(path), records))
+        sources.append(Source(name, path.name, hash_file(path), records))
     return sources
 
 

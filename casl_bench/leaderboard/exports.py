@@ -51,8 +51,7 @@ def _as_json(sources: Sequence[Source], boards: Sequence[Board]) -> dict[str, An
     return {
         "schema_version": JSON_VERSION,
         "generated_from": [
-            {"file": f"{s.name}.jsonl", "sha256": s.sha256, "records": len(s.records)}
-            for s in sources
+            {"file": s.file, "sha256": s.sha256, "records": len(s.records)} for s in sources
         ],
         "boards": [_board(board) for board in boards],
     }

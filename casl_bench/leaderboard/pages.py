@@ -123,14 +123,14 @@ def board_title(board: Board) -> str:
 
 def _made_by(board: Board, up: str) -> str:
     """Where the numbers are from: records, their tables, command, commit."""
-    name = board.source.name
+    name, file = board.source.name, board.source.file
     records = board.group.records
     argv = sorted({" ".join(r.provenance.argv) for r in records} - {""})
     commits = sorted({(r.provenance.git_commit or "unknown")[:12] for r in records})
     shown = [code(a) for a in argv[:_COMMANDS]]
     more = f" and {len(argv) - _COMMANDS} more" if len(argv) > _COMMANDS else ""
     return (
-        f"Records: {link(f'{name}.jsonl', f'{RECORDS}/{name}.jsonl', up)}; all tables: "
+        f"Records: {link(file, f'{RECORDS}/{file}', up)}; all tables: "
         f"{link(name, f'{name}.md', up)}; command: {'; '.join(shown) or 'unknown'}{more}; "
         f"code: {', '.join(map(code, commits))}."
     )
@@ -168,7 +168,7 @@ def _leaders(board: Board) -> str:
 def _sources_table(sources: Sequence[Source]) -> str:
     rows = [
         [
-            link(f"{s.name}.jsonl", f"{RECORDS}/{s.name}.jsonl"),
+            link(s.file, f"{RECORDS}/{s.file}"),
             link("tables", f"{s.name}.md"),
             code(s.sha256[:12]),
             f"{len(s.records):,}",

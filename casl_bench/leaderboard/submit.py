@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import read_json, write_text
+from casl_bench.core.files import read_json
 from casl_bench.leaderboard.boards import RESERVED
 from casl_bench.leaderboard.expected import Expected, expected_of
 from casl_bench.leaderboard.submission import early_faults, faults_of
 from casl_bench.records.comparison import ALL
+from casl_bench.records.jsonl import jsonl_files, jsonl_stem, read_jsonl, write_jsonl
 from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore, read_jsonl
+from casl_bench.records.record_store import RecordStore
 
 _SHOWN = 8
 """Reasons that a refusal gives."""
@@ -44,21 +44,22 @@ def submit(source: Path, folder: Path, *, name: str | None = None, dry_run: bool
     _refuse(early_faults(records), source)
     expected = expected_of(records)
     name = _default_name(records, expected) if name is None else name
-    target = folder / f"{_checked_name(name)}.jsonl"
-    if target.exists():
+    target = folder / f"{_checked_name(name)}.jsonl.gz"
+    published = jsonl_files(folder)
+    if taken := [path for path in published if jsonl_stem(path) == name]:
         raise UsageError(
             "there are records of this name already",
-            where=str(target),
+            where=str(taken[0]),
             mend="give --name another name, or remove the file first if these are to replace it",
         )
-    published = [r.record_id for path in sorted(folder.glob("*.jsonl")) for r in read_jsonl(path)]
-    faults = faults_of(records, expected, published)
+    known = [r.record_id for path in published for r in read_jsonl(path)]
+    faults = faults_of(records, expected, known)
     if source.is_dir() and not faults:
         faults = _manifest_faults(source / _MANIFEST, expected)
     _refuse(faults, source)
     check_bounds(records, source)
     if not dry_run:
-        write_text(target, "".join(map(_line, records)))
+        write_jsonl(target, records)
     return target
 
 
@@ -81,10 +82,6 @@ def _read(source: Path) -> list[RunRecord]:
         )
     return sorted(records, key=lambda r: (r.dataset, r.kind, r.method or "", r.beside or "",
                                           r.concept or "", r.fit_seed))  # fmt: skip
-
-
-def _line(record: RunRecord) -> str:
-    return json.dumps(record.to_json(), sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def _default_name(records: Sequence[RunRecord], expected: Expected) -> str:

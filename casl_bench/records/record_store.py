@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,14 +13,13 @@ from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
     make_folder,
-    parse_json,
     read_json,
     safe_name,
     write_bytes,
     write_json,
-    write_text,
 )
 from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.records.jsonl import write_jsonl
 from casl_bench.records.record import FileRef, Kind, RunRecord
 
 _RECORD = "record.json"
@@ -154,11 +152,7 @@ class RecordStore:
             path: default `records.jsonl` in the run folder.
         """
         path = path or self.run / "records.jsonl"
-        lines = [
-            json.dumps(r.to_json(), sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-            for r in self
-        ]
-        write_text(path, "".join(lines))
+        write_jsonl(path, self)
         return path
 
     def _read(self, folder: Path) -> RunRecord:
@@ -188,28 +182,6 @@ class RecordStore:
             shutil.rmtree(replaced, ignore_errors=True)
         except OSError as error:
             raise UsageError(f"cannot write: {error.strerror}", where=str(target)) from error
-
-
-def read_jsonl(path: Path) -> list[RunRecord]:
-    """Records of a file that `RecordStore.write_jsonl` wrote.
-
-    Raises:
-        InvalidBenchmarkError: on an absent file or a line that is no valid record.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidBenchmarkError(f"cannot read records: {error}", where=str(path)) from error
-    records = []
-    # Not splitlines: a string in a record may hold other line separators.
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
-        where = f"{path}:{number}"
-        try:
-            stored = parse_json(line)
-        except ValueError as error:
-            raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
-        records.append(RunRecord.from_json(stored, where))
-    return records
 
 
 def _load_json(path: Path) -> object:

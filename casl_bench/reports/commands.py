@@ -37,7 +37,8 @@ def table_command(where: Path) -> Callable[[], int]:
 
     def action() -> int:
         from casl_bench.comparison.controls import check_bounds
-        from casl_bench.records.record_store import RecordStore, read_jsonl
+        from casl_bench.records.jsonl import read_jsonl
+        from casl_bench.records.record_store import RecordStore
         from casl_bench.reports.table import render_tables
 
         records = read_jsonl(where) if where.is_file() else list(RecordStore(where))

@@ -84,7 +84,8 @@ def paper_questions_command(
     """
 
     def action() -> int:
-        from casl_bench.records.record_store import RecordStore, read_jsonl
+        from casl_bench.records.jsonl import read_jsonl
+        from casl_bench.records.record_store import RecordStore
         from casl_bench.studies.paper_questions.answers import Evidence
         from casl_bench.studies.paper_questions.files import read_rows, write_page, write_rows
         from casl_bench.studies.paper_questions.names import COMMAND

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from casl_bench.cli import main
-from casl_bench.records.record_store import read_jsonl
+from casl_bench.records.jsonl import jsonl_files, read_jsonl
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = sorted((ROOT / "leaderboards" / "records").glob("*.jsonl"))
+COMMITTED = jsonl_files(ROOT / "leaderboards" / "records")
 
 
 def test_no_record_is_quick_or_of_a_changed_checkout() -> None:

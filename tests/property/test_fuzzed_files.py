@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -30,7 +31,11 @@ from casl_bench.scorers.classifier_sidecar import read_sidecar
 from casl_bench.testing.real_files import tiny_unet
 
 PACKAGE = Path(read_concepts.__code__.co_filename).parents[1]
-RECORDS = Path(__file__).parents[2] / "leaderboards" / "records" / "all-standard-seed0.jsonl"
+RECORDS = gzip.decompress(
+    (
+        Path(__file__).parents[2] / "leaderboards" / "records" / "all-standard-seed0.jsonl.gz"
+    ).read_bytes()
+).decode()
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -136,12 +141,12 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
     ),
     "records": (
         "records.jsonl",
-        text("\n".join(RECORDS.read_text("utf-8").splitlines()[:2])),
+        text("\n".join(RECORDS.splitlines()[:2])),
         lambda path: command("table", str(path)),
     ),
     "submission": (
         "records.jsonl",
-        text("\n".join(RECORDS.read_text("utf-8").splitlines()[:2])),
+        text("\n".join(RECORDS.splitlines()[:2])),
         lambda path: command("leaderboard", "--records", str(path.parent), "--out",
                              str(path.parent)),
     ),

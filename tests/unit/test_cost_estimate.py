@@ -9,7 +9,7 @@ import pytest
 from casl_bench.activations.disk_budget import DISK_BUDGET_VARIABLE
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import METHODS
-from casl_bench.records.record_store import read_jsonl
+from casl_bench.records.jsonl import read_jsonl
 from casl_bench.runs.planning.config import RunConfig, suite
 from casl_bench.runs.planning.cost_estimate import cost_text, estimate_cost
 from casl_bench.runs.planning.entrants import load_entrants
@@ -48,7 +48,7 @@ def test_the_published_records_cost_about_what_is_estimated(name: str) -> None:
     standard = suite("standard")
     records = [
         r
-        for r in read_jsonl(ROOT / "leaderboards" / "records" / "all-standard-seed0.jsonl")
+        for r in read_jsonl(ROOT / "leaderboards" / "records" / "all-standard-seed0.jsonl.gz")
         if r.kind == "edit" and r.method == name and r.beside is None and r.cost is not None
     ]
     assert records

@@ -15,6 +15,7 @@ from casl_bench.cli import main
 from casl_bench.core.content_hash import hash_bytes, hash_json
 from casl_bench.leaderboard import submit as submit_module
 from casl_bench.leaderboard.expected import Expected
+from casl_bench.records.jsonl import read_jsonl, write_jsonl
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import RecordStore
 
@@ -22,9 +23,7 @@ Records = list[RunRecord]
 
 
 def write(path: Path, records: Records) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(r.to_json(), sort_keys=True, ensure_ascii=False) for r in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_jsonl(path, records)
     return path
 
 
@@ -166,13 +165,16 @@ def test_a_whole_file_is_added(
 ) -> None:
     given = write(tmp_path / "records.jsonl", whole[::-1])
     assert submit(tmp_path, given, "--dry-run") == 0
-    target = tmp_path / "records" / "rendered_churches-standard-v3-seed0.jsonl"
+    target = tmp_path / "records" / "rendered_churches-standard-v3-seed0.jsonl.gz"
     assert not target.exists()
     assert submit(tmp_path, given) == 0
     assert str(target) in capsys.readouterr().out
-    stored = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
-    assert {s["record_id"] for s in stored} == {r.record_id for r in whole}
+    assert {r.record_id for r in read_jsonl(target)} == {r.record_id for r in whole}
     assert leaderboard(tmp_path) == 0
+    write(target.with_suffix(""), whole)  # packed or not, a name is a name
+    assert submit(tmp_path, given) == 2 and leaderboard(tmp_path) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "of this name already" in said[-2] and "two files are called" in said[-1]
 
 
 @pytest.mark.usefixtures("knows_suite")

@@ -14,7 +14,7 @@ from casl_bench.records.record import RunRecord
 
 
 def source(records: list[RunRecord]) -> Source:
-    return Source("ours", "f" * 64, tuple(records))
+    return Source("ours", "ours.jsonl.gz", "f" * 64, tuple(records))
 
 
 def test_csv_has_a_line_a_row(whole: list[RunRecord]) -> None:
@@ -31,7 +31,7 @@ def test_csv_has_a_line_a_row(whole: list[RunRecord]) -> None:
 def test_json_tells_what_it_is_of(whole: list[RunRecord]) -> None:
     found = json.loads(export([source(whole)], "json"))
     assert found["generated_from"] == [
-        {"file": "ours.jsonl", "sha256": "f" * 64, "records": len(whole)}
+        {"file": "ours.jsonl.gz", "sha256": "f" * 64, "records": len(whole)}
     ]
     (board,) = found["boards"]
     assert (board["suite"], board["suite_version"], board["level"]) == ("standard", 3, "effect_50")

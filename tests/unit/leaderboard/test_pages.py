@@ -21,7 +21,7 @@ DATASET = "datasets/rendered_churches.md"
 
 
 def source(records: Records, name: str = "ours") -> Source:
-    return Source(name, "f" * 64, tuple(records))
+    return Source(name, f"{name}.jsonl.gz", "f" * 64, tuple(records))
 
 
 def pages(records: Records) -> dict[str, str]:
@@ -188,7 +188,7 @@ def test_the_published_epr_is_in_a_fold(whole: Records) -> None:
 
 def test_a_page_links_its_records_its_tables_and_its_command(whole: Records) -> None:
     page = pages(whole)[DATASET]
-    assert "[ours.jsonl](../records/ours.jsonl)" in page
+    assert "[ours.jsonl.gz](../records/ours.jsonl.gz)" in page
     assert "[ours](../ours.md)" in page
     assert "`benchmark.py --methods all`" in page
 
