@@ -74,7 +74,7 @@ class Group:
 
     def done(self, key: RowKey) -> dict[str, RunRecord]:
         """Concept → a row's records that hold results."""
-        return {c: r for c, r in self.edits[key].items() if r.status == "done"}
+        return {c: r for c, r in self.edits.get(key, {}).items() if r.status == "done"}
 
     def measurement(self, key: RowKey, concept: str, name: str) -> Measurement | None:
         """A cell's measurement at its chosen strength; None where it has none."""
@@ -89,8 +89,9 @@ class Group:
         return {c: of(done[c]) if c in done else None for c in self.concepts}
 
     def supervision(self, key: RowKey) -> str:
-        """What guided a row's fits."""
-        return next((r.supervision for r in self.edits[key].values() if r.supervision), "none")
+        """What guided a row's fits; a dash where a comparison's file lacks the row's records."""
+        own = self.edits.get(key, {})
+        return next((r.supervision for r in own.values() if r.supervision), "none" if own else DASH)
 
 
 def mean_measurement(
