@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,20 +28,29 @@ settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="module")
-def toy_registered() -> Iterator[None]:
-    """The toy world is known by name; that and whatever a test registers are forgotten after it."""
+def own_entrants() -> Iterator[None]:
+    """What a test file makes known by name is forgotten after it, and may be made known again."""
     from casl_bench.images.dataset import DATASETS
     from casl_bench.methods.method import METHODS
     from casl_bench.runs.planning.entrants import load_entrants
-    from casl_bench.testing.toy_world import register_toy_world
     from casl_bench.worlds.world import WORLDS
 
     load_entrants()
     with pytest.MonkeyPatch.context() as patch:
         for registry in (METHODS, DATASETS, WORLDS):
             patch.setattr(registry, "_factories", dict(registry._factories))
-        register_toy_world()
         yield
+    # A plugin is imported once, and registers as it is imported.
+    for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def toy_registered(own_entrants: None) -> None:
+    """The toy world is known by name, in this test file."""
+    from casl_bench.testing.toy_world import register_toy_world
+
+    register_toy_world()
 
 
 @pytest.fixture(scope="session", autouse=True)

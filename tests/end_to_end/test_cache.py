@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,16 @@ from casl_bench import cli
 from casl_bench.backbones.backbone import Backbone
 from casl_bench.cache.entry import KINDS, SIDECAR, CacheKey
 from casl_bench.cache.store import Cache
-from casl_bench.images.dataset import DATASETS
-from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.execution import runner
 from casl_bench.runs.planning.config import SUITES, RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.world import WORLDS
 
 PLUGIN = (Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py").resolve()
+pytestmark = pytest.mark.usefixtures("own_entrants")
+
 MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "1"))
 """How many runs are killed; each costs a run and a half."""
 
@@ -62,17 +61,8 @@ def ids(out: Path) -> dict[str, str]:
     return {f"{r.kind} {r.method}@{r.beside} {r.concept}": r.record_id for r in RecordStore(out)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nothing_stays_registered() -> Iterator[None]:
-    load_entrants()
-    with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
-        yield
-
-
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def first(own_entrants: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A finished run and its cache."""
     folder = tmp_path_factory.mktemp("first")
     run(folder / "run", folder / "cache")

@@ -14,26 +14,17 @@ import pytest
 
 from casl_bench import cli
 from casl_bench.cache import store as store_module
-from casl_bench.images.dataset import DATASETS
-from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.planning import config as config_module
-from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import register_toy_world
-from casl_bench.worlds.world import WORLDS
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def toy_world_by_name() -> Iterator[None]:
-    load_entrants()
+def tiny_runs(toy_registered: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
-        register_toy_world()
         patch.setitem(config_module.SUITES, "tiny", tiny_suite())
         yield
 

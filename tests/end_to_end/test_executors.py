@@ -19,8 +19,6 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.images.dataset import DATASETS
-from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.execution import engine, runner
 from casl_bench.runs.execution.attempts import Attempts, CellTimeoutError
@@ -35,7 +33,7 @@ from casl_bench.runs.planning.plan import identify, open_worlds, plan
 from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import CARD
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.worlds.world import World
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = tuple((ROOT / "tests/plugin").resolve() / f for f in (
@@ -64,19 +62,13 @@ class Said(SilentProgress):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def plugins() -> Iterator[None]:
+def plugins(own_entrants: None) -> Iterator[None]:
     """What the plugins add is known here alone; one thread, as the workers here have."""
-    load_entrants()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
-        load_entrants(PLUGINS)
-        yield
+    load_entrants(PLUGINS)
+    yield
     torch.set_num_threads(threads)
-    for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
-        del sys.modules[name]
 
 
 def config(out: Path, **changes: Any) -> RunConfig:

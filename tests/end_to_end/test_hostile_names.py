@@ -13,12 +13,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from casl_bench.cli import main
-from casl_bench.images.dataset import DATASETS
-from casl_bench.methods.method import METHODS
 from casl_bench.runs.planning import config as config_module
-from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.world import WORLDS
 
 PLUGIN = Path(__file__).parents[1] / "plugin" / "hostile_names_plugin.py"
 HARMLESS = re.compile(r"(#|\.\./|[\w.-]+(/|$)|https://github\.com/)")
@@ -58,12 +54,9 @@ def check_harmless(page: Page, scripts: int = 0, drawings: bool = False) -> None
 
 
 @pytest.fixture(scope="module")
-def hostile() -> Iterator[ModuleType]:
+def hostile(own_entrants: None) -> Iterator[ModuleType]:
     """The plugin, known while these tests run."""
-    load_entrants()
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
         patch.setitem(config_module.SUITES, "tiny", tiny_suite())
         spec = importlib.util.spec_from_file_location("hostile_names_plugin", PLUGIN)
         assert spec is not None and spec.loader is not None

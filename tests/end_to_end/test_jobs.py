@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +11,18 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.images.dataset import DATASETS
-from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.execution import runner
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.watching.progress import Progress, SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.world import WORLDS
 
 PLUGINS = tuple((Path(__file__).parents[1] / "plugin").resolve() / f for f in (
     "toy_world_plugin.py", "single_file_method.py"))  # fmt: skip
 TINY = tiny_suite(
     refinements=1,
 )
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_registered() -> Iterator[None]:
-    """What the plugins add is known here alone."""
-    load_entrants()
-    with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
-        yield
-    for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
-        del sys.modules[name]
 
 
 def run(out: Path, jobs: int, progress: Progress | None = None, **changes: Any) -> int:
@@ -69,6 +52,7 @@ def _passes(progress: Progress) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_entrants")
 def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     threads = torch.get_num_threads()

@@ -19,7 +19,6 @@ from casl_bench.inversion.inversions import Inversions
 from casl_bench.methods.method import METHODS, Editor, EditTask, FitCost, MethodConfig, MethodInfo
 from casl_bench.runs.planning import config as config_module
 from casl_bench.runs.planning.config import RunConfig, Suite, read_settings
-from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.plan import make_method
 from casl_bench.runs.shared_work.artefacts import Artefacts
 from casl_bench.runs.watching.progress import SilentProgress
@@ -106,7 +105,7 @@ class Plain(Paint):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def guarded_toy_world() -> Iterator[None]:
+def guarded_toy_world(own_entrants: None) -> Iterator[None]:
     """Data sets without test images, methods whose score is known, a suite of seconds."""
 
     def world_of(dataset: type[GuardedShapes]) -> Any:
@@ -115,10 +114,7 @@ def guarded_toy_world() -> Iterator[None]:
 
         return make
 
-    load_entrants()
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
-            patch.setattr(registry, "_factories", dict(registry._factories))
         for dataset in (GuardedShapes, SecondShapes):
             DATASETS.register(dataset.card.name, dataset)
             WORLDS.register(dataset.card.name, world_of(dataset))
