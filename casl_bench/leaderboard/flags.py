@@ -14,7 +14,7 @@ NOT_CLEAN = "code not clean"
 _LETTERS = {
     "not reached": ("N", "no strength of the grid has the headline's effect"),
     "wrong way": ("W", "most images, or the effect as a whole, went against what was asked"),
-    "non-monotone": ("M", "more strength gave less effect somewhere on the grid"),
+    "non-monotone": ("M", "more strength gave less effect before 75 % of the full one was reached"),
     "one judge only": ("J", "another classifier sees less than half of the target's change"),
     "perceptual guard": ("P", "on average the picture went more than half the way to another"),
     "identity guard": ("I", "on average likeness went more than half the way to another's"),

@@ -79,8 +79,8 @@ def paper_questions_command(
     """Do aligned latents exist, act, act alone and precisely?
 
     RUN is the folder of a finished run with CASL and CASL-Steer, whose fits are edited with: some
-    three minutes a concept on one core, and what is done is not done again. Given the records.jsonl
-    of that run instead, page and figure are made anew of it and of the rows in the folder.
+    three minutes a concept on one core, and what is done is not done again. Given the file of
+    its records instead, page and figure are made anew of it and of the rows in the folder.
     """
 
     def action() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,11 @@ def test_the_readme_quotes_published_tables(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(ROOT)
     assert (ROOT / "README.md").read_text(encoding="utf-8").count("<!-- quoted: ") > 1
     assert main(["leaderboard", "--check", "--quotes", "README.md"]) == 0
+
+
+def test_the_papers_questions_are_answered_from_committed_records(tmp_path: Path) -> None:
+    studies, (records,) = ROOT / "docs" / "studies", COMMITTED
+    shutil.copy(studies / "paper_questions.jsonl", tmp_path)
+    assert main(["study", "paper-questions", str(records), "--out", str(tmp_path)]) == 0
+    page = "paper_questions.md"
+    assert (tmp_path / page).read_text("utf-8") == (studies / page).read_text("utf-8")

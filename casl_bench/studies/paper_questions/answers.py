@@ -123,7 +123,7 @@ def dose_response(evidence: Evidence, method: str) -> list[Dose]:
 
 
 def monotone(evidence: Evidence, method: str) -> tuple[int, int]:
-    """Concepts whose response never falls, and all of them."""
+    """Concepts whose response is not flagged `non-monotone`, and all of them."""
     records = evidence.edits(method).values()
     return sum("non-monotone" not in r.flags for r in records), len(records)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from casl_bench.metrics.effect_matching import DIP
 from casl_bench.records.comparison import ALL
 from casl_bench.records.record import RunRecord
 from casl_bench.reports.grouping import section
@@ -202,9 +203,11 @@ def _they_act(evidence: Evidence) -> str:
     return section(
         "Do they act, and locally?",
         "Dose and response on validation images: effect, and mean change of the other attributes "
-        "in σ, at each strength that every concept was run at. The response never falls in "
+        "in σ, at each strength that every concept was run at. On its way to the largest effect "
+        f"that is compared, the response falls nowhere by more than {DIP:.0%} of the full effect "
+        "in "
         + "; ".join(f"{good} of {every} concepts for {m}" for m, (good, every) in calm.items())
-        + ".",
+        + "; past that it may.",
         table(["method", "strength", "effect", "collateral (σ)", "n"], rows),
         "Locality at 50 % of the full effect, test images, concepts in which it is reached: "
         "change of the target over that of the others by the classifier and by the known factors, "
