@@ -181,7 +181,7 @@ def rates_command(
             rates = error_rates.measure_rates(boards(run), runs, seed, shared=shared)
             click.echo(error_rates.rates_markdown(rates), nl=False)
             return 0
-        caught = error_rates.caught_against(boards(run), boards(against), runs, seed)
+        caught = error_rates.caught_against(boards(run), boards(against), runs, seed, shared=shared)
         for (dataset, method), count in caught.items():
             click.echo(f"{dataset}/{method}: {count} of {runs} runs fail")
         return 0

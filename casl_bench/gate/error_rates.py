@@ -126,6 +126,7 @@ def caught_against(
     runs: int,
     seed: int,
     fits: int = MIN_FITS,
+    shared: float = 0.0,
 ) -> dict[CellName, int]:
     """Runs drawn from two real runs, head against base: how many fail, a cell by itself.
 
@@ -135,6 +136,7 @@ def caught_against(
         runs: to draw, for each cell.
         seed: of what is drawn.
         fits: paired fits of a run.
+        shared: probability that the head has the fit of the base's seed; see `draw_fits`.
     """
     rng = np.random.default_rng(seed)
     caught = {}
@@ -142,7 +144,7 @@ def caught_against(
         failed = 0
         for _ in range(runs):
             images = draw_images(base[name], rng)
-            places = draw_fits(base[name], fits, rng)
+            places = draw_fits(base[name], fits, rng, shared)
             sides = (
                 draw_board(base[name], images, places[0]),
                 draw_board(head[name], images, places[1]),

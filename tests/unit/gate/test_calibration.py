@@ -101,6 +101,16 @@ def test_a_run_of_other_code_fails_as_often_as_it_is_worse(make_side: MakeSide) 
     assert caught_against(boards["base"], boards["base"], 20, seed=0)[QUIET] <= 4
 
 
+def test_a_loss_shows_in_pairs_where_fits_differ_by_more(make_side: MakeSide) -> None:
+    heads = {"base": METHODS["loud"], "worse": MadeUpMethod(damage=0.22, fit_sd=0.4)}
+    boards = {n: stored_boards(make_side(n, {"loud": m}, fits=5)) for n, m in heads.items()}
+    apart, paired = (
+        caught_against(boards["base"], boards["worse"], 20, seed=0, shared=shared)[LOUD]
+        for shared in (0.0, 1.0)
+    )
+    assert apart <= 5 and paired >= 18
+
+
 def test_rates_need_fits(make_side: MakeSide) -> None:
     with pytest.raises(UsageError, match="no method has two fits"):
         stored_boards(make_side("base", METHODS))
