@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,7 +159,8 @@ def trend_command(history: Path, out: Path | None) -> Action:
 @click.option("--shared", type=click.FloatRange(0, 1), default=0.0, show_default=True,
               help="Probability that a seed leads to the same fit on both sides.")  # fmt: skip
 @click.option("--against", type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="A run of other code: instead, how often it fails against RUN.")  # fmt: skip
+              help="A run of other code: instead, how often it fails against RUN, and how much "
+              "the fits of the same seeds lost.")  # fmt: skip
 def rates_command(
     run: Path,
     runs: int,
@@ -171,6 +173,7 @@ def rates_command(
 
     def action() -> int:
         from casl_bench.gate import error_rates
+        from casl_bench.gate.paired_loss import paired_loss
         from casl_bench.gate.run_side import read_side
 
         def boards(folder: Path) -> dict[tuple[str, str], MethodBoard]:
@@ -181,9 +184,16 @@ def rates_command(
             rates = error_rates.measure_rates(boards(run), runs, seed, shared=shared)
             click.echo(error_rates.rates_markdown(rates), nl=False)
             return 0
-        caught = error_rates.caught_against(boards(run), boards(against), runs, seed)
-        for (dataset, method), count in caught.items():
-            click.echo(f"{dataset}/{method}: {count} of {runs} runs fail")
+        base, head = boards(run), boards(against)
+        caught = error_rates.caught_against(base, head, runs, seed, shared=shared)
+        for name, count in caught.items():
+            found = paired_loss(base[name], head[name], seed)
+            click.echo(
+                f"{name[0]}/{name[1]}: {count} of {runs} runs fail; "
+                f"EPR+ changed by {100 * math.expm1(found.log_ratio):+.1f} % "
+                f"(sd of the logarithm {found.sd:.3f}, {found.pairs} pairs of fits), which "
+                f"{100 * found.power:.1f} % of runs with other such pairs would fail for"
+            )
         return 0
 
     return action

@@ -15,6 +15,7 @@ from casl_bench.gate.decide import decide
 from casl_bench.gate.gate_report import CellVerdict
 from casl_bench.gate.measure import Measured, measure
 from casl_bench.gate.method_board import MethodBoard, method_board
+from casl_bench.gate.paired_loss import check_pairs
 from casl_bench.gate.redraw import (
     BROKEN,
     Plant,
@@ -126,6 +127,7 @@ def caught_against(
     runs: int,
     seed: int,
     fits: int = MIN_FITS,
+    shared: float = 0.0,
 ) -> dict[CellName, int]:
     """Runs drawn from two real runs, head against base: how many fail, a cell by itself.
 
@@ -135,14 +137,19 @@ def caught_against(
         runs: to draw, for each cell.
         seed: of what is drawn.
         fits: paired fits of a run.
+        shared: probability that the head has the fit of the base's seed; see `draw_fits`.
+
+    Raises:
+        UsageError: if a cell has other concepts, or other fits, on the two sides.
     """
     rng = np.random.default_rng(seed)
     caught = {}
     for name in (name for name in base if name in head):
+        check_pairs(name, base[name], head[name])
         failed = 0
         for _ in range(runs):
             images = draw_images(base[name], rng)
-            places = draw_fits(base[name], fits, rng)
+            places = draw_fits(base[name], fits, rng, shared)
             sides = (
                 draw_board(base[name], images, places[0]),
                 draw_board(head[name], images, places[1]),

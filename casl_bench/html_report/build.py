@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -191,14 +192,20 @@ def _overall_sections(
     found = [Section(f"pages-{place}", "Data sets", macro="links", content=links)]
     text = "" if any(page.faults for page in pages) else overall_text(part.groups, part.across)
     if text:
-        title, body = without_heading(text)
+        about, *tables = re.split(r"^(?=### )", text, flags=re.MULTILINE)
         drawn = [
             standings_chart(r.comparison, "all data sets", styles, figures)
             for r in part.across
             if r.comparison is not None and r.comparison.standings
         ]
-        heading = Markup(to_html(title)).striptags()
-        found.append(Section(f"overall-{place}", heading, to_html(body), drawn))
+        for number, words in enumerate([about, *tables]):
+            title, body = without_heading(words)
+            # The comparison is the first of the tables.
+            figures_of_it = drawn if number == 1 else []
+            heading = to_html(title).striptags()
+            found.append(
+                Section(f"overall-{place}-{number}", heading, to_html(body), figures_of_it)
+            )
     return found
 
 

@@ -13,6 +13,12 @@ from markupsafe import Markup
 
 _OPEN = re.compile(r"<p>&lt;details&gt;\n&lt;summary&gt;(.*?)&lt;/summary&gt;</p>")
 _CLOSE = "<p>&lt;/details&gt;</p>"
+_NOTES = re.compile(r"<p>(\[1\] .*?)</p>", re.DOTALL)
+_NAMED_SECOND = re.compile(
+    r"<table>(?=\s*<thead>\s*<tr>\s*<th[^>]*>[^<]*</th>\s*<th[^>]*>method</th>)"
+)
+FEW_NOTES = 6
+"""More notes than these under a table are folded."""
 _HEADING = re.compile(r"\A#+ (.+)\n\n?")
 
 
@@ -32,10 +38,20 @@ def to_html(text: str) -> Markup:
     """
     html = _parser().render(text)
     html = _OPEN.sub(r"<details><summary>\1</summary>", html).replace(_CLOSE, "</details>")
-    html = html.replace("<p>[1] ", '<p class="notes">[1] ').replace(
-        "<table>", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table>'
+    html = _NAMED_SECOND.sub('<table class="second">', _NOTES.sub(_notes, html))
+    html = html.replace(
+        "<table", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table'
     )
     return Markup(html.replace("</table>", "</table></div>"))
+
+
+def _notes(found: re.Match[str]) -> str:
+    """Reasons under a table; a long list of them is folded."""
+    notes = f'<p class="notes">{found[1]}</p>'
+    count = found[1].count("\n") + 1
+    if count <= FEW_NOTES:
+        return notes
+    return f"<details><summary>[1] to [{count}]: why a number is missing</summary>{notes}</details>"
 
 
 def fold_first(html: Markup, summary: str) -> Markup:

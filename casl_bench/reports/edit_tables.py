@@ -157,7 +157,9 @@ def concept_section(group: Group) -> str:
             )
             strength = "" if record.strength is None else f"{record.strength:g}"
             row = [escape(concept), row_name(key), strength]
-            row.append(str(found[0].n) if found[0] is not None else "")
+            # Images were scored, also where the first column has no number of them.
+            seen = [m.n for m in found if m is not None]
+            row.append(str(max(seen)) if seen else "")
             row += shown
             rows.append(row + ([escape(", ".join(record.flags))] if flagged else []))
     headings = ["concept", "method", "strength", "n", *(c.heading for c in columns)]

@@ -241,7 +241,7 @@ def _prefixed_section(title: str, records: Sequence[RunRecord]) -> str:
                 found = record.measurements.get(name)
                 row.append("" if found is None else measured(found, notes, digits=3))
             rows.append(row)
-        parts.append(notes.under(table(["", *map(_title, columns)], rows)))
+        parts.append(notes.under(table(["what", *map(_title, columns)], rows)))
     return "\n\n".join([f"### {title}", *parts]) if parts else ""
 
 

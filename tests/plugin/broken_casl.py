@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.backbones.backbone import EncoderState
+from casl_bench.concepts.alignment import ConceptAlignment
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.methods.casl import CaslEditor
 
@@ -29,12 +30,23 @@ def half_strength(editor: CaslEditor) -> None:
     editor.gain = editor.gain / 2
 
 
+def _another_latent(alignment: ConceptAlignment) -> Tensor:
+    """[d_sae] for each latent the one that it is taken for."""
+    return torch.randperm(alignment.W.shape[1], generator=torch.Generator().manual_seed(0))
+
+
 def shuffled_decoder(editor: CaslEditor) -> None:
     """Each latent gets the direction in h-space of another one."""
     alignment = editor.alignment
-    order = torch.randperm(alignment.W.shape[1], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        alignment.W.copy_(alignment.W[:, order])
+        alignment.W.copy_(alignment.W[:, _another_latent(alignment)])
+
+
+def leak(editor: CaslEditor) -> None:
+    """Each latent also gets a share `CASL_LEAK` of another one's direction: crosstalk."""
+    share, alignment = float(os.environ["CASL_LEAK"]), editor.alignment
+    with torch.no_grad():
+        alignment.W.add_(share * alignment.W[:, _another_latent(alignment)])
 
 
 def one_layer_off(editor: CaslEditor) -> None:
@@ -59,7 +71,8 @@ def one_layer_off(editor: CaslEditor) -> None:
 
 
 FAULTS: dict[str, Callable[[CaslEditor], None]] = {
-    fault.__name__: fault for fault in (wrong_sign, half_strength, shuffled_decoder, one_layer_off)
+    fault.__name__: fault
+    for fault in (wrong_sign, half_strength, shuffled_decoder, leak, one_layer_off)
 }
 
 

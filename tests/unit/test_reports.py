@@ -181,6 +181,12 @@ def test_intervals_strength_and_flags_by_concept() -> None:
     assert cells[-1] == "wrong way"
 
 
+def test_images_are_counted_where_the_first_number_is_missing() -> None:
+    lacking = {"epr_plus": Measurement.undefined("not reached", 0), "flip_rate": ok(0.75)}
+    text = render_tables([record(measurements=lacking)])
+    assert column(text, "Edits, by concept", "hat", "n") == "32"
+
+
 def test_other_classifiers_have_their_say() -> None:
     both = {"epr_floored": ok(2), "epr_floored@cnn_b": ok(1), "flip_rate": ok(1)}
     text = render_tables([record(measurements=both)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -17,6 +18,7 @@ from casl_bench.gate.error_rates import (
 )
 from casl_bench.gate.gate import Scope, gate
 from casl_bench.gate.measure import measure
+from casl_bench.gate.paired_loss import paired_loss
 from casl_bench.gate.redraw import draw_board, draw_fits, draw_images
 from casl_bench.gate.run_side import RunSide
 from casl_bench.gate.verdict import Verdict
@@ -99,6 +101,39 @@ def test_a_run_of_other_code_fails_as_often_as_it_is_worse(make_side: MakeSide) 
     boards = {n: stored_boards(make_side(n, {"quiet": m}, fits=5)) for n, m in heads.items()}
     assert caught_against(boards["base"], boards["worse"], 20, seed=0) == {QUIET: 20}
     assert caught_against(boards["base"], boards["base"], 20, seed=0)[QUIET] <= 4
+
+
+def test_a_loss_shows_in_pairs_where_fits_differ_by_more(make_side: MakeSide) -> None:
+    heads = {"base": METHODS["loud"], "worse": MadeUpMethod(damage=0.22, fit_sd=0.4)}
+    boards = {n: stored_boards(make_side(n, {"loud": m}, fits=5)) for n, m in heads.items()}
+    apart, paired = (
+        caught_against(boards["base"], boards["worse"], 20, seed=0, shared=shared)[LOUD]
+        for shared in (0.0, 1.0)
+    )
+    assert apart <= 5 and paired >= 18
+
+
+def test_what_pairs_lost_is_measured_with_its_power(make_side: MakeSide) -> None:
+    heads = {
+        "base": MadeUpMethod(),
+        "worse": MadeUpMethod(damage=0.22),
+        "varies": MadeUpMethod(damage=0.22, fit_sd=0.4),
+    }
+    boards = {n: stored_boards(make_side(n, {"quiet": m}, fits=5))[QUIET] for n, m in heads.items()}
+    sure = paired_loss(boards["base"], boards["worse"], seed=0)
+    assert sure.log_ratio == pytest.approx(math.log(0.2 / 0.22), abs=0.01)
+    assert sure.sd < 1e-9 and sure.power == 1
+    varies = paired_loss(boards["base"], boards["varies"], seed=0)
+    assert varies.sd > 0.1 and varies.pairs == 5 and varies.power < 0.6
+
+
+def test_pairs_are_of_the_same_concepts_and_seeds(make_side: MakeSide) -> None:
+    quiet = {"quiet": METHODS["quiet"]}
+    base = stored_boards(make_side("base", quiet, fits=3))
+    for name, fewer in {"concepts": {"fits": 3, "concepts": ("hat",)}, "fits": {"fits": 2}}.items():
+        head = stored_boards(make_side(name, quiet, **fewer))
+        with pytest.raises(UsageError, match=f"other {name} of made_up/quiet"):
+            caught_against(base, head, 20, seed=0)
 
 
 def test_rates_need_fits(make_side: MakeSide) -> None:

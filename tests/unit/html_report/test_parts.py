@@ -17,13 +17,13 @@ from casl_bench.html_report.curves import concept_curves
 from casl_bench.html_report.drift_matrix import drift_matrices
 from casl_bench.html_report.figures import Figures
 from casl_bench.html_report.image_changes import image_changes, logit_spreads
-from casl_bench.html_report.markup import fold_first, to_html, without_heading
+from casl_bench.html_report.markup import FEW_NOTES, fold_first, to_html, without_heading
 from casl_bench.html_report.sprites import LARGEST, new_sheet
 from casl_bench.html_report.styles import styles_of
 from casl_bench.records.measurement import Measurement
 from casl_bench.records.record_store import RecordStore
 from casl_bench.reports.grouping import Group
-from casl_bench.reports.markdown import escape, fold, table
+from casl_bench.reports.markdown import Footnotes, escape, fold, table
 
 CASL = (False, "casl", "")
 
@@ -41,6 +41,20 @@ def test_a_table_scrolls_and_a_fold_is_a_fold() -> None:
     assert html.startswith("<details><summary>two &amp; more</summary>")
     assert '<div class="scroll"' in html and html.count("</table></div>") == 1
     assert html.rstrip().endswith("</details>")
+
+
+def test_long_notes_are_folded_and_short_ones_are_not() -> None:
+    for count in (FEW_NOTES, FEW_NOTES + 1):
+        notes = Footnotes()
+        rows = [["x", notes.mark(f"reason {i}")] for i in range(count)]
+        html = to_html(notes.under(table(["a", "b"], rows)))
+        assert ("<details>" in html) == (count > FEW_NOTES)
+        assert html.count('<p class="notes">') == 1 and f"[{count}] reason {count - 1}" in html
+
+
+def test_the_name_stays_in_sight_wherever_it_stands() -> None:
+    for headings, second in ((["rank", "method"], True), (["method", "rank"], False)):
+        assert ('<table class="second">' in to_html(table(headings, [["1", "2"]]))) == second
 
 
 @pytest.mark.parametrize(

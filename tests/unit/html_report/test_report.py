@@ -121,6 +121,7 @@ def test_several_data_sets_have_a_page_each(fake: ModuleType, tmp_path: Path) ->
     index = Elements(tmp_path / "out" / "index.html")
     assert set(pages) <= set(index.attribute("a", "href"))
     assert "Edits, overall" in index.text
+    assert {"#overall-0-0", "#overall-0-1"} <= set(index.attribute("a", "href"))
 
 
 def test_another_folder_is_left_alone(report: Path, run_folder: Path, tmp_path: Path) -> None:
