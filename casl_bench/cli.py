@@ -99,6 +99,11 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option(
+    "--kernels", default="reference", show_default=True, metavar="NAMES", help="How the "
+    "U-Net is run: channels_last, bf16, compiled, joined by commas. Another than the reference "
+    "makes a run of its own.",
+)  # fmt: skip
+@click.option(
     "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",
 )  # fmt: skip
@@ -255,6 +260,7 @@ def _run(
     seed: int,
     fit_seeds: int,
     device: str,
+    kernels: str,
     out: Path | None,
     cache: Path | None,
     plugins: tuple[Path, ...],
@@ -268,12 +274,14 @@ def _run(
     debug: bool,
     **real: Any,
 ) -> int:
+    from casl_bench.backbones.kernels import Kernels
     from casl_bench.cache.location import default_cache
     from casl_bench.runs.planning.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.planning.config import suite as suite_named
     from casl_bench.runs.planning.receipt import receipt_of
 
     execution = pop_execution(real, jobs)
+    chosen_kernels = Kernels.parse(kernels)
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
@@ -285,6 +293,7 @@ def _run(
         receipt = receipt_of(
             chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
             concepts=[*concepts], fit_seeds=fit_seeds, device=device,
+            kernels=str(chosen_kernels),
         )  # fmt: skip
     if receipt is not None and receipt.is_there():
         click.echo((receipt.out / "table.md").read_text(encoding="utf-8"), nl=False)
@@ -314,6 +323,7 @@ def _run(
         seed=seed,
         fit_seeds=fit_seeds,
         device=resolve_device(device),
+        kernels=chosen_kernels,
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
         out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
