@@ -234,6 +234,46 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
     return action
 
 
+@command.command("doctor")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
+@cache_option
+@click.option("--data-root", type=PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
+@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
+@click.option("--probe/--no-probe", default=True, show_default=True,
+              help="Time the shipped U-Net under each setting of --kernels.")  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True,
+              help="Compile it, too: minutes on a CPU.")  # fmt: skip
+@click.pass_context
+def doctor_command(
+    ctx: click.Context,
+    device: str,
+    cache: Path | None,
+    data_root: Path | None,
+    weights_root: Path | None,
+    probe: bool,
+    compiled: bool,
+) -> Action:
+    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
+
+    def action() -> int:
+        from casl_bench.cache.location import default_cache
+        from casl_bench.runs.planning.doctor import doctor_page
+        from casl_bench.worlds.options import default_weights_root
+
+        page, code = doctor_page(
+            device,
+            cache or default_cache(),
+            data_root,
+            weights_root or default_weights_root(),
+            probe=probe,
+            compiled=compiled,
+        )
+        click.echo(page, nl=False)
+        return code
+
+    return action
+
+
 command.add_command(cache_group)
 command.add_command(convert_command)
 command.add_command(report_command)

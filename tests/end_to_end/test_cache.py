@@ -114,17 +114,17 @@ def test_another_seed_shares_inversions_and_nothing_else(
 def test_other_kernels_share_nothing_and_are_not_comparable(
     first: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    cache, out = first[1], tmp_path / "bf16"
+    cache, out = first[1], tmp_path / "other"
     before = {path.name for kind in KINDS for path in (cache / kind).iterdir()}
-    run(out, cache, kernels=Kernels(bf16=True))
+    run(out, cache, kernels=Kernels(channels_last=True))
     records = list(RecordStore(out))
-    assert {r.provenance.kernels for r in records} == {"bf16"}
+    assert {r.provenance.kernels for r in records} == {"channels_last"}
     theirs = {CellKey.of(r): r for r in RecordStore(first[0])}
     pairs = [(theirs[CellKey.of(r)], r) for r in records if CellKey.of(r) in theirs]
     edits = [(base, head) for base, head in pairs if head.kind == "edit"]
     assert edits and all(base.record_id != head.record_id for base, head in pairs)
     said = {why_not_comparable(base, head) for base, head in edits}
-    assert said == {"kernels: reference in the base, bf16 in the head"}
+    assert said == {"kernels: reference in the base, channels_last in the head"}
     assert all(base.backbone != head.backbone for base, head in edits)
     for kind in KINDS:
         assert {path.name for path in (cache / kind).iterdir()} - before, kind
