@@ -6,7 +6,6 @@ not.
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.backbone import Backbone, CallCounter
 from casl_bench.backbones.kernels import Kernels
 from casl_bench.core.errors import UsageError
 
@@ -124,8 +123,8 @@ def recommended(found: Sequence[Probed]) -> Kernels:
 
 def _like(backbone: Backbone, kernels: Kernels) -> Backbone:
     """A copy that runs otherwise, and counts for itself."""
-    twin = copy.copy(backbone)
-    twin.unet, twin.calls = copy.deepcopy(backbone.unet), copy.copy(backbone.calls)
+    twin = backbone.twin()
+    twin.calls = CallCounter()
     return twin.use(kernels)
 
 
