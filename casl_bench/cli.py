@@ -352,6 +352,8 @@ def _run(
         return 0
     for module, reason in listing.broken_modules().items():
         click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+    found_device = resolve_device(device)
+    chosen_kernels.check(found_device)
     dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
     method_names = names.resolve_methods(methods)
     method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
@@ -362,7 +364,7 @@ def _run(
         suite=chosen_suite,
         seed=seed,
         fit_seeds=fit_seeds,
-        device=resolve_device(device),
+        device=found_device,
         kernels=chosen_kernels,
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
