@@ -161,7 +161,8 @@ def _probe_text(device: str, compiled: bool) -> str:
     size = backbone.image_size
     lines = [
         f"The shipped U-Net ({size} pixels, {backbone.micro_batch} images a pass) on {device}; "
-        "deviation of eps over its largest:",
+        + ("processor time; " if device == "cpu" else "")
+        + "deviation of eps over its largest:",
         str(tabulate(table, heads, disable_numparse=True, colalign=("left",) + ("right",) * 3)),
     ]
     if not compiled:
