@@ -91,7 +91,7 @@ class Kernels(BaseModel):
         import torch
 
         if self.channels_last:
-            unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
         if self.compiled:
             # The first and last convolution stay as they are: passes are counted by their hooks.
             for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
