@@ -100,6 +100,11 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option(
+    "--kernels", default="reference", show_default=True, metavar="NAMES", help="How the "
+    "U-Net is run: channels_last, bf16, compiled, joined by commas. Another than the reference "
+    "makes a run of its own.",
+)  # fmt: skip
+@click.option(
     "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",
 )  # fmt: skip
@@ -184,6 +189,46 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
     return action
 
 
+@command.command("doctor")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
+@cache_option
+@click.option("--data-root", type=PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
+@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
+@click.option("--probe/--no-probe", default=True, show_default=True,
+              help="Time the shipped U-Net under each setting of --kernels.")  # fmt: skip
+@click.option("--compile", "compiled", is_flag=True,
+              help="Compile it, too: minutes on a CPU.")  # fmt: skip
+@click.pass_context
+def doctor_command(
+    ctx: click.Context,
+    device: str,
+    cache: Path | None,
+    data_root: Path | None,
+    weights_root: Path | None,
+    probe: bool,
+    compiled: bool,
+) -> Action:
+    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
+
+    def action() -> int:
+        from casl_bench.cache.location import default_cache
+        from casl_bench.runs.planning.doctor import doctor_page
+        from casl_bench.worlds.options import default_weights_root
+
+        page, code = doctor_page(
+            device,
+            cache or default_cache(),
+            data_root,
+            weights_root or default_weights_root(),
+            probe=probe,
+            compiled=compiled,
+        )
+        click.echo(page, nl=False)
+        return code
+
+    return action
+
+
 command.add_command(cache_group)
 command.add_command(convert_command)
 command.add_command(table_command)
@@ -213,6 +258,7 @@ def _run(
     seed: int,
     fit_seeds: int,
     device: str,
+    kernels: str,
     out: Path | None,
     cache: Path | None,
     plugins: tuple[Path, ...],
@@ -226,12 +272,14 @@ def _run(
     debug: bool,
     **real: Any,
 ) -> int:
+    from casl_bench.backbones.kernels import Kernels
     from casl_bench.cache.location import default_cache
     from casl_bench.runs.planning.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.planning.config import suite as suite_named
     from casl_bench.runs.planning.receipt import receipt_of
 
     execution = pop_execution(real, jobs)
+    chosen_kernels = Kernels.parse(kernels)
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
@@ -243,6 +291,7 @@ def _run(
         receipt = receipt_of(
             chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
             concepts=[*concepts], fit_seeds=fit_seeds, device=device,
+            kernels=str(chosen_kernels),
         )  # fmt: skip
     if receipt is not None and receipt.is_there():
         click.echo((receipt.out / "table.md").read_text(encoding="utf-8"), nl=False)
@@ -261,6 +310,8 @@ def _run(
         return 0
     for module, reason in listing.broken_modules().items():
         click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+    found_device = resolve_device(device)
+    chosen_kernels.check(found_device)
     dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
     method_names = names.resolve_methods(methods)
     method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
@@ -271,7 +322,8 @@ def _run(
         suite=chosen_suite,
         seed=seed,
         fit_seeds=fit_seeds,
-        device=resolve_device(device),
+        device=found_device,
+        kernels=chosen_kernels,
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
         out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from casl_bench.backbones.diffusers_unet import (
     load_folder,
     time_embedding,
 )
+from casl_bench.backbones.kernels import Kernels
 from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.errors import InputError
 from casl_bench.core.micro_batch import run_in_micro_batches
@@ -87,7 +88,8 @@ class Backbone:
     Attributes:
         h_shape: (C, h, w) of h-space.
         temb_dim: D of the time embedding.
-        weights_hash: identity of config and weights: another one whenever eps may differ.
+        weights_hash: identity of config, weights and kernels: another one whenever eps may differ.
+        kernels: how the network is run.
         calls: passes made since the backbone was built.
     """
 
@@ -109,6 +111,7 @@ class Backbone:
         self.weights_hash = hash_json(
             {"config": config.model_dump(), "weights": hash_tensors(unet.state_dict())}
         )
+        self.kernels = Kernels()
         self.calls = CallCounter()
         self._layouts: tuple[torch.memory_format, ...] = ()
 
@@ -131,6 +134,26 @@ class Backbone:
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights; returns self."""
         self.unet.to(device)  # type: ignore[arg-type]  # diffusers wraps it untyped
+        return self
+
+    def use(self, kernels: Kernels) -> Backbone:
+        """Run the network otherwise from now on, and be known by another hash; returns self.
+
+        Args:
+            kernels: in place of the reference's, which cannot be had back.
+
+        Raises:
+            UsageError: if this device cannot do it.
+            InputError: if others were chosen before.
+        """
+        if kernels == self.kernels:
+            return self
+        if not self.kernels.is_reference:
+            raise InputError(f"backbone '{self.name}' runs with kernels {self.kernels} already")
+        kernels.check(str(self.device))
+        kernels.apply(self.unet)
+        self.kernels = kernels
+        self.weights_hash = hash_json([self.weights_hash, str(kernels)])
         return self
 
     def twin(self) -> Backbone:
@@ -156,9 +179,9 @@ class Backbone:
 
     def time_embedding(self, t: int, count: int) -> Tensor:
         """[count, D]: what a delta-block gets beside h at timestep t."""
-        with torch.no_grad():
+        with torch.no_grad(), self._precision():
             rows = time_embedding(self.unet, t, self.micro_batch)
-        return rows[:1].expand(count, -1)
+        return rows[:1].to(self.unet.dtype).expand(count, -1)
 
     def eps_with_grad(self, x_t: Tensor, t: int) -> Tensor:
         """One whole pass that can be back-propagated, for fine-tuning a `twin`.
@@ -178,11 +201,12 @@ class Backbone:
         """
         self._check(x_t, t)
         x_t = x_t.to(self.device)
-        h, temb, skips = encoder_half(
-            self.unet, functional.pixel_unshuffle(x_t, self.patch_size), t
-        )
-        self.calls.encoder += len(x_t)
-        output = decoder_half(self.unet, h, temb, skips)
+        with self._as_written(), self._precision():
+            h, temb, skips = encoder_half(
+                self.unet, functional.pixel_unshuffle(x_t, self.patch_size), t
+            )
+            self.calls.encoder += len(x_t)
+            output = decoder_half(self.unet, h, temb, skips)
         self.calls.decoder += len(x_t)
         return self._eps_from_output(output, x_t, t)
 
@@ -202,9 +226,13 @@ class Backbone:
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
             patches = functional.pixel_unshuffle(x, self.patch_size)
-            h, temb, skips = encoder_half(self.unet, patches, t)
+            with self._precision():
+                h, temb, skips = encoder_half(self.unet, patches, t)
+            if self.kernels.compiled:
+                # The next pass of a CUDA graph writes over what this one has left.
+                h, skips = h.clone(), tuple(x.clone() for x in skips)
             self._layouts = tuple(_layout(x) for x in (h, *skips))
-            return h, temb, *skips
+            return h.to(x), temb.to(x), *skips
 
         h, temb, *skips = run_in_micro_batches(run, self.micro_batch, x_t)
         self.calls.encoder += len(x_t)
@@ -232,12 +260,14 @@ class Backbone:
                 x.contiguous(memory_format=layout)
                 for x, layout in zip((h, *rest), self._layouts, strict=True)
             )
-            output = decoder_half(self.unet, h, temb, tuple(skips))
+            with self._precision():
+                output = decoder_half(self.unet, h, temb, tuple(skips))
             return (self._eps_from_output(output, x_t, state.t),)
 
         rows = (state.x_t, h, state.temb, *state.skips)
         if torch.is_grad_enabled() and h.requires_grad:
-            return run(*rows)[0]
+            with self._as_written():
+                return run(*rows)[0]
         with torch.no_grad():
             return run_in_micro_batches(run, self.micro_batch, *rows)[0]
 
@@ -245,6 +275,22 @@ class Backbone:
         """Predicted noise of x_t [n, 3, H, W] at timestep t; same shape."""
         blocks = x_t.split(self.micro_batch)
         return torch.cat([self.decode(self.encode(block, t)) for block in blocks])
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """That of the passes within the block."""
+        with ExitStack() as stack:
+            if self.kernels.bf16:
+                stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+            yield
+
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        """Not compiled: for passes that are back-propagated."""
+        with ExitStack() as stack:
+            if self.kernels.compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
 
     def _check(self, x_t: Tensor, t: int) -> None:
         expected = (3, self.image_size, self.image_size)
@@ -257,6 +303,7 @@ class Backbone:
             raise InputError(f"timestep {t} is outside [0, {self.schedule.num_timesteps})")
 
     def _eps_from_output(self, output: Tensor, x_t: Tensor, t: int) -> Tensor:
+        output = output.to(x_t)
         if self.learned_sigma:
             output = output[:, : output.shape[1] // 2]
         output = functional.pixel_shuffle(output, self.patch_size)

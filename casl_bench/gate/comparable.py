@@ -17,6 +17,7 @@ QUESTIONS: tuple[_Question, ...] = (
     ("attributes", lambda r: r.attributes),
     ("deciding classifier", lambda r: r.judges[:1]),
     ("classifier weights", lambda r: [(j, r.scorers.get(j)) for j in r.judges[:1]]),
+    ("kernels", lambda r: r.provenance.kernels),
     ("backbone weights", lambda r: r.backbone),
 )
 """What must be equal whatever is compared."""

@@ -108,6 +108,7 @@ class Provenance(Frozen):
         git_dirty: whether that checkout had changes; None where unknown.
         packages: versions of python and of the packages that decide numbers.
         device: "cpu", "cuda:0 (NVIDIA …)".
+        kernels: how the frozen U-Net ran, "reference" or what was otherwise.
         platform: operating system and processor architecture.
         started_at: ISO 8601 with time zone.
         seconds: wall time a phase.
@@ -128,6 +129,7 @@ class Provenance(Frozen):
     git_dirty: bool | None
     packages: dict[str, str]
     device: str
+    kernels: str = "reference"
     platform: str
     started_at: str
     seconds: dict[str, Finite] = Field(default_factory=dict)
@@ -189,7 +191,8 @@ class RunRecord(Frozen):
         attributes: all attributes of the classifiers in order; those other than the target are
             part of what EPR means.
         scorers: scorer name → hash of its weights.
-        backbone: hash of the backbone's weights; None where none took part.
+        backbone: hash of the backbone's weights, and of its kernels where they are not the
+            reference's; None where none took part.
         artefacts: name → content hash of what the cell was made from ("sae", "inversions", …).
         cost: counts.
         scores: per-image scores, a CSV beside the record.

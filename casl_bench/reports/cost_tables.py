@@ -106,4 +106,5 @@ def machines(group: Group) -> str:
 def _machine(record: RunRecord) -> str:
     p = record.provenance
     threads = "threads not recorded" if p.threads is None else f"threads: {p.threads}"
-    return escape(f"{p.device}, {p.platform}, {threads}")
+    kernels = "" if p.kernels == "reference" else f", kernels: {p.kernels}"
+    return escape(f"{p.device}, {p.platform}, {threads}{kernels}")

@@ -19,9 +19,11 @@ import pytest
 
 from casl_bench import cli
 from casl_bench.backbones.backbone import Backbone
+from casl_bench.backbones.kernels import Kernels
 from casl_bench.cache.entry import KINDS, SIDECAR, CacheKey
 from casl_bench.cache.store import Cache
-from casl_bench.records.record_store import RecordStore
+from casl_bench.gate.comparable import why_not_comparable
+from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.execution import runner
 from casl_bench.runs.planning.config import SUITES, RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
@@ -97,6 +99,25 @@ def test_another_seed_shares_inversions_and_nothing_else(
     new = {kind: {p.name for p in (cache / kind).iterdir()} - before[kind] for kind in before}
     assert not new["inversions"] and new["sae"] and new["fits"]
     assert set(ids(tmp_path / "seed").values()).isdisjoint(ids(first[0]).values())
+
+
+def test_other_kernels_share_nothing_and_are_not_comparable(
+    first: tuple[Path, Path], tmp_path: Path
+) -> None:
+    cache, out = first[1], tmp_path / "other"
+    before = {path.name for kind in KINDS for path in (cache / kind).iterdir()}
+    run(out, cache, kernels=Kernels(channels_last=True))
+    records = list(RecordStore(out))
+    assert {r.provenance.kernels for r in records} == {"channels_last"}
+    theirs = {CellKey.of(r): r for r in RecordStore(first[0])}
+    pairs = [(theirs[CellKey.of(r)], r) for r in records if CellKey.of(r) in theirs]
+    edits = [(base, head) for base, head in pairs if head.kind == "edit"]
+    assert edits and all(base.record_id != head.record_id for base, head in pairs)
+    said = {why_not_comparable(base, head) for base, head in edits}
+    assert said == {"kernels: reference in the base, channels_last in the head"}
+    assert all(base.backbone != head.backbone for base, head in edits)
+    for kind in KINDS:
+        assert {path.name for path in (cache / kind).iterdir()} - before, kind
 
 
 def flip(path: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from casl_bench.backbones.kernels import Kernels
 from casl_bench.cache.code_version import code_hash, source_hash
 from casl_bench.cache.entry import KINDS, CacheKey
 from casl_bench.records.record_store import RecordStore
@@ -87,6 +88,31 @@ def test_trajectories_by_any_number_of_threads_need_no_room_again(tmp_path: Path
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("name", ["channels_last", "bf16"])
+def test_other_kernels_make_inversions_sae_and_fits_of_their_own(name: str, tmp_path: Path) -> None:
+    """Which shared artefacts know by the backbone's identity alone."""
+    load_entrants()
+    found: list[set[CacheKey]] = []
+    for kernels in (Kernels(), Kernels(**{name: True})):
+        config = RunConfig(
+            methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(), seed=0,
+            device="cpu", kernels=kernels, out=tmp_path / "run", cache=tmp_path / "cache",
+        )  # fmt: skip
+        world = toy_world()
+        world.backbone.use(kernels)
+        artefacts = Artefacts(world, config, SilentProgress())
+        fits: list[CacheKey] = []
+        artefacts.cache.get_or_make = lambda key, make, to=fits: to.append(key)  # type: ignore[method-assign, misc]
+        with pytest.raises(AttributeError):  # there is no entry to read
+            Fitting(artefacts, SilentProgress()).fit(
+                make_method("h_linear", config.suite), world.dataset.card.concepts[0],
+                Stopwatch(), 0.0,
+            )  # fmt: skip
+        found.append({artefacts.sae_key(), artefacts._split_key("test", 3), *fits})
+        assert {key.kind for key in found[-1]} == {"sae", "inversions", "fits"}
+    assert not found[0] & found[1]
+
+
 def test_words_about_an_entry_are_no_part_of_its_key() -> None:
     words = [CacheKey("fits", {"seed": 0, "about": [method]}) for method in ("casl", "casl_steer")]
     assert words[0] == words[1] and words[0].hash == words[1].hash
@@ -132,9 +158,12 @@ def test_every_field_of_a_suite_changes_every_cell(field: str) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"device": "cuda:0"}, {"fingerprint": "another model"}, {"revision": "other"}],
-)
-def test_seed_device_models_and_images_change_every_cell(changes: dict[str, Any]) -> None:
+    [
+        {"seed": 1}, {"device": "cuda:0"}, {"fingerprint": "another model"}, {"revision": "other"},
+        *({"kernels": Kernels(**{name: True})} for name in Kernels.model_fields),
+    ],
+)  # fmt: skip
+def test_seed_device_kernels_models_and_images_change_every_cell(changes: dict[str, Any]) -> None:
     before, after = cells(), cells(**changes)
     assert all(before[label].key != after[label].key for label in before)
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
+from casl_bench.backbones.kernels import Kernels
 from casl_bench.core.errors import UsageError
 from casl_bench.core.registry import Registry
 from casl_bench.images.dataset import Concept, DatasetCard
@@ -37,7 +38,12 @@ from casl_bench.runs.planning.plan import (
     plan,
     shared_work,
 )
-from casl_bench.runs.planning.run_folder import MANIFEST, check_run_folder, claim_run_folder
+from casl_bench.runs.planning.run_folder import (
+    MANIFEST,
+    check_run_folder,
+    claim_run_folder,
+    config_of_run,
+)
 from casl_bench.runs.watching.progress import LineProgress, SilentProgress, open_progress
 
 # Without the tuned settings, which the fakes below do not have.
@@ -260,6 +266,7 @@ def test_keys_are_distinct_and_stable(tmp_path: Path) -> None:
         {"out": Path("elsewhere")},
         {"batch_size": 1},
         {"plugins": (Path("mine.py"),)},
+        {"kernels": Kernels.parse("reference")},
         {"methods": ("casl",)},
         {"concepts": ("hat",)},
     ],
@@ -272,7 +279,7 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"device": "cuda:0"}]
+    [{"seed": 1}, {"device": "cuda:0"}, {"kernels": Kernels(bf16=True)}]
     + [
         {"suite": QUICK.model_copy(update=update)}
         for update in (
@@ -379,13 +386,13 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     world = SimpleNamespace(
         name="synth",
         dataset=SimpleNamespace(card=CARD),
-        backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4)),
+        backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4), use=lambda kernels: None),
         guide_clip=SimpleNamespace(weights_hash="g"),
         scorer_hashes={"classifier": "c"},
     )
     worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
     worlds.register("toy", lambda device, options: world)
-    monkeypatch.setattr("casl_bench.runs.planning.listing.WORLDS", worlds)
+    monkeypatch.setattr("casl_bench.runs.planning.plan.WORLDS", worlds)
     run = config(tmp_path, methods=("casl",))
     text = dry_run_text(run)
     lines = [line.split() for line in text.splitlines()]
@@ -415,6 +422,7 @@ def test_a_run_folder_is_found_again(tmp_path: Path) -> None:
     [
         ({"seed": 1}, "seed 0 there, 1 asked for"),
         ({"device": "cuda:0"}, "device 'cpu' there, 'cuda' asked for"),
+        ({"kernels": Kernels(bf16=True)}, "kernels 'reference' there, 'bf16' asked for"),
         ({"suite": suite("standard")}, "suite.name 'quick' there, 'standard' asked for"),
     ],
 )
@@ -427,6 +435,14 @@ def test_a_folder_of_another_configuration_is_refused(
     with pytest.raises(UsageError, match=said) as caught:
         check_run_folder(config(tmp_path, **change))
     assert len(str(caught.value)) < 300
+
+
+def test_what_reads_a_run_later_knows_its_kernels(tmp_path: Path) -> None:
+    for kernels in (Kernels(), Kernels(channels_last=True, bf16=True)):
+        run = config(tmp_path, kernels=kernels, out=tmp_path / str(kernels))
+        with claim_run_folder(run):
+            (run.out / "cells").mkdir()
+        assert config_of_run(run.out, ("toy",), ("casl",)).kernels == kernels
 
 
 def test_a_run_that_kept_nothing_leaves_no_folder(tmp_path: Path) -> None:

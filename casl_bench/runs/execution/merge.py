@@ -15,6 +15,7 @@ from typing import Any
 
 from fsspec.core import url_to_fs
 
+from casl_bench.backbones.kernels import REFERENCE, Kernels
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -168,6 +169,7 @@ def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
             seed=plan["key"]["seed"],
             fit_seeds=plan["fit_seeds"],
             device=plan["device"],
+            kernels=Kernels.parse(plan["key"].get("kernels", REFERENCE)),
             out=out,
         )
         cells = tuple(

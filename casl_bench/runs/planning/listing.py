@@ -19,10 +19,10 @@ from casl_bench.runs.planning.plan import (
     fingerprint,
     info_of,
     is_done,
+    open_world,
     plan,
 )
 from casl_bench.runs.planning.run_folder import check_run_folder
-from casl_bench.worlds.world import WORLDS
 
 
 def broken_modules() -> dict[str, str]:
@@ -86,7 +86,7 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     lines = [
         f"run folder: {config.out}",
         f"suite {config.suite.name} v{config.suite.version}, seed {config.seed}, "
-        f"device {config.device}",
+        f"device {config.device}, kernels {config.kernels}",
         "",
         *(_matrix(dataset, cells, done) for dataset in config.datasets),
         f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do",
@@ -101,7 +101,7 @@ def _identity(
 ) -> WorldIdentity:
     """Of a world; one whose files are not there is planned all the same, and why is noted."""
     try:
-        world = WORLDS.create(dataset, config.device, config.options)
+        world = open_world(dataset, config)
     except BenchError as error:
         missing.append(f"not ready to run: {dataset}: {error}")
         return WorldIdentity(card_of(dataset), "absent")

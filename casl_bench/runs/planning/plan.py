@@ -173,7 +173,19 @@ def open_worlds(config: RunConfig) -> dict[str, World]:
         UsageError: files of the user's that are needed are absent.
         InvalidBenchmarkError: files are damaged.
     """
-    return {d: WORLDS.create(d, config.device, config.options) for d in config.datasets}
+    return {d: open_world(d, config) for d in config.datasets}
+
+
+def open_world(dataset: str, config: RunConfig) -> World:
+    """The world of one data set, its backbone run as the configuration says.
+
+    Raises:
+        UsageError: files of the user's that are needed are absent.
+        InvalidBenchmarkError: files are damaged.
+    """
+    world: World = WORLDS.create(dataset, config.device, config.options)
+    world.backbone.use(config.kernels)
+    return world
 
 
 def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from casl_bench.backbones.kernels import REFERENCE, Kernels
 from casl_bench.cache.location import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder, read_json, write_json
@@ -18,6 +19,8 @@ from casl_bench.runs.planning.config import RunConfig, Suite
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _VERSION = 1
+_LEFT_OUT = {"kernels": REFERENCE}
+"""What a key means where it does not say so."""
 
 
 def check_run_folder(config: RunConfig) -> None:
@@ -57,7 +60,7 @@ def check_run_folder(config: RunConfig) -> None:
             where=str(out / MANIFEST),
             mend="give --out a new folder",
         ) from error
-    differences = _differences(stored, config.key())
+    differences = _differences({**_LEFT_OUT, **stored}, {**_LEFT_OUT, **config.key()})
     if differences:
         raise UsageError(
             f"the run folder was made with another configuration: {', '.join(differences)}",
@@ -93,6 +96,7 @@ def config_of_run(
             suite=Suite.model_validate(key["suite"]),
             seed=key["seed"],
             device=key["device"],
+            kernels=Kernels.parse({**_LEFT_OUT, **key}["kernels"]),
             out=out,
             cache=cache or default_cache(),
         )
