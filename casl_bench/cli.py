@@ -20,10 +20,12 @@ import click
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.cache.commands import cache_group, cache_option
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.core.local_folder import LocalFolder
 from casl_bench.gate.commands import GATE_COMMANDS, compare_option
 from casl_bench.html_report.commands import report_command
 from casl_bench.leaderboard.commands import leaderboard_command, submit_command
 from casl_bench.runs.execution.merge_command import make_merge_command
+from casl_bench.runs.execution.push_command import push_command
 from casl_bench.runs.planning.execution_flags import execution_options, pop_execution
 from casl_bench.studies.commands import study_group
 from casl_bench.worlds.commands import TrainGroup
@@ -78,6 +80,7 @@ def _list_option(name: str, default: str, text: str) -> Callable[[Decorated], De
 
 
 PATH = click.Path(path_type=Path)
+FOLDER = LocalFolder(path_type=Path)
 
 
 @click.group(
@@ -99,7 +102,7 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option(
-    "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
+    "--out", type=FOLDER, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",
 )  # fmt: skip
 @cache_option
@@ -195,7 +198,7 @@ def picture_command(
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="As for a run.")
 @real_options
-@click.option("--out", type=PATH, required=True, help="Folder of the sweep.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the sweep.")
 @cache_option
 @click.pass_context
 def tune_command(ctx: click.Context, **options: Any) -> Action:
@@ -371,6 +374,7 @@ def _report(out: Path) -> None:
 
 
 command.add_command(make_merge_command(_report))
+command.add_command(push_command)
 
 
 @contextmanager

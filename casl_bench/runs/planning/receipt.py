@@ -22,10 +22,10 @@ from casl_bench.cache.code_version import PACKAGE, environment
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.files import read_json, write_json
 from casl_bench.runs.planning.config import Suite, default_out, world_of_suite
-from casl_bench.runs.planning.run_folder import MANIFEST
+from casl_bench.runs.planning.run_folder import MANIFEST, PLAN_FILE
 
 RECEIPT = "receipt.json"
-RESULTS = (MANIFEST, "records.jsonl", "table.md", "cells", "pictures")
+RESULTS = (MANIFEST, PLAN_FILE, "records.jsonl", "table.md", "cells", "pictures")
 """What a run leaves in its folder."""
 
 _MODELS = PACKAGE / "worlds" / "assets"

@@ -16,6 +16,9 @@ from casl_bench.core.files import make_folder, read_json, write_json
 from casl_bench.runs.planning.config import RunConfig, Suite
 
 MANIFEST = "manifest.json"
+PLAN_FILE = "plan.json"
+"""Of a shard: the whole plan."""
+
 LOCK = ".lock"
 _VERSION = 1
 
@@ -116,6 +119,25 @@ def claim_run_folder(config: RunConfig) -> Iterator[None]:
     out = config.out
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
+    try:
+        with hold(out):
+            # Again, under the lock: another process may have written it since.
+            check_run_folder(config)
+            if not (out / MANIFEST).exists():
+                write_json(out / MANIFEST, {"schema_version": _VERSION, "key": config.key()})
+            yield
+    finally:
+        if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
+            _remove(out, made)
+
+
+@contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder that is there.
+
+    Raises:
+        UsageError: where one is in it, or the folder cannot be written.
+    """
     lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -123,18 +145,16 @@ def claim_run_folder(config: RunConfig) -> Iterator[None]:
         raise UsageError(
             "another process is running in this folder",
             where=str(out),
-            mend="wait for it, or give --out another folder",
+            mend="wait for it, or give another folder",
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot write: {error.strerror or error}", where=str(out), mend="give another folder"
         ) from error
     try:
-        # Again, under the lock: another process may have written it since.
-        check_run_folder(config)
-        if not (out / MANIFEST).exists():
-            write_json(out / MANIFEST, {"schema_version": _VERSION, "key": config.key()})
         yield
     finally:
         lock.release()
-        if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
-            _remove(out, made)
 
 
 def _remove(out: Path, made: list[Path]) -> None:
