@@ -106,6 +106,8 @@ FOLDER = LocalFolder(path_type=Path)
     "same command finds it again]",
 )  # fmt: skip
 @cache_option
+@click.option("--no-cache", is_flag=True, help="Share nothing with other runs: what is made is "
+              "kept in .cache of the run folder.")  # fmt: skip
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="A Python file with entrants "
               "of your own. May be given several times.")  # fmt: skip
 @click.option(
@@ -260,6 +262,7 @@ def _run(
     device: str,
     out: Path | None,
     cache: Path | None,
+    no_cache: bool,
     plugins: tuple[Path, ...],
     memory_budget: float | None,
     batch_size: int | None,
@@ -271,7 +274,7 @@ def _run(
     debug: bool,
     **real: Any,
 ) -> int:
-    from casl_bench.cache.location import default_cache
+    from casl_bench.cache.location import default_cache, own_cache
     from casl_bench.runs.planning.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.planning.config import suite as suite_named
     from casl_bench.runs.planning.receipt import receipt_of
@@ -280,17 +283,19 @@ def _run(
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
+    if no_cache and cache is not None:
+        raise UsageError("--cache and --no-cache contradict each other", mend="give one")
     if unet_speed is not None and not dry_run:
         raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
     receipt = None
-    if not (list_names or dry_run or compare or execution.shard):
+    if not (list_names or dry_run or compare):
         receipt = receipt_of(
             chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
-            concepts=[*concepts], fit_seeds=fit_seeds, device=device,
+            concepts=[*concepts], fit_seeds=fit_seeds, device=device, shard=execution.shard,
         )  # fmt: skip
     if receipt is not None and receipt.is_there():
-        click.echo((receipt.out / "table.md").read_text(encoding="utf-8"), nl=False)
+        click.echo(receipt.table, nl=False)
         _say(f"records, pictures and table, as finished before: {receipt.out}")
         return 0
 
@@ -309,6 +314,7 @@ def _run(
     dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
     method_names = names.resolve_methods(methods)
     method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
+    out = out or default_out(dataset_names, chosen_suite.name, seed, execution.shard)
     config = RunConfig(
         methods=method_names,
         datasets=dataset_names,
@@ -319,8 +325,8 @@ def _run(
         device=resolve_device(device),
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
-        out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
-        cache=cache or default_cache(),
+        out=out,
+        cache=own_cache(out) if no_cache else cache or default_cache(),
         plugins=plugins,
         memory_budget=memory_budget,
         batch_size=batch_size,

@@ -21,3 +21,14 @@ def default_cache() -> Path:
     """
     named = local(os.environ.get(CACHE_VARIABLE, "").strip(), CACHE_VARIABLE)
     return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)
+
+
+def own_cache(run: Path) -> Path:
+    """The folder of a run that shares nothing; its name keeps it out of what is published."""
+    return run / ".cache"
+
+
+def cache_of(run: Path) -> Path:
+    """Where the artefacts of a run folder are looked for: in its own cache, if it has one."""
+    own = own_cache(run)
+    return own if own.is_dir() else default_cache()

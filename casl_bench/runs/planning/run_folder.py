@@ -10,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from casl_bench.cache.location import default_cache
+from casl_bench.cache.location import cache_of
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder, read_json, write_json
 from casl_bench.runs.planning.config import RunConfig, Suite
@@ -81,7 +81,7 @@ def config_of_run(
         out: the run folder.
         datasets: of the run.
         methods: of the run.
-        cache: of the run; None for the one that runs share by default.
+        cache: of the run; None for its own, or the one that runs share by default.
 
     Raises:
         UsageError: where it is no run folder, or of a suite that this version does not know.
@@ -97,7 +97,7 @@ def config_of_run(
             seed=key["seed"],
             device=key["device"],
             out=out,
-            cache=cache or default_cache(),
+            cache=cache or cache_of(out),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
