@@ -94,7 +94,13 @@ def fetch(address: str, folder: Path) -> None:
             ) from error
         for name in sums:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        files.get([f"{root}/{name}" for name in sums], [str(folder / name) for name in sums])
+        try:
+            files.get([f"{root}/{name}" for name in sums], [str(folder / name) for name in sums])
+        except FileNotFoundError as error:
+            raise InvalidBenchmarkError(
+                f"a file that was published is gone: {error}", where=address,
+                mend="push the run again",
+            ) from error  # fmt: skip
         for name, expected in sums.items():
             if FileSum.of(folder / name) != expected:
                 raise InvalidBenchmarkError(
