@@ -24,6 +24,7 @@ from casl_bench.core.local_folder import LocalFolder
 from casl_bench.gate.commands import GATE_COMMANDS, compare_option
 from casl_bench.html_report.commands import report_command
 from casl_bench.leaderboard.commands import leaderboard_command, submit_command
+from casl_bench.reports.commands import picture_command, report_run, table_command
 from casl_bench.runs.execution.merge_command import make_merge_command
 from casl_bench.runs.execution.push_command import push_command
 from casl_bench.runs.planning.execution_flags import execution_options, pop_execution
@@ -141,52 +142,6 @@ def command(ctx: click.Context, **options: Any) -> Action | None:
     return lambda: _run(**options)
 
 
-@command.command("table")
-@click.argument("records", type=click.Path(path_type=Path, exists=True))
-@click.pass_context
-def table_command(ctx: click.Context, records: Path) -> Action:
-    """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
-    where = records
-
-    def action() -> int:
-        from casl_bench.comparison.controls import check_bounds
-        from casl_bench.records.record_store import RecordStore, read_jsonl
-        from casl_bench.reports.table import render_tables
-
-        records = read_jsonl(where) if where.is_file() else list(RecordStore(where))
-        if not records:
-            raise UsageError(
-                "no records", where=str(where), mend="give a run folder or a records.jsonl"
-            )
-        check_bounds(records, where)
-        click.echo(render_tables(records), nl=False)
-        return 0
-
-    return action
-
-
-@command.command("picture")
-@click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
-@click.option("--image", type=click.IntRange(min=0), default=0, help="Place of the test image.")
-@click.option("--out", type=PATH, required=True, help="PNG file to write.")
-@click.pass_context
-def picture_command(
-    ctx: click.Context, run_folder: Path, concepts: str, image: int, out: Path
-) -> Action:
-    """Draw one test image a concept and method: source, reconstruction, edits, oracle."""
-    names = concepts.replace(",", " ").split()
-
-    def action() -> int:
-        from casl_bench.records.record_store import RecordStore
-        from casl_bench.reports.pictures import write_overview
-
-        write_overview(RecordStore(run_folder), names, image, out)
-        return 0
-
-    return action
-
-
 @command.command("tune")
 @_list_option("--methods", "all", "Methods to tune, all with the same number of trials.")
 @_list_option("--datasets", "rendered_faces", "Data sets to tune on.")
@@ -236,7 +191,11 @@ def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
 
 command.add_command(cache_group)
 command.add_command(convert_command)
+command.add_command(table_command)
+command.add_command(picture_command)
 command.add_command(report_command)
+command.add_command(make_merge_command(report_run))
+command.add_command(push_command)
 command.add_command(leaderboard_command)
 command.add_command(submit_command)
 command.add_command(study_group)
@@ -358,29 +317,9 @@ def _run_and_report(config: RunConfig) -> int:
             # An earlier, smaller run of this folder may have left one: it is not to be believed.
             (config.out / "table.md").unlink(missing_ok=True)
             raise
-        _report(config.out)
+        report_run(config.out)
     click.echo(f"records, pictures and table: {config.out}", err=True)
     return code
-
-
-def _report(out: Path) -> None:
-    """Write and print the table of a run folder; draw its pictures."""
-    from casl_bench.core.files import write_text
-    from casl_bench.records.record_store import RecordStore
-    from casl_bench.reports.pictures import write_pictures
-    from casl_bench.reports.table import render_tables
-
-    store = RecordStore(out)
-    records = list(store)
-    if records:
-        table = render_tables(records)
-        write_text(out / "table.md", table)
-        write_pictures(store, records)
-        click.echo(table, nl=False)
-
-
-command.add_command(make_merge_command(_report))
-command.add_command(push_command)
 
 
 @contextmanager
