@@ -20,12 +20,15 @@ import click
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.cache.commands import cache_group, cache_option
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.core.local_folder import LocalFolder
 from casl_bench.gate.commands import GATE_COMMANDS, compare_option
 from casl_bench.html_report.commands import report_command
 from casl_bench.leaderboard.commands import leaderboard_command, submit_command
 from casl_bench.reports.commands import picture_command, report_run, table_command
 from casl_bench.runs.execution.merge_command import make_merge_command
+from casl_bench.runs.execution.push_command import push_command
 from casl_bench.runs.planning.execution_flags import execution_options, pop_execution
+from casl_bench.runs.planning.machine_commands import doctor_command, weights_command
 from casl_bench.studies.commands import study_group
 from casl_bench.worlds.commands import TrainGroup
 from casl_bench.worlds.option_flags import real_options
@@ -79,6 +82,7 @@ def _list_option(name: str, default: str, text: str) -> Callable[[Decorated], De
 
 
 PATH = click.Path(path_type=Path)
+FOLDER = LocalFolder(path_type=Path)
 
 
 @click.group(
@@ -105,10 +109,12 @@ PATH = click.Path(path_type=Path)
     "makes a run of its own.",
 )  # fmt: skip
 @click.option(
-    "--out", type=PATH, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
+    "--out", type=FOLDER, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",
 )  # fmt: skip
 @cache_option
+@click.option("--no-cache", is_flag=True, help="Share nothing with other runs: what is made is "
+              "kept in .cache of the run folder.")  # fmt: skip
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="A Python file with entrants "
               "of your own. May be given several times.")  # fmt: skip
 @click.option(
@@ -155,7 +161,7 @@ def command(ctx: click.Context, **options: Any) -> Action | None:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="As for a run.")
 @real_options
-@click.option("--out", type=PATH, required=True, help="Folder of the sweep.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the sweep.")
 @cache_option
 @click.pass_context
 def tune_command(ctx: click.Context, **options: Any) -> Action:
@@ -173,68 +179,15 @@ def tune_command(ctx: click.Context, **options: Any) -> Action:
     return action
 
 
-@command.command("weights")
-@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
-@click.pass_context
-def weights_command(ctx: click.Context, weights_root: Path | None) -> Action:
-    """Print every weights file of the real world: where from, where to, and whether it is there."""
-
-    def action() -> int:
-        from casl_bench.worlds.options import default_weights_root
-        from casl_bench.worlds.weights_table import weights_text
-
-        click.echo(weights_text(weights_root or default_weights_root()), nl=False)
-        return 0
-
-    return action
-
-
-@command.command("doctor")
-@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
-@cache_option
-@click.option("--data-root", type=PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
-@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
-@click.option("--probe/--no-probe", default=True, show_default=True,
-              help="Time the shipped U-Net under each setting of --kernels.")  # fmt: skip
-@click.option("--compile", "compiled", is_flag=True,
-              help="Compile it, too: minutes on a CPU.")  # fmt: skip
-@click.pass_context
-def doctor_command(
-    ctx: click.Context,
-    device: str,
-    cache: Path | None,
-    data_root: Path | None,
-    weights_root: Path | None,
-    probe: bool,
-    compiled: bool,
-) -> Action:
-    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
-
-    def action() -> int:
-        from casl_bench.cache.location import default_cache
-        from casl_bench.runs.planning.doctor import doctor_page
-        from casl_bench.worlds.options import default_weights_root
-
-        page, code = doctor_page(
-            device,
-            cache or default_cache(),
-            data_root,
-            weights_root or default_weights_root(),
-            probe=probe,
-            compiled=compiled,
-        )
-        click.echo(page, nl=False)
-        return code
-
-    return action
-
-
 command.add_command(cache_group)
 command.add_command(convert_command)
+command.add_command(doctor_command)
+command.add_command(weights_command)
 command.add_command(table_command)
 command.add_command(picture_command)
 command.add_command(report_command)
 command.add_command(make_merge_command(report_run))
+command.add_command(push_command)
 command.add_command(leaderboard_command)
 command.add_command(submit_command)
 command.add_command(study_group)
@@ -261,6 +214,7 @@ def _run(
     kernels: str,
     out: Path | None,
     cache: Path | None,
+    no_cache: bool,
     plugins: tuple[Path, ...],
     memory_budget: float | None,
     batch_size: int | None,
@@ -273,7 +227,7 @@ def _run(
     **real: Any,
 ) -> int:
     from casl_bench.backbones.kernels import Kernels
-    from casl_bench.cache.location import default_cache
+    from casl_bench.cache.location import default_cache, own_cache
     from casl_bench.runs.planning.config import RunConfig, default_out, world_of_suite
     from casl_bench.runs.planning.config import suite as suite_named
     from casl_bench.runs.planning.receipt import receipt_of
@@ -283,18 +237,20 @@ def _run(
 
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
+    if no_cache and cache is not None:
+        raise UsageError("--cache and --no-cache contradict each other", mend="give one")
     if unet_speed is not None and not dry_run:
         raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
     receipt = None
-    if not (list_names or dry_run or compare or execution.shard):
+    if not (list_names or dry_run or compare):
         receipt = receipt_of(
             chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
-            concepts=[*concepts], fit_seeds=fit_seeds, device=device,
+            concepts=[*concepts], fit_seeds=fit_seeds, device=device, shard=execution.shard,
             kernels=str(chosen_kernels),
         )  # fmt: skip
     if receipt is not None and receipt.is_there():
-        click.echo((receipt.out / "table.md").read_text(encoding="utf-8"), nl=False)
+        click.echo(receipt.table, nl=False)
         _say(f"records, pictures and table, as finished before: {receipt.out}")
         return 0
 
@@ -315,6 +271,7 @@ def _run(
     dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
     method_names = names.resolve_methods(methods)
     method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
+    out = out or default_out(dataset_names, chosen_suite.name, seed, execution.shard)
     config = RunConfig(
         methods=method_names,
         datasets=dataset_names,
@@ -326,8 +283,8 @@ def _run(
         kernels=chosen_kernels,
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
-        out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
-        cache=cache or default_cache(),
+        out=out,
+        cache=own_cache(out) if no_cache else cache or default_cache(),
         plugins=plugins,
         memory_budget=memory_budget,
         batch_size=batch_size,

@@ -11,6 +11,7 @@ import click
 
 from casl_bench.cache.entry import ABOUT, KINDS
 from casl_bench.cache.location import CACHE_VARIABLE, default_cache
+from casl_bench.core.local_folder import LocalFolder
 
 EXIT_DAMAGED = 5
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -18,8 +19,8 @@ _SPANS = {"": 86400, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DAY = 86400
 
 cache_option = click.option(
-    "--cache", type=click.Path(path_type=Path), help="Folder of what runs share: inversions, SAEs, "
-    f"fits, records.  [default: {CACHE_VARIABLE}, or the user's cache folder]",
+    "--cache", type=LocalFolder(path_type=Path), help="Folder of what runs share: inversions, "
+    f"SAEs, fits, records.  [default: {CACHE_VARIABLE}, or the user's cache folder]",
 )  # fmt: skip
 kind_option = click.option(
     "--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these.  [default: all]"

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.errors import InputError
+from casl_bench.core.file_sums import FileSum, inside
 from casl_bench.core.files import read_json, write_json
 
 SIDECAR = "meta.json"
@@ -70,14 +71,6 @@ class CacheKey:
 
 
 @dataclass(frozen=True)
-class FileSum:
-    """Size in bytes and SHA-256 of a file."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Sidecar:
     """What an entry says of itself.
 
@@ -113,7 +106,7 @@ def seal(folder: Path, key: CacheKey, seconds: float | None) -> None:
         UsageError: where it cannot be written.
     """
     files = {
-        path.relative_to(folder).as_posix(): FileSum(path.stat().st_size, hash_file(path))
+        path.relative_to(folder).as_posix(): FileSum.of(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -133,7 +126,7 @@ def read_sidecar(folder: Path) -> Sidecar:
         check = stored.pop("check")
         if check != hash_json(stored):
             raise ValueError("the sidecar was changed")
-        files = {_inside(name): FileSum(**file) for name, file in stored.pop("files").items()}
+        files = {inside(name): FileSum(**file) for name, file in stored.pop("files").items()}
         sidecar = Sidecar(files=files, **stored)
         if sidecar.key.hash != folder.name:
             raise ValueError("the sidecar is another entry's")
@@ -168,10 +161,3 @@ def check_files(folder: Path, sidecar: Sidecar, *, whole: bool = False) -> None:
 def is_entry_name(name: str) -> bool:
     """Whether a folder's name is that of an entry."""
     return re.fullmatch(r"[0-9a-f]{64}", name) is not None
-
-
-def _inside(name: str) -> str:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or not path.parts:
-        raise ValueError(f"'{name}' leads out of the entry")
-    return name

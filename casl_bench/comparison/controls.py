@@ -8,7 +8,7 @@ run, as an oracle where factors are unknown, its bound says nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from casl_bench.comparison.signed_log import signed_exp, signed_log
@@ -40,6 +40,10 @@ _EPR_PLUS = "epr_plus"
 Records = Sequence[RunRecord]
 
 
+class _LackingError(Exception):
+    """A record lacks a measurement that its bound needs; says which."""
+
+
 def broken_bounds(records: Records) -> list[str]:
     """Bounds of the controls that do not hold, as sentences; empty where the run is valid.
 
@@ -59,9 +63,9 @@ def broken_bounds(records: Records) -> list[str]:
     for bound in bounds:
         try:
             faults += bound(records)
-        except KeyError as error:
+        except _LackingError as error:
             name = bound.__name__.removesuffix("_bound")
-            faults.append(f"a record of control '{name}' lacks {error}")
+            faults.append(f"a record of control '{name}' lacks '{error}'")
     return faults
 
 
@@ -91,10 +95,10 @@ def identity_bound(records: Records) -> list[str]:
     """No edit: nothing moves at all, and EPR, which would divide by nothing, is undefined."""
     faults = []
     for record in _of(records, "identity"):
-        change = record.measurements["signed_target_change"].value
+        change = _needed(record.measurements, "signed_target_change").value
         if change != 0:
             faults.append(f"'identity' moved {record.concept} by {change} standard deviations")
-        if record.measurements["epr_raw"].status == "ok":
+        if _needed(record.measurements, "epr_raw").status == "ok":
             faults.append(f"'identity' has an EPR for {record.concept}")
     return faults
 
@@ -133,7 +137,7 @@ def random_bound(records: Records) -> list[str]:
     """Draws of the random direction are alike: each has about the EPR of the others."""
     by_draw: dict[int, dict[str, float]] = {}
     for record in _of(records, "random_direction"):
-        value = record.measurements["epr_std"].value
+        value = _needed(record.measurements, "epr_std").value
         if record.beside is None and value:
             by_draw.setdefault(record.fit_seed, {})[record.concept or ""] = math.log(value)
     faults = []
@@ -176,11 +180,11 @@ def shuffled_bound(records: Records) -> list[str]:
         change / full
         for r in own
         if (full := full_effects.get(r.concept))
-        and (change := r.measurements["signed_target_change"].value) is not None
+        and (change := _needed(r.measurements, "signed_target_change").value) is not None
     ]
     if shares and (share := sum(shares) / len(shares)) > SHUFFLED_SHARE:
         faults.append(f"'shuffled' moves the target by {share:.2f} of the full effect")
-    values = [v for r in own if (v := r.measurements[_EPR_PLUS].value) is not None]
+    values = [v for r in own if (v := _needed(r.measurements, _EPR_PLUS).value) is not None]
     if values and (mean := sum(map(signed_log, values)) / len(values)) > signed_log(1.0):
         faults.append(f"'shuffled' has an EPR+ of {signed_exp(mean):.2f}, over the random 1")
     return faults
@@ -190,12 +194,12 @@ def inverted_bound(records: Records) -> list[str]:
     """The oracle the wrong way has a negative EPR+, although its raw EPR is the oracle's."""
     own, faults = _of(records, "inverted"), []
     for name in ("signed_target_change", _EPR_PLUS):
-        values = [v for r in own if (v := r.measurements[name].value) is not None]
+        values = [v for r in own if (v := _needed(r.measurements, name).value) is not None]
         if values and (mean := sum(map(signed_log, values)) / len(values)) >= 0:
             faults.append(f"'inverted' has a mean {name} of {signed_exp(mean):.2f}, not below 0")
     ratio = _geometric_ratio(
-        {r.concept: r.measurements["epr_raw"] for r in own},
-        {r.concept: _at_full(r)["epr_raw"] for r in _of(records, "oracle")},
+        {r.concept: _needed(r.measurements, "epr_raw") for r in own},
+        {r.concept: _needed(_at_full(r), "epr_raw") for r in _of(records, "oracle")},
     )
     if ratio is not None and not 1 / TIES < ratio < TIES:
         faults.append(f"'inverted' has {ratio:.2f} times the raw EPR of the oracle, not about 1")
@@ -209,7 +213,7 @@ def destroy_bound(records: Records) -> list[str]:
         values = [
             m.value
             for r in _of(records, "destroy")
-            if (m := r.measurements[guard]).value is not None
+            if (m := _needed(r.measurements, guard)).value is not None
         ]
         if values and (mean := sum(values) / len(values)) <= GUARD_THRESHOLD:
             faults.append(f"'destroy' passes the {guard.replace('_', ' ')}: {mean:.2f}")
@@ -220,8 +224,8 @@ def pixel_attack_bound(records: Records) -> list[str]:
     """An attack on one classifier wins raw EPR there, and other classifiers hardly see it."""
     own, faults = _of(records, "pixel_attack"), []
     ratio = _geometric_ratio(
-        {r.concept: _at_full(r)["epr_raw"] for r in own},
-        {r.concept: _at_full(r)["epr_raw"] for r in _of(records, "oracle")},
+        {r.concept: _needed(_at_full(r), "epr_raw") for r in own},
+        {r.concept: _needed(_at_full(r), "epr_raw") for r in _of(records, "oracle")},
     )
     if ratio is not None and ratio < 1:
         faults.append(
@@ -231,7 +235,7 @@ def pixel_attack_bound(records: Records) -> list[str]:
     seen: dict[str, list[float]] = {}
     for record in own:
         at = _at_full(record)
-        change = at["signed_target_change"].value
+        change = _needed(at, "signed_target_change").value
         for judge in record.judges[1:]:
             other = at.get(f"signed_target_change@{judge}")
             if change and change > 0 and other is not None and other.value is not None:
@@ -257,6 +261,12 @@ def _at_full(record: RunRecord) -> dict[str, Measurement]:
     """Measurements at strength 1: of its level, or all there is where nothing was matched."""
     full = [level.measurements for level in record.levels if level.name == FULL]
     return full[0] if full else record.measurements
+
+
+def _needed(measurements: Mapping[str, Measurement], name: str) -> Measurement:
+    if name not in measurements:
+        raise _LackingError(name)
+    return measurements[name]
 
 
 def _matched(record: RunRecord) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from casl_bench.cache.location import default_cache
+from casl_bench.cache.location import cache_of
 from casl_bench.core.errors import UsageError
 from casl_bench.records.comparison import ALL
 from casl_bench.records.jsonl import read_jsonl
@@ -37,7 +37,7 @@ class Source:
 
         Args:
             path: of either.
-            cache: of the run; None for the one that runs share by default.
+            cache: of the run; None for its own, or the one that runs share by default.
 
         Raises:
             UsageError: if it holds no record.
@@ -49,7 +49,7 @@ class Source:
             raise UsageError(
                 "no records", where=str(path), mend="give a run folder or a records.jsonl"
             )
-        return cls(path, tuple(records), store, cache or default_cache())
+        return cls(path, tuple(records), store, cache or cache_of(path))
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,9 @@ def leaderboard_command(
             check_pages(out, pages)
             check_quotes(quotes, pages)
         else:
-            write_pages(out, pages)
+            # First, since a quote of nothing is the likelier fault: it leaves all as it is.
             write_quotes(quotes, pages)
+            write_pages(out, pages)
         done = "are those of the records" if check else "written"
         click.echo(f"{len(pages)} pages {done}: {out}")
         return 0

@@ -57,10 +57,12 @@ def write_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
     """Renew the tables that documents quote; see `with_quotes`.
 
     Raises:
-        UsageError: if a quote cannot be found, or a document not written. Those before it are.
+        UsageError: if a quote cannot be found, where none is written; or a document cannot be
+            written, where those before it are.
     """
-    for path in documents:
-        write_text(path, with_quotes(_read(path), pages, where=str(path)))
+    texts = {path: with_quotes(_read(path), pages, where=str(path)) for path in documents}
+    for path, text in texts.items():
+        write_text(path, text)
 
 
 def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.runs.execution.local import THREAD_VARIABLES
+from casl_bench.runs.execution.own_process import THREAD_VARIABLES
 from casl_bench.runs.planning.execution import Execution
 from casl_bench.runs.watching.progress import SilentProgress
 from casl_bench.worlds.world import World

@@ -64,11 +64,18 @@ def ids(out: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def first(own_entrants: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A finished run and its cache."""
+def timed(own_entrants: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a finished run with its cache, and the seconds that it took."""
     folder = tmp_path_factory.mktemp("first")
+    began = time.monotonic()
     run(folder / "run", folder / "cache")
-    return folder / "run", folder / "cache"
+    return folder, time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def first(timed: tuple[Path, float]) -> tuple[Path, Path]:
+    """A finished run and its cache."""
+    return timed[0] / "run", timed[0] / "cache"
 
 
 def test_another_run_folder_takes_all_of_it_without_a_unet_call(
@@ -193,26 +200,15 @@ def begun(log: Path) -> Counter[tuple[str, str]]:
     return Counter((kind, key) for kind, key in map(str.split, log.read_text().splitlines()))
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """A run folder, and the seconds that it took."""
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    began = time.monotonic()
-    child = start(_child, folder / "run", folder / "cache", folder / "log")
-    child.join()
-    assert child.exitcode == 0
-    return folder / "run", time.monotonic() - began
-
-
 @pytest.mark.slow
 def test_killed_at_any_moment_the_records_are_those_of_an_uninterrupted_run(
-    uninterrupted: tuple[Path, float], tmp_path: Path
+    timed: tuple[Path, float], tmp_path: Path
 ) -> None:
-    expected, moments = ids(uninterrupted[0]), random.Random(0)
+    expected, moments = ids(timed[0] / "run"), random.Random(0)
     for number in range(MOMENTS):
         out, cache, log = (tmp_path / f"{name}-{number}" for name in ("out", "cache", "log"))
         child = start(_child, out, cache, log)
-        time.sleep(moments.uniform(0.05, 0.95) * uninterrupted[1])
+        time.sleep(moments.uniform(0.05, 0.95) * timed[1])
         child.kill()
         child.join()
         again = start(_child, out, cache, log)
@@ -227,9 +223,7 @@ def test_killed_at_any_moment_the_records_are_those_of_an_uninterrupted_run(
 
 
 @pytest.mark.slow
-def test_two_processes_make_everything_once(
-    uninterrupted: tuple[Path, float], tmp_path: Path
-) -> None:
+def test_two_processes_make_everything_once(first: tuple[Path, Path], tmp_path: Path) -> None:
     cache, log = tmp_path / "cache", tmp_path / "log"
     outs = [tmp_path / "one", tmp_path / "two"]
     for child in [start(_child, out, cache, log) for out in outs]:
@@ -238,12 +232,12 @@ def test_two_processes_make_everything_once(
     assert set(begun(log).values()) == {1}
     assert {kind for kind, _ in begun(log)} == set(KINDS)
     assert len(begun(log)) == len(entries_of(cache))
-    assert ids(outs[0]) == ids(outs[1]) == ids(uninterrupted[0])
+    assert ids(outs[0]) == ids(outs[1]) == ids(first[0])
 
 
 @pytest.mark.slow
 def test_an_interrupted_command_says_one_line_and_goes_on(
-    uninterrupted: tuple[Path, float], tmp_path: Path
+    first: tuple[Path, Path], tmp_path: Path
 ) -> None:
     out, cache, said = tmp_path / "out", tmp_path / "cache", tmp_path / "said"
     child = start(_command, out, cache, said)
@@ -259,4 +253,4 @@ def test_an_interrupted_command_says_one_line_and_goes_on(
     again = start(_command, out, cache, said)
     again.join()
     assert again.exitcode == 0
-    assert ids(out) == ids(uninterrupted[0])
+    assert ids(out) == ids(first[0])

@@ -24,6 +24,7 @@ from casl_bench.runs.execution import engine, runner
 from casl_bench.runs.execution.attempts import Attempts, CellTimeoutError
 from casl_bench.runs.execution.graph import Node, make_nodes
 from casl_bench.runs.execution.merge import Merged, merge
+from casl_bench.runs.execution.published import publish
 from casl_bench.runs.execution.reconcile import reconcile
 from casl_bench.runs.execution.worker import Worker
 from casl_bench.runs.planning.config import RunConfig
@@ -309,7 +310,11 @@ def test_merged_shards_are_the_whole_run(serial: Path, shards: list[Path], tmp_p
     whole = {CellKey.of(r).path for r in RecordStore(serial) if r.kind == "edit"}
     assert edits[0] | edits[1] == whole and edits[0] != whole != edits[1]
     # One from elsewhere.
-    merged = merge(tmp_path / "whole", [str(shards[0]), shards[1].as_uri()])
+    address = (tmp_path / "store").as_uri()
+    with pytest.raises(UsageError, match="did not come to its end"):
+        merge(tmp_path / "whole", [str(shards[0]), address])
+    publish(shards[1], address)
+    merged = merge(tmp_path / "whole", [str(shards[0]), address])
     assert merged == Merged(merged.cells, (), ()) and merged.text.endswith("none missing")
     assert ids(tmp_path / "whole") == ids(serial)
     part = merge(tmp_path / "part", [str(shards[0])])

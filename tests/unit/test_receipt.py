@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from casl_bench import cli
+from casl_bench.cache.location import cache_of
 from casl_bench.runs.planning import receipt as receipt_module
 from casl_bench.runs.planning.config import RunConfig, suite
+from casl_bench.runs.planning.execution import Shard
 from casl_bench.runs.planning.receipt import RECEIPT, Receipt, receipt_of
 
 COMMAND: dict[str, Any] = {
@@ -148,3 +150,72 @@ def test_a_run_with_failed_cells_leaves_none(
     command = ["--methods", "casl", "--quick", "--out", str(out)]
     assert cli.main(command) == cli.EXIT_INCOMPLETE
     assert not (out / RECEIPT).exists()
+
+
+def test_a_part_is_finished_for_its_own_command_and_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, other = Shard(index=1, count=2), Shard(index=2, count=2)
+    fill(tmp_path)
+    (tmp_path / "plan.json").write_text("of 1/2\n")
+    made = receipt(tmp_path, shard=part)
+    assert made is not None
+    made.write()
+    again = receipt(tmp_path, shard=part)
+    assert again is not None and again.is_there()
+    for shard in (other, None):
+        another = receipt(tmp_path, shard=shard)
+        assert another is not None and not another.is_there()
+    with monkeypatch.context() as patch:
+        patch.setattr(receipt_module, "git_state", lambda folder: ("another", False))
+        later = receipt(tmp_path, shard=part)
+    assert later is not None and not later.is_there()
+    (tmp_path / "plan.json").write_text("of 2/2\n")
+    assert not again.is_there()
+
+
+def test_parts_have_folders_and_receipts_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran = []
+
+    def run(config: RunConfig) -> int:
+        ran.append(config.out.name)
+        fill(config.out)
+        if config.execution.shard is not None and config.execution.shard.index == 2:
+            (config.out / "table.md").unlink()  # a part without a cell
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_run_and_report", run)
+    command = ["--methods", "casl", "--quick"]
+    name = "rendered_faces-quick-seed0"
+    for _ in range(2):
+        for more in ([], ["--shard", "1/2"], ["--shard", "2/2"]):
+            capsys.readouterr()
+            assert cli.main([*command, *more]) == 0
+    assert ran == [name, f"{name}-shard1of2", f"{name}-shard2of2"]
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_without_cache_keeps_what_it_makes_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caches = []
+
+    def run(config: RunConfig) -> int:
+        caches.append(config.cache)
+        return cli.EXIT_INCOMPLETE
+
+    out, shared = tmp_path / "run", tmp_path / "shared"
+    monkeypatch.setenv("CASL_BENCH_CACHE", str(shared))
+    monkeypatch.setattr(cli, "_run_and_report", run)
+    command = ["--methods", "casl", "--quick", "--out", str(out)]
+    for more in ([], ["--no-cache"]):
+        cli.main([*command, *more])
+    assert caches == [shared, out / ".cache"]
+    assert cache_of(out) == shared
+    (out / ".cache").mkdir(parents=True)
+    assert cache_of(out) == out / ".cache"
+    assert cli.main([*command, "--no-cache", "--cache", str(shared)]) == 2
+    assert "contradict each other" in capsys.readouterr().err

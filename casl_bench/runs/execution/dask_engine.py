@@ -16,7 +16,8 @@ from typing import Any
 from casl_bench.core.errors import UsageError
 from casl_bench.runs.execution.engine import Outcome
 from casl_bench.runs.execution.graph import Node
-from casl_bench.runs.execution.local import THREAD_VARIABLES, threads_each
+from casl_bench.runs.execution.local import threads_each
+from casl_bench.runs.execution.own_process import THREAD_VARIABLES
 from casl_bench.runs.execution.remote import Sender, carry_out
 from casl_bench.runs.planning.config import RunConfig
 

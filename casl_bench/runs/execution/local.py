@@ -15,19 +15,9 @@ from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoo
 
 from casl_bench.runs.execution.engine import Outcome
 from casl_bench.runs.execution.graph import Node
+from casl_bench.runs.execution.own_process import own_process
 from casl_bench.runs.execution.remote import Sender, Told, carry_out
 from casl_bench.runs.planning.config import RunConfig
-
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-"""What libraries read the number of their threads from, once, as they are loaded."""
 
 
 @dataclass
@@ -57,8 +47,8 @@ class LocalEngine:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        threads = threads_each(config.jobs)
-        self._sender = Sender.here(parent=True, threads=threads)
+        self._threads = threads_each(config.jobs)
+        self._sender = Sender.here(parent=True, threads=self._threads)
         self._slots = [_Slot() for _ in range(config.jobs)]
         self._futures: dict[Future[Told], _Slot] = {}
 
@@ -76,8 +66,7 @@ class LocalEngine:
         """Give a node to a free process: the one that has its data set open, else a new one."""
         slot = min(self._idle(), key=lambda s: (s.dataset != node.dataset, bool(s.dataset)))
         if slot.pool is None:
-            threads = dict.fromkeys(THREAD_VARIABLES, str(self._sender.threads))
-            slot.pool = ProcessPoolExecutor(max_workers=1, env=threads)
+            slot.pool = own_process(self._threads)
         slot.node, slot.dataset = node, node.dataset
         self._futures[slot.pool.submit(carry_out, self._config, node, self._sender)] = slot
 

@@ -13,22 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from casl_bench.backbones.kernels import REFERENCE, Kernels
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import read_json
+from casl_bench.core.local_folder import is_address
 from casl_bench.images.dataset import Concept
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.comparing import Comparing
-from casl_bench.runs.execution.shards import PLAN_FILE
+from casl_bench.runs.execution.published import fetch
 from casl_bench.runs.planning.config import RunConfig, Suite
 from casl_bench.runs.planning.execution import Shard
 from casl_bench.runs.planning.plan import Cell, is_done
-from casl_bench.runs.planning.run_folder import claim_run_folder
+from casl_bench.runs.planning.run_folder import PLAN_FILE, claim_run_folder
 
 SHOWN = 5
 """So many missing cells are named."""
@@ -81,12 +80,13 @@ def merge(out: Path, sources: Sequence[str]) -> Merged:
 
     Args:
         out: run folder of the whole; may hold what an earlier merge of the same run left.
-        sources: run folders of parts, or URLs of such that fsspec can read.
+        sources: run folders of parts, or addresses that such were published at, see `publish`.
 
     Raises:
-        UsageError: if the parts are not of one run, or `out` is another's.
-        InvalidBenchmarkError: if two parts tell a cell differently, a record is corrupt, or a
-            control is out of its bounds.
+        UsageError: if the parts are not of one run, `out` is another's, or an address cannot be
+            read.
+        InvalidBenchmarkError: if two parts tell a cell differently, a record or a fetched file
+            is corrupt, or a control is out of its bounds.
     """
     with ExitStack() as stack:
         parts = [stack.enter_context(_fetched(source)) for source in sources]
@@ -114,13 +114,9 @@ def _fetched(source: str) -> Iterator[Part]:
     """A part, brought here first where it lies elsewhere."""
     with tempfile.TemporaryDirectory(prefix="casl-bench-") as scratch:
         folder = Path(source)
-        if "://" in source:
-            folder = Path(scratch) / "part"
-            try:
-                files, path = url_to_fs(source)
-                files.get(path, str(folder), recursive=True)
-            except (OSError, ValueError, ImportError) as error:
-                raise UsageError(f"cannot be fetched: {error}", where=source) from error
+        if is_address(source):
+            folder = Path(scratch)
+            fetch(source, folder)
         yield _read_part(source, folder)
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import click
 
+from casl_bench.core.local_folder import LocalFolder
+
 EXIT_INCOMPLETE = 3
 _PATH = click.Path(path_type=Path)
+_OUT = LocalFolder(path_type=Path)
 
 
 def make_merge_command(report: Callable[[Path], None]) -> click.Command:
@@ -19,13 +22,16 @@ def make_merge_command(report: Callable[[Path], None]) -> click.Command:
     """
 
     @click.command("merge")
-    @click.argument("out", type=_PATH)
+    @click.argument("out", type=_OUT)
     @click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
     @click.option("--plugin", "plugins", type=_PATH, multiple=True, help="As for the run.")
     def merge_command(
         out: Path, shards: tuple[str, ...], plugins: tuple[Path, ...]
     ) -> Callable[[], int]:
-        """Put run folders (or URLs) made with --shard together in OUT: docs/scaling.md."""
+        """Put run folders made with --shard together in OUT: docs/scaling.md.
+
+        A SHARD is a folder, or an address that casl-bench push has copied one to.
+        """
 
         def action() -> int:
             from casl_bench.runs.execution.merge import merge

@@ -19,8 +19,8 @@ from casl_bench.runs.execution.graph import Node
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.execution import Shard
 from casl_bench.runs.planning.plan import Cell
+from casl_bench.runs.planning.run_folder import PLAN_FILE
 
-PLAN_FILE = "plan.json"
 _VERSION = 1
 _UNIT = 1.0
 """Added to a node's estimated work: nothing is done for nothing."""

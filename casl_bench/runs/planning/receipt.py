@@ -21,11 +21,13 @@ from pydantic import JsonValue
 from casl_bench.cache.code_version import PACKAGE, environment
 from casl_bench.core.content_hash import hash_file, hash_json
 from casl_bench.core.files import read_json, write_json
+from casl_bench.records.provenance import git_state
 from casl_bench.runs.planning.config import Suite, default_out, world_of_suite
-from casl_bench.runs.planning.run_folder import MANIFEST
+from casl_bench.runs.planning.execution import Shard
+from casl_bench.runs.planning.run_folder import MANIFEST, PLAN_FILE
 
 RECEIPT = "receipt.json"
-RESULTS = (MANIFEST, "records.jsonl", "table.md", "cells", "pictures")
+RESULTS = (MANIFEST, PLAN_FILE, "records.jsonl", "table.md", "cells", "pictures")
 """What a run leaves in its folder."""
 
 _MODELS = PACKAGE / "worlds" / "assets"
@@ -60,6 +62,12 @@ class Receipt:
         except (OSError, ValueError):
             return False
 
+    @property
+    def table(self) -> str:
+        """What the command has printed; a part without a cell has printed nothing."""
+        path = self.out / "table.md"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
     def _content(self) -> dict[str, str]:
         """One hash of each thing that is compared."""
         found = find_spec("baselines")
@@ -79,6 +87,7 @@ def receipt_of(
     seed: int,
     plugins: Sequence[Path],
     real: Mapping[str, Any],
+    shard: Shard | None = None,
     **rest: JsonValue,
 ) -> Receipt | None:
     """The receipt of a command as parsed; None where it may depend on what no receipt compares.
@@ -90,6 +99,7 @@ def receipt_of(
         seed: of the run.
         plugins: files of the user's.
         real: options of the real world.
+        shard: the part that is run.
         rest: all else that decides what is run.
     """
     names = _drawn(datasets, suite)
@@ -100,7 +110,10 @@ def receipt_of(
     command: dict[str, JsonValue] = {
         **rest, "suite": suite.model_dump(mode="json"), "datasets": [*names], "seed": seed,
     }  # fmt: skip
-    return Receipt(out or default_out(names, suite.name, seed), command)
+    if shard is not None:
+        # Parts of different commits are not joined, whatever the commit has changed.
+        command |= {"shard": str(shard), "commit": git_state(PACKAGE)[0]}
+    return Receipt(out or default_out(names, suite.name, seed, shard), command)
 
 
 def _drawn(datasets: Sequence[str], suite: Suite) -> tuple[str, ...] | None:

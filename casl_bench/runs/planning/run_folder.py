@@ -11,12 +11,15 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from casl_bench.backbones.kernels import REFERENCE, Kernels
-from casl_bench.cache.location import default_cache
+from casl_bench.cache.location import cache_of
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder, read_json, write_json
 from casl_bench.runs.planning.config import RunConfig, Suite
 
 MANIFEST = "manifest.json"
+PLAN_FILE = "plan.json"
+"""Of a shard: the whole plan."""
+
 LOCK = ".lock"
 _VERSION = 1
 _LEFT_OUT = {"kernels": REFERENCE}
@@ -81,7 +84,7 @@ def config_of_run(
         out: the run folder.
         datasets: of the run.
         methods: of the run.
-        cache: of the run; None for the one that runs share by default.
+        cache: of the run; None for its own, or the one that runs share by default.
 
     Raises:
         UsageError: where it is no run folder, or of a suite that this version does not know.
@@ -98,7 +101,7 @@ def config_of_run(
             device=key["device"],
             kernels=Kernels.parse({**_LEFT_OUT, **key}["kernels"]),
             out=out,
-            cache=cache or default_cache(),
+            cache=cache or cache_of(out),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -120,6 +123,25 @@ def claim_run_folder(config: RunConfig) -> Iterator[None]:
     out = config.out
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
+    try:
+        with hold(out):
+            # Again, under the lock: another process may have written it since.
+            check_run_folder(config)
+            if not (out / MANIFEST).exists():
+                write_json(out / MANIFEST, {"schema_version": _VERSION, "key": config.key()})
+            yield
+    finally:
+        if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
+            _remove(out, made)
+
+
+@contextmanager
+def hold(out: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder that is there.
+
+    Raises:
+        UsageError: where one is in it, or the folder cannot be written.
+    """
     lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -127,18 +149,16 @@ def claim_run_folder(config: RunConfig) -> Iterator[None]:
         raise UsageError(
             "another process is running in this folder",
             where=str(out),
-            mend="wait for it, or give --out another folder",
+            mend="wait for it, or give another folder",
+        ) from error
+    except OSError as error:
+        raise UsageError(
+            f"cannot write: {error.strerror or error}", where=str(out), mend="give another folder"
         ) from error
     try:
-        # Again, under the lock: another process may have written it since.
-        check_run_folder(config)
-        if not (out / MANIFEST).exists():
-            write_json(out / MANIFEST, {"schema_version": _VERSION, "key": config.key()})
         yield
     finally:
         lock.release()
-        if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
-            _remove(out, made)
 
 
 def _remove(out: Path, made: list[Path]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from casl_bench.comparison import controls
 from casl_bench.comparison.controls import broken_bounds, check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.records.record import LevelResult, Measurement, Provenance, RunRecord, SuiteRef
@@ -192,3 +193,14 @@ def test_a_record_without_what_its_bound_needs_breaks_the_bound() -> None:
     assert broken_bounds([record.model_copy(update={"measurements": left})]) == [
         "a record of control 'inverted' lacks 'epr_plus'"
     ]
+
+
+def test_a_fault_of_the_code_is_not_told_as_one_of_the_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def faulty(records: object) -> list[str]:
+        raise KeyError("hat")
+
+    monkeypatch.setattr(controls, "inverted_bound", faulty)
+    with pytest.raises(KeyError, match="hat"):
+        broken_bounds([edit("inverted")])

@@ -348,7 +348,9 @@ def test_a_quote_of_nothing_is_refused(
     published: Path, tmp_path: Path, old: str, new: str, said: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    document = tmp_path / "mine.md"
+    sound, document = tmp_path / "sound.md", tmp_path / "mine.md"
+    sound.write_text(QUOTED, encoding="utf-8")
     document.write_text(QUOTED.replace(old, new), encoding="utf-8")
-    assert leaderboard(published, "--quotes", str(document)) == 2
+    assert leaderboard(published, "--quotes", str(sound), "--quotes", str(document)) == 2
     assert said in capsys.readouterr().err
+    assert sound.read_text(encoding="utf-8") == QUOTED
