@@ -89,9 +89,7 @@ def test_cost_growth(
             "base": edits("base"),
             "strengths": edits("strengths", strengths=(0.25, 0.5, 0.75, 1.0)),
             "images": edits("images", test_images_per_concept=2 * few),
-            "concepts": passes(
-                run_world, world, tmp_path / "concepts", ("h_linear",), concepts=concepts
-            ),
+            "concepts": passes(run_world, tmp_path / "concepts", ("h_linear",), concepts=concepts),
         }
 
     found = benchmark.pedantic(measured, rounds=1)
