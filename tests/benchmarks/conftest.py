@@ -64,6 +64,7 @@ def run_world(world: World, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> Ru
         fields: dict[str, object] = {
             "methods": methods, "datasets": (name,), "concepts": concepts, "suite": suite,
             "seed": 0, "device": "cpu", "out": out,
+            "cache": out.with_name(f"{out.name}-cache"),  # what another run made costs nothing
         }  # fmt: skip
         assert runner.run(RunConfig(**(fields | changes)), progress) == 0
 
