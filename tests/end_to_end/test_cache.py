@@ -111,7 +111,8 @@ def test_another_seed_shares_inversions_and_nothing_else(
 def test_other_kernels_share_nothing_and_are_not_comparable(
     first: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    cache, out = first[1], tmp_path / "other"
+    cache, out = tmp_path / "cache", tmp_path / "other"
+    shutil.copytree(first[1], cache)
     before = {path.name for kind in KINDS for path in (cache / kind).iterdir()}
     run(out, cache, kernels=Kernels(channels_last=True))
     records = list(RecordStore(out))
