@@ -12,6 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from casl_bench.runs.execution.own_process import THREAD_VARIABLES
+from casl_bench.runs.planning.config import Suite
 from casl_bench.runs.planning.execution import Execution
 from casl_bench.runs.watching.progress import SilentProgress
 
@@ -21,11 +22,13 @@ CONCEPTS = ("hat", "eyeglasses", "beard", "blond")
 
 
 def test_two_workers(
-    benchmark: BenchmarkFixture, run_world, full_size: bool, tmp_path: Path
+    benchmark: BenchmarkFixture, run_world, suite: Suite, full_size: bool, tmp_path: Path
 ) -> None:
     if not full_size:
         pytest.skip("minutes: set CASL_BENCH_FULL_SIZE=1")
     distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+
+    few = suite.model_copy(update={"num_steps": 6, "refinements": 0, "strengths": (0.5, 1.5)})
 
     def seconds(workers: int) -> float:
         out = tmp_path / f"run-{workers}"
@@ -40,7 +43,7 @@ def test_two_workers(
             execution = Execution(scheduler=cluster.scheduler_address)
             began = time.monotonic()
             run_world(
-                out, METHODS, SilentProgress(), concepts=CONCEPTS, execution=execution,
+                out, METHODS, SilentProgress(), concepts=CONCEPTS, suite=few, execution=execution,
                 cache=tmp_path / f"cache-{workers}",
             )  # fmt: skip
             return time.monotonic() - began
