@@ -27,7 +27,7 @@ from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.execution import runner
 from casl_bench.runs.planning.config import SUITES, RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.progress import Notes
 from casl_bench.testing.tiny_suite import tiny_suite
 
 PLUGIN = (Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py").resolve()
@@ -35,17 +35,6 @@ pytestmark = pytest.mark.usefixtures("own_entrants")
 
 MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "1"))
 """How many runs are killed; each costs a run and a half."""
-
-
-class Notes(SilentProgress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def run(out: Path, cache: Path, **changes: Any) -> list[str]:

@@ -31,7 +31,7 @@ from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.execution import Execution, Shard
 from casl_bench.runs.planning.plan import identify, open_worlds, plan
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.progress import Notes, SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import CARD
 from casl_bench.worlds.world import World
@@ -49,17 +49,6 @@ many_processes = pytest.mark.skipif(
     not os.environ.get("CASL_BENCH_FULL_SIZE"),
     reason="starts many processes, a minute: set CASL_BENCH_FULL_SIZE=1",
 )
-
-
-class Said(SilentProgress):
-    """What a user is told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -141,7 +130,7 @@ def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
     address, workers = cluster
     out = tmp_path / "run"
 
-    class KillsOne(Said):
+    class KillsOne(Notes):
         """Kills a worker as soon as there is a record."""
 
         def _open(self, description: str, total: int) -> None:
@@ -156,7 +145,7 @@ def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
 
 @many_processes
 def test_cells_that_die_hang_or_give_nan_fail_alone(serial: Path, tmp_path: Path) -> None:
-    out, said = tmp_path / "run", Said()
+    out, said = tmp_path / "run", Notes()
     settings = config(
         out, methods=("dies", "hangs", "gives_nan", *METHODS_RUN), concepts=CONCEPTS[:1],
         jobs=2, cell_timeout=LIMIT,
@@ -224,7 +213,7 @@ def test_a_cell_that_processes_died_of_or_that_hung_is_not_begun_again(
     (attempts.folder / f"{died.cells[-1].key}.json").write_text('{"count": 2}')
     (attempts.folder / f"{hung.cells[-1].key}.json").write_text('{"count": 1}')
     (attempts.folder / f"{hung.cells[-1].key}.trace").write_text("Timeout")
-    said = Said()
+    said = Notes()
     worker = Worker(settings, worlds.__getitem__, said, attempts)
     for node, kind in ((died, "CellDiedError"), (hung, "CellTimeoutError")):
         worker.do(replace(node, cells=node.cells[-1:]))

@@ -20,7 +20,7 @@ from casl_bench.runs.cells.at_once import PICTURES, AtOnce
 from casl_bench.runs.cells.edit_cells import EditCells
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.shared_work.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.progress import Notes
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_world import toy_world
 from casl_bench.worlds.world import World
@@ -36,15 +36,6 @@ OUT_OF_MEMORY: dict[str, Callable[[], Exception]] = {
     ),
     "Python": lambda: MemoryError(),
 }
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
 
 
 class Push:

@@ -23,7 +23,7 @@ from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.plan import open_worlds
 from casl_bench.runs.watching.phase_costs import PhaseCost
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs.watching.progress import Notes
 from casl_bench.worlds.world import World
 
 Told = tuple[tuple[str, ...], dict[str, PhaseCost]]
@@ -60,18 +60,6 @@ class Sender:
         token = os.urandom(8).hex()
         code = code_hash(RECORD_CODE)
         return cls(token, code, socket.gethostname(), os.getpid(), parent, threads)
-
-
-class Notes(SilentProgress):
-    """Keeps what is to be said, and what phases cost, for the process that speaks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def note(self, line: str) -> None:
-        """Keep the line."""
-        self.lines.append(line)
 
 
 def carry_out(config: RunConfig, node: Node, sender: Sender) -> Told:

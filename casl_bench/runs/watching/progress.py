@@ -123,6 +123,18 @@ class SilentProgress(Progress):
     """Counts and shows nothing."""
 
 
+class Notes(SilentProgress):
+    """Shows nothing and keeps what is to be said, for whoever speaks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def note(self, line: str) -> None:
+        """Keep the line."""
+        self.lines.append(line)
+
+
 class LineProgress(Progress):
     """Plain lines, for logs: one as a task begins, then one every `LINE_SECONDS`."""
 
