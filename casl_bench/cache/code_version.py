@@ -39,12 +39,15 @@ _LIBRARIES = ("torch", "numpy", "diffusers", "open_clip_torch", "peft", "scikit-
 
 @lru_cache
 def code_hash(parts: tuple[str, ...]) -> str:
-    """SHA-256 of the Python sources of parts of this package, hex.
+    """SHA-256 of the Python sources of parts of this package, and of their JSON, hex.
+
+    JSON is what the cards of shipped models say beside their weights, tuned settings and the like.
 
     Args:
         parts: folders or files, relative to the package.
     """
-    return _hash_of(PACKAGE, [PACKAGE / part for part in sorted(set(parts))])
+    places = [PACKAGE / part for part in sorted(set(parts))]
+    return _hash_of(PACKAGE, places, ("*.py", "*.json"))
 
 
 def source_hash(what: object) -> str:
@@ -97,10 +100,11 @@ def _no_source(module: str) -> str:
     return f"{module} {uuid4()}"
 
 
-def _hash_of(root: Path, places: Sequence[Path]) -> str:
+def _hash_of(root: Path, places: Sequence[Path], kinds: Sequence[str] = ("*.py",)) -> str:
     digest = hashlib.sha256()
     for place in places:
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        inside = sorted(path for kind in kinds for path in place.rglob(kind))
+        for path in inside if place.is_dir() else [place]:
             content = path.read_bytes()
             digest.update(f"{path.relative_to(root).as_posix()}|{len(content)}|".encode())
             digest.update(content)

@@ -101,7 +101,8 @@ def fingerprint(world: World) -> str:
         {
             "world": world.name,
             "backbone": world.backbone.weights_hash,
-            "guide_clip": world.guide_clip.weights_hash,
+            # Two architectures may be run on the same weights.
+            "guide_clip": [world.guide_clip.name, world.guide_clip.weights_hash],
             "scorers": world.scorer_hashes,
         }
     )
