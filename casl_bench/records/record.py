@@ -193,7 +193,8 @@ class RunRecord(Frozen):
         scorers: scorer name → hash of its weights.
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
-        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …).
+        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …);
+            "without PLACE" → status of a cell that it was to be compared with and could not be.
         cost: counts.
         scores: per-image scores, a CSV beside the record.
         images: edited images, a file beside the record.

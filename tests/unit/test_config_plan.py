@@ -29,12 +29,12 @@ from casl_bench.runs.planning.config import (
     world_of_suite,
 )
 from casl_bench.runs.planning.cost_estimate import cost_text
+from casl_bench.runs.planning.finished import is_done
 from casl_bench.runs.planning.listing import dry_run_text
 from casl_bench.runs.planning.plan import (
     KEY_ARTEFACT,
     Cell,
     WorldIdentity,
-    is_done,
     plan,
     shared_work,
 )

@@ -19,15 +19,16 @@ from casl_bench.records.record import Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.dataset_records import DatasetRecords, Probes
 from casl_bench.runs.cells.edit_cells import EditCells
+from casl_bench.runs.cells.lacks import lacks
 from casl_bench.runs.cells.record_parts import without_result
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.finished import is_done
 from casl_bench.runs.planning.plan import (
     KEY_ARTEFACT,
     STAGE_VERSION,
     Cell,
     fingerprint,
     info_of,
-    is_done,
     make_method,
 )
 from casl_bench.runs.shared_work.artefacts import Artefacts
@@ -49,7 +50,6 @@ class DatasetRun:
         self.cells = EditCells(self.artefacts, store, progress)
         self.records = DatasetRecords(self.artefacts, self.cells)
         self.shared = SharedRecords(self.artefacts.cache, store, world)
-        self._spoiled: set[str] = set()  # concepts of which a cell has failed
         self._probes: Probes | None = None
 
     def hear(self, progress: Progress) -> None:
@@ -67,19 +67,6 @@ class DatasetRun:
         """Make something that cells read, so that processes which run them find it."""
         with self._watching():
             _ = getattr(self.artefacts, part)
-
-    def heed(self, concept: str) -> None:
-        """Take note of what has failed elsewhere: what stands beside it is no other run's record.
-
-        Args:
-            concept: whose random draws may have been another process's.
-        """
-        for name in (n for n in METHODS if info_of(n).draws):
-            for draw in range(self.config.suite.random_draws):
-                place = CellKey(self.world.dataset.card.name, "edit", name, None, concept, draw)
-                record = self.store.find(place)
-                if record is not None and record.status == "failed":
-                    self._spoiled.add(concept)
 
     def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
         """Whether any cell failed; cells are in the plan's order."""
@@ -100,7 +87,6 @@ class DatasetRun:
 
     def fail(self, cell: Cell, error: Exception, status: Literal["failed", "skipped"]) -> None:
         """Give a cell that is not run a record of its reason."""
-        self._spoiled.add(cell.concept.name)
         self.store.write(without_result(self.world, self.config, cell, status, error))
 
     @contextmanager
@@ -113,8 +99,8 @@ class DatasetRun:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
             with told_in_one_line():
-                if cell.concept.name in self._spoiled:
-                    # Compared with what failed here: no other run's record.
+                if lacks(self.store, cell):
+                    # Compared without what failed here: no other run's record.
                     self.cells.run(cell)
                 else:
                     key = self.shared.key_of_cell(cell)

@@ -18,12 +18,12 @@ from casl_bench.runs.execution.serial import SerialEngine
 from casl_bench.runs.execution.shards import part_of, write_plan
 from casl_bench.runs.execution.worker import Worker
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.finished import standing
 from casl_bench.runs.planning.judges import check_judges
 from casl_bench.runs.planning.plan import (
     Cell,
     check_images,
     identify,
-    is_done,
     open_worlds,
     plan,
     shared_work,
@@ -80,7 +80,8 @@ def _carry_out(
 ) -> bool:
     """Whether any cell failed."""
     cells = {c.key: c for node in nodes for c in node.cells}
-    to_do = {key: c for key, c in cells.items() if not is_done(store, c)}
+    found = {key: standing(store, c) for key, c in cells.items()}
+    to_do = {key: c for key, c in cells.items() if found[key].record is None or found[key].awaits}
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
     shared = shared_work(config) if to_do else 0.0

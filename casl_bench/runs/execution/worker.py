@@ -12,7 +12,8 @@ from casl_bench.runs.cells.dataset_run import DatasetRun
 from casl_bench.runs.execution.attempts import Attempts
 from casl_bench.runs.execution.graph import Node
 from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, fingerprint, is_done
+from casl_bench.runs.planning.finished import is_done
+from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, fingerprint
 from casl_bench.runs.watching.progress import Progress
 from casl_bench.worlds.world import World
 
@@ -66,8 +67,6 @@ class Worker:
             run.finish()
         else:
             _check_world(node.cells[0], run.world)
-            if self.attempts is not None:
-                run.heed(node.part)
             for cell in node.cells:
                 self._do_cell(run, node, cell)
 

@@ -12,13 +12,13 @@ from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.planning.config import SUITES, RunConfig
 from casl_bench.runs.planning.cost_estimate import cost_text
+from casl_bench.runs.planning.finished import is_done
 from casl_bench.runs.planning.plan import (
     Cell,
     WorldIdentity,
     card_of,
     fingerprint,
     info_of,
-    is_done,
     open_world,
     plan,
 )

@@ -22,7 +22,7 @@ from casl_bench.methods.method import (
     SupportsPretrained,
 )
 from casl_bench.metrics.metric import METRICS
-from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.records.record_store import CellKey
 from casl_bench.runs.planning.config import RunConfig, Suite
 from casl_bench.worlds.world import WORLDS, World
 
@@ -52,6 +52,7 @@ class Cell:
         work: estimated U-Net calls, in images.
         key: SHA-256 of everything that determines the result.
         inputs: what it is the hash of, in clear.
+        compared_with: cells that its record's numbers are relative to.
     """
 
     world: str
@@ -65,6 +66,7 @@ class Cell:
     work: float
     key: str
     inputs: dict[str, JsonValue] = field_of(compare=False, repr=False, default_factory=dict)
+    compared_with: tuple[CellKey, ...] = field_of(compare=False, repr=False, default=())
 
     @property
     def label(self) -> str:
@@ -79,20 +81,6 @@ class Cell:
         return CellKey(
             self.dataset, "edit", self.method, self.beside, self.concept.name, self.fit_seed
         )
-
-
-def is_done(store: RecordStore, cell: Cell) -> bool:
-    """Whether the store holds a finished record of this very cell: same inputs, same settings.
-
-    Raises:
-        InvalidBenchmarkError: if the stored record is corrupt.
-    """
-    record = store.find(cell.store_key)
-    return (
-        record is not None
-        and record.status == "done"
-        and record.artefacts.get(KEY_ARTEFACT) == cell.key
-    )
 
 
 def fingerprint(world: World) -> str:
@@ -364,6 +352,18 @@ class _CellMaker:
             work=self._work(method),
             key=hash_json(key),
             inputs=key,
+            compared_with=self._compared_with(name, controls, null),
+        )
+
+    def _compared_with(
+        self, name: str, controls: tuple[Named, ...], null: tuple[Named, ...]
+    ) -> tuple[CellKey, ...]:
+        """Every random draw, and the first of the controls beside the method."""
+        place = (self.card.name, "edit")
+        concept, draws = self.concept.name, range(self.config.suite.random_draws)
+        return (
+            *(CellKey(*place, random, None, concept, draw) for random, _ in null for draw in draws),
+            *(CellKey(*place, control, name, concept) for control, _ in controls[:1]),
         )
 
     def _work(self, method: EditingMethod) -> float:

@@ -1,0 +1,139 @@
+"""What a run folder remembers: after a fault the same command ends with a fresh run's records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from casl_bench.records.record import RunRecord
+from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.runs.cells.edit_cells import EditCells
+from casl_bench.runs.execution import runner
+from casl_bench.runs.execution.attempts import Attempts
+from casl_bench.runs.execution.serial import SerialEngine
+from casl_bench.runs.execution.worker import Worker
+from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.execution import Execution
+from casl_bench.runs.planning.plan import Cell, info_of
+from casl_bench.runs.watching.progress import Notes
+from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.testing.toy_shapes import CARD
+
+pytestmark = pytest.mark.usefixtures("toy_registered")
+CONCEPT = CARD.concepts[0].name
+DRAW = CellKey(CARD.name, "edit", "random_direction", None, CONCEPT, 1)
+BESIDE = CellKey(CARD.name, "edit", "random_rotation", "casl", CONCEPT)
+CASL = CellKey(CARD.name, "edit", "casl", None, CONCEPT)
+
+
+def run(out: Path, said: Notes | None = None, **changes: Any) -> int:
+    settings: dict[str, Any] = {
+        "methods": ("casl",), "datasets": (CARD.name,), "concepts": (CONCEPT,),
+        "suite": tiny_suite(), "seed": 0, "device": "cpu", "out": out,
+        "cache": out.with_name("cache"),
+    }  # fmt: skip
+    return runner.run(RunConfig(**(settings | changes)), said or Notes())
+
+
+def records(out: Path) -> dict[CellKey, RunRecord]:
+    return {CellKey.of(r): r for r in RecordStore(out)}
+
+
+def ids(out: Path) -> dict[CellKey, str]:
+    return {key: r.record_id for key, r in records(out).items()}
+
+
+def written(out: Path) -> dict[CellKey, int]:
+    store = RecordStore(out)
+    return {k: (store.folder(k) / "record.json").stat().st_mtime_ns for k in records(out)}
+
+
+@pytest.fixture(scope="module")
+def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of an uninterrupted run, its cache beside it; one thread, as processes have."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("fresh") / "run"
+    assert run(out) == 0
+    yield out
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def out(fresh: Path, tmp_path: Path) -> Path:
+    """A run folder to be made, beside a cache that has all but records."""
+    cache = fresh.with_name("cache")
+    shutil.copytree(cache, tmp_path / "cache", ignore=lambda d, names: {"records"} & {*names})
+    return tmp_path / "run"
+
+
+def test_a_whole_run_says_of_no_record_that_it_lacks_anything(fresh: Path) -> None:
+    assert not [n for r in records(fresh).values() for n in r.artefacts if n.startswith("without")]
+
+
+def _fit_of_partner(patch: pytest.MonkeyPatch) -> None:
+    """The entrant cannot be fitted while the control beside it is run."""
+    whole = EditCells.fitted
+
+    def fitted(self: EditCells, name: str, *rest: Any) -> Any:
+        if name == "casl" and len(rest) == 2:
+            raise RuntimeError("for once")
+        return whole(self, name, *rest)
+
+    patch.setattr(EditCells, "fitted", fitted)
+
+
+def _draw_and_control(patch: pytest.MonkeyPatch) -> None:
+    """The cells themselves fail."""
+    whole = EditCells.run
+
+    def run_cell(self: EditCells, cell: Cell) -> RunRecord:
+        if cell.store_key in (DRAW, BESIDE):
+            raise RuntimeError("for once")
+        return whole(self, cell)
+
+    patch.setattr(EditCells, "run", run_cell)
+
+
+@pytest.mark.parametrize(
+    ("fault", "lacking", "engine"),
+    [(_draw_and_control, {DRAW, BESIDE}, "local"), (_fit_of_partner, {BESIDE}, "serial")],
+)
+def test_what_was_compared_without_a_failed_cell_is_made_again_once_that_is_there(
+    fault: Callable[[pytest.MonkeyPatch], None],
+    lacking: set[CellKey],
+    engine: str,
+    fresh: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        fault(patch)
+        assert run(out) == 3
+        before = written(out)
+        named = {f"without {key.path.as_posix()}" for key in lacking}
+        found = {key: named & r.artefacts.keys() for key, r in records(out).items()}
+        compared = {key for key, names in found.items() if names}
+        assert found[CASL] == named
+        assert {info_of(k.method or "").draws for k in compared} == {False}
+        assert run(out) == 3  # fails again: nothing that stands beside it is touched
+        after = written(out)
+        assert {k for k in after if after[k] != before[k]} == lacking
+    # As other processes go about it, in this one.
+    monkeypatch.setattr(
+        runner,
+        "_engine",
+        lambda name, config, worlds, progress: SerialEngine(
+            Worker(config, worlds.__getitem__, progress, Attempts(config.out))
+        ),
+    )
+    assert run(out, execution=Execution(executor=engine)) == 0
+    assert ids(out) == ids(fresh)
+    final = written(out)
+    comparison = CellKey(CARD.name, "comparison")
+    assert {k for k in final if final[k] != after.get(k)} - {comparison} == lacking | compared
