@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from casl_bench.records.record import RunRecord
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.methods.casl import CaslEditor
+from casl_bench.records.record import ErrorInfo, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.reports.table import render_tables
 from casl_bench.runs.cells.edit_cells import EditCells
 from casl_bench.runs.execution import runner
 from casl_bench.runs.execution.attempts import Attempts
@@ -137,3 +140,38 @@ def test_what_was_compared_without_a_failed_cell_is_made_again_once_that_is_ther
     final = written(out)
     comparison = CellKey(CARD.name, "comparison")
     assert {k for k in final if final[k] != after.get(k)} - {comparison} == lacking | compared
+
+
+def test_a_method_that_fails_while_it_is_probed_ends_its_probe_alone(
+    fresh: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), Notes()
+    with monkeypatch.context() as patch:
+
+        def no_ranking(self: CaslEditor) -> torch.Tensor:
+            raise RuntimeError("no ranking today")
+
+        patch.setattr(CaslEditor, "latent_ranking", no_ranking)
+        assert run(out, said) == 3
+    failed = [r for r in RecordStore(out) if r.status == "failed"]
+    assert [CellKey.of(r) for r in failed] == [probe]
+    assert failed[0].error == ErrorInfo(type="RuntimeError", message="no ranking today")
+    assert "no ranking today" in render_tables(list(RecordStore(out)))
+    assert sum("probe failed: RuntimeError: no ranking today" in line for line in said.lines) == 1
+    assert run(out) == 0
+    assert ids(out) == ids(fresh)
+
+
+def test_a_benchmark_that_is_broken_is_not_told_as_a_probe_that_failed(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(fresh, out)
+    shutil.rmtree(RecordStore(out).folder(CellKey(CARD.name, "probe", "casl", None, CONCEPT)))
+
+    def broken(self: CaslEditor) -> torch.Tensor:
+        raise InvalidBenchmarkError("it is broken")
+
+    monkeypatch.setattr(CaslEditor, "latent_ranking", broken)
+    with pytest.raises(InvalidBenchmarkError, match="it is broken"):
+        run(out, cache=tmp_path / "cache")

@@ -117,20 +117,32 @@ class DatasetRun:
             return False
 
     def _probe(self, cell: Cell) -> bool:
-        """Probe a method's ranked latents, where it ranks any and its own cell is done."""
+        """Probe a method's ranked latents, where it ranks any and its own cell is done.
+
+        Returns:
+            Whether there is no more to be had: a fault of the method ends its probe alone.
+        """
         method = make_method(cell.method, self.config.suite)
         if not method.info.uses_sae or not is_done(self.store, cell):
             return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
-        place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
-        if self._has(place, key):
+        if self._has(cell.probe_store_key, key):
             return True
         inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
         about = [cell.dataset, "probe", cell.label]
-        self.shared.take_or_make(
-            self.shared.key(inputs, about, [cell.method]), lambda: self._make_probe(cell, key)
-        )
-        return True
+        try:
+            with told_in_one_line():
+                self.shared.take_or_make(
+                    self.shared.key(inputs, about, [cell.method]),
+                    lambda: self._make_probe(cell, key),
+                )
+            return True
+        except (InvalidBenchmarkError, CacheError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self.store.write(self._no_probe(cell, key, "failed", error))
+            self.progress.note(f"{cell.label}: probe failed: {type(error).__name__}: {error}")
+            return False
 
     def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
         """None where the method ranks no latents."""
@@ -143,12 +155,15 @@ class DatasetRun:
             try:
                 record = self.records.probe(key, cell.method, cell.concept, self._probes)
             except InputError as error:  # such as an attribute that all images have
-                skipped = without_result(self.world, self.config, cell, "skipped", error)
-                record = skipped.model_copy(
-                    update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}}
-                )
+                record = self._no_probe(cell, key, "skipped", error)
             self.store.write(record)
         return record
+
+    def _no_probe(
+        self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
+    ) -> RunRecord:
+        record = without_result(self.world, self.config, cell, status, error)
+        return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
 
     def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
         """A record of the whole data set, unless it is there."""
@@ -173,4 +188,5 @@ class DatasetRun:
 
     def _has(self, place: CellKey, key: str) -> bool:
         record = self.store.find(place)
-        return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
+        own = record is not None and record.artefacts.get(KEY_ARTEFACT) == key
+        return own and record is not None and record.status != "failed"

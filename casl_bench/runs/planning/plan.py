@@ -82,6 +82,11 @@ class Cell:
             self.dataset, "edit", self.method, self.beside, self.concept.name, self.fit_seed
         )
 
+    @property
+    def probe_store_key(self) -> CellKey:
+        """Where it keeps the probe of the latents that the method ranks, if it ranks any."""
+        return CellKey(self.dataset, "probe", self.method, None, self.concept.name)
+
 
 def fingerprint(world: World) -> str:
     """Hash of everything in a world that a number may depend on."""
