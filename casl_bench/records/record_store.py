@@ -125,7 +125,23 @@ class RecordStore:
         Raises:
             InvalidBenchmarkError: if it is corrupt.
         """
-        return _while_whole(self.folder(key), self._read)
+        return self.read(self.folder(key))
+
+    def remove(self, key: CellKey) -> None:
+        """Have no record of a cell."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def folders(self) -> list[Path]:
+        """Folders of all cells, whole or not, in order."""
+        return sorted(path for path in self.cells.glob("*/*/*") if path.is_dir())
+
+    def read(self, folder: Path) -> RunRecord | None:
+        """The record in a cell's folder, or None where there is no such folder.
+
+        Raises:
+            InvalidBenchmarkError: if it is corrupt.
+        """
+        return _while_whole(folder, self._read)
 
     def scores(self, record: RunRecord) -> ScoreTable | None:
         """The per-image scores kept with a record, or None where it has none.
@@ -154,7 +170,7 @@ class RecordStore:
             InvalidBenchmarkError: at the first corrupt one.
         """
         for path in sorted(self.cells.glob(f"*/*/*/{_RECORD}"), key=lambda p: p.parts):
-            record = _while_whole(path.parent, self._read)
+            record = self.read(path.parent)
             if record is not None:
                 yield record
 
@@ -266,7 +282,7 @@ def _load_json(path: Path) -> object:
         raise InvalidBenchmarkError(
             f"record cannot be read: {error}",
             where=str(path),
-            mend="delete its folder to run the cell again",
+            mend="run the folder's command again to make it anew",
         ) from error
 
 
@@ -283,5 +299,5 @@ def _changed(path: Path) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
         "a record's file is absent or was changed",
         where=str(path),
-        mend="delete its folder to run the cell again",
+        mend="run the folder's command again to make it anew",
     )

@@ -12,6 +12,7 @@ import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.casl import CaslEditor
+from casl_bench.records.damage import DAMAGED
 from casl_bench.records.record import ErrorInfo, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.reports.table import render_tables
@@ -22,7 +23,9 @@ from casl_bench.runs.execution.serial import SerialEngine
 from casl_bench.runs.execution.worker import Worker
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.execution import Execution
+from casl_bench.runs.planning.listing import dry_run_text
 from casl_bench.runs.planning.plan import Cell, info_of
+from casl_bench.runs.planning.run_folder import claim_run_folder
 from casl_bench.runs.watching.progress import Notes
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import CARD
@@ -34,13 +37,17 @@ BESIDE = CellKey(CARD.name, "edit", "random_rotation", "casl", CONCEPT)
 CASL = CellKey(CARD.name, "edit", "casl", None, CONCEPT)
 
 
-def run(out: Path, said: Notes | None = None, **changes: Any) -> int:
+def config(out: Path, **changes: Any) -> RunConfig:
     settings: dict[str, Any] = {
         "methods": ("casl",), "datasets": (CARD.name,), "concepts": (CONCEPT,),
         "suite": tiny_suite(), "seed": 0, "device": "cpu", "out": out,
         "cache": out.with_name("cache"),
     }  # fmt: skip
-    return runner.run(RunConfig(**(settings | changes)), said or Notes())
+    return RunConfig(**(settings | changes))
+
+
+def run(out: Path, said: Notes | None = None, **changes: Any) -> int:
+    return runner.run(config(out, **changes), said or Notes())
 
 
 def records(out: Path) -> dict[CellKey, RunRecord]:
@@ -62,7 +69,8 @@ def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("fresh") / "run"
-    assert run(out) == 0
+    with claim_run_folder(config(out)):
+        assert run(out) == 0
     yield out
     torch.set_num_threads(threads)
 
@@ -175,3 +183,37 @@ def test_a_benchmark_that_is_broken_is_not_told_as_a_probe_that_failed(
     monkeypatch.setattr(CaslEditor, "latent_ranking", broken)
     with pytest.raises(InvalidBenchmarkError, match="it is broken"):
         run(out, cache=tmp_path / "cache")
+
+
+def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise AssertionError("a cell is run")
+
+    out, said = tmp_path / "run", Notes()
+    shutil.copytree(fresh, out)
+    places = {k.path.as_posix(): RecordStore(out).folder(k) for k in (CASL, DRAW, BESIDE)}
+    places[f"{CARD.name}/_scorer/_all"] = out / "cells" / CARD.name / "_scorer" / "_all"
+    casl, draw, beside, scorer = (places[p] for p in places)
+    flip(casl / "scores.csv")
+    flip(draw / "images.npz")
+    (beside / "record.json").unlink()
+    (scorer / "record.json").write_bytes((scorer / "record.json").read_bytes()[:-9])
+    damaged = (draw / "images.npz").read_bytes()
+    monkeypatch.setattr(EditCells, "run", fail)
+    settings = config(out, cache=fresh.with_name("cache"))
+    assert f"{len(places) - 1} to do" in dry_run_text(settings)  # the scorers are no cell
+    for again in range(2):
+        assert runner.run(settings, said) == 0
+        told = [line for line in said.lines if line.startswith("damaged")]
+        assert len(told) == 1, again
+    assert {*told[0].split(": ")[1].split(", ")} == {f"cells/{place}" for place in places}
+    assert ids(out) == ids(fresh)
+    assert (out / DAMAGED / draw.relative_to(out) / "images.npz").read_bytes() == damaged
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

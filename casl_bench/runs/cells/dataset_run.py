@@ -148,6 +148,7 @@ class DatasetRun:
         """None where the method ranks no latents."""
         editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
         if not isinstance(editor, SupportsLatentRanking):
+            self.store.remove(cell.probe_store_key)  # it may have ranked some before it was edited
             return None
         if self._probes is None:
             self._probes = self.records.probe_features()

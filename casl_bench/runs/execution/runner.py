@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.files import make_folder
+from casl_bench.records.damage import damaged_cells, set_aside
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.cells.comparing import Comparing
 from casl_bench.runs.execution.attempts import Attempts
@@ -38,8 +39,8 @@ EXIT_DONE, EXIT_INCOMPLETE = 0, 3
 def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet.
 
-    Records are written cell by cell; `records.jsonl` last. Of a shard, methods are not compared:
-    that is for `casl-bench merge`.
+    Records are written cell by cell; `records.jsonl` last. Damaged ones are set aside, which one
+    line says, and made again. Of a shard, methods are not compared: that is for `casl-bench merge`.
 
     Returns:
         0 if every cell is done, 3 if some failed.
@@ -48,7 +49,7 @@ def run(config: RunConfig, progress: Progress) -> int:
         UsageError: if the disk or its budget has no room for what would be made, a data set has
             too few images, or the engine is not to be had.
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
-            a corrupt artefact, a control out of its bounds.
+            a control out of its bounds.
     """
     check_engine(config)
     worlds = open_worlds(config)
@@ -61,6 +62,8 @@ def run(config: RunConfig, progress: Progress) -> int:
         write_plan(config, cells)
         nodes = part_of(nodes, shard)
     store = RecordStore(config.out)
+    if line := set_aside(config.out, damaged_cells(store)):
+        progress.note(line)
     failed = _carry_out(config, worlds, store, nodes, progress)
     store.write_jsonl()
     check_bounds([r for r in store if r.dataset in worlds], config.out)

@@ -73,6 +73,7 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
         config: the run.
         unet_speed: U-Net passes a second, in images, at which hours are told.
     """
+    from casl_bench.records.damage import damaged_cells
     from casl_bench.records.record_store import RecordStore
 
     check_run_folder(config)
@@ -81,7 +82,12 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     worlds = {d: _identity(d, config, missing, h_shapes) for d in config.datasets}
     cells = plan(config, worlds)
     store = RecordStore(config.out)
-    done = {cell.key for cell in cells if is_done(store, cell)}
+    damaged = damaged_cells(store)
+    done = {
+        cell.key
+        for cell in cells
+        if store.folder(cell.store_key) not in damaged and is_done(store, cell)
+    }
     to_do = [cell for cell in cells if cell.key not in done]
     lines = [
         f"run folder: {config.out}",

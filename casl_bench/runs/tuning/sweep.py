@@ -9,7 +9,7 @@ over what is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_json
 from casl_bench.images.dataset import Concept
+from casl_bench.records.damage import set_aside
 from casl_bench.records.record import Finite, Frozen
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.cells.edit_cells import EditCells
@@ -148,9 +149,20 @@ class TrialStore:
             raise InvalidBenchmarkError(
                 "a stored trial cannot be read",
                 where=str(path),
-                mend="delete the file to try again",
+                mend="run the folder's command again to make it anew",
             ) from error
         return result
+
+    def damaged(self, keys: Iterable[str]) -> tuple[Path, ...]:
+        """Files of these keys that are not what was written, as far as they tell."""
+        return tuple(self._path(key) for key in keys if not self._is_whole(key))
+
+    def _is_whole(self, key: str) -> bool:
+        try:
+            self.find(key)
+        except InvalidBenchmarkError:
+            return False
+        return True
 
     def is_done(self, key: str) -> bool:
         """Whether the attempt has succeeded before; one that failed is made again."""
@@ -223,18 +235,21 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
 def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult], ...]:
     """Make every attempt that is not there yet.
 
-    A method that fails is given score 0 on that concept, and tried again by the next call.
+    A method that fails is given score 0 on that concept, and tried again by the next call. A trial
+    whose file is damaged is set aside and made again.
 
     Returns:
         All attempts of the sweep with their results.
 
     Raises:
-        InvalidBenchmarkError: on a damaged file in the folder.
+        InvalidBenchmarkError: if the benchmark itself cannot be trusted.
     """
     config = sweep.config
     worlds = open_worlds(config)
     planned = attempts(sweep, identify(worlds))
     store = TrialStore(config.out / "trials")
+    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
+        progress.note(line)
     to_do = [a for a in planned if not store.is_done(a.key)]
     done = _shared_work(sweep) if to_do else 0.0
     progress.start(done + sum(a.work for a in to_do))
