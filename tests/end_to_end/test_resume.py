@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from casl_bench.cache import code_version
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.casl import CaslEditor
+from casl_bench.methods.method import METHODS
 from casl_bench.records.damage import DAMAGED
 from casl_bench.records.record import ErrorInfo, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
@@ -22,15 +25,18 @@ from casl_bench.runs.execution.attempts import Attempts
 from casl_bench.runs.execution.serial import SerialEngine
 from casl_bench.runs.execution.worker import Worker
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.execution import Execution
 from casl_bench.runs.planning.listing import dry_run_text
 from casl_bench.runs.planning.plan import Cell, info_of
 from casl_bench.runs.planning.run_folder import claim_run_folder
+from casl_bench.runs.planning.sources import with_sources
 from casl_bench.runs.watching.progress import Notes
 from casl_bench.testing.tiny_suite import tiny_suite
 from casl_bench.testing.toy_shapes import CARD
 
 pytestmark = pytest.mark.usefixtures("toy_registered")
+METHOD = Path(__file__).parents[1] / "plugin" / "single_file_method.py"
 CONCEPT = CARD.concepts[0].name
 DRAW = CellKey(CARD.name, "edit", "random_direction", None, CONCEPT, 1)
 BESIDE = CellKey(CARD.name, "edit", "random_rotation", "casl", CONCEPT)
@@ -211,6 +217,63 @@ def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
     assert {*told[0].split(": ")[1].split(", ")} == {f"cells/{place}" for place in places}
     assert ids(out) == ids(fresh)
     assert (out / DAMAGED / draw.relative_to(out) / "images.npz").read_bytes() == damaged
+
+
+def test_an_edited_method_is_run_again_and_others_are_not(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugins, out = [tmp_path / "darken.py", tmp_path / "shade.py"], tmp_path / "run"
+    text = METHOD.read_text()
+    for plugin in plugins:
+        plugin.write_text(text.replace('"darken"', f'"{plugin.stem}"'))
+    cache = fresh.with_name("cache")
+
+    def command(out: Path = out) -> list[str]:
+        """As a process of its own would: with what the files hold by now."""
+        said = Notes()
+        code_version._source_of.cache_clear()
+        for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
+            del sys.modules[name]
+        load_entrants(plugins)
+        assert run(out, said, methods=("darken", "shade"), cache=cache) == 0
+        return [line for line in said.lines if line.startswith("edited since")]
+
+    monkeypatch.setattr(METHODS, "_factories", dict(METHODS._factories))
+    assert command() == []
+    before, first = written(out), records(out)
+    darken = CellKey(CARD.name, "edit", "darken", None, CONCEPT)
+    assert first[darken].provenance.sources.keys() >= {
+        "method darken", "method random_direction", f"data set {CARD.name}"
+    }  # fmt: skip
+    plugins[0].write_text(plugins[0].read_text().replace("- s * self", "- 2 * s * self"))
+    assert command() == ["edited since: method darken; 1 cell made again"]
+    after = written(out)
+    comparison = CellKey(CARD.name, "comparison")
+    assert {k for k in after if after[k] != before[k]} == {darken, comparison}
+    assert records(out)[darken].record_id != first[darken].record_id
+    assert command() == [] and written(out) == after
+    assert command(tmp_path / "fresh") == [] and ids(tmp_path / "fresh") == ids(out)
+    older = RecordStore(out)
+    for record in records(out).values():  # made before records told their sources
+        files = {r.file: (older.folder(CellKey.of(record)) / r.file).read_bytes()
+                 for r in (record.scores, record.images) if r is not None}  # fmt: skip
+        older.write(with_sources(record, {}), files)
+    after = written(out)
+    plugins[0].write_text(text)
+    assert command() == [] and written(out) == after
+
+
+def test_a_comparison_does_not_outlive_what_it_compares(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, comparison = tmp_path / "run", CellKey(CARD.name, "comparison")
+    shutil.copytree(fresh, out)
+    store = RecordStore(out)
+    assert store.find(comparison) is not None
+    shutil.rmtree(store.folder(DRAW))
+    _draw_and_control(monkeypatch)
+    assert run(out, cache=tmp_path / "cache") == 3
+    assert store.find(comparison) is None
 
 
 def flip(path: Path) -> None:

@@ -74,15 +74,18 @@ class Comparing:
             for name in self.config.methods
             if not info_of(name).control and name not in complete
         ]
+        place = CellKey(dataset, "comparison")
+        known = self.store.find(place)
         if not complete or not concepts or not all(c.null for c in concepts):
+            self._forget(place, known)
             return
         sources = [r.record_id for c in concepts for r in c.records(complete)]
         key = hash_json([COMPARISON_VERSION, self.level, incomplete, sources])
-        known = self.store.find(CellKey(dataset, "comparison"))
         if known is not None and known.artefacts.get(KEY_ARTEFACT) == key:
             return
         board = Scoreboard([self._scores(c, complete) for c in concepts])
         if not board.defined:
+            self._forget(place, known)
             return
         comparison = compare(
             board,
@@ -114,6 +117,13 @@ class Comparing:
                 provenance=provenance(self.config),
             )
         )
+
+    def _forget(self, place: CellKey, known: RunRecord | None) -> None:
+        """An earlier comparison is not to be believed once one of its methods has no other."""
+        if known is None or known.comparison is None:
+            return
+        if {s.method for s in known.comparison.standings} & {*self.config.methods}:
+            self.store.remove(place)
 
     def _concepts(self, dataset: str) -> list[_Concept]:
         names = dict.fromkeys(c.concept.name for c in self.cells if c.dataset == dataset)

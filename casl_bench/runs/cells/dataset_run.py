@@ -31,6 +31,14 @@ from casl_bench.runs.planning.plan import (
     info_of,
     make_method,
 )
+from casl_bench.runs.planning.sources import (
+    Sources,
+    changed,
+    sources_of_methods,
+    sources_of_metrics,
+    sources_of_world,
+    with_sources,
+)
 from casl_bench.runs.shared_work.artefacts import Artefacts
 from casl_bench.runs.shared_work.fitting import NotApplicableError
 from casl_bench.runs.shared_work.shared_records import SharedRecords
@@ -126,7 +134,7 @@ class DatasetRun:
         if not method.info.uses_sae or not is_done(self.store, cell):
             return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
-        if self._has(cell.probe_store_key, key):
+        if self._has(cell.probe_store_key, key, self._sources([cell.method])):
             return True
         inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
         about = [cell.dataset, "probe", cell.label]
@@ -157,6 +165,7 @@ class DatasetRun:
                 record = self.records.probe(key, cell.method, cell.concept, self._probes)
             except InputError as error:  # such as an attribute that all images have
                 record = self._no_probe(cell, key, "skipped", error)
+            record = with_sources(record, self._sources([cell.method]))
             self.store.write(record)
         return record
 
@@ -173,21 +182,26 @@ class DatasetRun:
             kind, STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card)
         ]  # fmt: skip
         key = hash_json(inputs)
+        # Some of these run entrants of their own, such as known edits.
+        names = [name for name in METHODS if info_of(name).control]
+        sources = {**self._sources(names), **sources_of_metrics()}
 
         def write() -> RunRecord:
-            record = make(key)
+            record = with_sources(make(key), sources)
             with self.progress.task(f"{kind}: record", 1):
                 self.store.write(record)
             return record
 
-        if not self._has(CellKey(card.name, kind), key):
-            # Some of these run entrants of their own, such as known edits.
-            names = [name for name in METHODS if info_of(name).control]
+        if not self._has(CellKey(card.name, kind), key, sources):
             self.shared.take_or_make(
                 self.shared.key({"of": inputs}, [card.name, kind], names), write
             )
 
-    def _has(self, place: CellKey, key: str) -> bool:
+    def _sources(self, methods: Sequence[str]) -> Sources:
+        return {**sources_of_world(self.world), **sources_of_methods(methods)}
+
+    def _has(self, place: CellKey, key: str, sources: Sources) -> bool:
         record = self.store.find(place)
-        own = record is not None and record.artefacts.get(KEY_ARTEFACT) == key
-        return own and record is not None and record.status != "failed"
+        if record is None or record.artefacts.get(KEY_ARTEFACT) != key:
+            return False
+        return record.status != "failed" and not changed(record, sources)

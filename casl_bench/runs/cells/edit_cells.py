@@ -52,6 +52,7 @@ from casl_bench.runs.cells.scoring import Scorers, to_8_bits
 from casl_bench.runs.cells.yardstick import Yardstick
 from casl_bench.runs.planning.judges import guides_of
 from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, info_of, make_method, pretrained_file
+from casl_bench.runs.planning.sources import with_sources
 from casl_bench.runs.shared_work.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.shared_work.fits import FitSpent
 from casl_bench.runs.shared_work.fitting import Fitting, NotApplicableError
@@ -154,7 +155,8 @@ class EditCells:
             edits = self.edit_images(fitted.editor, split, strengths, step)
         with watch.phase("score"):
             table, images = self.scorers.table(concept, split.inversions, edits, strengths)
-        record = self._record(cell, fitted, table, watch, calls.unet_calls / count / len(strengths))
+        edit_calls = calls.unet_calls / count / len(strengths)
+        record = with_sources(self._record(cell, fitted, table, watch, edit_calls), cell.sources)
         files = {
             SCORES_FILE: table.to_csv().encode(),
             FILE_NAME: self._with_oracle(images, concept),

@@ -85,6 +85,10 @@ def _carry_out(
     cells = {c.key: c for node in nodes for c in node.cells}
     found = {key: standing(store, c) for key, c in cells.items()}
     to_do = {key: c for key, c in cells.items() if found[key].record is None or found[key].awaits}
+    if edited := [x for x in found.values() if x.changed]:
+        names = sorted({name for x in edited for name in x.changed})
+        cells_told = "1 cell" if len(edited) == 1 else f"{len(edited)} cells"
+        progress.note(f"edited since: {', '.join(names)}; {cells_told} made again")
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
     shared = shared_work(config) if to_do else 0.0

@@ -1,7 +1,8 @@
 """What of a plan is finished.
 
-A record counts for its cell if it is of these very settings. What it was compared without, because
-another cell had failed, it names itself; as soon as that cell is done, it counts no more.
+A record counts for its cell if it is of these very settings and its method's source is still the
+same, see `sources`. What it was compared without, because another cell had failed, it names itself;
+as soon as that cell is done, it counts no more.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell
+from casl_bench.runs.planning.sources import changed
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,13 @@ class Standing:
     Attributes:
         record: the finished record that counts for it; None where it is to be run.
         awaits: whether that record was compared without another cell, which may yet be done.
+        changed: what has another source than that which made the record; only because of it the
+            cell is run again.
     """
 
     record: RunRecord | None
     awaits: bool = False
+    changed: tuple[str, ...] = ()
 
 
 def standing(store: RecordStore, cell: Cell) -> Standing:
@@ -35,6 +40,8 @@ def standing(store: RecordStore, cell: Cell) -> Standing:
     record = store.find(cell.store_key)
     if record is None or record.status != "done" or record.artefacts.get(KEY_ARTEFACT) != cell.key:
         return Standing(None)
+    if other := changed(record, cell.sources):
+        return Standing(None, changed=other)
     lacked = [key for key in cell.compared_with if without(key) in record.artefacts]
     if any(_is_there(store, key) for key in lacked):
         return Standing(None)
@@ -42,7 +49,7 @@ def standing(store: RecordStore, cell: Cell) -> Standing:
 
 
 def finished(store: RecordStore, cell: Cell) -> RunRecord | None:
-    """The finished record of this very cell: same inputs, same settings, compared with all it can.
+    """The finished record of this very cell: same inputs, settings and code, compared with all.
 
     Raises:
         InvalidBenchmarkError: if a stored record is corrupt.

@@ -17,7 +17,7 @@ from casl_bench.runs.planning.plan import (
     Cell,
     WorldIdentity,
     card_of,
-    fingerprint,
+    identify,
     info_of,
     open_world,
     plan,
@@ -112,7 +112,7 @@ def _identity(
         missing.append(f"not ready to run: {dataset}: {error}")
         return WorldIdentity(card_of(dataset), "absent")
     h_shapes[dataset] = world.backbone.h_shape
-    return WorldIdentity(world.dataset.card, fingerprint(world))
+    return identify({dataset: world})[dataset]
 
 
 def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:
