@@ -389,6 +389,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
         backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4), use=lambda kernels: None),
         guide_clip=SimpleNamespace(weights_hash="g"),
         scorer_hashes={"classifier": "c"},
+        classifiers=(),
     )
     worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
     worlds.register("toy", lambda device, options: world)

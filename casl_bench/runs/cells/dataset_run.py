@@ -198,7 +198,8 @@ class DatasetRun:
             )
 
     def _sources(self, methods: Sequence[str]) -> Sources:
-        return {**sources_of_world(self.world), **sources_of_methods(methods)}
+        factories = {name: METHODS.factory(name) for name in methods}
+        return {**sources_of_world(self.world), **sources_of_methods(factories)}
 
     def _has(self, place: CellKey, key: str, sources: Sources) -> bool:
         record = self.store.find(place)

@@ -131,7 +131,8 @@ def _check_world(cells: Sequence[Cell], world: World) -> None:
             where=card.name,
             mend="give every worker the same package, weights and data",
         )
-    here = {**sources_of_world(world), **sources_of_methods(METHODS), **sources_of_metrics()}
+    methods = sources_of_methods({name: METHODS.factory(name) for name in METHODS})
+    here = {**sources_of_world(world), **sources_of_metrics(), **methods}
     planned = {name: source for cell in cells for name, source in cell.sources.items()}
     if other := sorted(name for name, source in planned.items() if here.get(name) != source):
         raise UsageError(

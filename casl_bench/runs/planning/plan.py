@@ -374,7 +374,7 @@ class _CellMaker:
             sources={
                 **self.identity.sources,
                 **sources_of_metrics(),
-                **sources_of_methods(n for n, _ in (*own, *controls, *null)),
+                **sources_of_methods({n: METHODS.factory(n) for n, _ in (*own, *controls, *null)}),
             },
         )
 
@@ -382,11 +382,11 @@ class _CellMaker:
         self, name: str, controls: tuple[Named, ...], null: tuple[Named, ...]
     ) -> tuple[CellKey, ...]:
         """Every random draw, and the first of the controls beside the method."""
-        place = (self.identity.card.name, "edit")
-        concept, draws = self.concept.name, range(self.config.suite.random_draws)
+        dataset, concept = self.identity.card.name, self.concept.name
+        draws = range(self.config.suite.random_draws)
         return (
-            *(CellKey(*place, random, None, concept, draw) for random, _ in null for draw in draws),
-            *(CellKey(*place, control, name, concept) for control, _ in controls[:1]),
+            *(CellKey(dataset, "edit", n, None, concept, draw) for n, _ in null for draw in draws),
+            *(CellKey(dataset, "edit", control, name, concept) for control, _ in controls[:1]),
         )
 
     def _work(self, method: EditingMethod) -> float:

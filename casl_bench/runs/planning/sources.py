@@ -7,11 +7,10 @@ for its cell as long as they are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from casl_bench.cache.code_version import source_to_compare
 from casl_bench.core.content_hash import hash_json
-from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record import RunRecord
 from casl_bench.worlds.world import WORLDS, World
@@ -20,9 +19,13 @@ Sources = Mapping[str, str]
 """What it is the source of, such as "method asyrp" → SHA-256, hex."""
 
 
-def sources_of_methods(names: Iterable[str]) -> dict[str, str]:
-    """Of entrants and controls that have their source elsewhere."""
-    found = {f"method {name}": source_to_compare(METHODS.factory(name)) for name in names}
+def sources_of_methods(factories: Mapping[str, object]) -> dict[str, str]:
+    """Of those entrants and controls that have their source elsewhere.
+
+    Args:
+        factories: name → what is registered under it.
+    """
+    found = {f"method {name}": source_to_compare(made_by) for name, made_by in factories.items()}
     return {name: source for name, source in sorted(found.items()) if source is not None}
 
 
