@@ -362,18 +362,27 @@ def test_a_folder_of_another_sweep_is_refused(
     assert files(swept) == before
 
 
-def test_a_damaged_trial_is_told_and_made_again(
+def test_trials_that_are_damaged_or_of_another_source_are_told_and_made_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "sweep"
     tune(out, methods="plain")
-    damaged = sorted((out / "trials").iterdir())[0]
-    before = json.loads(damaged.read_text())
+    damaged, edited, *rest = sorted((out / "trials").iterdir())
+    before = {path: json.loads(path.read_text()) for path in (damaged, edited)}
+    untouched = {path: path.stat().st_mtime_ns for path in rest}
+    assert "method plain" in before[edited]["sources"]
     damaged.write_text(damaged.read_text()[:-9])
+    other = before[edited] | {"score": 0.0, "sources": {"method plain": "0" * 64}}
+    edited.write_text(json.dumps(other))
     assert tune(out, methods="plain") == 0
-    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("damaged")]
-    assert len(told) == 1 and told[0].endswith(f": trials/{damaged.name}")
-    assert json.loads(damaged.read_text())["score"] == before["score"]
+    said = capsys.readouterr().err.splitlines()
+    told = [line for line in said if line.startswith(("damaged", "edited since"))]
+    assert len(told) == 2 and told[0].endswith(f": trials/{damaged.name}")
+    assert told[1] == "edited since: method plain; 1 trial made again"
+    for path, result in before.items():
+        again = json.loads(path.read_text())
+        assert (again["score"], again["sources"]) == (result["score"], result["sources"])
+    assert untouched == {path: path.stat().st_mtime_ns for path in rest}
 
 
 # Entrants of others, documentation -------------------------------------------------------------

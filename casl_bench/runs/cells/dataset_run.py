@@ -205,4 +205,4 @@ class DatasetRun:
         record = self.store.find(place)
         if record is None or record.artefacts.get(KEY_ARTEFACT) != key:
             return False
-        return record.status != "failed" and not changed(record, sources)
+        return record.status != "failed" and not changed(record.provenance.sources, sources)

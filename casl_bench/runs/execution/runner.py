@@ -29,6 +29,7 @@ from casl_bench.runs.planning.plan import (
     plan,
     shared_work,
 )
+from casl_bench.runs.planning.sources import note_of_changed
 from casl_bench.runs.shared_work.artefacts import Artefacts, check_room
 from casl_bench.runs.watching.progress import Progress
 from casl_bench.worlds.world import World
@@ -86,9 +87,8 @@ def _carry_out(
     found = {key: standing(store, c) for key, c in cells.items()}
     to_do = {key: c for key, c in cells.items() if found[key].record is None or found[key].awaits}
     if edited := [x for x in found.values() if x.changed]:
-        names = sorted({name for x in edited for name in x.changed})
-        cells_told = "1 cell" if len(edited) == 1 else f"{len(edited)} cells"
-        progress.note(f"edited since: {', '.join(names)}; {cells_told} made again")
+        names = [name for x in edited for name in x.changed]
+        progress.note(note_of_changed(names, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
     shared = shared_work(config) if to_do else 0.0

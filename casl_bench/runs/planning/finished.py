@@ -40,7 +40,7 @@ def standing(store: RecordStore, cell: Cell) -> Standing:
     record = store.find(cell.store_key)
     if record is None or record.status != "done" or record.artefacts.get(KEY_ARTEFACT) != cell.key:
         return Standing(None)
-    if other := changed(record, cell.sources):
+    if other := changed(record.provenance.sources, cell.sources):
         return Standing(None, changed=other)
     lacked = [key for key in cell.compared_with if without(key) in record.artefacts]
     if any(_is_there(store, key) for key in lacked):

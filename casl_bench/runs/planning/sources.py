@@ -7,7 +7,7 @@ for its cell as long as they are the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from casl_bench.cache.code_version import source_to_compare
 from casl_bench.core.content_hash import hash_json
@@ -54,7 +54,16 @@ def with_sources(record: RunRecord, sources: Sources) -> RunRecord:
     return record.model_copy(update={"provenance": provenance})
 
 
-def changed(record: RunRecord, sources: Sources) -> tuple[str, ...]:
-    """What has another source than that which made a record; what either does not tell is equal."""
-    own = record.provenance.sources
-    return tuple(name for name, source in sources.items() if own.get(name, source) != source)
+def changed(before: Sources, now: Sources) -> tuple[str, ...]:
+    """What has another source now than that which made a result; what either lacks is equal."""
+    return tuple(name for name, source in now.items() if before.get(name, source) != source)
+
+
+def note_of_changed(names: Iterable[str], what: str) -> str:
+    """One line.
+
+    Args:
+        names: of what has changed.
+        what: is made again, such as "3 cells".
+    """
+    return f"edited since: {', '.join(sorted(set(names)))}; {what} made again"

@@ -9,7 +9,7 @@ over what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,12 @@ from casl_bench.runs.planning.plan import (
     info_of,
     make_method,
     open_worlds,
+)
+from casl_bench.runs.planning.sources import (
+    Sources,
+    changed,
+    note_of_changed,
+    sources_of_methods,
 )
 from casl_bench.runs.shared_work.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.tuning.objective import objective
@@ -71,6 +77,7 @@ class Attempt:
     concept: Concept
     work: float
     key: str
+    sources: Sources
 
 
 class TrialResult(Frozen):
@@ -96,6 +103,7 @@ class TrialResult(Frozen):
         fit_seconds: wall time here, next to nothing for a fit that was there.
         edit_seconds: wall time.
         error: why it failed, or None.
+        sources: as in the provenance of a record.
     """
 
     key: str
@@ -116,6 +124,7 @@ class TrialResult(Frozen):
     fit_seconds: Finite = 0.0
     edit_seconds: Finite = 0.0
     error: str | None = None
+    sources: dict[str, str] = Field(default_factory=dict)
 
 
 class TrialStore:
@@ -164,10 +173,10 @@ class TrialStore:
             return False
         return True
 
-    def is_done(self, key: str) -> bool:
-        """Whether the attempt has succeeded before; one that failed is made again."""
+    def done(self, key: str) -> TrialResult | None:
+        """What the attempt gave when it succeeded; one that failed is made again."""
         result = self.find(key)
-        return result is not None and result.error is None
+        return None if result is None or result.error is not None else result
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.json"
@@ -228,7 +237,13 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
                             ],
                         }
                         work = fit_work(method, suite) + edit
-                        made.append(Attempt(dataset, name, trial, concept, work, hash_json(key)))
+                        sources = {
+                            **worlds[dataset].sources,
+                            **sources_of_methods({name: type(method)}),
+                        }
+                        made.append(
+                            Attempt(dataset, name, trial, concept, work, hash_json(key), sources)
+                        )
     return tuple(made)
 
 
@@ -248,9 +263,7 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
     worlds = open_worlds(config)
     planned = attempts(sweep, identify(worlds))
     store = TrialStore(config.out / "trials")
-    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
-        progress.note(line)
-    to_do = [a for a in planned if not store.is_done(a.key)]
+    to_do = _to_do(config, store, planned, progress)
     done = _shared_work(sweep) if to_do else 0.0
     progress.start(done + sum(a.work for a in to_do))
     for dataset, world in worlds.items():
@@ -260,6 +273,26 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
             done += attempt.work
             progress.settle(done)
     return tuple((a, _present(store, a)) for a in planned)
+
+
+def _to_do(
+    config: RunConfig, store: TrialStore, planned: Sequence[Attempt], progress: Progress
+) -> list[Attempt]:
+    """Attempts without a result that counts; what was there and does not is said."""
+    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
+        progress.note(line)
+    to_do, edited = [], []
+    for attempt in planned:
+        known = store.done(attempt.key)
+        names = () if known is None else changed(known.sources, attempt.sources)
+        if known is None or names:
+            to_do.append(attempt)
+        if names:
+            edited.append(names)
+    if edited:
+        names = tuple(name for found in edited for name in found)
+        progress.note(note_of_changed(names, f"{len(edited)} trial{'s' * (len(edited) > 1)}"))
+    return to_do
 
 
 def _present(store: TrialStore, attempt: Attempt) -> TrialResult:
@@ -308,6 +341,7 @@ class _DatasetSweep:
             concept=attempt.concept.name,
             settings=attempt.trial.settings,
             method_config=method.config.model_dump(mode="json"),
+            sources=dict(attempt.sources),
         )
         split = self.wider.concept_split(self.pool, attempt.concept, self.sweep.images)
         watch = Stopwatch()
