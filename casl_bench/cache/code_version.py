@@ -57,10 +57,24 @@ def source_hash(what: object) -> str:
     more than a mark where it is of this package, whose stages are hashed by `code_hash`. What has
     no source file is like nothing else, and never shared between processes.
     """
-    module: str = getattr(what, "__module__", None) or ""
+    module = _module_of(what)
+    if _is_own(module):
+        return "own"
+    return source_to_compare(what) or _no_source(module)
+
+
+def source_to_compare(what: object) -> str | None:
+    """`source_hash` where another process may find the same or another one.
+
+    Returns:
+        None of this package's own, and of what has no source file.
+    """
+    module = _module_of(what)
+    if _is_own(module):
+        return None
     parts = module.split(".")
     if parts[0] == PACKAGE.name:
-        return code_hash(("testing",)) if parts[1:2] == ["testing"] else "own"
+        return code_hash(("testing",))
     if parts[0] == "baselines" and len(parts) > 1:
         parts = parts[:2]  # entrants do not import each other
     else:
@@ -68,7 +82,7 @@ def source_hash(what: object) -> str:
         if getattr(outer, "__file__", None):
             parts = parts[:1]
     file = getattr(sys.modules.get(".".join(parts)), "__file__", None)
-    return _source_of(Path(file)) if file else _no_source(module)
+    return _source_of(Path(file)) if file else None
 
 
 @lru_cache
@@ -87,6 +101,15 @@ def environment(threads: int | None = None) -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
+
+
+def _module_of(what: object) -> str:
+    return getattr(what, "__module__", None) or ""
+
+
+def _is_own(module: str) -> bool:
+    parts = module.split(".")
+    return parts[0] == PACKAGE.name and parts[1:2] != ["testing"]
 
 
 @lru_cache

@@ -40,13 +40,14 @@ from casl_bench.images.dataset import Concept, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.stored_inversions import read_inversions, write_inversions
 from casl_bench.runs.planning.config import RunConfig, Suite
+from casl_bench.runs.planning.sources import parts_of_world
 from casl_bench.runs.shared_work.split_inversion import forget_parts, invert_in_parts
 from casl_bench.runs.watching.progress import Progress
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig
 from casl_bench.sae.trainer import SaeTraining
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.worlds.world import World
 
 INVERSIONS_FILE = "inversions.safetensors"
 _KEPT: frozenset[Split] = frozenset({"train", "test"})
@@ -339,12 +340,8 @@ class Artefacts:
 
 
 def sources_of(world: World) -> list[JsonValue]:
-    """Hashes of the code of a world that is not this package's: plugins may bring worlds."""
-    name = world.dataset.card.name
-    parts: list[object] = [world.dataset, world.backbone, *world.classifiers]
-    if name in WORLDS:
-        parts.append(WORLDS.factory(name))
-    return [source_hash(part) for part in parts]
+    """Hashes of the code of a world that is not this package's."""
+    return [source_hash(part) for part in parts_of_world(world)]
 
 
 def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:

@@ -22,6 +22,7 @@ from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.planning.plan import Cell, info_of
+from casl_bench.runs.planning.sources import sources_of_metrics
 from casl_bench.runs.shared_work.artefacts import sources_of
 from casl_bench.worlds.world import World
 
@@ -60,7 +61,7 @@ class SharedRecords:
             {
                 "inputs": inputs,
                 ABOUT: [*about],
-                "code": [*self._code, entrants],
+                "code": [*self._code, entrants, {**sources_of_metrics()}],
                 "environment": {**environment(torch.get_num_threads())},
             },
         )
