@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.records.record import ErrorInfo, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.execution import engine, runner
 from casl_bench.runs.execution.attempts import Attempts, CellTimeoutError
@@ -308,33 +309,83 @@ def test_merged_shards_are_the_whole_run(serial: Path, shards: list[Path], tmp_p
     assert ids(tmp_path / "whole") == ids(serial)
     part = merge(tmp_path / "part", [str(shards[0])])
     assert part.missing and part.shards == ("2/2",) and "2/2" in part.text
-    again = merge(tmp_path / "part", [str(shards[1])])  # the other half may come later
-    assert not again.missing and ids(tmp_path / "part") == ids(serial)
+    for half in (shards[1], *shards):  # the other half may come later, and either once more
+        again = merge(tmp_path / "part", [str(half)])
+        assert again == Merged(merged.cells, (), ()) and ids(tmp_path / "part") == ids(serial)
 
 
+def overlap(one: Path, other: Path) -> RunRecord:
+    """A record without files that both parts have."""
+    theirs = RecordStore(other)
+    return next(r for r in RecordStore(one) if r.scores is None and theirs.find(CellKey.of(r)))
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
 def test_shards_that_do_not_belong_together_are_refused(
-    serial: Path, shards: list[Path], tmp_path: Path
+    serial: Path, shards: list[Path], tmp_path: Path, in_steps: bool
 ) -> None:
-    with pytest.raises(UsageError, match="no part of a run"):
-        merge(tmp_path / "out", [str(serial)])
-    other = tmp_path / "other"
+    out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(shards[1], other)
+    together = [str(other)] if in_steps else [str(shards[0]), str(other)]
+    if in_steps:
+        merge(out, [str(shards[0])])
+    before = ids(out)
+    with pytest.raises(UsageError, match="no part of a run"):
+        merge(out, [str(serial)])
     plan = other / "plan.json"
-    for field in ("commit", "code", "fit_seeds", "key"):
-        stored = json.loads(plan.read_text())
-        stored["plan"][field] = "another"
-        plan.write_text(json.dumps(stored))
-        with pytest.raises(UsageError, match=rf"different runs: their .*{field}.* differ"):
-            merge(tmp_path / "out", [str(shards[0]), str(other)])
+    stored = json.loads(plan.read_text())
+    key = stored["plan"]["key"] | {"seed": 9}
+    for field, value in {"commit": "f" * 40, "code": "0" * 64, "fit_seeds": 9, "key": key}.items():
+        plan.write_text(json.dumps({**stored, "plan": stored["plan"] | {field: value}}))
+        with pytest.raises(UsageError, match=f"different runs: their {field} differ|seed 0 there"):
+            merge(out, together)
     shutil.copy(shards[1] / "plan.json", plan)
-    mine, theirs = RecordStore(shards[0]), RecordStore(other)
-    record = next(r for r in theirs if mine.find(CellKey.of(r)) is not None and r.scores is None)
+    plan.write_text(plan.read_text().replace('"shard": "2/2"', '"shard": "2/3"'))
+    with pytest.raises(UsageError, match="shard 2/3"):
+        merge(out, together)
+    shutil.copy(shards[1] / "plan.json", plan)
+    record = overlap(shards[0], other)
     name = next(iter(record.measurements))
     value = record.measurements[name].model_copy(update={"value": 0.123})
-    theirs.write(record.model_copy(update={"measurements": record.measurements | {name: value}}))
-    with pytest.raises(InvalidBenchmarkError, match=r"disagree on .*measurements differ"):
-        merge(tmp_path / "out", [str(shards[0]), str(other)])
-    assert not (tmp_path / "out").exists()
+    RecordStore(other).write(
+        record.model_copy(update={"measurements": record.measurements | {name: value}})
+    )
+    with pytest.raises(InvalidBenchmarkError, match=r"disagrees? on .*measurements differ"):
+        merge(out, together)
+    assert ids(out) == before and out.exists() == in_steps
+
+
+def test_a_cell_that_failed_is_filled_by_the_part_that_told_so_and_by_no_other(
+    serial: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    out, failing = tmp_path / "out", tmp_path / "failing"
+    shutil.copytree(shards[0], failing)
+    record = overlap(*shards)
+    error = ErrorInfo(type="CellDiedError", message="its process died")
+    RecordStore(failing).write(record.model_copy(update={"status": "failed", "error": error}))
+    merge(out, [str(failing)])
+    with pytest.raises(InvalidBenchmarkError, match=r"disagrees on .*failed and done"):
+        merge(out, [str(shards[1])])
+    assert merge(out, [str(shards[0])]).shards == ("2/2",)  # that part, run again
+    assert merge(out, [str(shards[1])]).shards == ()
+    assert ids(out) == ids(serial)
+    with pytest.raises(InvalidBenchmarkError, match=r"disagrees on .*done and failed"):
+        merge(out, [str(failing)])
+    assert ids(out) == ids(serial)
+
+
+def test_a_folder_with_records_of_another_origin_is_not_merged_into(
+    serial: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    merge(out, [str(part) for part in shards])
+    (out / "merged.json").unlink()
+    with pytest.raises(UsageError, match="records that no merge"):
+        merge(out, [str(shards[0])])
+    (out / "merged.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        merge(out, [str(shards[0])])
+    assert ids(out) == ids(serial)
 
 
 @pytest.mark.parametrize(
