@@ -26,6 +26,9 @@ WAIT_SECONDS = 10.0
 
 CONNECT_SECONDS = 30.0
 
+_ANY_PORT = {"dashboard_address": "127.0.0.1:0"}
+"""Of a scheduler's pages: its usual port may be another command's, which it would warn of."""
+
 
 class DaskEngine:
     """Hands nodes to the workers of a cluster.
@@ -130,6 +133,7 @@ class DaskEngine:
                 threads_per_worker=1,
                 memory_limit=0,
                 dashboard_address=None,
+                scheduler_kwargs=_ANY_PORT,
                 resources=self._resources,
                 env=threads,
                 silence_logs=logging.CRITICAL,
