@@ -202,6 +202,31 @@ def test_cells_that_die_hang_or_give_nan_fail_alone(
 
 
 @many_processes
+def test_workers_that_a_queue_starts_give_the_records_of_one_process(
+    serial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dask = pytest.importorskip("dask", reason="comes with the extra 'cluster'")
+    pytest.importorskip("dask_jobqueue", reason="comes with the extra 'cluster'")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in {
+        "sbatch": f'setsid sh "$1" > {tmp_path}/job.log 2>&1 & echo Submitted batch job $!',
+        "scancel": "kill -- -$1",
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "run"
+    job = {"memory": "4GB", "scheduler-options": {"host": "127.0.0.1"},
+           "local-directory": str(tmp_path)}  # fmt: skip
+    settings = config(out, executor="dask", queue="slurm", jobs=2, cell_timeout=60)
+    with dask.config.set({f"jobqueue.slurm.{field}": value for field, value in job.items()}):
+        assert runner.run(settings, SilentProgress()) == 0
+    assert ids(out) == ids(serial)
+
+
+@many_processes
 def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
     serial: Path, tmp_path: Path
 ) -> None:
@@ -426,6 +451,8 @@ def test_a_folder_with_records_of_another_origin_is_not_merged_into(
         ({"executor": "serial", "cell_timeout": 1}, 1, "--executor local or dask"),
         ({"executor": "local", "scheduler": "tcp://x:1"}, 1, "use --executor dask"),
         ({"scheduler": "tcp://x:1"}, 2, "leave --jobs or --scheduler out"),
+        ({"executor": "local", "queue": "slurm"}, 1, "use --executor dask"),
+        ({"scheduler": "tcp://x:1", "queue": "slurm"}, 1, "leave one of them out"),
     ],
 )
 def test_what_contradicts_itself_is_refused(options: dict[str, Any], jobs: int, match: str) -> None:
@@ -439,4 +466,7 @@ def test_dask_that_is_not_there_is_told_before_anything_is_opened(
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'casl-bench\[cluster\]'"):
         runner.run(config(tmp_path / "run", executor="dask"), SilentProgress())
+    monkeypatch.setattr(engine, "find_spec", lambda name: name == "distributed" or None)
+    with pytest.raises(UsageError, match=r"'dask-jobqueue'; pip install 'casl-bench\[cluster\]'"):
+        runner.run(config(tmp_path / "run", queue="slurm"), SilentProgress())
     assert not (tmp_path / "run").exists()

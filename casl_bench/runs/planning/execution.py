@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from casl_bench.core.errors import UsageError
 
 ExecutorName = Literal["serial", "local", "dask"]
+QueueName = Literal["slurm", "pbs", "lsf", "sge"]
 
 SHORTEST_CELL, LONGEST_CELL = 0.001, 366 * 86400.0
 """Bounds of a cell's limit of time, in seconds: the system's timers overflow at some point."""
@@ -70,6 +71,9 @@ class Execution(BaseModel):
     scheduler: str | None = Field(
         None, description="Address, or scheduler file, of a Dask cluster that runs already."
     )
+    queue: QueueName | None = Field(
+        None, description="The kind of batch queue that Dask is to ask for workers."
+    )
     cell_timeout: float | None = Field(
         None, ge=SHORTEST_CELL, le=LONGEST_CELL, allow_inf_nan=False,
         description="Seconds after which a cell is ended and counts as failed.",
@@ -83,7 +87,7 @@ class Execution(BaseModel):
         """The engine of a run in so many processes."""
         if self.executor is not None:
             return self.executor
-        if self.scheduler is not None:
+        if self.scheduler is not None or self.queue is not None:
             return "dask"
         # A cell can only be ended together with its process.
         return "local" if jobs > 1 or self.cell_timeout is not None else "serial"
@@ -105,6 +109,15 @@ class Execution(BaseModel):
         if engine != "dask" and self.scheduler is not None:
             raise UsageError(
                 f"--scheduler is of Dask, not of --executor {engine}", mend="use --executor dask"
+            )
+        if engine != "dask" and self.queue is not None:
+            raise UsageError(
+                f"--queue is of Dask, not of --executor {engine}", mend="use --executor dask"
+            )
+        if self.scheduler is not None and self.queue is not None:
+            raise UsageError(
+                "--queue starts a cluster, and --scheduler names one that runs",
+                mend="leave one of them out",
             )
         if self.scheduler is not None and jobs > 1:
             raise UsageError(

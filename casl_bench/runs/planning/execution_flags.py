@@ -13,6 +13,7 @@ from casl_bench.runs.planning.execution import (
     SHORTEST_CELL,
     Execution,
     ExecutorName,
+    QueueName,
     Shard,
 )
 
@@ -25,6 +26,8 @@ _OPTIONS = (
     ),
     click.option("--scheduler", metavar="ADDRESS",
                  help="With Dask: a scheduler that runs, by address or scheduler file."),
+    click.option("--queue", type=click.Choice(get_args(QueueName)), help="With Dask: ask this "
+                 "batch queue for --jobs workers, by dask-jobqueue."),
     click.option("--cell-timeout", type=Amount(SHORTEST_CELL, LONGEST_CELL), metavar="SECONDS",
                  help="End a cell after so long: it counts as failed, the rest goes on."),
     click.option("--smoke/--no-smoke", default=True, show_default=True,
@@ -32,7 +35,7 @@ _OPTIONS = (
     click.option("--shard", metavar="I/N",
                  help="Run the I-th of N equal parts alone; `casl-bench merge` joins them."),
 )  # fmt: skip
-_NAMES = ("executor", "scheduler", "cell_timeout", "smoke", "shard")
+_NAMES = ("executor", "scheduler", "queue", "cell_timeout", "smoke", "shard")
 
 
 def execution_options(command: Decorated) -> Decorated:
