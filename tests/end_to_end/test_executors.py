@@ -210,7 +210,9 @@ def test_workers_that_a_queue_starts_give_the_records_of_one_process(
     commands = tmp_path / "bin"
     commands.mkdir()
     for name, text in {
-        "sbatch": f'setsid sh "$1" > {tmp_path}/job.log 2>&1 & echo Submitted batch job $!',
+        # The script is gone as soon as this has taken it.
+        "sbatch": f'job={tmp_path}/job-$$; cp "$1" $job; setsid bash $job > $job.log 2>&1 & '
+        "echo Submitted batch job $!",
         "scancel": "kill -- -$1",
     }.items():
         (commands / name).write_text(f"#!/bin/sh\n{text}\n")
