@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -229,8 +230,9 @@ def test_workers_that_a_queue_starts_give_the_records_of_one_process(
 
 
 @many_processes
+@pytest.mark.parametrize("all_at_once", [False, True])
 def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
-    serial: Path, tmp_path: Path
+    serial: Path, tmp_path: Path, moments: random.Random, all_at_once: bool
 ) -> None:
     out = tmp_path / "run"
     code = (
@@ -240,12 +242,20 @@ def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
         "t.runner.run(t.config(Path(sys.argv[2]), jobs=2), t.SilentProgress())\n"
     )
     arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(out)]
-    driver = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    cells = out / "cells" / CARD.name
-    wait_until(
-        lambda: len(list(cells.glob("[!_]*/*/record.json"))) >= 2 or driver.poll() is not None
+    driver = subprocess.Popen(
+        arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
     )
-    driver.kill()
+    cells = out / "cells" / CARD.name
+    # Of the last ones it may be through before they are seen.
+    there = moments.randrange(1, len(list(serial.glob("cells/*/[!_]*/*/record.json"))) - 3)
+    print(f"killed with {there} cells")
+    wait_until(
+        lambda: len(list(cells.glob("[!_]*/*/record.json"))) >= there or driver.poll() is not None
+    )
+    if all_at_once:
+        os.killpg(driver.pid, signal.SIGKILL)
+    else:
+        driver.kill()
     assert driver.wait() == -signal.SIGKILL
     before = {p: p.stat().st_mtime_ns for p in cells.glob("*/*/record.json")}
     assert runner.run(config(out), SilentProgress()) == 0
