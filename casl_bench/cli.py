@@ -19,6 +19,7 @@ import click
 
 from casl_bench.backbones.convert_command import convert_command
 from casl_bench.cache.commands import cache_group, cache_option
+from casl_bench.core.amounts import MOST_JOBS, SEED, Amount, Count
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
 from casl_bench.core.local_folder import LocalFolder
 from casl_bench.gate.commands import GATE_COMMANDS, compare_option
@@ -97,9 +98,9 @@ FOLDER = LocalFolder(path_type=Path)
 @click.option(
     "--quick", is_flag=True, help="Short for --suite quick: little of everything, to try out."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option(
-    "--fit-seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Fits of every "
+    "--fit-seeds", type=Count(most=1_000), default=1, show_default=True, help="Fits of every "
     "method, each with random numbers of its own: tells chance in fitting from chance in images.",
 )  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
@@ -118,15 +119,15 @@ FOLDER = LocalFolder(path_type=Path)
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="A Python file with entrants "
               "of your own. May be given several times.")  # fmt: skip
 @click.option(
-    "--memory-budget", type=click.FloatRange(min=0, min_open=True), metavar="GB", help="What edits "
+    "--memory-budget", type=Amount(0.001, 1e6), metavar="GB", help="What edits "
     "of a process may hold at once: speed and memory only.  [default: half of what is free]",
 )  # fmt: skip
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="At most so many images at once, whatever the "
+    "--batch-size", type=Count(), help="At most so many images at once, whatever the "
     "memory budget: speed and memory only.",
 )  # fmt: skip
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that run "
+    "--jobs", type=Count(most=MOST_JOBS), default=1, show_default=True, help="Processes that run "
     "cells beside each other: speed and memory only. On two cores 2 beat one with two threads.",
 )  # fmt: skip
 @execution_options
@@ -135,7 +136,7 @@ FOLDER = LocalFolder(path_type=Path)
 @click.option(
     "--dry-run", is_flag=True, help="Show the cells, done and to do, and their cost, and stop."
 )
-@click.option("--unet-speed", type=click.FloatRange(min=0, min_open=True), metavar="IMAGES",
+@click.option("--unet-speed", type=Amount(1e-3, 1e9), metavar="IMAGES",
               help="With --dry-run: tell hours at so many U-Net passes a second.")  # fmt: skip
 @compare_option
 @click.option("--debug", is_flag=True, help="Print the traceback of an error.")
@@ -152,12 +153,12 @@ def command(ctx: click.Context, **options: Any) -> Action | None:
 @_list_option("--methods", "all", "Methods to tune, all with the same number of trials.")
 @_list_option("--datasets", "rendered_faces", "Data sets to tune on.")
 @_list_option("--concepts", "all", "What to edit.")
-@click.option("--trials", type=click.IntRange(min=1), default=8, show_default=True,
+@click.option("--trials", type=Count(), default=8, show_default=True,
               help="Settings tried of each method, its default included.")  # fmt: skip
-@click.option("--images", type=click.IntRange(min=1), default=12, show_default=True,
+@click.option("--images", type=Count(), default=12, show_default=True,
               help="Validation images a concept.")  # fmt: skip
 @click.option("--suite", "suite_name", default="standard", show_default=True, metavar="NAME")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @click.option("--plugin", "plugins", type=PATH, multiple=True, help="As for a run.")
 @real_options

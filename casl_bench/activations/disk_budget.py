@@ -21,6 +21,7 @@ DISK_BUDGET_VARIABLE = "CASL_BENCH_DISK_BUDGET_GB"
 """Environment variable with another budget, in GB (10⁹ bytes)."""
 
 GB = 10**9
+_MOST_GB = 1e9
 _FLOAT = 4
 
 
@@ -49,7 +50,7 @@ def disk_budget() -> int:
         budget = float(text)
     except ValueError:
         budget = math.nan
-    if not 0 < budget < math.inf:
+    if not 0 < budget <= _MOST_GB:
         raise UsageError(
             f"'{text}' is no disk budget", where=DISK_BUDGET_VARIABLE, mend="give GB, e.g. 200"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from casl_bench.core.amounts import Count
 from casl_bench.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--out", type=_PATH, required=True, help="Folder to write; absent or empty.")
 @click.option("--config", metavar="NAME|FILE",
               help="What is known of the network: docs/checkpoints.md.")  # fmt: skip
-@click.option("--image-size", type=click.IntRange(min=1), help="Side, pixels.  [default: 256]")
-@click.option("--head-channels", type=click.IntRange(min=1),
+@click.option("--image-size", type=Count(most=65_536), help="Side, pixels.  [default: 256]")
+@click.option("--head-channels", type=Count(),
               help="Channels of an attention head, ADM only.  [default: 64]")  # fmt: skip
 @click.option("--half", is_flag=True, help="Keep the weights in half precision.")
 def convert_command(

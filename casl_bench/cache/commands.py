@@ -17,6 +17,8 @@ EXIT_DAMAGED = 5
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _SPANS = {"": 86400, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DAY = 86400
+_MOST = 1e18
+"""Bytes or seconds: an exabyte."""
 
 cache_option = click.option(
     "--cache", type=LocalFolder(path_type=Path), help="Folder of what runs share: inversions, "
@@ -34,7 +36,10 @@ def _measure(units: dict[str, int], example: str) -> Callable[..., float | None]
         match = re.fullmatch(r"(\d+(?:\.\d+)?) *([a-z]*)", value.strip().lower())
         if match is None or match[2] not in units:
             raise click.BadParameter(f"'{value}' is no amount, give e.g. {example}", ctx, param)
-        return float(match[1]) * units[match[2]]
+        amount = float(match[1]) * units[match[2]]
+        if amount > _MOST:
+            raise click.BadParameter(f"'{value[:40]}' is too much", ctx, param)
+        return amount
 
     return parse
 

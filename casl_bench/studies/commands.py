@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from casl_bench.cache.commands import cache_option
+from casl_bench.core.amounts import MOST, MOST_JOBS, Count
 
 
 @click.group("study")
@@ -19,7 +20,7 @@ def study_group() -> None:
 @study_group.command("metric-validity")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
               show_default=True, help="Folder of records, page and figures.")  # fmt: skip
-@click.option("--images", type=click.IntRange(min=4), default=64, show_default=True,
+@click.option("--images", type=Count(4), default=64, show_default=True,
               help="Images of each concept.")  # fmt: skip
 @click.option(
     "--render-only", is_flag=True, help="Make page and figures anew of the records in the folder."
@@ -53,7 +54,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
         numbers = sorted({int(word) for word in value.replace(",", " ").split()})
     except ValueError:
         numbers = []
-    if not numbers or numbers[0] < 1:
+    if not numbers or numbers[0] < 1 or numbers[-1] > MOST:
         raise click.BadParameter(f"'{value}' is no list of numbers from 1 on", ctx, param)
     return tuple(numbers)
 
@@ -62,7 +63,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 @click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
               show_default=True, help="Folder of rows, page and figure.")  # fmt: skip
-@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True,
+@click.option("--jobs", type=Count(most=MOST_JOBS), default=1, show_default=True,
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip

@@ -27,6 +27,7 @@ from click.core import ParameterSource
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from casl_bench.core.amounts import SEED, Amount, Count
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder, write_bytes, write_json, write_text
@@ -199,29 +200,25 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Local file of its ImageNet weights to start from.",
 )
-@click.option(
-    "--images", type=click.IntRange(2), default=24_000, show_default=True, help="Training images."
-)
+@click.option("--images", type=Count(2), default=24_000, show_default=True, help="Training images.")
 @click.option(
     "--held-out",
-    type=click.IntRange(2),
+    type=Count(2),
     default=3_000,
     show_default=True,
     help="Validation images: half calibrate, half are measured.",
 )
 @click.option(
     "--epochs",
-    type=click.FloatRange(0, min_open=True),
+    type=Amount(1e-6, 1e6),
     help="Length in passes over the images. [default: 4]",
 )
-@click.option("--steps", type=click.IntRange(1), help="Length in steps, instead.")
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True)
-@click.option("--image-size", type=click.IntRange(16), default=128, show_default=True)
-@click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=1e-3, show_default=True
-)
+@click.option("--steps", type=Count(), help="Length in steps, instead.")
+@click.option("--batch-size", type=Count(2), default=64, show_default=True)
+@click.option("--image-size", type=Count(16, 65_536), default=128, show_default=True)
+@click.option("--learning-rate", type=Amount(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-@click.option("--seed", default=1, show_default=True)
+@click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from casl_bench.backbones.clip_model import build_clip
 from casl_bench.backbones.word_tokenizer import WordTokenizer
+from casl_bench.core.amounts import SEED, Amount, Count
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.seeding import derive_seed, generator
 from casl_bench.images.drawing import IMAGE_SIZE
@@ -181,12 +182,18 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
               "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Length in steps.")
-@click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
-@click.option("--pairs", default=64, show_default=True, help="Pictures a batch, each with a flip.")
-@click.option("--images", default=40_960, show_default=True)
-@click.option("--seed", default=11, show_default=True)
-@click.option("--learning-rate", default=2e-3, show_default=True)
+@click.option("--steps", type=Count(), help="Length in steps.")
+@click.option("--minutes", type=Amount(0.01, 1e7), help="Length in minutes, instead.")
+@click.option(
+    "--pairs",
+    type=Count(),
+    default=64,
+    show_default=True,
+    help="Pictures a batch, each with a flip.",
+)
+@click.option("--images", type=Count(), default=40_960, show_default=True)
+@click.option("--seed", type=SEED, default=11, show_default=True)
+@click.option("--learning-rate", type=Amount(1e-12, 1e3), default=2e-3, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(

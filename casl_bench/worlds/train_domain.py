@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from casl_bench.core.amounts import Amount, Count
 from casl_bench.core.errors import BenchError
 from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.synth import ASSETS
@@ -44,8 +45,20 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Choice(list(DOMAINS)), help="Domain whose shipped models are "
               "started from.  [default: from nothing]")  # fmt: skip
-@click.option("--images", default=24_576, show_default=True, help="Rendered pictures to train on.")
-@click.option("--scale", default=1.0, show_default=True, help="Factor on all numbers of steps.")
+@click.option(
+    "--images",
+    type=Count(),
+    default=24_576,
+    show_default=True,
+    help="Rendered pictures to train on.",
+)
+@click.option(
+    "--scale",
+    type=Amount(1e-6, 1e6),
+    default=1.0,
+    show_default=True,
+    help="Factor on all numbers of steps.",
+)
 @click.option("--only", multiple=True, type=click.Choice(["unet", *COMMANDS]), help="This model "
               "alone. May be given several times.")  # fmt: skip
 def main(

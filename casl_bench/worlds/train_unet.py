@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from casl_bench.backbones.backbone import Backbone
 from casl_bench.backbones.schedule import NoiseSchedule
+from casl_bench.core.amounts import SEED, Amount, Count
 from casl_bench.core.seeding import generator
 from casl_bench.worlds.domains import DOMAINS
 from casl_bench.worlds.render_pool import load_pool
@@ -77,12 +78,12 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
               "U-Net to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=click.IntRange(1), help="Length in steps.")
-@click.option("--minutes", type=click.FloatRange(0.01), help="Length in minutes, instead.")
-@click.option("--batch-size", default=32, show_default=True)
-@click.option("--images", default=40_960, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option("--learning-rate", default=1e-3, show_default=True)
+@click.option("--steps", type=Count(), help="Length in steps.")
+@click.option("--minutes", type=Amount(0.01, 1e7), help="Length in minutes, instead.")
+@click.option("--batch-size", type=Count(), default=32, show_default=True)
+@click.option("--images", type=Count(), default=40_960, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--learning-rate", type=Amount(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--device", default="cpu", show_default=True)
 def main(

@@ -36,8 +36,8 @@ from casl_bench.testing.tiny_suite import tiny_suite
 PLUGIN = (Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py").resolve()
 pytestmark = pytest.mark.usefixtures("own_entrants")
 
-MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "1"))
-"""How many runs are killed; each costs a run and a half."""
+MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "2"))
+"""How many runs are killed, each in its own part of the run; each costs a run and a half."""
 
 
 def run(out: Path, cache: Path, **changes: Any) -> list[str]:
@@ -214,13 +214,15 @@ def begun(log: Path) -> Counter[tuple[str, str]]:
 
 @pytest.mark.slow
 def test_killed_at_any_moment_the_records_are_those_of_an_uninterrupted_run(
-    timed: tuple[Path, float], tmp_path: Path
+    timed: tuple[Path, float], tmp_path: Path, moments: random.Random
 ) -> None:
-    expected, moments = ids(timed[0] / "run"), random.Random(0)
+    expected = ids(timed[0] / "run")
     for number in range(MOMENTS):
         out, cache, log = (tmp_path / f"{name}-{number}" for name in ("out", "cache", "log"))
         child = start(_child, out, cache, log)
-        time.sleep(moments.uniform(0.05, 0.95) * timed[1])
+        moment = (number + moments.random()) / MOMENTS * timed[1]
+        print(f"killed after {moment:.2f} of {timed[1]:.2f} s")
+        time.sleep(moment)
         child.kill()
         child.join()
         again = start(_child, out, cache, log)

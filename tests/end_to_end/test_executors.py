@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.records.record import ErrorInfo, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.execution import engine, runner
 from casl_bench.runs.execution.attempts import Attempts, CellTimeoutError
@@ -86,7 +89,7 @@ def test_dask_in_threads_gives_the_records_of_one_process(serial: Path, tmp_path
     distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
     out = tmp_path / "run"
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0"
     ) as cluster:
         place = cluster.scheduler_address
         assert runner.run(config(out, scheduler=place), SilentProgress()) == 0
@@ -98,34 +101,57 @@ def test_dask_in_threads_gives_the_records_of_one_process(serial: Path, tmp_path
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and two workers over TCP, started as a user does."""
-    pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+def warm() -> Iterator[BaseContext]:
+    """Dask's processes are forked from one that has imported torch and all: it takes 12 s each."""
+    dask = pytest.importorskip("dask", reason="comes with the extra 'cluster'")
+    get_mp_context = pytest.importorskip("distributed.utils").get_mp_context
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        context = get_mp_context()
+        context.set_forkserver_preload(["distributed", "casl_bench.runs.execution.runner"])
+        yield context
+
+
+def dask_command(arguments: tuple[str, ...], log: Path) -> None:
+    """`dask scheduler` or `dask worker`, in this process."""
+    from dask.__main__ import main
+
+    torch.set_num_threads(1)
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["dask", *arguments]
+    main()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, warm: BaseContext) -> Iterator[tuple[str, list[Any]]]:
+    """A scheduler and two workers over TCP, with the options that a user gives."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-    def start(*arguments: str) -> subprocess.Popen[bytes]:
-        with (tmp_path / f"{arguments[0]}.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "dask", *arguments],
-                cwd=tmp_path, env=variables, stdout=log, stderr=log,
-            )  # fmt: skip
+    def start(*arguments: str) -> Any:
+        process = warm.Process(
+            target=dask_command, args=(arguments, tmp_path / f"{arguments[0]}.log")
+        )
+        process.start()
+        return process
 
-    scheduler = start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard")
-    worker = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
+    scheduler = start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard",
+                      "--dashboard-address", "127.0.0.1:0")  # fmt: skip
+    worker = ("worker", address, "--nthreads", "1", "--no-nanny", "--no-dashboard",
+              "--local-directory", str(tmp_path))  # fmt: skip
     workers = [start(*worker) for _ in range(2)]
     yield address, workers
     for process in (*workers, scheduler):
         process.kill()
-        process.wait()
+        process.join()
 
 
 @pytest.mark.slow
 def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
-    serial: Path, tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
+    serial: Path, tmp_path: Path, cluster: tuple[str, list[Any]]
 ) -> None:
     address, workers = cluster
     out = tmp_path / "run"
@@ -134,21 +160,28 @@ def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
         """Kills a worker as soon as there is a record."""
 
         def _open(self, description: str, total: int) -> None:
-            if workers[0].poll() is None and list(out.glob("cells/*/*/*/record.json")):
+            if workers[0].is_alive() and list(out.glob("cells/*/*/*/record.json")):
                 workers[0].kill()
-                workers[0].wait()
+                workers[0].join()
 
-    assert runner.run(config(out, scheduler=address), KillsOne()) == 0
-    assert workers[0].poll() == -signal.SIGKILL and workers[1].poll() is None
-    assert ids(out) == ids(serial)
+    one = config(out, scheduler=address, concepts=CONCEPTS[:1])
+    assert runner.run(one, KillsOne()) == 0
+    assert workers[0].exitcode == -signal.SIGKILL and workers[1].is_alive()
+    own = {path: i for path, i in ids(out).items() if not path.match("_comparison/*")}
+    assert len(own) > 10 and own.items() <= ids(serial).items()
 
 
-@many_processes
-def test_cells_that_die_hang_or_give_nan_fail_alone(serial: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", [pytest.param("local", marks=many_processes), "dask"])
+def test_cells_that_die_hang_or_give_nan_fail_alone(
+    serial: Path, tmp_path: Path, executor: str, request: pytest.FixtureRequest
+) -> None:
+    if executor == "dask":
+        request.getfixturevalue("warm")
     out, said = tmp_path / "run", Notes()
     settings = config(
-        out, methods=("dies", "hangs", "gives_nan", *METHODS_RUN), concepts=CONCEPTS[:1],
-        jobs=2, cell_timeout=LIMIT,
+        out, methods=("dies", "hangs", "gives_nan", "darken"), concepts=CONCEPTS[:1],
+        jobs=2, executor=executor, cell_timeout=LIMIT,
     )  # fmt: skip
     assert runner.run(settings, said) == 3
     records = {CellKey.of(r).path: r for r in RecordStore(out)}
@@ -165,13 +198,41 @@ def test_cells_that_die_hang_or_give_nan_fail_alone(serial: Path, tmp_path: Path
     )  # twice, and the one that hung
     alone = ids(serial)
     for path, record in records.items():
-        if record.kind == "edit" and (record.method in METHODS_RUN or record.control):
+        if record.kind == "edit" and (record.method == "darken" or record.control):
             assert record.status == "done" and record.record_id == alone[path]
 
 
 @many_processes
+def test_workers_that_a_queue_starts_give_the_records_of_one_process(
+    serial: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dask = pytest.importorskip("dask", reason="comes with the extra 'cluster'")
+    pytest.importorskip("dask_jobqueue", reason="comes with the extra 'cluster'")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name, text in {
+        # The script is gone as soon as this has taken it.
+        "sbatch": f'job={tmp_path}/job-$$; cp "$1" $job; setsid bash $job > $job.log 2>&1 & '
+        "echo Submitted batch job $!",
+        "scancel": "kill -- -$1",
+    }.items():
+        (commands / name).write_text(f"#!/bin/sh\n{text}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    out = tmp_path / "run"
+    job = {"memory": "4GB", "scheduler-options": {"host": "127.0.0.1"},
+           "local-directory": str(tmp_path)}  # fmt: skip
+    settings = config(out, executor="dask", queue="slurm", jobs=2, cell_timeout=60)
+    with dask.config.set({f"jobqueue.slurm.{field}": value for field, value in job.items()}):
+        assert runner.run(settings, SilentProgress()) == 0
+    assert ids(out) == ids(serial)
+
+
+@many_processes
+@pytest.mark.parametrize("all_at_once", [False, True])
 def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
-    serial: Path, tmp_path: Path
+    serial: Path, tmp_path: Path, moments: random.Random, all_at_once: bool
 ) -> None:
     out = tmp_path / "run"
     code = (
@@ -181,12 +242,20 @@ def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
         "t.runner.run(t.config(Path(sys.argv[2]), jobs=2), t.SilentProgress())\n"
     )
     arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(out)]
-    driver = subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    cells = out / "cells" / CARD.name
-    wait_until(
-        lambda: len(list(cells.glob("[!_]*/*/record.json"))) >= 2 or driver.poll() is not None
+    driver = subprocess.Popen(
+        arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True
     )
-    driver.kill()
+    cells = out / "cells" / CARD.name
+    # Of the last ones it may be through before they are seen.
+    there = moments.randrange(1, len(list(serial.glob("cells/*/[!_]*/*/record.json"))) - 3)
+    print(f"killed with {there} cells")
+    wait_until(
+        lambda: len(list(cells.glob("[!_]*/*/record.json"))) >= there or driver.poll() is not None
+    )
+    if all_at_once:
+        os.killpg(driver.pid, signal.SIGKILL)
+    else:
+        driver.kill()
     assert driver.wait() == -signal.SIGKILL
     before = {p: p.stat().st_mtime_ns for p in cells.glob("*/*/record.json")}
     assert runner.run(config(out), SilentProgress()) == 0
@@ -319,33 +388,90 @@ def test_merged_shards_are_the_whole_run(serial: Path, shards: list[Path], tmp_p
     assert ids(tmp_path / "whole") == ids(serial)
     part = merge(tmp_path / "part", [str(shards[0])])
     assert part.missing and part.shards == ("2/2",) and "2/2" in part.text
-    again = merge(tmp_path / "part", [str(shards[1])])  # the other half may come later
-    assert not again.missing and ids(tmp_path / "part") == ids(serial)
+    for half in (shards[1], *shards):  # the other half may come later, and either once more
+        again = merge(tmp_path / "part", [str(half)])
+        assert again == Merged(merged.cells, (), ()) and ids(tmp_path / "part") == ids(serial)
 
 
+def overlap(one: Path, other: Path) -> RunRecord:
+    """A record without files that both parts have."""
+    theirs = RecordStore(other)
+    return next(r for r in RecordStore(one) if r.scores is None and theirs.find(CellKey.of(r)))
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
 def test_shards_that_do_not_belong_together_are_refused(
-    serial: Path, shards: list[Path], tmp_path: Path
+    serial: Path, shards: list[Path], tmp_path: Path, in_steps: bool
 ) -> None:
-    with pytest.raises(UsageError, match="no part of a run"):
-        merge(tmp_path / "out", [str(serial)])
-    other = tmp_path / "other"
+    out, other = tmp_path / "out", tmp_path / "other"
     shutil.copytree(shards[1], other)
+    together = [str(other)] if in_steps else [str(shards[0]), str(other)]
+    if in_steps:
+        merge(out, [str(shards[0])])
+    before = ids(out)
+    with pytest.raises(UsageError, match="no part of a run"):
+        merge(out, [str(serial)])
     plan = other / "plan.json"
-    for field in ("commit", "code", "fit_seeds", "key", "sources"):
-        stored = json.loads(plan.read_text())
-        stored["plan"][field] = "another"
-        plan.write_text(json.dumps(stored))
-        with pytest.raises(UsageError, match=rf"different runs: their .*{field}.* differ"):
-            merge(tmp_path / "out", [str(shards[0]), str(other)])
+    stored = json.loads(plan.read_text())
+    key = stored["plan"]["key"] | {"seed": 9}
+    others = {
+        "commit": "f" * 40,
+        "code": "0" * 64,
+        "fit_seeds": 9,
+        "key": key,
+        "sources": "another",
+    }
+    for field, value in others.items():
+        plan.write_text(json.dumps({**stored, "plan": stored["plan"] | {field: value}}))
+        with pytest.raises(UsageError, match=f"different runs: their {field} differ|seed 0 there"):
+            merge(out, together)
     shutil.copy(shards[1] / "plan.json", plan)
-    mine, theirs = RecordStore(shards[0]), RecordStore(other)
-    record = next(r for r in theirs if mine.find(CellKey.of(r)) is not None and r.scores is None)
+    plan.write_text(plan.read_text().replace('"shard": "2/2"', '"shard": "2/3"'))
+    with pytest.raises(UsageError, match="shard 2/3"):
+        merge(out, together)
+    shutil.copy(shards[1] / "plan.json", plan)
+    record = overlap(shards[0], other)
     name = next(iter(record.measurements))
     value = record.measurements[name].model_copy(update={"value": 0.123})
-    theirs.write(record.model_copy(update={"measurements": record.measurements | {name: value}}))
-    with pytest.raises(InvalidBenchmarkError, match=r"disagree on .*measurements differ"):
-        merge(tmp_path / "out", [str(shards[0]), str(other)])
-    assert not (tmp_path / "out").exists()
+    RecordStore(other).write(
+        record.model_copy(update={"measurements": record.measurements | {name: value}})
+    )
+    with pytest.raises(InvalidBenchmarkError, match=r"disagrees? on .*measurements differ"):
+        merge(out, together)
+    assert ids(out) == before and out.exists() == in_steps
+
+
+def test_a_cell_that_failed_is_filled_by_the_part_that_told_so_and_by_no_other(
+    serial: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    out, failing = tmp_path / "out", tmp_path / "failing"
+    shutil.copytree(shards[0], failing)
+    record = overlap(*shards)
+    error = ErrorInfo(type="CellDiedError", message="its process died")
+    RecordStore(failing).write(record.model_copy(update={"status": "failed", "error": error}))
+    merge(out, [str(failing)])
+    with pytest.raises(InvalidBenchmarkError, match=r"disagrees on .*failed and done"):
+        merge(out, [str(shards[1])])
+    assert merge(out, [str(shards[0])]).shards == ("2/2",)  # that part, run again
+    assert merge(out, [str(shards[1])]).shards == ()
+    assert ids(out) == ids(serial)
+    with pytest.raises(InvalidBenchmarkError, match=r"disagrees on .*done and failed"):
+        merge(out, [str(failing)])
+    assert ids(out) == ids(serial)
+
+
+def test_a_folder_with_records_of_another_origin_is_not_merged_into(
+    serial: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    merge(out, [str(part) for part in shards])
+    (out / "merged.json").unlink()
+    with pytest.raises(UsageError, match="records that no merge"):
+        merge(out, [str(shards[0])])
+    (out / "merged.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot be read"):
+        merge(out, [str(shards[0])])
+    assert ids(out) == ids(serial)
 
 
 @pytest.mark.parametrize(
@@ -355,6 +481,8 @@ def test_shards_that_do_not_belong_together_are_refused(
         ({"executor": "serial", "cell_timeout": 1}, 1, "--executor local or dask"),
         ({"executor": "local", "scheduler": "tcp://x:1"}, 1, "use --executor dask"),
         ({"scheduler": "tcp://x:1"}, 2, "leave --jobs or --scheduler out"),
+        ({"executor": "local", "queue": "slurm"}, 1, "use --executor dask"),
+        ({"scheduler": "tcp://x:1", "queue": "slurm"}, 1, "leave one of them out"),
     ],
 )
 def test_what_contradicts_itself_is_refused(options: dict[str, Any], jobs: int, match: str) -> None:
@@ -368,4 +496,7 @@ def test_dask_that_is_not_there_is_told_before_anything_is_opened(
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'casl-bench\[cluster\]'"):
         runner.run(config(tmp_path / "run", executor="dask"), SilentProgress())
+    monkeypatch.setattr(engine, "find_spec", lambda name: name == "distributed" or None)
+    with pytest.raises(UsageError, match=r"'dask-jobqueue'; pip install 'casl-bench\[cluster\]'"):
+        runner.run(config(tmp_path / "run", queue="slurm"), SilentProgress())
     assert not (tmp_path / "run").exists()

@@ -123,6 +123,7 @@ class EditCells:
             self.config, self.world.backbone, lambda line: self.progress.note(line)
         )
         self._fitted: dict[tuple[str, str, int], Fitted] = {}
+        self._null: dict[Concept, list[tuple[ScoreTable, float]]] = {}
 
     def run(self, cell: Cell) -> RunRecord:
         """Run one cell and write its record with scores and pictures.
@@ -358,8 +359,13 @@ class EditCells:
     def null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
         """Scores of a concept's random draws, once these have run, with the strengths they ran at.
 
-        Empty unless all of the suite's draws are there.
+        Empty unless all of the suite's draws are there. Read once a concept.
         """
+        if concept not in self._null and (found := self._read_null(dataset, concept)):
+            self._null = {concept: found}
+        return self._null.get(concept, [])
+
+    def _read_null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
         found = []
         names = [name for name in METHODS if info_of(name).draws]
         for name in names:

@@ -1,8 +1,8 @@
-"""Nodes on a Dask cluster: one that runs already, or one of this machine that is started.
+"""Nodes on a Dask cluster: one that runs already, or one that is started, here or by a queue.
 
-Only this file knows Dask, and only a run on it imports it. No more nodes are handed over than
-workers can begin at once: which comes next is decided here, and a worker that dies takes along
-nothing that merely waited.
+Only this file and `queue_cluster` know Dask, and only a run on it imports it. No more nodes are
+handed over than workers can begin at once: which comes next is decided here, and a worker that dies
+takes along nothing that merely waited.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from casl_bench.runs.execution.engine import Outcome
 from casl_bench.runs.execution.graph import Node
 from casl_bench.runs.execution.local import threads_each
 from casl_bench.runs.execution.own_process import THREAD_VARIABLES
+from casl_bench.runs.execution.queue_cluster import QueueCluster
 from casl_bench.runs.execution.remote import Sender, carry_out
 from casl_bench.runs.planning.config import RunConfig
 
@@ -26,26 +27,29 @@ WAIT_SECONDS = 10.0
 
 CONNECT_SECONDS = 30.0
 
+_ANY_PORT = {"dashboard_address": "127.0.0.1:0"}
+"""Of a scheduler's pages: its usual port may be another command's, which it would warn of."""
+
 
 class DaskEngine:
     """Hands nodes to the workers of a cluster.
 
     Args:
-        config: the run; with `--scheduler` its workers come with their own threads.
+        config: the run; with `--scheduler` or `--queue` its workers come with their own threads.
         say: told when there is nobody to work.
 
     Raises:
-        UsageError: if no scheduler answers.
+        UsageError: if no scheduler answers, or a queue cannot be asked.
     """
 
     def __init__(self, config: RunConfig, say: Callable[[str], None]) -> None:
         self._config, self._say = _with_whole_paths(config), say
         self._resources = {"GPU": 1} if config.device.startswith("cuda") else {}
         self._stack = ExitStack()
-        scheduler = config.execution.scheduler
-        own = scheduler is None
-        self._client = self._start() if scheduler is None else self._connect(scheduler)
-        threads = threads_each(config.jobs) if own else None
+        self._queue: QueueCluster | None = None
+        here = config.execution.scheduler is None and config.execution.queue is None
+        self._client = self._find_client()
+        threads = threads_each(config.jobs) if here else None
         self._sender = Sender.here(parent=False, threads=threads)
         self._futures: dict[str, tuple[Any, Node]] = {}
         self._count = 0
@@ -87,7 +91,11 @@ class DaskEngine:
                 done = wait(pending, timeout=WAIT_SECONDS, return_when="FIRST_COMPLETED").done
                 break
             except TimeoutError:
-                if not told and not self._is_staffed():
+                if self._is_staffed():
+                    continue
+                if self._queue is not None:
+                    self._queue.check_taken()
+                if not told:
                     kind = "with a GPU (--resources GPU=1) " if self._resources else ""
                     self._say(f"no worker {kind}is connected: waiting for one")
                     told = True
@@ -118,23 +126,43 @@ class DaskEngine:
         workers = self._client.scheduler_info()["workers"].values()
         return any("GPU" in worker["resources"] for worker in workers)
 
-    def _start(self) -> Any:
+    def _find_client(self) -> Any:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
+
+        if self._config.execution.scheduler is not None:
+            return self._connect(self._config.execution.scheduler)
+        with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+            cluster = self._start_here() if self._config.execution.queue is None else self._ask()
+        return self._stack.enter_context(Client(cluster))
+
+    def _ask(self) -> Any:
+        """A cluster whose workers are jobs."""
+        assert self._config.execution.queue is not None
+        self._queue = QueueCluster(self._config.execution.queue, gpu=bool(self._resources))
+        cluster = self._stack.enter_context(self._queue.cluster)
+        self._queue.scale(self._config.jobs)
+        # Each of them has a machine of its own, as far as memory goes.
+        self._config = self._config.model_copy(update={"jobs": 1})
+        return cluster
+
+    def _start_here(self) -> Any:
+        """A cluster of this machine."""
+        from distributed import LocalCluster
 
         threads = dict.fromkeys(THREAD_VARIABLES, str(threads_each(self._config.jobs)))
-        settings = {"distributed.scheduler.allowed-failures": 0}
-        with dask.config.set(settings):
-            cluster = LocalCluster(
+        return self._stack.enter_context(
+            LocalCluster(
                 n_workers=self._config.jobs,
                 threads_per_worker=1,
                 memory_limit=0,
                 dashboard_address=None,
+                scheduler_kwargs=_ANY_PORT,
                 resources=self._resources,
                 env=threads,
                 silence_logs=logging.CRITICAL,
             )
-        return self._stack.enter_context(Client(self._stack.enter_context(cluster)))
+        )
 
     def _connect(self, scheduler: str) -> Any:
         from distributed import Client

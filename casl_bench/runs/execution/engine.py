@@ -67,3 +67,7 @@ def check_engine(config: RunConfig) -> None:
             "--executor dask needs the package 'distributed'",
             mend="pip install 'casl-bench[cluster]', or use --executor local",
         )
+    if config.execution.queue is not None and find_spec("dask_jobqueue") is None:
+        raise UsageError(
+            "--queue needs the package 'dask-jobqueue'", mend="pip install 'casl-bench[cluster]'"
+        )

@@ -1,13 +1,14 @@
 """Parts of one run → the run, as if it had never been cut.
 
 Records are copied whole, and methods are compared anew. Nothing is believed twice: parts of other
-settings, code or plans are refused, and so is a cell that two parts tell differently.
+settings, code or plans are refused, and so is a cell that two parts tell differently. What was
+merged before counts as one more part: in how many steps parts come together makes no difference.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from casl_bench.images.dataset import Concept
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.comparing import Comparing
+from casl_bench.runs.execution.merge_memory import MergeMemory
 from casl_bench.runs.execution.published import fetch
 from casl_bench.runs.planning.config import RunConfig, Suite
 from casl_bench.runs.planning.execution import Shard
@@ -51,6 +53,10 @@ class Part:
     store: RecordStore
 
 
+Told = dict[CellKey, tuple[RunRecord, Part]]
+"""Cell → its record, and a part that has it."""
+
+
 @dataclass(frozen=True)
 class Merged:
     """What came of it.
@@ -58,7 +64,7 @@ class Merged:
     Attributes:
         cells: of the whole plan.
         missing: labels of those that are not done, in the plan's order.
-        shards: parts that were not given, such as "2/8".
+        shards: parts that were given neither now nor before, such as "2/8".
     """
 
     cells: int
@@ -80,14 +86,15 @@ def merge(out: Path, sources: Sequence[str]) -> Merged:
     """Put parts of a run together.
 
     Args:
-        out: run folder of the whole; may hold what an earlier merge of the same run left.
+        out: run folder of the whole; may hold what an earlier merge of the same run left. A cell
+            that failed or was skipped there is taken from a part that has been run again.
         sources: run folders of parts, or addresses that such were published at, see `publish`.
 
     Raises:
         UsageError: if the parts are not of one run, `out` is another's, or an address cannot be
             read.
-        InvalidBenchmarkError: if two parts tell a cell differently, a record or a fetched file
-            is corrupt, or a control is out of its bounds.
+        InvalidBenchmarkError: if two parts, or a part and `out`, tell a cell differently, a record
+            or a fetched file is corrupt, or a control is out of its bounds.
     """
     with ExitStack() as stack:
         parts = [stack.enter_context(_fetched(source)) for source in sources]
@@ -95,18 +102,24 @@ def merge(out: Path, sources: Sequence[str]) -> Merged:
         config, cells = _planned(parts[0], out)
         with claim_run_folder(config):
             store = RecordStore(out)
-            for record, part in _agreed(parts).values():
+            before = MergeMemory.read(out)
+            if before is not None:
+                _check_of_the_same_run(parts[0], before, out)
+            records = _agreed(parts)
+            if before is not None:
+                records = _new_beside(store, records, before, {p.shard.index for p in parts})
+            memory = _remember(parts, before)
+            memory.write(out)
+            for record, part in records.values():
                 _copy(record, part.store, store)
             store.write_jsonl()
             check_bounds(list(store), out)
             Comparing(config, cells, store).write()
             store.write_jsonl()
-    given = {part.shard.index for part in parts}
-    count = parts[0].shard.count
     return Merged(
         len(cells),
         tuple(f"{c.label} of {c.dataset}" for c in cells if not is_done(store, c)),
-        tuple(f"{i}/{count}" for i in range(1, count + 1) if i not in given),
+        tuple(f"{i}/{memory.count}" for i in range(1, memory.count + 1) if i not in memory.given),
     )
 
 
@@ -139,19 +152,33 @@ def _check_of_one_run(parts: Sequence[Part]) -> None:
     first = parts[0]
     for part in parts[1:]:
         where = f"{part.source} beside {first.source}"
-        fields = [k for k in first.plan.keys() | part.plan.keys()
-                  if first.plan.get(k) != part.plan.get(k)]  # fmt: skip
-        # Cells follow from the rest, and from models and images.
-        named = ", ".join(sorted(set(fields) - {"cells"})) or "models or images"
-        if fields:
-            raise UsageError(f"parts of different runs: their {named} differ", where=where,
-                             mend="give the parts of one command")  # fmt: skip
+        _check_plans(first.plan, part.plan, where, "give the parts of one command")
         if part.shard.count != first.shard.count:
             raise UsageError(
                 f"one is shard {part.shard}, the other {first.shard}",
                 where=where,
                 mend="give the parts of one command",
             )
+
+
+def _check_of_the_same_run(part: Part, before: MergeMemory, out: Path) -> None:
+    """Refuse a part of another run than what was merged before."""
+    where = f"{part.source} beside what {out} holds"
+    mend = "give the parts of one command, or a new folder to merge into"
+    _check_plans(before.plan, part.plan, where, mend)
+    if part.shard.count != before.count:
+        raise UsageError(
+            f"it is shard {part.shard}, there are parts of {before.count}", where=where, mend=mend
+        )
+
+
+def _check_plans(one: dict[str, Any], other: dict[str, Any], where: str, mend: str) -> None:
+    """Refuse two plans that differ."""
+    fields = [k for k in one.keys() | other.keys() if one.get(k) != other.get(k)]
+    if fields:
+        # Cells follow from the rest, and from models and images.
+        named = ", ".join(sorted(set(fields) - {"cells"})) or "models or images"
+        raise UsageError(f"parts of different runs: their {named} differ", where=where, mend=mend)
 
 
 def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
@@ -181,18 +208,15 @@ def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
     return config, cells
 
 
-def _agreed(parts: Sequence[Part]) -> dict[CellKey, tuple[RunRecord, Part]]:
+def _agreed(parts: Sequence[Part]) -> Told:
     """Every cell's record, with the first part that has it. Comparisons are made anew.
 
     Raises:
         InvalidBenchmarkError: where two parts tell a cell differently.
     """
-    found: dict[CellKey, tuple[RunRecord, Part]] = {}
+    found: Told = {}
     for part in parts:
-        for record in part.store:
-            if record.kind == "comparison":
-                continue
-            key = CellKey.of(record)
+        for key, record in _cells_of(part.store):
             known, of = found.setdefault(key, (record, part))
             if known.record_id != record.record_id:
                 raise InvalidBenchmarkError(
@@ -201,6 +225,45 @@ def _agreed(parts: Sequence[Part]) -> dict[CellKey, tuple[RunRecord, Part]]:
                     mend="run one of them again, on a --cache that they share",
                 )
     return found
+
+
+def _new_beside(
+    store: RecordStore, told: Told, before: MergeMemory, given: Collection[int]
+) -> Told:
+    """Of what parts tell, that which the merged folder does not have yet.
+
+    Raises:
+        InvalidBenchmarkError: where it has a cell otherwise, and not of these parts alone while
+            the cell was not done.
+    """
+    new: Told = {}
+    for key, (record, part) in told.items():
+        known = store.find(key)
+        if known is None or (known.status != "done" and before.may_be_replaced(key, given)):
+            new[key] = (record, part)
+        elif known.record_id != record.record_id:
+            raise InvalidBenchmarkError(
+                f"what was merged before disagrees on {key.path}: {_difference(known, record)}",
+                where=f"{store.run}, {part.source}",
+                mend="run that part again, on a --cache that all share, or merge all parts into a "
+                "new folder",
+            )
+    return new
+
+
+def _remember(parts: Sequence[Part], before: MergeMemory | None) -> MergeMemory:
+    """What the merged folder is to keep of these parts, and of those before."""
+    first = parts[0]
+    memory = before or MergeMemory(plan=first.plan, count=first.shard.count, given=(), undone={})
+    for part in parts:
+        undone = [key for key, record in _cells_of(part.store) if record.status != "done"]
+        memory = memory.and_also(part.shard.index, undone)
+    return memory
+
+
+def _cells_of(store: RecordStore) -> Iterator[tuple[CellKey, RunRecord]]:
+    """All records but comparisons, which a merge makes anew."""
+    return ((CellKey.of(record), record) for record in store if record.kind != "comparison")
 
 
 def _difference(one: RunRecord, other: RunRecord) -> str:

@@ -317,7 +317,7 @@ class RunConfig(BaseModel):
     out: Path
     cache: Path = Field(default_factory=default_cache)
     plugins: tuple[Path, ...] = ()
-    memory_budget: PositiveFloat | None = None
+    memory_budget: PositiveFloat | None = Field(None, allow_inf_nan=False)
     batch_size: PositiveInt | None = None
     jobs: PositiveInt = 1
     execution: Execution = Execution()

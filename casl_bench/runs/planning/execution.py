@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from casl_bench.core.errors import UsageError
 
 ExecutorName = Literal["serial", "local", "dask"]
+QueueName = Literal["slurm", "pbs", "lsf", "sge"]
+
+SHORTEST_CELL, LONGEST_CELL = 0.001, 366 * 86400.0
+"""Bounds of a cell's limit of time, in seconds: the system's timers overflow at some point."""
+
+MOST_SHARDS = 100_000
 
 
 class Shard(BaseModel):
@@ -41,12 +47,15 @@ class Shard(BaseModel):
             UsageError: where it is none.
         """
         index, _, count = text.partition("/")
-        # isdecimal alone takes digits of other scripts.
-        if not all(part.isascii() and part.isdecimal() for part in (index, count)) or not (
-            1 <= int(index) <= int(count)
+        # isdecimal alone takes digits of other scripts, and int gives up on thousands of them.
+        digits = len(str(MOST_SHARDS))
+        if not all(p.isascii() and p.isdecimal() and len(p) <= digits for p in (index, count)) or (
+            not 1 <= int(index) <= int(count) <= MOST_SHARDS
         ):
             raise UsageError(
-                f"'{text}' is no shard", where="--shard", mend="give i/n with i from 1, e.g. 2/8"
+                f"'{text[:40]}' is no shard",
+                where="--shard",
+                mend=f"give i/n with i from 1 and n up to {MOST_SHARDS}, e.g. 2/8",
             )
         return cls(index=int(index), count=int(count))
 
@@ -62,9 +71,13 @@ class Execution(BaseModel):
     scheduler: str | None = Field(
         None, description="Address, or scheduler file, of a Dask cluster that runs already."
     )
-    cell_timeout: PositiveFloat | None = Field(
-        None, description="Seconds after which a cell is ended and counts as failed."
+    queue: QueueName | None = Field(
+        None, description="The kind of batch queue that Dask is to ask for workers."
     )
+    cell_timeout: float | None = Field(
+        None, ge=SHORTEST_CELL, le=LONGEST_CELL, allow_inf_nan=False,
+        description="Seconds after which a cell is ended and counts as failed.",
+    )  # fmt: skip
     smoke: bool = Field(
         True, description="Whether a method's first cell must not fail for its others to be run."
     )
@@ -74,7 +87,7 @@ class Execution(BaseModel):
         """The engine of a run in so many processes."""
         if self.executor is not None:
             return self.executor
-        if self.scheduler is not None:
+        if self.scheduler is not None or self.queue is not None:
             return "dask"
         # A cell can only be ended together with its process.
         return "local" if jobs > 1 or self.cell_timeout is not None else "serial"
@@ -96,6 +109,15 @@ class Execution(BaseModel):
         if engine != "dask" and self.scheduler is not None:
             raise UsageError(
                 f"--scheduler is of Dask, not of --executor {engine}", mend="use --executor dask"
+            )
+        if engine != "dask" and self.queue is not None:
+            raise UsageError(
+                f"--queue is of Dask, not of --executor {engine}", mend="use --executor dask"
+            )
+        if self.scheduler is not None and self.queue is not None:
+            raise UsageError(
+                "--queue starts a cluster, and --scheduler names one that runs",
+                mend="leave one of them out",
             )
         if self.scheduler is not None and jobs > 1:
             raise UsageError(

@@ -7,7 +7,15 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from casl_bench.runs.planning.execution import Execution, ExecutorName, Shard
+from casl_bench.core.amounts import Amount
+from casl_bench.runs.planning.execution import (
+    LONGEST_CELL,
+    SHORTEST_CELL,
+    Execution,
+    ExecutorName,
+    QueueName,
+    Shard,
+)
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -18,14 +26,16 @@ _OPTIONS = (
     ),
     click.option("--scheduler", metavar="ADDRESS",
                  help="With Dask: a scheduler that runs, by address or scheduler file."),
-    click.option("--cell-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    click.option("--queue", type=click.Choice(get_args(QueueName)), help="With Dask: ask this "
+                 "batch queue for --jobs workers, by dask-jobqueue."),
+    click.option("--cell-timeout", type=Amount(SHORTEST_CELL, LONGEST_CELL), metavar="SECONDS",
                  help="End a cell after so long: it counts as failed, the rest goes on."),
     click.option("--smoke/--no-smoke", default=True, show_default=True,
                  help="Leave a method out once its first cell fails."),
     click.option("--shard", metavar="I/N",
                  help="Run the I-th of N equal parts alone; `casl-bench merge` joins them."),
 )  # fmt: skip
-_NAMES = ("executor", "scheduler", "cell_timeout", "smoke", "shard")
+_NAMES = ("executor", "scheduler", "queue", "cell_timeout", "smoke", "shard")
 
 
 def execution_options(command: Decorated) -> Decorated:

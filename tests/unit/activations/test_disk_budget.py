@@ -45,7 +45,7 @@ def test_the_budget_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert disk_budget() == DISK_BUDGET_GB * GB
     monkeypatch.setenv(DISK_BUDGET_VARIABLE, "0.5")
     assert disk_budget() == GB // 2
-    for nonsense in ("much", "-1", "nan", "inf", "0"):
+    for nonsense in ("much", "-1", "nan", "inf", "0", "1e300"):
         monkeypatch.setenv(DISK_BUDGET_VARIABLE, nonsense)
         with pytest.raises(UsageError, match=f"'{nonsense}' is no disk budget"):
             disk_budget()
