@@ -33,6 +33,7 @@ from casl_bench.runs.execution.worker import Worker
 from casl_bench.runs.planning.config import RunConfig
 from casl_bench.runs.planning.entrants import load_entrants
 from casl_bench.runs.planning.execution import Execution, Shard
+from casl_bench.runs.planning.finished import without
 from casl_bench.runs.planning.plan import identify, open_worlds, plan
 from casl_bench.runs.watching.progress import Notes, SilentProgress
 from casl_bench.testing.tiny_suite import tiny_suite
@@ -457,6 +458,24 @@ def test_a_cell_that_failed_is_filled_by_the_part_that_told_so_and_by_no_other(
     assert ids(out) == ids(serial)
     with pytest.raises(InvalidBenchmarkError, match=r"disagrees on .*done and failed"):
         merge(out, [str(failing)])
+    assert ids(out) == ids(serial)
+
+
+def test_a_cell_that_lacks_a_comparison_is_filled_by_its_part_run_again(
+    serial: Path, shards: list[Path], tmp_path: Path
+) -> None:
+    out, lacking = tmp_path / "out", tmp_path / "lacking"
+    shutil.copytree(shards[0], lacking)
+    store, theirs = RecordStore(lacking), RecordStore(shards[1])
+    record = next(r for r in store if r.scores is not None and not theirs.find(CellKey.of(r)))
+    lacks = {without(CellKey("toy_shapes", method="random_direction", concept="red")): "failed"}
+    told = record.model_copy(update={"artefacts": record.artefacts | lacks})
+    folder = store.folder(CellKey.of(record))
+    refs = [ref for ref in (record.scores, record.images) if ref is not None]
+    store.write(told, {ref.file: (folder / ref.file).read_bytes() for ref in refs})
+    merge(out, [str(lacking)])
+    merge(out, [str(shards[0])])
+    merge(out, [str(shards[1])])
     assert ids(out) == ids(serial)
 
 

@@ -28,7 +28,7 @@ from casl_bench.runs.execution.merge_memory import MergeMemory
 from casl_bench.runs.execution.published import fetch
 from casl_bench.runs.planning.config import RunConfig, Suite
 from casl_bench.runs.planning.execution import Shard
-from casl_bench.runs.planning.finished import is_done
+from casl_bench.runs.planning.finished import is_done, is_final
 from casl_bench.runs.planning.plan import Cell
 from casl_bench.runs.planning.run_folder import PLAN_FILE, claim_run_folder
 
@@ -234,12 +234,12 @@ def _new_beside(
 
     Raises:
         InvalidBenchmarkError: where it has a cell otherwise, and not of these parts alone while
-            the cell was not done.
+            the cell was not done, or compared without another that had failed.
     """
     new: Told = {}
     for key, (record, part) in told.items():
         known = store.find(key)
-        if known is None or (known.status != "done" and before.may_be_replaced(key, given)):
+        if known is None or (not is_final(known) and before.may_be_replaced(key, given)):
             new[key] = (record, part)
         elif known.record_id != record.record_id:
             raise InvalidBenchmarkError(
@@ -256,7 +256,7 @@ def _remember(parts: Sequence[Part], before: MergeMemory | None) -> MergeMemory:
     first = parts[0]
     memory = before or MergeMemory(plan=first.plan, count=first.shard.count, given=(), undone={})
     for part in parts:
-        undone = [key for key, record in _cells_of(part.store) if record.status != "done"]
+        undone = [key for key, record in _cells_of(part.store) if not is_final(record)]
         memory = memory.and_also(part.shard.index, undone)
     return memory
 

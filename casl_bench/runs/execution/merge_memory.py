@@ -1,8 +1,9 @@
 """What a merged folder keeps of the parts that it was made from.
 
 Merging in steps must refuse what merging at once refuses. So the folder keeps the plan of its
-parts, which of them were given, and which of them told a cell that was not done: such a cell may be
-told otherwise by those very parts, once they have been run again, and by no others.
+parts, which of them were given, and which of them told a cell that was not final (not done, or
+compared without another that had failed): such a cell may be told otherwise by those very parts,
+once they have been run again, and by no others.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class MergeMemory(BaseModel):
         plan: of the whole run, as the parts keep it.
         count: of parts.
         given: those that were merged, from 1.
-        undone: folder of a cell → parts that once told it failed or skipped. None is taken away:
-            a cell that is done here is done, whoever failed at it before.
+        undone: folder of a cell → parts that once told it, and not finally. None is taken away: a
+            cell that is final here is so, whoever failed at it before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,7 +76,7 @@ class MergeMemory(BaseModel):
         write_json(out / MERGED_FILE, self.model_dump(mode="json"))
 
     def and_also(self, index: int, undone: Iterable[CellKey]) -> MergeMemory:
-        """The same after one more part, which tells these cells failed or skipped."""
+        """The same after one more part, which does not tell these cells finally."""
         tellers = dict(self.undone)
         for key in undone:
             place = key.path.as_posix()
@@ -83,7 +84,7 @@ class MergeMemory(BaseModel):
         return self.model_copy(update={"given": _with(self.given, index), "undone": tellers})
 
     def may_be_replaced(self, key: CellKey, by: Collection[int]) -> bool:
-        """Whether all parts that told a cell failed or skipped are among these."""
+        """Whether all parts that did not tell a cell finally are among these."""
         tellers = self.undone.get(key.path.as_posix(), ())
         return bool(tellers) and set(tellers) <= set(by)
 

@@ -14,6 +14,8 @@ from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell
 from casl_bench.runs.planning.sources import changed
 
+_WITHOUT = "without "
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -68,7 +70,12 @@ def is_done(store: RecordStore, cell: Cell) -> bool:
 
 def without(key: CellKey) -> str:
     """The name among `artefacts` under which a record says that it was compared without a cell."""
-    return f"without {key.path.as_posix()}"
+    return f"{_WITHOUT}{key.path.as_posix()}"
+
+
+def is_final(record: RunRecord) -> bool:
+    """Whether its cell is done and was compared with all that it was to be: no run changes it."""
+    return record.status == "done" and not any(a.startswith(_WITHOUT) for a in record.artefacts)
 
 
 def _is_there(store: RecordStore, key: CellKey) -> bool:
