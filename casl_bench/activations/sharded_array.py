@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +40,7 @@ class ShardedArray:
         images: n.
         shape: of one image.
         per_shard: images a file, at least 1; in memory there is one shard.
+        check: called with each file before it is first read or written.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class ShardedArray:
         images: int,
         shape: Sequence[int],
         per_shard: int,
+        check: Callable[[Path], None] = lambda path: None,
     ) -> None:
+        self._check, self._checked = check, set[int]()
         self._name, self._folder, self._steps, self.images = name, folder, steps, images
         self.shape = tuple(shape)
         self._per_shard = per_shard if folder is not None else max(1, images)
@@ -188,5 +191,8 @@ class ShardedArray:
             return self._memory
         if shard not in self._offsets:
             self._opened(shard)
+        if shard not in self._checked:
+            self._check(self._path(shard))
+            self._checked.add(shard)
         offset, shape = self._offsets[shard], self._shape_of(shard)
         return np.memmap(self._path(shard), np.float32, mode, offset, shape)

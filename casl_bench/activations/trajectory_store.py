@@ -7,7 +7,7 @@ name the rows that they want.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,7 @@ class TrajectoryStore:
         shapes: dict[str, Sequence[int]],
         shard_images: int,
         refined: bool = False,
+        check: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.image_ids = tuple(image_ids)
         self.timesteps = tuple(timesteps)
@@ -54,7 +55,7 @@ class TrajectoryStore:
         self._folder = folder
         steps, images = len(self.timesteps), len(self.image_ids)
         self._arrays = {
-            name: ShardedArray(name, folder, steps, images, shape, shard_images)
+            name: ShardedArray(name, folder, steps, images, shape, shard_images, check)
             for name, shape in shapes.items()
         }
 
@@ -106,8 +107,14 @@ class TrajectoryStore:
         )
 
     @classmethod
-    def open(cls, folder: Path) -> TrajectoryStore:
+    def open(
+        cls, folder: Path, check: Callable[[Path], None] = lambda path: None
+    ) -> TrajectoryStore:
         """A finished store.
+
+        Args:
+            folder: where its files are.
+            check: called with each file before it is first read.
 
         Raises:
             InvalidBenchmarkError: if the store is absent, unfinished or damaged.
@@ -121,6 +128,7 @@ class TrajectoryStore:
                 {name: index["shapes"][name] for name in ("x_t", "h")},
                 index["shard_images"],
                 index["refined"],
+                check,
             )
             if index["shards"] != store._file_names():
                 raise ValueError("its index names other files")

@@ -39,12 +39,15 @@ _LIBRARIES = ("torch", "numpy", "diffusers", "open_clip_torch", "peft", "scikit-
 
 @lru_cache
 def code_hash(parts: tuple[str, ...]) -> str:
-    """SHA-256 of the Python sources of parts of this package, hex.
+    """SHA-256 of the Python sources of parts of this package, and of their JSON, hex.
+
+    JSON is what the cards of shipped models say beside their weights, tuned settings and the like.
 
     Args:
         parts: folders or files, relative to the package.
     """
-    return _hash_of(PACKAGE, [PACKAGE / part for part in sorted(set(parts))])
+    places = [PACKAGE / part for part in sorted(set(parts))]
+    return _hash_of(PACKAGE, places, ("*.py", "*.json"))
 
 
 def source_hash(what: object) -> str:
@@ -54,10 +57,24 @@ def source_hash(what: object) -> str:
     more than a mark where it is of this package, whose stages are hashed by `code_hash`. What has
     no source file is like nothing else, and never shared between processes.
     """
-    module: str = getattr(what, "__module__", None) or ""
+    module = _module_of(what)
+    if _is_own(module):
+        return "own"
+    return source_to_compare(what) or _no_source(module)
+
+
+def source_to_compare(what: object) -> str | None:
+    """`source_hash` where another process may find the same or another one.
+
+    Returns:
+        None of this package's own, and of what has no source file.
+    """
+    module = _module_of(what)
+    if _is_own(module):
+        return None
     parts = module.split(".")
     if parts[0] == PACKAGE.name:
-        return code_hash(("testing",)) if parts[1:2] == ["testing"] else "own"
+        return code_hash(("testing",))
     if parts[0] == "baselines" and len(parts) > 1:
         parts = parts[:2]  # entrants do not import each other
     else:
@@ -65,7 +82,7 @@ def source_hash(what: object) -> str:
         if getattr(outer, "__file__", None):
             parts = parts[:1]
     file = getattr(sys.modules.get(".".join(parts)), "__file__", None)
-    return _source_of(Path(file)) if file else _no_source(module)
+    return _source_of(Path(file)) if file else None
 
 
 @lru_cache
@@ -86,6 +103,15 @@ def environment(threads: int | None = None) -> dict[str, str]:
     return found
 
 
+def _module_of(what: object) -> str:
+    return getattr(what, "__module__", None) or ""
+
+
+def _is_own(module: str) -> bool:
+    parts = module.split(".")
+    return parts[0] == PACKAGE.name and parts[1:2] != ["testing"]
+
+
 @lru_cache
 def _source_of(file: Path) -> str:
     root = file.parent if file.name == "__init__.py" else file
@@ -97,10 +123,11 @@ def _no_source(module: str) -> str:
     return f"{module} {uuid4()}"
 
 
-def _hash_of(root: Path, places: Sequence[Path]) -> str:
+def _hash_of(root: Path, places: Sequence[Path], kinds: Sequence[str] = ("*.py",)) -> str:
     digest = hashlib.sha256()
     for place in places:
-        for path in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
+        inside = sorted(path for kind in kinds for path in place.rglob(kind))
+        for path in inside if place.is_dir() else [place]:
             content = path.read_bytes()
             digest.update(f"{path.relative_to(root).as_posix()}|{len(content)}|".encode())
             digest.update(content)

@@ -29,7 +29,7 @@ KINDS = ("inversions", "sae", "fits", "records")
 """What the cache keeps, in the order in which one is made of the other."""
 
 HASHED_ON_OPEN = 32 * 2**20
-"""Larger files are told by their size when an entry is opened, and hashed by `cache verify`."""
+"""Larger files are told by their size when an entry is opened, and hashed when they are used."""
 
 
 class DamagedEntryError(Exception):
@@ -147,15 +147,22 @@ def check_files(folder: Path, sidecar: Sidecar, *, whole: bool = False) -> None:
         DamagedEntryError: at the first file that is absent or not what was written.
     """
     for name, expected in sidecar.files.items():
-        path = folder / name
-        try:
-            if path.is_symlink() or path.stat().st_size != expected.bytes:
-                raise DamagedEntryError(f"{name} is not {expected.bytes} bytes long")
-            hashed = whole or expected.bytes <= HASHED_ON_OPEN
-            if hashed and hash_file(path) != expected.sha256:
-                raise DamagedEntryError(f"{name} has other content than was written")
-        except OSError as error:
-            raise DamagedEntryError(f"{name}: {error.strerror or error}") from error
+        check_file(folder / name, expected, hashed=whole or expected.bytes <= HASHED_ON_OPEN)
+
+
+def check_file(path: Path, expected: FileSum, *, hashed: bool) -> None:
+    """Compare a file's size, and where `hashed` its content too, with what was written.
+
+    Raises:
+        DamagedEntryError: if it is absent or something else.
+    """
+    try:
+        if path.is_symlink() or path.stat().st_size != expected.bytes:
+            raise DamagedEntryError(f"{path.name} is not {expected.bytes} bytes long")
+        if hashed and hash_file(path) != expected.sha256:
+            raise DamagedEntryError(f"{path.name} has other content than was written")
+    except OSError as error:
+        raise DamagedEntryError(f"{path.name}: {error.strerror or error}") from error
 
 
 def is_entry_name(name: str) -> bool:

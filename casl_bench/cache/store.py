@@ -15,10 +15,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from casl_bench.cache.entry import (
+    HASHED_ON_OPEN,
     SIDECAR,
     CacheKey,
     DamagedEntryError,
     Sidecar,
+    check_file,
     check_files,
     is_entry_name,
     read_sidecar,
@@ -51,6 +53,23 @@ class Entry:
         self.folder, self.sidecar = folder, sidecar
         weakref.finalize(self, os.close, held)
 
+    def check_large(self, path: Path) -> None:
+        """Hash a file that was too large to be hashed when the entry was opened.
+
+        Raises:
+            InvalidBenchmarkError: if it is not what was written. It is then no entry any more: the
+                next call of `Cache.get_or_make` makes it anew.
+        """
+        expected = self.sidecar.files[path.relative_to(self.folder).as_posix()]
+        if expected.bytes <= HASHED_ON_OPEN:
+            return
+        try:
+            check_file(path, expected, hashed=True)
+        except DamagedEntryError as error:
+            with contextlib.suppress(OSError):
+                (self.folder / SIDECAR).unlink()
+            raise _damaged(self.folder, error) from error
+
 
 class Cache:
     """Artefacts under keys of all that determines them, shared by runs and by processes.
@@ -80,11 +99,7 @@ class Cache:
         try:
             return self._open(key)
         except DamagedEntryError as error:
-            raise InvalidBenchmarkError(
-                f"damaged cache entry: {error}",
-                where=str(self.folder(key)),
-                mend="run the same command again to have it made anew",
-            ) from error
+            raise _damaged(self.folder(key), error) from error
 
     def get_or_make(self, key: CacheKey, make: Callable[[Path], object]) -> Entry:
         """The entry of a key, made now where it is not there or is damaged.
@@ -204,6 +219,9 @@ class Cache:
             os.utime(folder / SIDECAR)
         return Entry(folder, sidecar, held)
 
+    def _is_here(self, where: str) -> bool:
+        return not where or Path(where).absolute().is_relative_to(self.root.absolute())
+
     @contextmanager
     def _writing(self, *, making: bool = False) -> Iterator[None]:
         """Tell faults of the disk in one line; what makes an entry may have others of its own."""
@@ -215,11 +233,21 @@ class Cache:
             fault = error if isinstance(error, OSError) else error.__cause__
             if not isinstance(fault, OSError) or (making and fault.errno not in _DISK_FAULTS):
                 raise
+            if isinstance(error, UsageError) and not self._is_here(error.where):
+                raise  # such as the run folder: its own words say which
             raise CacheError(
                 f"cannot write the cache: {fault.strerror or fault}",
                 where=str(self.root),
                 mend="free it (casl-bench cache prune) or give --cache another folder",
             ) from error
+
+
+def _damaged(folder: Path, error: DamagedEntryError) -> InvalidBenchmarkError:
+    return InvalidBenchmarkError(
+        f"damaged cache entry: {error}",
+        where=str(folder),
+        mend="run the same command again to have it made anew",
+    )
 
 
 def _flush(folder: Path) -> None:

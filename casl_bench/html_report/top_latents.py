@@ -133,7 +133,7 @@ def _shared_artefacts(run: Path, record: RunRecord, cache: Cache) -> _Shared | N
         from casl_bench.sae.h_space_sae import HSpaceSae
 
         held = [cache.find(s.key) for s in (train, tests[0])]
-        stores = [TrajectoryStore.open(e.folder) for e in held if e is not None]
+        stores = [TrajectoryStore.open(e.folder, e.check_large) for e in held if e is not None]
         if len(stores) == 2:
             return _Shared(HSpaceSae.load(entry.folder), stores[0], stores[1], (entry, *held))
     return None

@@ -14,6 +14,9 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.images.dataset import DatasetCard, ImageBatch, Split
 from casl_bench.images.drawing import IMAGE_SIZE, Drawing, Factors
 
+_FLIPPED_KEPT = 1000
+"""Flipped pictures that are kept, 12 kB each; a call may draw more."""
+
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -32,6 +35,7 @@ class RenderedDataset:
 
     def __init__(self, drawing: Drawing, seed: int = 0) -> None:
         self._drawing, self._seed = drawing, seed
+        self._flipped: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.card = DatasetCard(
             name=drawing.name,
             world="synth",
@@ -69,8 +73,15 @@ class RenderedDataset:
             InputError: an id is not of this data set.
         """
         self._drawing.index(attribute)
-        factors = self._drawing.flipped(self._factors(image_ids), attribute)
-        return to_pixels(self._drawing.render(factors))
+        # Edits of a concept by every method are compared with the same pictures.
+        if len(self._flipped) > _FLIPPED_KEPT:
+            self._flipped.clear()
+        new = [i for i in dict.fromkeys(image_ids) if (i, attribute) not in self._flipped]
+        factors = self._drawing.flipped(self._factors(new), attribute)
+        for image_id, image in zip(new, self._drawing.render(factors), strict=True):
+            self._flipped[image_id, attribute] = image
+        found = [self._flipped[image_id, attribute] for image_id in image_ids]
+        return to_pixels(np.stack(found) if found else self._drawing.render(factors))
 
     def _factors(self, image_ids: Sequence[str]) -> Factors:
         rows = [self._one(image_id) for image_id in image_ids]

@@ -50,7 +50,7 @@ class MethodInfo:
         uses_validation: whether `task.validation` is asked for.
         bidirectional: whether a negative strength is meaningful (turns the concept off).
         guided_by: names of scorers that the fit or the edits are optimised against. Such a scorer
-            is never the only one to judge this method, see `World.judges`.
+            is never the only one to judge this method, see `runs.planning.judges`.
         control: whether it is a control (unranked): floor or ceiling, not an entrant.
         needs_oracle: controls only: may re-render the test images.
         needs_scorer: controls only: may see the classifier that judges first.

@@ -234,13 +234,15 @@ def _probe_standardised(
 
 def _decide(train: Array, labels: Labels, test: Array, cost: float, seed: int) -> Labels:
     # Imported here: scikit-learn takes a second that reading metrics' names should not cost.
+    from sklearn import config_context
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
 
     # The dual solver is the faster one from about half as many features as images on.
     dual = 2 * train.shape[1] > train.shape[0]
     svm = LinearSVC(C=cost, dual=dual, random_state=seed % 2**32, max_iter=2000)
-    with warnings.catch_warnings():
+    # Its settings are ours: checking them takes longer than a small fit.
+    with warnings.catch_warnings(), config_context(skip_parameter_validation=True):
         # Shuffled labels have no margin to find; a solver that stops early is still a probe.
         warnings.simplefilter("ignore", ConvergenceWarning)
         svm.fit(train, labels)

@@ -122,6 +122,8 @@ class Provenance(Frozen):
             (`seconds` are this cell's own, and of a reconstruction the inversions'.)
         fit_peak_memory_mb: most memory held during that fit, in 10⁶ bytes: of the whole process on
             a CPU, of its tensors on a GPU.
+        sources: of what took part and is not this package's own, such as "method asyrp" → SHA-256
+            of its source files.
     """
 
     package_version: str
@@ -139,6 +141,7 @@ class Provenance(Frozen):
     threads: int | None = None
     fit_seconds: Finite | None = None
     fit_peak_memory_mb: Finite | None = None
+    sources: dict[str, Hash] = Field(default_factory=dict)
 
 
 _NEW_IN_2 = frozenset(
@@ -193,7 +196,8 @@ class RunRecord(Frozen):
         scorers: scorer name → hash of its weights.
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
-        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …).
+        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …);
+            "without PLACE" → status of a cell that it was to be compared with and could not be.
         cost: counts.
         scores: per-image scores, a CSV beside the record.
         images: edited images, a file beside the record.

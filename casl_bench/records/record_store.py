@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
-    make_folder,
     read_json,
     safe_name,
     write_bytes,
@@ -22,7 +23,10 @@ from casl_bench.metrics.score_table import ScoreTable
 from casl_bench.records.jsonl import write_jsonl
 from casl_bench.records.record import FileRef, Kind, RunRecord
 
+T = TypeVar("T")
 _RECORD = "record.json"
+_TRIES = 1000
+"""So often a place is tried that another process may have taken at the same moment."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,23 @@ class RecordStore:
         Raises:
             InvalidBenchmarkError: if it is corrupt.
         """
-        folder = self.folder(key)
-        return self._read(folder) if folder.exists() else None
+        return self.read(self.folder(key))
+
+    def remove(self, key: CellKey) -> None:
+        """Have no record of a cell."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def folders(self) -> list[Path]:
+        """Folders of all cells, whole or not, in order."""
+        return sorted(path for path in self.cells.glob("*/*/*") if path.is_dir())
+
+    def read(self, folder: Path) -> RunRecord | None:
+        """The record in a cell's folder, or None where there is no such folder.
+
+        Raises:
+            InvalidBenchmarkError: if it is corrupt.
+        """
+        return _while_whole(folder, self._read)
 
     def scores(self, record: RunRecord) -> ScoreTable | None:
         """The per-image scores kept with a record, or None where it has none.
@@ -132,9 +151,17 @@ class RecordStore:
         """
         if record.scores is None:
             return None
-        path = self.folder(CellKey.of(record)) / record.scores.file
-        _verify(path, record.scores)
-        return ScoreTable.from_csv(path.read_text(encoding="utf-8"))
+        ref = record.scores
+
+        def read(folder: Path) -> ScoreTable:
+            _verify(folder / ref.file, ref)
+            return ScoreTable.from_csv((folder / ref.file).read_text(encoding="utf-8"))
+
+        folder = self.folder(CellKey.of(record))
+        table = _while_whole(folder, read)
+        if table is None:
+            raise _changed(folder / ref.file)
+        return table
 
     def __iter__(self) -> Iterator[RunRecord]:
         """All records, in the order of their folders' names.
@@ -143,7 +170,9 @@ class RecordStore:
             InvalidBenchmarkError: at the first corrupt one.
         """
         for path in sorted(self.cells.glob(f"*/*/*/{_RECORD}"), key=lambda p: p.parts):
-            yield self._read(path.parent)
+            record = self.read(path.parent)
+            if record is not None:
+                yield record
 
     def write_jsonl(self, path: Path | None = None) -> Path:
         """All records as one JSON object a line, in the order of iteration.
@@ -165,23 +194,85 @@ class RecordStore:
         return record
 
     def _new_folder_aside(self) -> Path:
-        while True:
-            make_folder(self._partial)
-            # Another process may take the empty folder away between these two lines.
-            with contextlib.suppress(FileNotFoundError):
-                return Path(tempfile.mkdtemp(dir=self._partial))
+        """An empty folder of this process's own.
+
+        Raises:
+            UsageError: where the run folder cannot be written.
+        """
+        try:
+            for _ in range(_TRIES):
+                # Another process may take the empty folder away between these two lines.
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    self._partial.mkdir(parents=True, exist_ok=True)
+                    return Path(tempfile.mkdtemp(dir=self._partial))
+        except OSError as error:
+            raise _unwritable(self._partial, error) from error
+        raise _unwritable(self._partial)
 
     def _move_into_place(self, aside: Path, target: Path) -> None:
+        """Rename a folder to its place; of several processes at one cell, the last one's stays.
+
+        Raises:
+            UsageError: where the run folder cannot be written.
+        """
+        replaced = self._new_folder_aside()
         try:
             aside.chmod(0o755)
             target.parent.mkdir(parents=True, exist_ok=True)
-            replaced = self._new_folder_aside()
-            if target.exists():
-                target.rename(replaced / "old")
-            aside.rename(target)
-            shutil.rmtree(replaced, ignore_errors=True)
+            for number in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):
+                    target.rename(replaced / str(number))
+                if _renamed(aside, target):
+                    return
         except OSError as error:
-            raise UsageError(f"cannot write: {error.strerror}", where=str(target)) from error
+            raise _unwritable(target, error) from error
+        finally:
+            shutil.rmtree(replaced, ignore_errors=True)
+        raise _unwritable(target)
+
+
+def _while_whole(folder: Path, read: Callable[[Path], T]) -> T | None:
+    """What is read of a folder that another process may replace meanwhile; None without one.
+
+    Raises:
+        InvalidBenchmarkError: if what is read is corrupt, and is what was there before.
+    """
+    now = _which(folder)
+    while now is not None:
+        try:
+            return read(folder)
+        except InvalidBenchmarkError:
+            before, now = now, _which(folder)
+            if now == before:
+                raise
+    return None
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Whether a folder got its place; another process's may have come there first."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Tells a folder from one that has taken its place; None where there is none."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
+    reason = "other processes write there without end" if error is None else error.strerror
+    return UsageError(
+        f"cannot write: {reason}", where=str(path), mend="choose another folder or free it"
+    )
 
 
 def _load_json(path: Path) -> object:
@@ -191,7 +282,7 @@ def _load_json(path: Path) -> object:
         raise InvalidBenchmarkError(
             f"record cannot be read: {error}",
             where=str(path),
-            mend="delete its folder to run the cell again",
+            mend="run the folder's command again to make it anew",
         ) from error
 
 
@@ -201,8 +292,12 @@ def _refs(record: RunRecord) -> list[FileRef]:
 
 def _verify(path: Path, ref: FileRef) -> None:
     if not path.is_file() or hash_file(path) != ref.sha256:
-        raise InvalidBenchmarkError(
-            "a record's file is absent or was changed",
-            where=str(path),
-            mend="delete its folder to run the cell again",
-        )
+        raise _changed(path)
+
+
+def _changed(path: Path) -> InvalidBenchmarkError:
+    return InvalidBenchmarkError(
+        "a record's file is absent or was changed",
+        where=str(path),
+        mend="run the folder's command again to make it anew",
+    )

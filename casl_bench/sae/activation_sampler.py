@@ -16,6 +16,8 @@ from casl_bench.core.micro_batch import row_blocks
 # for all, and too many from one map would make the vectors of a batch alike.
 POSITIONS_PER_MAP = 16
 _IMAGES_AT_ONCE = 64
+_IN_MEMORY = 256 * 10**6
+"""Activations of at most so many bytes are read once; larger ones stay on disk."""
 
 
 class Activations(Protocol):
@@ -88,6 +90,16 @@ class ActivationSampler:
 
     def __init__(self, activations: Activations, statistics: ActivationStatistics) -> None:
         self._activations, self._statistics = activations, statistics
+        steps = range(len(activations.timesteps))
+        per_step = len(activations) * activations.h(0, slice(0, 1)).numel() * 4
+        fits = per_step * len(steps) <= _IN_MEMORY
+        self._kept = [activations.h(step).clone() for step in steps] if fits else None
+
+    def _maps(self, step: int, images: Tensor) -> Tensor:
+        """[m, C, h, w] of these images."""
+        if self._kept is None:
+            return self._activations.h(step, images)
+        return self._kept[step][images]
 
     def __call__(self, count: int, generator: torch.Generator) -> Tensor:
         """[count, C] float32; depends on the generator's state alone.
@@ -108,7 +120,7 @@ class ActivationSampler:
         batch = torch.empty(maps, per_map, channels)
         for step in steps.unique().tolist():
             rows = (steps == step).nonzero().flatten()
-            chosen = self._activations.h(step, images[rows]).flatten(2)  # [rows, C, positions]
+            chosen = self._maps(step, images[rows]).flatten(2)  # [rows, C, positions]
             index = places[rows, None, :].expand(-1, channels, -1)
             vectors = chosen.gather(2, index).transpose(1, 2)
             mean, scale = self._statistics.mean[step], self._statistics.scale[step]

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from casl_bench.core.content_hash import hash_json, hash_tensors
 from casl_bench.core.files import write_bytes
 from casl_bench.sae.sparse_autoencoder import SparseAutoencoder
 
@@ -29,7 +30,8 @@ def save_checkpoint(
         for slot, value in optimiser.state[parameter].items():
             tensors[f"adam.{slot}.{name}"] = value
     contiguous = {name: t.cpu().contiguous() for name, t in tensors.items()}
-    write_bytes(path, save(contiguous, metadata={"key": key, "done": str(done)}))
+    metadata = {"key": key, "done": str(done), "sha256": _hash_of(contiguous, done)}
+    write_bytes(path, save(contiguous, metadata=metadata))
 
 
 def load_checkpoint(
@@ -43,7 +45,7 @@ def load_checkpoint(
     """Put the stored state into these objects.
 
     Returns:
-        Steps done; 0, with nothing changed, where there is no readable checkpoint of this training
+        Steps done; 0, with nothing changed, where there is no undamaged checkpoint of this training
         (a lost checkpoint costs time, never another result).
     """
     if not path.is_file():
@@ -56,6 +58,8 @@ def load_checkpoint(
             names = list(f.keys())
             tensors = {name: f.get_tensor(name) for name in names}
         done = int(metadata["done"])
+        if metadata["sha256"] != _hash_of(tensors, done):
+            return 0
     except (OSError, ValueError, KeyError, SafetensorError):
         return 0
     generator.set_state(tensors["generator"])
@@ -66,3 +70,7 @@ def load_checkpoint(
             slots = ("step", "exp_avg", "exp_avg_sq")
             optimiser.state[parameter] = {s: tensors[f"adam.{s}.{name}"] for s in slots}
     return done
+
+
+def _hash_of(tensors: dict[str, Tensor], done: int) -> str:
+    return hash_json([hash_tensors(tensors), done])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.model_files import read_model
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 MICRO_BATCH = 16
 
@@ -175,6 +175,3 @@ class AttributeClassifier:
             return torch.empty(0, len(self.attributes))
         raw = in_micro_batches(self._network, pixels.float().clamp(-1, 1), MICRO_BATCH)
         return raw * self._scale + self._bias
-
-
-SCORERS.register("attribute_classifier", AttributeClassifier.load)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.core.errors import InputError
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 # Displacements shorter than this (unit embeddings) are rounding, and their cosine is noise.
 FLOOR = 1e-4
@@ -61,6 +61,3 @@ class ClipScorer:
         length = moved.norm(dim=-1)
         cosine = moved @ self.clip.text_direction(source, target) / length.clamp(min=FLOOR)
         return torch.where(length < FLOOR, 0.0, cosine).clamp(-1, 1)
-
-
-SCORERS.register("clip_scorer", ClipScorer.load)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.micro_batch import pad_rows, row_blocks
 from casl_bench.core.model_files import read_model
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 MICRO_BATCH = 16
 EPS = 1e-3
@@ -170,6 +170,3 @@ class RenderEmbedder:
 def _by_edit(blocks: list[Tensor], edits: int) -> Tensor:
     """Blocks of rows, each for every edit in turn → [S, n]."""
     return torch.stack([torch.cat(blocks[place::edits]) for place in range(edits)])
-
-
-SCORERS.register("render_embedder", RenderEmbedder.load)

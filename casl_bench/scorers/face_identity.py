@@ -20,7 +20,7 @@ from casl_bench.core.content_hash import hash_tensors
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.micro_batch import run_in_micro_batches
 from casl_bench.scorers.published_network import fill, read_weights
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 VGGFACE2_FILE = "20180402-114759-vggface2.pt"
 """Name of facenet-pytorch's file of InceptionResnetV1 weights (MIT; trained on VGGFace2)."""
@@ -183,6 +183,3 @@ def _untrained() -> tuple[nn.Module, Any]:
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return InceptionResnetV1(pretrained=None, classify=False), MTCNN(device="cpu")
-
-
-SCORERS.register("face_identity", FaceIdentity.load)

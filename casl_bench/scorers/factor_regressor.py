@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.model_files import read_model
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 MICRO_BATCH = 16
 
@@ -237,6 +237,3 @@ class FactorRegressor:
     def _changes(self, moved: Tensor) -> Tensor:
         squares = moved.square()
         return ((squares[:, self._first] + squares[:, self._last]) / 2).sqrt()
-
-
-SCORERS.register("factor_regressor", FactorRegressor.load)

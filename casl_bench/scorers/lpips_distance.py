@@ -18,7 +18,7 @@ from casl_bench.backbones.weights import Source, fitted_state, read_torch_file
 from casl_bench.core.content_hash import hash_tensors
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.micro_batch import run_in_micro_batches
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
@@ -118,6 +118,3 @@ def _untrained() -> Any:
 def _as_torchvision_names_it(name: str) -> Source:
     """`slice2.3.weight` of the package is torchvision's `features.3.weight`."""
     return Source("features." + name.split(".", 1)[1])
-
-
-SCORERS.register("lpips_distance", LpipsDistance.load)

@@ -21,7 +21,7 @@ from casl_bench.scorers.classifier_sidecar import (
     read_sidecar,
 )
 from casl_bench.scorers.published_network import build_network, fill, read_weights
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 MICRO_BATCH = 16
 EPS = 1e-6
@@ -219,6 +219,3 @@ def _read_torchscript(path: Path) -> nn.Module:
                 f"weights hold NaN or infinity in '{name}'", where=str(path)
             )
     return network
-
-
-SCORERS.register("photo_classifier", PhotoClassifier.load)

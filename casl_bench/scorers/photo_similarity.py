@@ -8,7 +8,7 @@ from torch import Tensor
 from casl_bench.core.content_hash import hash_json
 from casl_bench.scorers.face_identity import FaceIdentity
 from casl_bench.scorers.lpips_distance import LpipsDistance
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 
 class PhotoSimilarity:
@@ -49,6 +49,3 @@ class PhotoSimilarity:
         if self._identity is None:
             return None
         return self._identity.identity_similarity(original=original, edited=edited)
-
-
-SCORERS.register("photo_similarity", PhotoSimilarity)

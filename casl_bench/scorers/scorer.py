@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
-
-from casl_bench.core.registry import Registry
+from typing import Literal, Protocol
 
 ScorerKind = Literal["attributes", "text", "similarity", "factors"]
 
@@ -34,6 +32,3 @@ class Scorer(Protocol):
     """Anything with a scorer's identity; each kind has its own methods."""
 
     info: ScorerInfo
-
-
-SCORERS: Registry[Any] = Registry("scorer", entry_point_group="casl_bench.scorers")

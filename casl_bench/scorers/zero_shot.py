@@ -16,7 +16,7 @@ from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.scorers.attribute_scorer import LabelSource
-from casl_bench.scorers.scorer import SCORERS, ScorerInfo
+from casl_bench.scorers.scorer import ScorerInfo
 
 # Standard deviations below this are rounding of cosines, times CLIP's scale of about 100.
 FLOOR = 1e-6
@@ -129,6 +129,3 @@ def _raw(clip: ClipModel, directions: Tensor, pixels: Tensor) -> Tensor:
     embeddings = clip.encode_image(pixels.float().clamp(-1, 1)).float().cpu()
     # A product of another height may sum in another order, and a row must not feel its company.
     return in_micro_batches(lambda rows: rows @ directions.T, embeddings, MICRO_BATCH)
-
-
-SCORERS.register("zero_shot", ZeroShotClassifier.calibrated)

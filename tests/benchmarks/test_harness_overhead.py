@@ -25,6 +25,7 @@ from casl_bench.core.peak_memory import peak_memory
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.planning.config import suite
 from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
 
 
 class KernelClock:
@@ -58,10 +59,19 @@ class KernelClock:
 
     @contextmanager
     def watch(self, patch: pytest.MonkeyPatch) -> Iterator[None]:
-        # The halves of the U-Net are functions; hooks alone would miss what is between its blocks.
-        for name in ("encoder_half", "decoder_half"):
-            patch.setattr(halves, name, self.timed(getattr(halves, name)))
-        for owner, name in ((torch.Tensor, "backward"), (torch.autograd, "grad")):
+        for owner, name in (
+            # Of the U-Net a half is a function; hooks alone would miss what is between its blocks.
+            (halves, "encoder_half"),
+            (halves, "decoder_half"),
+            # From images to its patches, and from its output in patches, or v, to eps.
+            (halves.functional, "pixel_unshuffle"),
+            (halves.Backbone, "_eps_from_output"),
+            # What an SAE is run by, beside `forward`.
+            (SparseAutoencoder, "encode"),
+            (SparseAutoencoder, "decode"),
+            (torch.Tensor, "backward"),
+            (torch.autograd, "grad"),
+        ):
             patch.setattr(owner, name, self.timed(getattr(owner, name)))
         with ExitStack() as hooks:
             for handle in (
@@ -80,9 +90,11 @@ def test_the_clock_counts_nested_networks_once() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     with pytest.MonkeyPatch.context() as patch, clock.watch(patch):
         net(torch.zeros(1, 2)).sum().backward()
-    assert clock.seconds == 2  # one forward and one backward pass, a tick each
+        assert clock.seconds == 2  # one forward and one backward pass, a tick each
+        SparseAutoencoder(SaeConfig(d_in=2, d_sae=4, k=1)).encode(torch.zeros(1, 2))
+    assert clock.seconds == 3
     net(torch.zeros(1, 2))
-    assert clock.seconds == 2
+    assert clock.seconds == 3
 
 
 def test_harness_overhead(

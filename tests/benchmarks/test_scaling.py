@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from casl_bench.runs.execution import runner
 from casl_bench.runs.execution.own_process import THREAD_VARIABLES
 from casl_bench.runs.planning.config import Suite
 from casl_bench.runs.planning.execution import Execution
@@ -22,12 +23,19 @@ CONCEPTS = ("hat", "eyeglasses", "beard", "blond")
 
 
 def test_two_workers(
-    benchmark: BenchmarkFixture, run_world, suite: Suite, full_size: bool, tmp_path: Path
+    benchmark: BenchmarkFixture,
+    run_world,
+    suite: Suite,
+    full_size: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not full_size:
         pytest.skip("minutes: set CASL_BENCH_FULL_SIZE=1")
     distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
 
+    # So few images and steps let a method pass the oracle: its numbers mean nothing, its time does.
+    monkeypatch.setattr(runner, "check_bounds", lambda records, where: None)
     few = suite.model_copy(update={"num_steps": 6, "refinements": 0, "strengths": (0.5, 1.5)})
 
     def seconds(workers: int) -> float:

@@ -20,8 +20,11 @@ import pytest
 from casl_bench import cli
 from casl_bench.backbones.backbone import Backbone
 from casl_bench.backbones.kernels import Kernels
+from casl_bench.cache import entry as entry_module
+from casl_bench.cache import store as store_module
 from casl_bench.cache.entry import KINDS, SIDECAR, CacheKey
 from casl_bench.cache.store import Cache
+from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.gate.comparable import why_not_comparable
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.execution import runner
@@ -144,6 +147,25 @@ def test_damage_in_every_file_is_found_and_mended(
     assert {e.name for e in entries if any(e.name in line for line in lines)} == {
         e.name for e in entries
     }
+
+
+def test_a_flipped_byte_in_a_file_too_large_to_be_hashed_at_once(
+    first: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each process looks before it first uses the file; the same command then mends it."""
+    for module in (entry_module, store_module):
+        monkeypatch.setattr(module, "HASHED_ON_OPEN", 10_000)
+    cache = tmp_path / "cache"
+    shutil.copytree(first[1] / "inversions", cache / "inversions")
+    damaged = {path.parent for path in cache.rglob("h-*.npy") if not flip(path)}
+    assert len(damaged) == 2 and all(
+        path.stat().st_size > 10_000 for folder in damaged for path in folder.glob("h-*.npy")
+    )
+    for _ in damaged:
+        with pytest.raises(InvalidBenchmarkError, match=r"h-00000.npy.*run the same command again"):
+            run(tmp_path / "again", cache)
+    run(tmp_path / "again", cache)
+    assert ids(tmp_path / "again") == ids(first[0])
 
 
 def entries_of(cache: Path) -> list[Path]:

@@ -313,6 +313,17 @@ def test_a_cell_whose_node_was_not_heard_of_is_given_a_reason_unless_it_is_done(
     }  # fmt: skip
 
 
+def test_a_worker_that_has_another_file_of_a_method_is_refused(
+    parts: tuple[RunConfig, dict[str, World], tuple[Node, ...]],
+) -> None:
+    settings, worlds, nodes = parts
+    node = next(n for n in nodes if n.method == "darken")
+    cells = tuple(replace(c, sources={**c.sources, "method darken": "0" * 64}) for c in node.cells)
+    worker = Worker(settings, worlds.__getitem__, SilentProgress())
+    with pytest.raises(UsageError, match="a worker has another source of method darken than"):
+        worker.do(replace(node, cells=cells))
+
+
 def test_a_limit_of_time_ends_a_process_that_never_lets_go(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
@@ -403,7 +414,14 @@ def test_shards_that_do_not_belong_together_are_refused(
     plan = other / "plan.json"
     stored = json.loads(plan.read_text())
     key = stored["plan"]["key"] | {"seed": 9}
-    for field, value in {"commit": "f" * 40, "code": "0" * 64, "fit_seeds": 9, "key": key}.items():
+    others = {
+        "commit": "f" * 40,
+        "code": "0" * 64,
+        "fit_seeds": 9,
+        "key": key,
+        "sources": "another",
+    }
+    for field, value in others.items():
         plan.write_text(json.dumps({**stored, "plan": stored["plan"] | {field: value}}))
         with pytest.raises(UsageError, match=f"different runs: their {field} differ|seed 0 there"):
             merge(out, together)

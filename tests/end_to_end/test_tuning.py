@@ -362,14 +362,27 @@ def test_a_folder_of_another_sweep_is_refused(
     assert files(swept) == before
 
 
-def test_a_damaged_trial_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trials_that_are_damaged_or_of_another_source_are_told_and_made_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "sweep"
     tune(out, methods="plain")
-    damaged = sorted((out / "trials").iterdir())[0]
+    damaged, edited, *rest = sorted((out / "trials").iterdir())
+    before = {path: json.loads(path.read_text()) for path in (damaged, edited)}
+    untouched = {path: path.stat().st_mtime_ns for path in rest}
+    assert "method plain" in before[edited]["sources"]
     damaged.write_text(damaged.read_text()[:-9])
-    assert tune(out, methods="plain") == 5
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: a stored trial cannot be read") and damaged.name in told
+    other = before[edited] | {"score": 0.0, "sources": {"method plain": "0" * 64}}
+    edited.write_text(json.dumps(other))
+    assert tune(out, methods="plain") == 0
+    said = capsys.readouterr().err.splitlines()
+    told = [line for line in said if line.startswith(("damaged", "edited since"))]
+    assert len(told) == 2 and told[0].endswith(f": trials/{damaged.name}")
+    assert told[1] == "edited since: method plain; 1 trial made again"
+    for path, result in before.items():
+        again = json.loads(path.read_text())
+        assert (again["score"], again["sources"]) == (result["score"], result["sources"])
+    assert untouched == {path: path.stat().st_mtime_ns for path in rest}
 
 
 # Entrants of others, documentation -------------------------------------------------------------

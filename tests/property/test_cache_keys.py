@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casl_bench.backbones.kernels import Kernels
+from casl_bench.cache import code_version
 from casl_bench.cache.code_version import code_hash, source_hash
 from casl_bench.cache.entry import KINDS, CacheKey
+from casl_bench.cache.store import Cache
+from casl_bench.images.dataset import Concept
+from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.planning.config import RunConfig, Suite, suite
 from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.plan import Cell, WorldIdentity, card_of, make_method, plan
+from casl_bench.runs.planning.plan import (
+    Cell,
+    WorldIdentity,
+    card_of,
+    fingerprint,
+    make_method,
+    plan,
+)
 from casl_bench.runs.shared_work.artefacts import Artefacts
 from casl_bench.runs.shared_work.fitting import Fitting
 from casl_bench.runs.shared_work.shared_records import SharedRecords
@@ -108,9 +121,121 @@ def test_other_kernels_make_inversions_sae_and_fits_of_their_own(name: str, tmp_
                 make_method("h_linear", config.suite), world.dataset.card.concepts[0],
                 Stopwatch(), 0.0,
             )  # fmt: skip
-        found.append({artefacts.sae_key(), artefacts._split_key("test", 3), *fits})
+        found.append({artefacts.sae_key(), artefacts.split_key("test"), *fits})
         assert {key.kind for key in found[-1]} == {"sae", "inversions", "fits"}
     assert not found[0] & found[1]
+
+
+def fit_and_split_keys(
+    method: str = "h_linear",
+    world: dict[str, Any] | None = None,
+    card: dict[str, Any] | None = None,
+    concept: dict[str, Any] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> tuple[str, str, str]:
+    """Keys of a fit, of the training split and of the test split, with these changes."""
+    load_entrants()
+    config = RunConfig(
+        methods=("casl",), datasets=("toy_shapes",), concepts=None, seed=seed, device="cpu",
+        suite=tiny_suite().model_copy(update=settings), out=Path("unused"), cache=Path("unused"),
+    )  # fmt: skip
+    own = dataclasses.replace(toy_world(), **(world or {}))
+    own.dataset.card = dataclasses.replace(own.dataset.card, **(card or {}))
+    artefacts = Artefacts(own, config, SilentProgress())
+    found: list[CacheKey] = []
+    artefacts.cache.get_or_make = lambda key, make: found.append(key)  # type: ignore[method-assign, assignment, return-value]
+    chosen = dataclasses.replace(own.dataset.card.concepts[0], **(concept or {}))
+    with pytest.raises(AttributeError):  # there is no entry to read
+        Fitting(artefacts, SilentProgress()).fit(
+            make_method(method, config.suite), chosen, Stopwatch(), 0.0
+        )
+    return found[-1].hash, artefacts.split_key("train").hash, artefacts.split_key("test").hash
+
+
+def with_other_hash(part: Any) -> Any:
+    """A backbone or CLIP that differs in nothing but its weights' hash."""
+    part.weights_hash = "other"
+    return part
+
+
+def other_judge() -> Any:
+    judge = toy_world().classifiers[0]
+    judge.info = dataclasses.replace(judge.info, weights_hash="other")
+    return (judge, *toy_world().classifiers[1:])
+
+
+INVERSION = {
+    "steps": {"num_steps": 5}, "power": {"timestep_power": 1.25}, "refinements": {"refinements": 4},
+    "revision": {"card": {"revision": "other"}}, "data set": {"card": {"name": "other"}},
+    "backbone": {"world": {"backbone": with_other_hash(toy_world().backbone)}},
+}  # fmt: skip
+FIT = INVERSION | {
+    "training images": {"train_images": 15}, "seed": {"seed": 1},
+    "guide": {"world": {"guide_clip": with_other_hash(toy_world().guide_clip)}},
+    "attributes": {"card": {"attributes": ("bright", "red", "other")}},
+    **{f"concept's {f.name}": {"concept": {f.name: "red"}} for f in dataclasses.fields(Concept)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", FIT)
+def test_whatever_a_fit_learns_from_is_in_its_key(change: str) -> None:
+    plain, changed = fit_and_split_keys(), fit_and_split_keys(**FIT[change])
+    assert plain[0] != changed[0]
+    # Pictures are inverted the same, whatever is then learned from them.
+    assert (plain[2] != changed[2]) == (change in INVERSION)
+    assert (plain[1] != changed[1]) == (change in INVERSION or change == "training images")
+
+
+@pytest.mark.parametrize("method", ["h_pca", "pixel_attack"])
+def test_whoever_judges_is_in_the_key_of_a_fit_that_asks_for_its_word(method: str) -> None:
+    """`World.presence` says which validation images lack an attribute that nobody has labelled."""
+    plain = fit_and_split_keys(method)
+    assert plain[0] != fit_and_split_keys(method, {"classifiers": other_judge()})[0]
+    assert fit_and_split_keys()[0] == fit_and_split_keys(world={"classifiers": other_judge()})[0]
+
+
+def test_validation_images_are_in_the_key_of_a_fit_that_sees_them() -> None:
+    assert fit_and_split_keys("h_pca")[0] != fit_and_split_keys("h_pca", validation_images=5)[0]
+    assert fit_and_split_keys()[0] == fit_and_split_keys(validation_images=5)[0]
+
+
+def test_one_clip_by_two_architectures_is_two_guides() -> None:
+    """Such as `ViT-B-32` and `ViT-B-32-quickgelu` of one file."""
+    world, other = toy_world(), toy_world()
+    other.guide_clip.name = "toy_guide_quickgelu"
+    assert world.guide_clip.weights_hash == other.guide_clip.weights_hash
+    assert fingerprint(world) != fingerprint(other)
+    assert fit_and_split_keys(world={"guide_clip": other.guide_clip})[0] != fit_and_split_keys()[0]
+
+
+@pytest.mark.parametrize("part", ["backbone", "guide_clip", "score_clip", "classifiers", "embedder",
+                                  "factors"])  # fmt: skip
+def test_every_model_of_a_world_is_in_its_fingerprint(part: str) -> None:
+    plain, changed = toy_world(), toy_world()
+    model = getattr(changed, part)
+    if hasattr(model, "weights_hash"):
+        model.weights_hash = "other"
+    else:
+        scorer = model[-1] if part == "classifiers" else model
+        scorer.info = dataclasses.replace(scorer.info, weights_hash="other")
+    assert fingerprint(changed) != fingerprint(plain)
+
+
+def test_edited_code_of_a_metric_makes_other_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = set()
+    for text in ("def make(): ...\n", "def make(): ...  # edited\n"):
+        (tmp_path / "own_metric.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "own_metric", raising=False)
+        code_version._source_of.cache_clear()
+        make = importlib.import_module("own_metric").make
+        monkeypatch.setattr(METRICS, "factory", lambda name, make=make: make)
+        shared = SharedRecords(Cache(tmp_path), RecordStore(tmp_path), toy_world())
+        found.add(shared.key({}, [], ()))
+    assert len(found) == 2
 
 
 def test_words_about_an_entry_are_no_part_of_its_key() -> None:

@@ -29,12 +29,12 @@ from casl_bench.runs.planning.config import (
     world_of_suite,
 )
 from casl_bench.runs.planning.cost_estimate import cost_text
+from casl_bench.runs.planning.finished import is_done
 from casl_bench.runs.planning.listing import dry_run_text
 from casl_bench.runs.planning.plan import (
     KEY_ARTEFACT,
     Cell,
     WorldIdentity,
-    is_done,
     plan,
     shared_work,
 )
@@ -389,6 +389,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
         backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4), use=lambda kernels: None),
         guide_clip=SimpleNamespace(weights_hash="g"),
         scorer_hashes={"classifier": "c"},
+        classifiers=(),
     )
     worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
     worlds.register("toy", lambda device, options: world)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,6 +74,21 @@ def test_changed_results_are_not_finished(finished: Path, change: Callable[[Path
     change(finished)
     again = receipt(finished)
     assert again is not None and not again.is_there()
+
+
+def test_an_edited_baseline_is_not_finished(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entrants = tmp_path / "entrants"
+    entrants.mkdir()
+    found = SimpleNamespace(submodule_search_locations=[str(entrants)])
+    monkeypatch.setattr(receipt_module, "find_spec", lambda name: found)
+    again = receipt(finished)
+    assert again is not None
+    again.write()
+    assert again.is_there()
+    (entrants / "method.py").write_text("edited = True")
+    assert not again.is_there()
 
 
 def test_other_code_models_or_libraries_are_another_run(

@@ -22,6 +22,7 @@ from casl_bench.runs.cells.levels import headline_name
 from casl_bench.runs.cells.measuring import EPR_PLUS
 from casl_bench.runs.cells.record_parts import provenance
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.finished import finished
 from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, info_of
 
 COMPARISON_VERSION = 2
@@ -73,15 +74,18 @@ class Comparing:
             for name in self.config.methods
             if not info_of(name).control and name not in complete
         ]
+        place = CellKey(dataset, "comparison")
+        known = self.store.find(place)
         if not complete or not concepts or not all(c.null for c in concepts):
+            self._forget(place, known)
             return
         sources = [r.record_id for c in concepts for r in c.records(complete)]
         key = hash_json([COMPARISON_VERSION, self.level, incomplete, sources])
-        known = self.store.find(CellKey(dataset, "comparison"))
         if known is not None and known.artefacts.get(KEY_ARTEFACT) == key:
             return
         board = Scoreboard([self._scores(c, complete) for c in concepts])
         if not board.defined:
+            self._forget(place, known)
             return
         comparison = compare(
             board,
@@ -114,6 +118,13 @@ class Comparing:
             )
         )
 
+    def _forget(self, place: CellKey, known: RunRecord | None) -> None:
+        """An earlier comparison is not to be believed once one of its methods has no other."""
+        if known is None or known.comparison is None:
+            return
+        if {s.method for s in known.comparison.standings} & {*self.config.methods}:
+            self.store.remove(place)
+
     def _concepts(self, dataset: str) -> list[_Concept]:
         names = dict.fromkeys(c.concept.name for c in self.cells if c.dataset == dataset)
         trial = self.store.find(CellKey(dataset, "scorer"))
@@ -121,12 +132,14 @@ class Comparing:
         found = []
         for name in names:
             own = [c for c in self.cells if c.dataset == dataset and c.concept.name == name]
-            null = [r for c in own if info_of(c.method).draws and (r := self._done(c)) is not None]
+            null: list[RunRecord] = []
             draws = sum(info_of(c.method).draws for c in own)
             entrants: dict[str, list[RunRecord]] = {}
             for cell in own:
-                record = self._done(cell)
-                if record is not None and not cell.control:
+                record = finished(self.store, cell)
+                if record is not None and info_of(cell.method).draws:
+                    null.append(record)
+                elif record is not None and not cell.control:
                     entrants.setdefault(cell.method, []).append(record)
             fits = self.config.fit_seeds
             whole = {
@@ -174,11 +187,6 @@ class Comparing:
         """The cell's score as the board has it: 0 where the effect was not reached."""
         value = self._headline(record).measurements.get(EPR_PLUS)
         return float(signed_log(value.value)) if value is not None and value.value else 0.0
-
-    def _done(self, cell: Cell) -> RunRecord | None:
-        record = self.store.find(cell.store_key)
-        done = record is not None and record.status == "done"
-        return record if done else None
 
 
 @dataclass(frozen=True)

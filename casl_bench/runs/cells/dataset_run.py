@@ -19,16 +19,25 @@ from casl_bench.records.record import Kind, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.dataset_records import DatasetRecords, Probes
 from casl_bench.runs.cells.edit_cells import EditCells
+from casl_bench.runs.cells.lacks import lacks
 from casl_bench.runs.cells.record_parts import without_result
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.finished import is_done
 from casl_bench.runs.planning.plan import (
     KEY_ARTEFACT,
     STAGE_VERSION,
     Cell,
     fingerprint,
     info_of,
-    is_done,
     make_method,
+)
+from casl_bench.runs.planning.sources import (
+    Sources,
+    changed,
+    sources_of_methods,
+    sources_of_metrics,
+    sources_of_world,
+    with_sources,
 )
 from casl_bench.runs.shared_work.artefacts import Artefacts
 from casl_bench.runs.shared_work.fitting import NotApplicableError
@@ -49,7 +58,6 @@ class DatasetRun:
         self.cells = EditCells(self.artefacts, store, progress)
         self.records = DatasetRecords(self.artefacts, self.cells)
         self.shared = SharedRecords(self.artefacts.cache, store, world)
-        self._spoiled: set[str] = set()  # concepts of which a cell has failed
         self._probes: Probes | None = None
 
     def hear(self, progress: Progress) -> None:
@@ -67,19 +75,6 @@ class DatasetRun:
         """Make something that cells read, so that processes which run them find it."""
         with self._watching():
             _ = getattr(self.artefacts, part)
-
-    def heed(self, concept: str) -> None:
-        """Take note of what has failed elsewhere: what stands beside it is no other run's record.
-
-        Args:
-            concept: whose random draws may have been another process's.
-        """
-        for name in (n for n in METHODS if info_of(n).draws):
-            for draw in range(self.config.suite.random_draws):
-                place = CellKey(self.world.dataset.card.name, "edit", name, None, concept, draw)
-                record = self.store.find(place)
-                if record is not None and record.status == "failed":
-                    self._spoiled.add(concept)
 
     def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
         """Whether any cell failed; cells are in the plan's order."""
@@ -100,7 +95,6 @@ class DatasetRun:
 
     def fail(self, cell: Cell, error: Exception, status: Literal["failed", "skipped"]) -> None:
         """Give a cell that is not run a record of its reason."""
-        self._spoiled.add(cell.concept.name)
         self.store.write(without_result(self.world, self.config, cell, status, error))
 
     @contextmanager
@@ -113,8 +107,8 @@ class DatasetRun:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
             with told_in_one_line():
-                if cell.concept.name in self._spoiled:
-                    # Compared with what failed here: no other run's record.
+                if lacks(self.store, cell):
+                    # Compared without what failed here: no other run's record.
                     self.cells.run(cell)
                 else:
                     key = self.shared.key_of_cell(cell)
@@ -131,25 +125,38 @@ class DatasetRun:
             return False
 
     def _probe(self, cell: Cell) -> bool:
-        """Probe a method's ranked latents, where it ranks any and its own cell is done."""
+        """Probe a method's ranked latents, where it ranks any and its own cell is done.
+
+        Returns:
+            Whether there is no more to be had: a fault of the method ends its probe alone.
+        """
         method = make_method(cell.method, self.config.suite)
         if not method.info.uses_sae or not is_done(self.store, cell):
             return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
-        place = CellKey(cell.dataset, "probe", cell.method, None, cell.concept.name)
-        if self._has(place, key):
+        if self._has(cell.probe_store_key, key, self._sources([cell.method])):
             return True
         inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
         about = [cell.dataset, "probe", cell.label]
-        self.shared.take_or_make(
-            self.shared.key(inputs, about, [cell.method]), lambda: self._make_probe(cell, key)
-        )
-        return True
+        try:
+            with told_in_one_line():
+                self.shared.take_or_make(
+                    self.shared.key(inputs, about, [cell.method]),
+                    lambda: self._make_probe(cell, key),
+                )
+            return True
+        except (InvalidBenchmarkError, CacheError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self.store.write(self._no_probe(cell, key, "failed", error))
+            self.progress.note(f"{cell.label}: probe failed: {type(error).__name__}: {error}")
+            return False
 
     def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
         """None where the method ranks no latents."""
         editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
         if not isinstance(editor, SupportsLatentRanking):
+            self.store.remove(cell.probe_store_key)  # it may have ranked some before it was edited
             return None
         if self._probes is None:
             self._probes = self.records.probe_features()
@@ -157,12 +164,16 @@ class DatasetRun:
             try:
                 record = self.records.probe(key, cell.method, cell.concept, self._probes)
             except InputError as error:  # such as an attribute that all images have
-                skipped = without_result(self.world, self.config, cell, "skipped", error)
-                record = skipped.model_copy(
-                    update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}}
-                )
+                record = self._no_probe(cell, key, "skipped", error)
+            record = with_sources(record, self._sources([cell.method]))
             self.store.write(record)
         return record
+
+    def _no_probe(
+        self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
+    ) -> RunRecord:
+        record = without_result(self.world, self.config, cell, status, error)
+        return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
 
     def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
         """A record of the whole data set, unless it is there."""
@@ -171,20 +182,27 @@ class DatasetRun:
             kind, STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card)
         ]  # fmt: skip
         key = hash_json(inputs)
+        # Some of these run entrants of their own, such as known edits.
+        names = [name for name in METHODS if info_of(name).control]
+        sources = {**self._sources(names), **sources_of_metrics()}
 
         def write() -> RunRecord:
-            record = make(key)
+            record = with_sources(make(key), sources)
             with self.progress.task(f"{kind}: record", 1):
                 self.store.write(record)
             return record
 
-        if not self._has(CellKey(card.name, kind), key):
-            # Some of these run entrants of their own, such as known edits.
-            names = [name for name in METHODS if info_of(name).control]
+        if not self._has(CellKey(card.name, kind), key, sources):
             self.shared.take_or_make(
                 self.shared.key({"of": inputs}, [card.name, kind], names), write
             )
 
-    def _has(self, place: CellKey, key: str) -> bool:
+    def _sources(self, methods: Sequence[str]) -> Sources:
+        factories = {name: METHODS.factory(name) for name in methods}
+        return {**sources_of_world(self.world), **sources_of_methods(factories)}
+
+    def _has(self, place: CellKey, key: str, sources: Sources) -> bool:
         record = self.store.find(place)
-        return record is not None and record.artefacts.get(KEY_ARTEFACT) == key
+        if record is None or record.artefacts.get(KEY_ARTEFACT) != key:
+            return False
+        return record.status != "failed" and not changed(record.provenance.sources, sources)

@@ -26,6 +26,7 @@ from casl_bench.records.edited_images import FILE_NAME, EditedImages
 from casl_bench.records.record import Cost, CurvePoint, FileRef, Measurement, RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.at_once import AtOnce
+from casl_bench.runs.cells.lacks import lacks
 from casl_bench.runs.cells.levels import Matching, given, headline_name, match
 from casl_bench.runs.cells.measuring import (
     OVER_RANDOM,
@@ -51,6 +52,7 @@ from casl_bench.runs.cells.scoring import Scorers, to_8_bits
 from casl_bench.runs.cells.yardstick import Yardstick
 from casl_bench.runs.planning.judges import guides_of
 from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, info_of, make_method, pretrained_file
+from casl_bench.runs.planning.sources import with_sources
 from casl_bench.runs.shared_work.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.shared_work.fits import FitSpent
 from casl_bench.runs.shared_work.fitting import Fitting, NotApplicableError
@@ -62,6 +64,10 @@ _MATCHED_BY: dict[str, type] = {"h_space": SupportsDeltaH, "weights": SupportsWe
 """Edit space → what an editor must offer for a random control to be as large as its edit."""
 _FIT_SHARE = 0.5
 """Of a cell's estimated work, the part that fitting takes."""
+
+
+class PartnerFailedError(NotApplicableError):
+    """What a control stands beside fails, perhaps but this once."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +123,14 @@ class EditCells:
             self.config, self.world.backbone, lambda line: self.progress.note(line)
         )
         self._fitted: dict[tuple[str, str, int], Fitted] = {}
+        self._null: dict[Concept, list[tuple[ScoreTable, float]]] = {}
 
     def run(self, cell: Cell) -> RunRecord:
         """Run one cell and write its record with scores and pictures.
 
         Raises:
             NotApplicableError: if a control does not apply to the method it stands beside.
+            PartnerFailedError: if that method fails.
             InputError: if the method's edits are of the wrong shape, not finite, or it fails.
         """
         watch = Stopwatch(self.progress.costs)
@@ -148,7 +156,8 @@ class EditCells:
             edits = self.edit_images(fitted.editor, split, strengths, step)
         with watch.phase("score"):
             table, images = self.scorers.table(concept, split.inversions, edits, strengths)
-        record = self._record(cell, fitted, table, watch, calls.unet_calls / count / len(strengths))
+        edit_calls = calls.unet_calls / count / len(strengths)
+        record = with_sources(self._record(cell, fitted, table, watch, edit_calls), cell.sources)
         files = {
             SCORES_FILE: table.to_csv().encode(),
             FILE_NAME: self._with_oracle(images, concept),
@@ -210,7 +219,7 @@ class EditCells:
         except InvalidBenchmarkError:
             raise
         except Exception as error:  # told in full by the method's own cell
-            raise NotApplicableError(f"'{cell.beside}' itself fails: {error}") from error
+            raise PartnerFailedError(f"'{cell.beside}' itself fails: {error}") from error
         method = make_method(cell.method, self.config.suite)
         offer = _MATCHED_BY.get(method.info.space)
         if offer is not None and not isinstance(partner.editor, offer):
@@ -307,7 +316,9 @@ class EditCells:
         weights = pretrained_file(config, method, concept)
         if weights is not None:
             artefacts["pretrained"] = hash_file(weights)
-        shared = [method.fit_key()] if isinstance(method, SupportsFitKey) else []
+        if isinstance(method, SupportsFitKey):
+            artefacts["fit"] = hash_json([method.fit_key()])
+        artefacts |= lacks(self.store, cell)
         card = self.world.dataset.card
         return RunRecord(
             **common_fields(self.world, config),
@@ -328,7 +339,7 @@ class EditCells:
             metric_identities=metric_identities(
                 [name for name in card.attributes if name != concept.attribute]
             ),
-            artefacts=artefacts | ({"fit": hash_json(shared)} if shared else {}),
+            artefacts=artefacts,
             cost=Cost(
                 parameters=fitted.cost.parameters,
                 unet_calls=fitted.cost.unet_calls,
@@ -348,8 +359,13 @@ class EditCells:
     def null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
         """Scores of a concept's random draws, once these have run, with the strengths they ran at.
 
-        Empty unless all of the suite's draws are there.
+        Empty unless all of the suite's draws are there. Read once a concept.
         """
+        if concept not in self._null and (found := self._read_null(dataset, concept)):
+            self._null = {concept: found}
+        return self._null.get(concept, [])
+
+    def _read_null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
         found = []
         names = [name for name in METHODS if info_of(name).draws]
         for name in names:

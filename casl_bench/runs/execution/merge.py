@@ -28,7 +28,8 @@ from casl_bench.runs.execution.merge_memory import MergeMemory
 from casl_bench.runs.execution.published import fetch
 from casl_bench.runs.planning.config import RunConfig, Suite
 from casl_bench.runs.planning.execution import Shard
-from casl_bench.runs.planning.plan import Cell, is_done
+from casl_bench.runs.planning.finished import is_done
+from casl_bench.runs.planning.plan import Cell
 from casl_bench.runs.planning.run_folder import PLAN_FILE, claim_run_folder
 
 SHOWN = 5
@@ -196,9 +197,10 @@ def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
             out=out,
         )
         cells = tuple(
-            Cell(**{**c, "concept": Concept(**c["concept"]), "matched": tuple(c["matched"])})
+            Cell(**{**c, "concept": Concept(**c["concept"]), "matched": tuple(c["matched"]),
+                    "compared_with": tuple(CellKey(**k) for k in c.get("compared_with", ()))})
             for c in plan["cells"]
-        )
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "its plan cannot be read", where=part.source, mend="run it by this version"

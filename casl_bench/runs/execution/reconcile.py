@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from casl_bench.records.record_store import RecordStore
+from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.cells.record_parts import without_result
 from casl_bench.runs.execution.attempts import Attempts, CellDiedError
 from casl_bench.runs.execution.graph import Node
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.finished import standing
 from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell
 from casl_bench.worlds.world import World
 
@@ -38,7 +39,8 @@ def reconcile(
         heard: names of the nodes that came to their end.
 
     Returns:
-        Whether any cell failed, or something that concerns a whole data set was not to be made.
+        Whether any cell or probe failed, a cell lacks what it is compared with, or something that
+        concerns a whole data set was not to be made.
 
     Raises:
         InvalidBenchmarkError: if a record is corrupt.
@@ -48,8 +50,12 @@ def reconcile(
     for node in nodes:
         failed |= node.name not in heard and not node.cells
         for cell in node.cells:
+            now = standing(store, cell)
+            if now.record is not None:
+                failed |= now.awaits or _has_failed(store, cell.probe_store_key)
+                continue
             status = _status(store, cell)
-            if status == "done" or (status == "skipped" and node.name in heard):
+            if status == "skipped" and node.name in heard:
                 continue
             failed = True
             if status == "failed" and node.name in heard:
@@ -66,6 +72,11 @@ def reconcile(
             world = worlds[cell.dataset]
             store.write(without_result(world, config, cell, "failed", error))
     return failed
+
+
+def _has_failed(store: RecordStore, place: CellKey) -> bool:
+    record = store.find(place)
+    return record is not None and record.status == "failed"
 
 
 def _status(store: RecordStore, cell: Cell) -> str:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 from casl_bench.comparison.controls import check_bounds
 from casl_bench.core.files import make_folder
+from casl_bench.records.damage import damaged_cells, set_aside
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.cells.comparing import Comparing
 from casl_bench.runs.execution.attempts import Attempts
@@ -18,16 +19,17 @@ from casl_bench.runs.execution.serial import SerialEngine
 from casl_bench.runs.execution.shards import part_of, write_plan
 from casl_bench.runs.execution.worker import Worker
 from casl_bench.runs.planning.config import RunConfig
+from casl_bench.runs.planning.finished import standing
 from casl_bench.runs.planning.judges import check_judges
 from casl_bench.runs.planning.plan import (
     Cell,
     check_images,
     identify,
-    is_done,
     open_worlds,
     plan,
     shared_work,
 )
+from casl_bench.runs.planning.sources import note_of_changed
 from casl_bench.runs.shared_work.artefacts import Artefacts, check_room
 from casl_bench.runs.watching.progress import Progress
 from casl_bench.worlds.world import World
@@ -38,8 +40,8 @@ EXIT_DONE, EXIT_INCOMPLETE = 0, 3
 def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet.
 
-    Records are written cell by cell; `records.jsonl` last. Of a shard, methods are not compared:
-    that is for `casl-bench merge`.
+    Records are written cell by cell; `records.jsonl` last. Damaged ones are set aside, which one
+    line says, and made again. Of a shard, methods are not compared: that is for `casl-bench merge`.
 
     Returns:
         0 if every cell is done, 3 if some failed.
@@ -48,7 +50,7 @@ def run(config: RunConfig, progress: Progress) -> int:
         UsageError: if the disk or its budget has no room for what would be made, a data set has
             too few images, or the engine is not to be had.
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
-            a corrupt artefact, a control out of its bounds.
+            a control out of its bounds.
     """
     check_engine(config)
     worlds = open_worlds(config)
@@ -61,6 +63,8 @@ def run(config: RunConfig, progress: Progress) -> int:
         write_plan(config, cells)
         nodes = part_of(nodes, shard)
     store = RecordStore(config.out)
+    if line := set_aside(config.out, damaged_cells(store)):
+        progress.note(line)
     failed = _carry_out(config, worlds, store, nodes, progress)
     store.write_jsonl()
     check_bounds([r for r in store if r.dataset in worlds], config.out)
@@ -80,7 +84,11 @@ def _carry_out(
 ) -> bool:
     """Whether any cell failed."""
     cells = {c.key: c for node in nodes for c in node.cells}
-    to_do = {key: c for key, c in cells.items() if not is_done(store, c)}
+    found = {key: standing(store, c) for key, c in cells.items()}
+    to_do = {key: c for key, c in cells.items() if found[key].record is None or found[key].awaits}
+    if edited := [x for x in found.values() if x.changed]:
+        names = [name for x in edited for name in x.changed]
+        progress.note(note_of_changed(names, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
     shared = shared_work(config) if to_do else 0.0

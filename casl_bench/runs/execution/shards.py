@@ -22,6 +22,9 @@ from casl_bench.runs.planning.plan import Cell
 from casl_bench.runs.planning.run_folder import PLAN_FILE
 
 _VERSION = 1
+_LEFT_OUT = frozenset({"inputs", "sources"})
+"""Of a cell: it is told by the rest, and once for all cells."""
+
 _UNIT = 1.0
 """Added to a node's estimated work: nothing is done for nothing."""
 
@@ -77,5 +80,6 @@ def plan_json(config: RunConfig, cells: Sequence[Cell]) -> dict[str, Any]:
         "concepts": None if config.concepts is None else list(config.concepts),
         "fit_seeds": config.fit_seeds,
         "device": config.device,
-        "cells": [{k: v for k, v in asdict(c).items() if k != "inputs"} for c in cells],
+        "sources": {name: source for c in cells for name, source in c.sources.items()},
+        "cells": [{k: v for k, v in asdict(c).items() if k not in _LEFT_OUT} for c in cells],
     }

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from casl_bench.core.errors import UsageError
+from casl_bench.methods.method import METHODS
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.cells.dataset_run import DatasetRun
 from casl_bench.runs.execution.attempts import Attempts
 from casl_bench.runs.execution.graph import Node
 from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, fingerprint, is_done
+from casl_bench.runs.planning.finished import is_done
+from casl_bench.runs.planning.plan import KEY_ARTEFACT, Cell, fingerprint
+from casl_bench.runs.planning.sources import (
+    sources_of_methods,
+    sources_of_metrics,
+    sources_of_world,
+)
 from casl_bench.runs.watching.progress import Progress
 from casl_bench.worlds.world import World
 
@@ -65,9 +72,7 @@ class Worker:
         elif node.kind == "last":
             run.finish()
         else:
-            _check_world(node.cells[0], run.world)
-            if self.attempts is not None:
-                run.heed(node.part)
+            _check_world(node.cells, run.world)
             for cell in node.cells:
                 self._do_cell(run, node, cell)
 
@@ -112,17 +117,26 @@ class Worker:
         )
 
 
-def _check_world(cell: Cell, world: World) -> None:
+def _check_world(cells: Sequence[Cell], world: World) -> None:
     """Another process may see other files than the one that has planned.
 
     Raises:
         UsageError: where models or images differ.
     """
     card = world.dataset.card
-    planned = (cell.inputs["world"], cell.inputs["dataset"])
-    if planned != (fingerprint(world), [card.name, card.revision]):
+    inputs = cells[0].inputs
+    if (inputs["world"], inputs["dataset"]) != (fingerprint(world), [card.name, card.revision]):
         raise UsageError(
             "a worker has other models or images than the command",
             where=card.name,
             mend="give every worker the same package, weights and data",
+        )
+    methods = sources_of_methods({name: METHODS.factory(name) for name in METHODS})
+    here = {**sources_of_world(world), **sources_of_metrics(), **methods}
+    planned = {name: source for cell in cells for name, source in cell.sources.items()}
+    if other := sorted(name for name, source in planned.items() if here.get(name) != source):
+        raise UsageError(
+            f"a worker has another source of {', '.join(other)} than the command",
+            where=card.name,
+            mend="give every worker the same package and plugins, and edit none while it runs",
         )

@@ -12,13 +12,13 @@ from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.planning.config import SUITES, RunConfig
 from casl_bench.runs.planning.cost_estimate import cost_text
+from casl_bench.runs.planning.finished import is_done
 from casl_bench.runs.planning.plan import (
     Cell,
     WorldIdentity,
     card_of,
-    fingerprint,
+    identify,
     info_of,
-    is_done,
     open_world,
     plan,
 )
@@ -73,6 +73,7 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
         config: the run.
         unet_speed: U-Net passes a second, in images, at which hours are told.
     """
+    from casl_bench.records.damage import damaged_cells
     from casl_bench.records.record_store import RecordStore
 
     check_run_folder(config)
@@ -81,7 +82,12 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     worlds = {d: _identity(d, config, missing, h_shapes) for d in config.datasets}
     cells = plan(config, worlds)
     store = RecordStore(config.out)
-    done = {cell.key for cell in cells if is_done(store, cell)}
+    damaged = damaged_cells(store)
+    done = {
+        cell.key
+        for cell in cells
+        if store.folder(cell.store_key) not in damaged and is_done(store, cell)
+    }
     to_do = [cell for cell in cells if cell.key not in done]
     lines = [
         f"run folder: {config.out}",
@@ -106,7 +112,7 @@ def _identity(
         missing.append(f"not ready to run: {dataset}: {error}")
         return WorldIdentity(card_of(dataset), "absent")
     h_shapes[dataset] = world.backbone.h_shape
-    return WorldIdentity(world.dataset.card, fingerprint(world))
+    return identify({dataset: world})[dataset]
 
 
 def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:

@@ -22,8 +22,14 @@ from casl_bench.methods.method import (
     SupportsPretrained,
 )
 from casl_bench.metrics.metric import METRICS
-from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.records.record_store import CellKey
 from casl_bench.runs.planning.config import RunConfig, Suite
+from casl_bench.runs.planning.sources import (
+    Sources,
+    sources_of_methods,
+    sources_of_metrics,
+    sources_of_world,
+)
 from casl_bench.worlds.world import WORLDS, World
 
 STAGE_VERSION = 3
@@ -52,6 +58,8 @@ class Cell:
         work: estimated U-Net calls, in images.
         key: SHA-256 of everything that determines the result.
         inputs: what it is the hash of, in clear.
+        compared_with: cells that its record's numbers are relative to.
+        sources: of what takes part and is not this package's own, see `sources`.
     """
 
     world: str
@@ -65,6 +73,8 @@ class Cell:
     work: float
     key: str
     inputs: dict[str, JsonValue] = field_of(compare=False, repr=False, default_factory=dict)
+    compared_with: tuple[CellKey, ...] = field_of(compare=False, repr=False, default=())
+    sources: Sources = field_of(compare=False, repr=False, default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -80,19 +90,10 @@ class Cell:
             self.dataset, "edit", self.method, self.beside, self.concept.name, self.fit_seed
         )
 
-
-def is_done(store: RecordStore, cell: Cell) -> bool:
-    """Whether the store holds a finished record of this very cell: same inputs, same settings.
-
-    Raises:
-        InvalidBenchmarkError: if the stored record is corrupt.
-    """
-    record = store.find(cell.store_key)
-    return (
-        record is not None
-        and record.status == "done"
-        and record.artefacts.get(KEY_ARTEFACT) == cell.key
-    )
+    @property
+    def probe_store_key(self) -> CellKey:
+        """Where it keeps the probe of the latents that the method ranks, if it ranks any."""
+        return CellKey(self.dataset, "probe", self.method, None, self.concept.name)
 
 
 def fingerprint(world: World) -> str:
@@ -101,7 +102,8 @@ def fingerprint(world: World) -> str:
         {
             "world": world.name,
             "backbone": world.backbone.weights_hash,
-            "guide_clip": world.guide_clip.weights_hash,
+            # Two architectures may be run on the same weights.
+            "guide_clip": [world.guide_clip.name, world.guide_clip.weights_hash],
             "scorers": world.scorer_hashes,
         }
     )
@@ -114,15 +116,20 @@ class WorldIdentity:
     Attributes:
         card: of its data set.
         fingerprint: of its models; a placeholder where they are not there.
+        sources: of what it has that is not this package's own.
     """
 
     card: DatasetCard
     fingerprint: str
+    sources: Sources = field_of(default_factory=dict)
 
 
 def identify(worlds: Mapping[str, World]) -> dict[str, WorldIdentity]:
     """Data set → what a plan must know of its world."""
-    return {d: WorldIdentity(w.dataset.card, fingerprint(w)) for d, w in worlds.items()}
+    return {
+        d: WorldIdentity(w.dataset.card, fingerprint(w), sources_of_world(w))
+        for d, w in worlds.items()
+    }
 
 
 def make_method(name: str, suite: Suite) -> EditingMethod:
@@ -212,7 +219,7 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
     for dataset in config.datasets:
         card = worlds[dataset].card
         for concept in concepts_of(card, config.concepts, config.suite.max_concepts):
-            make = _CellMaker(config, card, concept, worlds[dataset].fingerprint)
+            make = _CellMaker(config, worlds[dataset], concept)
             for name, method in null:
                 draws = range(config.suite.random_draws)
                 cells += [make(name, method, fit_seed=draw) for draw in draws]
@@ -313,9 +320,8 @@ class _CellMaker:
     """Makes the cells of one concept."""
 
     config: RunConfig
-    card: DatasetCard
+    identity: WorldIdentity
     concept: Concept
-    fingerprint: str
 
     def __call__(
         self,
@@ -336,11 +342,12 @@ class _CellMaker:
             null: the random direction that its EPR+ is divided by, likewise.
             fit_seed: which of its fits, or draws.
         """
+        card = self.identity.card
         key: dict[str, Any] = {
             "stage": STAGE_VERSION,
             "run": self.config.key(),
-            "world": self.fingerprint,
-            "dataset": [self.card.name, self.card.revision],
+            "world": self.identity.fingerprint,
+            "dataset": [card.name, card.revision],
             "concept": asdict(self.concept),
             "method": _identity(name, method),
             "beside": _identity(*partner) if partner else None,
@@ -348,13 +355,13 @@ class _CellMaker:
             "fit_seed": fit_seed,
             "metrics": {name: METRICS.create(name).info.version for name in METRICS},
         }
-        involved = (method, partner[1]) if partner else (method,)
-        weights = [pretrained_file(self.config, m, self.concept) for m in involved]
+        own: list[Named] = [(name, method), *([partner] if partner else [])]
+        weights = [pretrained_file(self.config, m, self.concept) for _, m in own]
         if any(weights):
             key["pretrained"] = [hash_file(path) for path in weights if path is not None]
         return Cell(
-            world=self.card.world,
-            dataset=self.card.name,
+            world=card.world,
+            dataset=card.name,
             method=name,
             concept=self.concept,
             beside=partner[0] if partner else None,
@@ -364,6 +371,23 @@ class _CellMaker:
             work=self._work(method),
             key=hash_json(key),
             inputs=key,
+            compared_with=self._compared_with(name, controls, null),
+            sources={
+                **self.identity.sources,
+                **sources_of_metrics(),
+                **sources_of_methods({n: METHODS.factory(n) for n, _ in (*own, *controls, *null)}),
+            },
+        )
+
+    def _compared_with(
+        self, name: str, controls: tuple[Named, ...], null: tuple[Named, ...]
+    ) -> tuple[CellKey, ...]:
+        """Every random draw, and the first of the controls beside the method."""
+        dataset, concept = self.identity.card.name, self.concept.name
+        draws = range(self.config.suite.random_draws)
+        return (
+            *(CellKey(dataset, "edit", n, None, concept, draw) for n, _ in null for draw in draws),
+            *(CellKey(dataset, "edit", control, name, concept) for control, _ in controls[:1]),
         )
 
     def _work(self, method: EditingMethod) -> float:

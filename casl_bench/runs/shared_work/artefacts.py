@@ -40,13 +40,14 @@ from casl_bench.images.dataset import Concept, ImageBatch, Split
 from casl_bench.inversion.inversions import Inversions
 from casl_bench.inversion.stored_inversions import read_inversions, write_inversions
 from casl_bench.runs.planning.config import RunConfig, Suite
+from casl_bench.runs.planning.sources import parts_of_world
 from casl_bench.runs.shared_work.split_inversion import forget_parts, invert_in_parts
 from casl_bench.runs.watching.progress import Progress
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.h_space_sae import HSpaceSae
 from casl_bench.sae.sparse_autoencoder import SaeConfig
 from casl_bench.sae.trainer import SaeTraining
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.worlds.world import World
 
 INVERSIONS_FILE = "inversions.safetensors"
 _KEPT: frozenset[Split] = frozenset({"train", "test"})
@@ -109,17 +110,17 @@ class Artefacts:
     @cached_property
     def train(self) -> InvertedSplit:
         """What methods, SAE and probe learn from."""
-        return self._split("train", self.suite.train_images)
+        return self._split("train")
 
     @cached_property
     def validation(self) -> InvertedSplit:
         """What strengths are chosen on."""
-        return self._split("validation", self.suite.validation_pool_images)
+        return self._split("validation")
 
     @cached_property
     def test(self) -> InvertedSplit:
         """What is reported."""
-        return self._split("test", self.suite.test_pool_images)
+        return self._split("test")
 
     def concept_split(
         self, split: InvertedSplit, concept: Concept, count: int, *, present: bool = False
@@ -162,6 +163,32 @@ class Artefacts:
         """The shared SAE's kind and size."""
         return SaeConfig(d_in=self.world.backbone.h_shape[0])
 
+    def split_key(self, split: Split, threads: int | None = None) -> CacheKey:
+        """Everything that determines the inversions of a split.
+
+        Args:
+            split: which.
+            threads: of the process that makes them; None for this one.
+        """
+        card, world = self.world.dataset.card, self.world
+        return CacheKey(
+            "inversions",
+            {
+                "stage": 4,
+                ABOUT: [card.name, split],
+                "dataset": [card.name, card.revision],
+                "split": split,
+                "count": self._counts[split],
+                "trajectories": split in _KEPT,
+                "backbone": world.backbone.weights_hash,
+                "timesteps": list(self.timesteps),
+                "refinements": self.suite.refinements,
+                "device": self.config.device.split(":")[0],
+                "code": [code_hash(INVERSION_CODE), *sources_of(world)],
+                "environment": {**environment(threads or torch.get_num_threads())},
+            },
+        )
+
     def sae_key(self) -> CacheKey:
         """Everything that determines the SAE."""
         return CacheKey(
@@ -169,7 +196,7 @@ class Artefacts:
             {
                 "stage": 1,
                 ABOUT: [self.world.dataset.card.name],
-                "activations": self._split_key("train", self.suite.train_images).hash,
+                "activations": self.split_key("train").hash,
                 "config": self.sae_config.model_dump(mode="json"),
                 "trainer": self._trainer_config().model_dump(mode="json"),
                 "seed": self.config.seed,
@@ -212,18 +239,20 @@ class Artefacts:
 
     def inversion_costs(self) -> dict[Split, InversionCost]:
         """What inverting each split took, whichever run did it."""
-        splits: tuple[tuple[Split, int], ...] = (
-            ("train", self.suite.train_images),
-            ("validation", self.suite.validation_pool_images),
-            ("test", self.suite.test_pool_images),
-        )
         return {
             split: InversionCost(
-                count,
-                self._passes_per_image() * count,
-                self._seconds(self._split_key(split, count)),
+                count, self._passes_per_image() * count, self._seconds(self.split_key(split))
             )
-            for split, count in splits
+            for split, count in self._counts.items()
+        }
+
+    @property
+    def _counts(self) -> dict[Split, int]:
+        """Images of each split that this run asks for."""
+        return {
+            "train": self.suite.train_images,
+            "validation": self.suite.validation_pool_images,
+            "test": self.suite.test_pool_images,
         }
 
     def _passes_per_image(self) -> int:
@@ -242,39 +271,18 @@ class Artefacts:
         entry = self._entries.get(key) or self.cache.find(key)
         return None if entry is None else entry.sidecar.seconds
 
-    def _split_key(self, split: Split, count: int, threads: int | None = None) -> CacheKey:
-        """Of inversions by so many threads; None for those of this process."""
-        card, world = self.world.dataset.card, self.world
-        return CacheKey(
-            "inversions",
-            {
-                "stage": 4,
-                ABOUT: [card.name, split],
-                "dataset": [card.name, card.revision],
-                "split": split,
-                "count": count,
-                "trajectories": split in _KEPT,
-                "backbone": world.backbone.weights_hash,
-                "timesteps": list(self.timesteps),
-                "refinements": self.suite.refinements,
-                "device": self.config.device.split(":")[0],
-                "code": [code_hash(INVERSION_CODE), *sources_of(world)],
-                "environment": {**environment(threads or torch.get_num_threads())},
-            },
-        )
-
-    def _split(self, split: Split, count: int) -> InvertedSplit:
-        batch = self.world.dataset.load(split, count)
+    def _split(self, split: Split) -> InvertedSplit:
+        batch = self.world.dataset.load(split, self._counts[split])
         batch = replace(batch, pixels=batch.pixels.contiguous())
 
         def make(folder: Path) -> None:
             self._invert(folder, split, batch)
 
-        folder = self._entry(self._split_key(split, count), make).folder
+        entry = self._entry(self.split_key(split), make)
         inversions = read_inversions(
-            folder / INVERSIONS_FILE, batch.image_ids, self.timesteps, batch.pixels
+            entry.folder / INVERSIONS_FILE, batch.image_ids, self.timesteps, batch.pixels
         )
-        store = TrajectoryStore.open(folder) if split in _KEPT else None
+        store = TrajectoryStore.open(entry.folder, entry.check_large) if split in _KEPT else None
         return InvertedSplit(batch, inversions, store)
 
     def _invert(self, folder: Path, split: Split, batch: ImageBatch) -> None:
@@ -315,16 +323,13 @@ class Artefacts:
 
         One by any number of threads counts: this process does not know those of its workers.
         """
-        backbone, suite = self.world.backbone, self.suite
+        backbone = self.world.backbone
         image_shape = (3, backbone.image_size, backbone.image_size)
-        splits: tuple[tuple[Split, int], ...] = (
-            ("train", suite.train_images),
-            ("test", suite.test_pool_images),
-        )
         total = 0
-        for split, count in splits:
+        for split in sorted(_KEPT):
+            count = self._counts[split]
             whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
-            keys = (self._split_key(split, count, n) for n in range(1, (os.cpu_count() or 1) + 1))
+            keys = (self.split_key(split, n) for n in range(1, (os.cpu_count() or 1) + 1))
             total += max(0, whole - max(self._bytes_there(key, whole) for key in keys))
         return total
 
@@ -335,12 +340,8 @@ class Artefacts:
 
 
 def sources_of(world: World) -> list[JsonValue]:
-    """Hashes of the code of a world that is not this package's: plugins may bring worlds."""
-    name = world.dataset.card.name
-    parts: list[object] = [world.dataset, world.backbone, *world.classifiers]
-    if name in WORLDS:
-        parts.append(WORLDS.factory(name))
-    return [source_hash(part) for part in parts]
+    """Hashes of the code of a world that is not this package's."""
+    return [source_hash(part) for part in parts_of_world(world)]
 
 
 def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import JsonValue
 
 from casl_bench.cache.code_version import FIT_CODE, code_hash, environment, source_hash
 from casl_bench.cache.entry import ABOUT
@@ -17,6 +19,7 @@ from casl_bench.methods.method import (
     EditingMethod,
     Editor,
     EditTask,
+    MethodInfo,
     OracleRenderer,
     SupportsPretrained,
 )
@@ -72,19 +75,8 @@ class Fitting:
         fit_seed: int = 0,
     ) -> tuple[Editor, StoredFit]:
         """A method of any settings fitted on a concept: from the cache, or fitted now."""
-        artefacts, info = self.artefacts, method.info
-        inputs: dict[str, Any] = {
-            "stage": 2,
-            "dataset": [self.world.dataset.card.name, self.world.dataset.card.revision],
-            "world": self.world.backbone.weights_hash,
-            "guide": self.world.guide_clip.weights_hash,
-            "concept": [concept.name, concept.source_prompt, concept.target_prompt],
-            "sae": artefacts.sae.content_hash if info.uses_sae else None,
-            "train": [artefacts.suite.train_images, list(artefacts.timesteps)],
-            "validation": artefacts.suite.validation_images if info.uses_validation else None,
-            "seed": self.config.seed,
-            "device": self.config.device.split(":")[0],
-        }
+        info = method.info
+        inputs = self._inputs(info, concept)
         weights = pretrained_file(self.config, method, concept)
         if weights is not None:
             inputs["pretrained"] = hash_file(weights)
@@ -118,6 +110,31 @@ class Fitting:
                 return made[0], stored
             task = self.task(method, concept, self.scratch(key), fit_seed=fit_seed)
             return method.restore(task, stored.state), stored
+
+    def _inputs(self, info: MethodInfo, concept: Concept) -> dict[str, Any]:
+        """What `task` shows a method, as JSON: whatever differs there makes another fit."""
+        artefacts, world, suite = self.artefacts, self.world, self.artefacts.suite
+        judge: JsonValue = None
+        if info.uses_validation or info.needs_scorer:
+            # Without labels it also says which validation images lack the attribute.
+            first = world.classifiers[0].info
+            judge = [first.name, first.version, first.weights_hash]
+        return {
+            "stage": 3,
+            "train": artefacts.split_key("train").hash,
+            "validation": (
+                [artefacts.split_key("validation").hash, suite.validation_images]
+                if info.uses_validation
+                else None
+            ),
+            "judge": judge,
+            "attributes": list(world.dataset.card.attributes),
+            "concept": asdict(concept),
+            "guide": [world.guide_clip.name, world.guide_clip.weights_hash],
+            "sae": artefacts.sae.content_hash if info.uses_sae else None,
+            "seed": self.config.seed,
+            "device": self.config.device.split(":")[0],
+        }
 
     def scratch(self, key: str) -> Path:
         """A scratch folder of what is not kept in the cache, in the run folder."""

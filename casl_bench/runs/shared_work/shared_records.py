@@ -18,9 +18,11 @@ from casl_bench.cache.entry import ABOUT, CacheKey
 from casl_bench.cache.store import Cache, NotKeptError
 from casl_bench.core.files import read_json, write_bytes, write_json
 from casl_bench.methods.method import METHODS
+from casl_bench.metrics.metric import METRICS
 from casl_bench.records.record import RunRecord
 from casl_bench.records.record_store import CellKey, RecordStore
 from casl_bench.runs.planning.plan import Cell, info_of
+from casl_bench.runs.planning.sources import sources_of_metrics
 from casl_bench.runs.shared_work.artefacts import sources_of
 from casl_bench.worlds.world import World
 
@@ -38,7 +40,8 @@ class SharedRecords:
 
     def __init__(self, cache: Cache, store: RecordStore, world: World) -> None:
         self.cache, self.store = cache, store
-        self._code: list[JsonValue] = [code_hash(RECORD_CODE), *sources_of(world)]
+        metrics: list[JsonValue] = [source_hash(METRICS.factory(name)) for name in METRICS]
+        self._code: list[JsonValue] = [code_hash(RECORD_CODE), *sources_of(world), metrics]
 
     def key(
         self, inputs: dict[str, JsonValue], about: list[str], methods: Iterable[str]
@@ -58,7 +61,7 @@ class SharedRecords:
             {
                 "inputs": inputs,
                 ABOUT: [*about],
-                "code": [*self._code, entrants],
+                "code": [*self._code, entrants, {**sources_of_metrics()}],
                 "environment": {**environment(torch.get_num_threads())},
             },
         )

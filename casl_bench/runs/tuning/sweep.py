@@ -9,7 +9,7 @@ over what is there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from casl_bench.core.content_hash import hash_json
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_json
 from casl_bench.images.dataset import Concept
+from casl_bench.records.damage import set_aside
 from casl_bench.records.record import Finite, Frozen
 from casl_bench.records.record_store import RecordStore
 from casl_bench.runs.cells.edit_cells import EditCells
@@ -33,6 +34,12 @@ from casl_bench.runs.planning.plan import (
     info_of,
     make_method,
     open_worlds,
+)
+from casl_bench.runs.planning.sources import (
+    Sources,
+    changed,
+    note_of_changed,
+    sources_of_methods,
 )
 from casl_bench.runs.shared_work.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.tuning.objective import objective
@@ -70,6 +77,7 @@ class Attempt:
     concept: Concept
     work: float
     key: str
+    sources: Sources
 
 
 class TrialResult(Frozen):
@@ -95,6 +103,7 @@ class TrialResult(Frozen):
         fit_seconds: wall time here, next to nothing for a fit that was there.
         edit_seconds: wall time.
         error: why it failed, or None.
+        sources: as in the provenance of a record.
     """
 
     key: str
@@ -115,6 +124,7 @@ class TrialResult(Frozen):
     fit_seconds: Finite = 0.0
     edit_seconds: Finite = 0.0
     error: str | None = None
+    sources: dict[str, str] = Field(default_factory=dict)
 
 
 class TrialStore:
@@ -148,14 +158,25 @@ class TrialStore:
             raise InvalidBenchmarkError(
                 "a stored trial cannot be read",
                 where=str(path),
-                mend="delete the file to try again",
+                mend="run the folder's command again to make it anew",
             ) from error
         return result
 
-    def is_done(self, key: str) -> bool:
-        """Whether the attempt has succeeded before; one that failed is made again."""
+    def damaged(self, keys: Iterable[str]) -> tuple[Path, ...]:
+        """Files of these keys that are not what was written, as far as they tell."""
+        return tuple(self._path(key) for key in keys if not self._is_whole(key))
+
+    def _is_whole(self, key: str) -> bool:
+        try:
+            self.find(key)
+        except InvalidBenchmarkError:
+            return False
+        return True
+
+    def done(self, key: str) -> TrialResult | None:
+        """What the attempt gave when it succeeded; one that failed is made again."""
         result = self.find(key)
-        return result is not None and result.error is None
+        return None if result is None or result.error is not None else result
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.json"
@@ -216,26 +237,33 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
                             ],
                         }
                         work = fit_work(method, suite) + edit
-                        made.append(Attempt(dataset, name, trial, concept, work, hash_json(key)))
+                        sources = {
+                            **worlds[dataset].sources,
+                            **sources_of_methods({name: type(method)}),
+                        }
+                        made.append(
+                            Attempt(dataset, name, trial, concept, work, hash_json(key), sources)
+                        )
     return tuple(made)
 
 
 def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult], ...]:
     """Make every attempt that is not there yet.
 
-    A method that fails is given score 0 on that concept, and tried again by the next call.
+    A method that fails is given score 0 on that concept, and tried again by the next call. A trial
+    whose file is damaged is set aside and made again.
 
     Returns:
         All attempts of the sweep with their results.
 
     Raises:
-        InvalidBenchmarkError: on a damaged file in the folder.
+        InvalidBenchmarkError: if the benchmark itself cannot be trusted.
     """
     config = sweep.config
     worlds = open_worlds(config)
     planned = attempts(sweep, identify(worlds))
     store = TrialStore(config.out / "trials")
-    to_do = [a for a in planned if not store.is_done(a.key)]
+    to_do = _to_do(config, store, planned, progress)
     done = _shared_work(sweep) if to_do else 0.0
     progress.start(done + sum(a.work for a in to_do))
     for dataset, world in worlds.items():
@@ -245,6 +273,26 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
             done += attempt.work
             progress.settle(done)
     return tuple((a, _present(store, a)) for a in planned)
+
+
+def _to_do(
+    config: RunConfig, store: TrialStore, planned: Sequence[Attempt], progress: Progress
+) -> list[Attempt]:
+    """Attempts without a result that counts; what was there and does not is said."""
+    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
+        progress.note(line)
+    to_do, edited = [], []
+    for attempt in planned:
+        known = store.done(attempt.key)
+        names = () if known is None else changed(known.sources, attempt.sources)
+        if known is None or names:
+            to_do.append(attempt)
+        if names:
+            edited.append(names)
+    if edited:
+        names = tuple(name for found in edited for name in found)
+        progress.note(note_of_changed(names, f"{len(edited)} trial{'s' * (len(edited) > 1)}"))
+    return to_do
 
 
 def _present(store: TrialStore, attempt: Attempt) -> TrialResult:
@@ -293,6 +341,7 @@ class _DatasetSweep:
             concept=attempt.concept.name,
             settings=attempt.trial.settings,
             method_config=method.config.model_dump(mode="json"),
+            sources=dict(attempt.sources),
         )
         split = self.wider.concept_split(self.pool, attempt.concept, self.sweep.images)
         watch = Stopwatch()

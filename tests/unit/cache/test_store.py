@@ -175,6 +175,22 @@ def test_a_full_disk_is_one_line_and_leaves_no_entry(tmp_path: Path, wrapped: bo
     assert not Cache(tmp_path).folder(KEY).exists()
 
 
+@pytest.mark.parametrize("here", [True, False])
+def test_a_full_disk_elsewhere_is_not_the_caches(tmp_path: Path, here: bool) -> None:
+    """A record is made in the run folder first, which may lie on another disk."""
+    root, run = tmp_path / "cache", tmp_path / "run"
+
+    def full(folder: Path) -> None:
+        where = folder if here else run
+        raise UsageError("cannot write: full", where=str(where)) from OSError(errno.ENOSPC, "full")
+
+    with pytest.raises(UsageError, match="full") as fault:
+        Cache(root).get_or_make(KEY, full)
+    assert isinstance(fault.value, CacheError) == here
+    assert ("cache prune" in str(fault.value)) == here
+    assert (str(run) in str(fault.value)) != here
+
+
 def test_a_strangers_own_fault_stays_its_own(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Cache(tmp_path).get_or_make(KEY, lambda folder: (folder / "no" / "file").read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -216,15 +217,58 @@ def test_the_folder_aside_may_be_taken_away_by_another_process(
 ) -> None:
     """Each process removes the empty folder after its write, even as another is about to use it."""
     store = RecordStore(tmp_path / "run")
-    make_folder, calls = record_store.make_folder, []
+    mkdir, made = Path.mkdir, []
 
-    def made_and_gone(path: Path) -> None:
-        make_folder(path)
-        calls.append(path)
-        if len(calls) == 1:
-            path.rmdir()
+    def made_and_gone(path: Path, *args: Any, **settings: Any) -> None:
+        mkdir(path, *args, **settings)
+        if path.name == ".partial":
+            made.append(path)
+            if len(made) == 1:
+                path.rmdir()
 
-    monkeypatch.setattr(record_store, "make_folder", made_and_gone)
+    monkeypatch.setattr(Path, "mkdir", made_and_gone)
     store.write(record())
     assert store.find(CellKey.of(record())) == record()
-    assert len(calls) > 1
+    assert len(made) > 2  # once more than the two folders that a write needs
+
+
+def test_another_process_may_write_the_same_cell_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It puts its own there after the place was cleared, and takes that away before it is again."""
+    store, other = RecordStore(tmp_path), RecordStore(tmp_path)
+    place, rename, calls = store.folder(CellKey.of(record())), Path.rename, []
+    store.write(record())
+
+    def overtaken(path: Path, target: Path) -> Path:
+        calls.append(path)
+        if len(calls) == 2:
+            other.write(record(seed=2))
+        if len(calls) == 7:  # the other's calls are counted, too
+            shutil.rmtree(place)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", overtaken)
+    store.write(record(seed=1))
+    assert [r.seed for r in store] == [1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells"]
+
+
+def test_a_cell_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, verify, calls = RecordStore(tmp_path), record_store._verify, []
+    store.write(record(scores=SCORES), {"scores.csv": CSV})
+
+    def replaced(path: Path, ref: FileRef) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            store.write(record(seed=1))
+        verify(path, ref)
+
+    monkeypatch.setattr(record_store, "_verify", replaced)
+    found = store.find(CellKey.of(record()))
+    assert found is not None and found.seed == 1
+    calls.clear()
+    store.write(record(scores=SCORES), {"scores.csv": CSV})
+    assert [r.seed for r in store] == [1]

@@ -12,6 +12,7 @@ from torch import Tensor
 from casl_bench.activations.sharded_array import ShardedArray
 from casl_bench.activations.trajectory_store import TrajectoryStore
 from casl_bench.backbones.backbone import EncoderState
+from casl_bench.sae import activation_sampler
 from casl_bench.sae.fit import fit_h_space_sae
 from casl_bench.sae.sae_metrics import sae_quality
 from casl_bench.sae.sparse_autoencoder import SaeConfig
@@ -51,6 +52,7 @@ def test_no_more_than_a_cap_is_read_at_once_and_the_numbers_are_those_from_memor
     assert whole > 15 * CAP
     expected = work(filled(None))
     on_disk = filled(tmp_path)
+    monkeypatch.setattr(activation_sampler, "_IN_MEMORY", whole - 1)  # too large to be kept
     sizes: list[int] = []
     read = ShardedArray.read
 

@@ -111,6 +111,21 @@ def test_a_damaged_checkpoint_costs_time_only(tmp_path: Path) -> None:
         assert same(train(training(), workspace=tmp_path), straight)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_flipped_bit_in_a_checkpoint_costs_time_only(tmp_path: Path, share: float) -> None:
+    straight = train(training())
+    with pytest.raises(Killed):
+        train(training(), workspace=tmp_path, progress=killer(16))
+    path = tmp_path / "sae_checkpoint.safetensors"
+    content = bytearray(path.read_bytes())
+    content[int(share * len(content))] ^= 1
+    path.write_bytes(content)
+    steps: list[int] = []
+    resumed = train(training(), workspace=tmp_path, progress=lambda done, total: steps.append(done))
+    assert len(steps) == 30
+    assert same(resumed, straight)
+
+
 def test_it_learns_and_keeps_unit_decoder_rows() -> None:
     sae = train(training(steps=400, batch=256, learning_rate=5e-3))
     h = sampler(1000, torch.Generator().manual_seed(9))
