@@ -20,7 +20,7 @@ def test_rerun(benchmark: BenchmarkFixture, tmp_path: Path, full_size: bool) -> 
 
     def said(*options: str) -> str:
         done = subprocess.run(
-            [sys.executable, *options, str(ROOT / "benchmark.py"), "--quick", "--methods", "all",
+            [sys.executable, *options, str(ROOT / "benchmark.py"), "--quick", "--concepts", "hat",
              "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")],
             env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip

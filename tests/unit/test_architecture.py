@@ -53,6 +53,9 @@ def test_only_a_run_on_dask_imports_dask() -> None:
         for name in (
             [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
         )
-        if (name or "").split(".")[0] in ("dask", "distributed")
+        if (name or "").split(".")[0] in ("dask", "dask_jobqueue", "distributed")
     }
-    assert found == {("casl_bench/runs/execution/dask_engine.py", False)}
+    assert found == {
+        ("casl_bench/runs/execution/dask_engine.py", False),
+        ("casl_bench/runs/execution/queue_cluster.py", False),
+    }
