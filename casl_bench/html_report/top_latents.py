@@ -8,7 +8,7 @@ would have to be there for: no network sees an image.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,15 +96,21 @@ def top_latents(
 
 @dataclass(frozen=True)
 class _Shared:
-    """Artefacts of a data set: the SAE, and training and test images as it sees them.
+    """Artefacts of a data set: the SAE, and the test images as it sees them.
 
     Their entries of the cache are held with them.
+
+    Attributes:
+        sae: the autoencoder.
+        train_key: hash under which the inversions of the training images lie.
+        test: trajectories of the test images.
+        entries: held.
     """
 
     sae: HSpaceSae
-    train: TrajectoryStore
+    train_key: str
     test: TrajectoryStore
-    entries: tuple[Entry | None, ...]
+    entries: tuple[Entry, ...]
 
 
 def _is_aligned(record: RunRecord, method: str) -> bool:
@@ -132,10 +138,10 @@ def _shared_artefacts(run: Path, record: RunRecord, cache: Cache) -> _Shared | N
         from casl_bench.activations.trajectory_store import TrajectoryStore
         from casl_bench.sae.h_space_sae import HSpaceSae
 
-        held = [cache.find(s.key) for s in (train, tests[0])]
-        stores = [TrajectoryStore.open(e.folder, e.check_large) for e in held if e is not None]
-        if len(stores) == 2:
-            return _Shared(HSpaceSae.load(entry.folder), stores[0], stores[1], (entry, *held))
+        held = cache.find(tests[0].key)
+        if held is not None:
+            test = TrajectoryStore.open(held.folder, held.check_large)
+            return _Shared(HSpaceSae.load(entry.folder), train.key.hash, test, (entry, held))
     return None
 
 
@@ -165,7 +171,7 @@ def _is_test_of(sidecar: Sidecar, train: Sidecar, run: Path) -> bool:
 
 def _stored_fit(record: RunRecord, shared: _Shared, cache: Cache) -> StoredFit | None:
     """The record's alignment from the cache; None where it is not there."""
-    key = alignment_fit_key(record, shared.sae.timesteps, len(shared.train))
+    key = alignment_fit_key(record, shared.train_key)
     if key is None:
         return None
     from casl_bench.runs.shared_work.fits import FitStore
@@ -173,7 +179,7 @@ def _stored_fit(record: RunRecord, shared: _Shared, cache: Cache) -> StoredFit |
     return FitStore(cache).find(key)
 
 
-def alignment_fit_key(record: RunRecord, timesteps: Sequence[int], train_images: int) -> str | None:
+def alignment_fit_key(record: RunRecord, train: str) -> str | None:
     """Under which key a run keeps the alignment of a record; None where that cannot be told.
 
     Fits lie under a hash of all that determines them (`runs.fitting.Fitting.fit`), made here again
@@ -182,28 +188,29 @@ def alignment_fit_key(record: RunRecord, timesteps: Sequence[int], train_images:
 
     Args:
         record: of a method that learns an alignment.
-        timesteps: of the inversion.
-        train_images: how many there are.
+        train: hash under which the inversions of the training images lie.
     """
+    from casl_bench.core.model_files import CARD, WEIGHTS
     from casl_bench.methods.casl import CaslConfig, alignment_key
     from casl_bench.worlds.domains import DOMAINS
     from casl_bench.worlds.synth import ASSETS
 
     if record.world != "synth" or record.dataset not in DOMAINS or "pretrained" in record.artefacts:
         return None
-    concepts = {c.name: c for c in DOMAINS[record.dataset].drawing.concepts}
+    drawing, guide = DOMAINS[record.dataset].drawing, ASSETS / record.dataset / "guide_clip"
+    concepts = {c.name: c for c in drawing.concepts}
     concept = concepts.get(record.concept or "")
     if concept is None:
         return None
     inputs: dict[str, Any] = {
-        "stage": 2,
-        "dataset": [record.dataset, record.dataset_revision],
-        "world": record.backbone,
-        "guide": hash_file(ASSETS / record.dataset / "guide_clip" / "model.safetensors"),
-        "concept": [concept.name, concept.source_prompt, concept.target_prompt],
-        "sae": record.artefacts["sae"],
-        "train": [train_images, list(timesteps)],
+        "stage": 3,
+        "train": train,
         "validation": None,
+        "judge": None,
+        "attributes": list(drawing.attributes),
+        "concept": asdict(concept),
+        "guide": [read_json(guide / CARD)["name"], hash_file(guide / WEIGHTS)],
+        "sae": record.artefacts["sae"],
         "seed": record.seed,
         "device": record.provenance.device.split(":")[0],
     }

@@ -387,7 +387,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
         name="synth",
         dataset=SimpleNamespace(card=CARD),
         backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4), use=lambda kernels: None),
-        guide_clip=SimpleNamespace(weights_hash="g"),
+        guide_clip=SimpleNamespace(name="guide", weights_hash="g"),
         scorer_hashes={"classifier": "c"},
         classifiers=(),
     )

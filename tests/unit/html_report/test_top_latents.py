@@ -64,9 +64,9 @@ def test_the_key_is_the_one_that_a_run_looks_under(fake: ModuleType, tmp_path: P
         world=world,
         cache=Cache(tmp_path),
         config=SimpleNamespace(out=tmp_path, seed=0, device="cpu", method_weights={}),
-        suite=SimpleNamespace(train_images=7, validation_images=3),
+        suite=SimpleNamespace(validation_images=3),
         sae=SimpleNamespace(content_hash="5" * 64),
-        timesteps=TIMESTEPS,
+        split_key=lambda split: CacheKey("inversions", {"split": split}),
         train=SimpleNamespace(inversions=None, trajectories=object()),
     )
     fitting = Fitting(artefacts, SilentProgress())
@@ -77,13 +77,14 @@ def test_the_key_is_the_one_that_a_run_looks_under(fake: ModuleType, tmp_path: P
     fitting.store.get = get  # type: ignore[method-assign, assignment]
     with pytest.raises(FoundKey) as asked:
         fitting.fit(Casl(), CONCEPT, Stopwatch(), 0.0)
-    assert alignment_fit_key(casl_record(fake), TIMESTEPS, 7) == str(asked.value)
-    assert alignment_fit_key(casl_record(fake), TIMESTEPS, 8) != str(asked.value)
+    train, test = (CacheKey("inversions", {"split": split}).hash for split in ("train", "test"))
+    assert alignment_fit_key(casl_record(fake), train) == str(asked.value)
+    assert alignment_fit_key(casl_record(fake), test) != str(asked.value)
 
 
 @pytest.mark.parametrize("changes", [{"world": "real"}, {"dataset": "mine"}, {"concept": "mine"}])
 def test_no_key_where_the_guide_is_not_shipped(fake: ModuleType, changes: dict[str, str]) -> None:
-    assert alignment_fit_key(casl_record(fake, **changes), TIMESTEPS, 7) is None
+    assert alignment_fit_key(casl_record(fake, **changes), "0" * 64) is None
 
 
 def stored(folder: Path, values: dict[str, torch.Tensor]) -> TrajectoryStore:
@@ -118,7 +119,7 @@ def artefacts(fake: ModuleType, own_cache: Path) -> tuple[RunRecord, dict[str, t
     for of_split in keys.values():
         cache.get_or_make(of_split, lambda folder: stored(folder, values))
     record = casl_record(fake, whole.content_hash)
-    key = alignment_fit_key(record, TIMESTEPS, IMAGES)
+    key = alignment_fit_key(record, keys["train"].hash)
     assert key is not None
     W = torch.zeros(CHANNELS, CHANNELS)
     W[:, 2], W[:, 0] = 3.0, 1.0
