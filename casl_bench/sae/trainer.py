@@ -144,7 +144,7 @@ def _loss(sae: SparseAutoencoder, h: Tensor, training: SaeTraining, silent_for: 
     z, h_hat, pre = sae(h)
     dead = silent_for >= training.dead_after
     silent_for += len(h)
-    silent_for[(z.detach() > 0).any(0)] = 0
+    silent_for[z.detach().amax(0) > 0] = 0
     loss = ((h_hat - h) ** 2).mean()
     if sae.config.activation == "relu":
         loss = loss + training.l1_weight * z.sum(1).mean()

@@ -65,10 +65,17 @@ def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     Returns:
         [n].
     """
+    return _unit_distance(_unit(a), _unit(b))
+
+
+def _unit(features: Sequence[Tensor]) -> list[Tensor]:
+    """Every channel vector divided by its length."""
+    return [f / (f.norm(dim=1, keepdim=True) + EPS) for f in features]
+
+
+def _unit_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     total = torch.zeros(len(a[0]))
     for p, q in zip(a, b, strict=True):
-        p = p / (p.norm(dim=1, keepdim=True) + EPS)
-        q = q / (q.norm(dim=1, keepdim=True) + EPS)
         total = total + (p - q).pow(2).sum(1).mean((1, 2)) / 2
     return total / len(a)
 
@@ -153,12 +160,12 @@ class RenderEmbedder:
         distances, cosines = [], []
         for rows in row_blocks(len(originals), MICRO_BATCH):
             before = self._features(originals[rows])
-            placed = self._network.embed(before)
+            placed, before = self._network.embed(before), _unit(before)
             count = rows.stop - rows.start
             for images in edits:
                 after = self._features(images[rows])
                 cosine = (self._network.embed(after) * placed).sum(1).clamp(-1, 1)
-                distances.append(feature_distance(after, before)[:count])
+                distances.append(_unit_distance(_unit(after), before)[:count])
                 cosines.append(cosine[:count])
         return _by_edit(distances, len(edits)), _by_edit(cosines, len(edits))
 
