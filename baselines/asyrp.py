@@ -18,32 +18,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.clip_model import ClipModel
-from casl_bench.concepts.clip_direction import text_similarity
-from casl_bench.concepts.delta_block import (
+from casl_bench.core.errors import InputError, UsageError
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.dataset import Concept
+from casl_bench.methods.delta_block import (
     DeltaBlock,
     build_delta_block,
     delta_block_from_state,
     load_delta_block,
 )
-from casl_bench.concepts.direction_fit import (
+from casl_bench.methods.direction_fit import (
     DirectionFitConfig,
     fit_direction,
     predicted_steps,
     stored_prediction,
+    text_similarity,
 )
-from casl_bench.core.errors import InputError, UsageError
-from casl_bench.images.dataset import Concept
-from casl_bench.methods.generation import EditWindow, HSpaceEditor, combine_delta_h
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor, combine_delta_h
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.clip import ClipModel
 
 _BLOCK = "block."
 _WINDOW = "window"

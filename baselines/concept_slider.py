@@ -37,20 +37,14 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.clip_model import ClipModel
-from casl_bench.backbones.schedule import linspace_timesteps
-from casl_bench.concepts.clip_direction import log_directional_loss
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.ddim import ddim_step, generation_steps, predict_x_0
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
-from casl_bench.methods.weight_edits import WeightEditor, nearest_step
+from casl_bench.diffusion.ddim import ddim_step, generation_steps, predict_x_0
+from casl_bench.methods.direction_fit import log_directional_loss
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.weight_editor import WeightEditor, nearest_step
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.clip import ClipModel
+from casl_bench.models.noise_schedule import linspace_timesteps
 
 _BLOCKS = ("attentions", "resnets", "downsamplers", "upsamplers")
 _A, _B, _WINDOW, _SCALE = "lora_A.", "lora_B.", "window", "scale"

@@ -25,16 +25,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from casl_bench.concepts.step_directions import StepDirections, visited_steps
 from casl_bench.core.errors import InputError
-from casl_bench.methods.generation import EditWindow, HSpaceEditor
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.step_directions import StepDirections, visited_steps
 
 
 class HLinearConfig(MethodConfig):

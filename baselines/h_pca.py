@@ -23,21 +23,15 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.clip_model import ClipModel
-from casl_bench.concepts.step_directions import StepDirections, visited_steps
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.ddim import ddim_generation
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.generation import EditWindow, HSpaceEditor, generate_edits
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.diffusion.ddim import ddim_generation
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor, generate_edits
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.step_directions import StepDirections, visited_steps
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.clip import ClipModel
 
 Criterion = Literal["projection", "cosine"]
 

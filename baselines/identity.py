@@ -7,14 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
 
 
 class IdentityEditor:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
-from casl_bench.methods.pixel_edits import RerenderEditor
+from casl_bench.methods.pixel_editor import RerenderEditor
 
 
 @register_method

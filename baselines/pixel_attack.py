@@ -23,10 +23,10 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.core.micro_batch import in_micro_batches
-from casl_bench.inversion.inversions import Inversions
+from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
-from casl_bench.methods.pixel_edits import PixelEdit, PixelEditor
-from casl_bench.scorers.attribute_scorer import Differentiable
+from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
+from casl_bench.models.scorers import Differentiable
 
 MICRO_BATCH = 16
 HALF_RANGE = 127.5

@@ -14,14 +14,8 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.methods.generation import HSpaceEditor
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.methods.h_space_editor import HSpaceEditor
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
 
 
 class RandomRotationEditor(HSpaceEditor):

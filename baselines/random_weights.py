@@ -14,14 +14,8 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
-from casl_bench.methods.weight_edits import WeightEditor
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.weight_editor import WeightEditor
 
 MAX_SEED = 2**62
 

@@ -26,21 +26,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.clip_model import ClipModel
-from casl_bench.concepts.alignment import mean_code, top_mask
-from casl_bench.concepts.step_directions import visited_steps
 from casl_bench.core.errors import InputError
-from casl_bench.images.dataset import Concept
-from casl_bench.methods.generation import EditWindow, HSpaceEditor
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
-from casl_bench.sae.h_space_sae import HSpaceSae
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.dataset import Concept
+from casl_bench.methods.casl import mean_code, top_mask
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.step_directions import visited_steps
+from casl_bench.models.clip import ClipModel
+from casl_bench.sae.sae import HSpaceSae
 
 
 class SaeSteerConfig(MethodConfig):

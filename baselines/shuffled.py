@@ -15,7 +15,7 @@ from torch import Tensor
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
-from casl_bench.methods.pixel_edits import RerenderEditor
+from casl_bench.methods.pixel_editor import RerenderEditor
 
 
 def stand_in(attribute: str, others: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
-from casl_bench.cache.location import CACHE_VARIABLE
+from casl_bench.cache.store import CACHE_VARIABLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +30,10 @@ settings.load_profile("repeatable")
 @pytest.fixture(scope="module")
 def own_entrants() -> Iterator[None]:
     """What a test file makes known by name is forgotten after it, and may be made known again."""
-    from casl_bench.images.dataset import DATASETS
+    from casl_bench.domains.dataset import DATASETS
+    from casl_bench.domains.domain import WORLDS
     from casl_bench.methods.method import METHODS
-    from casl_bench.runs.planning.entrants import load_entrants
-    from casl_bench.worlds.world import WORLDS
+    from casl_bench.runs.names import load_entrants
 
     load_entrants()
     with pytest.MonkeyPatch.context() as patch:
@@ -48,7 +48,7 @@ def own_entrants() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def toy_registered(own_entrants: None) -> None:
     """The toy world is known by name, in this test file."""
-    from casl_bench.testing.toy_world import register_toy_world
+    from casl_bench.conformance.toy_domain import register_toy_world
 
     register_toy_world()
 
@@ -84,9 +84,8 @@ def as_published() -> Callable[..., dict[str, Tensor]]:
     """
     import torch
 
-    from casl_bench.backbones.adm_checkpoint import adm_state
-    from casl_bench.backbones.ddpm_checkpoint import ddpm_state
-    from casl_bench.backbones.weights import UnfitWeightsError
+    from casl_bench.models.weights import UnfitWeightsError
+    from casl_bench.photos.checkpoints.formats import adm_state, ddpm_state
 
     class Asked(dict[str, Any]):
         """Holds nothing and remembers what was looked for."""

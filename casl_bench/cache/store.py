@@ -5,29 +5,232 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+from pydantic import JsonValue
 
-from casl_bench.cache.entry import (
-    HASHED_ON_OPEN,
-    SIDECAR,
-    CacheKey,
-    DamagedEntryError,
-    Sidecar,
-    check_file,
-    check_files,
-    is_entry_name,
-    read_sidecar,
-    seal,
-)
-from casl_bench.cache.holding import hold
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.files import FileSum, hash_file, hash_json, inside, read_json, write_json
+from casl_bench.core.option_types import local
+
+# One entry of the cache: files, and a sidecar that says what they are and what made them.
+
+
+SIDECAR = "meta.json"
+FORMAT = 1
+"""Part of every key. Raise it when entries come to be laid out otherwise."""
+
+KINDS = ("inversions", "sae", "fits", "records")
+"""What the cache keeps, in the order in which one is made of the other."""
+
+HASHED_ON_OPEN = 32 * 2**20
+"""Larger files are told by their size when an entry is opened, and hashed when they are used."""
+
+
+class DamagedEntryError(Exception):
+    """An entry is not what was written."""
+
+
+ABOUT = "about"
+"""Under this name a key's inputs hold a few words for whoever lists the cache."""
+
+
+@dataclass(frozen=True, eq=False)
+class CacheKey:
+    """Everything that determines an artefact.
+
+    Attributes:
+        kind: one of `KINDS`.
+        inputs: JSON values; whatever differs in them makes another entry, but for `ABOUT`: two
+            methods that share a fit find it under one key.
+    """
+
+    kind: str
+    inputs: Mapping[str, JsonValue]
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"the cache keeps no '{self.kind}' (it keeps {', '.join(KINDS)})")
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256, hex: the name of the entry's folder."""
+        told = {name: value for name, value in self.inputs.items() if name != ABOUT}
+        return hash_json([FORMAT, self.kind, told])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, CacheKey) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What an entry says of itself.
+
+    Attributes:
+        kind: of its key.
+        inputs: of its key, in clear.
+        files: path within the entry, with "/" → what is expected there.
+        seconds: wall time of the making; None where it was interrupted and nobody measured it all.
+        made: UTC date and time, for the reader alone: nothing is decided by it.
+    """
+
+    kind: str
+    inputs: dict[str, JsonValue]
+    files: dict[str, FileSum]
+    seconds: float | None
+    made: str
+
+    @property
+    def key(self) -> CacheKey:
+        """Under which it lies."""
+        return CacheKey(self.kind, self.inputs)
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(file.bytes for file in self.files.values())
+
+
+def seal(folder: Path, key: CacheKey, seconds: float | None) -> None:
+    """Write the sidecar of a finished folder.
+
+    Raises:
+        UsageError: where it cannot be written.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): FileSum.of(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    made = datetime.now(UTC).isoformat(timespec="seconds")
+    said = asdict(Sidecar(key.kind, dict(key.inputs), files, seconds, made))
+    write_json(folder / SIDECAR, {"check": hash_json(said), **said})
+
+
+def read_sidecar(folder: Path) -> Sidecar:
+    """An entry's sidecar, checked against its own checksum and the name of the folder.
+
+    Raises:
+        DamagedEntryError: if it is absent or not what was written.
+    """
+    try:
+        stored: dict[str, Any] = read_json(folder / SIDECAR)
+        check = stored.pop("check")
+        if check != hash_json(stored):
+            raise ValueError("the sidecar was changed")
+        files = {inside(name): FileSum(**file) for name, file in stored.pop("files").items()}
+        sidecar = Sidecar(files=files, **stored)
+        if sidecar.key.hash != folder.name:
+            raise ValueError("the sidecar is another entry's")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedEntryError(f"{SIDECAR}: {error}") from error
+    return sidecar
+
+
+def check_files(folder: Path, sidecar: Sidecar, *, whole: bool = False) -> None:
+    """Compare an entry's files with its sidecar.
+
+    Args:
+        folder: of the entry.
+        sidecar: its own.
+        whole: hash every file, of whatever size.
+
+    Raises:
+        DamagedEntryError: at the first file that is absent or not what was written.
+    """
+    for name, expected in sidecar.files.items():
+        check_file(folder / name, expected, hashed=whole or expected.bytes <= HASHED_ON_OPEN)
+
+
+def check_file(path: Path, expected: FileSum, *, hashed: bool) -> None:
+    """Compare a file's size, and where `hashed` its content too, with what was written.
+
+    Raises:
+        DamagedEntryError: if it is absent or something else.
+    """
+    try:
+        if path.is_symlink() or path.stat().st_size != expected.bytes:
+            raise DamagedEntryError(f"{path.name} is not {expected.bytes} bytes long")
+        if hashed and hash_file(path) != expected.sha256:
+            raise DamagedEntryError(f"{path.name} has other content than was written")
+    except OSError as error:
+        raise DamagedEntryError(f"{path.name}: {error.strerror or error}") from error
+
+
+def is_entry_name(name: str) -> bool:
+    """Whether a folder's name is that of an entry."""
+    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
+
+
+# An entry that is being read is held, so that nobody prunes it under its reader's hands.
+
+
+if sys.platform != "win32":
+    import fcntl
+
+
+def hold(path: Path) -> int | None:
+    """An open descriptor of a sidecar that holds it until it is closed; None where it went away.
+
+    Raises:
+        OSError: if it cannot be opened for another reason than being absent.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if sys.platform != "win32":
+        # File systems without locks have readers and pruners rely on each other's manners.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if _is_still(path, descriptor):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+@contextmanager
+def nobody_holds(path: Path) -> Iterator[bool]:
+    """Whether no process holds a sidecar; while the block lasts none can begin to."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        yield True  # no sidecar: no reader
+        return
+    try:
+        free = True
+        if sys.platform != "win32":
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                free = False
+        yield free
+    finally:
+        os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
 
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 """Faults of the disk, and not of what makes an entry."""
@@ -262,3 +465,158 @@ def _flush(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+# Where the cache lies: by option, environment variable, or in the user's own folder.
+
+
+CACHE_VARIABLE = "CASL_BENCH_CACHE"
+"""Environment variable with the cache's folder."""
+
+
+def default_cache() -> Path:
+    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder.
+
+    Raises:
+        UsageError: if the variable holds an address.
+    """
+    named = local(os.environ.get(CACHE_VARIABLE, "").strip(), CACHE_VARIABLE)
+    return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)
+
+
+def own_cache(run: Path) -> Path:
+    """The folder of a run that shares nothing; its name keeps it out of what is published."""
+    return run / ".cache"
+
+
+def cache_of(run: Path) -> Path:
+    """Where the artefacts of a run folder are looked for: in its own cache, if it has one."""
+    own = own_cache(run)
+    return own if own.is_dir() else default_cache()
+
+
+# Looking after the cache: what is in it, what may go, and whether it is what was written.
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A folder of the cache.
+
+    Attributes:
+        kind: one of `KINDS`.
+        folder: of an entry, or of one whose making was interrupted or is going on.
+        bytes: of all its files.
+        last_used: seconds since the epoch, as the clock stood then.
+        sidecar: None where it is unfinished or damaged.
+        fault: why an entry is damaged; empty where it is not, or is unfinished.
+    """
+
+    kind: str
+    folder: Path
+    bytes: int
+    last_used: float
+    sidecar: Sidecar | None
+    fault: str = ""
+
+    @property
+    def hash(self) -> str:
+        """Of its key."""
+        return self.folder.name.removeprefix(".").partition(".")[0]
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it is no entry yet."""
+        return self.folder.name.startswith(".")
+
+
+def stored_in(root: Path, kinds: Sequence[str] = KINDS) -> Iterator[Stored]:
+    """Everything that takes room in a cache, kind by kind, in the order of names."""
+    for kind in kinds:
+        folder = root / kind
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            name = path.name.removeprefix(".").partition(".")[0]
+            if path.is_dir() and not path.is_symlink() and is_entry_name(name):
+                with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+                    yield _stored(kind, path)
+
+
+def verify(entry: Stored) -> str:
+    """Why an entry is not what was written, after hashing all of it; empty where it is."""
+    if entry.fault or entry.sidecar is None:
+        return entry.fault
+    try:
+        check_files(entry.folder, entry.sidecar, whole=True)
+    except DamagedEntryError as error:
+        return str(error)
+    return ""
+
+
+def chosen_to_go(
+    entries: Sequence[Stored],
+    *,
+    size_budget: int | None = None,
+    older_than: float | None = None,
+    now: float | None = None,
+) -> list[Stored]:
+    """What pruning would delete, the longest unused first.
+
+    A use that lies in the future, since the clock was set back, counts as one of this moment.
+
+    Args:
+        entries: of the kinds that may go.
+        size_budget: bytes that may stay.
+        older_than: seconds without a use after which an entry goes.
+        now: seconds since the epoch.
+    """
+    now = time.time() if now is None else now
+    by_age = sorted(entries, key=lambda e: (min(e.last_used, now), e.kind, e.hash))
+    left = sum(e.bytes for e in entries)
+    going = []
+    for entry in by_age:
+        too_old = older_than is not None and now - entry.last_used > older_than
+        too_much = size_budget is not None and left > size_budget
+        if too_old or too_much:
+            going.append(entry)
+            left -= entry.bytes
+    return going
+
+
+def delete(root: Path, entry: Stored) -> bool:
+    """Delete an entry unless somebody is making or reading it; returns whether it is gone.
+
+    Raises:
+        UsageError: where the cache cannot be written.
+    """
+    lock_file = root / entry.kind / ".locks" / entry.hash
+    try:
+        lock_file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_file, timeout=0), nobody_holds(entry.folder / SIDECAR) as free:
+            if not free:
+                return False
+            aside = entry.folder.with_name(f".{entry.hash}.gone")
+            if aside != entry.folder:
+                if aside.exists():
+                    shutil.rmtree(aside)
+                entry.folder.rename(aside)
+            shutil.rmtree(aside)
+            return True
+    except Timeout:
+        return False
+    except FileNotFoundError:
+        return True  # another one pruned it
+    except OSError as error:
+        raise UsageError(
+            f"cannot delete from the cache: {error.strerror or error}", where=str(root)
+        ) from error
+
+
+def _stored(kind: str, folder: Path) -> Stored:
+    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    size = sum(file.st_size for file in files)
+    if folder.name.startswith("."):
+        return Stored(kind, folder, size, folder.stat().st_mtime, None)
+    try:
+        last_used = (folder / SIDECAR).stat().st_mtime
+        return Stored(kind, folder, size, last_used, read_sidecar(folder))
+    except (OSError, DamagedEntryError) as error:
+        return Stored(kind, folder, size, folder.stat().st_mtime, None, str(error) or "damaged")

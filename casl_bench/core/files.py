@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from casl_bench.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def make_folder(path: Path) -> Path:
@@ -120,3 +126,68 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
         where=str(folder),
         mend="choose another folder or free it",
     )
+
+
+# Content identity: the same value gives the same hash, any other value another one.
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while chunk := f.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def hash_json(value: Any) -> str:
+    """SHA-256 of canonical JSON (sorted keys), hex. Raises ValueError on NaN or infinity."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hash_bytes(text.encode())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, in name order, hex."""
+    import torch  # here, since records and reports hash JSON and need no torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
+        if t.numel():
+            digest.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+# What a file is known by when it comes back: its name in a folder, its size and its SHA-256.
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """Size in bytes and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> FileSum:
+        """Of a file that is there. Raises OSError where it cannot be read."""
+        return cls(path.stat().st_size, hash_file(path))
+
+
+def inside(name: str) -> str:
+    """A relative path with "/", as somebody else has written it down.
+
+    Raises:
+        ValueError: if it leads out of the folder that it is told of.
+    """
+    path = PurePosixPath(name)
+    # A colon begins a drive or a stream of a file on Windows.
+    if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\:\0"):
+        raise ValueError(f"'{name}' leads out of the folder")
+    return name

@@ -2,19 +2,332 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
-from casl_bench.core.errors import BenchError, InvalidBenchmarkError
-from casl_bench.gate.base_revision import BaseRevision, NoBaseError, base_revision
-from casl_bench.gate.gate_report import GateReport
-from casl_bench.gate.gate_run import GateOptions, error_report, first_run_report, gate_folders
-from casl_bench.gate.run_side import is_run, read_side
-from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, EXIT_PASSED, MIN_FITS, Verdict
-from casl_bench.gate.write_outputs import write_outputs
-from casl_bench.records.record_store import RecordStore
+from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.gate.exact import compare_exactly
+from casl_bench.gate.gate import Calibration, Scope, calibrate, gate, precision_of
+from casl_bench.gate.log_ratio import RunSide, is_run, read_side
+from casl_bench.gate.outputs import headline, write_outputs
+from casl_bench.gate.speed import speed_alerts
+from casl_bench.gate.verdict import (
+    ALPHA,
+    ALPHA_OF_TWO_LOOKS,
+    EXIT_OPEN,
+    EXIT_PASSED,
+    MIN_FITS,
+    Alert,
+    CellVerdict,
+    GateReport,
+    SideInfo,
+    Verdict,
+    exit_code,
+)
+from casl_bench.results.run_folder import RecordStore
+
+# The code of another commit, run by the command of this one, in the same job.
+
+
+_RAN = (0, 3)
+"""Exit codes of a run that left records: whole, or with cells that failed."""
+
+
+class NoBaseError(Exception):
+    """The commit has no such run: what the command names is not in it."""
+
+
+@dataclass(frozen=True)
+class BaseRevision:
+    """A commit, checked out aside.
+
+    Attributes:
+        commit: its full hash.
+        tree: the folder it is checked out in.
+        top: the repository's own folder.
+        here: where the command was given.
+    """
+
+    commit: str
+    tree: Path
+    top: Path
+    here: Path
+
+    def run(self, arguments: Sequence[str], path_options: frozenset[str]) -> None:
+        """Run `casl-bench ARGUMENTS` with this commit's code and files.
+
+        Files that git tracks are the commit's; everything else, such as data, is taken from here.
+
+        Args:
+            arguments: of the command.
+            path_options: those of its options that name files, e.g. "--plugin".
+
+        Raises:
+            NoBaseError: if a tracked file that the command names is not in the commit.
+            UsageError: if the commit's code refuses the command.
+            InvalidBenchmarkError: if its run is invalid.
+        """
+        at = self.tree / self.here.relative_to(self.top)
+        search = [str(self.tree), *filter(None, [os.environ.get("PYTHONPATH")])]
+        command = [
+            sys.executable,
+            "-m",
+            "casl_bench.cli.main",
+            *self._moved(arguments, path_options),
+        ]
+        done = subprocess.run(
+            command,
+            cwd=at if at.is_dir() else self.tree,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+            stdout=subprocess.DEVNULL,  # its table is not this command's output
+        )
+        if done.returncode in _RAN:
+            return
+        kind = InvalidBenchmarkError if done.returncode == 5 else UsageError
+        raise kind(
+            f"the run of the base ended with exit code {done.returncode}",
+            where=self.commit[:12],
+            mend="its own message stands above",
+        )
+
+    @property
+    def has_own_package(self) -> bool:
+        """Whether the commit holds the benchmark itself, not only somebody's method."""
+        return (self.tree / "casl_bench" / "__init__.py").is_file()
+
+    def _moved(self, arguments: Sequence[str], path_options: frozenset[str]) -> list[str]:
+        moved, is_path = [], False
+        for argument in arguments:
+            option, equals, value = argument.partition("=")
+            if is_path:
+                argument = self._path(argument)
+            elif equals and option in path_options:
+                argument = f"{option}={self._path(value)}"
+            is_path = argument in path_options
+            moved.append(argument)
+        return moved
+
+    def _path(self, value: str) -> str:
+        path = (self.here / value).resolve()
+        if not path.is_relative_to(self.top) or not _git(self.top, "ls-files", "--", str(path)):
+            return str(path)
+        own = self.tree / path.relative_to(self.top)
+        if not own.exists():
+            raise NoBaseError(f"{value} is not in {self.commit[:12]}")
+        return str(own)
+
+
+@contextmanager
+def base_revision(name: str, here: Path) -> Iterator[BaseRevision]:
+    """Check a commit out aside, and take it away again.
+
+    Args:
+        name: anything that git resolves to a commit.
+        here: a folder of the repository.
+
+    Raises:
+        UsageError: if it is no folder of a repository, or there is no such commit.
+    """
+    top = _git(here, "rev-parse", "--show-toplevel")
+    asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    commit = _git(here, *asked)
+    if not top or not commit:
+        raise UsageError(
+            f"'{name}' is neither a run folder nor a git revision",
+            where="--compare",
+            mend="give the folder of a run, a branch or a commit (in CI: fetch-depth 0)",
+        )
+    with tempfile.TemporaryDirectory(prefix="casl-bench-base-") as folder:
+        tree = Path(folder).resolve() / "tree"
+        if _git(here, "worktree", "add", "--detach", "--quiet", str(tree), commit) is None:
+            raise UsageError("git cannot check the base out", where=commit[:12])
+        try:
+            yield BaseRevision(commit, tree, Path(top).resolve(), here.resolve())
+        finally:
+            _git(here, "worktree", "remove", "--force", str(tree))
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git prints, None where it fails."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+# Two folders → a report, whatever happens on the way: a fault is a report without a verdict.
+
+
+Tier = Literal["statistical", "exact", "both"]
+
+_ORDER = tuple(Verdict)
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How to gate.
+
+    Attributes:
+        tier: see the module of each.
+        scope: what is gated.
+        calibrate_runs: A/A runs to draw; 0 for no calibration.
+        allow_missing_base: a first run, without a base, is no failure.
+        speed: files of pytest-benchmark, of base and head.
+        alpha: see `decide`.
+    """
+
+    tier: Tier = "statistical"
+    scope: Scope = field(default_factory=Scope)
+    calibrate_runs: int = 0
+    allow_missing_base: bool = False
+    speed: tuple[Path, Path] | None = None
+    alpha: float = ALPHA
+
+
+def gate_folders(
+    base: Path, head: Path, options: GateOptions, notes: Sequence[str] = ()
+) -> GateReport:
+    """The report on two run folders.
+
+    Args:
+        base: folder of the base; there is none yet if it holds no record.
+        head: folder of the head.
+        options: how to gate.
+        notes: to put into the report.
+
+    Raises:
+        UsageError: if the head holds no record, or a benchmark file cannot be read.
+        InvalidBenchmarkError: if a side cannot be believed.
+    """
+    alerts = speed_alerts(*options.speed) if options.speed is not None else []
+    head_side = read_side(head)
+    if not is_run(base):
+        return first_run_report(head_side, options, f"no base to compare with: {base}")
+    base_side = read_side(base)
+    cells: list[CellVerdict] = []
+    told = list(notes)
+    if options.tier in ("exact", "both"):
+        cells += compare_exactly(base_side, head_side, options.scope)
+    if options.tier in ("statistical", "both"):
+        calibration = None
+        if options.calibrate_runs:
+            calibration = calibrate(base_side, options.calibrate_runs)
+            told += calibration_notes(calibration)
+        cells += gate(base_side, head_side, options.scope, calibration, options.alpha)
+    told += _single_fits(cells)
+    return _report(options, cells, alerts, told, base_side, head_side)
+
+
+def first_run_report(head: RunSide, options: GateOptions, note: str) -> GateReport:
+    """The report where there is no base: every cell is new.
+
+    Args:
+        head: the run.
+        options: how it would have been gated.
+        note: why there is no base.
+    """
+    code = EXIT_PASSED if options.allow_missing_base else EXIT_OPEN
+    cells = tuple(
+        CellVerdict(
+            dataset=name[0],
+            method=name[1],
+            verdict=Verdict.NEW,
+            reason="first run",
+            head=precision_of(head, name, options.scope),
+        )
+        for name in head.edits
+    )
+    return GateReport(
+        tier=options.tier,
+        exit_code=code,
+        headline=f"casl_bench gate: first run, {note} (exit {code})",
+        head=side_info(head),
+        cells=cells,
+    )
+
+
+def error_report(error: BenchError, tier: str) -> GateReport:
+    """The report where there is no verdict.
+
+    Args:
+        error: why.
+        tier: asked for.
+    """
+    return GateReport(
+        tier=tier,
+        exit_code=error.exit_code,
+        headline=headline(error.exit_code, (), str(error)),
+        error=str(error),
+    )
+
+
+def _report(
+    options: GateOptions,
+    cells: Sequence[CellVerdict],
+    alerts: Sequence[Alert],
+    notes: Sequence[str],
+    base: RunSide,
+    head: RunSide,
+) -> GateReport:
+    code = exit_code(c.verdict for c in cells)
+    ordered = sorted(cells, key=lambda c: _ORDER.index(c.verdict))
+    return GateReport(
+        tier=options.tier,
+        exit_code=code,
+        headline=headline(code, ordered),
+        base=side_info(base),
+        head=side_info(head),
+        cells=tuple(ordered),
+        alerts=tuple(alerts),
+        notes=tuple(notes),
+    )
+
+
+def side_info(side: RunSide) -> SideInfo:
+    """Which run a side is of; no folders of anybody's machine."""
+    some = next((r for r in side.records if r.kind == "edit"), side.records[0])
+    commits = {r.provenance.git_commit for r in side.records}
+    dirty = {r.provenance.git_dirty for r in side.records}
+    return SideInfo(
+        where=side.where.name or str(side.where),
+        commit=commits.pop() if len(commits) == 1 else None,
+        dirty=None if dirty == {None} else True in dirty,
+        suite=f"{some.suite.name} v{some.suite.version}",
+    )
+
+
+def calibration_notes(calibration: Calibration) -> list[str]:
+    """What A/A runs showed, in a sentence a cell."""
+    return [
+        f"A/A {dataset}/{method}: sd {noise.sd:.3f}, "
+        f"false alarms {100 * noise.false_alarms:.1f} %, "
+        f"a 10 % loss seen in {100 * noise.power:.0f} % of {noise.runs} runs "
+        f"with {calibration.fits} paired fits drawn from {noise.fits}"
+        for (dataset, method), noise in calibration.cells.items()
+    ]
+
+
+def _single_fits(cells: Sequence[CellVerdict]) -> list[str]:
+    """Where the bounds hold for other images only."""
+    single = [c for c in cells if c.fits == 1 and any(e.varies_by == "images" for e in c.effects)]
+    if not single:
+        return []
+    names = ", ".join(sorted({c.method for c in single}))
+    return [
+        f"One fit each, taken for one without random numbers: {names}. If a fit draws some, name "
+        "the method under --stochastic and run base and head with --fit-seeds 5."
+    ]
+
 
 OUTPUTS = "gate"
 """Folder of the outputs, within the head's run folder."""

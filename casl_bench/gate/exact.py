@@ -7,19 +7,17 @@ of a metric was raised with them; then the golden record is to be made anew.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
-from casl_bench.gate.comparable import QUESTIONS, why_not_comparable
+from casl_bench.core.errors import UsageError
 from casl_bench.gate.gate import Scope
-from casl_bench.gate.gate_report import CellVerdict
-from casl_bench.gate.run_side import CellName, RunSide
-from casl_bench.gate.verdict import Verdict
-from casl_bench.metrics.arrays import Array
-from casl_bench.metrics.edit_scores import PER_IMAGE
-from casl_bench.metrics.score_table import ScoreTable
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import CellKey
+from casl_bench.gate.log_ratio import CellName, RunSide, read_side
+from casl_bench.gate.verdict import QUESTIONS, CellVerdict, Verdict, why_not_comparable
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.score_table import PER_IMAGE, Array, ScoreTable
 
 TOLERANCE = 1e-5
 """Relative to a score itself or to the mean size of its column, whichever is larger: a logit near
@@ -131,3 +129,34 @@ def _raised(was: RunRecord, now: RunRecord) -> str | None:
         if now.metric_versions.get(name, 0) > version:
             return f"version of {name} raised to {now.metric_versions[name]}"
     return None
+
+
+# A golden run: what the exact tier needs of a run folder, small enough to be committed.
+
+
+def write_golden(run: Path, out: Path) -> int:
+    """Copy edits and per-image scores of a valid run, without pictures, levels and curves.
+
+    Args:
+        run: folder of a finished run.
+        out: folder to write; it must not hold a run yet, so that no old cell stays in it.
+
+    Returns:
+        How many records were written.
+
+    Raises:
+        UsageError: if `out` holds something, or `run` nothing.
+        InvalidBenchmarkError: if the run cannot be believed.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UsageError("the folder is not empty", where=str(out), mend="remove it first")
+    side, store = read_side(run), RecordStore(out)
+    edits = [r for r in side.records if r.kind == "edit"]
+    for record in edits:
+        slim = record.model_copy(update={"images": None, "levels": (), "curve": ()})
+        files = {}
+        if record.scores is not None:
+            place = side.store.folder(CellKey.of(record))
+            files[record.scores.file] = (place / record.scores.file).read_bytes()
+        store.write(slim, files)
+    return len(edits)

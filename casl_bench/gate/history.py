@@ -16,11 +16,10 @@ from pydantic import ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_text
-from casl_bench.gate.gate_report import GateReport, SideInfo
-from casl_bench.gate.precision_scale import to_scale
-from casl_bench.gate.verdict import EXIT_PASSED
-from casl_bench.metrics.arrays import Array
-from casl_bench.records.measurement import Finite, Frozen
+from casl_bench.gate.log_ratio import to_scale
+from casl_bench.gate.verdict import EXIT_PASSED, GateReport, SideInfo
+from casl_bench.results.record import Finite, Frozen
+from casl_bench.results.score_table import Array
 
 MIN_RUNS = 4
 """Fewer accepted runs show no step: two on each side of it are needed."""

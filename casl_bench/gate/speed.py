@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import read_json
-from casl_bench.gate.gate_report import Alert
+from casl_bench.gate.verdict import Alert
 
 KERNEL = "calibration_kernel"
 """A benchmark with this in its name is the unit."""

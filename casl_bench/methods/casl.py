@@ -12,23 +12,136 @@ every visited t >= t_edit; a group-lasso term on W gathers the concept in few la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import JsonValue
-from torch import Tensor
+from torch import Tensor, nn
 
-from casl_bench.concepts.alignment import ConceptAlignment, mean_code
-from casl_bench.concepts.direction_fit import DirectionFitConfig, fit_direction
 from casl_bench.core.errors import InputError
-from casl_bench.methods.generation import EditWindow, HSpaceEditor
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.methods.direction_fit import DirectionFitConfig, fit_direction
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.sae.sae import HSpaceSae
+
+# Stage 2 of CASL: the linear map from the SAE's code to a change of h that means a concept.
+
+
+class ConceptAlignment(nn.Module):
+    """W and b of one concept over a frozen SAE.
+
+    Attributes:
+        W: [C, d_sae], zero at the start.
+        b: [C], zero at the start.
+        mean_activation: [d_sae, h, w], mean code of the training images over the edit window:
+            what ranks latents together with W, not trained.
+    """
+
+    mean_activation: Tensor
+
+    def __init__(self, sae: HSpaceSae, mean_activation: Tensor) -> None:
+        """Start at zero: an unfitted alignment changes nothing.
+
+        Args:
+            sae: the frozen SAE.
+            mean_activation: [d_sae, h, w], >= 0.
+        """
+        super().__init__()
+        self.sae = sae
+        self.W = nn.Parameter(torch.zeros(sae.channels, sae.d_sae))
+        self.b = nn.Parameter(torch.zeros(sae.channels))
+        self.register_buffer("mean_activation", mean_activation)
+
+    def forward(self, h: Tensor, t: int, mask: Tensor | None = None, bias: bool = True) -> Tensor:
+        """delta_h of h at timestep t.
+
+        The map works in the SAE's normalised units and is scaled by the timestep's spread of h,
+        so that one W serves all timesteps.
+
+        Args:
+            h: [n, C, h, w].
+            t: a timestep the SAE knows.
+            mask: [d_sae] bool, latents that take part; all where None.
+            bias: whether b is added.
+
+        Returns:
+            [n, C, h, w].
+        """
+        with torch.no_grad():
+            z = self.sae.encode(h, t)
+        return self.shift(z, t, mask=mask, bias=bias)
+
+    def shift(self, z: Tensor, t: int, mask: Tensor | None = None, bias: bool = True) -> Tensor:
+        """delta_h of a code z [n, d_sae, h, w]; see `forward`."""
+        weight = self.W if mask is None else self.W * mask
+        # One product an image: its numbers must not depend on the batch.
+        rows = [weight @ code.flatten(1) for code in z]
+        delta = torch.stack(rows).reshape(len(z), self.sae.channels, *z.shape[2:])
+        if bias:
+            delta = delta + self.b[:, None, None]
+        return delta * self.sae.scale[self.sae.timesteps.index(t)]
+
+    def sparsity(self) -> Tensor:
+        """Group-lasso term: the sum over latents of ‖column of W‖ · mean activation.
+
+        With it the concept gathers in few latents, which is what makes a top-k probe of it
+        meaningful; without, the map spreads over all latents that are ever active.
+        """
+        smooth = (self.W.pow(2).sum(0) + 1e-8).sqrt()
+        return (smooth * self.mean_activation.mean((1, 2))).sum()
+
+    def latent_scores(self) -> Tensor:
+        """[d_sae]: ‖column of W‖ · mean activation, what ranks a latent's part in the concept."""
+        return self.W.detach().norm(dim=0) * self.mean_activation.mean((1, 2))
+
+    def unit_scores(self) -> Tensor:
+        """[d_sae * h * w]: the same for each (latent, position), index latent * h * w + p."""
+        norms = self.W.detach().norm(dim=0)
+        return (norms[:, None] * self.mean_activation.flatten(1)).flatten()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was fitted, for storing."""
+        return {
+            "W": self.W.detach().clone(),
+            "b": self.b.detach().clone(),
+            "mean_activation": self.mean_activation.clone(),
+        }
+
+    @classmethod
+    def from_tensors(cls, sae: HSpaceSae, tensors: Mapping[str, Tensor]) -> ConceptAlignment:
+        """The alignment that `tensors` came from."""
+        alignment = cls(sae, tensors["mean_activation"])
+        with torch.no_grad():
+            alignment.W.copy_(tensors["W"])
+            alignment.b.copy_(tensors["b"])
+        return alignment
+
+
+def top_mask(scores: Tensor, k: int) -> Tensor:
+    """[n] bool with the k best scores true; ties go to the lower index."""
+    order = torch.argsort(scores, descending=True, stable=True)
+    mask = torch.zeros(len(scores), dtype=torch.bool)
+    mask[order[:k]] = True
+    return mask
+
+
+@torch.no_grad()
+def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
+    """Mean code over images and timesteps: [d_sae, h, w].
+
+    Args:
+        sae: the frozen SAE.
+        maps: (h [n, C, h, w], t) pairs.
+    """
+    total: Tensor | None = None
+    count = 0
+    for h, t in maps:
+        z = sae.encode(h, t).sum(0)
+        total = z if total is None else total + z
+        count += len(h)
+    if total is None:
+        raise ValueError("mean_code needs at least one map")
+    return total / count
 
 
 class CaslConfig(MethodConfig):
@@ -203,3 +316,96 @@ class Casl:
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslEditor:
         """The editor from its stored map."""
         return CaslEditor(task, self.config, restore_alignment(task, state), FitCost())
+
+
+# CASL-Steer: the concept's top-k latents alone move the image, a causal probe of the alignment.
+
+
+class CaslSteerConfig(CaslConfig):
+    """Settings of the probe, beside those of the alignment it probes.
+
+    Attributes:
+        k: number of latents steered.
+        reading: "map" or "decoder", see the module.
+        gain: factor on the shift at strength 1, twice CASL's, since k latents carry only a part of
+            the map.
+        single_shift: inject at the first visited timestep alone instead of all t >= t_edit.
+    """
+
+    k: int = 16
+    reading: Literal["map", "decoder"] = "map"
+    gain: float = 6.0
+    single_shift: bool = False
+
+
+class CaslSteerEditor(AlignmentEditor):
+    """Shifts h by what the top-k latents say."""
+
+    def __init__(
+        self, task: EditTask, config: CaslSteerConfig, alignment: ConceptAlignment, cost: FitCost
+    ) -> None:
+        """See `fit_alignment`."""
+        first = task.trajectories.timesteps[-1] if config.single_shift else config.t_edit
+        window = EditWindow(first, asymmetric=config.asymmetric)
+        super().__init__(task, window, alignment, cost)
+        self.config = config
+        self.mask = top_mask(alignment.latent_scores(), config.k)
+        if config.reading == "decoder":
+            # Each latent's shift is its own mean map, as strong as the map pushes along it.
+            along = (alignment.W * alignment.sae.sae.W_dec.T).sum(0)
+            self.shift = alignment.mean_activation * (along * self.mask)[:, None, None]
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """The shift of strength 1."""
+        gain = self.config.gain
+        if self.config.reading == "map":
+            return gain * self.alignment(h, t, mask=self.mask, bias=False)
+        return gain * self.alignment.sae.decode_delta(self.shift.expand(len(h), -1, -1, -1), t)
+
+
+@register_method
+class CaslSteer:
+    """The top-k latents alone."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="casl_steer",
+        title="CASL-Steer (top-k)",
+        source="CASL, arXiv 2601.15441, stage 3",
+        version=1,
+        supervision="text",
+        space="h_space",
+        uses_sae=True,
+    )
+    config: CaslSteerConfig
+
+    def __init__(self, config: CaslSteerConfig | None = None, **settings: object) -> None:
+        """Settings as a config, or as keywords over the defaults."""
+        self.config = config or CaslSteerConfig.model_validate(settings)
+
+    @classmethod
+    def toy_config(cls) -> CaslSteerConfig:
+        """A budget for tests."""
+        return CaslSteerConfig(fit_steps=3, batch_size=2, mean_code_images=4, k=4)
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: how much of the alignment is read, when and how far."""
+        return {
+            "k": (8, 16, 32),
+            "t_edit": (250, 350),
+            "gain": (6.0, 12.0, 24.0),
+            "asymmetric": (False, True),
+        }
+
+    def fit_key(self) -> dict[str, JsonValue]:
+        """What the fit depends on: CASL and CASL-Steer share one alignment."""
+        return alignment_key(self.config)
+
+    def fit(self, task: EditTask) -> CaslSteerEditor:
+        """Learn the concept's map, then keep its top-k latents."""
+        alignment, cost = fit_alignment(task, self.config)
+        return CaslSteerEditor(task, self.config, alignment, cost)
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslSteerEditor:
+        """The editor from a stored map."""
+        return CaslSteerEditor(task, self.config, restore_alignment(task, state), FitCost())

@@ -11,15 +11,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.core.errors import UsageError
 from casl_bench.core.registry import Registry
-from casl_bench.images.dataset import Concept
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.sae.provider import SaeProvider
-from casl_bench.scorers.attribute_scorer import AttributeScorer
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.dataset import Concept
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.clip import ClipModel
+from casl_bench.models.scorers import AttributeScorer
+from casl_bench.sae.sae import SaeProvider
 
 Supervision = Literal["none", "text", "labels"]
 EditSpace = Literal["h_space", "weights", "other"]

@@ -1,5 +1,5 @@
-"""Doing it: a checked command in, a run folder of records out.
+"""A checked command in, a run folder of cells out.
 
-Start with `planning/config.py` (what is asked), `planning/plan.py` (which cells that makes),
-`cells/dataset_run.py` (how one is run) and `execution/runner.py`.
+Start with `suites.py` (what is asked), `plan.py` (which cells that makes), `cell.py` (how one is
+run) and `executor.py`.
 """

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cache.commands import cache_option
-from casl_bench.core.amounts import MOST, MOST_JOBS, Count
+from casl_bench.cli.cache import cache_option
+from casl_bench.core.option_types import MOST, MOST_JOBS, Count
 
 
 @click.group("study")
@@ -32,13 +32,13 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
     """
 
     def action() -> int:
-        from casl_bench.studies.metric_validity.files import read_records, write_page, write_records
+        from casl_bench.studies.metric_validity.page import read_records, write_page, write_records
 
         if not render_only:
-            from casl_bench.runs.planning.preflight import check_torch
+            from casl_bench.runs.preflight import check_torch
 
             check_torch()
-            from casl_bench.studies.metric_validity.make_study import make_study
+            from casl_bench.studies.metric_validity.study import make_study
 
             records = make_study(images=images, say=lambda text: click.echo(text, err=True))
             write_records(out, records)
@@ -85,17 +85,16 @@ def paper_questions_command(
     """
 
     def action() -> int:
-        from casl_bench.records.jsonl import read_jsonl
-        from casl_bench.records.record_store import RecordStore
+        from casl_bench.results.run_folder import RecordStore, read_jsonl
         from casl_bench.studies.paper_questions.answers import Evidence
-        from casl_bench.studies.paper_questions.files import read_rows, write_page, write_rows
-        from casl_bench.studies.paper_questions.names import COMMAND
+        from casl_bench.studies.paper_questions.page import read_rows, write_page, write_rows
+        from casl_bench.studies.paper_questions.study import COMMAND
 
         if records.is_dir():
-            from casl_bench.runs.planning.preflight import check_torch
+            from casl_bench.runs.preflight import check_torch
 
             check_torch()
-            from casl_bench.studies.paper_questions.latent_study import make_rows
+            from casl_bench.studies.paper_questions.study import make_rows
 
             say = partial(click.echo, err=True)
             rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import parse_json
-from casl_bench.records.measurement import Frozen
+from casl_bench.results.record import Frozen
 
 Parsed = TypeVar("Parsed")
 

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.backbones.schedule import power_timesteps
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
-from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import RunConfig, Suite
-from casl_bench.runs.watching.progress import Progress
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.diffusion.inversion import Inversions, invert
+from casl_bench.domains.domain import WORLDS, World
+from casl_bench.models.noise_schedule import power_timesteps
+from casl_bench.runs import executor as runner
+from casl_bench.runs.progress import Progress
+from casl_bench.runs.suites import RunConfig, Suite
+from tests.support.tiny_suite import tiny_suite
 
 RunWorld = Callable[..., None]
 

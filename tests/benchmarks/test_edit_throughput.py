@@ -14,11 +14,11 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from casl_bench.backbones.kernels import Kernels
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.generation import EditWindow, generate_edits
-from casl_bench.testing.plain_loop import plain_edits
-from casl_bench.worlds.world import World
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.domains.domain import World
+from casl_bench.methods.h_space_editor import EditWindow, generate_edits
+from casl_bench.models.backbone import Kernels
+from tests.support.plain_loop import plain_edits
 
 STRENGTHS = (0.25, 0.75, 1.5, 3.0)
 WINDOWS = {

@@ -20,12 +20,12 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from casl_bench.backbones import backbone as halves
-from casl_bench.core.peak_memory import peak_memory
+from casl_bench.core.memory import peak_memory
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.planning.config import suite
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
+from casl_bench.models import backbone as halves
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import suite
+from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
 
 
 class KernelClock:

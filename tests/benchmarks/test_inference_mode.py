@@ -8,7 +8,7 @@ import time
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.worlds.world import World
+from casl_bench.domains.domain import World
 
 
 def test_inference_mode(benchmark: BenchmarkFixture, world: World, full_size: bool) -> None:

@@ -10,9 +10,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.generation import EditWindow, generate_edits
-from casl_bench.worlds.world import World
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.domains.domain import World
+from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 
 STRENGTHS = (0.25, 0.75, 1.5, 3.0)
 

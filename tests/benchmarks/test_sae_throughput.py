@@ -9,8 +9,8 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
-from casl_bench.sae.trainer import SaeTraining, train_sae
+from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
+from casl_bench.sae.training import SaeTraining, train_sae
 
 D_IN = 128
 

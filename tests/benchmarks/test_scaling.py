@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.runs.execution import runner
-from casl_bench.runs.execution.own_process import THREAD_VARIABLES
-from casl_bench.runs.planning.config import Suite
-from casl_bench.runs.planning.execution import Execution
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.runs import executor as runner
+from casl_bench.runs.own_process import THREAD_VARIABLES
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import Execution, Suite
 
 METHODS = ("asyrp", "h_linear", "casl")
 CONCEPTS = ("hat", "eyeglasses", "beard", "blond")

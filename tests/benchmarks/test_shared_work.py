@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.domains.domain import World
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.planning.config import Suite
-from casl_bench.runs.planning.plan import info_of
-from casl_bench.runs.watching.phase_costs import PhaseCosts
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import toy_world
-from casl_bench.worlds.world import World
+from casl_bench.runs.plan import info_of
+from casl_bench.runs.progress import PhaseCosts, SilentProgress
+from casl_bench.runs.suites import Suite
+from tests.support.tiny_suite import tiny_suite
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.gate.gate_run import GateOptions, gate_folders
-from casl_bench.metrics.score_table import ScoreTable
-from casl_bench.testing.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
-from casl_bench.testing.toy_world import toy_world
+from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.gate.compare_runs import GateOptions, gate_folders
+from casl_bench.results.score_table import ScoreTable
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 
 def watch(benchmark: BenchmarkFixture, work: Callable[[], object]) -> None:

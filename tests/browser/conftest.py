@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from casl_bench.html_report.build import write_report
-from casl_bench.html_report.inputs import Source
+from casl_bench.report.html.pages import Source, write_report
 
 _FAKE_RUN = Path(__file__).parents[1] / "unit" / "html_report" / "fake_run.py"
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from casl_bench.html_report.build import write_report
-from casl_bench.html_report.inputs import Source
+from casl_bench.report.html.pages import Source, write_report
 
 DESK, PHONE = (1280, 900), (390, 844)
 MOST_BYTES = 15_000_000

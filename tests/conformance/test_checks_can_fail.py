@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.conformance.check_method import RULE_BOOKS, method_checks
+from casl_bench.conformance.rules import NotRun
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
 from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo
-from casl_bench.methods.weight_edits import WeightEditor
-from casl_bench.testing.check_method import RULE_BOOKS, method_checks
-from casl_bench.testing.rules import NotRun
+from casl_bench.methods.weight_editor import WeightEditor
 
 
 class GoodEditor(HSpaceEditor):

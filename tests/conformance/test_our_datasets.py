@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from casl_bench.images.data_source import DataSource
-from casl_bench.images.dataset import DATASETS
-from casl_bench.runs.planning.config import SUITES
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.testing import layouts
-from casl_bench.testing.check_dataset import DATASET_RULES, DatasetTrial, dataset_checks
-from casl_bench.testing.toy_shapes import ToyShapes
+from casl_bench.conformance.check_dataset import DATASET_RULES, DatasetTrial, dataset_checks
+from casl_bench.conformance.toy_domain import ToyShapes
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.options import DataSource
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.suites import SUITES
+from tests.support import layouts
 
 load_entrants()
 OURS = [name for name in DATASETS if "/" not in name]

@@ -2,10 +2,10 @@
 
 import pytest
 
+from casl_bench.conformance.check_method import method_checks
+from casl_bench.conformance.rules import NotRun
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.testing.check_method import method_checks
-from casl_bench.testing.rules import NotRun
+from casl_bench.runs.names import load_entrants
 
 load_entrants()
 # A slash is in the names of installed packages' methods: those are theirs to check.

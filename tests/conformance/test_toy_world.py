@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from casl_bench.core.content_hash import hash_tensors
+from casl_bench.conformance.toy_domain import ATTRIBUTES, ToyShapes, register_toy_world, toy_world
 from casl_bench.core.errors import UsageError
-from casl_bench.images.dataset import DATASETS
-from casl_bench.testing.toy_shapes import ATTRIBUTES, ToyShapes
-from casl_bench.testing.toy_world import register_toy_world, toy_world
-from casl_bench.worlds.world import WORLDS
+from casl_bench.core.files import hash_tensors
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.domain import WORLDS
 
 
 def test_two_worlds_are_equal_but_share_no_network():

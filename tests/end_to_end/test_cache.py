@@ -17,21 +17,19 @@ from typing import Any
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.kernels import Kernels
-from casl_bench.cache import entry as entry_module
+from casl_bench.cache import store as entry_module
 from casl_bench.cache import store as store_module
-from casl_bench.cache.entry import KINDS, SIDECAR, CacheKey
-from casl_bench.cache.store import Cache
+from casl_bench.cache.store import KINDS, SIDECAR, Cache, CacheKey
+from casl_bench.cli.main import main as cli
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.gate.comparable import why_not_comparable
-from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import SUITES, RunConfig
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import Notes
-from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.gate.verdict import why_not_comparable
+from casl_bench.models.backbone import Backbone, Kernels
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.progress import Notes
+from casl_bench.runs.suites import SUITES, RunConfig
+from tests.support.tiny_suite import tiny_suite
 
 PLUGIN = (Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py").resolve()
 pytestmark = pytest.mark.usefixtures("own_entrants")
@@ -202,7 +200,7 @@ def _command(out: Path, cache: Path, said: Path) -> None:
 
 def start(work: Callable[..., None], *arguments: Path) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["casl_bench.cli", "casl_bench.runs.execution.runner"])
+    context.set_forkserver_preload(["casl_bench.cli.main", "casl_bench.runs.execution.runner"])
     child = context.Process(target=work, args=arguments)
     child.start()
     return child

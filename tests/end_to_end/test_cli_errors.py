@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.runs.planning import run_folder
-from casl_bench.runs.planning.config import RunConfig, suite
+from casl_bench.cli.main import main as cli
+from casl_bench.runs import run_lock as run_folder
+from casl_bench.runs.suites import RunConfig, suite
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "benchmark.py"
@@ -190,7 +190,7 @@ def test_help_states_options_and_exit_codes(in_folder: Path) -> None:
 def test_both_commands_are_the_same(in_folder: Path) -> None:
     script = run("--suite", "quik", cwd=in_folder)
     module = subprocess.run(
-        [sys.executable, "-c", "import sys; from casl_bench.cli import main; sys.exit(main())",
+        [sys.executable, "-c", "import sys; from casl_bench.cli.main import main; sys.exit(main())",
          "--suite", "quik"],
         cwd=in_folder, capture_output=True, text=True,
     )  # fmt: skip

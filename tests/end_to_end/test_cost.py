@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cache.location import default_cache
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.reports.table import render_tables
-from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import RunConfig, suite
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.cache.store import default_cache
+from casl_bench.report.tables import render_tables
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import RunConfig, suite
 
 TINY = suite("quick").model_copy(
     update={

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from casl_bench import cli
 from casl_bench.cache import store as store_module
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.planning import config as config_module
-from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.cli.main import main as cli
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs import suites as config_module
+from tests.support.tiny_suite import tiny_suite
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli import command
-from casl_bench.runs.planning.config import Suite
+from casl_bench.cli.main import command
+from casl_bench.runs.suites import Suite
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -10,17 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from casl_bench.conformance.toy_domain import ToyShapes
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.inversion.inversions import Inversions
+from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore
-from casl_bench.reports.table import render_tables
-from casl_bench.runs.execution.runner import run
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_shapes import ToyShapes
+from casl_bench.report.tables import render_tables
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs.executor import run
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import RunConfig
+from tests.support.tiny_suite import tiny_suite
 
 TOY = ToyShapes()
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=3)

@@ -20,25 +20,25 @@ from typing import Any
 import pytest
 import torch
 
+from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.records.record import ErrorInfo, RunRecord
-from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.runs.execution import engine, runner
-from casl_bench.runs.execution.attempts import Attempts, CellTimeoutError
-from casl_bench.runs.execution.graph import Node, make_nodes
-from casl_bench.runs.execution.merge import Merged, merge
-from casl_bench.runs.execution.published import publish
-from casl_bench.runs.execution.reconcile import reconcile
-from casl_bench.runs.execution.worker import Worker
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.execution import Execution, Shard
-from casl_bench.runs.planning.finished import without
-from casl_bench.runs.planning.plan import identify, open_worlds, plan
-from casl_bench.runs.watching.progress import Notes, SilentProgress
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_shapes import CARD
-from casl_bench.worlds.world import World
+from casl_bench.domains.domain import World
+from casl_bench.results.record import ErrorInfo, RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs import graph as engine
+from casl_bench.runs.attempts import Attempts, CellTimeoutError
+from casl_bench.runs.executor import reconcile
+from casl_bench.runs.finished import without
+from casl_bench.runs.graph import Node, make_nodes
+from casl_bench.runs.merge import Merged, merge
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import identify, open_worlds, plan
+from casl_bench.runs.progress import Notes, SilentProgress
+from casl_bench.runs.published import publish
+from casl_bench.runs.suites import Execution, RunConfig, Shard
+from casl_bench.runs.worker import Worker
+from tests.support.tiny_suite import tiny_suite
 
 ROOT = Path(__file__).parents[2]
 PLUGINS = tuple((ROOT / "tests/plugin").resolve() / f for f in (

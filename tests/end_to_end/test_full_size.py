@@ -11,18 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from casl_bench.backbones.architecture import Architecture
-from casl_bench.backbones.named_config import read_config
-from casl_bench.cli import main
-from casl_bench.images.celeba_annotation import CELEBA_ATTRIBUTES
-from casl_bench.images.photo_file import read_photo
-from casl_bench.runs.planning import config as config_module
-from casl_bench.scorers.face_identity import VGGFACE2_FILE
-from casl_bench.scorers.lpips_distance import ALEXNET_FILE
-from casl_bench.testing import real_files
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.weights_table import GUIDE_CLIP, SCORE_CLIP, ZERO_SHOT_CLIP, clip_place
-from casl_bench.worlds.world import World
+from casl_bench.cli.main import main
+from casl_bench.domains.domain import World
+from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES
+from casl_bench.photos.checkpoints.convert import read_config
+from casl_bench.photos.checkpoints.formats import Architecture
+from casl_bench.photos.domains import GUIDE_CLIP, SCORE_CLIP, ZERO_SHOT_CLIP, clip_place
+from casl_bench.photos.photo_file import read_photo
+from casl_bench.photos.scorers.similarity import ALEXNET_FILE, VGGFACE2_FILE
+from casl_bench.runs import suites as config_module
+from tests.support import real_files
+from tests.support.tiny_suite import tiny_suite
 
 pytest.importorskip("lpips", reason="the extra `real` is not installed")
 pytest.importorskip("facenet_pytorch", reason="the extra `real` is not installed")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.testing.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
+from casl_bench.cli.main import main as cli
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 ROOT = Path(__file__).parents[2]
 BENCHMARK = ROOT / "benchmark.py"
@@ -86,7 +86,7 @@ def test_the_exact_tier_and_its_golden_run(runs: Path, tmp_path: Path) -> None:
 def test_a_gate_loads_no_model_and_no_engine(runs: Path) -> None:
     heavy = ("torch", "dask", "distributed", "matplotlib", "ruptures")
     code = (
-        "import sys; from casl_bench.cli import main; code = main(['gate', 'base', 'same']); "
+        "import sys; from casl_bench.cli.main import main; code = main(['gate', 'base', 'same']); "
         f"sys.exit(code or bool(set({heavy}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=runs, capture_output=True,

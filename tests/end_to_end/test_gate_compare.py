@@ -9,18 +9,18 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.gate.gate_run import GateOptions, gate_folders
+from casl_bench.cli.main import main as cli
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.domain import WORLDS
+from casl_bench.gate.compare_runs import GateOptions, gate_folders
 from casl_bench.gate.verdict import Verdict
-from casl_bench.images.dataset import DATASETS
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.execution.runner import run
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.testing.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.world import WORLDS
+from casl_bench.runs.executor import run
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import RunConfig
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
+from tests.support.tiny_suite import tiny_suite
 
 PLUGIN = Path(__file__).parents[1] / "plugin" / "painters_plugin.py"
 FAULTS = ("wrong_sign", "half_strength", "shuffled_decoder", "one_row_off")

@@ -12,9 +12,9 @@ from types import ModuleType
 import pytest
 from markdown_it import MarkdownIt
 
-from casl_bench.cli import main
-from casl_bench.runs.planning import config as config_module
-from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.cli.main import main
+from casl_bench.runs import suites as config_module
+from tests.support.tiny_suite import tiny_suite
 
 PLUGIN = Path(__file__).parents[1] / "plugin" / "hostile_names_plugin.py"
 HARMLESS = re.compile(r"(#|\.\./|[\w.-]+(/|$)|https://github\.com/)")

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import Progress, SilentProgress
-from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.progress import Progress, SilentProgress
+from casl_bench.runs.suites import RunConfig
+from tests.support.tiny_suite import tiny_suite
 
 PLUGINS = tuple((Path(__file__).parents[1] / "plugin").resolve() / f for f in (
     "toy_world_plugin.py", "single_file_method.py"))  # fmt: skip

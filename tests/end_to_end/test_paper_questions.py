@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.execution.runner import run
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.run_folder import claim_run_folder
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.studies.paper_questions import latent_study
-from casl_bench.studies.paper_questions.files import read_rows
-from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.cli.main import main as cli
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs.executor import run
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.run_lock import claim_run_folder
+from casl_bench.runs.suites import RunConfig
+from casl_bench.studies.paper_questions import study as latent_study
+from casl_bench.studies.paper_questions.page import read_rows
+from tests.support.tiny_suite import tiny_suite
 
 KS = (1, 4)
 

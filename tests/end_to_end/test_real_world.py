@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from casl_bench.cli import main
-from casl_bench.concepts.delta_block import build_delta_block
-from casl_bench.images.celeba_hq import CelebaHq
-from casl_bench.images.data_source import DataSource
-from casl_bench.images.dataset import DATASETS
-from casl_bench.runs.planning import config as config_module
-from casl_bench.testing import layouts, real_files
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.worlds.weights_table import WEIGHTS
-from casl_bench.worlds.world import World
+from casl_bench.cli.main import main
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.domain import World
+from casl_bench.domains.options import DataSource
+from casl_bench.methods.delta_block import build_delta_block
+from casl_bench.photos.celeba_hq import CelebaHq
+from casl_bench.photos.domains import WEIGHTS
+from casl_bench.runs import suites as config_module
+from tests.support import layouts, real_files
+from tests.support.tiny_suite import tiny_suite
 
 pytest.importorskip("lmdb", reason="the extra `real` is not installed")
 pytest.importorskip("lpips", reason="the extra `real` is not installed")
@@ -365,7 +365,7 @@ def test_the_page_has_the_weights_table() -> None:
 
 
 def test_all_means_the_drawn_data_sets_and_real_in_the_paper_suite() -> None:
-    from casl_bench.runs.planning.names import resolve_datasets
+    from casl_bench.runs.names import resolve_datasets
 
     assert set(DATASETS) >= {"celeba_hq", "afhq_dog", "lsun_church"}
     assert all(name.startswith("rendered_") for name in resolve_datasets(["all"]))

@@ -10,19 +10,17 @@ import torch
 from torch import Tensor
 
 from baselines.asyrp import Asyrp
+from casl_bench.conformance.toy_domain import ToyTasks, toy_world
 from casl_bench.methods.casl import Casl
 from casl_bench.methods.method import METHODS
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.plan import info_of
-from casl_bench.runs.watching.phase_costs import PhaseCosts
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.testing.pass_audit import DECODER, ENCODER, PassAudit
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_task import ToyTasks
-from casl_bench.testing.toy_world import toy_world
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs.plan import info_of
+from casl_bench.runs.progress import PhaseCosts, SilentProgress
+from casl_bench.runs.suites import RunConfig
+from tests.support.pass_audit import DECODER, ENCODER, PassAudit
+from tests.support.tiny_suite import tiny_suite
 
 NO_SKIPS = "x_t and h of an inversion are kept, but no skip connections: they are ten times as much"
 TWICE = "the toy data set draws one picture twice"

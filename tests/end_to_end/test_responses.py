@@ -13,17 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from casl_bench.domains.domain import WORLDS
 from casl_bench.methods.method import METHODS
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.cells.edit_cells import EditCells
-from casl_bench.runs.planning.config import SUITES, RunConfig, Suite
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.names import resolve_methods
-from casl_bench.runs.planning.plan import concepts_of, info_of
-from casl_bench.runs.shared_work.artefacts import Artefacts
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.runs.watching.stopwatch import Stopwatch
-from casl_bench.worlds.world import WORLDS
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.cell import EditCells
+from casl_bench.runs.names import load_entrants, resolve_methods
+from casl_bench.runs.plan import concepts_of, info_of
+from casl_bench.runs.progress import SilentProgress, Stopwatch
+from casl_bench.runs.suites import SUITES, RunConfig, Suite
 
 SHORT = Suite(
     name="short",

@@ -11,29 +11,26 @@ from typing import Any
 import pytest
 import torch
 
-from casl_bench.cache import code_version
+from casl_bench.cache import code_hash as code_version
+from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.casl import CaslEditor
 from casl_bench.methods.method import METHODS
-from casl_bench.records.damage import DAMAGED
-from casl_bench.records.record import ErrorInfo, RunRecord
-from casl_bench.records.record_store import CellKey, RecordStore
-from casl_bench.reports.table import render_tables
-from casl_bench.runs.cells.edit_cells import EditCells
-from casl_bench.runs.execution import runner
-from casl_bench.runs.execution.attempts import Attempts
-from casl_bench.runs.execution.serial import SerialEngine
-from casl_bench.runs.execution.worker import Worker
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.execution import Execution
-from casl_bench.runs.planning.listing import dry_run_text
-from casl_bench.runs.planning.plan import Cell, info_of
-from casl_bench.runs.planning.run_folder import claim_run_folder
-from casl_bench.runs.planning.sources import with_sources
-from casl_bench.runs.watching.progress import Notes
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_shapes import CARD
+from casl_bench.report.tables import render_tables
+from casl_bench.results.record import ErrorInfo, RunRecord
+from casl_bench.results.run_folder import DAMAGED, CellKey, RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs.attempts import Attempts
+from casl_bench.runs.cell import EditCells
+from casl_bench.runs.executor import SerialEngine
+from casl_bench.runs.listing import dry_run_text
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import Cell, info_of, with_sources
+from casl_bench.runs.progress import Notes
+from casl_bench.runs.run_lock import claim_run_folder
+from casl_bench.runs.suites import Execution, RunConfig
+from casl_bench.runs.worker import Worker
+from tests.support.tiny_suite import tiny_suite
 
 pytestmark = pytest.mark.usefixtures("toy_registered")
 METHOD = Path(__file__).parents[1] / "plugin" / "single_file_method.py"

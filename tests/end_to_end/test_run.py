@@ -13,13 +13,13 @@ import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore
-from casl_bench.reports.table import render_tables
-from casl_bench.runs.execution import runner
-from casl_bench.runs.planning.config import RunConfig, Suite
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.watching.progress import SilentProgress
+from casl_bench.report.tables import render_tables
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs import executor as runner
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import RunConfig, Suite
 
 TINY = Suite(
     name="tiny",
@@ -156,7 +156,7 @@ def test_another_seed_gives_other_fits(finished: Path, tmp_path: Path) -> None:
 
 
 def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from casl_bench.backbones.backbone import Backbone
+    from casl_bench.models.backbone import Backbone
 
     def fail(*args: Any) -> None:
         raise AssertionError("a U-Net pass")
@@ -171,7 +171,7 @@ def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.M
 def test_an_interrupted_run_goes_on_and_ends_the_same(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from casl_bench.runs.cells.edit_cells import EditCells
+    from casl_bench.runs.cell import EditCells
 
     out, real, cells = tmp_path / "resumed", EditCells.run, []
 
@@ -244,7 +244,7 @@ def test_a_control_out_of_its_bounds_makes_the_run_invalid(
 def test_a_scorer_under_its_floor_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from casl_bench.scorers.attribute_classifier import AttributeClassifier
+    from casl_bench.models.attribute_classifier import AttributeClassifier
 
     real = AttributeClassifier.logits
     monkeypatch.setattr(AttributeClassifier, "logits", lambda self, pixels: -real(self, pixels))
@@ -258,7 +258,7 @@ def test_picture_of_a_run(
 ) -> None:
     from PIL import Image
 
-    from casl_bench.cli import main
+    from casl_bench.cli.main import main
 
     path = tmp_path / "hat.png"
     assert main(["picture", str(finished), "--concepts", "hat", "--out", str(path)]) == 0

@@ -13,20 +13,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.cli import command, main
-from casl_bench.images.dataset import DATASETS, ImageBatch, Split
-from casl_bench.inversion.inversions import Inversions
+from casl_bench.cli.main import command, main
+from casl_bench.conformance.toy_domain import CARD, ToyShapes, toy_world
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.domains.dataset import DATASETS, ImageBatch, Split
+from casl_bench.domains.domain import WORLDS, World
+from casl_bench.domains.options import WorldOptions
 from casl_bench.methods.method import METHODS, Editor, EditTask, FitCost, MethodConfig, MethodInfo
-from casl_bench.runs.planning import config as config_module
-from casl_bench.runs.planning.config import RunConfig, Suite, read_settings
-from casl_bench.runs.planning.plan import make_method
-from casl_bench.runs.shared_work.artefacts import Artefacts
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_shapes import CARD, ToyShapes
-from casl_bench.testing.toy_world import toy_world
-from casl_bench.worlds.options import WorldOptions
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.runs import suites as config_module
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.plan import make_method
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.suites import RunConfig, Suite, read_settings
+from tests.support.tiny_suite import tiny_suite
 
 ROOT = Path(__file__).parents[2]
 SECOND = "toy_shapes_2"

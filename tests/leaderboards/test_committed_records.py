@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli import main
-from casl_bench.records.jsonl import jsonl_files, read_jsonl
+from casl_bench.cli.main import main
+from casl_bench.results.run_folder import jsonl_files, read_jsonl
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = jsonl_files(ROOT / "leaderboards" / "records")

@@ -13,12 +13,16 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from safetensors.torch import load_file
 from torch import Tensor
 
-from casl_bench.backbones.adm_checkpoint import adm_state, adm_unet_config
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.ddpm_checkpoint import ddpm_state, ddpm_unet_config
-from casl_bench.backbones.diffusers_unet import BackboneConfig, filled_unet
-from casl_bench.backbones.weights import read_torch_file
-from casl_bench.concepts.delta_block import DeltaBlock, delta_block_from_state
+from casl_bench.methods.delta_block import DeltaBlock, delta_block_from_state
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.unet import BackboneConfig, filled_unet
+from casl_bench.models.weights import read_torch_file
+from casl_bench.photos.checkpoints.formats import (
+    adm_state,
+    adm_unet_config,
+    ddpm_state,
+    ddpm_unet_config,
+)
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from casl_bench.concepts.delta_block import (
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.methods.delta_block import (
     AdmDeltaBlock,
     DdpmDeltaBlock,
     delta_block_from_state,
     load_delta_block,
 )
-from casl_bench.core.errors import InvalidBenchmarkError
 
 FOLDER = "asyrp_checkpoints"
 FILES = {

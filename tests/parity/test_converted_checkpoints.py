@@ -11,11 +11,11 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
-from casl_bench import cli
-from casl_bench.backbones.architecture import architecture_of
-from casl_bench.backbones.convert import convert
-from casl_bench.backbones.diffusers_files import write_diffusers_folder
-from casl_bench.backbones.diffusers_folder import open_backbone
+from casl_bench.cli.main import main as cli
+from casl_bench.models.diffusers_folder import write_diffusers_folder
+from casl_bench.photos.checkpoints.convert import convert
+from casl_bench.photos.checkpoints.formats import architecture_of
+from casl_bench.photos.checkpoints.hub import open_backbone
 
 TOLERANCE = 1e-5
 # Of weights rounded to half precision.

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from casl_bench.backbones.adm_checkpoint import adm_state, adm_unet_config
-from casl_bench.backbones.diffusers_unet import build_unet, filled_unet
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.models.unet import build_unet, filled_unet
+from casl_bench.photos.checkpoints.formats import adm_state, adm_unet_config
 
 TOLERANCE = 1e-5
 MARGIN = 10

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.ddpm_checkpoint import ddpm_state, ddpm_unet_config
-from casl_bench.backbones.diffusers_unet import build_unet, filled_unet
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.models.unet import build_unet, filled_unet
+from casl_bench.photos.checkpoints.formats import ddpm_state, ddpm_unet_config
 
 TOLERANCE = 1e-5
 MARGIN = 10

@@ -9,16 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.schedule import linspace_timesteps
-from casl_bench.inversion.ddim import ddim_step, predict_x_0
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
-from casl_bench.methods.generation import (
-    DeltaH,
-    EditWindow,
-    combine_delta_h,
-    generate_edits,
-)
+from casl_bench.diffusion.ddim import ddim_step, predict_x_0
+from casl_bench.diffusion.inversion import Inversions, invert
+from casl_bench.methods.h_space_editor import DeltaH, EditWindow, combine_delta_h, generate_edits
+from casl_bench.models.noise_schedule import linspace_timesteps
 
 TOLERANCE = 1e-5
 TRAJECTORY_TOLERANCE = 1e-3

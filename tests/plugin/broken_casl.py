@@ -12,10 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.backbone import EncoderState
-from casl_bench.concepts.alignment import ConceptAlignment
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.casl import CaslEditor
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.methods.casl import CaslEditor, ConceptAlignment
+from casl_bench.models.backbone import EncoderState
 
 _init, _edit = CaslEditor.__init__, CaslEditor.edit
 

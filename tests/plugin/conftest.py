@@ -2,10 +2,10 @@ import sys
 
 import pytest
 
-from casl_bench.images.dataset import DATASETS
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.domain import WORLDS
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.worlds.world import WORLDS
+from casl_bench.runs.names import load_entrants
 
 STRANGERS = ("casl_bench_plugin_", "fake_casl_method", "broken_casl_method")
 

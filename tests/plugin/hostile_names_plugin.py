@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from casl_bench.images.dataset import DATASETS, Concept
-from casl_bench.testing.toy_shapes import ATTRIBUTES, CARD, ToyShapes
-from casl_bench.testing.toy_world import toy_world
-from casl_bench.worlds.options import WorldOptions
-from casl_bench.worlds.world import WORLDS, World
+from casl_bench.conformance.toy_domain import ATTRIBUTES, CARD, ToyShapes, toy_world
+from casl_bench.domains.dataset import DATASETS, Concept
+from casl_bench.domains.domain import WORLDS, World
+from casl_bench.domains.options import WorldOptions
 
 DATASET = "<svg/onload=alert(0)>|`a`"
 NAMES = (

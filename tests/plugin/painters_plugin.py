@@ -11,10 +11,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.inversion.inversions import Inversions
+from casl_bench.conformance.toy_domain import ATTRIBUTES, ToyShapes, register_toy_world
+from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
-from casl_bench.testing.toy_shapes import ATTRIBUTES, ToyShapes
-from casl_bench.testing.toy_world import register_toy_world
 
 FAULTY = False
 SLIP = 0.2

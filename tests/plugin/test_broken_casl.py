@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.concepts.alignment import ConceptAlignment
-from casl_bench.methods.casl import Casl, CaslEditor
+from casl_bench.conformance.toy_domain import ToyTasks
+from casl_bench.methods.casl import Casl, CaslEditor, ConceptAlignment
 from casl_bench.methods.method import FitCost
-from casl_bench.testing.toy_task import ToyTasks
 
 BREAKER = Path(__file__).parent / "broken_casl.py"
 Break = Callable[[str], CaslEditor]

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from casl_bench.testing.__main__ import main
+from casl_bench.conformance.check_method import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "add_a_method.md"
 

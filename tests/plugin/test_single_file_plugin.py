@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.testing.__main__ import main
+from casl_bench.cli.main import main as cli
+from casl_bench.conformance.check_method import main
 
 HERE = Path(__file__).parent
 

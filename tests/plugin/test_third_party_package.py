@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.records.record_store import RecordStore
-from casl_bench.testing import __main__ as conformance
+from casl_bench.cli.main import main as cli
+from casl_bench.conformance import check_method as conformance
+from casl_bench.results.run_folder import RecordStore
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -11,14 +11,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.methods.method import (
-    EditTask,
-    FitCost,
-    MethodConfig,
-    MethodInfo,
-    register_method,
-)
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
 
 
 class TroubledEditor:

@@ -13,31 +13,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.backbones.kernels import Kernels
-from casl_bench.cache import code_version
-from casl_bench.cache.code_version import code_hash, source_hash
-from casl_bench.cache.entry import KINDS, CacheKey
-from casl_bench.cache.store import Cache
-from casl_bench.images.dataset import Concept
+from casl_bench.cache import code_hash as code_version
+from casl_bench.cache.code_hash import code_hash, source_hash
+from casl_bench.cache.store import KINDS, Cache, CacheKey
+from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.domains.dataset import Concept
 from casl_bench.metrics.metric import METRICS
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.planning.config import RunConfig, Suite, suite
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.plan import (
-    Cell,
-    WorldIdentity,
-    card_of,
-    fingerprint,
-    make_method,
-    plan,
-)
-from casl_bench.runs.shared_work.artefacts import Artefacts
-from casl_bench.runs.shared_work.fitting import Fitting
-from casl_bench.runs.shared_work.shared_records import SharedRecords
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.runs.watching.stopwatch import Stopwatch
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import toy_world
+from casl_bench.models.backbone import Kernels
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.fits import Fitting
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import Cell, WorldIdentity, card_of, fingerprint, make_method, plan
+from casl_bench.runs.progress import SilentProgress, Stopwatch
+from casl_bench.runs.shared_records import SharedRecords
+from casl_bench.runs.suites import RunConfig, Suite, suite
+from tests.support.tiny_suite import tiny_suite
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -302,7 +293,7 @@ def test_code_of_another_stage_or_file_is_other_code(tmp_path: Path) -> None:
     assert code_hash(("core",)) != code_hash(("core", "sae"))
     hashes = set()
     for text in ("class A: pass\n", "class A: pass  # edited\n"):
-        from casl_bench.cache.code_version import _hash_of
+        from casl_bench.cache.code_hash import _hash_of
 
         (tmp_path / "plugin.py").write_text(text)
         hashes.add(_hash_of(tmp_path, [tmp_path / "plugin.py"]))

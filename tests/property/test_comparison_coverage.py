@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from casl_bench.comparison.aggregate import aggregates
-from casl_bench.comparison.paired import paired_differences
-from casl_bench.comparison.ranks import rank_intervals
-from casl_bench.comparison.resampling import Design, ScoreDraws, draw_scores
-from casl_bench.comparison.signed_log import signed_log
-from casl_bench.metrics.arrays import Array
+from casl_bench.analysis.comparison import aggregates, signed_log
+from casl_bench.analysis.significance import paired_differences, rank_intervals
+from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
+from casl_bench.results.score_table import Array
 
 IMAGES, USED, RESAMPLES = 100, 32, 300
 

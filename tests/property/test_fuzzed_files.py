@@ -14,21 +14,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casl_bench.backbones.diffusers_files import read_diffusers_folder
-from casl_bench.backbones.diffusers_scheduler import scheduler_settings
-from casl_bench.backbones.named_config import read_config
-from casl_bench.cache.entry import CacheKey
-from casl_bench.cache.store import Cache
-from casl_bench.cli import main
+from casl_bench.cache.store import Cache, CacheKey
+from casl_bench.cli.main import main
 from casl_bench.core.errors import BenchError
-from casl_bench.core.model_files import read_model
 from casl_bench.gate.speed import read_ratios
-from casl_bench.images.concept_file import read_concepts
-from casl_bench.runs.planning.config import TUNED, RunConfig, read_settings, suite
-from casl_bench.runs.planning.run_folder import check_run_folder, claim_run_folder, config_of_run
-from casl_bench.runs.tuning.sweep import TrialResult, TrialStore
-from casl_bench.scorers.classifier_sidecar import read_sidecar
-from casl_bench.testing.real_files import tiny_unet
+from casl_bench.models.diffusers_folder import read_diffusers_folder, scheduler_settings
+from casl_bench.models.model_files import read_model
+from casl_bench.photos.checkpoints.convert import read_config
+from casl_bench.photos.photo_dataset import read_concepts
+from casl_bench.photos.scorers.classifier import read_sidecar
+from casl_bench.runs.run_lock import check_run_folder, claim_run_folder, config_of_run
+from casl_bench.runs.suites import TUNED, RunConfig, read_settings, suite
+from casl_bench.runs.tuning import TrialResult, TrialStore
+from tests.support.real_files import tiny_unet
 
 PACKAGE = Path(read_concepts.__code__.co_filename).parents[1]
 RECORDS = gzip.decompress(

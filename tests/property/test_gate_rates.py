@@ -10,10 +10,10 @@ import math
 import numpy as np
 import pytest
 
-from casl_bench.comparison.paired import holm
-from casl_bench.gate.calibration import p_worse, red
+from casl_bench.analysis.significance import holm
+from casl_bench.gate.gate import p_worse, red
 from casl_bench.gate.verdict import ALPHA, LOSS, TOLERATED
-from casl_bench.metrics.arrays import Array
+from casl_bench.results.score_table import Array
 
 RUNS, FITS = 2000, 5
 SLACK = 3 * math.sqrt(0.05 * 0.95 / RUNS)

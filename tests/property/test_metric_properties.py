@@ -16,13 +16,17 @@ from hypothesis.extra.numpy import arrays
 from casl_bench.core.errors import InputError
 from casl_bench.core.registry import discover
 from casl_bench.metrics import edit_success as success
-from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.epr import epr_raw, epr_std
-from casl_bench.metrics.epr_plus import epr_plus, evaluate_epr_plus, random_epr
-from casl_bench.metrics.epr_signed import worst_attribute
-from casl_bench.metrics.intervals import evaluate
+from casl_bench.metrics.bootstrap import evaluate
+from casl_bench.metrics.epr import (
+    epr_plus,
+    epr_raw,
+    epr_std,
+    evaluate_epr_plus,
+    random_epr,
+    worst_attribute,
+)
 from casl_bench.metrics.metric import METRICS, OTHERS, metric_identity
-from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.results.score_table import EditScores, ScoreTable
 
 discover("casl_bench.metrics", METRICS)
 few = settings(max_examples=30)

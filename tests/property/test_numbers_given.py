@@ -17,10 +17,9 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench import cli
-from casl_bench.core.amounts import Amount, Count
-from casl_bench.runs.planning.config import RunConfig, suite
-from casl_bench.runs.planning.execution import LONGEST_CELL, Execution
+from casl_bench.cli.main import main as cli
+from casl_bench.core.option_types import Amount, Count
+from casl_bench.runs.suites import LONGEST_CELL, Execution, RunConfig, suite
 
 RUN: dict[str, Any] = {
     "methods": ("casl",), "datasets": ("rendered_faces",), "concepts": None, "seed": 0,

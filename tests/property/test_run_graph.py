@@ -13,24 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import UsageError
-from casl_bench.runs.execution.attempts import Attempts
-from casl_bench.runs.execution.drive import DEATHS, drive
-from casl_bench.runs.execution.engine import Outcome
-from casl_bench.runs.execution.graph import (
+from casl_bench.runs.attempts import Attempts
+from casl_bench.runs.executor import DEATHS, drive
+from casl_bench.runs.graph import (
     Node,
+    Outcome,
     make_nodes,
+    owned_by,
+    part_of,
     pending,
     with_smoke,
     without_shared,
 )
-from casl_bench.runs.execution.shards import owned_by, part_of
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.execution import Shard
-from casl_bench.runs.planning.plan import Cell, WorldIdentity, info_of, plan
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_shapes import CARD
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import Cell, WorldIdentity, info_of, plan
+from casl_bench.runs.suites import RunConfig, Shard
+from tests.support.tiny_suite import tiny_suite
 
 METHODS = ("h_linear", "sae_steer", "asyrp")
 PLANS = st.tuples(

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.diffusers_unet import BackboneConfig, build_unet
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.unet import BackboneConfig, build_unet
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "ddpm": {

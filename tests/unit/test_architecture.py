@@ -37,7 +37,7 @@ def test_files_are_short() -> None:
     assert long == {}
 
 
-@pytest.mark.parametrize("module", ["casl_bench.cli", "casl_bench.runs.planning.config"])
+@pytest.mark.parametrize("module", ["casl_bench.cli.main", "casl_bench.runs.planning.config"])
 def test_help_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
@@ -56,6 +56,6 @@ def test_only_a_run_on_dask_imports_dask() -> None:
         if (name or "").split(".")[0] in ("dask", "dask_jobqueue", "distributed")
     }
     assert found == {
-        ("casl_bench/runs/execution/dask_engine.py", False),
-        ("casl_bench/runs/execution/queue_cluster.py", False),
+        ("casl_bench/runs/parallel.py", False),
+        ("casl_bench/runs/parallel.py", False),
     }

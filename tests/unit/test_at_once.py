@@ -8,22 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from casl_bench.conformance.toy_domain import toy_world
 from casl_bench.core import memory
 from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory, told_in_one_line
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
-from casl_bench.methods.generation import EditWindow, generate_edits
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.cells import at_once
-from casl_bench.runs.cells.at_once import PICTURES, AtOnce
-from casl_bench.runs.cells.edit_cells import EditCells
-from casl_bench.runs.planning.config import RunConfig
-from casl_bench.runs.shared_work.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.watching.progress import Notes
-from casl_bench.testing.tiny_suite import tiny_suite
-from casl_bench.testing.toy_world import toy_world
-from casl_bench.worlds.world import World
+from casl_bench.diffusion.inversion import Inversions, invert
+from casl_bench.domains.domain import World
+from casl_bench.methods.h_space_editor import EditWindow, generate_edits
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs import cell as at_once
+from casl_bench.runs.artefacts import Artefacts, InvertedSplit
+from casl_bench.runs.cell import PICTURES, AtOnce, EditCells
+from casl_bench.runs.progress import Notes
+from casl_bench.runs.suites import RunConfig
+from tests.support.tiny_suite import tiny_suite
 
 STRENGTHS = (0.5, 1.0)
 OF_A_ROW = PICTURES * 4 * 3 * 16**2

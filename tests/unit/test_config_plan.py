@@ -11,16 +11,22 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
-from casl_bench.backbones.kernels import Kernels
 from casl_bench.core.errors import UsageError
 from casl_bench.core.registry import Registry
-from casl_bench.images.dataset import Concept, DatasetCard
+from casl_bench.domains.dataset import Concept, DatasetCard
 from casl_bench.methods.method import MethodConfig, MethodInfo
-from casl_bench.records.record import Provenance, RunRecord, SuiteRef
-from casl_bench.records.record_store import RecordStore
-from casl_bench.runs.planning import names as names_module
-from casl_bench.runs.planning import plan as plan_module
-from casl_bench.runs.planning.config import (
+from casl_bench.models.backbone import Kernels
+from casl_bench.results.record import Provenance, RunRecord, SuiteRef
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs import names as names_module
+from casl_bench.runs import plan as plan_module
+from casl_bench.runs.cost_estimate import cost_text
+from casl_bench.runs.finished import is_done
+from casl_bench.runs.listing import dry_run_text
+from casl_bench.runs.plan import KEY_ARTEFACT, Cell, WorldIdentity, plan, shared_work
+from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
+from casl_bench.runs.run_lock import MANIFEST, check_run_folder, claim_run_folder, config_of_run
+from casl_bench.runs.suites import (
     MIN_TEST_IMAGES,
     SUITES,
     RunConfig,
@@ -28,23 +34,6 @@ from casl_bench.runs.planning.config import (
     suite,
     world_of_suite,
 )
-from casl_bench.runs.planning.cost_estimate import cost_text
-from casl_bench.runs.planning.finished import is_done
-from casl_bench.runs.planning.listing import dry_run_text
-from casl_bench.runs.planning.plan import (
-    KEY_ARTEFACT,
-    Cell,
-    WorldIdentity,
-    plan,
-    shared_work,
-)
-from casl_bench.runs.planning.run_folder import (
-    MANIFEST,
-    check_run_folder,
-    claim_run_folder,
-    config_of_run,
-)
-from casl_bench.runs.watching.progress import LineProgress, SilentProgress, open_progress
 
 # Without the tuned settings, which the fakes below do not have.
 QUICK = suite("quick").model_copy(update={"settings": {}})

@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.activations.disk_budget import DISK_BUDGET_VARIABLE
+from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import UsageError
+from casl_bench.diffusion.trajectories import DISK_BUDGET_VARIABLE
 from casl_bench.methods.method import METHODS
-from casl_bench.records.jsonl import read_jsonl
-from casl_bench.runs.planning.config import RunConfig, suite
-from casl_bench.runs.planning.cost_estimate import cost_text, estimate_cost
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.names import resolve_methods
-from casl_bench.runs.planning.plan import (
+from casl_bench.results.run_folder import read_jsonl
+from casl_bench.runs.cost_estimate import cost_text, estimate_cost
+from casl_bench.runs.names import load_entrants, resolve_methods
+from casl_bench.runs.plan import (
     Cell,
     WorldIdentity,
     card_of,
@@ -25,7 +24,7 @@ from casl_bench.runs.planning.plan import (
     shared_work,
     work_of_fit,
 )
-from casl_bench.testing.toy_task import ToyTasks
+from casl_bench.runs.suites import RunConfig, suite
 
 load_entrants()
 ROOT = Path(__file__).parents[2]

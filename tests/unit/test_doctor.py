@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from casl_bench import cli
-from casl_bench.backbones import kernel_probe
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.kernel_probe import Probed
-from casl_bench.backbones.kernels import Kernels
+from casl_bench.cli.main import main as cli
 from casl_bench.core.errors import UsageError
-from casl_bench.runs.planning import doctor
+from casl_bench.models import kernel_probe
+from casl_bench.models.backbone import Backbone, Kernels
+from casl_bench.models.kernel_probe import Probed
+from casl_bench.runs import system_info as doctor
 
 BF16 = Kernels(bf16=True)
 

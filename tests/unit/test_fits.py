@@ -12,12 +12,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from casl_bench.cache.entry import CacheKey
-from casl_bench.cache.store import Cache
-from casl_bench.core.content_hash import hash_tensors
+from casl_bench.cache.store import Cache, CacheKey
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import hash_tensors
 from casl_bench.methods.method import FitCost
-from casl_bench.runs.shared_work.fits import FIT_FILE, FitSpent, FitStore, StoredFit, make_fit
+from casl_bench.runs.fits import FIT_FILE, FitSpent, FitStore, StoredFit, make_fit
 
 KEY = "0123456789abcdef" * 4
 STATE = {"direction": torch.ones(3)}

@@ -10,8 +10,8 @@ import pytest
 
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import MethodInfo
-from casl_bench.runs.planning import judges as judges_module
-from casl_bench.runs.planning.judges import check_judges, guides_of, judges
+from casl_bench.runs import plan as judges_module
+from casl_bench.runs.plan import check_judges, guides_of, judges
 
 INFO = MethodInfo(name="mine", title="mine", source="nowhere", version=1)
 NAMES = ("plain", "depthwise")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.runs.cells.levels import given, headline_name, match
-from casl_bench.testing.tiny_suite import tiny_suite
+from casl_bench.results.score_table import EditScores
+from casl_bench.runs.strength import given, headline_name, match
+from tests.support.tiny_suite import tiny_suite
 
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0))
 

@@ -5,10 +5,8 @@ import io
 
 import torch
 
-from casl_bench.runs.watching.phase_costs import OTHER, PhaseCost, PhaseCosts
-from casl_bench.runs.watching.progress import LineProgress
-from casl_bench.runs.watching.stopwatch import Stopwatch
-from casl_bench.testing.toy_world import toy_world
+from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.runs.progress import OTHER, LineProgress, PhaseCost, PhaseCosts, Stopwatch
 
 
 class Clock:

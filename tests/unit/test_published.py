@@ -11,9 +11,9 @@ import pytest
 from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 
-from casl_bench import cli
+from casl_bench.cli.main import main as cli
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.runs.execution.published import LISTING, fetch, publish
+from casl_bench.runs.published import LISTING, fetch, publish
 
 ADDRESS = "memory://bucket/part-1"
 RESULTS = {

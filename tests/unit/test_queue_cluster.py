@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from casl_bench.core.errors import UsageError
-from casl_bench.runs.execution.queue_cluster import QueueCluster
+from casl_bench.runs.parallel import QueueCluster
 
 dask = pytest.importorskip("dask", reason="comes with the extra 'cluster'")
 pytest.importorskip("dask_jobqueue", reason="comes with the extra 'cluster'")

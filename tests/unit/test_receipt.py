@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from casl_bench import cli
-from casl_bench.cache.location import cache_of
-from casl_bench.runs.planning import receipt as receipt_module
-from casl_bench.runs.planning.config import RunConfig, suite
-from casl_bench.runs.planning.execution import Shard
-from casl_bench.runs.planning.receipt import RECEIPT, Receipt, receipt_of
+from casl_bench.cache.store import cache_of
+from casl_bench.cli.main import main as cli
+from casl_bench.runs import receipt as receipt_module
+from casl_bench.runs.receipt import RECEIPT, Receipt, receipt_of
+from casl_bench.runs.suites import RunConfig, Shard, suite
 
 COMMAND: dict[str, Any] = {
     "suite": suite("quick"), "datasets": ("rendered_faces",), "seed": 0, "plugins": (),
@@ -143,7 +142,7 @@ def test_the_same_command_again_is_its_table_without_torch(
     command = ["--methods", "casl", "--datasets", "all", "--quick", "--out", str(out)]
     assert cli.main(command) == 0
     again = (
-        "import sys; from casl_bench.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from casl_bench.cli.main import main; code = main(sys.argv[1:]); "
         "loaded = {'torch', 'diffusers', 'open_clip', 'sklearn'} & set(sys.modules); "
         "sys.exit(str(loaded) if loaded else code)"
     )

@@ -7,15 +7,8 @@ from typing import Any
 
 import pytest
 
-from casl_bench.records.record import (
-    Cost,
-    ErrorInfo,
-    Measurement,
-    Provenance,
-    RunRecord,
-    SuiteRef,
-)
-from casl_bench.reports.table import render_tables
+from casl_bench.report.tables import render_tables
+from casl_bench.results.record import Cost, ErrorInfo, Measurement, Provenance, RunRecord, SuiteRef
 
 FACES = ("smiling", "hat", "blond")
 DOGS = ("tongue", "hat")

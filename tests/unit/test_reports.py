@@ -14,8 +14,19 @@ import pytest
 from PIL import Image
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.records.edited_images import FILE_NAME, EditedImages, to_pixels
-from casl_bench.records.record import (
+from casl_bench.report.markdown import Footnotes, escape, measured, number
+from casl_bench.report.pictures import (
+    ReportedEdits,
+    Row,
+    column_titles,
+    draw_cell,
+    draw_comparison,
+    draw_rows,
+    write_pictures,
+)
+from casl_bench.report.tables import render_tables
+from casl_bench.results.edited_images import FILE_NAME, EditedImages, to_pixels
+from casl_bench.results.record import (
     Cost,
     ErrorInfo,
     FileRef,
@@ -24,18 +35,7 @@ from casl_bench.records.record import (
     RunRecord,
     SuiteRef,
 )
-from casl_bench.records.record_store import RecordStore
-from casl_bench.reports.markdown import Footnotes, escape, measured, number
-from casl_bench.reports.pictures import write_pictures
-from casl_bench.reports.strips import (
-    ReportedEdits,
-    Row,
-    column_titles,
-    draw_cell,
-    draw_comparison,
-    draw_rows,
-)
-from casl_bench.reports.table import render_tables
+from casl_bench.results.run_folder import RecordStore
 
 NOBODY = Provenance(
     package_version="0",

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.images.dataset import ImageBatch
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
-from casl_bench.runs.shared_work.split_inversion import (
+from casl_bench.diffusion.inversion import (
+    Inversions,
     forget_parts,
     images_per_part,
+    invert,
     invert_in_parts,
 )
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.dataset import ImageBatch
+from casl_bench.models.backbone import Backbone
 
 IDS = tuple("abcdefghij")
 WALK = (0, 400, 999)

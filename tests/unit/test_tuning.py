@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import METHODS, MethodConfig, MethodInfo
-from casl_bench.metrics.score_table import ScoreTable
-from casl_bench.runs.planning.config import SUITES, TUNED, RunConfig, Suite, read_settings, suite
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.runs.planning.plan import info_of, make_method
-from casl_bench.runs.tuning.objective import Objective, objective
-from casl_bench.runs.tuning.search_space import BUDGET_FIELDS, draw_trials, search_space
+from casl_bench.results.score_table import ScoreTable
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import info_of, make_method
+from casl_bench.runs.suites import SUITES, TUNED, RunConfig, Suite, read_settings, suite
+from casl_bench.runs.tuning import BUDGET_FIELDS, Objective, draw_trials, objective, search_space
 
 QUICK = suite("quick")
 

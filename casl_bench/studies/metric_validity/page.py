@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from pathlib import Path
 
-from casl_bench.reports.markdown import fold, number
-from casl_bench.studies.metric_validity.names import RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, PngImagePlugin
+
+from casl_bench.core.files import hash_bytes, write_bytes, write_text
+from casl_bench.metrics.bootstrap import Interval
+from casl_bench.report.markdown import DASH, fold, number, table
+from casl_bench.studies.metric_validity.edits import FAMILIES
 from casl_bench.studies.metric_validity.ranking import (
     ALL,
     ATTRIBUTES,
@@ -14,25 +25,182 @@ from casl_bench.studies.metric_validity.ranking import (
     KNOWN_PRECISION,
     MATCHED,
     NEEDS_KNOWN_FACTORS,
+    Point,
+    Ranking,
     classifiers,
+    exact,
     ranking,
+    response,
     verdict,
+    worst,
 )
-from casl_bench.studies.metric_validity.responses import response, worst
-from casl_bench.studies.metric_validity.study_records import StudyRecords
-from casl_bench.studies.metric_validity.tables import (
-    POOLED,
-    correlation,
-    families_table,
-    interval,
-    over_table,
-    plain,
-    sizes_table,
-    trick_sides,
-    tricks_folds,
-    tricks_table,
-    within_table,
+from casl_bench.studies.metric_validity.scored_edits import (
+    MetricRef,
+    StudyRecords,
+    TrickRow,
+    Values,
 )
+from casl_bench.studies.metric_validity.tricks import TRICKS
+from casl_bench.studies.study_files import read_text
+
+# What the files of the study are called.
+
+
+NAME = "metric_validity"
+RECORDS = f"{NAME}.jsonl"
+PAGE = f"{NAME}.md"
+RANKING_FIGURE = f"{NAME}_ranking.png"
+RESPONSE_FIGURE = f"{NAME}_response.png"
+
+
+# Tables of the study's page.
+
+
+POOLED = (ALL, ATTRIBUTES, MATCHED)
+IN_TRICKS = (
+    "epr_raw", "epr_std", "epr_signed", "epr_plus", "worst_attribute_epr", "flip_precision",
+    "signed_target_change", "flip_rate", "clip_similarity", "perceptual_guard", "identity_guard",
+    "pixel_locality", "factor_epr",
+)  # fmt: skip
+"""Metrics of the short table of tricks; all are in the folds."""
+
+
+def families_table(records: StudyRecords) -> str:
+    """What each family does, and which precisions it spans."""
+    rows = []
+    for family in FAMILIES.values():
+        known = [r.precision for r in records.edits if r.family == family.name]
+        span = f"{number(max(known))} to {number(min(known))}" if known else DASH
+        rows.append([f"`{family.name}`", family.what, span])
+    return table(["family", "edits", "known precision"], rows, 2)
+
+
+def within_table(records: StudyRecords, classifier: str, columns: Sequence[str]) -> str:
+    """Rank correlations within a concept; the best of the first column stands first."""
+    rows = []
+    for metric in records.header.metrics:
+        found = [ranking(records, metric.name, classifier, COLUMNS[c]) for c in columns]
+        rows.append((found[0].within.value, [metric_name(metric), *map(correlation, found)]))
+    rows.sort(key=lambda r: -2.0 if r[0] is None else r[0], reverse=True)
+    count = len({(r.dataset, r.concept) for r in records.edits})
+    headers = [f"metric (n = {count} concepts)", *(c.replace("_", " ") for c in columns)]
+    return table(headers, [row for _, row in rows])
+
+
+def over_table(records: StudyRecords) -> str:
+    """One correlation over the edits of all concepts."""
+    columns = [(column, c) for column in POOLED for c in classifiers(records)]
+    rows = []
+    for metric in records.header.metrics:
+        found = [ranking(records, metric.name, c, COLUMNS[column]) for column, c in columns]
+        cells = [
+            DASH if f.over is None else f"{number(f.over)}{_bracket(_edits_of_tables(f))}" for f in found
+        ]
+        rows.append([metric_name(metric), *cells])
+    edits = ranking(records, records.header.metrics[0].name, columns[0][1], COLUMNS[ALL]).edits
+    return table([f"metric (n = {edits} edits)", *(f"{a}, {b}" for a, b in columns)], rows)
+
+
+def sizes_table(records: StudyRecords, classifier: str) -> str:
+    """Each metric at the exact edit and at the worst level of each family."""
+    families = [name for name in FAMILIES if FAMILIES[name].with_exact]
+    first = records.header.metrics[0].name
+    ends = [worst(records, first, classifier, f) for f in families]
+    rows = [["known precision", "1.00", *(number(p.precision) for p in ends)]]
+    for metric in records.header.metrics:
+        start = exact(records, metric.name, classifier)
+        points = [start, *(worst(records, metric.name, classifier, f) for f in families)]
+        rows.append([metric_name(metric), *(plain(p.value) for p in points)])
+    return table(["", "exact edit", *(f.replace("_", " ") for f in families)], rows)
+
+
+def tricks_table(records: StudyRecords) -> str:
+    """Medians before and after each trick, of some metrics."""
+    places = {m.name: k for k, m in enumerate(records.header.metrics_of_tricks)}
+    shown = {m: places[m] for m in IN_TRICKS if m in places}
+    rows = []
+    for name, trick in TRICKS.items():
+        for classifier, before, after in trick_sides(records, name):
+            cells = [_arrow(before.values[k], after.values[k]) for k in shown.values()]
+            rows.append([f"{trick.before} → {trick.after}", f"`{classifier}`", *cells])
+    return table(["trick", "classifier", *(f"`{m}`" for m in shown)], rows, 2)
+
+
+def tricks_folds(records: StudyRecords) -> str:
+    """Each trick with all metrics that say anything of it, and their spread over cases."""
+    folds = []
+    for name, trick in TRICKS.items():
+        for classifier, before, after in trick_sides(records, name):
+            rows = [
+                [metric_name(m), *(_range(side, k) for side in (before, after))]
+                for k, m in enumerate(records.header.metrics_of_tricks)
+                if before.values[k] is not None or after.values[k] is not None
+            ]
+            headers = [f"metric (n = {after.cases} cases)", trick.before, trick.after]
+            folds.append(fold(f"{name}, by {classifier}", table(headers, rows)))
+    return "\n".join(folds)
+
+
+def trick_sides(records: StudyRecords, trick: str) -> list[tuple[str, TrickRow, TrickRow]]:
+    """(classifier, before, after) of a trick, in the order of the records."""
+    rows = {(r.classifier, r.side): r for r in records.tricks if r.trick == trick}
+    named = dict.fromkeys(c for c, _ in rows)
+    return [(c, rows[c, "before"], rows[c, "after"]) for c in named]
+
+
+def metric_name(metric: MetricRef) -> str:
+    """With the direction that is better."""
+    arrow = {True: " ↑", False: " ↓", None: ""}[metric.higher_is_better]
+    return f"`{metric.name}`{arrow}" + ("" if metric.registered else " (alternative)")
+
+
+def correlation(found: Ranking) -> str:
+    """The mean within a concept with its interval, and the count where not all are defined."""
+    if found.within.value is None:
+        return DASH
+    around = f" {interval(found.within.interval)}" if found.within.interval else ""
+    return f"{number(found.within.value)}{around}{_count(found)}"
+
+
+def interval(ends: Interval | None) -> str:
+    """[low, high]."""
+    return "[–]" if ends is None else f"[{number(ends[0])}, {number(ends[1])}]"
+
+
+def plain(value: float | None) -> str:
+    """About three significant digits."""
+    if value is None:
+        return DASH
+    size = abs(value)
+    return number(value, 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3)
+
+
+def _count(found: Ranking) -> str:
+    varies = f"n = {found.within.concepts}" if found.within.concepts < found.concepts else ""
+    return _bracket(varies, _edits_of_tables(found))
+
+
+def _edits_of_tables(found: Ranking) -> str:
+    return f"{found.defined} of {found.edits}" if found.defined < found.edits else ""
+
+
+def _bracket(*parts: str) -> str:
+    said = "; ".join(part for part in parts if part)
+    return f" ({said})" if said else ""
+
+
+def _arrow(before: float | None, after: float | None) -> str:
+    return DASH if before is None and after is None else f"{plain(before)} → {plain(after)}"
+
+
+def _range(side: TrickRow, place: int) -> str:
+    value, low, high = (_at(v, place) for v in (side.values, side.low, side.high))
+    return value if value == DASH else f"{value} [{low}, {high}]"
+
+
+def _at(values: Values, place: int) -> str:
+    return plain(values[place])
+
 
 HEADLINE = "epr_signed"
 """EPR+ is this over a constant of the concept: both rank the edits of a concept alike."""
@@ -327,3 +495,143 @@ def _folds(records: StudyRecords, title: str, others: Sequence[str], columns: Se
 
 def _names(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
+
+
+# Figures of the study, each with the command that made it; equal records give equal bytes.
+
+
+MADE_FROM = "made-from"
+"""Field of a PNG that holds the hash of the records."""
+DPI = 90
+COLOURS = 160
+PANELS = ("epr_signed", "epr_raw", "clip_similarity", "perceptual_guard", "identity_guard")
+"""Metrics of the second figure."""
+
+
+def ranking_figure(records: StudyRecords) -> bytes:
+    """PNG: metrics by families, rank correlation with the truth within a concept."""
+    classifier = classifiers(records)[0]
+    metrics = [m.name for m in records.header.metrics]
+    found = {
+        (m, c): ranking(records, m, classifier, families).within.value
+        for m in metrics
+        for c, families in COLUMNS.items()
+    }
+    values = np.array([[_or_nan(found[m, c]) for c in COLUMNS] for m in metrics])
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=(10, 0.34 * len(metrics) + 1.9), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        axes.set_xticks(range(len(COLUMNS)), [_words(c) for c in COLUMNS], rotation=30, ha="right")
+        axes.set_yticks(range(len(metrics)), metrics)
+        for i, j in np.ndindex(*values.shape):
+            known = np.isfinite(values[i, j])
+            dark = known and abs(values[i, j]) > 0.6
+            axes.text(
+                j, i, f"{values[i, j]:.2f}" if known else "–", ha="center", va="center",
+                fontsize=8, color="white" if dark else "black",
+            )  # fmt: skip
+        axes.set_title(f"rank correlation with what is known, mean over concepts ({classifier})")
+        return _png(figure, records)
+
+
+def response_figure(records: StudyRecords) -> bytes:
+    """PNG: a few metrics against the known precision, and against damage."""
+    names = {m.name for m in records.header.metrics}
+    shown = [name for name in PANELS if name in names]
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=(2.7 * len(shown), 6.4), dpi=DPI, layout="constrained")
+        grid = figure.subplots(2, len(shown), squeeze=False)
+        for column, metric in enumerate(shown):
+            for axes, families in zip(grid[:, column], (KNOWN_PRECISION, DAMAGE), strict=True):
+                _panel(axes, records, metric, families)
+            grid[0, column].set_title(metric, fontsize=10)
+        for row, what in zip(grid, ("known precision", "damage / largest"), strict=True):
+            row[0].legend(fontsize=7)
+            row[0].set_ylabel("median over concepts", fontsize=8)
+            for axes in row:
+                axes.set_xlabel(what, fontsize=8)
+        return _png(figure, records)
+
+
+def _panel(axes: Axes, records: StudyRecords, metric: str, families: Sequence[str]) -> None:
+    for family in families:
+        points = response(records, metric, classifiers(records)[0], family)
+        known = sorted(
+            (_place_of_figures(p, family, points), p.value) for p in points if p.value is not None
+        )
+        # One precision at several strengths is no curve.
+        line = "o" if family == "unmatched_strength" else "o-"
+        places, values = [x for x, _ in known], [y for _, y in known]
+        axes.plot(places, values, line, markersize=3, linewidth=1, label=_words(family))
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+
+
+def _place_of_figures(point: Point, family: str, points: Sequence[Point]) -> float:
+    if FAMILIES[family].truth == "precision":
+        return point.precision
+    return point.level / max(p.level for p in points)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _png(figure: Figure, records: StudyRecords) -> bytes:
+    """Reduced to a palette, which halves the file and costs nothing that the eye sees."""
+    figure.supxlabel(f"made by: {records.header.command}", fontsize=7)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    info = PngImagePlugin.PngInfo()
+    info.add_text(MADE_FROM, hash_bytes(records.to_jsonl().encode()))
+    out = io.BytesIO()
+    drawn.quantize(COLOURS).save(out, "PNG", pnginfo=info, optimize=True)
+    return out.getvalue()
+
+
+# The files of the study: records, and the page with its figures that are made of them alone.
+
+
+def write_records(folder: Path, records: StudyRecords) -> None:
+    """One JSON line each.
+
+    Raises:
+        UsageError: where the folder cannot be written.
+    """
+    write_text(folder / RECORDS, records.to_jsonl())
+
+
+def read_records(folder: Path) -> StudyRecords:
+    """The records in a folder.
+
+    Raises:
+        UsageError: there are none.
+        InvalidBenchmarkError: the file is something else.
+    """
+    path = folder / RECORDS
+    text = read_text(path, mend="make them, without --render-only")
+    return StudyRecords.from_jsonl(text, str(path))
+
+
+def write_page(folder: Path, records: StudyRecords) -> Path:
+    """Page and figures.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: where the folder cannot be written.
+    """
+    pass
+    pass
+
+    write_bytes(folder / RANKING_FIGURE, ranking_figure(records))
+    write_bytes(folder / RESPONSE_FIGURE, response_figure(records))
+    write_text(folder / PAGE, render_page(records))
+    return folder / PAGE

@@ -4,25 +4,96 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.seeding import derive_seed
-from casl_bench.metrics.arrays import Array
-from casl_bench.metrics.intervals import (
+from casl_bench.metrics.bootstrap import (
     RESAMPLES,
     Interval,
     percentile_interval,
     resampling_weights,
 )
-from casl_bench.studies.metric_validity.graded_edits import FAMILIES, SEED
-from casl_bench.studies.metric_validity.rank_correlation import (
-    MeanCorrelation,
-    mean_over_concepts,
-    rank_correlation,
-)
-from casl_bench.studies.metric_validity.study_records import EditRow, MetricRef, StudyRecords
+from casl_bench.results.score_table import Array, check_array
+from casl_bench.studies.metric_validity.edits import FAMILIES, SEED
+from casl_bench.studies.metric_validity.scored_edits import EditRow, MetricRef, StudyRecords
+
+# Spearman's rank correlation, and its mean over concepts with an interval over concepts.
+
+
+def ranks(values: ArrayLike) -> Array:
+    """Places from 1 on; equal values share the mean of their places.
+
+    Args:
+        values: [n], finite.
+
+    Raises:
+        InputError: on another shape, NaN or infinity.
+    """
+    array = check_array("values", values, 1)
+    _, place, count = np.unique(array, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    mean_place: Array = (last - (count - 1) / 2)[place]
+    return mean_place
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Pearson's correlation of the ranks, in [-1, 1].
+
+    Args:
+        a: [n], finite.
+        b: [n], finite.
+
+    Returns:
+        None where either does not vary, or n < 2.
+
+    Raises:
+        InputError: on other shapes, NaN or infinity.
+    Source: Spearman 1904, with mean ranks for ties.
+    """
+    x, y = ranks(a), ranks(b)
+    if len(x) != len(y):
+        raise InputError(f"a correlation needs pairs, got {len(x)} and {len(y)} values")
+    if len(x) < 2:
+        return None
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(np.clip(x @ y / scale, -1, 1)) if scale > 0 else None
+
+
+@dataclass(frozen=True)
+class MeanCorrelation:
+    """A mean over concepts.
+
+    Attributes:
+        value: None where no concept has a correlation.
+        interval: over concepts; None with fewer than two, or where all agree.
+        concepts: how many have one.
+    """
+
+    value: float | None
+    interval: Interval | None
+    concepts: int
+
+
+def mean_over_concepts(correlations: Sequence[float | None], seed: int) -> MeanCorrelation:
+    """The mean of those that are defined, with a bootstrap interval over concepts.
+
+    Args:
+        correlations: one a concept, None where a concept has none.
+        seed: of the resamples.
+    """
+    known = np.array([c for c in correlations if c is not None], dtype=np.float64)
+    if len(known) == 0:
+        return MeanCorrelation(None, None, 0)
+    interval = None
+    if len(known) > 1:
+        interval = percentile_interval(resampling_weights(len(known), RESAMPLES, seed) @ known)
+    return MeanCorrelation(float(known.mean()), interval, len(known))
+
 
 ALL, ATTRIBUTES, MATCHED = "all", "attributes", "matched"
 KNOWN_PRECISION = tuple(f.name for f in FAMILIES.values() if f.truth == "precision")
@@ -193,3 +264,66 @@ def _defined(points: Sequence[tuple[float | None, float]]) -> Array:
 
 def _correlation(pairs: Array) -> float | None:
     return rank_correlation(pairs[:, 0], pairs[:, 1])
+
+
+# Records of the study → how large a metric is at each level of a family.
+
+
+@dataclass(frozen=True)
+class Point:
+    """One level of a family, as medians over concepts.
+
+    Attributes:
+        level: of the family; 0 is the exact edit where that belongs to it.
+        precision: the known one.
+        value: of the metric; None where it is undefined for most.
+    """
+
+    level: float
+    precision: float
+    value: float | None
+
+
+def response(records: StudyRecords, metric: str, classifier: str, family: str) -> list[Point]:
+    """A metric at each level of a family, in order of level.
+
+    Where a family's levels are strengths, each precision has points of its own.
+
+    Args:
+        records: of the study.
+        metric: its name.
+        classifier: whose logits.
+        family: of `FAMILIES`.
+    """
+    wanted = {family, "exact"} if FAMILIES[family].with_exact else {family}
+    strengths = family == "unmatched_strength"
+    groups: dict[tuple[float, float], list[EditRow]] = {}
+    for row in records.edits:
+        if row.classifier == classifier and row.family in wanted:
+            key = (row.level, round(row.precision, 2) if strengths else 0.0)
+            groups.setdefault(key, []).append(row)
+    place = records.place(metric)
+    return [_point(groups[key], place) for key in sorted(groups)]
+
+
+def exact(records: StudyRecords, metric: str, classifier: str) -> Point:
+    """A metric at the exact edit."""
+    rows = [r for r in records.edits if r.classifier == classifier and r.family == "exact"]
+    return _point(rows, records.place(metric))
+
+
+def worst(records: StudyRecords, metric: str, classifier: str, family: str) -> Point:
+    """The last level that each concept has of a family."""
+    of_family = [r for r in records.edits if r.classifier == classifier and r.family == family]
+    last: dict[tuple[str, str], float] = {}
+    for row in of_family:
+        key = (row.dataset, row.concept)
+        last[key] = max(row.level, last.get(key, row.level))
+    rows = [r for r in of_family if r.level == last[r.dataset, r.concept]]
+    return _point(rows, records.place(metric))
+
+
+def _point(rows: Sequence[EditRow], place: int) -> Point:
+    known = [v for r in rows if (v := r.values[place]) is not None]
+    value = median(known) if 2 * len(known) > len(rows) else None
+    return Point(median(r.level for r in rows), median(r.precision for r in rows), value)

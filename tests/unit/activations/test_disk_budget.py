@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from casl_bench.activations.disk_budget import (
+from casl_bench.core.errors import UsageError
+from casl_bench.diffusion.trajectories import (
     DISK_BUDGET_GB,
     DISK_BUDGET_VARIABLE,
     GB,
+    TrajectoryStore,
     disk_budget,
     store_bytes,
     trajectory_bytes,
 )
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import EncoderState
-from casl_bench.core.errors import UsageError
+from casl_bench.models.backbone import EncoderState
 
 X_T, H = (3, 256, 256), (512, 8, 8)
 

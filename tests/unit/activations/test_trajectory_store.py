@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.activations.sharded_array import ShardedArray, images_per_shard
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import Backbone, EncoderState
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
-from casl_bench.inversion.inverter import invert
+from casl_bench.diffusion.inversion import invert
+from casl_bench.diffusion.sharded_array import ShardedArray, images_per_shard
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.models.backbone import Backbone, EncoderState
 
 IDS = ("a", "b", "c", "d", "e")
 WALK = (0, 400, 999)

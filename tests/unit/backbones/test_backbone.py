@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.diffusers_unet import build_unet, save_folder
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.unet import build_unet, save_folder
 
 Make = Callable[..., Backbone]
 

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from casl_bench.backbones.checkpoint_file import read_checkpoint
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.models.weights import read_checkpoint
 
 MODEL = {"conv.weight": torch.zeros(2, 3), "conv.bias": torch.zeros(2)}
 EMA = {name: tensor + 1 for name, tensor in MODEL.items()}

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.clip_model import ClipModel, build_clip
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.model_files import write_model
-from casl_bench.scorers.clip_scorer import ClipScorer
+from casl_bench.models.clip import ClipModel, ClipScorer, build_clip
+from casl_bench.models.model_files import write_model
 
 WORDS = ["a", "face", "happy", "hat", "with"]
 TEXT = {"context_length": 8, "width": 16, "heads": 2, "layers": 1}

@@ -14,16 +14,16 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from casl_bench import cli
-from casl_bench.backbones import diffusers_files
-from casl_bench.backbones.architecture import Architecture
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.convert import convert
-from casl_bench.backbones.diffusers_files import write_diffusers_folder
-from casl_bench.backbones.diffusers_folder import open_backbone
-from casl_bench.backbones.diffusers_unet import build_unet
-from casl_bench.backbones.weights import UnfitWeightsError
+from casl_bench.cli.main import main as cli
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.models import diffusers_folder as diffusers_files
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.diffusers_folder import write_diffusers_folder
+from casl_bench.models.unet import build_unet
+from casl_bench.models.weights import UnfitWeightsError
+from casl_bench.photos.checkpoints.convert import convert
+from casl_bench.photos.checkpoints.formats import Architecture
+from casl_bench.photos.checkpoints.hub import open_backbone
 
 FORMS = {
     "ddpm": Architecture("ddpm", 3, 3, 32, (1, 2), 1, (1,)),

@@ -17,10 +17,10 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.diffusers_folder import open_backbone
-from casl_bench.backbones.diffusers_unet import ScheduleConfig, save_folder
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.unet import ScheduleConfig, save_folder
+from casl_bench.photos.checkpoints.hub import open_backbone
 
 SAFE, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 # As google/ddpm-ema-celebahq-256 has it, smaller.

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import pytest
 from torch import nn
 
-from casl_bench.backbones import kernels as kernels_module
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.kernel_probe import TOLERANCE, Probed, probe, recommended
-from casl_bench.backbones.kernels import Kernels
+from casl_bench.models import backbone as kernels_module
+from casl_bench.models.backbone import Backbone, Kernels
+from casl_bench.models.kernel_probe import TOLERANCE, Probed, probe, recommended
 
 Make = Callable[..., Backbone]
 LAST, BF16, COMPILED = (Kernels(**{name: True}) for name in Kernels.model_fields)

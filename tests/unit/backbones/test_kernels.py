@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from casl_bench.backbones import kernels as kernels_module
-from casl_bench.backbones.backbone import Backbone
-from casl_bench.backbones.kernels import Kernels
 from casl_bench.core.errors import InputError, UsageError
-from casl_bench.runs.watching.phase_costs import PhaseCosts
+from casl_bench.models import backbone as kernels_module
+from casl_bench.models.backbone import Backbone, Kernels
+from casl_bench.runs.progress import PhaseCosts
 
 Make = Callable[..., Backbone]
 EVERY = [Kernels(**{name: True}) for name in Kernels.model_fields]

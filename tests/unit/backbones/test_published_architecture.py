@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.architecture import Architecture, architecture_of
-from casl_bench.backbones.diffusers_unet import build_unet
-from casl_bench.backbones.named_config import CheckpointConfig, config_names, read_config
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.models.unet import build_unet
+from casl_bench.photos.checkpoints.convert import CheckpointConfig, config_names, read_config
+from casl_bench.photos.checkpoints.formats import Architecture, architecture_of
 
 FACES = Architecture("ddpm", 3, 3, 128, (1, 1, 2, 2, 4, 4), 2, (4,))
 DOGS = Architecture("adm", 3, 6, 128, (1, 1, 2, 2, 4, 4), 1, (4,))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from casl_bench.backbones.word_tokenizer import WordTokenizer
 from casl_bench.core.errors import InputError
+from casl_bench.models.clip import WordTokenizer
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from baselines.asyrp import Asyrp, CombinedAsyrpEditor, distance_curve, first_above
-from casl_bench.testing.toy_task import ToyTasks
+from casl_bench.conformance.toy_domain import ToyTasks
 
 
 def test_first_above_takes_the_first_crossing() -> None:

@@ -16,11 +16,11 @@ from baselines.concept_slider import (
     inject_adapter,
     merged,
 )
+from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.ddim import predict_x_0
+from casl_bench.diffusion.ddim import predict_x_0
 from casl_bench.methods.method import EditTask, FitCost
-from casl_bench.methods.weight_edits import shift_weights
-from casl_bench.testing.toy_task import ToyTasks
+from casl_bench.methods.weight_editor import shift_weights
 
 RANK, ALPHA = 4, 1.0
 

@@ -15,10 +15,10 @@ from baselines.inverted import Inverted
 from baselines.oracle import Oracle
 from baselines.random_rotation import RandomRotation, random_rotation
 from baselines.shuffled import Shuffled, stand_in
+from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.inversions import Inversions
+from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import Editor, EditTask
-from casl_bench.testing.toy_task import ToyTasks
 
 
 def fitted(method: type, toy: ToyTasks, folder: Path) -> tuple[EditTask, Editor]:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from baselines.pixel_attack import PixelAttack
+from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.inversions import Inversions
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.domains.domain import World
+from casl_bench.domains.rendered import synth_world
 from casl_bench.methods.method import Editor
 from casl_bench.metrics.epr import epr_raw
-from casl_bench.records.edited_images import to_pixels
-from casl_bench.scorers.attribute_scorer import Differentiable
-from casl_bench.testing.toy_task import ToyTasks
-from casl_bench.worlds.synth import synth_world
-from casl_bench.worlds.world import World
+from casl_bench.models.scorers import Differentiable
+from casl_bench.results.edited_images import to_pixels
 
 LEVEL = 1 / 127.5
 RED = 1

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.random_direction import RandomDirection, random_deviation
+from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import generator
-from casl_bench.testing.toy_task import TIMESTEPS, ToyTasks
 
 SHAPE = (4, 2, 2)
 

@@ -16,9 +16,9 @@ from baselines.diffusionclip import (
     image_loss,
     walk_losses,
 )
-from casl_bench.inversion.ddim import ddim_walk, predict_x_0
+from casl_bench.conformance.toy_domain import ToyTasks
+from casl_bench.diffusion.ddim import ddim_walk, predict_x_0
 from casl_bench.methods.method import EditTask, FitCost
-from casl_bench.testing.toy_task import ToyTasks
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.h_linear import HLinear, mean_difference, svm_direction
+from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.testing.toy_task import TIMESTEPS, ToyTasks
 
 SHAPE = (6, 3, 3)
 

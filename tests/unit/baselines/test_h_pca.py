@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from baselines import h_pca
 from baselines.h_pca import HPca, HPcaConfig, spread_out, text_match, trajectory_components
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import EncoderState
+from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.testing.toy_task import TIMESTEPS, ToyTasks
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.models.backbone import EncoderState
 
 SHAPE = (5, 2, 3)
 

@@ -10,18 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baselines.sae_steer import (
-    SaeSteer,
-    contrast_codes,
-    large_activations,
-    latent_shift,
-    retrieve,
-)
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import EncoderState
-from casl_bench.sae.h_space_sae import HSpaceSae
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
-from casl_bench.testing.toy_task import ToyTasks
+from baselines.sae_steer import SaeSteer, contrast_codes, large_activations, latent_shift, retrieve
+from casl_bench.conformance.toy_domain import ToyTasks
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.models.backbone import EncoderState
+from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 LATENTS, IMAGES, SIDE = 12, 16, 3
 TIMESTEPS = (100, 400)

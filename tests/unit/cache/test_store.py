@@ -15,8 +15,14 @@ from typing import Any
 import pytest
 
 from casl_bench.cache import store as store_module
-from casl_bench.cache.entry import HASHED_ON_OPEN, SIDECAR, CacheKey
-from casl_bench.cache.store import Cache, CacheError, NotKeptError
+from casl_bench.cache.store import (
+    HASHED_ON_OPEN,
+    SIDECAR,
+    Cache,
+    CacheError,
+    CacheKey,
+    NotKeptError,
+)
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_bytes
 
@@ -116,7 +122,7 @@ def test_a_large_file_is_told_by_its_size_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../../outside", "/etc/hostname", "..", "a\\..\\b"])
 def test_a_sidecar_that_leads_out_of_its_entry_is_damaged(tmp_path: Path, name: str) -> None:
-    from casl_bench.core.content_hash import hash_json
+    from casl_bench.core.files import hash_json
 
     folder = Cache(tmp_path).get_or_make(KEY, fill).folder
     said = json.loads((folder / SIDECAR).read_text())

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cache.entry import SIDECAR, CacheKey
-from casl_bench.cache.store import Cache, Entry
-from casl_bench.cache.upkeep import chosen_to_go, delete, stored_in
-from casl_bench.cli import main
+from casl_bench.cache.store import SIDECAR, Cache, CacheKey, Entry, chosen_to_go, delete, stored_in
+from casl_bench.cli.main import main
 
 DAY = 86400.0
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from casl_bench.comparison.resampling import Design, ScoreDraws, draw_scores
-from casl_bench.metrics.arrays import Array
+from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
+from casl_bench.results.score_table import Array
 
 
 @pytest.fixture

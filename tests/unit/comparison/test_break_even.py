@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.comparison.break_even import Spending, break_even
+from casl_bench.analysis.cost import Spending, break_even
 from casl_bench.core.errors import InputError
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from casl_bench.comparison import controls
-from casl_bench.comparison.controls import broken_bounds, check_bounds
+from casl_bench.analysis import controls
+from casl_bench.analysis.controls import broken_bounds, check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.records.record import LevelResult, Measurement, Provenance, RunRecord, SuiteRef
+from casl_bench.results.record import LevelResult, Measurement, Provenance, RunRecord, SuiteRef
 
 PROVENANCE = Provenance(
     package_version="0",

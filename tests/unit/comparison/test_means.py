@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from casl_bench.comparison.aggregate import aggregates
-from casl_bench.comparison.paired import holm, paired_differences
-from casl_bench.comparison.resampling import ScoreDraws
+from casl_bench.analysis.comparison import aggregates
+from casl_bench.analysis.significance import holm, paired_differences
+from casl_bench.analysis.uncertainty import ScoreDraws
 from casl_bench.core.errors import InputError
 
 Draw = Callable[..., ScoreDraws]

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casl_bench.comparison.paired import Difference
-from casl_bench.comparison.ranks import RankInterval, rank_intervals
+from casl_bench.analysis.significance import Difference, RankInterval, rank_intervals
 from casl_bench.core.errors import InputError
 
 SCORES = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from casl_bench.comparison.resampling import Design, draw_scores
+from casl_bench.analysis.uncertainty import Design, draw_scores
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.arrays import Array
+from casl_bench.results.score_table import Array
 
 DESIGN = Design(("b", "a", "a", "b", "a", "b"), ("a", "b", "b"))
 

@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, t
 
-from casl_bench.comparison.agreement import kendall_tau
-from casl_bench.comparison.fit_seeds import fit_spread
-from casl_bench.comparison.sensitivity import sensitivity
-from casl_bench.comparison.signed_log import signed_exp, signed_log
+from casl_bench.analysis.comparison import fit_spread, signed_exp, signed_log
+from casl_bench.analysis.significance import kendall_tau, sensitivity
 from casl_bench.core.errors import InputError
 
 FINITE = st.floats(-1e6, 1e6)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from casl_bench.comparison.spreads import spreads_of
-from casl_bench.records.measurement import Measurement
-from casl_bench.records.record import Provenance, RunRecord, SuiteRef
-from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.analysis.spreads import spreads_of
+from casl_bench.results.record import Measurement, Provenance, RunRecord, SuiteRef
+from casl_bench.results.run_folder import CellKey, RecordStore
 
 SPREADS = {"smiling": 3.0, "bangs": 1.0, "hat": 2.0}
 

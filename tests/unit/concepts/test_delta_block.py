@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from casl_bench.concepts.delta_block import Form, build_delta_block, delta_block_from_state
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.methods.delta_block import Form, build_delta_block, delta_block_from_state
 
 
 def rng(seed: int = 0) -> torch.Generator:

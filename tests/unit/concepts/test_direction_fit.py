@@ -7,26 +7,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.concepts.alignment import ConceptAlignment, mean_code, top_mask
-from casl_bench.concepts.clip_direction import (
+from casl_bench.conformance.toy_domain import ToyTasks
+from casl_bench.core.errors import InputError
+from casl_bench.diffusion.ddim import predict_x_0
+from casl_bench.diffusion.inversion import invert
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.methods.casl import (
+    Casl,
+    CaslSteer,
+    CaslSteerConfig,
+    ConceptAlignment,
+    mean_code,
+    top_mask,
+)
+from casl_bench.methods.direction_fit import (
+    DirectionFitConfig,
     direction_cosine,
     directional_loss,
-    log_directional_loss,
-)
-from casl_bench.concepts.direction_fit import (
-    DirectionFitConfig,
     fit_direction,
+    log_directional_loss,
     predicted_steps,
     stored_prediction,
 )
-from casl_bench.core.errors import InputError
-from casl_bench.inversion.ddim import predict_x_0
-from casl_bench.inversion.inverter import invert
-from casl_bench.methods.casl import Casl
-from casl_bench.methods.casl_steer import CaslSteer, CaslSteerConfig
 from casl_bench.methods.method import EditTask
-from casl_bench.testing.toy_task import ToyTasks
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.model_files import read_model, write_model
+from casl_bench.models.model_files import read_model, write_model
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.core import peak_memory as module
-from casl_bench.core.peak_memory import MB, peak_memory
+from casl_bench.core import memory as module
+from casl_bench.core.memory import MB, peak_memory
 
 SIZE = 300 * MB
 

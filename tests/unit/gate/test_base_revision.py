@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
-from casl_bench.gate.base_revision import NoBaseError, base_revision
+from casl_bench.gate.compare_runs import NoBaseError, base_revision
 
 # Stands for the benchmark: tells how it was called, and ends as it is told.
 CLI = """

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import UsageError
-from casl_bench.gate.calibration import StoredFits, calibrate, p_worse
-from casl_bench.gate.error_rates import (
+from casl_bench.gate.gate import Scope, StoredFits, calibrate, gate, p_worse
+from casl_bench.gate.log_ratio import RunSide, measure
+from casl_bench.gate.verdict import Verdict
+from casl_bench.studies.gate_error_rates import (
     caught_against,
+    draw_board,
+    draw_fits,
+    draw_images,
     measure_rates,
+    paired_loss,
     rates_markdown,
     stored_boards,
 )
-from casl_bench.gate.gate import Scope, gate
-from casl_bench.gate.measure import measure
-from casl_bench.gate.paired_loss import paired_loss
-from casl_bench.gate.redraw import draw_board, draw_fits, draw_images
-from casl_bench.gate.run_side import RunSide
-from casl_bench.gate.verdict import Verdict
-from casl_bench.testing.scored_run import MadeUpMethod
+from tests.support.scored_run import MadeUpMethod
 
 MakeSide = Callable[..., RunSide]
 METHODS = {

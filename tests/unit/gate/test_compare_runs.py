@@ -12,11 +12,15 @@ import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.gate import compare_runs as module
-from casl_bench.gate.base_revision import NoBaseError
-from casl_bench.gate.compare_runs import HeadRun, compare_runs, without_own
+from casl_bench.gate.compare_runs import (
+    GateOptions,
+    HeadRun,
+    NoBaseError,
+    compare_runs,
+    without_own,
+)
 from casl_bench.gate.gate import Scope
-from casl_bench.gate.gate_run import GateOptions
-from casl_bench.testing.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 COMMIT = "c" * 40
 SOUND = MadeUpMethod()

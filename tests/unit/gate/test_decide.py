@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from casl_bench.gate.decide import decide
-from casl_bench.gate.measure import LogRatio, Measured
+from casl_bench.gate.gate import decide
+from casl_bench.gate.log_ratio import LogRatio, Measured
 from casl_bench.gate.verdict import ALPHA, ALPHA_OF_TWO_LOOKS, Verdict, exit_code
 
 CELL = ("faces", "casl")

@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import UsageError
-from casl_bench.gate.exact import compare_exactly, difference
+from casl_bench.gate.exact import compare_exactly, difference, write_golden
 from casl_bench.gate.gate import Scope
-from casl_bench.gate.golden import write_golden
-from casl_bench.gate.run_side import RunSide, read_side
+from casl_bench.gate.log_ratio import RunSide, read_side
 from casl_bench.gate.verdict import Verdict
-from casl_bench.metrics.score_table import ScoreTable
-from casl_bench.testing.scored_run import MadeUpMethod
+from casl_bench.results.score_table import ScoreTable
+from tests.support.scored_run import MadeUpMethod
 
 MakeRun = Callable[..., Path]
 MakeSide = Callable[..., RunSide]

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.gate.gate_report import CellVerdict, GateReport, SideInfo
 from casl_bench.gate.history import HistoryLine, accept, find_steps, read_history, trends
 from casl_bench.gate.trend_plot import write_trend_plot
-from casl_bench.gate.verdict import Verdict
+from casl_bench.gate.verdict import CellVerdict, GateReport, SideInfo, Verdict
 
 
 def report(commit: str, value: float = 5.0, *, code: int = 0, dirty: bool = False) -> GateReport:

@@ -9,14 +9,25 @@ import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.gate.annotations import annotation_lines
-from casl_bench.gate.exporters import bencher, github_action_benchmark
-from casl_bench.gate.gate_report import Alert, CellVerdict, Effect, GateReport, SideInfo
-from casl_bench.gate.gate_run import error_report
-from casl_bench.gate.junit import junit_xml
-from casl_bench.gate.summary import headline, summary_markdown
-from casl_bench.gate.verdict import Verdict, exit_code
-from casl_bench.gate.write_outputs import write_outputs
+from casl_bench.gate.compare_runs import error_report
+from casl_bench.gate.outputs import (
+    annotation_lines,
+    bencher,
+    github_action_benchmark,
+    headline,
+    junit_xml,
+    summary_markdown,
+    write_outputs,
+)
+from casl_bench.gate.verdict import (
+    Alert,
+    CellVerdict,
+    Effect,
+    GateReport,
+    SideInfo,
+    Verdict,
+    exit_code,
+)
 
 HOSTILE = "a|b<script>::error::x\n`c`\x07,%"
 

@@ -12,13 +12,17 @@ import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.gate.gate import Scope, gate
-from casl_bench.gate.gate_report import CellVerdict
-from casl_bench.gate.method_board import headline, method_board
-from casl_bench.gate.precision_scale import from_scale, to_scale
-from casl_bench.gate.run_side import RunSide, target_of
-from casl_bench.gate.verdict import Verdict
-from casl_bench.records.record import ErrorInfo, RunRecord, SuiteRef
-from casl_bench.testing.scored_run import MadeUpMethod
+from casl_bench.gate.log_ratio import (
+    RunSide,
+    from_scale,
+    headline,
+    method_board,
+    target_of,
+    to_scale,
+)
+from casl_bench.gate.verdict import CellVerdict, Verdict
+from casl_bench.results.record import ErrorInfo, RunRecord, SuiteRef
+from tests.support.scored_run import MadeUpMethod
 
 MakeSide = Callable[..., RunSide]
 SOUND = MadeUpMethod()

@@ -8,8 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.html_report.build import write_report
-from casl_bench.html_report.inputs import Source
+from casl_bench.report.html.pages import Source, write_report
 
 
 @pytest.fixture(scope="session")

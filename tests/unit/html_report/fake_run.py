@@ -11,22 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from casl_bench.core.content_hash import hash_bytes
-from casl_bench.metrics.score_table import ScoreTable
-from casl_bench.records.comparison import Agreement, Comparison, Pair, Sensitivity, Standing
-from casl_bench.records.edited_images import FILE_NAME, EditedImages
-from casl_bench.records.measurement import Measurement
-from casl_bench.records.record import (
+from casl_bench.core.files import hash_bytes
+from casl_bench.results.edited_images import FILE_NAME, EditedImages
+from casl_bench.results.record import (
+    Agreement,
+    Comparison,
     Cost,
     CurvePoint,
     ErrorInfo,
     FileRef,
     LevelResult,
+    Measurement,
+    Pair,
     Provenance,
     RunRecord,
+    Sensitivity,
+    Standing,
     SuiteRef,
 )
-from casl_bench.records.record_store import RecordStore
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.score_table import ScoreTable
 
 ATTRIBUTES = ("smiling", "hat", "pale")
 SPREADS = (2.0, 0.5, 1.25)

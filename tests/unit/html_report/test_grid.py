@@ -7,13 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.html_report.edit_grid import EditGrid, Kept, edit_grid
-from casl_bench.html_report.image_changes import logit_spreads
-from casl_bench.html_report.sprites import new_sheet
-from casl_bench.html_report.styles import styles_of
-from casl_bench.records.record_store import RecordStore
-from casl_bench.reports.grouping import Group
-from casl_bench.reports.pictures import load_images
+from casl_bench.report.grouping import Group
+from casl_bench.report.html.edit_grid import EditGrid, Kept, edit_grid, logit_spreads, new_sheet
+from casl_bench.report.html.figures import styles_of
+from casl_bench.report.pictures import load_images
+from casl_bench.results.run_folder import RecordStore
 
 ROWS = [(False, "casl", ""), (False, "asyrp", ""), (True, "random_direction", "")]
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from casl_bench.html_report.bounds import bounds_of
-from casl_bench.html_report.charts import standings_chart
-from casl_bench.html_report.curves import concept_curves
-from casl_bench.html_report.drift_matrix import drift_matrices
-from casl_bench.html_report.figures import Figures
-from casl_bench.html_report.image_changes import image_changes, logit_spreads
-from casl_bench.html_report.markup import FEW_NOTES, fold_first, to_html, without_heading
-from casl_bench.html_report.sprites import LARGEST, new_sheet
-from casl_bench.html_report.styles import styles_of
-from casl_bench.records.measurement import Measurement
-from casl_bench.records.record_store import RecordStore
-from casl_bench.reports.grouping import Group
-from casl_bench.reports.markdown import Footnotes, escape, fold, table
+from casl_bench.report.grouping import Group
+from casl_bench.report.html.edit_grid import LARGEST, image_changes, logit_spreads, new_sheet
+from casl_bench.report.html.figures import (
+    Figures,
+    concept_curves,
+    drift_matrices,
+    standings_chart,
+    styles_of,
+)
+from casl_bench.report.html.pages import FEW_NOTES, bounds_of, fold_first, to_html, without_heading
+from casl_bench.report.markdown import Footnotes, escape, fold, table
+from casl_bench.results.record import Measurement
+from casl_bench.results.run_folder import RecordStore
 
 CASL = (False, "casl", "")
 

@@ -11,10 +11,9 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.cli import main
+from casl_bench.cli.main import main
 from casl_bench.core.errors import UsageError
-from casl_bench.html_report.build import write_report
-from casl_bench.html_report.inputs import Source, parts_of
+from casl_bench.report.html.pages import Source, parts_of, write_report
 
 SECTIONS = ("standings", "pictures", "edits", "drift", "controls", "by-concept", "levels",
             "reconstruction", "probe", "sae", "scorers", "latents", "cost", "failed",
@@ -150,7 +149,7 @@ def test_nothing_to_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_report_needs_no_torch(fake: ModuleType, tmp_path: Path) -> None:
     fake.FakeRun(tmp_path / "run", ["hat"]).put("reconstruction")
     code = (
-        "import sys; from casl_bench.cli import main\n"
+        "import sys; from casl_bench.cli.main import main\n"
         "assert not {'torch', 'matplotlib', 'jinja2'} & set(sys.modules)\n"
         "assert main(sys.argv[1:]) == 0\n"
         "assert not {'torch', 'dask', 'distributed'} & set(sys.modules)\n"

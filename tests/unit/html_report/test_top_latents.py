@@ -10,28 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import EncoderState
-from casl_bench.backbones.clip_model import ClipModel
-from casl_bench.cache.entry import CacheKey
-from casl_bench.cache.store import Cache
-from casl_bench.html_report.edits_page import Sheets, latents_section
-from casl_bench.html_report.inputs import Source
-from casl_bench.html_report.sections import Section
-from casl_bench.html_report.top_latents import alignment_fit_key, top_latents
+from casl_bench.cache.store import Cache, CacheKey
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.rendered import ASSETS, DOMAINS
 from casl_bench.methods.casl import Casl
 from casl_bench.methods.method import FitCost
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore
-from casl_bench.reports.grouping import Group
-from casl_bench.runs.shared_work.fits import FitStore, StoredFit
-from casl_bench.runs.shared_work.fitting import Fitting
-from casl_bench.runs.watching.progress import SilentProgress
-from casl_bench.runs.watching.stopwatch import Stopwatch
-from casl_bench.sae.h_space_sae import HSpaceSae
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
-from casl_bench.worlds.domains import DOMAINS
-from casl_bench.worlds.synth import ASSETS
+from casl_bench.models.backbone import EncoderState
+from casl_bench.models.clip import ClipModel
+from casl_bench.report.grouping import Group
+from casl_bench.report.html.pages import Section, Sheets, Source, latents_section
+from casl_bench.report.html.top_latents import alignment_fit_key, top_latents
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.runs.fits import FitStore, Fitting, StoredFit
+from casl_bench.runs.progress import SilentProgress, Stopwatch
+from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 DATASET, TIMESTEPS = "rendered_faces", (0, 300, 600)
 DRAWING = DOMAINS[DATASET].drawing

@@ -9,11 +9,7 @@ import pytest
 import torch
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
-from casl_bench.images.celeba_annotation import (
-    CELEBA_ATTRIBUTES,
-    PUBLISHED_NAMES,
-    read_annotation,
-)
+from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, PUBLISHED_NAMES, read_annotation
 
 HEADER = " ".join(PUBLISHED_NAMES)
 ONES = " ".join(["1"] * 40)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from casl_bench.core.errors import UsageError
-from casl_bench.images.celeba_annotation import CELEBA_ATTRIBUTES
-from casl_bench.images.concept_file import read_concepts, shipped_concepts
-from casl_bench.images.dataset import Concept
+from casl_bench.domains.dataset import Concept
+from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES
+from casl_bench.photos.photo_dataset import read_concepts, shipped_concepts
 
 GOOD = """
 [[concept]]

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from casl_bench.core.errors import UsageError
-from casl_bench.images.dataset import Concept
-from casl_bench.images.drawing import Drawing, Factors
-from casl_bench.images.rendered_faces_dataset import DRAWING
+from casl_bench.domains.dataset import Concept
+from casl_bench.domains.rendering.faces import DRAWING
+from casl_bench.domains.rendering.renderer import Drawing, Factors
 
 
 def _flat(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:

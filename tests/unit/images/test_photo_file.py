@@ -18,9 +18,9 @@ from torch import Tensor
 from torchvision.transforms import CenterCrop
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.images import photo_file
-from casl_bench.images.photo_file import BadPhotoError, decode_photo, read_photo
-from casl_bench.testing.layouts import encoded_picture
+from casl_bench.photos import photo_file
+from casl_bench.photos.photo_file import BadPhotoError, decode_photo, read_photo
+from tests.support.layouts import encoded_picture
 
 SIZE = 32
 

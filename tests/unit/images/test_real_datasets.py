@@ -15,16 +15,15 @@ import torch
 from PIL import Image
 
 from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError, UsageError
-from casl_bench.images import photo_dataset
-from casl_bench.images.afhq_dog import AfhqDog
-from casl_bench.images.celeba_annotation import CELEBA_ATTRIBUTES, read_annotation
-from casl_bench.images.celeba_hq import CelebaHq
-from casl_bench.images.data_source import DataSource
-from casl_bench.images.dataset import DATASETS, Dataset, Split
-from casl_bench.images.lsun_church import LsunChurch
-from casl_bench.images.photo_dataset import PhotoDataset
-from casl_bench.images.photo_file import read_photo
-from casl_bench.testing import layouts
+from casl_bench.domains.dataset import DATASETS, Dataset, Split
+from casl_bench.domains.options import DataSource
+from casl_bench.photos import photo_dataset
+from casl_bench.photos.afhq_dog import AfhqDog
+from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, CelebaHq, read_annotation
+from casl_bench.photos.lsun_church import LsunChurch
+from casl_bench.photos.photo_dataset import PhotoDataset
+from casl_bench.photos.photo_file import read_photo
+from tests.support import layouts
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REAL: dict[str, Callable[..., PhotoDataset]] = {

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InputError, UsageError
-from casl_bench.images.dataset import DATASETS, Dataset, SupportsOracle
-from casl_bench.images.rendered_dataset import RenderedDataset
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.worlds.domains import DOMAINS, Domain, domain_named
+from casl_bench.domains.dataset import DATASETS, Dataset, SupportsOracle
+from casl_bench.domains.rendered import DOMAINS, Domain, domain_named
+from casl_bench.domains.rendering.renderer import RenderedDataset
+from casl_bench.runs.names import load_entrants
 
 load_entrants()
 

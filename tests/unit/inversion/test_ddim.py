@@ -6,10 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from casl_bench.backbones.backbone import Backbone, EncoderState
-from casl_bench.backbones.schedule import linspace_timesteps
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.ddim import (
+from casl_bench.diffusion.ddim import (
     ddim_generation,
     ddim_inversion,
     ddim_step,
@@ -17,7 +15,9 @@ from casl_bench.inversion.ddim import (
     generation_steps,
     predict_x_0,
 )
-from casl_bench.inversion.inverter import invert
+from casl_bench.diffusion.inversion import invert
+from casl_bench.models.backbone import Backbone, EncoderState
+from casl_bench.models.noise_schedule import linspace_timesteps
 
 Make = Callable[..., Backbone]
 WALK = (0, 90, 400, 999)

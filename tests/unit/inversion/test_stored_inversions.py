@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.stored_inversions import read_inversions, write_inversions
+from casl_bench.diffusion.inversion import Inversions, read_inversions, write_inversions
 
 IDS, WALK = ("a", "b"), (0, 500)
 

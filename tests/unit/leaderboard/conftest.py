@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 
-from casl_bench.comparison.paired import Difference, holm
-from casl_bench.comparison.ranks import rank_intervals
-from casl_bench.comparison.signed_log import signed_exp, signed_log
-from casl_bench.leaderboard.expected import Expected
-from casl_bench.records.comparison import ALL, Comparison, Pair, Standing
-from casl_bench.records.measurement import Measurement
-from casl_bench.records.record import (
+from casl_bench.analysis.comparison import signed_exp, signed_log
+from casl_bench.analysis.significance import Difference, holm, rank_intervals
+from casl_bench.report.leaderboard.submission import Expected
+from casl_bench.results.record import (
+    ALL,
+    Comparison,
     Cost,
     FileRef,
     LevelResult,
+    Measurement,
+    Pair,
     Provenance,
     RunRecord,
+    Standing,
     SuiteRef,
 )
 

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from casl_bench.cli import main
-from casl_bench.core.content_hash import hash_bytes, hash_json
-from casl_bench.leaderboard import submit as submit_module
-from casl_bench.leaderboard.expected import Expected
-from casl_bench.records.jsonl import read_jsonl, write_jsonl
-from casl_bench.records.record import RunRecord
-from casl_bench.records.record_store import RecordStore
+from casl_bench.cli.main import main
+from casl_bench.core.files import hash_bytes, hash_json
+from casl_bench.report.leaderboard import submission as submit_module
+from casl_bench.report.leaderboard.submission import Expected
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import RecordStore, read_jsonl, write_jsonl
 
 Records = list[RunRecord]
 
@@ -287,7 +286,7 @@ def test_the_package_knows_what_a_run_should_hold(
     tmp_path: Path, made_up_run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run as the real suite, data set and methods want it: accepted, and not with less."""
-    from casl_bench.leaderboard.expected import expected_of
+    from casl_bench.report.leaderboard.submission import expected_of
 
     (some,) = made_up_run({"h_linear": {"brick": 2.0}}).records[:1]
     wanted = expected_of([some])

@@ -8,9 +8,9 @@ import json
 import re
 from typing import Any
 
-from casl_bench.leaderboard.boards import Source
-from casl_bench.leaderboard.exports import export, latex_escape
-from casl_bench.records.record import RunRecord
+from casl_bench.report.exports import export, latex_escape
+from casl_bench.report.leaderboard.boards import Source
+from casl_bench.results.record import RunRecord
 
 
 def source(records: list[RunRecord]) -> Source:

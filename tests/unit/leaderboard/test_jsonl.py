@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.records import jsonl
-from casl_bench.records.jsonl import jsonl_files, jsonl_stem, read_jsonl, write_jsonl
-from casl_bench.records.record import RunRecord
+from casl_bench.results import run_folder as jsonl
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import jsonl_files, jsonl_stem, read_jsonl, write_jsonl
 
 
 def test_packed_and_plain_files_hold_the_same_records(

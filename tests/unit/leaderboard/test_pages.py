@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from casl_bench.leaderboard.boards import Source, boards_of
-from casl_bench.leaderboard.entries import entries_of
-from casl_bench.leaderboard.pages import render_pages
-from casl_bench.leaderboard.places import code, page_of
-from casl_bench.records.measurement import Measurement
-from casl_bench.records.record import RunRecord, SuiteRef
+from casl_bench.report.leaderboard.boards import Source, boards_of, code, page_of
+from casl_bench.report.leaderboard.entries import entries_of
+from casl_bench.report.leaderboard.pages import render_pages
+from casl_bench.results.record import Measurement, RunRecord, SuiteRef
 
 Records = list[RunRecord]
 DATASET = "datasets/rendered_churches.md"

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from casl_bench.leaderboard.expected import Expected
-from casl_bench.leaderboard.submission import faults_of
-from casl_bench.records.measurement import Measurement
-from casl_bench.records.record import ErrorInfo, RunRecord, SuiteRef
+from casl_bench.report.leaderboard.submission import Expected, faults_of
+from casl_bench.results.record import ErrorInfo, Measurement, RunRecord, SuiteRef
 
 Records = list[RunRecord]
 Replaced = Callable[..., Records]

@@ -7,18 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.backbone import Backbone
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import image_noise
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
-from casl_bench.methods.generation import (
+from casl_bench.diffusion.inversion import Inversions, invert
+from casl_bench.methods.h_space_editor import (
     EditWindow,
     HSpaceEditor,
     combine_delta_h,
     generate_edits,
 )
 from casl_bench.methods.method import Editor, FitCost, SupportsDeltaH
+from casl_bench.models.backbone import Backbone
 
 IDS = ("a", "b", "c", "d", "e")
 WALK = (0, 100, 300, 600, 999)

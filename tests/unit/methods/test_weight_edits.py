@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.backbone import Backbone
 from casl_bench.core.errors import InputError
-from casl_bench.inversion.inversions import Inversions
-from casl_bench.inversion.inverter import invert
+from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.methods.method import Editor, FitCost, SupportsWeightDelta
-from casl_bench.methods.weight_edits import WeightEditor, shift_weights
+from casl_bench.methods.weight_editor import WeightEditor, shift_weights
+from casl_bench.models.backbone import Backbone
 
 IDS = ("a", "b", "c", "d", "e")
 WALK = (0, 100, 300, 600, 999)

@@ -8,14 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.effect_matching import (
-    area,
-    crossing,
-    is_monotone,
-    precision,
-    precision_area,
-)
+from casl_bench.results.score_table import EditScores
+from casl_bench.runs.strength import area, crossing, is_monotone, precision, precision_area
 
 GRID = (0.5, 1.0, 2.0)
 few = settings(max_examples=50)

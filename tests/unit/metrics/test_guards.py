@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.guards import (
+from casl_bench.metrics.image_similarity import (
     GUARD_THRESHOLD,
     IDENTITY_GUARD,
     PERCEPTUAL_GUARD,
@@ -17,6 +16,7 @@ from casl_bench.metrics.guards import (
     identity_guard,
     perceptual_guard,
 )
+from casl_bench.results.score_table import EditScores
 
 LOGITS = np.zeros((2, 2))
 SCORES = EditScores(

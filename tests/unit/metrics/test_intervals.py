@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.edit_success import FLIP_RATE, WRONG_WAY_RATE
-from casl_bench.metrics.epr import EPR_RAW
-from casl_bench.metrics.intervals import (
+from casl_bench.metrics.bootstrap import (
     bootstrap_interval,
     evaluate,
     evaluate_ratio,
@@ -20,6 +17,9 @@ from casl_bench.metrics.intervals import (
     resampling_weights,
     wilson_interval,
 )
+from casl_bench.metrics.edit_success import FLIP_RATE, WRONG_WAY_RATE
+from casl_bench.metrics.epr import EPR_RAW
+from casl_bench.results.score_table import EditScores
 
 
 def make(n: int = 40, seed: int = 0, change: float = 1.0) -> EditScores:

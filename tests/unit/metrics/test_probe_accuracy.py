@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.probe_accuracy import (
+from casl_bench.metrics.probe import (
     ProbeData,
     RawProbe,
     majority_probe,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.metrics.score_table import ScoreTable
+from casl_bench.results.score_table import ScoreTable
 
 
 def make(n: int = 3, strengths: tuple[float, ...] = (-1.0, 0.5, 2.0), k: int = 2) -> ScoreTable:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.scorer_trial import (
+from casl_bench.metrics.scorer_validation import (
     calibration_error,
     flipped_labels,
     leakage,

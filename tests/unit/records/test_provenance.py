@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.records import provenance as module
-from casl_bench.records.provenance import collect_provenance, git_state, package_versions
+from casl_bench.results import provenance as module
+from casl_bench.results.provenance import collect_provenance, git_state, package_versions
 
 
 def test_it_says_where_a_number_came_from() -> None:

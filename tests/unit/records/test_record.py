@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.metrics.metric import Estimate
-from casl_bench.records.comparison import Comparison
-from casl_bench.records.record import (
+from casl_bench.results.record import (
+    SCHEMA_FILE,
+    Comparison,
     CurvePoint,
     ErrorInfo,
     FileRef,
@@ -20,8 +21,8 @@ from casl_bench.records.record import (
     Provenance,
     RunRecord,
     SuiteRef,
+    record_schema,
 )
-from casl_bench.records.schema import SCHEMA_FILE, record_schema
 
 NAN, INF = float("nan"), float("inf")
 

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
-from casl_bench.metrics.score_table import ScoreTable
-from casl_bench.records import record_store
-from casl_bench.records.jsonl import read_jsonl
-from casl_bench.records.record import FileRef, Provenance, RunRecord, SuiteRef
-from casl_bench.records.record_store import CellKey, RecordStore
+from casl_bench.results import run_folder as record_store
+from casl_bench.results.record import FileRef, Provenance, RunRecord, SuiteRef
+from casl_bench.results.run_folder import CellKey, RecordStore, read_jsonl
+from casl_bench.results.score_table import ScoreTable
 
 PROVENANCE = Provenance(
     package_version="0",

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.activations.sharded_array import ShardedArray
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import EncoderState
-from casl_bench.sae import activation_sampler
-from casl_bench.sae.fit import fit_h_space_sae
-from casl_bench.sae.sae_metrics import sae_quality
-from casl_bench.sae.sparse_autoencoder import SaeConfig
-from casl_bench.sae.trainer import SaeTraining
+from casl_bench.diffusion.sharded_array import ShardedArray
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.models.backbone import EncoderState
+from casl_bench.sae import training as activation_sampler
+from casl_bench.sae.quality import sae_quality
+from casl_bench.sae.sae import SaeConfig
+from casl_bench.sae.training import SaeTraining, fit_h_space_sae
 
 IMAGES, WALK, H = 300, (0, 100, 400, 800), (16, 4, 4)
 CAP = 64 * 16 * 4 * 4 * 4

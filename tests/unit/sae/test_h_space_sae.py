@@ -11,9 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.sae.h_space_sae import HSpaceSae
-from casl_bench.sae.provider import SaeProvider
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
+from casl_bench.sae.sae import HSpaceSae, SaeConfig, SaeProvider, SparseAutoencoder
 
 GENERATOR = torch.Generator().manual_seed(1)
 H = torch.randn(5, 16, 4, 4, generator=GENERATOR) * 2 + 1

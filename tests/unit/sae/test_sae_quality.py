@@ -11,16 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.activations.trajectory_store import TrajectoryStore
-from casl_bench.backbones.backbone import Backbone, EncoderState
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.sae.activation_sampler import ActivationSampler, activation_statistics
-from casl_bench.sae.fit import fit_h_space_sae
-from casl_bench.sae.h_space_sae import HSpaceSae
-from casl_bench.sae.pca import HSpacePca
-from casl_bench.sae.sae_metrics import downstream_error, sae_quality
-from casl_bench.sae.sparse_autoencoder import SaeConfig
-from casl_bench.sae.trainer import SaeTraining
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.models.backbone import Backbone, EncoderState
+from casl_bench.sae.quality import HSpacePca, downstream_error, sae_quality
+from casl_bench.sae.sae import HSpaceSae, SaeConfig
+from casl_bench.sae.training import (
+    ActivationSampler,
+    SaeTraining,
+    activation_statistics,
+    fit_h_space_sae,
+)
 
 Make = Callable[[int, int], Any]
 CONFIG = SaeConfig(d_in=16, d_sae=48, k=4)

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from casl_bench.core.errors import InputError
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
+from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
 
 
 def make(activation: str = "topk", k: int = 3) -> SparseAutoencoder:

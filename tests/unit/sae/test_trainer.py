@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.sae import trainer
-from casl_bench.sae.sparse_autoencoder import SaeConfig, SparseAutoencoder
-from casl_bench.sae.trainer import SaeTraining, auxk_loss, geometric_median, train_sae
+from casl_bench.sae import training as trainer
+from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
+from casl_bench.sae.training import SaeTraining, auxk_loss, geometric_median, train_sae
 
 CONFIG = SaeConfig(d_in=8, d_sae=32, k=4)
 DIRECTIONS = torch.randn(16, 8, generator=torch.Generator().manual_seed(3))

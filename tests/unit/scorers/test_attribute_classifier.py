@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.model_files import write_model
-from casl_bench.images.rendered_faces import ATTRIBUTES
-from casl_bench.scorers.attribute_classifier import AttributeClassifier, build_classifier
-from casl_bench.scorers.attribute_scorer import Differentiable
+from casl_bench.domains.rendering.faces import ATTRIBUTES
+from casl_bench.models.attribute_classifier import AttributeClassifier, build_classifier
+from casl_bench.models.model_files import write_model
+from casl_bench.models.scorers import Differentiable
 
 CONFIGS = {
     "plain": {"architecture": "plain", "widths": [4, 4, 8, 8]},

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.model_files import write_model
-from casl_bench.scorers.embedder import EmbedderNet, RenderEmbedder, feature_distance
-from casl_bench.scorers.similarity_scorer import ComparesManyEdits, compare
+from casl_bench.models.embedder import EmbedderNet, RenderEmbedder, feature_distance
+from casl_bench.models.model_files import write_model
+from casl_bench.models.scorers import ComparesManyEdits, compare
 
 
 @pytest.fixture

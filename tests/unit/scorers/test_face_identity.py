@@ -12,9 +12,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.scorers.face_identity import VGGFACE2_FILE, FaceIdentity, centre_box, cut
-from casl_bench.scorers.lpips_distance import LpipsDistance
-from casl_bench.scorers.photo_similarity import PhotoSimilarity
+from casl_bench.photos.scorers.similarity import (
+    VGGFACE2_FILE,
+    FaceIdentity,
+    LpipsDistance,
+    PhotoSimilarity,
+    centre_box,
+    cut,
+)
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden"
 

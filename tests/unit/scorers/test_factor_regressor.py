@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
-from casl_bench.core.model_files import write_model
-from casl_bench.scorers.factor_reader import FactorReader
-from casl_bench.scorers.factor_regressor import FactorRegressor, build_regressor
-from casl_bench.scorers.scorer import ScorerInfo
+from casl_bench.models.factor_regressor import FactorRegressor, build_regressor
+from casl_bench.models.model_files import write_model
+from casl_bench.models.scorers import FactorReader, ScorerInfo
 
 ATTRIBUTES = ("on", "lit")
 COLUMNS = (*ATTRIBUTES, "place", "hue", "hue", "tone")

@@ -10,9 +10,8 @@ from torch import Tensor
 from torchvision.models import AlexNet
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.scorers.lpips_distance import ALEXNET_FILE, LpipsDistance
-from casl_bench.scorers.photo_similarity import PhotoSimilarity
-from casl_bench.scorers.similarity_scorer import Similarity
+from casl_bench.models.scorers import Similarity
+from casl_bench.photos.scorers.similarity import ALEXNET_FILE, LpipsDistance, PhotoSimilarity
 
 pytest.importorskip("lpips", reason="LPIPS comes with the extra 'real'")
 

@@ -15,9 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError, UsageError
-from casl_bench.scorers.attribute_scorer import AttributeScorer, Differentiable, label_source
-from casl_bench.scorers.photo_classifier import PhotoClassifier
-from casl_bench.scorers.published_network import build_network
+from casl_bench.models.scorers import AttributeScorer, Differentiable, label_source
+from casl_bench.photos.scorers.classifier import PhotoClassifier, build_network
 
 NAMES = ["Smiling", "No_Beard", "young"]
 PUBLISHED = {"smiling": ("Smiling", 1), "beard": ("No_Beard", -1), "young": ("Young", 1)}

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.backbones.clip_model import ClipModel
 from casl_bench.core.errors import InputError, UsageError
-from casl_bench.scorers.attribute_scorer import AttributeScorer, label_source
-from casl_bench.scorers.zero_shot import ZeroShotClassifier
+from casl_bench.models.clip import ClipModel
+from casl_bench.models.scorers import AttributeScorer, label_source
+from casl_bench.photos.scorers.zero_shot import ZeroShotClassifier
 
 PAIRS = {"smiling": ("a face", "a smiling face"), "beard": ("a person", "a person with beards")}
 

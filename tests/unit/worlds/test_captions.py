@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from casl_bench.backbones.word_tokenizer import WordTokenizer
-from casl_bench.worlds.captions import CONTEXT_LENGTH, MAX_STATEMENTS, CaptionWriter, compatible
-from casl_bench.worlds.domains import DOMAINS, Domain
+from casl_bench.domains.rendered import DOMAINS, Domain
+from casl_bench.domains.rendering.captions import (
+    CONTEXT_LENGTH,
+    MAX_STATEMENTS,
+    CaptionWriter,
+    compatible,
+)
+from casl_bench.models.clip import WordTokenizer
 
 MANNERS = [(d, m) for d in DOMAINS.values() for m in d.wording.manners]
 IDS = [f"{d.name} {m}" for d, m in MANNERS]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.worlds.degrade import blur, compress, degrade, resample, shift
+from casl_bench.training.degrade import blur, compress, degrade, resample, shift
 
 
 @pytest.fixture

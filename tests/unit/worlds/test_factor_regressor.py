@@ -15,14 +15,11 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.seeding import derive_seed
-from casl_bench.images.drawing import Factors
-from casl_bench.images.rendered_dataset import to_pixels
-from casl_bench.scorers.factor_regressor import FactorRegressor, LookoutNet
-from casl_bench.worlds.degrade import blur, degrade
-from casl_bench.worlds.domains import DOMAINS, Domain
-from casl_bench.worlds.synth import ASSETS, CLASSIFIERS, synth_world
-from casl_bench.worlds.train_common import card_text
-from casl_bench.worlds.train_factors import (
+from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, DOMAINS, Domain, synth_world
+from casl_bench.domains.rendering.renderer import Factors, to_pixels
+from casl_bench.models.factor_regressor import FactorRegressor, LookoutNet
+from casl_bench.training.degrade import blur, degrade
+from casl_bench.training.train_factors import (
     FLOOR,
     Reading,
     calibrate_readings,
@@ -30,6 +27,7 @@ from casl_bench.worlds.train_factors import (
     explained,
     keep_outputs,
 )
+from casl_bench.training.trainer import card_text
 
 PICTURES = 96
 CIRCULAR = {

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.images.drawing import Drawing
-from casl_bench.images.rendered_faces_dataset import DRAWING
-from casl_bench.worlds import render_pool
-from casl_bench.worlds.render_pool import load_pool
-from casl_bench.worlds.train_common import batch, flipped_labels
+from casl_bench.domains.rendering.faces import DRAWING
+from casl_bench.domains.rendering.renderer import Drawing
+from casl_bench.training import trainer as render_pool
+from casl_bench.training.trainer import batch, flipped_labels, load_pool
 
 
 def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:

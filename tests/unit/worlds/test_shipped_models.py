@@ -9,16 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.backbones.clip_model import ClipModel
-from casl_bench.images.dataset import ImageBatch
-from casl_bench.images.rendered_dataset import RenderedDataset
-from casl_bench.scorers.attribute_classifier import AttributeClassifier
-from casl_bench.scorers.clip_scorer import ClipScorer
-from casl_bench.scorers.embedder import RenderEmbedder
-from casl_bench.worlds.degrade import degrade
-from casl_bench.worlds.domains import DOMAINS, Domain
-from casl_bench.worlds.synth import ASSETS, CLASSIFIERS
-from casl_bench.worlds.train_common import card_text
+from casl_bench.domains.dataset import ImageBatch
+from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, DOMAINS, Domain
+from casl_bench.domains.rendering.renderer import RenderedDataset
+from casl_bench.models.attribute_classifier import AttributeClassifier
+from casl_bench.models.clip import ClipModel, ClipScorer
+from casl_bench.models.embedder import RenderEmbedder
+from casl_bench.training.degrade import degrade
+from casl_bench.training.trainer import card_text
 
 MEGABYTES = {
     "guide_clip": 2.2,

@@ -10,10 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from casl_bench.core.content_hash import hash_file
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.worlds.domains import DOMAINS
-from casl_bench.worlds.synth import ASSETS, synth_world
+from casl_bench.core.files import hash_file
+from casl_bench.domains.rendered import ASSETS, DOMAINS, synth_world
 
 WEIGHTS = sorted(p.relative_to(ASSETS) for p in ASSETS.rglob("*.safetensors"))
 

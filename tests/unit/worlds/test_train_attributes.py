@@ -11,13 +11,12 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
-from casl_bench.images.data_source import DataSource
-from casl_bench.images.dataset import DATASETS, DatasetCard, ImageBatch, Split
-from casl_bench.scorers.photo_classifier import PhotoClassifier
-from casl_bench.scorers.published_network import build_network
-from casl_bench.worlds import train_common
-from casl_bench.worlds.commands import TrainGroup
-from casl_bench.worlds.train_attributes import calibrated, main, positive_weights
+from casl_bench.domains.dataset import DATASETS, DatasetCard, ImageBatch, Split
+from casl_bench.domains.options import DataSource
+from casl_bench.photos.scorers.classifier import PhotoClassifier, build_network
+from casl_bench.training import trainer as train_common
+from casl_bench.training.commands import TrainGroup
+from casl_bench.training.train_attributes import calibrated, main, positive_weights
 
 ATTRIBUTES = ("red", "bright", "never")
 NAME = "classifier_timm_test_resnet_colours"

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.methods.generation import EditWindow, HSpaceEditor
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
 from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from casl_bench.runs.planning.entrants import load_entrants
-from casl_bench.studies.metric_validity.alternatives import Candidate, candidates
-from casl_bench.studies.metric_validity.judging import Judge
-from casl_bench.worlds.synth import synth_world
+from casl_bench.domains.rendered import synth_world
+from casl_bench.runs.names import load_entrants
+from casl_bench.studies.metric_validity.scored_edits import Candidate, Judge, candidates
 
 
 @pytest.fixture(scope="session")

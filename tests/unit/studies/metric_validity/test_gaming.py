@@ -6,21 +6,26 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.scorers.attribute_scorer import Differentiable
-from casl_bench.studies.metric_validity.alternatives import Candidate
-from casl_bench.studies.metric_validity.gaming import (
+from casl_bench.domains.rendered import CLASSIFIERS, DOMAINS
+from casl_bench.models.scorers import Differentiable
+from casl_bench.studies.metric_validity.scored_edits import (
+    Candidate,
+    Judge,
+    Renderer,
+    TrickRow,
+    subject_of,
+)
+from casl_bench.studies.metric_validity.tricks import (
+    ATTRIBUTES,
+    RADIUS,
     TRICKS,
     Tally,
     ToyEdit,
+    attacked,
+    draw_toy,
     play_on_images,
     play_on_toys,
 )
-from casl_bench.studies.metric_validity.judging import Judge, Renderer, subject_of
-from casl_bench.studies.metric_validity.linear_toy import ATTRIBUTES, draw_toy
-from casl_bench.studies.metric_validity.pixel_attack import RADIUS, attacked
-from casl_bench.studies.metric_validity.study_records import TrickRow
-from casl_bench.worlds.domains import DOMAINS
-from casl_bench.worlds.synth import CLASSIFIERS
 
 ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.images.rendered_dogs_dataset import RenderedDogs
-from casl_bench.studies.metric_validity.graded_edits import FAMILIES, GradedEdit, Subject, exact
-from casl_bench.studies.metric_validity.judging import Renderer, subject_of
-from casl_bench.worlds.domains import DOMAINS
+from casl_bench.domains.rendered import DOMAINS
+from casl_bench.domains.rendering.dogs import RenderedDogs
+from casl_bench.studies.metric_validity.edits import FAMILIES, GradedEdit, Subject, exact
+from casl_bench.studies.metric_validity.scored_edits import Renderer, subject_of
 
 IMAGES = 16
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
-from casl_bench.images.drawing import Factors
-from casl_bench.studies.metric_validity.known_change import KnownChange, known_change
+from casl_bench.domains.rendering.renderer import Factors
+from casl_bench.studies.metric_validity.edits import KnownChange, known_change
 
 
 def factors(attributes: list[list[bool]], nuisance: list[list[float]]) -> Factors:

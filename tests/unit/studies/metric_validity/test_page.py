@@ -8,11 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from casl_bench.cli import main
-from casl_bench.core.content_hash import hash_bytes
-from casl_bench.studies.metric_validity.figures import MADE_FROM, ranking_figure, response_figure
-from casl_bench.studies.metric_validity.files import read_records
-from casl_bench.studies.metric_validity.names import PAGE, RANKING_FIGURE, RECORDS, RESPONSE_FIGURE
+from casl_bench.cli.main import main
+from casl_bench.core.files import hash_bytes
+from casl_bench.studies.metric_validity.page import (
+    MADE_FROM,
+    PAGE,
+    RANKING_FIGURE,
+    RECORDS,
+    RESPONSE_FIGURE,
+    ranking_figure,
+    read_records,
+    response_figure,
+)
 
 FOLDER = Path(__file__).parents[4] / "docs" / "studies"
 FIGURES = (RANKING_FIGURE, RESPONSE_FIGURE)

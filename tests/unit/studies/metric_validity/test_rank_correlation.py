@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
 
 from casl_bench.core.errors import InputError
-from casl_bench.studies.metric_validity.rank_correlation import (
-    mean_over_concepts,
-    rank_correlation,
-    ranks,
-)
+from casl_bench.studies.metric_validity.ranking import mean_over_concepts, rank_correlation, ranks
 
 PAIRS = st.lists(st.tuples(st.integers(-3, 3), st.integers(-3, 3)), min_size=2, max_size=12)
 

@@ -6,7 +6,7 @@ import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.studies.metric_validity.ranking import ALL, COLUMNS, Ranking, ranking, verdict
-from casl_bench.studies.metric_validity.study_records import (
+from casl_bench.studies.metric_validity.scored_edits import (
     EditRow,
     MetricRef,
     StudyHeader,

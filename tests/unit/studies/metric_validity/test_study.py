@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from casl_bench.images.dataset import Concept
+from casl_bench.domains.dataset import Concept
 from casl_bench.metrics.metric import METRICS
-from casl_bench.studies.metric_validity.alternatives import (
+from casl_bench.studies.metric_validity.page import HEADLINE, REQUIRED, REQUIRED_IN
+from casl_bench.studies.metric_validity.ranking import COLUMNS, Ranking, classifiers, ranking
+from casl_bench.studies.metric_validity.scored_edits import (
     MEAN_OF_RATIOS,
     TARGET_MINUS_OTHERS,
     Candidate,
+    EditRow,
+    Judge,
+    StudyHeader,
+    StudyRecords,
 )
-from casl_bench.studies.metric_validity.judging import Judge
-from casl_bench.studies.metric_validity.make_study import metric_refs
-from casl_bench.studies.metric_validity.page import HEADLINE, REQUIRED, REQUIRED_IN
-from casl_bench.studies.metric_validity.ranking import COLUMNS, Ranking, classifiers, ranking
-from casl_bench.studies.metric_validity.study import edit_rows
-from casl_bench.studies.metric_validity.study_records import EditRow, StudyHeader, StudyRecords
+from casl_bench.studies.metric_validity.study import edit_rows, metric_refs
 
 IMAGES = 12
 

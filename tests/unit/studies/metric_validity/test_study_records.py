@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.studies.metric_validity.study_records import (
+from casl_bench.studies.metric_validity.scored_edits import (
     EditRow,
     MetricRef,
     StudyHeader,

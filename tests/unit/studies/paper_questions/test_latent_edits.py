@@ -6,16 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.concepts.alignment import ConceptAlignment
+from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.methods.casl import Casl, CaslEditor
+from casl_bench.methods.casl import Casl, CaslEditor, ConceptAlignment
 from casl_bench.methods.method import FitCost
-from casl_bench.studies.paper_questions.latent_edits import (
-    PartOfMap,
-    WithoutLatents,
-    alike_latents,
-)
-from casl_bench.testing.toy_task import ToyTasks
+from casl_bench.studies.paper_questions.study import PartOfMap, WithoutLatents, alike_latents
 
 
 def mask(size: int, *places: int) -> Tensor:

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from casl_bench.comparison.signed_log import signed_log
-from casl_bench.studies.paper_questions.over_concepts import (
-    Over,
-    from_signed_log,
-    mean_over,
-    share_of,
-)
+from casl_bench.analysis.comparison import signed_log
+from casl_bench.studies.paper_questions.answers import Over, from_signed_log, mean_over, share_of
 
 
 def test_the_mean_has_students_interval() -> None:

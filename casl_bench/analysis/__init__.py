@@ -1,0 +1,1 @@
+"""Per-image scores to numbers: measurements, comparison, bounds of controls. No torch."""

@@ -1,0 +1,90 @@
+"""`casl-bench leaderboard` and `casl-bench submit`: the work is imported once one of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+_PATH = click.Path(path_type=Path)
+_records = click.option(
+    "--records", type=_PATH, default=Path("leaderboards/records"), show_default=True,
+    help="Folder of the committed record files.",
+)  # fmt: skip
+
+
+@click.command("leaderboard")
+@_records
+@click.option("--out", type=_PATH, default=Path("leaderboards"), show_default=True,
+              help="Folder of the pages.")  # fmt: skip
+@click.option("--check", is_flag=True, help="Write nothing; fail (exit 5) where a page is stale or "
+              "was edited by hand.")  # fmt: skip
+@click.option("--format", "form", default="markdown", show_default=True,
+              type=click.Choice(["markdown", "latex", "csv", "json"]),
+              help="Pages in --out, or one of the others on standard output.")  # fmt: skip
+@click.option("--quotes", multiple=True, type=click.Path(path_type=Path, exists=True),
+              metavar="FILE", help="A document that quotes tables of the pages, such as README.md: "
+              "kept equal to them, too. May be given several times.")  # fmt: skip
+def leaderboard_command(
+    records: Path, out: Path, check: bool, form: str, quotes: tuple[Path, ...]
+) -> Callable[[], int]:
+    """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
+
+    def action() -> int:
+        from casl_bench.core.errors import UsageError
+        from casl_bench.report.exports import export
+        from casl_bench.report.leaderboard.boards import read_sources
+        from casl_bench.report.leaderboard.pages import (
+            check_pages,
+            check_quotes,
+            render_pages,
+            write_pages,
+            write_quotes,
+        )
+
+        if (check or quotes) and form != "markdown":
+            option = "--check" if check else "--quotes"
+            raise UsageError(f"{option} is for the markdown pages", mend="leave --format out")
+        sources = read_sources(records)
+        if form != "markdown":
+            click.echo(export(sources, form), nl=False)
+            return 0
+        pages = render_pages(sources)
+        if check:
+            check_pages(out, pages)
+            check_quotes(quotes, pages)
+        else:
+            # First, since a quote of nothing is the likelier fault: it leaves all as it is.
+            write_quotes(quotes, pages)
+            write_pages(out, pages)
+        done = "are those of the records" if check else "written"
+        click.echo(f"{len(pages)} pages {done}: {out}")
+        return 0
+
+    return action
+
+
+@click.command("submit")
+@click.argument("run_or_jsonl", type=click.Path(path_type=Path, exists=True))
+@_records
+@click.option("--name", help="Name of the file, without ending.  [default: of data sets, suite, "
+              "its version and the seed]")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Check only; add nothing.")
+def submit_command(
+    run_or_jsonl: Path, records: Path, name: str | None, dry_run: bool
+) -> Callable[[], int]:
+    """Check the records of a finished run, and add them to the leaderboards' records.
+
+    RUN_OR_JSONL is a run folder or its records.jsonl.
+    """
+
+    def action() -> int:
+        from casl_bench.report.leaderboard.submission import submit
+
+        path = submit(run_or_jsonl, records, name=name, dry_run=dry_run)
+        said = "may be added" if dry_run else "added; now run casl-bench leaderboard"
+        click.echo(f"{path}: {said}")
+        return 0
+
+    return action

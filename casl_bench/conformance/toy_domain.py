@@ -1,0 +1,440 @@
+"""A world of sixteen-pixel pictures in which a whole run takes seconds.
+
+Its classifiers and its reader of factors read the attributes off known pixels and are always right;
+its U-Net, CLIPs and embedder are untrained, so what methods learn in it means nothing. Every part
+has the type, the shapes and the determinism of the real thing. It is not found among the data sets
+unless a test calls `register_toy_world`, or a user names a plugin that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from casl_bench.core.errors import unknown_name
+from casl_bench.core.files import hash_tensors
+from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.diffusion.inversion import Inversions, invert
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.dataset import (
+    DATASETS,
+    Concept,
+    DatasetCard,
+    ImageBatch,
+    Split,
+    SupportsOracle,
+)
+from casl_bench.domains.domain import WORLDS, World
+from casl_bench.domains.options import WorldOptions
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
+from casl_bench.methods.method import Editor, EditTask, FitCost, MethodInfo
+from casl_bench.methods.weight_editor import WeightEditor
+from casl_bench.models.attribute_classifier import AttributeClassifier
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.clip import ClipModel, ClipScorer, WordTokenizer, build_clip
+from casl_bench.models.embedder import EmbedderNet, RenderEmbedder
+from casl_bench.models.factor_regressor import FactorRegressor
+from casl_bench.models.noise_schedule import linspace_timesteps
+from casl_bench.models.scorers import ScorerInfo
+from casl_bench.models.unet import BackboneConfig, build_unet
+from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
+
+# Untrained networks whose weights are always the same ones.
+
+
+T = TypeVar("T")
+
+
+def seeded(what: str, purpose: str, build: Callable[[], T]) -> T:
+    """Build from random numbers that depend on `what` and `purpose` alone.
+
+    The global random state is left alone.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(0, what, purpose))
+        return build()
+
+
+# Sixteen-pixel pictures with three known attributes: enough to run everything in a second.
+
+
+IMAGE_SIZE = 16
+STRIPE_ROWS = slice(13, 15)
+ATTRIBUTES = ("bright", "red", "striped")
+
+CARD = DatasetCard(
+    name="toy_shapes",
+    world="toy",
+    revision="1",
+    resolution=IMAGE_SIZE,
+    attributes=ATTRIBUTES,
+    concepts=tuple(Concept(a, "a square", f"a {a} square", a) for a in ATTRIBUTES),
+    description="A square on a plain ground, drawn in numpy. For tests: its numbers mean nothing.",
+    licence="Apache-2.0",
+    source="ours",
+)
+
+
+class ToyShapes:
+    """A square on a plain ground: `Dataset` and `SupportsOracle`.
+
+    A picture is a function of its id alone: three fair coins, and where and how large the square
+    is.
+    """
+
+    card = CARD
+
+    def load(self, split: Split, count: int) -> ImageBatch:
+        """The first `count` images of a split; there is no end to them."""
+        ids = tuple(f"toy_{split}_{i:05d}" for i in range(count))
+        factors = [_factors_of_toy_shapes(i) for i in ids]
+        labels = torch.from_numpy(np.array([coins for coins, _ in factors], bool).reshape(-1, 3))
+        return ImageBatch(ids, _stack([_draw(*f) for f in factors]), labels)
+
+    def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
+        """The same pictures with one attribute flipped: [n, 3, 16, 16] in [-1, 1].
+
+        Raises:
+            UsageError: for an attribute that these pictures do not have.
+        """
+        if attribute not in ATTRIBUTES:
+            raise unknown_name("attribute", attribute, ATTRIBUTES)
+        flip = np.array([a == attribute for a in ATTRIBUTES])
+        factors = [_factors_of_toy_shapes(i) for i in image_ids]
+        return _stack([_draw(coins ^ flip, nuisance) for coins, nuisance in factors])
+
+
+def _factors_of_toy_shapes(image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    rng = np.random.default_rng(derive_seed(0, "toy picture", image_id))
+    return rng.random(3) < 0.5, rng.random(3)
+
+
+def _draw(coins: NDArray[np.bool_], nuisance: NDArray[np.float64]) -> NDArray[np.float32]:
+    bright, red, striped = coins
+    image = np.full((3, IMAGE_SIZE, IMAGE_SIZE), 0.5 if bright else -0.5, np.float32)
+    top, left = (2 + int(4 * x) for x in nuisance[:2])
+    side = 5 + int(4 * nuisance[2])
+    colour = (0.9, -0.8, -0.8) if red else (-0.8, -0.8, 0.9)
+    image[:, top : top + side, left : left + side] = np.array(colour, np.float32)[:, None, None]
+    if striped:
+        image[:, STRIPE_ROWS] = 0.9
+    return image
+
+
+def _stack(images: Sequence[NDArray[np.float32]]) -> Tensor:
+    stacked = np.stack(images) if images else np.empty((0, 3, IMAGE_SIZE, IMAGE_SIZE), np.float32)
+    return torch.from_numpy(stacked)
+
+
+_WEIGHTS = "toy weights"
+
+WORDS = ("a", "square", *ATTRIBUTES)
+MEAN_STD = (0.5, 0.5, 0.5)
+OUTPUT_SCALE = 0.003
+LOGIT_SCALE = (8.0, 3.0, 20.0)
+
+
+def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
+    """A new world, equal to every other one, whose networks are nobody else's."""
+    return World(
+        name=CARD.world,
+        dataset=ToyShapes(),
+        backbone=_backbone().to(device),
+        guide_clip=_clip("toy_guide", width=32),
+        score_clip=ClipScorer(_clip("toy_scorer", width=48)),
+        classifiers=(
+            # They share no pixel: what fools one is not seen by the other.
+            _classifier("toy_reader", ground_rows=(0, 1), core=(5,), stripe_rows=(13,)),
+            _classifier("toy_second_reader", ground_rows=(15,), core=(6,), stripe_rows=(14,)),
+        ),
+        embedder=_embedder(),
+        factors=_factors("toy_factors", ground_rows=(1, 15), core=(5,), stripe_rows=(13, 14)),
+    )
+
+
+def register_toy_world() -> None:
+    """Make the data set `toy_shapes` and its world known by name."""
+    DATASETS.register(CARD.name, ToyShapes)
+    WORLDS.register(CARD.name, toy_world)
+
+
+def _backbone() -> Backbone:
+    config = BackboneConfig(
+        name="toy_unet",
+        image_size=IMAGE_SIZE,
+        patch_size=2,
+        micro_batch=4,
+        unet={
+            "sample_size": IMAGE_SIZE // 2,
+            "in_channels": 12,
+            "out_channels": 12,
+            "block_out_channels": [16, 32],
+            "down_block_types": ["DownBlock2D"] * 2,
+            "up_block_types": ["UpBlock2D"] * 2,
+            "layers_per_block": 1,
+            "norm_num_groups": 8,
+            "add_attention": False,
+        },
+    )
+    unet = seeded(_WEIGHTS, config.name, lambda: build_unet(config.unet))
+    with torch.no_grad():
+        # eps that hardly depends on x_t: inversion gives the pictures back.
+        unet.conv_out.weight *= OUTPUT_SCALE
+    return Backbone(config, unet)
+
+
+def _clip(name: str, width: int) -> ClipModel:
+    tower = {"layers": 1, "width": width}
+    config = {
+        "embed_dim": 16,
+        "vision": {**tower, "image_size": IMAGE_SIZE, "patch_size": 8, "head_width": 16},
+        "text": {**tower, "context_length": 6, "heads": 2},
+        "words": WORDS,
+    }
+    network = seeded(_WEIGHTS, name, lambda: build_clip(config))
+    digest = hash_tensors(network.state_dict())
+    tokenizer = WordTokenizer(WORDS, 6)
+    return ClipModel(name, network, tokenizer, digest, IMAGE_SIZE, MEAN_STD, MEAN_STD)
+
+
+def _reader(
+    name: str, ground_rows: tuple[int, ...], core: tuple[int, ...], stripe_rows: tuple[int, ...]
+) -> nn.Module:
+    """Reads the three attributes off the pixels that `toy_shapes` gives them.
+
+    Args:
+        name: as in records.
+        ground_rows: rows that neither the square nor the stripe ever reaches.
+        core: rows and columns that the square always covers.
+        stripe_rows: of `toy_shapes.STRIPE_ROWS`, those that are read.
+    """
+    ground = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE)
+    ground[:, ground_rows] = 1 / (3 * len(ground_rows) * IMAGE_SIZE)
+    stripe = torch.zeros_like(ground)
+    stripe[:, stripe_rows] = 1 / (3 * len(stripe_rows) * IMAGE_SIZE)
+    red = torch.zeros_like(ground)
+    for row in core:
+        red[0, row, core] = 1 / len(core) ** 2
+    red[2] = -red[0]
+    reader = seeded(_WEIGHTS, name, lambda: nn.Linear(ground.numel(), len(ATTRIBUTES)))
+    with torch.no_grad():
+        # ±0.5; ±1.7; and 0.4 or 1.4 where striped.
+        reader.weight.copy_(torch.stack([w.flatten() for w in (ground, red, stripe - ground)]))
+        reader.bias.copy_(torch.tensor([0.0, 0.0, -0.2]))
+    return nn.Sequential(nn.Flatten(), reader)
+
+
+def _classifier(name: str, **pixels: tuple[int, ...]) -> AttributeClassifier:
+    network = _reader(name, **pixels)
+    info = ScorerInfo(name, "attributes", 1, hash_tensors(network.state_dict()))
+    scale, bias = torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
+    return AttributeClassifier(info, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
+
+
+def _factors(name: str, **pixels: tuple[int, ...]) -> FactorRegressor:
+    network = _reader(name, **pixels)
+    info = ScorerInfo(name, "factors", 1, hash_tensors(network.state_dict()))
+    scale, bias = torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
+    return FactorRegressor(info, ATTRIBUTES, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
+
+
+def _embedder() -> RenderEmbedder:
+    network = seeded(_WEIGHTS, "toy_embedder", lambda: EmbedderNet((8, 8), 8))
+    info = ScorerInfo("toy_embedder", "similarity", 1, hash_tensors(network.state_dict()))
+    return RenderEmbedder(info, network, IMAGE_SIZE)
+
+
+# The task that a method is checked on: a toy world, inverted, and all that a fit may ask for.
+
+
+NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 8, 3, 4
+TIMESTEPS = linspace_timesteps(4, 999)
+
+
+class UndeclaredUse(Exception):
+    """A method used a part of its task that its info does not declare."""
+
+
+class Undeclared:
+    """Stands where an undeclared part of a task would be; any use of it is an error.
+
+    Args:
+        part: the field of the task.
+        declaration: what the method's info would have to say.
+        uses: every use is noted here too, for methods that catch the error.
+    """
+
+    def __init__(self, part: str, declaration: str, uses: list[str]) -> None:
+        message = f"the method uses task.{part}, but its info does not declare {declaration}"
+        self.__dict__.update(_message=message, _uses=uses)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._uses.append(self._message)
+        raise UndeclaredUse(self._message)
+
+    def __getattr__(self, name: str) -> Any:
+        self._refuse()
+
+    __call__ = __getitem__ = __iter__ = __len__ = __bool__ = __invert__ = __neg__ = _refuse
+    __torch_function__ = _refuse
+
+
+class ToyTasks:
+    """Makes equal tasks, as the runner would, of one toy world.
+
+    Attributes:
+        world: the toy world, built for this object alone: a method may damage it.
+        train: inversions that methods learn from.
+        validation: inversions that methods which ask for them may look at.
+        test: inversions that they are asked to edit.
+        sae: an untrained SAE with the statistics of `train`.
+    """
+
+    def __init__(self) -> None:
+        self.world = toy_world()
+        inverted = _inverted()
+        self.train, self.validation, self.test = inverted.train, inverted.validation, inverted.test
+        self._labels, self._trajectories = inverted.labels, inverted.trajectories
+        self.sae = _random_sae(self._trajectories)
+
+    def get(self) -> HSpaceSae:
+        """The SAE: these tasks are their own `SaeProvider`."""
+        return self.sae
+
+    def task(self, info: MethodInfo, workspace: Path) -> EditTask:
+        """A task that holds what `info` declares and None for the rest. The folder is made."""
+        workspace.mkdir(parents=True, exist_ok=True)
+        card, dataset = self.world.dataset.card, self.world.dataset
+        concept = card.concepts[0]
+        assert isinstance(dataset, SupportsOracle)
+        labels = self._labels[:, card.attributes.index(concept.attribute)]
+        return EditTask(
+            concept=concept,
+            backbone=self.world.backbone,
+            train=_copy(self.train),
+            labels=labels.clone() if info.supervision == "labels" else None,
+            trajectories=self._trajectories,
+            saes=self if info.uses_sae else None,
+            guide_clip=self.world.guide_clip if info.supervision == "text" else None,
+            generator=generator(0, "fit", info.name),
+            workspace=workspace,
+            validation=_copy(self.validation) if info.uses_validation else None,
+            oracle=dataset.oracle if info.needs_oracle else None,
+            other_attributes=_others(card, concept) if info.needs_oracle else (),
+            scorer=self.world.classifiers[0] if info.needs_scorer else None,
+            beside=self._neighbour(info) if info.beside else None,
+        )
+
+    def guarded_task(self, info: MethodInfo, workspace: Path, uses: list[str]) -> EditTask:
+        """The same task with an `Undeclared` in place of every None; `uses` collects misuse."""
+        task = self.task(info, workspace)
+        declarations = {
+            "labels": 'supervision="labels"',
+            "saes": "uses_sae=True",
+            "guide_clip": 'supervision="text"',
+            "validation": "uses_validation=True",
+            "oracle": "needs_oracle=True (controls only)",
+            "scorer": "needs_scorer=True (controls only)",
+            "beside": "beside=True (controls only)",
+        }
+        stand_ins: dict[str, Any] = {
+            part: Undeclared(part, declaration, uses)
+            for part, declaration in declarations.items()
+            if getattr(task, part) is None
+        }
+        return replace(task, **stand_ins)
+
+    def test_images(self, places: Sequence[int] | None = None) -> Inversions:
+        """A fresh copy of the test inversions, or of those at these places."""
+        return _copy(self.test if places is None else self.test.take(places))
+
+    def _neighbour(self, info: MethodInfo) -> Editor:
+        """The fitted editor that a control with `beside` is given, of the control's own space."""
+        if info.space == "weights":
+            return _ConstantWeights(self.world.backbone, t_start=500, cost=FitCost())
+        return _ConstantShift(
+            self.world.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
+        )
+
+
+def _others(card: DatasetCard, concept: Concept) -> tuple[str, ...]:
+    return tuple(a for a in card.attributes if a != concept.attribute)
+
+
+class _ConstantWeights(WeightEditor):
+    """Adds the same small number to every weight."""
+
+    def weight_delta(self) -> dict[str, Tensor]:
+        weights = self.backbone.unet.state_dict()
+        return {name: torch.full_like(value, 1e-3) for name, value in weights.items()}
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+class _ConstantShift(HSpaceEditor):
+    """Adds the same number to all of h."""
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        return torch.full_like(h, 0.1)
+
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
+
+def _copy(x: Inversions) -> Inversions:
+    return Inversions(
+        x.image_ids, x.timesteps, x.x_0.clone(), x.x_T.clone(), x.reconstruction.clone()
+    )
+
+
+@dataclass(frozen=True)
+class _Inverted:
+    """Inversions of the three splits; labels [n, A] and trajectories of the training images."""
+
+    train: Inversions
+    validation: Inversions
+    test: Inversions
+    labels: Tensor
+    trajectories: TrajectoryStore
+
+
+@cache
+def _inverted() -> _Inverted:
+    """Made once, in a world apart."""
+    world = toy_world()
+    images = world.dataset.load("train", NUM_TRAIN)
+    assert images.attributes is not None
+    store = TrajectoryStore.create(
+        None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], world.backbone.h_shape
+    )
+    train = invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record)
+    return _Inverted(
+        train,
+        _unseen(world, "validation", NUM_VALIDATION),
+        _unseen(world, "test", NUM_TEST),
+        images.attributes,
+        store,
+    )
+
+
+def _unseen(world: World, split: Split, count: int) -> Inversions:
+    images = world.dataset.load(split, count)
+    return invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS)
+
+
+def _random_sae(store: TrajectoryStore) -> HSpaceSae:
+    maps = torch.stack([store.h(step) for step in range(len(store.timesteps))])
+    mean = maps.mean((1, 3, 4))
+    scale = (maps - mean[:, None, :, None, None]).pow(2).mean((1, 2, 3, 4)).sqrt()
+    config = SaeConfig(d_in=maps.shape[2], d_sae=2 * maps.shape[2], k=8)
+    sae = SparseAutoencoder(config, generator(0, "toy sae"))
+    return HSpaceSae(sae, store.timesteps, mean, scale)

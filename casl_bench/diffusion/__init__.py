@@ -1,0 +1,1 @@
+"""DDIM inversion and generation, and the trajectories that they leave on disk."""

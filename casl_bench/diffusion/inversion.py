@@ -1,0 +1,285 @@
+"""Invert images once, for every method that edits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.files import hash_tensors, write_bytes
+from casl_bench.core.micro_batch import row_blocks
+from casl_bench.diffusion.ddim import ddim_generation, ddim_inversion
+from casl_bench.diffusion.sharded_array import images_per_shard
+from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.domains.dataset import ImageBatch
+from casl_bench.models.backbone import Backbone, EncoderState
+from casl_bench.runs.progress import Advance
+
+# Inverted images: what every method edits, made once for all of them.
+
+
+@dataclass(frozen=True)
+class Inversions:
+    """Images with the noise that regenerates them.
+
+    Attributes:
+        image_ids: n ids.
+        timesteps: the increasing walk 0 = s_0 < … < s_max, shared by inversion and generation.
+        x_0: [n, 3, H, W] float32 in [-1, 1], the images.
+        x_T: [n, 3, H, W] float32, the noise at s_max.
+        reconstruction: [n, 3, H, W] float32, the image regenerated from x_T without any edit:
+            the baseline of every edit (not clamped).
+    """
+
+    image_ids: tuple[str, ...]
+    timesteps: tuple[int, ...]
+    x_0: Tensor
+    x_T: Tensor
+    reconstruction: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def take(self, index: Sequence[int]) -> Inversions:
+        """The inversions at these places, in this order."""
+        i = list(index)
+        return Inversions(
+            tuple(self.image_ids[k] for k in i),
+            self.timesteps,
+            self.x_0[i],
+            self.x_T[i],
+            self.reconstruction[i],
+        )
+
+
+Collect = Callable[[int, slice, EncoderState], None]
+"""(place in the timesteps, rows of the images, their encoder state), during inversion."""
+
+
+def invert(
+    backbone: Backbone,
+    ids: Sequence[str],
+    x_0: Tensor,
+    timesteps: Sequence[int],
+    progress: Callable[[int, int], None] | None = None,
+    collect: Collect | None = None,
+    refinements: int = 0,
+) -> Inversions:
+    """Invert images and regenerate them.
+
+    Args:
+        backbone: the noise predictor.
+        ids: one id an image.
+        x_0: [n, 3, H, W] float32 in [-1, 1].
+        timesteps: increasing from 0.
+        progress: called with (images done, n) after every micro-batch.
+        collect: sees x_t and h at every timestep of the inversion, a micro-batch at a time.
+        refinements: see `ddim_inversion`.
+
+    Returns:
+        Inversions, on the CPU.
+
+    Raises:
+        InputError: for images of the wrong size or range, or ids that do not match them.
+    """
+    if len(ids) != len(x_0) or len(set(ids)) != len(ids) or not len(x_0):
+        raise InputError(f"{len(ids)} ids for {len(x_0)} images: one distinct id an image is asked")
+    low, high = float(x_0.min()), float(x_0.max())
+    # The tolerance lets resized pictures through, not pictures in [0, 255].
+    if not (low >= -1.01 and high <= 1.01):
+        raise InputError(f"pixels must lie in [-1, 1], these span [{low:.3g}, {high:.3g}]")
+    noise, regenerated = [], []
+    for rows in row_blocks(len(x_0), backbone.micro_batch):
+        last: EncoderState | None = None
+
+        def on_step(step: int, state: EncoderState, rows: slice = rows) -> None:
+            nonlocal last
+            last = state
+            if collect is not None:
+                collect(step, rows, state)
+
+        x_T = ddim_inversion(
+            backbone, x_0[rows], timesteps, on_step if collect else None, refinements
+        )
+        noise.append(x_T.cpu())
+        # The last state that was seen is that of x_T.
+        regenerated.append(ddim_generation(backbone, x_T, timesteps, encoded=last).cpu())
+        if progress is not None:
+            progress(rows.stop, len(x_0))
+    return Inversions(tuple(ids), tuple(timesteps), x_0, torch.cat(noise), torch.cat(regenerated))
+
+
+# Inversions in a file whose content can be told to be what was written.
+
+
+def write_inversions(path: Path, inversions: Inversions) -> None:
+    """x_T and reconstruction; the images themselves are the data set's to give again."""
+    tensors = {"x_T": inversions.x_T, "reconstruction": inversions.reconstruction}
+    metadata = {"sha256": hash_tensors(tensors), "images": hash_tensors({"x_0": inversions.x_0})}
+    write_bytes(path, save(tensors, metadata=metadata))
+
+
+def read_inversions(
+    path: Path, image_ids: Sequence[str], timesteps: Sequence[int], x_0: Tensor
+) -> Inversions:
+    """Stored inversions of these images.
+
+    Args:
+        path: written by `write_inversions`.
+        image_ids: n ids.
+        timesteps: the walk that they were made with.
+        x_0: [n, 3, H, W], the images.
+
+    Raises:
+        InvalidBenchmarkError: where the file is absent, damaged or of other images, such as
+            photographs that were replaced under their names.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+        with safe_open(path, "pt") as file:
+            expected = file.metadata() or {}
+        if hash_tensors(tensors) != expected.get("sha256"):
+            raise ValueError("its content is not what was written")
+        x_T, reconstruction = tensors["x_T"], tensors["reconstruction"]
+        if x_T.shape != x_0.shape or reconstruction.shape != x_0.shape:
+            raise ValueError(f"it holds images {list(x_T.shape)}, these are {list(x_0.shape)}")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InvalidBenchmarkError(
+            f"stored inversions cannot be used: {error}",
+            where=str(path),
+            mend="delete the folder to invert again",
+        ) from error
+    if hash_tensors({"x_0": x_0}) != expected.get("images"):
+        raise InvalidBenchmarkError(
+            "stored inversions are of images with other pixels, under the same names",
+            where=str(path),
+            mend="give --cache another folder: fits and records in this one are of those, too",
+        )
+    return Inversions(tuple(image_ids), tuple(timesteps), x_0, x_T, reconstruction)
+
+
+# Invert a split part by part, so that an interruption costs one part and not hours.
+
+
+_PART = "part-*.safetensors"
+
+
+def images_per_part(backbone: Backbone, steps: int) -> int:
+    """Images of one part, a multiple of the micro-batch."""
+    images = images_per_shard(steps, (3, backbone.image_size, backbone.image_size))
+    return -(-images // backbone.micro_batch) * backbone.micro_batch
+
+
+def invert_in_parts(
+    backbone: Backbone,
+    batch: ImageBatch,
+    timesteps: Sequence[int],
+    refinements: int,
+    *,
+    folder: Path,
+    store: TrajectoryStore | None = None,
+    size: int | None = None,
+    advance: Advance = lambda count: None,
+) -> Inversions:
+    """`invert` for the images of a split; parts that an interrupted call finished are read.
+
+    Args:
+        backbone: the noise predictor.
+        batch: the images.
+        timesteps: increasing from 0.
+        refinements: see `ddim_inversion`.
+        folder: where finished parts are kept until `forget_parts`.
+        store: is given x_t and h of every timestep.
+        size: images a part; None leaves it to `images_per_part`.
+        advance: called with the number of images that are done.
+
+    Raises:
+        UsageError: where the folder cannot be written.
+    """
+    size = size or images_per_part(backbone, len(timesteps))
+    parts = []
+    for rows in row_blocks(len(batch), size):
+        images = batch.take(range(rows.start, rows.stop))
+        path = folder / _PART.replace("*", f"{rows.start:05d}-{rows.stop:05d}")
+        part = _finished(path, images, timesteps, rows, store)
+        if part is not None:
+            advance(len(images))
+        else:
+            part = _invert_part(backbone, images, timesteps, refinements, rows, store, advance)
+            if len(images) < len(batch):
+                if store is not None:
+                    store.sync(rows)  # the part's file says that these rows are complete
+                write_inversions(path, part)
+        parts.append(part)
+    return Inversions(
+        batch.image_ids,
+        tuple(timesteps),
+        batch.pixels,
+        # Contiguous, as they come back from the file: a memory layout, too, may change bits.
+        torch.cat([p.x_T for p in parts]).contiguous(),
+        torch.cat([p.reconstruction for p in parts]).contiguous(),
+    )
+
+
+def any_parts(folder: Path) -> bool:
+    """Whether an interrupted call left finished parts."""
+    return any(folder.glob(_PART))
+
+
+def forget_parts(folder: Path) -> None:
+    """Delete the parts, once the whole is stored."""
+    for path in folder.glob(_PART):
+        path.unlink(missing_ok=True)
+
+
+def _finished(
+    path: Path,
+    images: ImageBatch,
+    timesteps: Sequence[int],
+    rows: slice,
+    store: TrajectoryStore | None,
+) -> Inversions | None:
+    """A part that was finished before; None where there is none or it is damaged."""
+    if not path.exists() or (store is not None and not store.holds(rows)):
+        return None
+    try:
+        return read_inversions(path, images.image_ids, timesteps, images.pixels)
+    except InvalidBenchmarkError:
+        return None
+
+
+def _invert_part(
+    backbone: Backbone,
+    images: ImageBatch,
+    timesteps: Sequence[int],
+    refinements: int,
+    rows: slice,
+    store: TrajectoryStore | None,
+    advance: Advance,
+) -> Inversions:
+    done = 0
+
+    def show(count: int, total: int) -> None:
+        nonlocal done
+        advance(count - done)
+        done = count
+
+    def collect(step: int, within: slice, state: EncoderState) -> None:
+        assert store is not None
+        store.record(step, slice(rows.start + within.start, rows.start + within.stop), state)
+
+    return invert(
+        backbone,
+        images.image_ids,
+        images.pixels,
+        timesteps,
+        progress=show,
+        collect=None if store is None else collect,
+        refinements=refinements,
+    )

@@ -1,0 +1,1 @@
+"""A data set with the models that go with it."""

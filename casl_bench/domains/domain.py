@@ -1,0 +1,112 @@
+"""A World: the only place that knows synth from real."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.registry import Registry
+from casl_bench.domains.dataset import Dataset, ImageBatch
+from casl_bench.domains.options import WorldOptions
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.clip import ClipModel, ClipScorer
+from casl_bench.models.scorers import AttributeScorer, FactorReader, Similarity
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a run needs for one data set, loaded and verified.
+
+    Attributes:
+        name: "synth" or "real"; printed with every table.
+        dataset: images, concepts, attributes.
+        backbone: the frozen diffusion model that every method edits.
+        guide_clip: the CLIP that methods may train against.
+        score_clip: the CLIP that scores: other weights than the guide's, or construction fails.
+        classifiers: attribute classifiers, the primary one first.
+        embedder: perceptual and identity distances.
+        factors: reads how an image was drawn; None where nobody knows.
+        accuracy_floor: a classifier under this accuracy on any attribute of real images is refused
+            (exit 5), where labels are known.
+    """
+
+    name: str
+    dataset: Dataset
+    backbone: Backbone
+    guide_clip: ClipModel
+    score_clip: ClipScorer
+    classifiers: tuple[AttributeScorer, ...]
+    embedder: Similarity
+    factors: FactorReader | None = None
+    accuracy_floor: float = 0.9
+
+    def __post_init__(self) -> None:
+        """Refuse a world in which a method would be marked by its own teacher."""
+        if self.guide_clip.weights_hash == self.score_clip.info.weights_hash:
+            raise InvalidBenchmarkError(
+                "the CLIP that guides is the CLIP that scores",
+                where=f"world '{self.name}', dataset '{self.dataset.card.name}'",
+                mend="give the scorer other weights",
+            )
+        if not self.classifiers:
+            raise InvalidBenchmarkError("a world needs at least one attribute classifier")
+        names = [c.info.name for c in self.classifiers]
+        names += [self.score_clip.info.name, self.embedder.info.name]
+        names += [self.factors.info.name] if self.factors is not None else []
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InvalidBenchmarkError(
+                f"two scorers are called '{twice[0]}': records could not tell them apart",
+                where=f"world '{self.name}', dataset '{self.dataset.card.name}'",
+                mend="name them otherwise (`name` of a classifier's description)",
+            )
+
+    @property
+    def scorer_hashes(self) -> dict[str, str]:
+        """Scorer name → hash of its weights."""
+        infos = [c.info for c in self.classifiers] + [self.score_clip.info, self.embedder.info]
+        infos += [self.factors.info] if self.factors is not None else []
+        return {info.name: info.weights_hash for info in infos}
+
+    def presence(self, batch: ImageBatch) -> Tensor:
+        """[n, A] bool: which attributes an image has, as labelled or as the primary scorer sees it.
+
+        Only for choosing images and for the probe. No method gets what a scorer saw.
+        """
+        if batch.attributes is not None:
+            return batch.attributes
+        return self.classifiers[0].logits(batch.pixels) > 0
+
+
+@runtime_checkable
+class FindsFaces(Protocol):
+    """A similarity scorer that looks for a face, and may find none."""
+
+    @property
+    def faces_missed(self) -> int | None:
+        """Images so far in which none was found; None where none is looked for."""
+        ...
+
+
+class WorldFactory(Protocol):
+    """Makes a world; what it does not know of the options it passes over."""
+
+    def __call__(self, device: str, options: WorldOptions | None = None) -> World:
+        """The world on a device."""
+        ...
+
+
+@runtime_checkable
+class CountsBadImages(Protocol):
+    """A data set that may leave unusable files out."""
+
+    @property
+    def bad_images(self) -> tuple[object, ...]:
+        """Those left out so far."""
+        ...
+
+
+WORLDS: Registry[World] = Registry("world of dataset", entry_point_group="casl_bench.worlds")
+"""Data set name → `WorldFactory`."""

@@ -1,0 +1,125 @@
+"""The synth world: drawn images with known factors, and small models shipped with the package."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.domains.domain import WORLDS, World
+from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.rendering import churches as churches
+from casl_bench.domains.rendering import churches as wording_churches
+from casl_bench.domains.rendering import dogs as dogs
+from casl_bench.domains.rendering import dogs as wording_dogs
+from casl_bench.domains.rendering import faces as faces
+from casl_bench.domains.rendering import faces as wording_faces
+from casl_bench.domains.rendering.captions import Wording
+from casl_bench.domains.rendering.renderer import Drawing, RenderedDataset
+from casl_bench.models.attribute_classifier import AttributeClassifier
+from casl_bench.models.backbone import BACKBONES, Backbone
+from casl_bench.models.clip import ClipModel, ClipScorer
+from casl_bench.models.embedder import RenderEmbedder
+from casl_bench.models.factor_regressor import FactorRegressor
+
+# The rendered domains: a drawing with the words in which it is spoken of.
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What models of a synth world are trained on.
+
+    Attributes:
+        drawing: the renderer.
+        wording: words of captions.
+
+    Raises:
+        ValueError: the words are not those of the drawing's attributes.
+    """
+
+    drawing: Drawing
+    wording: Wording
+
+    def __post_init__(self) -> None:
+        if self.wording.attributes != self.drawing.attributes:
+            raise ValueError(f"the words of {self.drawing.name} are of other attributes")
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self.drawing.name
+
+
+DOMAINS: dict[str, Domain] = {
+    domain.name: domain
+    for domain in (
+        Domain(faces.DRAWING, wording_faces.WORDING),
+        Domain(dogs.DRAWING, wording_dogs.WORDING),
+        Domain(churches.DRAWING, wording_churches.WORDING),
+    )
+}
+
+
+def domain_named(name: str) -> Domain:
+    """The domain of this data set.
+
+    Raises:
+        UsageError: there is none, with the nearest name offered.
+    """
+    if name not in DOMAINS:
+        raise unknown_name("domain", name, DOMAINS)
+    return DOMAINS[name]
+
+
+ASSETS = Path(__file__).parent / "assets"
+"""One folder a domain, one folder a model in it: weights, card, curve."""
+
+CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
+"""The first one is primary: it chooses strengths and decides the headline columns."""
+
+
+def synth_world(
+    domain: str,
+    device: str = "cpu",
+    options: WorldOptions | None = None,
+    assets: Path = ASSETS,
+) -> World:
+    """A rendered domain with its shipped models.
+
+    Args:
+        domain: name of its data set.
+        device: where the backbone runs.
+        options: of the real world; all that is needed here is shipped.
+        assets: folder of shipped models.
+
+    Raises:
+        InvalidBenchmarkError: if a shipped file is absent or damaged.
+        UsageError: there is no such domain, or on a device that the small models do not use.
+    """
+    drawing = domain_named(domain).drawing
+    folder = assets / domain
+    if not folder.is_dir():
+        raise InvalidBenchmarkError(
+            "the shipped models are absent", where=str(folder), mend="install the package again"
+        )
+    if device != "cpu":
+        raise UsageError(
+            f"the synth world runs on the CPU, not on '{device}'",
+            mend="give --device cpu; its models are too small to gain from anything else",
+        )
+    return World(
+        name="synth",
+        dataset=RenderedDataset(drawing),
+        backbone=BACKBONES.create(f"{domain}_unet", folder / "unet"),
+        guide_clip=ClipModel.load(folder / "guide_clip"),
+        score_clip=ClipScorer.load(folder / "score_clip"),
+        classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
+        embedder=RenderEmbedder.load(folder / "render_embedder"),
+        factors=FactorRegressor.load(folder / "factor_regressor"),
+    )
+
+
+for _name in DOMAINS:
+    BACKBONES.register(f"{_name}_unet", Backbone.from_folder)
+    WORLDS.register(_name, functools.partial(synth_world, _name))

@@ -1,0 +1,1 @@
+"""Renderers of faces, dogs and churches with known factors."""

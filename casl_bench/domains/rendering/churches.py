@@ -1,0 +1,382 @@
+"""Drawn churches whose six attributes are known exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casl_bench.domains.dataset import DATASETS, Concept
+from casl_bench.domains.rendering import shapes
+from casl_bench.domains.rendering.captions import Phrases, Wording
+from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, RenderedDataset
+from casl_bench.domains.rendering.shapes import Canvas, FloatArray, Window
+
+ATTRIBUTES: tuple[str, ...] = ("brick", "spire", "dome", "snow", "night", "tree")
+NUISANCE: tuple[str, ...] = (
+    "centre_x", "ground", "size", "lean", "tower_width", "tower_height", "nave_width",
+    "nave_height", "roof_pitch", "wall_tone", "roof_tone", "spire_height", "dome_size",
+    "dome_tone", "window_size", "window_glow", "door_tone", "tree_height", "tree_width",
+    "tree_tone", "grass_tone", "hill_height", "hill_place", "sky_tone", "cloud_place",
+    "cloud_height", "moon_place", "star_place", "light_direction", "light_strength", "grain",
+)  # fmt: skip
+SCENERY: tuple[str, ...] = tuple(
+    name
+    for name in NUISANCE
+    if name.startswith(("grass", "hill", "sky", "cloud", "moon", "star", "light"))
+)
+UNREAD: tuple[str, ...] = (
+    "grain", "spire_height", "dome_size", "dome_tone", "tree_height", "tree_width", "tree_tone",
+    "grass_tone", "door_tone", "window_glow", "cloud_place", "cloud_height", "moon_place",
+    "star_place", "sky_tone",
+)  # fmt: skip
+GRAIN_SIGMA = 1.5
+"""Standard deviation of the grain, in grey levels of 255."""
+
+
+def _colours(*rows: tuple[int, int, int]) -> FloatArray:
+    return np.array(rows, dtype=np.float32)
+
+
+# No plaster comes near red, no brick near cream, by day or by night.
+_PLASTER = _colours((240, 230, 208), (230, 222, 202), (222, 214, 190))
+_BRICK = _colours((186, 72, 50), (170, 62, 46), (196, 84, 58))
+_ROOF = _colours((78, 92, 118), (92, 86, 100), (104, 90, 82))
+_DOME = _colours((84, 176, 150), (72, 160, 164), (110, 184, 140))
+# Darker than a day sky and lighter than a night one.
+_SPIRE = _colours((98, 108, 162), (116, 98, 152))
+_DOOR = _colours((104, 66, 40), (78, 52, 44), (70, 60, 80))
+_TREE = _colours((40, 104, 56), (60, 120, 52), (34, 92, 70))
+_TRUNK = _colours((84, 58, 42))[0]
+_GRASS = _colours((122, 164, 82), (146, 160, 86), (104, 150, 92))
+_SKY_DAY = _colours((132, 190, 236), (150, 204, 240), (168, 206, 228))
+_SKY_NIGHT = _colours((20, 26, 66), (26, 24, 74), (16, 32, 70))
+_SNOW = _colours((246, 249, 255))[0]
+_WHITE = _colours((252, 252, 250))[0]
+_GLASS = _colours((58, 70, 96))[0]
+_GLOW = _colours((255, 206, 84), (255, 222, 120))
+_MOON = _colours((250, 240, 200))[0]
+_NIGHT_TINT = _colours((140, 144, 190))[0] / np.float32(255.0)
+
+
+def _triangle(
+    w: Window, a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
+) -> FloatArray:
+    """Distance to a triangle with corners in clockwise order on the screen; float32 [h, w]."""
+    d: FloatArray | None = None
+    for (px, py), (qx, qy) in ((a, b), (b, c), (c, a)):
+        dx, dy = qx - px, qy - py
+        length = math.sqrt(dx * dx + dy * dy)
+        side = (w.x - px) * np.float32(dy / length) - (w.y - py) * np.float32(dx / length)
+        d = side if d is None else np.maximum(d, side)
+    assert d is not None
+    return d
+
+
+class _Church:
+    """One picture in the making.
+
+    The frame has its origin on the ground below the middle of the church; its unit is one pixel at
+    mean size.
+    """
+
+    def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
+        self.on = dict(zip(ATTRIBUTES, attributes, strict=True))
+        self.v = v = dict(zip(NUISANCE, nuisance, strict=True))
+        self.canvas = Canvas(IMAGE_SIZE)
+        self.wall = shapes.palette(_BRICK if self.on["brick"] else _PLASTER, v["wall_tone"])
+        self.roof = _SNOW if self.on["snow"] else shapes.palette(_ROOF, v["roof_tone"])
+        self.tower_x = -13.5
+        self.tower_hx = 6.0 + 0.9 * v["tower_width"]
+        self.tower_top = -26.6 - 2.0 * v["tower_height"]
+        self.nave_end = 16.5 + 2.4 * v["nave_width"]
+        self.nave_top = -14.5 - 2.0 * v["nave_height"]
+        self.ridge = self.nave_top - 8.6 - 1.8 * v["roof_pitch"]
+        angle = math.tau * v["light_direction"]
+        strength = 0.05 + 0.08 * v["light_strength"]
+        self.light = (strength * math.cos(angle), strength * (math.sin(angle) - 1.0) / 2.0)
+
+    def draw(self) -> NDArray[np.uint8]:
+        """Draws all, from back to front; uint8 [64, 64, 3]."""
+        v = self.v
+        self.sky()
+        cx, cy = 29.4 + 3.6 * (v["centre_x"] - 0.5), 53.0 + 2.4 * (v["ground"] - 0.5)
+        lean = math.radians(3.0 * (v["lean"] - 0.5))
+        self.canvas.set_frame(cx, cy, lean, 1.09 + 0.10 * (v["size"] - 0.5))
+        self.land()
+        if self.on["dome"]:
+            self.dome()
+        self.nave()
+        self.tower()
+        if self.on["tree"]:
+            self.tree()
+        # The grain's key is a nuisance factor, so an edited picture keeps its grain.
+        key = int(v["grain"] * 2.0**24)
+        return self.canvas.finish(shapes.film_grain(key, IMAGE_SIZE, GRAIN_SIGMA))
+
+    def lit(self, colour: FloatArray) -> FloatArray:
+        """A colour [3] as it looks at this time of day."""
+        return colour * _NIGHT_TINT if self.on["night"] else colour
+
+    def shaded(self, colour: FloatArray, w: Window) -> FloatArray:
+        """A colour [3] at this time of day and in this light; float32 [3, h, w]."""
+        across, down = np.float32(self.light[0] / 18.0), np.float32(self.light[1] / 20.0)
+        light: FloatArray = w.x * across + (w.y + 18.0) * down + np.float32(1.0)
+        return self.lit(colour)[:, None, None] * light
+
+    def sky(self) -> None:
+        """A blue sky with a cloud, or a dark one with moon and stars."""
+        v, canvas = self.v, self.canvas
+        night = self.on["night"]
+        top = shapes.palette(_SKY_NIGHT if night else _SKY_DAY, v["sky_tone"])
+        bottom = top + np.float32(0.16 if night else 0.5) * (_WHITE - top)
+        canvas.set_frame(0.0, 0.0, 0.0, 1.0)
+        w = canvas.window(32.0, 32.0, 33.0, 33.0)
+        t = np.clip(w.y / 52.0, 0, 1)
+        canvas.pixels[:] = top[:, None, None] + t * (bottom - top)[:, None, None]
+        if night:
+            moon_x = 36.0 + 20.0 * v["moon_place"]
+            moon = shapes.ellipse(w.x, w.y, moon_x, 8.5, 4.4, 4.4)
+            canvas.paint(w, moon - 2.5, _MOON, 0.22, 3.0)
+            canvas.paint(w, moon, _MOON)
+            for k in range(6):
+                place = v["star_place"] + k * 0.381966
+                x = 3.0 + 58.0 * (place - math.floor(place))
+                y = 3.0 + 4.3 * k
+                canvas.paint(w, shapes.ellipse(w.x, w.y, x, y, 0.9, 0.9), _WHITE, 0.85)
+            return
+        x, y = 30.0 + 24.0 * v["cloud_place"], 7.0 + 6.0 * v["cloud_height"]
+        cloud = shapes.ellipse(w.x, w.y, x, y, 8.0, 2.8)
+        cloud = np.minimum(cloud, shapes.ellipse(w.x, w.y, x + 3.0, y - 2.4, 4.6, 3.0))
+        canvas.paint(w, cloud, _WHITE, 0.75, 1.2)
+
+    def land(self) -> None:
+        """A hill far away and the ground."""
+        v, canvas = self.v, self.canvas
+        grass = _SNOW if self.on["snow"] else shapes.palette(_GRASS, v["grass_tone"])
+        w = canvas.window(0.0, 4.0, 46.0, 22.0)
+        x, top = -20.0 + 40.0 * v["hill_place"], 7.0 + 5.0 * v["hill_height"]
+        hill = shapes.ellipse(w.x, w.y, x, 2.0, 34.0, top)
+        canvas.paint(w, hill, self.shaded(grass * np.float32(0.84), w))
+        near = np.float32(-1.5) - w.y + w.x * w.x * np.float32(0.0012)
+        canvas.paint(w, near, self.shaded(grass, w))
+        path = np.abs(w.x + 13.5) - (1.6 + 0.26 * np.maximum(w.y, 0))
+        gravel = _colours((196, 184, 166))[0]
+        canvas.paint(w, np.maximum(path, -0.5 - w.y), self.shaded(gravel, w), 0.8, 0.5)
+
+    def walls(self, w: Window, distance: FloatArray) -> None:
+        """Plaster, or bricks in courses."""
+        canvas = self.canvas
+        canvas.paint(w, distance, self.shaded(self.wall, w))
+        if self.on["brick"]:
+            row = w.y * np.float32(1.0 / 3.2)
+            course = np.abs(row - np.floor(row) - np.float32(0.5)) * np.float32(3.2)
+            joint = np.maximum(distance + 0.4, course - 0.5)
+            canvas.paint(w, joint, self.shaded(self.wall * np.float32(0.66), w), 0.6)
+
+    def window_of(self, x: float, y: float, half: float, height: float) -> None:
+        """A pointed arch: dark glass by day, lit at night."""
+        canvas, v = self.canvas, self.v
+        w = canvas.window(x, y, half + 2.0, height + 2.0)
+        arch = shapes.rounded_box(w.x, w.y, x, y, half, height, half * 0.95)
+        canvas.paint(w, arch - 0.8, self.lit(self.wall * np.float32(0.55)))
+        glow = shapes.palette(_GLOW, v["window_glow"])
+        canvas.paint(w, arch, glow if self.on["night"] else _GLASS)
+
+    def nave(self) -> None:
+        """Walls, roof and windows of the long part."""
+        canvas, end, top, ridge = self.canvas, self.nave_end, self.nave_top, self.ridge
+        start = self.tower_x
+        middle, half = (start + end) / 2.0, (end - start) / 2.0
+        w = canvas.window(middle, ridge / 2.0, half + 4.0, -ridge / 2.0 + 4.0)
+        body = shapes.rounded_box(w.x, w.y, middle, top / 2.0, half, -top / 2.0, 0.3)
+        self.walls(w, body)
+        # The roof is a band that narrows towards the ridge.
+        rise = np.float32(1.0 / (top - ridge))
+        edge = end + 1.6 - 5.0 * np.clip((np.float32(top + 0.8) - w.y) * rise, 0, 1)
+        sides = np.maximum(w.x - edge, start - w.x)
+        roof = np.maximum(sides, np.maximum(ridge - w.y, w.y - top - 0.8))
+        canvas.paint(w, roof, self.shaded(self.roof, w))
+        eaves = np.maximum(np.maximum(w.x - end - 1.6, start - w.x), np.abs(w.y - top - 0.4) - 0.6)
+        canvas.paint(w, eaves, self.lit(self.roof * np.float32(0.62)))
+        size = 1.5 + 0.4 * self.v["window_size"]
+        for x in (-2.0, 3.6, 9.2):
+            self.window_of(x, top / 2.0, size, 3.6)
+
+    def tower(self) -> None:
+        """The tower with its door, window and top: a spire or battlements."""
+        canvas, v, x, hx, top = self.canvas, self.v, self.tower_x, self.tower_hx, self.tower_top
+        w = canvas.window(x, top / 2.0, hx + 3.0, -top / 2.0 + 6.0)
+        self.walls(w, shapes.rounded_box(w.x, w.y, x, top / 2.0, hx, -top / 2.0, 0.3))
+        if self.on["spire"]:
+            self.spire()
+        else:
+            for k in (-1.0, 0.0, 1.0):
+                tooth = shapes.rounded_box(w.x, w.y, x + k * (hx - 1.3), top - 0.8, 1.7, 1.9, 0.3)
+                canvas.paint(w, tooth, self.shaded(self.wall * np.float32(0.9), w))
+        ledge = shapes.rounded_box(w.x, w.y, x, top + 1.2, hx + 1.0, 0.9, 0.4)
+        snowy = _SNOW if self.on["snow"] else self.wall * np.float32(0.6)
+        canvas.paint(w, ledge, self.lit(snowy))
+        self.window_of(x, top + 8.0, 2.0 + 0.4 * v["window_size"], 3.6)
+        w = canvas.window(x, -4.0, 5.0, 7.0)
+        door = shapes.rounded_box(w.x, w.y, x, -3.6, 2.9, 4.8, 2.7)
+        door = np.maximum(door, w.y)
+        canvas.paint(w, door - 0.8, self.lit(self.wall * np.float32(0.5)))
+        canvas.paint(w, door, self.lit(shapes.palette(_DOOR, v["door_tone"])))
+
+    def spire(self) -> None:
+        """A tall pointed roof with a cross."""
+        canvas, x, hx, base = self.canvas, self.tower_x, self.tower_hx, self.tower_top
+        tip = base - 16.0 - 1.5 * self.v["spire_height"]
+        colour = _SNOW if self.on["snow"] else shapes.palette(_SPIRE, self.v["roof_tone"])
+        w = canvas.window(x, (base + tip) / 2.0, hx + 4.0, (base - tip) / 2.0 + 4.0)
+        left, right = (x - hx - 2.2, base + 1.0), (x + hx + 2.2, base + 1.0)
+        spire = _triangle(w, left, (x, tip), right)
+        canvas.paint(w, spire - 0.3, self.lit(colour * np.float32(0.55)))
+        canvas.paint(w, spire + 0.3, self.shaded(colour, w))
+        # The side away from the light is darker, so that a white spire shows before a white sky.
+        canvas.paint(w, np.maximum(spire + 0.3, x - w.x), self.lit(colour * np.float32(0.66)), 0.8)
+        gold = self.lit(_GLOW[0])
+        canvas.paint(w, shapes.segment(w.x, w.y, x, tip - 2.6, x, tip + 0.5, 0.6), gold)
+
+    def dome(self) -> None:
+        """A large round dome on a drum, behind the roof's ridge."""
+        canvas, v = self.canvas, self.v
+        x, base = 3.6, self.ridge
+        rx = 8.6 + 1.0 * v["dome_size"]
+        height = rx * 1.12
+        copper = shapes.palette(_DOME, v["dome_tone"])
+        w = canvas.window(x, base - height / 2.0, rx + 3.0, height / 2.0 + 9.0)
+        drum = shapes.rounded_box(w.x, w.y, x, base - 0.5, rx - 0.6, 3.6, 0.5)
+        self.walls(w, drum)
+        top = base - 3.6
+        ball = np.maximum(shapes.ellipse(w.x, w.y, x, top, rx, height), w.y - top)
+        canvas.paint(w, ball - 0.5, self.lit(copper * np.float32(0.5)))
+        canvas.paint(w, ball, self.shaded(copper, w))
+        for k in (-0.45, 0.0, 0.45):
+            rib = shapes.segment(
+                w.x, w.y, x + 1.1 * k * rx, top, x + 0.6 * k * rx, top - 0.9 * height, 0.3
+            )
+            canvas.paint(w, np.maximum(rib, ball), self.lit(copper * np.float32(0.6)), 0.7)
+        if self.on["snow"]:
+            cap = np.maximum(ball, w.y - top + height * np.float32(0.62))
+            canvas.paint(w, cap, self.lit(_SNOW), softness=0.6)
+        lantern = shapes.segment(w.x, w.y, x, top - height - 3.0, x, top - height, 0.8)
+        canvas.paint(w, lantern, self.lit(_GLOW[0]))
+
+    def tree(self) -> None:
+        """A large round tree in front, at the right."""
+        canvas, v = self.canvas, self.v
+        leaf = shapes.palette(_TREE, v["tree_tone"])
+        x, rx = 21.5, 7.6 + 1.6 * v["tree_width"]
+        middle = -13.0 - 2.0 * v["tree_height"]
+        w = canvas.window(x, -10.0, rx + 3.0, 20.0)
+        trunk = shapes.segment(w.x, w.y, x, 2.0, x, -8.0, 1.8)
+        canvas.paint(w, trunk, self.lit(_TRUNK))
+        crown = shapes.ellipse(w.x, w.y, x, middle, rx, 11.5)
+        for dx, dy, r in ((-4.6, 5.0, 5.2), (4.6, 5.4, 5.2), (-3.6, -4.6, 5.6), (3.8, -4.2, 5.6)):
+            crown = np.minimum(crown, shapes.ellipse(w.x, w.y, x + dx, middle + dy, r, r))
+        canvas.paint(w, crown - 0.5, self.lit(leaf * np.float32(0.55)))
+        canvas.paint(w, crown, self.shaded(leaf, w))
+        for dx, dy in ((-3.0, -4.0), (2.6, 1.0), (-2.4, 5.0)):
+            tuft = shapes.ellipse(w.x, w.y, x + dx, middle + dy, 2.8, 2.0)
+            canvas.paint(w, tuft, self.lit(leaf * np.float32(1.3)), 0.7, 0.8)
+        if self.on["snow"]:
+            for dx, dy, r in ((0.0, -9.0, 4.6), (-5.0, -2.6, 2.8), (5.0, -2.0, 2.8)):
+                cap = shapes.ellipse(w.x, w.y, x + dx, middle + dy, r, 1.9)
+                canvas.paint(w, np.maximum(cap, crown), self.lit(_SNOW), softness=0.4)
+
+
+def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
+    """Draws one picture.
+
+    Args:
+        attributes: [6], as in `ATTRIBUTES`.
+        nuisance: [K] in [0, 1], as in `NUISANCE`.
+
+    Returns:
+        uint8 [64, 64, 3], RGB.
+    """
+    return _Church(attributes, nuisance).draw()
+
+
+# The `rendered_churches` data set: drawn churches with known factors and a true counterfactual.
+
+
+CONCEPTS: tuple[Concept, ...] = (
+    Concept("brick", "a church with plaster walls", "a church with brick walls", "brick"),
+    Concept("spire", "a church with a flat tower", "a church with a gothic spire", "spire"),
+    Concept("dome", "a church without a dome", "a church with a dome", "dome"),
+    Concept("snow", "a church without snow", "a church with snow", "snow"),
+    Concept("night", "a church by day", "a church at night", "night"),
+    Concept("tree", "a church without a tree", "a church with a tree", "tree"),
+)
+DRAWING = Drawing(
+    name="rendered_churches",
+    subject="churches",
+    attributes=ATTRIBUTES,
+    nuisance=NUISANCE,
+    scenery=SCENERY,
+    unread=UNREAD,
+    concepts=CONCEPTS,
+    draw=draw,
+    source="casl_bench.images.rendered_churches",
+)
+
+
+class RenderedChurches(RenderedDataset):
+    """Churches drawn on request.
+
+    Args:
+        seed: of the data set; one seed has three splits that share no picture.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(DRAWING, seed)
+
+
+DATASETS.register("rendered_churches", RenderedChurches)
+
+
+# The words in which drawn churches are spoken of, in two manners.
+
+
+_COMMON: Phrases = {
+    "brick": (("with brick walls",), ("with plaster walls",)),
+    "spire": (("with a gothic spire",), ("with a flat tower",)),
+    "dome": (("with a dome",), ("without a dome",)),
+    "snow": (("with snow",), ("without snow",)),
+    "night": (("at night",), ("by day",)),
+    "tree": (("with a tree",), ("without a tree",)),
+}
+_EXTRA: dict[str, Phrases] = {
+    "portrait": {
+        "brick": (("with red walls",), ("with pale walls",)),
+        "spire": (("gothic",), ("without a spire",)),
+        "dome": (("domed",), ()),
+        "snow": (("in the snow",), ("on grass",)),
+        "night": (("under a dark sky",), ("under a blue sky",)),
+        "tree": (("beside a tree",), ()),
+    },
+    "building": {
+        "brick": (("of red brick",), ("of white plaster",)),
+        "spire": (("with a pointed tower",), ("with battlements",)),
+        "dome": (("with a round dome",), ("with a plain roof",)),
+        "snow": (("snowy",), ("in summer",)),
+        "night": (("with lit windows", "under a moon"), ("in the daytime",)),
+        "tree": (("with a tree in front",), ("with nothing in front",)),
+    },
+}
+_NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "portrait": (("a", "church"), ("a view of a", "church"), ("the", "church")),
+    "building": (("a", "church"), ("a", "chapel"), ("a picture of a", "church")),
+}
+
+WORDING = Wording(
+    common=_COMMON,
+    extra=_EXTRA,
+    nouns=_NOUNS,
+    openers=("with", "without", "at", "by", "beside", "in", "of", "on", "under"),
+)

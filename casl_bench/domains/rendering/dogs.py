@@ -1,0 +1,342 @@
+"""Drawn dogs whose six attributes are known exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from casl_bench.domains.dataset import DATASETS, Concept
+from casl_bench.domains.rendering import shapes
+from casl_bench.domains.rendering.captions import Phrases, Wording
+from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, RenderedDataset
+from casl_bench.domains.rendering.shapes import Canvas, FloatArray
+
+ATTRIBUTES: tuple[str, ...] = (
+    "tongue", "ears_up", "light_fur", "spots", "collar", "eyes_closed",
+)  # fmt: skip
+NUISANCE: tuple[str, ...] = (
+    "centre_x", "centre_y", "size", "tilt", "gaze", "fur_tone", "spot_tone", "spot_place",
+    "head_width", "muzzle_size", "muzzle_tone", "ear_length", "ear_spread", "eye_colour",
+    "nose_tone", "collar_hue", "collar_value", "tag_size", "chest_size", "background_hue",
+    "background_offset", "background_value", "background_angle", "light_direction",
+    "light_strength", "grain",
+)  # fmt: skip
+SCENERY: tuple[str, ...] = tuple(
+    name for name in NUISANCE if name.startswith(("background", "light"))
+)
+UNREAD: tuple[str, ...] = (
+    "grain", "spot_tone", "spot_place", "eye_colour", "nose_tone", "collar_hue", "collar_value",
+    "tag_size", "gaze",
+)  # fmt: skip
+GRAIN_SIGMA = 1.5
+"""Standard deviation of the grain, in grey levels of 255."""
+
+
+def _colours(*rows: tuple[int, int, int]) -> FloatArray:
+    return np.array(rows, dtype=np.float32)
+
+
+# The darkest light coat stays far above the lightest dark one.
+_FUR_LIGHT = _colours((246, 230, 204), (240, 216, 176), (232, 200, 150))
+_FUR_DARK = _colours((54, 44, 46), (66, 48, 44), (80, 56, 46))
+# Rust stands out from either coat.
+_SPOTS = _colours((206, 98, 40), (190, 84, 38), (214, 112, 52))
+_EYES = _colours((96, 62, 34), (70, 46, 30), (66, 96, 118))
+_NOSE = _colours((34, 28, 30), (58, 40, 38))
+_WHITE = _colours((252, 252, 250))[0]
+_BLACK = _colours((26, 22, 24))[0]
+_TONGUE = _colours((240, 100, 120))[0]
+_THROAT = _colours((110, 26, 40))[0]
+_EAR_INSIDE = _colours((232, 150, 140))[0]
+_TAG = _colours((250, 206, 60))[0]
+
+
+def _triangle(
+    w: shapes.Window, a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
+) -> FloatArray:
+    """Distance to a triangle with corners in clockwise order on the screen; float32 [h, w]."""
+    d: FloatArray | None = None
+    for (px, py), (qx, qy) in ((a, b), (b, c), (c, a)):
+        dx, dy = qx - px, qy - py
+        length = math.sqrt(dx * dx + dy * dy)
+        side = (w.x - px) * np.float32(dy / length) - (w.y - py) * np.float32(dx / length)
+        d = side if d is None else np.maximum(d, side)
+    assert d is not None
+    return d
+
+
+class _Dog:
+    """One picture in the making.
+
+    The head frame has its origin at the middle of the head; its unit is one pixel at mean size.
+    """
+
+    def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
+        self.on = dict(zip(ATTRIBUTES, attributes, strict=True))
+        self.v = v = dict(zip(NUISANCE, nuisance, strict=True))
+        self.canvas = Canvas(IMAGE_SIZE)
+        light = self.on["light_fur"]
+        self.fur = shapes.palette(_FUR_LIGHT if light else _FUR_DARK, v["fur_tone"])
+        self.spot = shapes.palette(_SPOTS, v["spot_tone"])
+        # The muzzle is paler than the coat, whatever that is.
+        share = np.float32(0.45 + 0.15 * v["muzzle_tone"] if light else 0.22)
+        self.muzzle_colour = self.fur + share * (_WHITE - self.fur)
+        self.head_rx = 15.2 + 1.6 * v["head_width"]
+        angle = math.tau * v["light_direction"]
+        strength = 0.05 + 0.09 * v["light_strength"]
+        self.light = (strength * math.cos(angle), strength * (math.sin(angle) - 1.0) / 2.0)
+
+    def draw(self) -> NDArray[np.uint8]:
+        """Draws all, from back to front; uint8 [64, 64, 3]."""
+        v = self.v
+        cx, cy = 32.0 + 3.6 * (v["centre_x"] - 0.5), 28.4 + 3.6 * (v["centre_y"] - 0.5)
+        scale = 1.0 + 0.14 * (v["size"] - 0.5)
+        tilt = math.radians(12.0 * (v["tilt"] - 0.5))
+        self.background()
+        self.canvas.set_frame(cx, cy, tilt / 2.0, scale)
+        self.body()
+        if self.on["collar"]:
+            self.collar()
+        self.canvas.set_frame(cx, cy, tilt, scale)
+        if self.on["ears_up"]:
+            self.upright_ears()
+        self.head()
+        if not self.on["ears_up"]:
+            self.floppy_ears()
+        self.eyes()
+        self.muzzle()
+        # The grain's key is a nuisance factor, so an edited picture keeps its grain.
+        key = int(v["grain"] * 2.0**24)
+        return self.canvas.finish(shapes.film_grain(key, IMAGE_SIZE, GRAIN_SIGMA))
+
+    def shaded(self, colour: FloatArray, w: shapes.Window) -> FloatArray:
+        """A colour [3] lit from the picture's light; float32 [3, h, w]."""
+        across, down = np.float32(self.light[0] / 16.0), np.float32(self.light[1] / 18.0)
+        light: FloatArray = w.x * across + w.y * down + np.float32(1.0)
+        return colour[:, None, None] * light
+
+    def background(self) -> None:
+        """Two related muted colours in a gradient, with a glow behind the head."""
+        v, canvas = self.v, self.canvas
+        value = 0.60 + 0.22 * v["background_value"]
+        offset = 0.24 * (v["background_offset"] - 0.5)
+        # From green over blue to violet: never the colour of a coat.
+        hue = 0.25 + 0.55 * v["background_hue"]
+        first = shapes.hsv(hue, 0.36 - 0.10 * v["background_value"], value)
+        second = shapes.hsv(hue + 0.5 * offset, 0.26, value + 0.10)
+        canvas.set_frame(32.0, 32.0, math.tau * v["background_angle"], 1.0)
+        w = canvas.window(0.0, 0.0, 64.0, 64.0)
+        t = np.clip(0.5 + w.x / 76.0, 0, 1)
+        t = t * t * (3.0 - 2.0 * t)
+        canvas.pixels[:] = first[:, None, None] + t * (second - first)[:, None, None]
+        canvas.paint(w, shapes.ellipse(w.x, w.y, 0.0, 0.0, 22.0, 22.0), _WHITE, 0.20, 20.0)
+
+    def body(self) -> None:
+        """Neck, shoulders and a paler chest."""
+        canvas = self.canvas
+        w = canvas.window(0.0, 28.0, 25.0, 20.0)
+        neck = shapes.rounded_box(w.x, w.y, 0.0, 18.0, 12.0, 12.0, 5.0)
+        shoulders = shapes.ellipse(w.x, w.y, 0.0, 38.0, 23.0, 18.0)
+        canvas.paint(w, np.minimum(neck, shoulders), self.shaded(self.fur * np.float32(0.9), w))
+        chest_rx = 6.0 + 3.0 * self.v["chest_size"]
+        chest = shapes.ellipse(w.x, w.y, 0.0, 36.0, chest_rx, 10.0)
+        canvas.paint(w, chest, self.muzzle_colour * np.float32(0.96), 0.9, 1.5)
+        if self.on["spots"]:
+            flank = shapes.ellipse(w.x, w.y, -13.5, 33.0, 6.5, 6.5)
+            canvas.paint(w, flank, self.spot, softness=0.6)
+
+    def collar(self) -> None:
+        """A wide band about the neck with a round tag."""
+        v, canvas = self.v, self.canvas
+        # From red over violet to blue, saturated: no coat and no tongue looks like it.
+        colour = shapes.hsv(0.56 + 0.42 * v["collar_hue"], 0.86, 0.70 + 0.25 * v["collar_value"])
+        w = canvas.window(0.0, 24.0, 17.0, 9.0)
+        band = shapes.arc_stroke(w.x, w.y, 0.0, 12.2, 23.8, 20.4, 3.1)
+        canvas.paint(w, band, self.shaded(colour, w))
+        stitch = shapes.arc_stroke(w.x, w.y, 0.0, 12.2, 23.8, 20.4, 0.5)
+        canvas.paint(w, stitch, _WHITE, 0.45)
+        radius = 2.9 + 0.7 * v["tag_size"]
+        tag = shapes.ellipse(w.x, w.y, 0.0, 27.8, radius, radius)
+        canvas.paint(w, tag - 0.7, _BLACK, 0.8)
+        canvas.paint(w, tag, _TAG)
+
+    def upright_ears(self) -> None:
+        """Two big pointed ears behind the head."""
+        canvas, v = self.canvas, self.v
+        tip_y = -22.5 - 2.0 * v["ear_length"]
+        tip_x = 13.0 + 2.6 * v["ear_spread"]
+        for side in (-1.0, 1.0):
+            w = canvas.window(side * 10.5, -14.0, 9.0, 14.5)
+            corners = [(side * 2.6, -11.0), (side * tip_x, tip_y), (side * 16.4, -2.0)]
+            inner = [(side * 6.0, -11.6), (side * (tip_x - 0.6), tip_y + 5.4), (side * 13.6, -6.0)]
+            if side < 0:
+                corners.reverse()
+                inner.reverse()
+            outer = _triangle(w, *corners) - np.float32(0.8)
+            canvas.paint(w, outer, self.shaded(self.fur * np.float32(0.82), w))
+            canvas.paint(w, _triangle(w, *inner), _EAR_INSIDE, softness=0.4)
+
+    def floppy_ears(self) -> None:
+        """Two long ears that hang in front of the cheeks."""
+        canvas, v = self.canvas, self.v
+        end = 11.0 + 3.0 * v["ear_length"]
+        x = self.head_rx - 0.4 + 1.4 * v["ear_spread"]
+        for side in (-1.0, 1.0):
+            w = canvas.window(side * x, 1.0, 8.0, end + 8.0)
+            middle, half = (end - 9.0) / 2.0, (end + 9.0) / 2.0
+            # Sheared outwards, the ear hangs away from the head.
+            lean = w.x - np.float32(side * 0.10) * (w.y - np.float32(middle))
+            ear = shapes.ellipse(lean, w.y, side * x, middle, 5.4, half)
+            canvas.paint(w, ear - 0.6, self.fur * np.float32(0.48))
+            canvas.paint(w, ear, self.shaded(self.fur * np.float32(0.74), w))
+
+    def head(self) -> None:
+        """The head with its spots."""
+        canvas, rx = self.canvas, self.head_rx
+        w = canvas.window(0.0, 0.0, rx + 2.0, 17.5)
+        head = shapes.ellipse(w.x * (1.0 + 0.008 * w.y), w.y, 0.0, 0.0, rx, 15.6)
+        canvas.paint(w, head - 0.5, self.fur * np.float32(0.62))
+        canvas.paint(w, head, self.shaded(self.fur, w))
+        if self.on["spots"]:
+            shift = 1.6 * (self.v["spot_place"] - 0.5)
+            eye = shapes.ellipse(w.x, w.y, -7.8 + shift, -4.6, 7.8, 8.4)
+            brow = shapes.ellipse(w.x, w.y, 8.4 + shift, -10.6, 6.6, 5.6)
+            patches = np.minimum(eye, brow)
+            canvas.paint(w, np.maximum(patches, head + 0.6), self.spot, softness=0.6)
+
+    def eyes(self) -> None:
+        """Open eyes with a highlight, or closed ones: lids with a thick lash."""
+        canvas, v = self.canvas, self.v
+        iris = shapes.palette(_EYES, v["eye_colour"])
+        gaze = 1.4 * (v["gaze"] - 0.5)
+        for side in (-1.0, 1.0):
+            cx, cy = side * 7.3, -4.0
+            w = canvas.window(cx, cy, 6.4, 6.4)
+            eye = shapes.ellipse(w.x, w.y, cx, cy, 4.5, 4.7)
+            if self.on["eyes_closed"]:
+                canvas.paint(w, eye, self.muzzle_colour * np.float32(0.92), 0.85, 0.8)
+                lash = shapes.arc_stroke(w.x, w.y, cx, 4.3, cy + 2.6, cy - 0.6, 1.15)
+                canvas.paint(w, lash, _BLACK)
+                continue
+            canvas.paint(w, eye - 0.9, _BLACK)
+            canvas.paint(w, eye, _WHITE)
+            canvas.paint(w, shapes.ellipse(w.x, w.y, cx + gaze, cy + 0.3, 3.1, 3.3), iris)
+            canvas.paint(w, shapes.ellipse(w.x, w.y, cx + gaze, cy + 0.3, 1.8, 2.0), _BLACK)
+            canvas.paint(w, shapes.ellipse(w.x, w.y, cx + gaze + 1.1, cy - 1.1, 1.0, 1.0), _WHITE)
+
+    def muzzle(self) -> None:
+        """Muzzle, nose and the mouth: a closed line, or open with the tongue out."""
+        canvas, v = self.canvas, self.v
+        rx = 8.6 + 1.4 * v["muzzle_size"]
+        w = canvas.window(0.0, 12.0, 11.5, 13.5)
+        muzzle = shapes.ellipse(w.x, w.y, 0.0, 7.4, rx, 6.8)
+        if self.on["tongue"]:
+            jaw = shapes.ellipse(w.x, w.y, 0.0, 12.8, 7.2, 4.6)
+            canvas.paint(w, jaw - 0.7, self.fur * np.float32(0.55))
+            canvas.paint(w, jaw, _THROAT)
+        canvas.paint(w, muzzle, self.shaded(self.muzzle_colour, w), softness=0.5)
+        if self.on["tongue"]:
+            mouth = shapes.lens(w.x, w.y, 7.0, 9.6, 10.6, 16.0)
+            canvas.paint(w, mouth, _THROAT)
+            tongue = shapes.rounded_box(w.x, w.y, 0.0, 16.4, 4.7, 6.6, 4.4)
+            canvas.paint(w, tongue - 0.6, _TONGUE * np.float32(0.62))
+            canvas.paint(w, tongue, _TONGUE)
+            canvas.paint(w, shapes.segment(w.x, w.y, 0.0, 12.4, 0.0, 19.0, 0.45), _THROAT, 0.5)
+        for side in (-1.0, 1.0):
+            lip = shapes.arc_stroke(w.x - side * 3.2, w.y, 0.0, 3.1, 11.0, 9.2, 0.75)
+            canvas.paint(w, lip, _BLACK, 0.9)
+        nose = shapes.ellipse(w.x, w.y + 0.04 * w.x * w.x, 0.0, 3.6, 4.6, 3.2)
+        canvas.paint(w, nose, shapes.palette(_NOSE, v["nose_tone"]))
+        canvas.paint(w, shapes.ellipse(w.x, w.y, 1.3, 2.3, 1.5, 0.8), _WHITE, 0.55)
+        canvas.paint(w, shapes.segment(w.x, w.y, 0.0, 6.0, 0.0, 9.6, 0.6), _BLACK, 0.9)
+
+
+def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
+    """Draws one picture.
+
+    Args:
+        attributes: [6], as in `ATTRIBUTES`.
+        nuisance: [K] in [0, 1], as in `NUISANCE`.
+
+    Returns:
+        uint8 [64, 64, 3], RGB.
+    """
+    return _Dog(attributes, nuisance).draw()
+
+
+# The `rendered_dogs` data set: drawn dogs with known factors and a true counterfactual.
+
+
+CONCEPTS: tuple[Concept, ...] = (
+    Concept("tongue", "a dog with a closed mouth", "a dog with its tongue out", "tongue"),
+    Concept("ears_up", "a dog with floppy ears", "a dog with pointed ears", "ears_up"),
+    Concept("light_fur", "a dog with dark fur", "a dog with golden fur", "light_fur"),
+    Concept("spots", "a dog without spots", "a dog with spots", "spots"),
+    Concept("collar", "a dog without a collar", "a dog with a collar", "collar"),
+    Concept("eyes_closed", "a dog with open eyes", "a dog with closed eyes", "eyes_closed"),
+)
+DRAWING = Drawing(
+    name="rendered_dogs",
+    subject="dogs",
+    attributes=ATTRIBUTES,
+    nuisance=NUISANCE,
+    scenery=SCENERY,
+    unread=UNREAD,
+    concepts=CONCEPTS,
+    draw=draw,
+    source="casl_bench.images.rendered_dogs",
+)
+
+
+class RenderedDogs(RenderedDataset):
+    """Dogs drawn on request.
+
+    Args:
+        seed: of the data set; one seed has three splits that share no picture.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(DRAWING, seed)
+
+
+DATASETS.register("rendered_dogs", RenderedDogs)
+
+
+# The words in which drawn dogs are spoken of, in two manners.
+
+
+_COMMON: Phrases = {
+    "tongue": (("with its tongue out",), ("with a closed mouth",)),
+    "ears_up": (("with pointed ears",), ("with floppy ears",)),
+    "light_fur": (("with golden fur",), ("with dark fur",)),
+    "spots": (("with spots",), ("without spots",)),
+    "collar": (("with a collar",), ("without a collar",)),
+    "eyes_closed": (("with closed eyes",), ("with open eyes",)),
+}
+_EXTRA: dict[str, Phrases] = {
+    "portrait": {
+        "tongue": (("panting",), ("without its tongue out",)),
+        "ears_up": (("with its ears up",), ("with its ears down",)),
+        "light_fur": (("golden",), ("dark",)),
+        "spots": (("spotted",), ()),
+        "collar": (("wearing a collar",), ()),
+        "eyes_closed": (("sleepy",), ("awake",)),
+    },
+    "pet": {
+        "tongue": (("with an open mouth and tongue",), ("with mouth shut",)),
+        "ears_up": (("with upright ears",), ("with hanging ears",)),
+        "light_fur": (("cream",), ("black",)),
+        "spots": (("with patches",), ("plain",)),
+        "collar": (("wearing a collar",), ("with a bare neck",)),
+        "eyes_closed": (("sleeping",), ("with eyes open",)),
+    },
+}
+_NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
+    "portrait": (("a", "dog"), ("a portrait of a", "dog"), ("the", "dog")),
+    "pet": (("a", "dog"), ("a", "pet"), ("a picture of a", "dog")),
+}
+
+WORDING = Wording(common=_COMMON, extra=_EXTRA, nouns=_NOUNS)

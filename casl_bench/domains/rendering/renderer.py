@@ -1,0 +1,294 @@
+"""What the renderers share: factors, how they are drawn at random, and many pictures at once.
+
+A renderer is one pure function (attributes, nuisance) → picture with the names of both. Attributes
+are independent fair coins and nuisance factors are uniform, keyed by (seed, image id); negating one
+attribute redraws the same subject with that alone changed, so the true counterfactual of every
+edit is at hand.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from casl_bench.core.errors import InputError, unknown_name
+from casl_bench.core.files import hash_bytes, hash_json
+from casl_bench.core.seeding import derive_seed
+from casl_bench.domains.dataset import Concept, DatasetCard, ImageBatch, Split
+from casl_bench.domains.rendering import shapes
+from casl_bench.domains.rendering.shapes import FloatArray
+
+IMAGE_SIZE = 64
+"""Height and width of every rendered picture."""
+
+REVISION_PICTURES = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """What is drawn in each of n pictures.
+
+    Attributes:
+        image_ids: int64 [n], non-negative.
+        attributes: bool [n, A], columns as in the drawing's `attributes`.
+        nuisance: float32 [n, K] in [0, 1), columns as in the drawing's `nuisance`.
+    """
+
+    image_ids: NDArray[np.int64]
+    attributes: NDArray[np.bool_]
+    nuisance: FloatArray
+
+    def __post_init__(self) -> None:
+        n = len(self.image_ids)
+        if len(self.attributes) != n or len(self.nuisance) != n:
+            raise ValueError(
+                f"{len(self.attributes)} rows of attributes and {len(self.nuisance)} of nuisance "
+                f"for {n} images"
+            )
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Factors:
+        return Factors(self.image_ids[index], self.attributes[index], self.nuisance[index])
+
+    def take(self, indices: ArrayLike) -> Factors:
+        """The pictures at the given places, integers [m], in that order."""
+        return self[np.asarray(indices, dtype=np.int64)]
+
+
+Draw = Callable[[Sequence[bool], Sequence[float]], NDArray[np.uint8]]
+"""(attributes [A], nuisance [K]) → uint8 [64, 64, 3]."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A renderer with its names.
+
+    Attributes:
+        name: of the data set.
+        subject: what is seen, in the plural: "portraits".
+        attributes: names of the binary factors.
+        nuisance: names of the continuous factors.
+        scenery: those of the nuisance factors that belong to place and light, not to the subject.
+        unread: those that are too fine or too often covered to be read off a picture.
+        concepts: what may be edited.
+        draw: one picture from its factors; a function of a module, so that processes can share it.
+        source: the module that draws.
+    """
+
+    name: str
+    subject: str
+    attributes: tuple[str, ...]
+    nuisance: tuple[str, ...]
+    scenery: tuple[str, ...]
+    unread: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    draw: Draw
+    source: str
+
+    @functools.cached_property
+    def revision(self) -> str:
+        """SHA-256, hex: another one whenever a fixed sample of pictures or a name is another.
+
+        The pixels are hashed, not the source: a machine that draws differently shows it.
+        """
+        sample = self.sample(np.arange(REVISION_PICTURES), seed=0)
+        names = [self.attributes, self.nuisance]
+        return hash_json([hash_bytes(self.render(sample).tobytes()), names])
+
+    def index(self, attribute: str) -> int:
+        """Column of an attribute.
+
+        Raises:
+            UsageError: there is none of that name.
+        """
+        if attribute not in self.attributes:
+            raise unknown_name("attribute", attribute, self.attributes)
+        return self.attributes.index(attribute)
+
+    def flipped(self, factors: Factors, attribute: str) -> Factors:
+        """The same pictures with one attribute negated.
+
+        Raises:
+            UsageError: there is no such attribute.
+        """
+        values = factors.attributes.copy()
+        values[:, self.index(attribute)] ^= True
+        return replace(factors, attributes=values)
+
+    def sample(self, image_ids: ArrayLike, seed: int) -> Factors:
+        """Draws the factors of pictures; those of one depend on (seed, id) alone.
+
+        Args:
+            image_ids: integers [n], non-negative, in any order.
+            seed: any integer; taken modulo 2**64.
+
+        Returns:
+            Factors of n pictures: attributes are fair coins, nuisance is uniform on [0, 1).
+
+        Raises:
+            ValueError: ids are not a row of non-negative integers.
+        """
+        ids = np.asarray(image_ids)
+        if ids.size == 0:
+            ids = ids.astype(np.int64)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or (ids.size and ids.min() < 0):
+            raise ValueError("image_ids must be one row of non-negative integers")
+        ids = ids.astype(np.int64)
+        split = len(self.attributes)
+        words = shapes.hashed_words(ids, seed, split + len(self.nuisance))
+        coins = (words[:, :split] >> np.uint64(63)).astype(np.bool_)
+        # 24 bits fill a float32 exactly, so that the value never rounds up to 1.
+        uniform = (words[:, split:] >> np.uint64(40)).astype(np.float32)
+        return Factors(ids, coins, uniform * np.float32(2.0**-24))
+
+    def render(self, factors: Factors) -> NDArray[np.uint8]:
+        """Draws pictures; the pixels of each depend on its own factors alone, bit for bit.
+
+        Args:
+            factors: of n pictures.
+
+        Returns:
+            uint8 [n, 64, 64, 3], RGB.
+        """
+        images = np.empty((len(factors), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+        rows = zip(factors.attributes.tolist(), factors.nuisance.tolist(), strict=True)
+        for index, (attributes, nuisance) in enumerate(rows):
+            images[index] = self.draw(attributes, nuisance)
+        return images
+
+    def render_parallel(
+        self, factors: Factors, workers: int | None = None, chunk: int = 256
+    ) -> NDArray[np.uint8]:
+        """Draws pictures in several processes; the result equals that of `render`.
+
+        Worker processes are spawned, which is safe beside threads and accelerators; a script that
+        calls this needs the usual `if __name__ == "__main__"` guard.
+
+        Args:
+            factors: of n pictures.
+            workers: number of processes; by default one for each usable core.
+            chunk: pictures in one task; no processes are started for a single task.
+
+        Returns:
+            uint8 [n, 64, 64, 3], RGB.
+
+        Raises:
+            ValueError: workers or chunk is less than 1.
+        """
+        if workers is not None:
+            count = workers
+        elif hasattr(os, "sched_getaffinity"):
+            count = len(os.sched_getaffinity(0))
+        else:
+            count = os.cpu_count() or 1
+        if count < 1 or chunk < 1:
+            raise ValueError(f"workers and chunk must be positive, not {count} and {chunk}")
+        parts = [factors[start : start + chunk] for start in range(0, len(factors), chunk)]
+        if count == 1 or len(parts) < 2:
+            return self.render(factors)
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(count, len(parts)), mp_context=context) as pool:
+            return np.concatenate(list(pool.map(self.render, parts)))
+
+
+# A data set of rendered pictures: splits, labels and true counterfactuals of one drawing.
+
+
+_FLIPPED_KEPT = 1000
+"""Flipped pictures that are kept, 12 kB each; a call may draw more."""
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def to_pixels(images: NDArray[np.uint8]) -> Tensor:
+    """uint8 [n, H, W, 3] in [0, 255] → float32 [n, 3, H, W] in [-1, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+class RenderedDataset:
+    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on.
+
+    Args:
+        drawing: the renderer.
+        seed: of the data set; one seed has three splits that share no picture.
+    """
+
+    def __init__(self, drawing: Drawing, seed: int = 0) -> None:
+        self._drawing, self._seed = drawing, seed
+        self._flipped: dict[tuple[str, str], NDArray[np.uint8]] = {}
+        self.card = DatasetCard(
+            name=drawing.name,
+            world="synth",
+            revision=drawing.revision[:12],
+            resolution=IMAGE_SIZE,
+            attributes=drawing.attributes,
+            concepts=drawing.concepts,
+            description=f"Drawn {drawing.subject} of {IMAGE_SIZE}×{IMAGE_SIZE} pixels with "
+            f"{len(drawing.attributes)} independent binary attributes over continuous nuisance "
+            "factors; any attribute can be flipped, all else equal.",
+            licence="Apache-2.0",
+            source=drawing.source,
+        )
+
+    def load(self, split: Split, count: int) -> ImageBatch:
+        """The first `count` images of a split: always the same ones, in the same order.
+
+        Raises:
+            InputError: there is no such split, or the count is negative.
+        """
+        if split not in _SPLITS:
+            raise unknown_name("split", split, _SPLITS)
+        if count < 0:
+            raise InputError(f"a count of {count} images")
+        ids = tuple(f"{split}-{number:06d}" for number in range(count))
+        factors = self._factors(ids)
+        pixels = to_pixels(self._drawing.render(factors))
+        return ImageBatch(ids, pixels, torch.from_numpy(factors.attributes.copy()))
+
+    def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
+        """The same images with this one attribute flipped: [n, 3, H, W] float32 in [-1, 1].
+
+        Raises:
+            UsageError: there is no such attribute.
+            InputError: an id is not of this data set.
+        """
+        self._drawing.index(attribute)
+        # Edits of a concept by every method are compared with the same pictures.
+        if len(self._flipped) > _FLIPPED_KEPT:
+            self._flipped.clear()
+        new = [i for i in dict.fromkeys(image_ids) if (i, attribute) not in self._flipped]
+        factors = self._drawing.flipped(self._factors(new), attribute)
+        for image_id, image in zip(new, self._drawing.render(factors), strict=True):
+            self._flipped[image_id, attribute] = image
+        found = [self._flipped[image_id, attribute] for image_id in image_ids]
+        return to_pixels(np.stack(found) if found else self._drawing.render(factors))
+
+    def _factors(self, image_ids: Sequence[str]) -> Factors:
+        rows = [self._one(image_id) for image_id in image_ids]
+        if not rows:
+            return self._drawing.sample(np.empty(0, dtype=np.int64), self._seed)
+        return Factors(
+            np.concatenate([r.image_ids for r in rows]),
+            np.concatenate([r.attributes for r in rows]),
+            np.concatenate([r.nuisance for r in rows]),
+        )
+
+    def _one(self, image_id: str) -> Factors:
+        split, _, number = image_id.rpartition("-")
+        if split not in _SPLITS or not number.isdecimal():
+            raise InputError(
+                f"'{image_id}' is no image of {self.card.name}", mend="ids look like test-000012"
+            )
+        stream = derive_seed(self._seed, self.card.name, split)
+        return self._drawing.sample(np.array([int(number)]), stream)

@@ -1,0 +1,1 @@
+"""Frozen networks and their loading: backbone, CLIP, classifiers, embedder, factor regressor."""

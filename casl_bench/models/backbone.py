@@ -1,0 +1,424 @@
+"""A frozen noise predictor behind one convention: (x_t in pixels, t) -> eps.
+
+What differs between networks is adapted here at the edge: a learned variance, predictions of v or
+x_0, pixel-unshuffled images. A pass has two halves that are run apart, because an h-space edit
+needs the encoder half once and the decoder half as often as it has versions of h.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+from torch.nn import functional
+
+from casl_bench.core.errors import InputError, UsageError, unknown_name
+from casl_bench.core.files import hash_json, hash_tensors
+from casl_bench.core.micro_batch import run_in_micro_batches
+from casl_bench.core.registry import Registry
+from casl_bench.models.diffusers_folder import is_diffusers_folder, read_diffusers_folder
+from casl_bench.models.unet import (
+    BackboneConfig,
+    decoder_half,
+    encoder_half,
+    load_folder,
+    time_embedding,
+)
+
+if TYPE_CHECKING:
+    from diffusers.models.unets.unet_2d import UNet2DModel
+
+
+# How a frozen U-Net is run: its memory format, the precision of its passes, compiled or not.
+
+
+REFERENCE = "reference"
+_COMPILERS = ("g++", "clang++", "c++", "cl")
+_COMPILE_OPTIONS = {"mode": "reduce-overhead", "dynamic": False}
+"""Of `torch.compile`: CUDA graphs where there is CUDA. Micro-batches have one shape."""
+
+
+class Kernels(BaseModel):
+    """What differs from the reference: contiguous float32 tensors, kernels as they come.
+
+    Attributes:
+        channels_last: weights and activations lie NHWC in memory.
+        bf16: passes run under autocast to bfloat16; weights, states and eps stay float32.
+        compiled: blocks are compiled by `torch.compile`. Passes that are back-propagated and
+            fine-tuned copies run as written.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channels_last: bool = False
+    bf16: bool = False
+    compiled: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Kernels:
+        """Kernels by name: "reference", or others joined by commas.
+
+        Raises:
+            UsageError: on an unknown name, or "reference" beside another.
+        """
+        names = [name.strip() for name in text.split(",")]
+        for name in names:
+            if name not in (REFERENCE, *cls.model_fields):
+                error = unknown_name("kernels", name, (REFERENCE, *cls.model_fields))
+                raise UsageError(error.what, where="--kernels", mend=error.mend)
+        if REFERENCE in names and len(set(names)) > 1:
+            raise UsageError(
+                f"'{REFERENCE}' is none of the others", where="--kernels", mend="leave it out"
+            )
+        return cls(**{name: True for name in names if name != REFERENCE})
+
+    def __str__(self) -> str:
+        return ",".join(name for name, on in self if on) or REFERENCE
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether nothing differs."""
+        return self == Kernels()
+
+    def check(self, device: str) -> None:
+        """Refuse what this machine cannot do.
+
+        Args:
+            device: a torch device, resolved.
+
+        Raises:
+            UsageError: with what to leave out.
+        """
+        kind = device.split(":")[0]
+        if self.bf16 and kind == "cuda":
+            import torch
+
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
+                raise _refusal("bf16", f"{device} has no bfloat16 arithmetic")
+        if self.compiled and kind == "mps":
+            raise _refusal("compiled", "CUDA graphs are of CUDA, and mps has no compiler here")
+        if self.compiled and not has_cpp_compiler():
+            raise _refusal("compiled", "torch.compile needs a C++ compiler, and there is none")
+
+    def apply(self, unet: UNet2DModel) -> None:
+        """Lay out and compile a network in place; precision is a matter of each pass."""
+        import torch
+
+        if self.channels_last:
+            unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
+        if self.compiled:
+            # The first and last convolution stay as they are: passes are counted by their hooks.
+            for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+                block.compile(**_COMPILE_OPTIONS)
+
+
+def has_cpp_compiler() -> bool:
+    """Whether there is one that `torch.compile` could use."""
+    named = os.environ.get("CXX")
+    return any(shutil.which(name) for name in ((named,) if named else _COMPILERS))
+
+
+def _refusal(name: str, reason: str) -> UsageError:
+    return UsageError(reason, where=f"--kernels {name}", mend=f"leave '{name}' out")
+
+
+@dataclass(frozen=True)
+class EncoderState:
+    """What the encoder half of the U-Net leaves for the decoder half.
+
+    Attributes:
+        x_t: [n, 3, H, W], the noisy images.
+        t: their timestep.
+        h: [n, C, h, w], the mid block's output (h-space).
+        temb: [n, D], the time embedding.
+        skips: skip connections, each [n, ...].
+    """
+
+    x_t: Tensor
+    t: int
+    h: Tensor
+    temb: Tensor
+    skips: tuple[Tensor, ...]
+
+    def __len__(self) -> int:
+        return len(self.x_t)
+
+    def take(self, rows: Tensor) -> EncoderState:
+        """The states of these rows [m] int64, repeats allowed."""
+        return EncoderState(
+            self.x_t[rows],
+            self.t,
+            self.h[rows],
+            self.temb[rows],
+            tuple(s[rows] for s in self.skips),
+        )
+
+
+@dataclass
+class CallCounter:
+    """Passes through the two halves of the U-Net, in images (padding is not counted)."""
+
+    encoder: int = 0
+    decoder: int = 0
+
+    @property
+    def unet_calls(self) -> float:
+        """Whole passes: a half counts 0.5."""
+        return 0.5 * (self.encoder + self.decoder)
+
+
+class Backbone:
+    """A U-Net with its noise schedule, frozen.
+
+    Args:
+        config: what the network's input and output mean.
+        unet: the network; put in evaluation mode, its parameters no longer ask for gradients.
+
+    Attributes:
+        h_shape: (C, h, w) of h-space.
+        temb_dim: D of the time embedding.
+        weights_hash: identity of config, weights and kernels: another one whenever eps may differ.
+        kernels: how the network is run.
+        calls: passes made since the backbone was built.
+    """
+
+    def __init__(self, config: BackboneConfig, unet: UNet2DModel) -> None:
+        self.config = config
+        self.unet = unet.eval().requires_grad_(False)
+        self.name = config.name
+        self.image_size = config.image_size
+        self.patch_size = config.patch_size
+        self.prediction = config.prediction
+        self.learned_sigma = config.learned_sigma
+        self.family = config.family
+        self.micro_batch = config.micro_batch
+        self.schedule = config.schedule.build()
+        channels = unet.config["block_out_channels"]
+        side = config.image_size // config.patch_size // 2 ** (len(channels) - 1)
+        self.h_shape = (channels[-1], side, side)
+        self.temb_dim: int = unet.time_embedding.linear_2.out_features
+        self.weights_hash = hash_json(
+            {"config": config.model_dump(), "weights": hash_tensors(unet.state_dict())}
+        )
+        self.kernels = Kernels()
+        self.calls = CallCounter()
+        self._layouts: tuple[torch.memory_format, ...] = ()
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Backbone:
+        """The backbone kept in a folder, of our own form or of diffusers'.
+
+        Raises:
+            InvalidBenchmarkError: if its files are absent, corrupt or do not fit each other.
+        """
+        if is_diffusers_folder(folder):
+            return cls(*read_diffusers_folder(folder))
+        return cls(*load_folder(folder))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; inputs are moved there."""
+        return next(self.unet.parameters()).device
+
+    def to(self, device: torch.device | str) -> Backbone:
+        """Move the weights; returns self."""
+        self.unet.to(device)  # type: ignore[arg-type]  # diffusers wraps it untyped
+        return self
+
+    def use(self, kernels: Kernels) -> Backbone:
+        """Run the network otherwise from now on, and be known by another hash; returns self.
+
+        Args:
+            kernels: in place of the reference's, which cannot be had back.
+
+        Raises:
+            UsageError: if this device cannot do it.
+            InputError: if others were chosen before.
+        """
+        if kernels == self.kernels:
+            return self
+        if not self.kernels.is_reference:
+            raise InputError(f"backbone '{self.name}' runs with kernels {self.kernels} already")
+        kernels.check(str(self.device))
+        kernels.apply(self.unet)
+        self.kernels = kernels
+        self.weights_hash = hash_json([self.weights_hash, str(kernels)])
+        return self
+
+    def twin(self) -> Backbone:
+        """A backbone whose weights are a copy, to be fine-tuned or shifted; this one stays frozen.
+
+        Its passes are counted here too. It keeps this backbone's `weights_hash`, which no longer
+        tells the weights apart once the twin's are changed.
+        """
+        twin = copy.copy(self)
+        twin.unet = copy.deepcopy(self.unet)
+        return twin
+
+    @contextmanager
+    def count_calls(self) -> Iterator[CallCounter]:
+        """A counter that holds, after the block, the passes made within it."""
+        before = CallCounter(self.calls.encoder, self.calls.decoder)
+        counter = CallCounter()
+        try:
+            yield counter
+        finally:
+            counter.encoder = self.calls.encoder - before.encoder
+            counter.decoder = self.calls.decoder - before.decoder
+
+    def time_embedding(self, t: int, count: int) -> Tensor:
+        """[count, D]: what a delta-block gets beside h at timestep t."""
+        with torch.no_grad(), self._precision():
+            rows = time_embedding(self.unet, t, self.micro_batch)
+        return rows[:1].to(self.unet.dtype).expand(count, -1)
+
+    def eps_with_grad(self, x_t: Tensor, t: int) -> Tensor:
+        """One whole pass that can be back-propagated, for fine-tuning a `twin`.
+
+        Gradients flow to x_t and to whichever of the U-Net's parameters ask for them. The batch is
+        run as it is, without micro-batches, so numbers may differ from `eps` in the last bits.
+
+        Args:
+            x_t: [n, 3, H, W] float32, n >= 1.
+            t: timestep of all n, in [0, T).
+
+        Returns:
+            eps, same shape.
+
+        Raises:
+            InputError: if the images are of another size or t out of range.
+        """
+        self._check(x_t, t)
+        x_t = x_t.to(self.device)
+        with self._as_written(), self._precision():
+            h, temb, skips = encoder_half(
+                self.unet, functional.pixel_unshuffle(x_t, self.patch_size), t
+            )
+            self.calls.encoder += len(x_t)
+            output = decoder_half(self.unet, h, temb, skips)
+        self.calls.decoder += len(x_t)
+        return self._eps_from_output(output, x_t, t)
+
+    @torch.no_grad()
+    def encode(self, x_t: Tensor, t: int) -> EncoderState:
+        """The encoder half: conv_in, down blocks, mid block.
+
+        Args:
+            x_t: [n, 3, H, W] float32, n >= 1.
+            t: timestep of all n, in [0, T).
+
+        Raises:
+            InputError: if the images are of another size or t out of range.
+        """
+        self._check(x_t, t)
+        x_t = x_t.to(self.device)
+
+        def run(x: Tensor) -> tuple[Tensor, ...]:
+            patches = functional.pixel_unshuffle(x, self.patch_size)
+            with self._precision():
+                h, temb, skips = encoder_half(self.unet, patches, t)
+            if self.kernels.compiled:
+                # The next pass of a CUDA graph writes over what this one has left.
+                h, skips = h.clone(), tuple(x.clone() for x in skips)
+            self._layouts = tuple(_layout(x) for x in (h, *skips))
+            return h.to(x), temb.to(x), *skips
+
+        h, temb, *skips = run_in_micro_batches(run, self.micro_batch, x_t)
+        self.calls.encoder += len(x_t)
+        return EncoderState(x_t, t, h, temb, tuple(skips))
+
+    def decode(self, state: EncoderState, delta_h: Tensor | None = None) -> Tensor:
+        """The decoder half: up blocks and output, adapted to eps.
+
+        Gradients flow to `delta_h` where it asks for them; that pass is run on the batch as it
+        is, without micro-batches, so its numbers may differ in the last bits from inference.
+
+        Args:
+            state: n encoder states.
+            delta_h: [n, C, h, w], added to h; None adds nothing.
+
+        Returns:
+            eps, [n, 3, H, W] float32.
+        """
+        h = state.h if delta_h is None else state.h + delta_h.to(state.h)
+        self.calls.decoder += len(state)
+
+        def run(x_t: Tensor, h: Tensor, temb: Tensor, *rest: Tensor) -> tuple[Tensor]:
+            # As the encoder half left them: kernels, and so the last bits, depend on the layout.
+            h, *skips = (
+                x.contiguous(memory_format=layout)
+                for x, layout in zip((h, *rest), self._layouts, strict=True)
+            )
+            with self._precision():
+                output = decoder_half(self.unet, h, temb, tuple(skips))
+            return (self._eps_from_output(output, x_t, state.t),)
+
+        rows = (state.x_t, h, state.temb, *state.skips)
+        if torch.is_grad_enabled() and h.requires_grad:
+            with self._as_written():
+                return run(*rows)[0]
+        with torch.no_grad():
+            return run_in_micro_batches(run, self.micro_batch, *rows)[0]
+
+    def eps(self, x_t: Tensor, t: int) -> Tensor:
+        """Predicted noise of x_t [n, 3, H, W] at timestep t; same shape."""
+        blocks = x_t.split(self.micro_batch)
+        return torch.cat([self.decode(self.encode(block, t)) for block in blocks])
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        """That of the passes within the block."""
+        with ExitStack() as stack:
+            if self.kernels.bf16:
+                stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
+            yield
+
+    @contextmanager
+    def _as_written(self) -> Iterator[None]:
+        """Not compiled: for passes that are back-propagated."""
+        with ExitStack() as stack:
+            if self.kernels.compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            yield
+
+    def _check(self, x_t: Tensor, t: int) -> None:
+        expected = (3, self.image_size, self.image_size)
+        if x_t.ndim != 4 or tuple(x_t.shape[1:]) != expected or not len(x_t):
+            raise InputError(
+                f"images of shape {list(x_t.shape)} do not fit backbone '{self.name}', "
+                f"which takes [n, {', '.join(map(str, expected))}]"
+            )
+        if not 0 <= t < self.schedule.num_timesteps:
+            raise InputError(f"timestep {t} is outside [0, {self.schedule.num_timesteps})")
+
+    def _eps_from_output(self, output: Tensor, x_t: Tensor, t: int) -> Tensor:
+        output = output.to(x_t)
+        if self.learned_sigma:
+            output = output[:, : output.shape[1] // 2]
+        output = functional.pixel_shuffle(output, self.patch_size)
+        alpha_bar = self.schedule.alpha_bar(t)
+        if self.prediction == "v":
+            return alpha_bar**0.5 * output + (1 - alpha_bar) ** 0.5 * x_t
+        if self.prediction == "x0":
+            return (x_t - alpha_bar**0.5 * output) / (1 - alpha_bar) ** 0.5
+        return output
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+BACKBONES: Registry[Backbone] = Registry("backbone", entry_point_group="casl_bench.backbones")
+"""Name → factory(folder of its files) of a Backbone."""

@@ -1,0 +1,298 @@
+"""The files of a diffusers folder with an unconditional U-Net: read as a backbone, and written.
+
+diffusers says what the network is and how noise grows. What it has no field for is in
+`casl_bench.json`, where we wrote the folder; for other folders it is derived.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from pydantic import ValidationError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.files import read_json, write_json
+from casl_bench.models.unet import CONFIG_FILE, BackboneConfig, ScheduleConfig, filled_unet
+from casl_bench.models.weights import fitted_state, read_checkpoint
+
+# diffusers' description of a noise schedule ↔ ours.
+
+
+SCHEDULER_FILE = "scheduler_config.json"
+SCHEDULER_FOLDERS = ("", "scheduler")
+
+# Schedulers whose noise is what `ScheduleConfig` can say; they share their fields and defaults.
+_SCHEDULERS = (
+    "DDPMScheduler", "DDIMScheduler", "PNDMScheduler", "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler", "DEISMultistepScheduler",
+)  # fmt: skip
+_PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+
+
+def scheduler_settings(folder: Path) -> dict[str, Any]:
+    """The fields `schedule` and `prediction` of a `BackboneConfig`.
+
+    Args:
+        folder: with scheduler_config.json at its root or in `scheduler/`.
+
+    Raises:
+        InvalidBenchmarkError: if there is none, or it says what cannot be run here.
+    """
+    paths = [folder / sub / SCHEDULER_FILE for sub in SCHEDULER_FOLDERS]
+    path = next((p for p in paths if p.exists()), None)
+    if path is None:
+        raise InvalidBenchmarkError(
+            "there is no scheduler_config.json, so the noise is not known",
+            where=str(folder),
+            mend="put it beside config.json or in scheduler/",
+        )
+    found = read_json_object(path)
+    kind, schedule = found.get("_class_name"), found.get("beta_schedule", "linear")
+    prediction = found.get("prediction_type", "epsilon")
+    for fault, told in (
+        (kind not in _SCHEDULERS, f"scheduler {kind}"),
+        (found.get("trained_betas") is not None, "trained_betas"),
+        (bool(found.get("rescale_betas_zero_snr")), "rescale_betas_zero_snr"),
+        (prediction not in _PREDICTIONS, f"prediction_type {prediction}"),
+    ):
+        if fault:
+            raise InvalidBenchmarkError(f"{told} cannot be run", where=str(path))
+    fields = {
+        "kind": schedule,
+        "num_timesteps": found.get("num_train_timesteps", 1000),
+        "beta_start": found.get("beta_start", 1e-4),
+        "beta_end": found.get("beta_end", 0.02),
+    }
+    try:
+        noise = ScheduleConfig.model_validate(fields)
+    except ValidationError as error:
+        fault_at = error.errors()[0]["loc"][0]
+        raise InvalidBenchmarkError(
+            f"a noise schedule of {fault_at} {fields[str(fault_at)]} cannot be run",
+            where=str(path),
+        ) from error
+    return {"schedule": noise, "prediction": _PREDICTIONS[prediction]}
+
+
+def scheduler_json(config: BackboneConfig) -> dict[str, Any]:
+    """Content of a scheduler_config.json with a backbone's noise and prediction."""
+    predictions = {ours: theirs for theirs, ours in _PREDICTIONS.items()}
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": config.schedule.num_timesteps,
+        "beta_schedule": config.schedule.kind,
+        "beta_start": config.schedule.beta_start,
+        "beta_end": config.schedule.beta_end,
+        "prediction_type": predictions[config.prediction],
+        "variance_type": "learned_range" if config.learned_sigma else "fixed_small",
+        # Clipping x_0 loses information: an inverted image would not come back.
+        "clip_sample": False,
+    }
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        InvalidBenchmarkError: if the file is absent or holds something else.
+    """
+    try:
+        content = read_json(path)
+    except OSError as error:
+        raise InvalidBenchmarkError(
+            f"unreadable config: {error.strerror or type(error).__name__}", where=str(path)
+        ) from error
+    except ValueError as error:
+        raise InvalidBenchmarkError("the config is not JSON", where=str(path)) from error
+    if not isinstance(content, dict):
+        raise InvalidBenchmarkError("the config is not a JSON object", where=str(path))
+    return content
+
+
+SAFE_WEIGHTS, TORCH_WEIGHTS = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+OWN_FILE = "casl_bench.json"
+UNET_FOLDERS = ("", "unet")
+
+# Names of the attention's projections before diffusers 0.15.
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+
+def is_diffusers_folder(folder: Path) -> bool:
+    """Whether a folder has a network's config in diffusers' form."""
+    return _unet_folder(folder) is not None
+
+
+def read_diffusers_folder(
+    folder: Path, *, name: str | None = None, micro_batch: int | None = None
+) -> tuple[BackboneConfig, UNet2DModel]:
+    """Config and float32 U-Net of a diffusers folder.
+
+    Args:
+        folder: with the U-Net at its root or in `unet/`, the scheduler at its root or in
+            `scheduler/`.
+        name: of the backbone; default: as we wrote it, else the folder's.
+        micro_batch: rows of every forward pass; default: as we wrote it, else ours.
+
+    Raises:
+        InvalidBenchmarkError: if a file is absent, damaged or does not fit another, or the network
+            or its schedule cannot be run here.
+    """
+    unet_folder = _unet_folder(folder)
+    if unet_folder is None:
+        raise InvalidBenchmarkError("no config.json of diffusers", where=str(folder))
+    config_path = unet_folder / CONFIG_FILE
+    content = read_json_object(config_path)
+    unet = {k: v for k, v in content.items() if not k.startswith("_")}
+    kind = content["_class_name"]
+    if kind != "UNet2DModel":
+        raise InvalidBenchmarkError(
+            f"the network is a {kind}", where=str(config_path), mend="only UNet2DModel can be run"
+        )
+    own = folder / OWN_FILE
+    settings = _own_settings(own) if own.exists() else _derived_settings(folder, unet, config_path)
+    given = {"name": name, "micro_batch": micro_batch}
+    settings |= {k: v for k, v in given.items() if v is not None}
+    try:
+        config = BackboneConfig.model_validate({**settings, "unet": unet})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise InvalidBenchmarkError(
+            f"invalid backbone config: {place}: {fault['msg']}",
+            where=str(own if own.exists() else config_path),
+        ) from error
+    weights, where = _read_weights(unet_folder)
+    return config, filled_unet(unet, lambda mine: fitted_state(mine, weights, where))
+
+
+def write_diffusers_folder(
+    folder: Path,
+    config: BackboneConfig,
+    unet: UNet2DModel,
+    *,
+    dtype: torch.dtype = torch.float32,
+    source: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a folder that both diffusers and `Backbone.from_folder` read; whole or absent.
+
+    Args:
+        folder: absent or empty.
+        config: with the U-Net's own arguments in it.
+        unet: whose weights are kept.
+        dtype: precision on disk.
+        source: where the weights come from, kept for a reader.
+
+    Raises:
+        UsageError: if the folder holds something or cannot be written.
+    """
+    check_vacant(folder)
+    weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in unet.state_dict().items()}
+    own = {"backbone": config.model_dump(exclude={"unet"}), "source": dict(source or {})}
+    temporary = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        sibling = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
+        sibling.mkdir()
+        temporary = sibling
+        save_file(weights, temporary / SAFE_WEIGHTS, metadata={"format": "pt"})
+        write_json(temporary / CONFIG_FILE, {"_class_name": "UNet2DModel", **config.unet})
+        write_json(temporary / SCHEDULER_FILE, scheduler_json(config))
+        write_json(temporary / OWN_FILE, own)
+        # safetensors makes files private (0600); weights are as readable as the config.
+        (temporary / SAFE_WEIGHTS).chmod((temporary / CONFIG_FILE).stat().st_mode)
+        temporary.replace(folder)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write: {error.strerror or error}",
+            where=str(folder),
+            mend="choose another folder or free it",
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_vacant(folder: Path) -> None:
+    """Make sure that a folder is absent or empty.
+
+    Raises:
+        UsageError: otherwise.
+    """
+    try:
+        vacant = not folder.exists() or not any(folder.iterdir())
+    except OSError:
+        vacant = False
+    if not vacant:
+        raise UsageError(
+            "the folder to write is there already", where=str(folder), mend="choose another --out"
+        )
+
+
+def _unet_folder(folder: Path) -> Path | None:
+    for place in (folder / sub for sub in UNET_FOLDERS):
+        try:
+            if "_class_name" in read_json_object(place / CONFIG_FILE):
+                return place
+        except InvalidBenchmarkError:
+            continue
+    return None
+
+
+def _own_settings(path: Path) -> dict[str, Any]:
+    settings = read_json_object(path).get("backbone")
+    if not isinstance(settings, dict):
+        raise InvalidBenchmarkError("no backbone is described", where=str(path))
+    return settings
+
+
+def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dict[str, Any]:
+    size = unet.get("sample_size")
+    if isinstance(size, list) and len(set(size)) == 1:
+        size = size[0]
+    if not isinstance(size, int):
+        raise InvalidBenchmarkError(
+            f"sample_size is {size}, not the side of a square image", where=str(where)
+        )
+    inputs, outputs = unet.get("in_channels", 3), unet.get("out_channels", 3)
+    if inputs != 3 or outputs not in (3, 6):
+        raise InvalidBenchmarkError(
+            f"the network takes {inputs} channels and gives {outputs}",
+            where=str(where),
+            mend="networks on pictures take 3 and give 3, or 6 with a learned variance",
+        )
+    halvings = len(unet.get("down_block_types", ())) - 1
+    if halvings >= 0 and size % 2**halvings:
+        raise InvalidBenchmarkError(
+            f"sample_size {size} cannot be halved {halvings} times", where=str(where)
+        )
+    scaled = unet.get("resnet_time_scale_shift") == "scale_shift"
+    return {
+        "name": folder.name,
+        "image_size": size,
+        "learned_sigma": outputs == 2 * inputs,
+        "family": "adm" if scaled else "ddpm",
+        **scheduler_settings(folder),
+    }
+
+
+def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
+    safe, pickled = folder / SAFE_WEIGHTS, folder / TORCH_WEIGHTS
+    path = safe if safe.exists() or not pickled.exists() else pickled
+    weights = read_checkpoint(path).weights
+    return {_new_name(name): tensor for name, tensor in weights.items()}, str(path)
+
+
+def _new_name(name: str) -> str:
+    module, _, kind = name.rpartition(".")
+    parent, _, part = module.rpartition(".")
+    if ".attentions." in name and part in _OLD_NAMES:
+        return f"{parent}.{_OLD_NAMES[part]}.{kind}"
+    return name

@@ -1,0 +1,239 @@
+"""How a drawn image was drawn: every factor that can be read off it, in standard deviations.
+
+Attributes are a share in [0, 1] of what shows, other factors are continuous; each is divided by its
+standard deviation over the data set, so that a change of one compares with a change of another. A
+circular factor (a hue, an angle) is read as the cosine and the sine of its turn. No classifier and
+no guide uses this network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
+from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.models.model_files import read_model
+from casl_bench.models.scorers import ScorerInfo
+
+MICRO_BATCH = 16
+
+
+class LookoutNet(nn.Module):
+    """Convolutions to a grid, on which learned lookouts each find a place and what is there.
+
+    Unlike the classifiers it tells positions by where its lookouts settle (the mean place under a
+    softmax over the grid), not by what lies at fixed places.
+
+    Args:
+        outputs: C.
+        widths: channels of the stages; the first keeps the unshuffled size, each further one
+            halves it.
+        lookouts: softmax maps over the last grid.
+        seen: numbers that a lookout reports of its place.
+        hidden: width of the layer that joins all reports.
+    """
+
+    def __init__(
+        self, outputs: int, widths: tuple[int, ...], lookouts: int, seen: int, hidden: int
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2)]
+        for stage, (a, b) in enumerate(pairwise([12, *widths])):
+            layers += [
+                nn.Conv2d(a, b, 3, 1 if stage == 0 else 2, 1, bias=False),
+                nn.BatchNorm2d(b),
+                nn.SiLU(),
+            ]
+        self.features = nn.Sequential(*layers)
+        last = widths[-1]
+        self.refine = nn.Sequential(
+            nn.Conv2d(last, last, 3, 1, 1, bias=False), nn.BatchNorm2d(last), nn.SiLU()
+        )
+        self.where = nn.Conv2d(last, lookouts, 1)
+        self.what = nn.Conv2d(last, seen, 1)
+        self.join = nn.Sequential(
+            nn.BatchNorm1d(lookouts * (seen + 2)),
+            nn.Linear(lookouts * (seen + 2), hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, outputs),
+        )
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[n, 3, H, W] in [-1, 1], H and W multiples of 4 → [n, C]."""
+        x = self.features(pixels)
+        x = x + self.refine(x)
+        h, w = x.shape[-2:]
+        place = torch.stack(
+            torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+        )
+        seen = torch.cat([self.what(x), place.to(x.dtype).expand(len(x), 2, h, w)], 1)
+        look = self.where(x).flatten(2).softmax(2)
+        return self.join((look @ seen.flatten(2).transpose(1, 2)).flatten(1))
+
+
+def build_regressor(config: Mapping[str, Any]) -> nn.Module:
+    """The network a card's `config` describes: {"architecture": "lookout", "columns": [...], …}."""
+    if config["architecture"] != "lookout":
+        raise InvalidBenchmarkError(f"unknown regressor architecture '{config['architecture']}'")
+    return LookoutNet(
+        len(config["columns"]), tuple(config["widths"]), config["lookouts"], config["seen"],
+        config["hidden"],
+    )  # fmt: skip
+
+
+class FactorRegressor:
+    """A frozen regressor of known factors.
+
+    Args:
+        info: its identity.
+        attributes: names of the binary factors, in the order of the first columns.
+        columns: [C] the factor that each column belongs to, attributes first; a circular factor
+            has two neighbouring columns, cosine and sine.
+        network: [n, 3, H, W] → [n, C] raw.
+        scale: [C], multiplies what is raw.
+        bias: [C], added after that; then an attribute is a logit and the rest is a reading.
+        image_size: H = W that the network was made for.
+    """
+
+    def __init__(
+        self,
+        info: ScorerInfo,
+        attributes: tuple[str, ...],
+        columns: tuple[str, ...],
+        network: nn.Module,
+        scale: Tensor,
+        bias: Tensor,
+        image_size: int,
+    ) -> None:
+        self.info, self.attributes, self.columns = info, attributes, columns
+        self.image_size = image_size
+        self.names = tuple(dict.fromkeys(columns))
+        self._network = network.eval().requires_grad_(False)
+        self.scale, self.bias = scale, bias
+        # One and the same column where a factor has only one.
+        self._first = [columns.index(name) for name in self.names]
+        self._last = [i + columns.count(columns[i]) - 1 for i in self._first]
+
+    @classmethod
+    def load(cls, folder: Path) -> FactorRegressor:
+        """Read a shipped regressor.
+
+        Raises:
+            InvalidBenchmarkError: files are damaged or do not fit together.
+        """
+        files = read_model(folder)
+        config = files.card["config"]
+        # Building draws random weights, which the caller's random state must not feel.
+        with torch.random.fork_rng(devices=[]):
+            network = build_regressor(config)
+        try:
+            network.load_state_dict(files.part("network"))
+            scale, bias = files.tensors["calibration.scale"], files.tensors["calibration.bias"]
+        except (RuntimeError, KeyError) as error:
+            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        info = ScorerInfo(files.card["name"], "factors", 1, files.weights_hash)
+        attributes, columns = tuple(config["attributes"]), tuple(config["columns"])
+        return cls(info, attributes, columns, network, scale, bias, int(config["image_size"]))
+
+    @torch.no_grad()
+    def factors(self, pixels: Tensor) -> Tensor:
+        """Every factor less its mean, over its standard deviation in the data set.
+
+        Args:
+            pixels: [n, 3, H, W], nominally in [-1, 1]; values outside are clamped, as a viewer
+                would.
+
+        Returns:
+            [n, C] float32, columns as `columns`; an attribute is -1 where it is absent and 1
+            where it shows in full. A row depends on its image alone.
+
+        Raises:
+            InputError: images of another size.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise InputError(
+                f"images of shape {tuple(pixels.shape[1:])}, not {expected}", where=self.info.name
+            )
+        if not len(pixels):
+            return torch.empty(0, len(self.columns))
+        raw = in_micro_batches(self._network, pixels.float().clamp(-1, 1), MICRO_BATCH)
+        readings = raw * self.scale + self.bias
+        k = len(self.attributes)
+        # tanh(x / 2) = 2 sigmoid(x) - 1: a fair coin's share less 1/2, over its deviation 1/2.
+        return torch.cat([torch.tanh(readings[:, :k] / 2), readings[:, k:]], 1)
+
+    def shares(self, pixels: Tensor) -> Tensor:
+        """How much of each attribute shows: [n, A] in [0, 1]. Arguments as `factors`."""
+        return (self.factors(pixels)[:, : len(self.attributes)] + 1) / 2
+
+    def changes(self, edited: Tensor, base: Tensor) -> Tensor:
+        """How far each factor moved, whichever way: [n, F] >= 0, columns as `names`.
+
+        Of a circular factor it is the root mean square of its two columns, so that drawing a
+        factor anew changes a circular one as much (in mean square) as any other.
+
+        Args:
+            edited: [n, 3, H, W], nominally in [-1, 1], clamped.
+            base: likewise, the same number.
+
+        Raises:
+            InputError: images of another size or number.
+        """
+        return self._changes(self._moved(edited, base))
+
+    def factor_change(self, edited: Tensor, base: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
+        """What an edit did to the attribute that it was to change, and to everything else.
+
+        Args:
+            edited: [n, 3, H, W], nominally in [-1, 1], clamped.
+            base: likewise, what the edits are compared with.
+            attribute: the target.
+
+        Returns:
+            As `change_of`.
+
+        Raises:
+            UsageError: there is no such attribute.
+            InputError: images of another size or number.
+        """
+        return self.change_of(self._moved(edited, base), attribute)
+
+    def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
+        """`factor_change` where the factors have been read already.
+
+        Args:
+            moved: [n, C], `factors` of the edited images less those of the base.
+            attribute: the target.
+
+        Returns:
+            Signed change of the target [n], in [-2, 2], where 2 turns it on entirely; and the
+            mean of the absolute changes of all other factors [n]. Both in standard deviations.
+
+        Raises:
+            UsageError: there is no such attribute.
+        """
+        if attribute not in self.attributes:
+            raise unknown_name("attribute", attribute, self.attributes)
+        k = self.attributes.index(attribute)
+        others = self._changes(moved)
+        others[:, k] = 0
+        return moved[:, k], others.sum(1) / (len(self.names) - 1)
+
+    def _moved(self, edited: Tensor, base: Tensor) -> Tensor:
+        """Signed changes of all columns: [n, C]."""
+        if len(edited) != len(base):
+            raise InputError(
+                f"{len(edited)} edited images for {len(base)} originals", where=self.info.name
+            )
+        return self.factors(edited) - self.factors(base)
+
+    def _changes(self, moved: Tensor) -> Tensor:
+        squares = moved.square()
+        return ((squares[:, self._first] + squares[:, self._last]) / 2).sqrt()

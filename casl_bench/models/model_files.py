@@ -1,0 +1,99 @@
+"""A shipped model on disk: `model.safetensors` with `card.json` beside it, read with suspicion.
+
+The card names the SHA-256 of the weights, so a file cut short, edited or swapped is refused before
+any number is made with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import hash_file, read_json, write_bytes, write_json
+
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+_MEND = "restore the file from the package"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as read from its folder.
+
+    Attributes:
+        card: what card.json says; `config` in it builds the network.
+        tensors: the weights, floating point ones as float32.
+        weights_hash: SHA-256 of the weights file, hex.
+    """
+
+    card: dict[str, Any]
+    tensors: dict[str, Tensor]
+    weights_hash: str
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors named `prefix.…`, with the prefix taken off."""
+        start = f"{prefix}."
+        return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+
+def read_model(folder: Path) -> ModelFiles:
+    """Read and check a model folder.
+
+    Raises:
+        InvalidBenchmarkError: a file is absent, is not what the card says, or holds a number that
+            is not finite.
+    """
+    path = folder / WEIGHTS
+    try:
+        card = read_json(folder / CARD)
+        expected = card["sha256"]
+        found = hash_file(path)
+    except OSError as error:
+        raise InvalidBenchmarkError(
+            "a shipped model cannot be read", where=str(error.filename), mend=_MEND
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidBenchmarkError(
+            "not a model card", where=str(folder / CARD), mend=_MEND
+        ) from error
+    if found != expected:
+        raise InvalidBenchmarkError(
+            "weights are not those the card names (truncated or changed)",
+            where=str(path),
+            mend=_MEND,
+        )
+    try:
+        tensors = load(path.read_bytes())
+    except SafetensorError as error:
+        raise InvalidBenchmarkError("not a weights file", where=str(path), mend=_MEND) from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            tensors[name] = tensor.float()
+            if not torch.isfinite(tensor).all():
+                raise InvalidBenchmarkError(
+                    f"weights hold NaN or infinity in '{name}'", where=str(path), mend=_MEND
+                )
+    return ModelFiles(card, tensors, found)
+
+
+def write_model(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write the weights in half precision and the card with their hash.
+
+    The card is written last: a folder whose card is missing or old is refused by `read_model`.
+    """
+    half = {
+        name: (t.half() if t.is_floating_point() else t).detach().cpu().contiguous()
+        for name, t in tensors.items()
+    }
+    write_bytes(folder / WEIGHTS, save(half))
+    size = (folder / WEIGHTS).stat().st_size
+    digest = hash_file(folder / WEIGHTS)
+    write_json(folder / CARD, {**card, "sha256": digest, "bytes": size})

@@ -1,0 +1,158 @@
+"""What a scorer is: a frozen network that turns edited pixels into numbers, an image at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+ScorerKind = Literal["attributes", "text", "similarity", "factors"]
+
+
+@dataclass(frozen=True)
+class ScorerInfo:
+    """What a record says of a scorer.
+
+    Attributes:
+        name: lower_snake.
+        kind: what it tells: attribute logits, agreement with a text, similarity of two images, or
+            how an image was drawn.
+        version: raise it whenever the numbers may change with equal weights.
+        weights_hash: SHA-256 of the weights file.
+        guides: whether methods are trained against it; such a network must not mark them.
+    """
+
+    name: str
+    kind: ScorerKind
+    version: int
+    weights_hash: str
+    guides: bool = False
+
+
+class Scorer(Protocol):
+    """Anything with a scorer's identity; each kind has its own methods."""
+
+    info: ScorerInfo
+
+
+# What a run asks of whoever tells the attributes of an image, trained or not.
+
+
+LabelSource = Literal["annotation", "zero-shot"]
+"""Where a scorer's notion of an attribute comes from: labelled images, or words alone."""
+
+
+@runtime_checkable
+class AttributeScorer(Protocol):
+    """A frozen network with one logit an attribute.
+
+    Attributes:
+        info: its identity.
+        attributes: names of the logits.
+    """
+
+    info: ScorerInfo
+    attributes: tuple[str, ...]
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """[n, 3, H, W] in [-1, 1] → [n, A] float32 on the CPU; above 0 the attribute is there."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(AttributeScorer, Protocol):
+    """A scorer that shows how its logits depend on the pixels. For controls: no method sees one."""
+
+    def logits_with_grad(self, pixels: Tensor) -> Tensor:
+        """`logits`, through which gradients flow to the pixels."""
+        ...
+
+
+def label_source(scorer: AttributeScorer) -> LabelSource:
+    """Where its notion of an attribute comes from; "annotation" where it does not say."""
+    source: LabelSource = getattr(scorer, "label_source", "annotation")
+    return source
+
+
+# What a run asks of whoever reads all known factors of a drawn image, where there are any.
+
+
+@runtime_checkable
+class FactorReader(Protocol):
+    """A frozen network that reads how an image was drawn.
+
+    Attributes:
+        info: its identity.
+        names: of the factors: the attributes first, then what else is drawn.
+    """
+
+    info: ScorerInfo
+    names: tuple[str, ...]
+
+    def factors(self, pixels: Tensor) -> Tensor:
+        """[n, 3, H, W] in [-1, 1] → [n, C] float32 on the CPU, in standard deviations."""
+        ...
+
+    def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
+        """Differences of `factors` [n, C] → what they say of an edit.
+
+        Signed change of the attribute [n], mean absolute change of all other factors [n].
+        """
+        ...
+
+
+# What a run asks of whoever tells how alike two images are.
+
+
+@runtime_checkable
+class Similarity(Protocol):
+    """Distance of looks, and likeness of the person where there is one.
+
+    Attributes:
+        info: its identity.
+    """
+
+    info: ScorerInfo
+
+    def perceptual_distance(self, edited: Tensor, original: Tensor, /) -> Tensor:
+        """[n, 3, H, W] in [-1, 1] twice → [n] >= 0 on the CPU, 0 for equal images."""
+        ...
+
+    def identity_similarity(self, edited: Tensor, original: Tensor, /) -> Tensor | None:
+        """The same images → cosine [n] in [-1, 1] on the CPU; None where nobody can tell.
+
+        The order matters to a scorer that looks for the face: it looks at the original.
+        """
+        ...
+
+
+@runtime_checkable
+class ComparesManyEdits(Similarity, Protocol):
+    """Compares all edits of some images in one go, for less than one by one."""
+
+    def compare(self, edits: Tensor, originals: Tensor, /) -> tuple[Tensor, Tensor | None]:
+        """[S, n, 3, H, W] and [n, 3, H, W] → the two measures, [S, n] each, to the same bits."""
+        ...
+
+
+def compare(
+    similarity: Similarity, edits: Tensor, originals: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Distance and likeness of all edits of some images.
+
+    Args:
+        similarity: tells them.
+        edits: [S, n, 3, H, W] in [-1, 1].
+        originals: [n, 3, H, W], what each of the S is compared with.
+
+    Returns:
+        [S, n] distances, and [S, n] cosines or None where nobody can tell.
+    """
+    if isinstance(similarity, ComparesManyEdits):
+        return similarity.compare(edits, originals)
+    distances = [similarity.perceptual_distance(images, originals) for images in edits]
+    likenesses = [similarity.identity_similarity(images, originals) for images in edits]
+    told = [alike for alike in likenesses if alike is not None]
+    return torch.stack(distances), torch.stack(told) if told else None

@@ -1,0 +1,210 @@
+"""diffusers' UNet2DModel, cut at its mid block, and the folder that it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sized
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import write_bytes, write_json
+from casl_bench.models.noise_schedule import NoiseSchedule
+from casl_bench.models.weights import fitted_state
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "unet.safetensors"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ScheduleConfig(_Frozen):
+    """A beta schedule, its kinds named as in diffusers; the cosine has no use for beta_*."""
+
+    kind: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
+    num_timesteps: int = Field(1000, ge=2)
+    beta_start: float = Field(1e-4, gt=0, lt=1)
+    beta_end: float = Field(0.02, gt=0, lt=1)
+
+    def build(self) -> NoiseSchedule:
+        """The schedule itself."""
+        if self.kind == "squaredcos_cap_v2":
+            return NoiseSchedule.cosine(self.num_timesteps)
+        if self.kind == "scaled_linear":
+            return NoiseSchedule.scaled_linear(self.num_timesteps, self.beta_start, self.beta_end)
+        return NoiseSchedule.linear(self.num_timesteps, self.beta_start, self.beta_end)
+
+
+class BackboneConfig(_Frozen):
+    """All that is needed, beside the weights, to run a noise predictor.
+
+    Attributes:
+        name: as in a table.
+        image_size: side of the square image, pixels.
+        patch_size: the network sees images pixel-unshuffled by this factor; 1 = as they are.
+        prediction: what the network's output means.
+        learned_sigma: the second half of the output channels is a variance and is dropped.
+        family: the form of its blocks, and so of an Asyrp delta-block that fits it.
+        micro_batch: rows of every forward pass (`core.micro_batch`).
+        unet: keyword arguments of `UNet2DModel`.
+    """
+
+    name: str
+    image_size: int = Field(ge=1)
+    patch_size: int = Field(1, ge=1)
+    prediction: Literal["eps", "v", "x0"] = "eps"
+    learned_sigma: bool = False
+    family: Literal["ddpm", "adm"] = "ddpm"
+    schedule: ScheduleConfig = ScheduleConfig()
+    micro_batch: int = Field(8, ge=1)
+    unet: dict[str, Any]
+
+
+def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
+    """An untrained U-Net in evaluation mode.
+
+    Args:
+        config: keyword arguments of `UNet2DModel`.
+
+    Raises:
+        InvalidBenchmarkError: for arguments that diffusers refuses or that have no mid block,
+            take a class, or scale inputs or outputs, which the cut below does not cover.
+    """
+    try:
+        unet = UNet2DModel(**config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InvalidBenchmarkError(f"no U-Net can be built from this config: {error}") from error
+    plain = (
+        unet.mid_block is not None
+        and unet.class_embedding is None
+        and unet.config.time_embedding_type == "positional"
+        and not unet.config.center_input_sample
+        and not any(hasattr(block, "skip_conv") for block in (*unet.down_blocks, *unet.up_blocks))
+    )
+    if not plain:
+        raise InvalidBenchmarkError(
+            "this kind of UNet2DModel is not supported",
+            mend="use positional time embedding, a mid block, no class and no skip convolutions",
+        )
+    return unet.eval()
+
+
+def filled_unet(
+    config: Mapping[str, Any], state_for: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+) -> UNet2DModel:
+    """A U-Net with given weights, made without drawing random ones first.
+
+    Args:
+        config: keyword arguments of `UNet2DModel`.
+        state_for: from the network's own state dict (names, shapes, precision; no values) to the
+            one that fills it.
+    """
+    with torch.device("meta"):
+        unet = build_unet(config)
+    unet.load_state_dict(state_for(unet.state_dict()), assign=True)
+    return unet.eval()
+
+
+def time_embedding(unet: UNet2DModel, t: int, count: int) -> Tensor:
+    """[count, D]: the embedding of timestep t, once a row."""
+    device = next(unet.parameters()).device
+    steps = torch.full((count,), t, dtype=torch.long, device=device)
+    return unet.time_embedding(unet.time_proj(steps).to(unet.dtype))
+
+
+def encoder_half(
+    unet: UNet2DModel, sample: Tensor, t: int
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """conv_in, the down blocks and the mid block.
+
+    Args:
+        unet: from `build_unet`.
+        sample: [n, in_channels, H, W].
+        t: timestep of the whole batch.
+
+    Returns:
+        h [n, C, h, w], the mid block's output; the time embedding [n, D]; the skip connections.
+    """
+    temb = time_embedding(unet, t, len(sample))
+    hidden = unet.conv_in(sample)
+    skips: tuple[Tensor, ...] = (hidden,)
+    for block in unet.down_blocks:
+        hidden, block_skips = block(hidden_states=hidden, temb=temb)
+        skips += tuple(block_skips)
+    assert unet.mid_block is not None, "build_unet refuses networks without a mid block"
+    return unet.mid_block(hidden, temb), temb, skips
+
+
+def decoder_half(unet: UNet2DModel, h: Tensor, temb: Tensor, skips: tuple[Tensor, ...]) -> Tensor:
+    """The up blocks and the output convolution: [n, out_channels, H, W]."""
+    hidden = h
+    for block in unet.up_blocks:
+        used = len(cast(Sized, block.resnets))
+        hidden = block(hidden, skips[-used:], temb)
+        skips = skips[:-used]
+    return unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+
+
+def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
+    """Config and float32 U-Net of a backbone folder.
+
+    Raises:
+        InvalidBenchmarkError: if a file is absent, truncated or does not fit the other.
+    """
+    config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    mend = "fetch or train the backbone again"
+    try:
+        config = BackboneConfig.model_validate_json(config_path.read_text("utf-8"))
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InvalidBenchmarkError(
+            f"unreadable backbone config: {reason}", where=str(config_path), mend=mend
+        ) from error
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise InvalidBenchmarkError(
+            f"invalid backbone config: {_first_fault(error)}", where=str(config_path), mend=mend
+        ) from error
+    try:
+        weights = load_file(weights_path)
+    except (OSError, SafetensorError) as error:
+        raise InvalidBenchmarkError(
+            f"unreadable U-Net weights: {error}", where=str(weights_path), mend=mend
+        ) from error
+    return config, filled_unet(
+        config.unet, lambda own: fitted_state(own, weights, str(weights_path))
+    )
+
+
+def save_folder(
+    folder: Path, config: BackboneConfig, unet: UNet2DModel, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a backbone folder; each file is complete or absent.
+
+    Args:
+        folder: made where it does not exist.
+        config: with the U-Net's own arguments in it.
+        unet: whose weights are kept.
+        dtype: precision on disk; half precision costs a relative 5e-4 a weight.
+
+    Raises:
+        UsageError: where the folder cannot be written.
+    """
+    weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in unet.state_dict().items()}
+    write_bytes(folder / WEIGHTS_FILE, save(weights))
+    write_json(folder / CONFIG_FILE, config.model_dump())
+
+
+def _first_fault(error: ValidationError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    fault = error.errors()[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else fault["msg"]

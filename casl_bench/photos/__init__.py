@@ -1,0 +1,1 @@
+"""Photographs on disk and the models for them. A guest: the core never imports it."""

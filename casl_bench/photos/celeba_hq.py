@@ -1,0 +1,245 @@
+"""The `celeba_hq` data set: 30,000 portraits with the 40 attributes of CelebA.
+
+Layouts of the folder, the first that fits (each also below `CelebAMask-HQ/` or `celeba_hq/`):
+
+- CelebAMask-HQ's: `CelebA-HQ-img/*.jpg` beside `CelebAMask-HQ-attribute-anno.txt`. The images are
+  in the annotation's order: 0…23,999 train, 24,000…26,999 validation, 27,000…29,999 test (eight,
+  one and one tenth of any other number). CelebA's official partition is not used: it goes by other
+  numbers, and the file that maps them is not part of this release.
+- StarGAN v2's: `train/{female,male}`, `val/{female,male}`. `val` tests, the last tenth of `train`
+  validates.
+- Flat: images right in the folder, cut in three: eight, one and one tenth.
+
+Without the annotation nobody knows the attributes. Where there is none, images are in the order of
+the hash of their names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.files import hash_bytes
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.options import DataSource
+from casl_bench.photos.layouts import (
+    Layout,
+    cut_in_three,
+    cut_off_validation,
+    file_layout,
+    flat_layout,
+    folders_of,
+    list_images,
+    no_layout,
+    required_images,
+    shuffled,
+)
+from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
+
+# CelebA-HQ's 40 attributes: their published names, ours, and the file that labels the images.
+
+
+PUBLISHED_NAMES = (
+    "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs",
+    "Big_Lips", "Big_Nose", "Black_Hair", "Blond_Hair", "Blurry", "Brown_Hair", "Bushy_Eyebrows",
+    "Chubby", "Double_Chin", "Eyeglasses", "Goatee", "Gray_Hair", "Heavy_Makeup",
+    "High_Cheekbones", "Male", "Mouth_Slightly_Open", "Mustache", "Narrow_Eyes", "No_Beard",
+    "Oval_Face", "Pale_Skin", "Pointy_Nose", "Receding_Hairline", "Rosy_Cheeks", "Sideburns",
+    "Smiling", "Straight_Hair", "Wavy_Hair", "Wearing_Earrings", "Wearing_Hat",
+    "Wearing_Lipstick", "Wearing_Necklace", "Wearing_Necktie", "Young",
+)  # fmt: skip
+
+# Our name → (published name, sign). An edit turns an attribute on, so that the one published as an
+# absence is inverted: the sign is -1 where "published" means "ours is off".
+CELEBA_ATTRIBUTES: dict[str, tuple[str, int]] = {
+    ("beard" if name == "No_Beard" else name.lower()): (name, -1 if name == "No_Beard" else 1)
+    for name in PUBLISHED_NAMES
+}
+
+_ROW = re.compile(r"(\S+)  ((?:-?1 ){39}-?1)")
+_MEND = "download the annotation again"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The labels of all images.
+
+    Attributes:
+        names: n file names in the file's order.
+        labels: [n, 40] bool, columns as in `CELEBA_ATTRIBUTES`.
+        content_hash: SHA-256 of the file.
+    """
+
+    names: tuple[str, ...]
+    labels: Tensor
+    content_hash: str
+
+    def of(self, names: Sequence[str]) -> Tensor:
+        """The labels of these images, in this order: [len(names), 40] bool."""
+        place = {name: i for i, name in enumerate(self.names)}
+        return self.labels[[place[name] for name in names]]
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Read CelebAMask-HQ-attribute-anno.txt.
+
+    It is a line with the number of images, a line with the 40 names, then one line an image: file
+    name, two blanks, 40 times 1 or -1.
+
+    Raises:
+        UsageError: the file is absent.
+        InvalidBenchmarkError: it differs from that in any way; the message names the line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        reason = "no annotation" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise UsageError(
+            reason, where=str(path), mend="download CelebAMask-HQ-attribute-anno.txt"
+        ) from error
+    try:
+        lines = data.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise _fault(path, data[: error.start].count(b"\n") + 1, "not a text file") from error
+    count = _count(path, lines)
+    _check_header(path, lines)
+    names, rows = [], bytearray()
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines[2:], start=3):
+        name, values = _row(path, number, line)
+        if (before := seen.setdefault(name, number)) != number:
+            raise _fault(path, number, f"'{name}' is on line {before}, too")
+        names.append(name)
+        rows += values
+    if len(names) != count:
+        raise _fault(path, 1, f"{count} images are announced, {len(names)} follow")
+    signs = torch.tensor([sign for _, sign in CELEBA_ATTRIBUTES.values()])
+    table = torch.frombuffer(rows, dtype=torch.uint8).reshape(count, -1).bool()
+    return Annotation(tuple(names), table ^ (signs < 0), hash_bytes(data))
+
+
+def _count(path: Path, lines: Sequence[str]) -> int:
+    first = lines[0].strip() if lines else ""
+    if not first.isascii() or not first.isdecimal() or int(first) == 0:
+        raise _fault(path, 1, f"'{first[:40]}' is no number of images")
+    return int(first)
+
+
+def _check_header(path: Path, lines: Sequence[str]) -> None:
+    names = lines[1].split() if len(lines) > 1 else []
+    if len(names) != len(PUBLISHED_NAMES):
+        raise _fault(path, 2, f"{len(names)} attribute names, not {len(PUBLISHED_NAMES)}")
+    for place, (name, published) in enumerate(zip(names, PUBLISHED_NAMES, strict=True), start=1):
+        if name not in PUBLISHED_NAMES:
+            offer = unknown_name("attribute", name, PUBLISHED_NAMES).mend.partition(" (known")[0]
+            raise _fault(path, 2, f"unknown attribute '{name}', {offer}")
+        if name != published:
+            raise _fault(path, 2, f"attribute {place} is '{name}', not '{published}'")
+
+
+def _row(path: Path, number: int, line: str) -> tuple[str, bytes]:
+    """File name and 40 bytes of 0 and 1."""
+    if match := _ROW.fullmatch(line):
+        name, values = match.groups()
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise _fault(path, number, f"'{name}' is no plain file name")
+        return name, bytes(value == "1" for value in values.split(" "))
+    # The line is faulty; say how.
+    name, *rest = line.split() or [""]
+    if not name:
+        raise _fault(path, number, "an empty line")
+    if odd := [value for value in rest if value not in ("1", "-1")]:
+        raise _fault(path, number, f"'{odd[0][:40]}' is neither 1 nor -1")
+    if len(rest) != len(PUBLISHED_NAMES):
+        raise _fault(path, number, f"{len(rest)} values, not {len(PUBLISHED_NAMES)}")
+    raise _fault(path, number, "not: file name, two blanks, values one blank apart")
+
+
+def _fault(path: Path, line: int, what: str) -> InvalidBenchmarkError:
+    return InvalidBenchmarkError(what, where=f"{path}, line {line}", mend=_MEND)
+
+
+IMAGES, ANNOTATION = "CelebA-HQ-img", "CelebAMask-HQ-attribute-anno.txt"
+GENDERS = ("female", "male")
+
+
+def find_layout(root: Path) -> Layout:
+    """What a folder holds.
+
+    Raises:
+        UsageError: none of the layouts, or a part of one is missing.
+        InvalidBenchmarkError: the annotation is faulty.
+    """
+    bases = folders_of(root, "CelebAMask-HQ", "celeba_hq")
+    for base in bases:
+        if (base / IMAGES).is_dir() or (base / ANNOTATION).is_file():
+            return _annotated(base)
+        if any((base / "train" / gender).is_dir() for gender in GENDERS):
+            return _by_gender(base)
+    if layout := flat_layout(bases):
+        return layout
+    raise no_layout("celeba_hq", root, f"{IMAGES}/ beside {ANNOTATION}, train/female/ …, or images")
+
+
+def _annotated(base: Path) -> Layout:
+    annotation = read_annotation(base / ANNOTATION)
+    if not (base / IMAGES).is_dir():
+        raise UsageError("no folder of images", where=str(base / IMAGES))
+    sizes = list_images(base / IMAGES, deep=False)
+    known = set(annotation.names)
+    if unlabelled := [name for name in sizes if name not in known]:
+        raise UsageError(
+            f"{len(unlabelled):,} images are not in the annotation",
+            where=str(base / IMAGES / unlabelled[0]),
+            mend="move them away",
+        )
+    if not sizes:
+        raise UsageError("the folder holds no image", where=str(base / IMAGES))
+    # One that the annotation names and the folder lacks is a bad image when its turn comes.
+    layout = file_layout(
+        "CelebAMask-HQ", base / IMAGES, cut_in_three(annotation.names), sizes, annotation.of
+    )
+    return Layout(
+        layout.name, layout.splits, [layout.contents, annotation.content_hash], layout.labels
+    )
+
+
+def _by_gender(base: Path) -> Layout:
+    train, test = (
+        {name: size for g in GENDERS for name, size in required_images(base, f"{part}/{g}").items()}
+        for part in ("train", "val")
+    )
+    splits = cut_off_validation(shuffled(list(train)), shuffled(list(test)))
+    return file_layout("StarGAN v2", base, splits, train | test)
+
+
+KIND = PhotoKind(
+    name="celeba_hq",
+    attributes=tuple(CELEBA_ATTRIBUTES),
+    concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)).concepts,
+    description="CelebA-HQ: 30,000 aligned portraits of celebrities with 40 annotated attributes.",
+    licence="non-commercial research and education (CelebAMask-HQ's terms)",
+    source="https://github.com/switchablenorms/CelebAMask-HQ",
+    find_layout=find_layout,
+)
+
+
+class CelebaHq(PhotoDataset):
+    """Portraits, with 40 attributes where the annotation is there.
+
+    Args:
+        source: where the files are; None only for the card.
+        resolution: side of the images in pixels.
+    """
+
+    def __init__(self, source: DataSource | None = None, resolution: int = 256) -> None:
+        super().__init__(KIND, source, resolution)
+
+
+DATASETS.register("celeba_hq", CelebaHq)

@@ -1,0 +1,1 @@
+"""Published diffusion checkpoints, read and converted."""

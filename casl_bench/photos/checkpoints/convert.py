@@ -1,0 +1,330 @@
+"""A published checkpoint → a backbone: its config and its weights under diffusers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from diffusers.models.unets.unet_2d import UNet2DModel
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.files import parse_json
+from casl_bench.core.option_types import Count
+from casl_bench.models.unet import BackboneConfig, ScheduleConfig, filled_unet
+from casl_bench.models.weights import UnfitWeightsError, read_checkpoint
+from casl_bench.photos.checkpoints.formats import (
+    Architecture,
+    adm_state,
+    architecture_of,
+    ddpm_state,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+# What is known of a published checkpoint beside its file: a JSON file, named or one's own.
+
+
+_CONFIGS = files("casl_bench.photos.checkpoints") / "configs"
+
+
+class CheckpointConfig(BaseModel):
+    """Facts of a published network. Those that its file tells are checked against it.
+
+    Attributes:
+        description: for a person.
+        image_size: side of the image, pixels; not in the file.
+        head_channels: channels of an attention head of the ADM family; not in the file.
+        new_attention_order: q, k, v of all heads rather than head by head; not in the file.
+        schedule: of the noise; not in the file.
+        prediction: what the network's output means; not in the file.
+        family: and all that follow: as in `Architecture`, None leaves it to the file.
+        attention_resolutions: sides of the feature maps with attention, pixels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    description: str = ""
+    image_size: int = Field(256, ge=1)
+    head_channels: int | None = Field(None, ge=1)
+    new_attention_order: bool = False
+    schedule: ScheduleConfig = ScheduleConfig()
+    prediction: Literal["eps", "v", "x0"] = "eps"
+    family: Literal["ddpm", "adm"] | None = None
+    in_channels: int | None = None
+    base_channels: int | None = None
+    multipliers: tuple[int, ...] | None = None
+    res_blocks: int | None = None
+    attention_resolutions: tuple[int, ...] | None = None
+    learned_sigma: bool | None = None
+
+    def check(self, found: Architecture, name: str, where: str) -> None:
+        """Compare with what the file tells.
+
+        Raises:
+            InvalidBenchmarkError: naming the fields that differ.
+        """
+        told: dict[str, Any] = {
+            "family": found.family,
+            "in_channels": found.in_channels,
+            "base_channels": found.base_channels,
+            "multipliers": found.multipliers,
+            "res_blocks": found.res_blocks,
+            "attention_resolutions": found.attention_resolutions(self.image_size),
+            "learned_sigma": found.learned_sigma,
+        }
+        differing = [
+            f"{field} is {_text(value)} in the file, {_text(wanted)} in the config"
+            for field, value in told.items()
+            if (wanted := getattr(self, field)) is not None and wanted != value
+        ]
+        if differing:
+            raise InvalidBenchmarkError(
+                f"the file is not of config '{name}': {', '.join(differing)}",
+                where=where,
+                mend="give another config or leave it out",
+            )
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with the package, sorted."""
+    return sorted(
+        p.name.removesuffix(".json") for p in _CONFIGS.iterdir() if p.name.endswith(".json")
+    )
+
+
+def read_config(name: str | Path) -> CheckpointConfig:
+    """A config by its name or, where it ends in .json, from a file.
+
+    Raises:
+        UsageError: for an unknown name, an absent file or invalid content.
+    """
+    source = Path(name) if str(name).endswith(".json") else None
+    if source is None and name not in config_names():
+        raise unknown_name("config", str(name), config_names())
+    try:
+        text = (source or _CONFIGS / f"{name}.json").read_text(encoding="utf-8")
+        return CheckpointConfig.model_validate(parse_json(text))
+    except OSError as error:
+        raise UsageError(
+            f"unreadable config: {error.strerror or type(error).__name__}", where=str(name)
+        ) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "config"
+        raise UsageError(f"invalid config: {place}: {fault['msg']}", where=str(name)) from error
+    except ValueError as error:
+        raise UsageError(f"invalid config: {error}", where=str(name)) from error
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+FAULTS_TOLD = 50
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A published checkpoint as a backbone.
+
+    Attributes:
+        config: of the backbone, with the U-Net's arguments.
+        unet: filled, float32.
+        architecture: what the file told.
+        taken: which of the file's state dicts; empty where it holds one alone.
+        assumed: what neither the file nor the caller told, "name value" each.
+    """
+
+    config: BackboneConfig
+    unet: UNet2DModel
+    architecture: Architecture
+    taken: str
+    assumed: tuple[str, ...]
+
+
+def convert(
+    path: Path,
+    *,
+    name: str,
+    image_size: int | None = None,
+    config: str | Path | None = None,
+    head_channels: int | None = None,
+) -> Conversion:
+    """Read a published checkpoint of the DDPM or ADM family.
+
+    Args:
+        path: the file.
+        name: of the backbone, as in a table.
+        image_size: side of the image, pixels.
+        config: name of a config of the package, or a JSON file; what the file tells is checked
+            against it.
+        head_channels: channels of an attention head, ADM only.
+
+    Raises:
+        UsageError: for an unknown config, or facts that contradict each other.
+        UnfitWeightsError: naming what is missing, unexpected, misshapen or not finite.
+        InvalidBenchmarkError: if the file cannot be read or its network not be run.
+    """
+    facts = CheckpointConfig() if config is None else read_config(config)
+    facts = _with_given(facts, config, image_size=image_size, head_channels=head_channels)
+    file = read_checkpoint(path)
+    found = architecture_of(file.weights, str(path))
+    _check_channels(found, str(path))
+    if config is not None:
+        facts.check(found, str(config), str(path))
+    assumed = []
+    if config is None and image_size is None:
+        assumed.append(f"image size {facts.image_size}")
+    heads = facts.head_channels
+    if heads is None and found.family == "adm":
+        heads = found.default_head_channels()
+        assumed.append(f"{heads} channels a head")
+    backbone = BackboneConfig(
+        name=name,
+        image_size=facts.image_size,
+        prediction=facts.prediction,
+        learned_sigma=found.learned_sigma,
+        family=found.family,
+        schedule=facts.schedule,
+        unet=found.unet_config(facts.image_size, heads),
+    )
+
+    def state_for(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if found.family == "ddpm":
+            return ddpm_state(file.weights, own, str(path))
+        assert heads is not None
+        return adm_state(file.weights, own, str(path), heads, facts.new_attention_order)
+
+    try:
+        unet = filled_unet(backbone.unet, state_for)
+    except UnfitWeightsError as error:
+        raise UnfitWeightsError(
+            error.faults,
+            where=str(path),
+            mend="fetch the file again or name it as its authors do",
+            told=FAULTS_TOLD,
+        ) from error
+    return Conversion(backbone, unet, found, file.taken, tuple(assumed))
+
+
+def _with_given(
+    facts: CheckpointConfig, config: str | Path | None, **given: int | None
+) -> CheckpointConfig:
+    """The facts with the caller's own, which may fill gaps of a config but not contradict it."""
+    told = {field: value for field, value in given.items() if value is not None}
+    for field, value in told.items():
+        known = getattr(facts, field)
+        if config is not None and known not in (None, value):
+            raise UsageError(
+                f"{field} {value} contradicts config '{config}', which says {known}",
+                mend="give one of the two",
+            )
+    return facts.model_copy(update=told)
+
+
+def _check_channels(found: Architecture, where: str) -> None:
+    if found.in_channels != 3 or found.out_channels not in (3, 6):
+        raise InvalidBenchmarkError(
+            f"the network takes {found.in_channels} channels and gives {found.out_channels}",
+            where=where,
+            mend="networks on pictures take 3 and give 3, or 6 with a learned variance",
+        )
+
+
+# `casl-bench convert`: a published checkpoint → a folder that we and diffusers read.
+
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("convert")
+@click.argument("checkpoint", type=_PATH)
+@click.option("--out", type=_PATH, required=True, help="Folder to write; absent or empty.")
+@click.option("--config", metavar="NAME|FILE",
+              help="What is known of the network: docs/checkpoints.md.")  # fmt: skip
+@click.option("--image-size", type=Count(most=65_536), help="Side, pixels.  [default: 256]")
+@click.option("--head-channels", type=Count(),
+              help="Channels of an attention head, ADM only.  [default: 64]")  # fmt: skip
+@click.option("--half", is_flag=True, help="Keep the weights in half precision.")
+def convert_command(
+    checkpoint: Path,
+    out: Path,
+    config: str | None,
+    image_size: int | None,
+    head_channels: int | None,
+    half: bool,
+) -> Callable[[], int]:
+    """Make a backbone folder of CHECKPOINT, a published file of the DDPM or ADM family."""
+
+    def action() -> int:
+        if not checkpoint.exists():
+            raise UsageError("no such file", where=str(checkpoint))
+        if checkpoint.is_dir():
+            raise UsageError(
+                "a folder is no checkpoint file",
+                where=str(checkpoint),
+                mend="a diffusers folder is read as it is and needs no conversion",
+            )
+        import torch
+
+        pass
+        from casl_bench.core.files import hash_file
+        from casl_bench.models.diffusers_folder import check_vacant, write_diffusers_folder
+
+        check_vacant(out)
+        made = convert(
+            checkpoint,
+            name=out.resolve().name,
+            image_size=image_size,
+            config=config,
+            head_channels=head_channels,
+        )
+        source = {
+            "file": checkpoint.name,
+            "sha256": hash_file(checkpoint),
+            "taken": made.taken,
+            "config": config or "",
+            "assumed": list(made.assumed),
+        }
+        write_diffusers_folder(
+            out,
+            made.config,
+            made.unet,
+            dtype=torch.float16 if half else torch.float32,
+            source=source,
+        )
+        click.echo(report(made), nl=False)
+        click.echo(f"written       {out} ({'half' if half else 'single'} precision)")
+        return 0
+
+    return action
+
+
+def report(made: Conversion) -> str:
+    """What was found, a line a fact."""
+    found, size = made.architecture, made.config.image_size
+    side = size // 2 ** (len(found.multipliers) - 1)
+    heads = made.config.unet["attention_head_dim"]
+    sides = ", ".join(f"{s} px" for s in found.attention_resolutions(size)) or "the middle only"
+    facts = {
+        "weights": made.taken or "the file's only state dict",
+        "family": found.family,
+        "image size": f"{size} px",
+        "channels": f"{found.base_channels} × {', '.join(map(str, found.multipliers))}; "
+        f"{found.res_blocks} residual block{'s' if found.res_blocks > 1 else ''} a level",
+        "attention": f"{sides}; {f'{heads} channels a head' if heads else 'one head'}",
+        "output": f"{made.config.prediction}{' and a variance' if found.learned_sigma else ''}",
+        "parameters": f"{sum(p.numel() for p in made.unet.parameters()):,}",
+        "h-space": f"{found.mid_channels} × {side} × {side}",
+    }
+    if made.assumed:
+        facts["assumed"] = f"{', '.join(made.assumed)}: the file does not tell"
+    return "".join(f"{name:<14}{value}\n" for name, value in facts.items())

@@ -1,0 +1,215 @@
+"""What a data set's folder, database or table holds: the images of each split, none decoded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor
+
+from casl_bench.core.errors import UsageError
+from casl_bench.core.files import hash_bytes
+from casl_bench.domains.dataset import Split
+from casl_bench.photos.photo_file import SUFFIXES, read_photo_bytes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An image that is not yet read.
+
+    Attributes:
+        image_id: unique within the data set, the same on every machine.
+        where: its path, or its database and key, for messages.
+        read: its encoded bytes, while the split is being walked; raises BadPhotoError.
+    """
+
+    image_id: str
+    where: str
+    read: Callable[[], bytes]
+
+
+class Photos(Protocol):
+    """The images of one split in their fixed order."""
+
+    def __len__(self) -> int:
+        """How many there are, found without reading any."""
+        ...
+
+    def walk(self) -> Generator[Photo, None, None]:
+        """Each in turn. Close the generator when done: it may hold a database open."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A data set as it was found.
+
+    Attributes:
+        name: the layout, for people.
+        splits: the images of each split; no image is in two.
+        contents: JSON that changes when a file is added, taken away or changes its size.
+        labels: ids → [n, A] bool in the card's order, or None where the layout has none.
+    """
+
+    name: str
+    splits: Mapping[Split, Photos]
+    contents: Any
+    labels: Callable[[Sequence[str]], Tensor] | None = None
+
+
+def shuffled(names: Sequence[str]) -> list[str]:
+    """Names in an order of their own: by SHA-256, whatever order they come in.
+
+    Sorted names come by source or class (all women before all men): of a hashed order the first n
+    are a fair sample.
+    """
+    return sorted(names, key=lambda name: (hash_bytes(name.encode()), name))
+
+
+def cut_in_three(items: Sequence[T]) -> dict[Split, Sequence[T]]:
+    """The first eight tenths train, then one tenth validates and one tests."""
+    first, second = len(items) * 8 // 10, len(items) * 9 // 10
+    return {"train": items[:first], "validation": items[first:second], "test": items[second:]}
+
+
+def cut_off_validation(train: Sequence[T], test: Sequence[T]) -> dict[Split, Sequence[T]]:
+    """Published training and test images: the last tenth of the former validates."""
+    end = last_tenth(len(train))
+    return {"train": train[:end], "validation": train[end:], "test": test}
+
+
+def last_tenth(count: int) -> int:
+    """Where the last tenth of so many begins."""
+    return count * 9 // 10
+
+
+# Folders of image files: listed quickly, in an order that is not the file system's.
+
+
+Sizes = dict[str, int]
+
+
+@dataclass(frozen=True)
+class FilePhotos:
+    """Image files below one folder.
+
+    Attributes:
+        base: the folder.
+        names: paths below it with forward slashes, in the split's order; they are the ids.
+    """
+
+    base: Path
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def walk(self) -> Generator[Photo, None, None]:
+        """Each file in turn."""
+        for name in self.names:
+            path = self.base / name
+            yield Photo(name, str(path), partial(read_photo_bytes, path))
+
+
+def list_images(base: Path, folder: str = "", *, deep: bool = True) -> Sizes:
+    """Image files below a folder by their suffix; other files and hidden ones are passed over.
+
+    Args:
+        base: what the names are relative to.
+        folder: where to look, below `base`.
+        deep: whether to look into its folders, too; links to folders are not followed.
+
+    Returns:
+        Name → size in bytes, sorted by name; -1 where the file is a broken link.
+
+    Raises:
+        UsageError: a folder cannot be listed, or a name is no valid text.
+    """
+    found: Sizes = {}
+    todo = [folder]
+    while todo:
+        here = todo.pop()
+        try:
+            with os.scandir(base / here) as entries:
+                for entry in entries:
+                    name = f"{here}/{entry.name}" if here else entry.name
+                    if entry.name.startswith("."):
+                        continue
+                    if Path(entry.name).suffix.lower() in SUFFIXES:
+                        found[_as_text(name, base)] = _size(entry)
+                    elif deep and entry.is_dir(follow_symlinks=False):
+                        todo.append(name)
+        except OSError as error:
+            raise UsageError(
+                f"cannot list the folder: {error.strerror or error}", where=str(base / here)
+            ) from error
+    return dict(sorted(found.items()))
+
+
+def folders_of(root: Path, *names: str) -> list[Path]:
+    """A folder, then those of its folders with these names that are there."""
+    return [root, *(root / name for name in names if (root / name).is_dir())]
+
+
+def flat_layout(folders: Sequence[Path]) -> Layout | None:
+    """Any images right in the first folder that has some, cut in three; None where none has."""
+    for folder in folders:
+        if sizes := list_images(folder, deep=False):
+            return file_layout("flat folder", folder, cut_in_three(shuffled(list(sizes))), sizes)
+    return None
+
+
+def file_layout(
+    name: str,
+    base: Path,
+    splits: Mapping[Split, Sequence[str]],
+    sizes: Sizes,
+    labels: Callable[[Sequence[str]], Tensor] | None = None,
+) -> Layout:
+    """A layout of files below `base`, from the names of each split and the sizes of all."""
+    photos = {split: FilePhotos(base, names) for split, names in splits.items()}
+    return Layout(name, photos, sorted(sizes.items()), labels)
+
+
+def required_images(base: Path, folder: str) -> Sizes:
+    """`list_images` of a folder that must be there and must not be empty. Raises UsageError."""
+    if not (base / folder).is_dir():
+        raise UsageError("no such folder", where=str(base / folder), mend=_MEND)
+    if sizes := list_images(base, folder):
+        return sizes
+    raise UsageError("the folder holds no image", where=str(base / folder), mend=_MEND)
+
+
+def no_layout(dataset: str, root: Path, expected: str) -> UsageError:
+    """The error for a folder that holds none of a data set's layouts."""
+    return UsageError(
+        f"the folder holds no layout of {dataset}",
+        where=str(root),
+        mend=f"expected {expected}; {_MEND}",
+    )
+
+
+_MEND = "the layouts that are read are in docs/real_data_sets.md"
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size if entry.is_file() else -1
+    except OSError:
+        return -1
+
+
+def _as_text(name: str, base: Path) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"a file's name is no UTF-8: {name!a}", where=str(base), mend="rename the file"
+        ) from error
+    return name

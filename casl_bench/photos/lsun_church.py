@@ -1,0 +1,223 @@
+"""The `lsun_church` data set: the outdoor churches of LSUN, without labels.
+
+Layouts of the folder, the first that fits (each also below `lsun/`):
+
+- LSUN's databases: `church_outdoor_train_lmdb`, `church_outdoor_val_lmdb`, in the order of their
+  keys, which are hashes already (the package `lmdb` is needed);
+- exported: `church_outdoor_train/`, `church_outdoor_val/`, with folders inside or without;
+- flat: images right in the folder, cut in three: eight, one and one tenth.
+
+The published `val` tests; the last tenth of `train` validates.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.domains.dataset import DATASETS
+from casl_bench.domains.options import DataSource
+from casl_bench.photos.layouts import (
+    Layout,
+    Photo,
+    cut_off_validation,
+    file_layout,
+    flat_layout,
+    folders_of,
+    last_tenth,
+    no_layout,
+    required_images,
+    shuffled,
+)
+from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
+from casl_bench.photos.photo_file import BadPhotoError
+
+# LSUN's databases: encoded images under keys of 40 hexadecimal digits, read where they lie.
+
+
+# LMDB refuses to open a database twice in one process.
+_ONE_AT_A_TIME = threading.RLock()
+_SMALLEST = 8192  # bytes: its two first pages
+
+
+@dataclass(frozen=True)
+class LmdbPhotos:
+    """A run of a database's images in the order of their keys, which is the same everywhere.
+
+    Keys are walked as they are needed and from the nearer end, and no image is touched by that:
+    the few hundred images of a run do not list the 126,227 of LSUN-Church.
+
+    Attributes:
+        path: the folder with data.mdb.
+        start: place of the first image.
+        stop: place after the last.
+    """
+
+    path: Path
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def walk(self) -> Generator[Photo, None, None]:
+        """Each image in turn; the database is open until the generator is closed."""
+        with _opened(self.path) as transaction:
+            for key in self._keys(transaction):
+                name = key.decode("latin-1")  # any key has a name, and no two the same
+                where = f"{self.path}, key {name}"
+                read = partial(_value, transaction, key, where)
+                yield Photo(f"{self.path.name}/{name}", where, read)
+
+    def _keys(self, transaction: Any) -> Iterator[bytes]:
+        cursor = transaction.cursor()
+        total = transaction.stat()["entries"]
+        if self.start <= total - self.start:
+            return islice(cursor.iternext(keys=True, values=False), self.start, self.stop)
+        backwards = islice(cursor.iterprev(keys=True, values=False), total - self.start)
+        return iter(list(backwards)[::-1][: len(self)])
+
+
+def count_images(path: Path) -> int:
+    """How many images a database has.
+
+    Raises:
+        UsageError: the package `lmdb` is not installed.
+        InvalidBenchmarkError: it is no database, is cut short, or has no image.
+    """
+    with _opened(path) as transaction:
+        count = int(transaction.stat()["entries"])
+    if not count:
+        raise InvalidBenchmarkError("the database is empty", where=str(path), mend=_MEND)
+    return count
+
+
+_MEND = "download and unpack it again"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        import lmdb  # only this layout needs it
+    except ImportError as error:
+        raise UsageError(
+            "this layout needs the package lmdb",
+            where=str(path),
+            mend="pip install 'casl-bench[real]'",
+        ) from error
+    with _ONE_AT_A_TIME:
+        size = (path / "data.mdb").stat().st_size
+        short = InvalidBenchmarkError(
+            f"the database is cut short: {size:,} bytes", where=str(path), mend=_MEND
+        )
+        if size < _SMALLEST:
+            raise short
+        try:
+            database = lmdb.open(
+                str(path), readonly=True, lock=False, create=False, readahead=False, max_readers=1
+            )
+        except lmdb.Error as error:
+            reason = str(error).replace(f"{path}: ", "")
+            raise InvalidBenchmarkError(
+                f"not an LMDB database: {reason}", where=str(path), mend=_MEND
+            ) from error
+        try:
+            # Reading past the end of the file would kill the process.
+            if (database.info()["last_pgno"] + 1) * database.stat()["psize"] > size:
+                raise short
+            with database.begin() as transaction:
+                yield transaction
+        except lmdb.Error as error:
+            raise InvalidBenchmarkError(
+                f"the database is damaged: {error}", where=str(path), mend=_MEND
+            ) from error
+        finally:
+            database.close()
+
+
+def _value(transaction: Any, key: bytes, where: str) -> bytes:
+    import lmdb
+
+    try:
+        return bytes(transaction.get(key) or b"")
+    except lmdb.Error as error:
+        raise BadPhotoError(f"the database is damaged here: {error}", where) from error
+
+
+TRAIN, VAL = "church_outdoor_train", "church_outdoor_val"
+
+
+def find_layout(root: Path) -> Layout:
+    """What a folder holds.
+
+    Raises:
+        UsageError: none of the layouts, a part of one is missing, or `lmdb` is not installed.
+        InvalidBenchmarkError: a database is damaged.
+    """
+    bases = folders_of(root, "lsun")
+    for base in bases:
+        if any((base / f"{name}_lmdb").is_dir() for name in (TRAIN, VAL)):
+            return _databases(base)
+        if any((base / name).is_dir() for name in (TRAIN, VAL)):
+            train, test = required_images(base, TRAIN), required_images(base, VAL)
+            splits = cut_off_validation(shuffled(list(train)), shuffled(list(test)))
+            return file_layout("exported LSUN", base, splits, train | test)
+    if layout := flat_layout(bases):
+        return layout
+    if packed := next((p for n in (TRAIN, VAL) if (p := root / f"{n}_lmdb.zip").is_file()), None):
+        raise UsageError("the database is still packed", where=str(packed), mend="unzip it there")
+    raise no_layout("lsun_church", root, f"{TRAIN}_lmdb/ beside {VAL}_lmdb/, {TRAIN}/, or images")
+
+
+def _databases(base: Path) -> Layout:
+    counts, sizes = {}, {}
+    for name in (f"{TRAIN}_lmdb", f"{VAL}_lmdb"):
+        data = base / name / "data.mdb"
+        if not data.is_file():
+            raise UsageError("no database", where=str(data), mend="download and unpack it")
+        counts[name], sizes[name] = count_images(base / name), data.stat().st_size
+    (train, total), (test, tests) = ((base / name, count) for name, count in counts.items())
+    end = last_tenth(total)
+    return Layout(
+        "LSUN LMDB",
+        {
+            "train": LmdbPhotos(train, 0, end),
+            "validation": LmdbPhotos(train, end, total),
+            "test": LmdbPhotos(test, 0, tests),
+        },
+        [sorted(sizes.items()), sorted(counts.items())],
+    )
+
+
+_CONCEPTS = shipped_concepts("lsun_church").concepts
+KIND = PhotoKind(
+    name="lsun_church",
+    attributes=tuple(concept.attribute for concept in _CONCEPTS),
+    concepts=_CONCEPTS,
+    description="LSUN-Church: 126,527 photographs of churches from outside, without labels.",
+    licence="LSUN states none for its images; collected from the web for research",
+    source="https://www.yf.io/p/lsun",
+    find_layout=find_layout,
+)
+
+
+class LsunChurch(PhotoDataset):
+    """Churches from outside, without labels.
+
+    Args:
+        source: where the files are; None only for the card.
+        resolution: side of the images in pixels.
+    """
+
+    def __init__(self, source: DataSource | None = None, resolution: int = 256) -> None:
+        super().__init__(KIND, source, resolution)
+
+
+DATASETS.register("lsun_church", LsunChurch)

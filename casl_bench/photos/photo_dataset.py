@@ -1,0 +1,293 @@
+"""Photographs as a data set: found at once, read when asked for, bad files refused or counted."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from casl_bench.core.errors import BenchError, InputError, UsageError, unknown_name
+from casl_bench.core.files import hash_json
+from casl_bench.domains.dataset import Concept, DatasetCard, ImageBatch, Split
+from casl_bench.domains.options import DataSource
+from casl_bench.photos.layouts import Layout
+from casl_bench.photos.photo_file import MIN_SIDE, PREPROCESSING, BadPhotoError, decode_photo
+from casl_bench.photos.photo_hub import hub_layout
+
+_SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that was left out: where it is and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhotoKind:
+    """What sets one data set of photographs apart from another.
+
+    Attributes:
+        name: as on the command line.
+        attributes: of the card.
+        concepts: of the card.
+        description: of the card.
+        licence: of the card.
+        source: of the card.
+        find_layout: the published layout that a folder holds; raises BenchError where it is none.
+        hub_class: the class wanted of a `datasets` data set that mixes several.
+    """
+
+    name: str
+    attributes: tuple[str, ...]
+    concepts: tuple[Concept, ...]
+    description: str
+    licence: str
+    source: str
+    find_layout: Callable[[Path], Layout]
+    hub_class: str | None = None
+
+
+class PhotoDataset:
+    """A `Dataset` over files that the user has.
+
+    Its card can be had without them. Listing them is quick and happens when the data set is made;
+    an image is read when it is loaded.
+
+    Args:
+        kind: which data set.
+        source: where its files are and what is done with a bad one; None only for the card.
+        resolution: side of the images in pixels.
+
+    Raises:
+        InputError: the resolution is too small.
+        UsageError: there is no such folder, or it holds no layout of this data set.
+        InvalidBenchmarkError: what labels or holds the images is damaged.
+    """
+
+    def __init__(
+        self, kind: PhotoKind, source: DataSource | None = None, resolution: int = 256
+    ) -> None:
+        if resolution < MIN_SIDE:
+            raise InputError(f"a resolution of {resolution} pixels", mend=f"{MIN_SIDE} at least")
+        self._layout = _found(kind, source)
+        self._skip = source is not None and source.on_bad_image == "skip"
+        self._bad: dict[str, BadImage] = {}
+        self.card = DatasetCard(
+            name=kind.name,
+            world="real",
+            revision=_revision(self._layout, resolution),
+            resolution=resolution,
+            attributes=kind.attributes,
+            concepts=kind.concepts,
+            description=kind.description,
+            licence=kind.licence,
+            source=kind.source,
+        )
+
+    @property
+    def layout(self) -> str:
+        """The layout that was found, for people; empty without files."""
+        return "" if self._layout is None else self._layout.name
+
+    @property
+    def bad_images(self) -> tuple[BadImage, ...]:
+        """What was left out so far, sorted by path; always empty where a bad file stops."""
+        return tuple(sorted(self._bad.values(), key=lambda bad: bad.path))
+
+    def count(self, split: Split) -> int:
+        """How many images a split has, usable or not; 0 without files."""
+        return 0 if self._layout is None else len(self._layout.splits[split])
+
+    def load(self, split: Split, count: int) -> ImageBatch:
+        """The first `count` good images of a split: always the same ones, in the same order.
+
+        Raises:
+            UsageError: there is no such split, or nobody said where the files are.
+            InputError: there are fewer images, or the count is negative.
+            InvalidBenchmarkError: a file is no usable image and may not be left out.
+        """
+        if split not in _SPLITS:
+            raise unknown_name("split", split, _SPLITS)
+        if count < 0:
+            raise InputError(f"a count of {count} images")
+        if self._layout is None:
+            raise UsageError(
+                f"no files of {self.card.name}",
+                mend="say where they are with --data-root or CASL_BENCH_DATA "
+                "(docs/real_data_sets.md)",
+            )
+        photos = self._layout.splits[split]
+        if count > len(photos):
+            raise InputError(f"{self.card.name} has {len(photos):,} {split} images, not {count:,}")
+        side = self.card.resolution
+        ids: list[str] = []
+        pixels = torch.empty(count, 3, side, side)
+        left_out = 0
+        with closing(photos.walk()) as walk:
+            while len(ids) < count and (photo := next(walk, None)) is not None:
+                if photo.image_id in self._bad:
+                    left_out += 1
+                    continue
+                try:
+                    pixels[len(ids)] = decode_photo(photo.read(), photo.where, side)
+                except BadPhotoError as error:
+                    if not self._skip:
+                        raise
+                    left_out += 1
+                    self._bad[photo.image_id] = BadImage(photo.where, error.what)
+                else:
+                    ids.append(photo.image_id)
+        if len(ids) < count:
+            raise InputError(
+                f"{self.card.name} has {len(ids):,} usable {split} images, not {count:,}",
+                where=f"{left_out:,} left out",
+            )
+        labels = None if self._layout.labels is None else self._layout.labels(ids)
+        return ImageBatch(tuple(ids), pixels, labels)
+
+
+def _found(kind: PhotoKind, source: DataSource | None) -> Layout | None:
+    if source is None or (source.root is None and source.hub_id is None):
+        return None
+    if source.hub_id is not None:  # instead of a folder: an environment may name one always
+        return hub_layout(source.hub_id, kind.hub_class, source.allow_download)
+    assert source.root is not None
+    if not source.root.is_dir():
+        what = "not a folder" if source.root.exists() else "no such folder"
+        raise UsageError(what, where=str(source.root), mend=f"--data-root holds {kind.name}")
+    return kind.find_layout(source.root)
+
+
+def _revision(layout: Layout | None, resolution: int) -> str:
+    if layout is None:
+        return "absent"
+    return hash_json([PREPROCESSING, resolution, layout.contents])[:12]
+
+
+# A data set's concepts with their texts, in one TOML file that anybody can read and edit.
+
+
+_FOLDER = Path(__file__).with_name("concepts")
+_TABLES = {
+    "concept": ("name", "source", "target", "attribute"),
+    "unmeasured": ("name", "source", "target"),
+}
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """What a text-driven method would need of a concept that nobody can measure."""
+
+    name: str
+    source_prompt: str
+    target_prompt: str
+
+
+@dataclass(frozen=True)
+class ConceptFile:
+    """What a file holds.
+
+    Attributes:
+        concepts: those offered, in the file's order.
+        unmeasured: those that no published attribute measures: checked, never offered.
+    """
+
+    concepts: tuple[Concept, ...]
+    unmeasured: tuple[TextPair, ...]
+
+
+def shipped_concepts(dataset: str, attributes: Sequence[str] | None = None) -> ConceptFile:
+    """The file that comes with the package for a data set. See `read_concepts`."""
+    return read_concepts(_FOLDER / f"{dataset}.toml", attributes)
+
+
+def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> ConceptFile:
+    """Read a file of `[[concept]]` tables (name, source, target, attribute).
+
+    Tables `[[unmeasured]]` have the same fields but the last.
+
+    Args:
+        path: the file.
+        attributes: those of the data set; None where a concept's own name is its attribute.
+
+    Raises:
+        UsageError: the file is absent, no TOML, or any field of it is unknown, missing or wrong.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = "no concept file" if isinstance(error, FileNotFoundError) else "cannot be read"
+        raise UsageError(reason, where=str(path)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"not TOML: {error}", where=str(path)) from error
+    for table in tables:
+        if table not in _TABLES:
+            raise _located(unknown_name("table", table, _TABLES), str(path))
+    seen: set[str] = set()
+    rows = {
+        table: [
+            _row(row, fields, f"{path}, {table} {place}", seen)
+            for place, row in enumerate(_rows(tables, table, path), start=1)
+        ]
+        for table, fields in _TABLES.items()
+    }
+    if not rows["concept"]:
+        raise UsageError("no [[concept]]", where=str(path))
+    for row in rows["concept"]:
+        where = f"{path}, concept '{row['name']}'"
+        if attributes is not None and row["attribute"] not in attributes:
+            raise _located(unknown_name("attribute", row["attribute"], attributes), where)
+        if attributes is None and row["attribute"] != row["name"]:
+            raise UsageError(
+                f"attribute '{row['attribute']}' is not the concept's own name",
+                where=where,
+                mend="images without labels are judged by the concept itself",
+            )
+    return ConceptFile(
+        tuple(
+            Concept(r["name"], r["source"], r["target"], r["attribute"]) for r in rows["concept"]
+        ),
+        tuple(TextPair(r["name"], r["source"], r["target"]) for r in rows["unmeasured"]),
+    )
+
+
+def _rows(tables: dict[str, Any], table: str, path: Path) -> list[Any]:
+    rows = tables.get(table, [])
+    if not isinstance(rows, list):
+        raise UsageError(f"'{table}' is no list of tables", where=str(path), mend=f"[[{table}]]")
+    return rows
+
+
+def _row(row: Any, fields: Sequence[str], where: str, seen: set[str]) -> dict[str, str]:
+    if not isinstance(row, dict):
+        raise UsageError("not a table", where=where)
+    for field in row:
+        if field not in fields:
+            raise _located(unknown_name("field", field, fields), where)
+    for field in fields:
+        if field not in row:
+            raise UsageError(f"'{field}' is missing", where=where)
+        if not isinstance(row[field], str) or not row[field].strip():
+            raise UsageError(f"'{field}' is no text", where=where)
+    name = row["name"]
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UsageError(f"name '{name}' is not lower_snake", where=where)
+    if name in seen:
+        raise UsageError(f"concept '{name}' is there twice", where=where)
+    seen.add(name)
+    if row["source"].split() == row["target"].split():
+        raise UsageError("source and target are the same text", where=f"{where}, '{name}'")
+    return {field: row[field] for field in fields}
+
+
+def _located(error: BenchError, where: str) -> UsageError:
+    return UsageError(error.what, where=where, mend=error.mend)

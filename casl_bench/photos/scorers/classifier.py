@@ -1,0 +1,427 @@
+"""A user's own attribute classifier of photographs, read without running any Python in its file."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.files import hash_file, hash_json
+from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.models.scorers import LabelSource, ScorerInfo
+from casl_bench.models.weights import fitted_state, read_torch_file
+
+# What must be known of a user's classifier beside its weights: a JSON file of the same name.
+
+
+Positive = Annotated[FiniteFloat, Field(gt=0)]
+Channels = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+PublishedNames = Mapping[str, tuple[str, int]]
+"""Our attribute → the published one and +1, or -1 where that is its opposite (No_Beard)."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Calibration(_Frozen):
+    """Makes a probability of sigmoid(scale · logit + bias); one number an attribute each."""
+
+    scale: tuple[Positive, ...]
+    bias: tuple[FiniteFloat, ...]
+
+
+class ClassifierSidecar(_Frozen):
+    """The sidecar of `NAME.pt` or `NAME.safetensors`, `NAME.json`.
+
+    Attributes:
+        attributes: what the outputs tell, in their order, under published or under our names.
+        image_size: H = W that the network takes, pixels.
+        mean: of each channel, for pixels in [0, 1].
+        std: likewise.
+        architecture: `timm:NAME` or `torchvision:NAME`; needed by `.safetensors` alone.
+        output: what the outputs are.
+        positive_class: where each attribute has two outputs, the one that says it is there; then
+            outputs are [n, A, 2] or, packed alike, [n, 2·A].
+        calibration: of the attributes' logits, before any is negated.
+        sha256: of the weights file; checked where given.
+        name: what records call it; default: the file's name.
+    """
+
+    attributes: tuple[str, ...] = Field(min_length=1)
+    image_size: int = Field(ge=1)
+    mean: Channels
+    std: tuple[Positive, Positive, Positive]
+    architecture: str | None = None
+    output: Literal["logits", "probabilities"] = "logits"
+    positive_class: Literal[0, 1] | None = None
+    calibration: Calibration | None = None
+    sha256: str | None = None
+    name: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClassifierSidecar:
+        count = len(self.attributes)
+        if len(set(self.attributes)) < count:
+            raise ValueError("an attribute is named twice")
+        given = self.calibration
+        if given and not len(given.scale) == len(given.bias) == count:
+            raise ValueError("calibration needs one scale and one bias an attribute")
+        return self
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives an image."""
+        return len(self.attributes) * (1 if self.positive_class is None else 2)
+
+    def columns(
+        self, attributes: Sequence[str], published: PublishedNames, where: str
+    ) -> list[tuple[int, int]]:
+        """Where the logits of a data set's attributes are, each with its sign.
+
+        Args:
+            attributes: in the data set's order.
+            published: other names that they may have here.
+            where: the classifier, for the message.
+
+        Raises:
+            UsageError: naming those that it does not tell.
+        """
+        found, missing = [], []
+        for attribute in attributes:
+            other, sign = published.get(attribute, (attribute, 1))
+            if attribute in self.attributes:
+                found.append((self.attributes.index(attribute), 1))
+            elif other in self.attributes:
+                found.append((self.attributes.index(other), sign))
+            else:
+                missing.append(f"'{attribute}'" + (f" ({other})" if other != attribute else ""))
+        if missing:
+            raise UsageError(
+                f"the classifier does not tell {', '.join(missing)}",
+                where=where,
+                mend="give one that tells every attribute of the data set, under these names",
+            )
+        return found
+
+
+def read_sidecar(weights: Path) -> ClassifierSidecar:
+    """The sidecar of a weights file.
+
+    Raises:
+        UsageError: there is none, or it does not say what it must.
+    """
+    path = weights.with_suffix(".json")
+    try:
+        return ClassifierSidecar.model_validate_json(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"no description of the classifier: {error.strerror or error}",
+            where=str(path),
+            mend="say there what its outputs are (attributes, image_size, mean, std)",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError("not UTF-8 text", where=str(path)) from error
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"]))
+        told = f"{place}: {fault['msg']}" if place else fault["msg"]
+        raise UsageError(f"invalid description of a classifier: {told}", where=str(path)) from error
+
+
+def check_hash(sidecar: ClassifierSidecar, found: str, where: str) -> None:
+    """Refuse weights other than those described. Raises InvalidBenchmarkError."""
+    if sidecar.sha256 not in (None, found):
+        raise InvalidBenchmarkError(
+            "weights are not those their description names (truncated or changed)",
+            where=where,
+            mend="fetch or train them again",
+        )
+
+
+# Networks that timm and torchvision describe, with weights from a local file, each one checked.
+
+
+_MEND = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
+
+
+def build_network(architecture: str, outputs: int) -> nn.Module:
+    """A classifier with random weights; nothing is downloaded, no random state is touched.
+
+    Args:
+        architecture: `timm:NAME` or `torchvision:NAME`.
+        outputs: width of its last layer.
+
+    Returns:
+        [n, 3, H, W] → [n, outputs].
+
+    Raises:
+        UsageError: the library has no such network.
+    """
+    library, _, name = architecture.partition(":")
+    # Asked first: timm would take `hf-hub:…` for an order to fetch it.
+    known = {
+        "timm": lambda: timm.is_model(name),
+        "torchvision": lambda: name in torchvision.models.list_models(torchvision.models),
+    }
+    if library not in known or not known[library]():
+        raise UsageError(f"no such architecture '{architecture}'", mend=_MEND)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # How some of them draw weights that are thrown away is no concern of the user's.
+        warnings.simplefilter("ignore")
+        network: nn.Module
+        if library == "timm":
+            network = timm.create_model(name, pretrained=False, num_classes=outputs)
+        else:
+            network = torchvision.models.get_model(name, weights=None, num_classes=outputs)
+    return network
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors` file, or of one saved by torch; no code in it is run.
+
+    Raises:
+        InvalidBenchmarkError: absent, truncated, unsafe, or not a dict of tensors.
+    """
+    if path.suffix != ".safetensors":
+        content = read_torch_file(path)
+        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        if len(tensors) < len(content) or not tensors:
+            raise InvalidBenchmarkError(
+                "not a dict of weights", where=str(path), mend="save the bare state dict"
+            )
+        return tensors
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidBenchmarkError(
+            f"unreadable weights: {reason}", where=str(path), mend="fetch or train them again"
+        ) from error
+
+
+def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Put weights into a network.
+
+    Args:
+        network: changed in place.
+        weights: under the network's own names.
+        where: the file, for the message.
+
+    Raises:
+        InvalidBenchmarkError: naming what is missing, unexpected, of another shape or not finite.
+    """
+    own = network.state_dict()
+    # Files older than torch 1.0 lack these counters, which no evaluation reads.
+    absent = {k for k in own if k.endswith("num_batches_tracked") and k not in weights}
+    wanted = {k: v for k, v in own.items() if k not in absent}
+    network.load_state_dict(fitted_state(wanted, weights, where), strict=False)
+
+
+MICRO_BATCH = 16
+EPS = 1e-6
+
+
+class PhotoClassifier:
+    """A frozen classifier that answers a data set's attributes in the data set's order.
+
+    Args:
+        name: as in records.
+        weights_hash: identity of weights and description.
+        network: [n, 3, S, S], normalised → [n, outputs].
+        sidecar: what its outputs are.
+        attributes: of the data set; the columns of `logits`.
+        published: other names that the classifier may have for them.
+
+    Raises:
+        UsageError: it does not tell one of them.
+        InvalidBenchmarkError: the network does not give what the sidecar says.
+    """
+
+    label_source: LabelSource = "annotation"
+
+    def __init__(
+        self,
+        name: str,
+        weights_hash: str,
+        network: nn.Module,
+        sidecar: ClassifierSidecar,
+        attributes: tuple[str, ...],
+        published: PublishedNames,
+    ) -> None:
+        self.info = ScorerInfo(name, "attributes", 1, weights_hash)
+        self.attributes, self.image_size = tuple(attributes), sidecar.image_size
+        self.device = torch.device("cpu")
+        self._network = network.float().eval()
+        for parameter in network.parameters():  # a script has no `requires_grad_` for all
+            parameter.requires_grad_(False)
+        self._sidecar = sidecar
+        columns = sidecar.columns(attributes, published, name)
+        self._index = [column for column, _ in columns]
+        signs = torch.tensor([float(sign) for _, sign in columns])
+        ones = torch.ones(len(sidecar.attributes))
+        given = sidecar.calibration
+        scale = torch.tensor(given.scale) if given else ones
+        bias = torch.tensor(given.bias) if given else 0 * ones
+        self._scale, self._bias = scale[self._index] * signs, bias[self._index] * signs
+        # From [-1, 1] straight to the network's range.
+        self._mean = (2 * torch.tensor(sidecar.mean) - 1)[:, None, None]
+        self._std = (2 * torch.tensor(sidecar.std))[:, None, None]
+        self._try()
+
+    @classmethod
+    def load(
+        cls, path: Path, attributes: tuple[str, ...], published: PublishedNames | None = None
+    ) -> PhotoClassifier:
+        """Read a classifier and its description, `path` with the ending `.json`.
+
+        Args:
+            path: `.safetensors` with weights of the architecture that the description names; any
+                other ending is a TorchScript file, whose program runs in torch's own interpreter.
+            attributes: of the data set; the columns of `logits`.
+            published: our attribute → (name that the classifier may have for it, sign).
+
+        Raises:
+            UsageError: no description, an invalid one, or an attribute that it does not tell.
+            InvalidBenchmarkError: weights are absent, damaged or do not fit the description.
+        """
+        sidecar, where = read_sidecar(path), str(path)
+        name = sidecar.name or path.stem
+        # Before anything big is read.
+        sidecar.columns(attributes, published or {}, name)
+        try:
+            found = hash_file(path)
+        except OSError as error:
+            raise InvalidBenchmarkError(
+                f"no weights of a classifier: {error.strerror or error}", where=where
+            ) from error
+        check_hash(sidecar, found, where)
+        if path.suffix == ".safetensors":
+            if sidecar.architecture is None:
+                raise UsageError(
+                    "the description does not name the architecture",
+                    where=str(path.with_suffix(".json")),
+                    mend="such as timm:resnet18",
+                )
+            network = build_network(sidecar.architecture, sidecar.outputs)
+            fill(network, read_weights(path), where)
+        else:
+            network = _read_torchscript(path)
+        # The description decides about the numbers as much as the weights do.
+        digest = hash_json({"weights": found, "sidecar": sidecar.model_dump(mode="json")})
+        return cls(name, digest, network, sidecar, attributes, published or {})
+
+    def to(self, device: str | torch.device) -> PhotoClassifier:
+        """Move the network; results stay on the CPU."""
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        self._mean, self._std = self._mean.to(self.device), self._std.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Logits, calibrated where the description says how; above 0 the attribute is there.
+
+        Args:
+            pixels: [n, 3, H, W], nominally in [-1, 1], clamped, then resized (bilinear with
+                antialiasing) to the classifier's own size.
+
+        Returns:
+            [n, A] float32 on the CPU, in the data set's order; a row depends on its image alone.
+
+        Raises:
+            InputError: not images of three channels.
+        """
+        return self.logits_with_grad(pixels)
+
+    def logits_with_grad(self, pixels: Tensor) -> Tensor:
+        """`logits`, through which gradients flow to the pixels; none to those out of [-1, 1]."""
+        if pixels.ndim != 4 or pixels.shape[1] != 3:
+            raise InputError(
+                f"images of shape {tuple(pixels.shape)}, not [n, 3, H, W]", where=self.info.name
+            )
+        if not len(pixels):
+            return torch.empty(0, len(self.attributes))
+        raw = in_micro_batches(self._raw, pixels, MICRO_BATCH)
+        return raw[:, self._index] * self._scale + self._bias
+
+    def _raw(self, pixels: Tensor) -> Tensor:
+        """[n, 3, H, W] → [n, attributes of the classifier], on the CPU."""
+        x = pixels.to(self.device).float().clamp(-1, 1)
+        if tuple(x.shape[-2:]) != (self.image_size, self.image_size):
+            size = (self.image_size, self.image_size)
+            x = F.interpolate(x, size, mode="bilinear", antialias=True)
+        x = (x - self._mean) / self._std
+        # A script that rewrites itself after some calls would round otherwise from then on.
+        with torch.jit.optimized_execution(False):
+            out: Any = self._network(x)
+        count, sidecar = len(self._sidecar.attributes), self._sidecar
+        if not isinstance(out, Tensor) or out.numel() != len(x) * sidecar.outputs:
+            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+            raise InvalidBenchmarkError(
+                f"the network gives {shape}, not {sidecar.outputs} numbers an image",
+                where=self.info.name,
+                mend="describe all of its outputs, in their order",
+            )
+        out = out.float().cpu()
+        if sidecar.positive_class is None:
+            out = out.reshape(len(x), count)
+        else:
+            pair = out.reshape(len(x), count, 2)
+            there, other = pair[..., sidecar.positive_class], pair[..., 1 - sidecar.positive_class]
+            out = there if sidecar.output == "probabilities" else there - other
+        if sidecar.output == "logits":
+            return out
+        if bool(((out < -EPS) | (out > 1 + EPS)).any()):
+            raise InvalidBenchmarkError(
+                "outputs are no probabilities", where=self.info.name, mend="call them logits"
+            )
+        return torch.logit(out, EPS)
+
+    @torch.no_grad()
+    def _try(self) -> None:
+        """Two grey images, so that what does not fit is found before hours of work."""
+        grey = torch.zeros(2, 3, self.image_size, self.image_size)
+        try:
+            raw = self._raw(grey)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InvalidBenchmarkError(
+                f"the network cannot take images of {self.image_size} pixels: {reason}",
+                where=self.info.name,
+            ) from error
+        if not bool(torch.isfinite(raw).all()):
+            raise InvalidBenchmarkError(
+                "a grey image gets a logit that is no number", where=self.info.name
+            )
+
+
+def _read_torchscript(path: Path) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            # Deprecated for writing; it stays the one format that carries a program safely.
+            warnings.simplefilter("ignore")
+            network: nn.Module = torch.jit.load(str(path), map_location="cpu")
+    except (RuntimeError, ValueError) as error:
+        raise InvalidBenchmarkError(
+            "not a TorchScript file, or a damaged one",
+            where=str(path),
+            mend="export with torch.jit.save, or give .safetensors: a pickled model may run code",
+        ) from error
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise InvalidBenchmarkError(
+                f"weights hold NaN or infinity in '{name}'", where=str(path)
+            )
+    return network

@@ -1,0 +1,328 @@
+"""How alike two photographs are: LPIPS, and the person's identity where the data show persons."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.files import hash_json, hash_tensors
+from casl_bench.core.micro_batch import run_in_micro_batches
+from casl_bench.models.scorers import ScorerInfo
+from casl_bench.models.weights import Source, fitted_state, read_torch_file
+from casl_bench.photos.scorers.classifier import fill, read_weights
+
+# Whether two photographs show the same person: VGGFace2 embeddings of the aligned face.
+
+
+VGGFACE2_FILE = "20180402-114759-vggface2.pt"
+"""Name of facenet-pytorch's file of InceptionResnetV1 weights (MIT; trained on VGGFace2)."""
+
+FACE_SIZE = 160
+MICRO_BATCH = 8
+# Side of the crop where no face is found, as a share of the image's shorter side: about the size
+# of the faces that are found in CelebA-HQ's framing.
+CENTRE_SHARE = 0.7
+
+Box = tuple[int, int, int, int]
+"""left, top, right, bottom in pixels; right and bottom are outside."""
+
+
+class FaceIdentity:
+    """A frozen face recogniser with a frozen face finder.
+
+    The face is looked for on the original alone, and the edited image is cut at the same place:
+    were it looked for twice, an edit that opens a mouth would move its own crop, and identity would
+    measure the finder. So an edit that moves the face itself is charged for that.
+
+    Args:
+        network: [n, 3, 160, 160] → unit embeddings [n, 512].
+        finder: as `facenet_pytorch.MTCNN`, on the CPU, so that crops never depend on a device.
+    """
+
+    def __init__(self, network: nn.Module, finder: Any) -> None:
+        self._network = network.eval().requires_grad_(False)
+        self._finder = finder.eval().requires_grad_(False)
+        self.device = torch.device("cpu")
+        digest = hash_tensors({**network.state_dict(), **_named("finder", finder)})
+        self.info = ScorerInfo("vggface2", "similarity", 1, digest)
+        self._boxes: dict[bytes, Box | None] = {}
+
+    @classmethod
+    def load(cls, weights: Path) -> FaceIdentity:
+        """The recogniser from a file.
+
+        Args:
+            weights: facenet-pytorch's state dict; its 8,631 class outputs are not needed.
+
+        Raises:
+            UsageError: the `facenet-pytorch` package is absent.
+            InvalidBenchmarkError: the file is absent, damaged, unsafe or of another network.
+        """
+        tensors = read_weights(weights)
+        network, finder = _untrained()
+        wanted = {k: v for k, v in tensors.items() if not k.startswith("logits.")}
+        fill(network, wanted, str(weights))
+        return cls(network, finder)
+
+    def to(self, device: str | torch.device) -> FaceIdentity:
+        """Move the recogniser; the finder and the results stay on the CPU."""
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        return self
+
+    @property
+    def faces_missed(self) -> int:
+        """Originals so far, each counted once, in which no face was found."""
+        return sum(box is None for box in self._boxes.values())
+
+    @torch.no_grad()
+    def identity_similarity(self, *, original: Tensor, edited: Tensor) -> Tensor:
+        """Cosine of the embeddings of two images.
+
+        Args:
+            original: [n, 3, H, W], nominally in [-1, 1], clamped; decides where the face is. Where
+                none is found the middle of the image is taken, and counted (`faces_missed`).
+            edited: likewise, same shape.
+
+        Returns:
+            [n] in [-1, 1] on the CPU; a row depends on its two images alone.
+
+        Raises:
+            InputError: shapes do not fit.
+        """
+        fits = original.shape == edited.shape and original.ndim == 4 and original.shape[1] == 3
+        if not fits or not len(original):
+            raise InputError(
+                f"images of shapes {tuple(original.shape)} and {tuple(edited.shape)}, "
+                "not [n, 3, H, W] twice",
+                where=self.info.name,
+            )
+        before = original.detach().cpu().float().clamp(-1, 1)
+        after = edited.detach().cpu().float().clamp(-1, 1)
+        boxes = [self._box(image) for image in before]
+        faces = [
+            torch.stack([cut(image, box) for image, box in zip(images, boxes, strict=True)])
+            for images in (before, after)
+        ]
+        return run_in_micro_batches(self._cosine, MICRO_BATCH, *faces)[0]
+
+    def _cosine(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
+        left, right = (F.normalize(self._network(x.to(self.device)), dim=1) for x in (a, b))
+        return ((left * right).sum(1).clamp(-1, 1).float().cpu(),)
+
+    def _box(self, image: Tensor) -> Box:
+        """Where the face of an image [3, H, W] is; one edited many times is searched once."""
+        bytes_hwc = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        height, width = bytes_hwc.shape[:2]
+        content = hashlib.sha256(f"{height},{width}".encode() + bytes_hwc.tobytes())
+        key = content.digest()
+        if key not in self._boxes:
+            self._boxes[key] = self._find(bytes_hwc)
+        return self._boxes[key] or centre_box(height, width)
+
+    def _find(self, image: np.ndarray[Any, Any]) -> Box | None:
+        with warnings.catch_warnings():
+            # Written for an older NumPy and torch.
+            warnings.simplefilter("ignore")
+            try:
+                found, _ = self._finder.detect(image)
+            except (RuntimeError, IndexError):
+                # How facenet-pytorch 2.5 says that all of its candidates lie outside the image.
+                found = None
+        if found is None or not len(found):
+            return None
+        # The largest face comes first.
+        left, top, right, bottom = (int(v) for v in found[0][:4])
+        height, width = image.shape[:2]
+        left, top, right, bottom = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
+        return (left, top, right, bottom) if right > left and bottom > top else None
+
+
+def centre_box(height: int, width: int) -> Box:
+    """The square in the middle of an image."""
+    side = max(1, round(CENTRE_SHARE * min(height, width)))
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
+
+
+def cut(image: Tensor, box: Box) -> Tensor:
+    """A face as the network takes it: [3, 160, 160], (v - 127.5) / 128 of values v in [0, 255].
+
+    Args:
+        image: [3, H, W] in [-1, 1].
+        box: inside it.
+    """
+    left, top, right, bottom = box
+    face = image[None, :, top:bottom, left:right]
+    size = (FACE_SIZE, FACE_SIZE)
+    face = F.interpolate(face, size, mode="bilinear", antialias=True, align_corners=False)
+    return face[0] * (127.5 / 128)
+
+
+def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{prefix}.{k}": v for k, v in module.state_dict().items()}
+
+
+def _untrained() -> tuple[nn.Module, Any]:
+    """A random recogniser, and the finder with the weights of its package."""
+    try:
+        from facenet_pytorch import MTCNN, InceptionResnetV1
+    except ImportError as error:
+        raise UsageError(
+            "face identity needs a package that is absent: facenet-pytorch",
+            mend="install the extra: pip install 'casl-bench[real]'",
+        ) from error
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return InceptionResnetV1(pretrained=None, classify=False), MTCNN(device="cpu")
+
+
+# LPIPS with AlexNet: how differently two photographs look.
+
+
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+"""Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
+
+MICRO_BATCH_LPIPS_DISTANCE = 16
+# AlexNet's five stages need this many pixels to see more than padding.
+MIN_SIZE = 64
+
+
+class LpipsDistance:
+    """Frozen LPIPS 0.1, AlexNet.
+
+    Args:
+        network: as `lpips.LPIPS`: two images [n, 3, H, W] in [-1, 1] → [n, 1, 1, 1].
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network.eval().requires_grad_(False)
+        self.device = torch.device("cpu")
+        self.info = ScorerInfo("lpips_alex", "similarity", 1, hash_tensors(network.state_dict()))
+
+    @classmethod
+    def load(cls, alexnet: Path) -> LpipsDistance:
+        """LPIPS on AlexNet weights from a file.
+
+        Args:
+            alexnet: torchvision's state dict; its classifier layers are not needed.
+
+        Raises:
+            UsageError: the `lpips` package is absent.
+            InvalidBenchmarkError: the file is absent, damaged, unsafe or of another network.
+        """
+        weights = read_torch_file(alexnet)
+        network = _untrained_of_lpips_distance()
+        features = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
+        trunk = network.net
+        state = fitted_state(trunk.state_dict(), features, str(alexnet), _as_torchvision_names_it)
+        trunk.load_state_dict(state)
+        return cls(network)
+
+    def to(self, device: str | torch.device) -> LpipsDistance:
+        """Move the network; results stay on the CPU."""
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        return self
+
+    @torch.no_grad()
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """How differently two images look.
+
+        Args:
+            a: [n, 3, H, W], nominally in [-1, 1], clamped; compared at their own size, save that
+                images whose shorter side is below 64 pixels are enlarged to it (bilinear).
+            b: likewise.
+
+        Returns:
+            [n] >= 0 on the CPU, 0 for equal images; a row depends on its two images alone.
+
+        Raises:
+            InputError: shapes do not fit.
+        """
+        if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3 or not len(a):
+            raise InputError(
+                f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}, not [n, 3, H, W] twice",
+                where=self.info.name,
+            )
+        return run_in_micro_batches(self._distance, MICRO_BATCH_LPIPS_DISTANCE, a, b)[0]
+
+    def _distance(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
+        distance: Tensor = self._network(self._seen(a), self._seen(b))
+        return (distance.flatten().float().cpu(),)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        x = pixels.to(self.device).float().clamp(-1, 1)
+        short = min(x.shape[-2:])
+        if short >= MIN_SIZE:
+            return x
+        size = [round(side * MIN_SIZE / short) for side in x.shape[-2:]]
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def _untrained_of_lpips_distance() -> Any:
+    """LPIPS with its own heads on a random AlexNet."""
+    try:
+        import lpips
+    except ImportError as error:
+        raise UsageError(
+            "LPIPS needs a package that is absent: lpips",
+            mend="install the extra: pip install 'casl-bench[real]'",
+        ) from error
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # It calls torchvision in a way that was deprecated after it was written.
+        warnings.simplefilter("ignore")
+        return lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+
+
+def _as_torchvision_names_it(name: str) -> Source:
+    """`slice2.3.weight` of the package is torchvision's `features.3.weight`."""
+    return Source("features." + name.split(".", 1)[1])
+
+
+class PhotoSimilarity:
+    """What `RenderEmbedder` is for drawings.
+
+    Args:
+        lpips: distance of looks.
+        identity: None for dogs and churches.
+    """
+
+    def __init__(self, lpips: LpipsDistance, identity: FaceIdentity | None = None) -> None:
+        self._lpips, self._identity = lpips, identity
+        parts = [lpips.info] + ([identity.info] if identity else [])
+        name = "+".join(part.name for part in parts)
+        digest = hash_json([part.weights_hash for part in parts]) if identity else (
+            lpips.info.weights_hash
+        )  # fmt: skip
+        self.info = ScorerInfo(name, "similarity", 1, digest)
+
+    @property
+    def faces_missed(self) -> int | None:
+        """Originals so far in which no face was found; None where none is looked for."""
+        return self._identity.faces_missed if self._identity else None
+
+    def to(self, device: str | torch.device) -> PhotoSimilarity:
+        """Move the networks; results stay on the CPU."""
+        self._lpips.to(device)
+        if self._identity:
+            self._identity.to(device)
+        return self
+
+    def perceptual_distance(self, edited: Tensor, original: Tensor) -> Tensor:
+        """LPIPS, [n] >= 0: `LpipsDistance.distance`."""
+        return self._lpips.distance(edited, original)
+
+    def identity_similarity(self, edited: Tensor, original: Tensor) -> Tensor | None:
+        """Cosine [n], the face found on `original`: `FaceIdentity.identity_similarity`."""
+        if self._identity is None:
+            return None
+        return self._identity.identity_similarity(original=original, edited=edited)

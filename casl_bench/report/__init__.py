@@ -1,0 +1,1 @@
+"""Numbers to pages: markdown, HTML, leaderboard, exports. No model is loaded here."""

@@ -1,0 +1,1 @@
+"""A run folder as pages that open in a browser from disk."""

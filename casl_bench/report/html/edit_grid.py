@@ -1,0 +1,390 @@
+"""The pictures of one concept side by side: rows are methods, columns equal effects or strengths.
+
+Every picture carries what the scores say of it: the target's change and what changed beside it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from casl_bench.core.files import write_bytes
+from casl_bench.report.grouping import RowKey
+from casl_bench.report.html.figures import Style, label, slug
+from casl_bench.report.markdown import number
+from casl_bench.results.edited_images import EditedImages, Pixels
+from casl_bench.results.record import LevelResult, RunRecord
+from casl_bench.results.score_table import ScoreTable
+
+# What one edit did to one image: the change of every attribute, in σ, from the stored scores.
+
+
+Floats = NDArray[np.float64]
+_LEAST = 0.001
+"""Of a smaller mean change in σ, rounding is no small part: it tells no σ."""
+
+
+@dataclass(frozen=True)
+class ImageChanges:
+    """Changes against the reconstruction.
+
+    Attributes:
+        attributes: A names.
+        strengths: S strengths.
+        changes: [S, n, A] in σ; NaN where an attribute's σ is not known.
+    """
+
+    attributes: tuple[str, ...]
+    strengths: tuple[float, ...]
+    changes: Floats
+
+    def at(self, strength: float, image: int) -> dict[str, float | None]:
+        """Attribute → change of an image at a strength, None where unknown; {} without scores."""
+        if strength not in self.strengths or image >= self.changes.shape[1]:
+            return {}
+        row = self.changes[self.strengths.index(strength), image]
+        return {
+            name: None if np.isnan(value) else round(float(value), 4)
+            for name, value in zip(self.attributes, row, strict=True)
+        }
+
+
+def logit_spreads(scored: Sequence[tuple[RunRecord, ScoreTable]]) -> dict[tuple[str, str], float]:
+    """(judge, attribute) → σ of the logit, from the record that moved the attribute most.
+
+    Args:
+        scored: records of one data set with their scores.
+    """
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for record, table in scored:
+        if record.strength not in table.strengths:
+            continue
+        judge = judge_of(record, table)
+        moved = _logit_changes(table, judge)[table.strengths.index(record.strength)].mean(axis=0)
+        for attribute, change in zip(table.attributes, moved, strict=True):
+            drift = record.drift.get(attribute)
+            place = (judge, attribute)
+            if drift is None or abs(drift) < max(_LEAST, best.get(place, (0.0, 0.0))[0]):
+                continue
+            best[place] = (abs(drift), float(change) / drift)
+    return {place: spread for place, (_, spread) in best.items() if spread > 0}
+
+
+def image_changes(
+    record: RunRecord, table: ScoreTable, spreads: Mapping[tuple[str, str], float]
+) -> ImageChanges:
+    """The changes of all images of a cell."""
+    judge = judge_of(record, table)
+    sd = np.array([spreads.get((judge, a), np.nan) for a in table.attributes])
+    return ImageChanges(table.attributes, table.strengths, _logit_changes(table, judge) / sd)
+
+
+def judge_of(record: RunRecord, table: ScoreTable) -> str:
+    """The classifier that decides a record's numbers."""
+    return record.judges[0] if record.judges else table.classifiers[0]
+
+
+def _logit_changes(table: ScoreTable, judge: str) -> Floats:
+    """[S, n, A] edit minus reconstruction."""
+    k = table.classifiers.index(judge)
+    return np.asarray(table.edit_logits[k] - table.reconstruction_logits[k])
+
+
+# Many small pictures in one file: what a page shows of them is a matter of place.
+
+
+FOLDER = "images"
+LARGEST = 128
+"""Pictures are kept at no more pixels a side than this."""
+_QUALITY = 88
+_COLUMNS = 12
+
+
+@dataclass
+class Sheet:
+    """Pictures of one size that go into one WebP file, in the order in which they are added.
+
+    Attributes:
+        name: of the file, without its ending.
+    """
+
+    name: str
+    _tiles: list[Pixels] = field(default_factory=list)
+
+    def add(self, picture: Pixels) -> int:
+        """Put a picture [H, W, 3] on the sheet; returns its number."""
+        self._tiles.append(_at_most(picture, LARGEST))
+        return len(self._tiles) - 1
+
+    def style(self, number: int) -> str:
+        """Position and size of a picture as CSS of an element that shows it; no names in it."""
+        rows = -(-len(self._tiles) // _COLUMNS)
+        row, column = divmod(number, _COLUMNS)
+        x, y = 100 * column / (_COLUMNS - 1), 100 * row / max(rows - 1, 1)
+        return (
+            f"background-size:{100 * _COLUMNS}% {100 * rows}%;background-position:{x:.4g}% {y:.4g}%"
+        )
+
+    @property
+    def file(self) -> str:
+        """Relative to the report."""
+        return f"{FOLDER}/{self.name}.webp"
+
+    def write(self, report: Path) -> None:
+        """Write the file; nothing where there is no picture."""
+        if not self._tiles:
+            return
+        height, width, _ = self._tiles[0].shape
+        rows = -(-len(self._tiles) // _COLUMNS)
+        canvas = np.zeros((rows * height, _COLUMNS * width, 3), np.uint8)
+        for place, tile in enumerate(self._tiles):
+            row, column = divmod(place, _COLUMNS)
+            canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = tile
+        out = io.BytesIO()
+        Image.fromarray(canvas).save(out, "WEBP", quality=_QUALITY, method=4)
+        write_bytes(report / self.file, out.getvalue())
+
+
+def new_sheet(number: int, name: str) -> Sheet:
+    """A sheet whose file name is distinct by its number and harmless whatever the name holds."""
+    return Sheet(f"{number:03d}-{slug(name)}")
+
+
+def _at_most(picture: Pixels, side: int) -> Pixels:
+    height, width, _ = picture.shape
+    if max(height, width) <= side:
+        return picture
+    scale = side / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+
+
+SHOWN_IMAGES = 3
+"""Test images of a concept that a report shows."""
+_UNMATCHED = "unmatched"
+"""Column of reported strengths that stand at no level: a control's own, or the largest effect."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cell with everything that is kept beside its record."""
+
+    record: RunRecord
+    images: EditedImages
+    scores: ScoreTable | None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture of the grid, or the reason why there is none.
+
+    Attributes:
+        style: CSS that shows it; empty where there is no picture.
+        caption: under it.
+        about: what it shows or why there is none, in words; for those who cannot see it, too.
+        changes: (attribute, change in σ or None), the target first.
+    """
+
+    style: str
+    caption: str
+    about: str
+    changes: tuple[tuple[str, float | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's pictures of one image."""
+
+    name: str
+    series: int
+    control: bool
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """All pictures made of one test image.
+
+    Attributes:
+        image_id: of the data set.
+        given: source, reconstruction and, where it is known, the oracle.
+        rows: a method each.
+    """
+
+    image_id: str
+    given: tuple[Tile, ...]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class EditGrid:
+    """A concept's pictures.
+
+    Attributes:
+        columns: headings over the tiles of a row.
+        images: one grid a test image.
+        sheet: that holds the pictures.
+    """
+
+    columns: tuple[str, ...]
+    images: tuple[ImageGrid, ...]
+    sheet: Sheet
+
+
+def edit_grid(
+    kept: Mapping[RowKey, Kept],
+    styles: Mapping[RowKey, Style],
+    spreads: Mapping[tuple[str, str], float],
+    sheet: Sheet,
+) -> EditGrid:
+    """The grid of a concept.
+
+    Args:
+        kept: row → its cell, in the order of rows; one or more, all of the same images.
+        styles: of the rows.
+        spreads: (judge, attribute) → σ of its logit.
+        sheet: empty; the pictures go there.
+    """
+    columns = _columns([cell.record for cell in kept.values()])
+    first = next(iter(kept.values())).images
+    count = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
+    changes = {
+        key: image_changes(cell.record, cell.scores, spreads)
+        for key, cell in kept.items()
+        if cell.scores is not None
+    }
+    numbers = {
+        key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(count)]
+        for key, cell in kept.items()
+    }
+    given = [_given_numbers(first, kept, i, sheet) for i in range(count)]
+    grids = []
+    for i in range(count):
+        image_id = first.image_ids[i]
+        rows = [
+            Row(
+                label(key),
+                styles[key].series,
+                key[0],
+                _row(key, cell, numbers[key][i], i, columns, changes.get(key), sheet),
+            )
+            for key, cell in kept.items()
+        ]
+        tiles = tuple(Tile(sheet.style(n), what, f"{what} of {image_id}") for what, n in given[i])
+        grids.append(ImageGrid(image_id, tiles, tuple(rows)))
+    return EditGrid(tuple(heading for heading, _ in columns), tuple(grids), sheet)
+
+
+def _given_numbers(
+    first: EditedImages, kept: Mapping[RowKey, Kept], i: int, sheet: Sheet
+) -> list[tuple[str, int]]:
+    """(what, number on the sheet) of the pictures that no method made."""
+    found = [
+        ("source", sheet.add(first.source[i])),
+        ("reconstruction", sheet.add(first.reconstruction[i])),
+    ]
+    oracles = (c.images.oracle for c in kept.values() if c.images.oracle is not None)
+    oracle = next(oracles, None)
+    return found if oracle is None else [*found, ("oracle", sheet.add(oracle[i]))]
+
+
+def _columns(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
+    """(heading, name) of levels of effect, or of strengths where nothing is matched."""
+    entrants = [r for r in records if not r.control] or list(records)
+    names = dict.fromkeys(level.name for r in entrants for level in r.levels)
+    columns = [(level_title(name), name) for name in names]
+    if not columns:
+        strengths = sorted({s for r in entrants for s in r.strengths})
+        columns = [(f"strength {s:g}", f"{s:g}") for s in strengths]
+    if any(r.strength not in _places(r, columns).values() for r in records):
+        columns.append(("not matched", _UNMATCHED))
+    return columns
+
+
+def _places(record: RunRecord, columns: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Column → the strength at which a record stands there."""
+    names = [name for _, name in columns]
+    at = {level.name: level.strength for level in record.levels if level.strength is not None}
+    at = at or {f"{s:g}": s for s in record.strengths}
+    places = {name: at[name] for name in names if name in at}
+    if _UNMATCHED in names and record.strength is not None:
+        places |= {} if record.strength in places.values() else {_UNMATCHED: record.strength}
+    return places
+
+
+def _row(
+    key: RowKey,
+    cell: Kept,
+    numbers: Sequence[int],
+    image: int,
+    columns: Sequence[tuple[str, str]],
+    changes: ImageChanges | None,
+    sheet: Sheet,
+) -> tuple[Tile, ...]:
+    """A tile a column; a column that a row has no picture for says why."""
+    strengths = cell.images.strengths
+    levels = {level.name: level for level in cell.record.levels}
+    places = _places(cell.record, columns)
+    tiles = []
+    for heading, name in columns:
+        strength, level = places.get(name), levels.get(name)
+        if strength is not None and strength in strengths:
+            way = ", wrong way" if level is not None and level.status == "wrong_way" else ""
+            found = {} if changes is None else changes.at(strength, image)
+            picture = sheet.style(numbers[strengths.index(strength)])
+            tiles.append(_tile(key, cell.record, strength, heading + way, found, picture))
+        elif level is not None and level.status == "not_reached":
+            tiles.append(_absent(level))
+        else:
+            tiles.append(Tile("", "", "" if name == _UNMATCHED else "not run"))
+    return tuple(tiles)
+
+
+def level_title(name: str) -> str:
+    """A level as the heading of a column."""
+    kind, _, share = name.partition("_")
+    if kind == "effect":
+        return f"{share} % effect"
+    return f"{share} % flipped" if kind == "flip" else "strength 1"
+
+
+def _absent(level: LevelResult) -> Tile:
+    unit = " σ" if level.unit == "sd" else ""
+    largest = "" if level.largest is None else f", at most {number(level.largest)}{unit}"
+    return Tile("", "", f"not reached{largest}")
+
+
+def _tile(
+    key: RowKey,
+    record: RunRecord,
+    strength: float,
+    note: str,
+    found: Mapping[str, float | None],
+    style: str,
+) -> Tile:
+    """A picture with its scores, in words and as numbers."""
+    concept = record.concept or ""
+    target = found.get(concept)
+    others = [(name, value) for name, value in found.items() if name != concept]
+    sizes = [abs(value) for _, value in others if value is not None]
+    collateral = sum(sizes) / len(sizes) if sizes else None
+    ordered = sorted(others, key=lambda item: -abs(item[1] or 0.0))
+    changes = ((concept, target), *ordered) if concept in found else tuple(ordered)
+    words = [f"{label(key)}, {note}, strength {strength:g}"]
+    if target is not None:
+        words.append(f"target {concept} {_signed(target)} σ")
+    if collateral is not None:
+        words.append(f"others {number(collateral)} σ on average")
+    caption = f"{_signed(target)} σ" if target is not None else f"× {strength:g}"
+    return Tile(style, caption, "; ".join(words), changes)
+
+
+def _signed(value: float) -> str:
+    text = number(value)
+    return text if text.startswith("−") or value == 0 else f"+{text}"

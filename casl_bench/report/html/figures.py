@@ -1,0 +1,521 @@
+"""A matplotlib figure, three times: SVG and PNG for papers, and SVG markup for a page.
+
+In the page, lines of a method are a group that can be hidden, text is the page's text, and ink is
+the page's ink, light or dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from casl_bench.report.grouping import Group, RowKey
+from casl_bench.report.markdown import DASH, number
+from casl_bench.results.record import Comparison, Measurement, RunRecord
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+
+
+# How a method looks in every figure: a colour, a dash and a marker of its own.
+
+
+INK = "#010203"
+"""Text and axes; a page turns it into the colour of its own text."""
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", "-.", ":")
+_DASH_ARRAYS = {"-": "none", "--": "5 3", "-.": "7 2 2 2", ":": "2 2"}
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+_GREY = "#888888"
+
+
+@dataclass(frozen=True)
+class Style:
+    """Of one row (an entrant or a control).
+
+    Attributes:
+        series: number of the row in a page: what its curves and its check box share.
+        colour: "#rrggbb".
+        dash: as matplotlib names it.
+        marker: as matplotlib names it.
+    """
+
+    series: int
+    colour: str
+    dash: str
+    marker: str
+
+    @property
+    def dash_array(self) -> str:
+        """The dash as SVG has it."""
+        return _DASH_ARRAYS[self.dash]
+
+
+def styles_of(rows: Iterable[RowKey]) -> dict[RowKey, Style]:
+    """A style a row; controls are grey, and no two of the entrants look alike."""
+    found: dict[RowKey, Style] = {}
+    entrants = controls = 0
+    for row in rows:
+        control, _, _ = row
+        place = controls if control else entrants
+        colour = _GREY if control else _COLOURS[place % len(_COLOURS)]
+        turn = place if control else place // len(_COLOURS)
+        found[row] = Style(
+            len(found), colour, _DASHES[turn % len(_DASHES)], _MARKERS[place % len(_MARKERS)]
+        )
+        controls, entrants = controls + control, entrants + (not control)
+    return found
+
+
+def is_first_of_its_kind(row: RowKey) -> bool:
+    """Whether a row is no further draw of a control and no control beside an entrant."""
+    control, method, beside = row
+    return not control or not (beside or " #" in method)
+
+
+FOLDER = "figures"
+_PNG_DPI = 160
+_GROUP = re.compile(r'<g id="series-(\d+)-\d+">')
+_PATH, _FRACTION = re.compile(r' (?:d|x|y)="[^"]*"'), re.compile(r"(\.\d\d)\d+")
+_ID = re.compile(r'(\bid="|url\(#|href="#)')
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in a report.
+
+    Attributes:
+        markup: inline SVG.
+        title: what it shows, in words.
+        svg: its file, relative to the report.
+        png: its file, relative to the report.
+    """
+
+    markup: Markup
+    title: str
+    svg: str
+    png: str
+
+
+class Figures:
+    """Draws the figures of one report.
+
+    Args:
+        folder: of the report; files go into `figures/` of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder / FOLDER, 0
+
+    @contextmanager
+    def axes(self, width: float = 4.6, height: float = 3.4) -> Iterator[Axes]:
+        """Axes of a new figure, so many inches large, in this report's style."""
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+
+        rc: Any = {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "casl-bench",
+            "text.parse_math": False,
+            "font.size": 9,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "legend.fontsize": 8,
+            "legend.frameon": False,
+            "lines.linewidth": 1.4,
+            "lines.markersize": 4.5,
+        }
+        with mpl.rc_context(rc), warnings.catch_warnings():
+            # A name in letters that the font lacks is shown as boxes in the PNG alone.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            yield Figure(figsize=(width, height), layout="constrained").add_subplot()
+
+    def keep(self, axes: Axes, name: str, title: str, series: dict[int, str]) -> Drawing:
+        """Write the figure's files; call it within `axes`.
+
+        Args:
+            axes: of this object.
+            name: of the files; made safe and distinct here.
+            title: what it shows, for those who cannot see it.
+            series: number of a row → its name; of the rows whose artists have `gid` set.
+        """
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        self._count += 1
+        stem = f"{self._count:03d}-{slug(name)}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        svg = _svg(figure)
+        (self._folder / f"{stem}.svg").write_text(svg, encoding="utf-8")
+        (self._folder / f"{stem}.png").write_bytes(_png(figure))
+        markup = _inline(svg, f"f{self._count}", title, series)
+        return Drawing(markup, title, f"{FOLDER}/{stem}.svg", f"{FOLDER}/{stem}.png")
+
+
+def gid(series: int, part: int) -> str:
+    """Name of an artist that belongs to a row: parts are lines, bands, marks."""
+    return f"series-{series}-{part}"
+
+
+def slug(name: str) -> str:
+    """A name as a part of a file name: nothing but letters, digits, `-` and `_`."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-")[:80] or "x"
+
+
+def _svg(figure: Figure) -> str:
+    out = io.StringIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Type", "Format"))
+    figure.savefig(out, format="svg", transparent=True, metadata=metadata)
+    return out.getvalue()
+
+
+def _png(figure: Figure) -> bytes:
+    """With 256 colours, which is a quarter of the size and looks the same."""
+    drawn, kept = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=_PNG_DPI)
+    with Image.open(drawn) as picture:
+        colours = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        colours.save(kept, "PNG", optimize=True, dpi=(_PNG_DPI, _PNG_DPI))
+    return kept.getvalue()
+
+
+def _inline(svg: str, prefix: str, title: str, series: dict[int, str]) -> Markup:
+    """The figure as a part of a page: ids of its own, the page's ink, groups that can be named."""
+    body = svg[svg.index("<svg") :].replace(INK, "currentColor")
+
+    def group(found: re.Match[str]) -> str:
+        number = int(found[1])
+        return (
+            f'{found[0][:-1]} class="series" data-series="{number}">'
+            f"<title>{escape(series[number])}</title>"
+        )
+
+    body = _GROUP.sub(group, body)
+    # A hundredth of a point is finer than any screen.
+    body = _PATH.sub(lambda found: _FRACTION.sub(r"\1", found[0]), body)
+    body = _ID.sub(lambda found: f"{found[0]}{prefix}-", body)
+    label = escape(title, quote=True)
+    body = body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+    return Markup(body)
+
+
+# Figures of a data set as a whole: standings with their intervals, probe accuracy by k.
+
+
+_PROBES = {
+    "top_units": ("best (latent, position) units", "#0072B2", "-", "o"),
+    "top_latents": ("best latents, pooled", "#009E73", "--", "s"),
+    "random_units": ("random units", "#D55E00", "-.", "^"),
+    "random_latents": ("random latents, pooled", "#CC79A7", ":", "D"),
+}
+"""Feature → name, colour, dash and marker."""
+
+
+def standings_chart(
+    found: Comparison, where: str, styles: Mapping[RowKey, Style], figures: Figures
+) -> Drawing:
+    """EPR+ of every method with both intervals, best on top.
+
+    Args:
+        found: the comparison.
+        where: the data set, in words.
+        styles: of all rows of the page.
+        figures: to draw with.
+    """
+    series = {}
+    with figures.axes(5.2, 1.0 + 0.36 * len(found.standings)) as axes:
+        for place, standing in enumerate(found.standings):
+            style = styles[(False, standing.method, "")]
+            for part, (m, width) in enumerate(
+                ((standing.epr_plus, 1.4), (standing.epr_plus_here, 4.0))
+            ):
+                if m.low is not None and m.high is not None:
+                    (bar,) = axes.plot([m.low, m.high], [place, place], color=style.colour,
+                                       linewidth=width, alpha=0.55 if part else 1.0,
+                                       solid_capstyle="butt")  # fmt: skip
+                    bar.set_gid(gid(style.series, part))
+            if standing.epr_plus.value is not None:
+                (mark,) = axes.plot([standing.epr_plus.value], [place], color=style.colour,
+                                    marker=style.marker, markersize=7)  # fmt: skip
+                mark.set_gid(gid(style.series, 2))
+            series[style.series] = standing.method
+        axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
+        # The scale on which methods are averaged and told apart: sign(x) log(1 + |x|).
+        axes.set_xscale("function", functions=(_signed_log, _signed_exp))
+        axes.set_xticks(_ticks(found))
+        axes.set_xticks([], minor=True)
+        axes.set_yticks(range(len(found.standings)), [s.method for s in found.standings])
+        axes.set_ylim(len(found.standings) - 0.5, -0.5)
+        axes.set_xlabel("EPR+ (1 is chance)")
+        title = f"{where}: EPR+ at equal effect; thin: other concepts, thick: these concepts"
+        return figures.keep(axes, f"{where}-standings", title, series)
+
+
+def _signed_log(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sign(x) * np.log1p(np.abs(x)))
+
+
+def _signed_exp(x: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sign(x) * np.expm1(np.abs(x)))
+
+
+def _ticks(found: Comparison) -> list[int]:
+    ends = [e for s in found.standings for e in (s.epr_plus.low, s.epr_plus.high) if e is not None]
+    low, high = min([0.0, *ends]), max([1.0, *ends])
+    return [t for t in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300) if low <= t <= high]
+
+
+def probe_chart(
+    records: Sequence[RunRecord], where: str, method: str, figures: Figures
+) -> Drawing | None:
+    """Accuracy by number of features, mean over concepts; the band holds all concepts.
+
+    Args:
+        records: of the kind "probe", of one method, one a concept.
+        where: the data set.
+        method: whose latents.
+        figures: to draw with.
+    """
+    ks = sorted(
+        {int(part[1:]) for r in records for name in r.measurements
+         for part in name.split(".")[1:2] if part[:1] == "k" and part[1:].isdigit()}
+    )  # fmt: skip
+    if not ks:
+        return None
+    with figures.axes() as axes:
+        for feature, (name, colour, dash, marker) in _PROBES.items():
+            at = {k: _values(records, f"{feature}.k{k}") for k in ks}
+            shown = [k for k in ks if len(at[k]) == len(records)]
+            if not shown:
+                continue
+            means = [float(np.mean(at[k])) for k in shown]
+            axes.plot(shown, means, color=colour, linestyle=dash, marker=marker, label=name)
+            axes.fill_between(shown, [min(at[k]) for k in shown], [max(at[k]) for k in shown],
+                              color=colour, alpha=0.14, linewidth=0)  # fmt: skip
+        majority = _values(records, "majority")
+        if len(majority) == len(records):
+            axes.axhline(float(np.mean(majority)), color=INK, linewidth=0.8, linestyle=":",
+                         label="majority class")  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ks, [str(k) for k in ks])
+        axes.set(xlabel="k features", ylabel="probe accuracy", ylim=(None, 1.02))
+        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        over = f"mean and range over concepts ({len(records)})"
+        title = f"{where}: accuracy of a probe on k features ranked by {method}, {over}"
+        return figures.keep(axes, f"{where}-{method}-probe", title, {})
+
+
+def _values(records: Sequence[RunRecord], name: str) -> list[float]:
+    found = [r.measurements.get(name) for r in records]
+    return [m.value for m in found if m is not None and m.value is not None]
+
+
+# What a method does as its strength grows: dose and response, precision and effect.
+
+
+_EFFECT, _PRECISION = "signed_target_change", "epr_floored"
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A curve: its points in order of strength, and the band around it where intervals are."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+def concept_curves(
+    group: Group, concept: str, rows: Mapping[RowKey, Style], figures: Figures
+) -> list[Drawing]:
+    """Both figures of a concept; none of those for which no record has a curve."""
+    records = {
+        key: record
+        for key in rows
+        if key in group.edits and (record := group.done(key).get(concept)) and record.curve
+    }
+    if not records:
+        return []
+    images = "validation" if any(r.curve_on == "validation" for r in records.values()) else "test"
+    place = f"{group.records[0].dataset}, {concept}"
+    found = []
+    lines = {key: _line(_by_strength(r, _EFFECT)) for key, r in records.items()}
+    if any(lines.values()):
+        with figures.axes() as axes:
+            series = _draw(axes, lines, rows)
+            axes.axhline(0, color=INK, linewidth=0.6)
+            axes.set_xscale("log")
+            _plain_ticks(axes.xaxis)
+            axes.set(xlabel="strength", ylabel="target change (σ)")
+            title = f"{place}: target change by strength, {images} images"
+            found.append(figures.keep(axes, f"{place}-response", title, series))
+    lines = {key: _line(_by_effect(r)) for key, r in records.items()}
+    if any(lines.values()):
+        with figures.axes() as axes:
+            series = _draw(axes, lines, rows)
+            axes.axhline(1, color=INK, linewidth=0.6)
+            axes.set_yscale("log")
+            _plain_ticks(axes.yaxis)
+            axes.set(xlabel="target change (σ)", ylabel="EPR ≥")
+            title = f"{place}: precision by effect, {images} images"
+            found.append(figures.keep(axes, f"{place}-precision", title, series))
+    return found
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, as many as are read without turning the head."""
+    from matplotlib.ticker import NullLocator
+
+    low, high = axis.get_view_interval()
+    steps = (1, 2, 5) if high / low < 50 else (1, 3)
+    ticks = [m * 10.0**e for e in range(-4, 5) for m in steps if low <= m * 10.0**e <= high]
+    axis.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.set_minor_locator(NullLocator())
+
+
+def _by_strength(record: RunRecord, name: str) -> list[tuple[float, Measurement]]:
+    points = sorted(record.curve, key=lambda point: point.strength)
+    return [
+        (p.strength, m)
+        for p in points
+        if (m := p.measurements.get(name)) is not None and p.strength > 0
+    ]
+
+
+def _by_effect(record: RunRecord) -> list[tuple[float, Measurement]]:
+    """Precision, each at the effect of its strength; what is not positive has no place on a log."""
+    effects = {s: m.value for s, m in _by_strength(record, _EFFECT)}
+    return [
+        (x, m)
+        for s, m in _by_strength(record, _PRECISION)
+        if (x := effects.get(s)) is not None and m.value is not None and m.value > 0
+    ]
+
+
+def _line(points: Sequence[tuple[float, Measurement]]) -> _Line | None:
+    """The points that have a number; None where there is none."""
+    known = [(x, m, m.value) for x, m in points if m.value is not None]
+    if not known:
+        return None
+    return _Line(
+        tuple(x for x, _, _ in known),
+        tuple(value for _, _, value in known),
+        tuple(value if m.low is None else m.low for _, m, value in known),
+        tuple(value if m.high is None else m.high for _, m, value in known),
+    )
+
+
+def _draw(
+    axes: Axes, lines: Mapping[RowKey, _Line | None], styles: Mapping[RowKey, Style]
+) -> dict[int, str]:
+    """Lines with bands and a legend under the axes; returns the names of their series."""
+    series = {}
+    for key, line in lines.items():
+        if line is None:
+            continue
+        style, name = styles[key], label(key)
+        (curve,) = axes.plot(
+            line.x, line.y, color=style.colour, linestyle=style.dash, marker=style.marker,
+            label=name,
+        )  # fmt: skip
+        curve.set_gid(gid(style.series, 0))
+        band = axes.fill_between(line.x, line.low, line.high, color=style.colour, alpha=0.14,
+                                 linewidth=0)  # fmt: skip
+        band.set_gid(gid(style.series, 1))
+        series[style.series] = name
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return series
+
+
+def label(key: RowKey) -> str:
+    """A row's name in a figure."""
+    control, method, beside = key
+    name = f"{method} beside {beside}" if beside else method
+    return f"{name} (control)" if control else name
+
+
+# What each method drags along: a matrix of concepts × attributes a method, shaded by size.
+
+
+_FULL_SHADE = 1.0
+"""σ from which a cell has its full colour."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean change of an attribute.
+
+    Attributes:
+        text: in σ, or a dash.
+        shade: 0 … 1, how strong its colour is.
+        sign: "up", "down" or "" (unknown).
+        target: whether it is the attribute asked for.
+    """
+
+    text: str
+    shade: float
+    sign: str
+    target: bool
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Of one method.
+
+    Attributes:
+        name: of the method.
+        attributes: columns.
+        rows: (concept, its cells).
+    """
+
+    name: str
+    attributes: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+def drift_matrices(group: Group) -> list[Matrix]:
+    """One a method and control that has any drift; not of further draws, nor beside a method."""
+    found = []
+    for key in group.edits:
+        attributes = _attributes(group, key)
+        if attributes and is_first_of_its_kind(key):
+            rows = tuple(
+                (c, tuple(_cell(r.drift.get(a), a == c) for a in attributes))
+                for c, r in sorted(group.done(key).items())
+            )
+            found.append(Matrix(label(key), attributes, rows))
+    return found
+
+
+def _attributes(group: Group, key: RowKey) -> tuple[str, ...]:
+    """In the classifiers' order, as far as any concept has a drift of them."""
+    records = group.done(key).values()
+    there = {a for r in records for a in r.drift}
+    return tuple(dict.fromkeys(a for r in records for a in r.attributes if a in there))
+
+
+def _cell(drift: float | None, target: bool) -> Cell:
+    if drift is None:
+        return Cell(DASH, 0.0, "", target)
+    sign = "up" if drift > 0 else "down"
+    return Cell(number(drift), min(1.0, abs(drift) / _FULL_SHADE), sign, target)

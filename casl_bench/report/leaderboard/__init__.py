@@ -1,0 +1,1 @@
+"""Published records as pages, and the checks that a submission passes."""

@@ -1,0 +1,445 @@
+"""Sources → markdown pages, and nothing but sources: the same records give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from casl_bench.analysis.significance import ALPHA
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.files import write_text
+from casl_bench.report.columns import concept_section
+from casl_bench.report.cost_tables import cost_section
+from casl_bench.report.grouping import Group
+from casl_bench.report.leaderboard.boards import (
+    DATASETS,
+    INDEX,
+    MARKER,
+    METHODS,
+    RECORDS,
+    Board,
+    Source,
+    boards_of,
+    code,
+    link,
+    page_of,
+)
+from casl_bench.report.leaderboard.entries import Entry, entries_of
+from casl_bench.report.leaderboard.tables import (
+    about,
+    board_table,
+    folded,
+    method_table,
+    published_epr,
+)
+from casl_bench.report.markdown import DASH, Footnotes, escape, fold, measured, number, table
+from casl_bench.report.tables import comparison_section, group_title, overall_title, render_tables
+from casl_bench.results.record import Measurement, RunRecord
+
+# The page of one method: its places, every concept, whom it is told apart from, its settings.
+
+
+def method_page(name: str, entries: Sequence[Entry]) -> str:
+    """Everything that boards say of a method.
+
+    Args:
+        name: of the method.
+        entries: its rows, at least one, in the order of the boards.
+    """
+    parts = [MARKER, f"# {escape(name)}", _what(entries), about(entries[0].board)]
+    parts.append(method_table(entries, [_place(e.board) for e in entries]))
+    for entry in entries:
+        board = entry.board
+        parts.append(_against(entry))
+        if not board.group.across:
+            own = Group(_own(entry))
+            title = f"Concepts of {_plain(board)}"
+            parts.append(folded(title, concept_section(own)))
+    parts += _settings(entries)
+    parts.append(link("All leaderboards", INDEX, "../"))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _own(entry: Entry) -> list[RunRecord]:
+    records = entry.board.group.of_kind("edit")
+    return [r for r in records if r.method == entry.method and not r.control]
+
+
+def _what(entries: Sequence[Entry]) -> str:
+    records = [r for e in entries for r in _own(e)]
+    versions = sorted({r.method_version for r in records if r.method_version is not None})
+    guides = sorted({g for r in records for g in r.guided_by})
+    supervision = sorted({e.supervision for e in entries})
+    lines = [f"Supervision: {', '.join(map(escape, supervision))}."]
+    if versions:
+        lines.append(f"Version: {', '.join(map(str, versions))}.")
+    if guides:
+        lines.append(f"Optimised against: {', '.join(map(escape, guides))}.")
+    return " ".join(lines)
+
+
+def _place(board: Board) -> str:
+    """A board as the first cell of a row names it."""
+    first = board.first
+    where = "all data sets"
+    if not board.group.across:
+        where = link(first.dataset, page_of(DATASETS, first.dataset), "../")
+    run = f"{first.world}, {first.suite.name} v{first.suite.version}, seed {first.seed}"
+    return f"{where} ({escape(run)}; {escape(board.source.name)})"
+
+
+def _plain(board: Board) -> str:
+    first = board.first
+    suite = f"{first.suite.name} v{first.suite.version}"
+    return f"{board.title} ({suite}, seed {first.seed}; {board.source.name})"
+
+
+def _against(entry: Entry) -> str:
+    """Every other method of a board: which is better, where tests tell; in a fold."""
+    comparison = entry.board.comparison
+    if comparison is None or entry.standing is None:
+        return ""
+    notes, rows = Footnotes(), []
+    for pair in comparison.pairs:
+        if entry.method not in (pair.a, pair.b):
+            continue
+        other, sign = (pair.b, 1) if pair.a == entry.method else (pair.a, -1)
+        shown = pair.difference if sign > 0 else _turned(pair.difference)
+        verdict = "not told apart"
+        if pair.p_holm is not None and pair.p_holm <= ALPHA and shown.value is not None:
+            verdict = "better" if shown.value > 0 else "worse"
+        p = DASH if pair.p_holm is None else number(pair.p_holm, 3)
+        rows.append([escape(other), verdict, measured(shown, notes), p])
+    if not rows:
+        return ""
+    headings = ["other", "this method is", "difference, mean signed log of EPR+", "p (Holm)"]
+    body = notes.under(table(headings, rows, text_columns=2))
+    return fold(f"Against the others: {_plain(entry.board)}", body)
+
+
+def _turned(difference: Measurement) -> Measurement:
+    """The difference seen from the other side."""
+    low, high = difference.high, difference.low
+    return difference.model_copy(
+        update={
+            "value": None if difference.value is None else -difference.value,
+            "low": None if low is None else -low,
+            "high": None if high is None else -high,
+        }
+    )
+
+
+def _settings(entries: Sequence[Entry]) -> list[str]:
+    """What the method was set to, once a distinct setting."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry.board.group.across:
+            continue
+        for record in _own(entry):
+            text = json.dumps(record.method_config, indent=2, sort_keys=True, ensure_ascii=False)
+            boards = found.setdefault(text, [])
+            if _plain(entry.board) not in boards:
+                boards.append(_plain(entry.board))
+    return [fold(f"Settings: {'; '.join(boards)}", _block(text)) for text, boards in found.items()]
+
+
+def _block(text: str) -> str:
+    """Indented code: nothing within can end it."""
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+_ABOUT = (
+    "Made by `casl-bench leaderboard` of the record files in [records](records); "
+    "`casl-bench leaderboard --check` says whether it still is what they say. How to read it, how "
+    "to add results of your own, and how they are checked: "
+    "[docs/leaderboards.md](../docs/leaderboards.md). LaTeX, CSV and JSON: "
+    "`casl-bench leaderboard --format latex`."
+)
+_APART = (
+    "{n} boards stand here apart. Ranks are those of one run, whose methods edit the same images; "
+    "numbers of two boards may be set beside each other only where all that their titles say is "
+    "the same."
+)
+
+
+def render_pages(sources: Sequence[Source]) -> dict[str, str]:
+    """Every page: path relative to the leaderboards' folder → its text.
+
+    Args:
+        sources: record files, in any order.
+    """
+    sources = sorted(sources, key=lambda s: s.name)
+    boards = [board for source in sources for board in boards_of(source)]
+    pages = {INDEX: _index(sources, boards)}
+    for name, own in _by_dataset(boards).items():
+        pages[page_of(DATASETS, name)] = _dataset_page(name, own)
+    for name, entries in _by_method(boards).items():
+        pages[page_of(METHODS, name)] = method_page(name, entries)
+    for source in sources:
+        pages[f"{source.name}.md"] = render_tables(source.records)
+    return pages
+
+
+def _by_dataset(boards: Iterable[Board]) -> dict[str, list[Board]]:
+    """Data set → its boards, in order of name."""
+    found: dict[str, list[Board]] = {}
+    for board in boards:
+        if not board.group.across:
+            found.setdefault(board.first.dataset, []).append(board)
+    return dict(sorted(found.items()))
+
+
+def _by_method(boards: Iterable[Board]) -> dict[str, list[Entry]]:
+    """Entrant → its rows, in order of name; controls have no page."""
+    found: dict[str, list[Entry]] = {}
+    for board in boards:
+        for entry in entries_of(board):
+            if entry.status != "control":
+                found.setdefault(entry.method, []).append(entry)
+    return dict(sorted(found.items()))
+
+
+def _index(sources: Sequence[Source], boards: Sequence[Board]) -> str:
+    parts = [MARKER, "# Leaderboards", _ABOUT]
+    leading = [b for b in boards if b.group.across or _alone(b, boards)]
+    if len(leading) > 1:
+        parts.append(_APART.format(n=len(leading)))
+    for board in leading:
+        parts += [board_title(board), _made_by(board, ""), board_table(board)]
+        parts.append(published_epr(board))
+    methods = ", ".join(link(m, page_of(METHODS, m)) for m in _by_method(boards))
+    parts += ["## Data sets", _datasets_table(boards)]
+    if methods:
+        parts += ["## Methods", methods]
+    parts += ["## Records", _sources_table(sources)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _alone(board: Board, boards: Sequence[Board]) -> bool:
+    """Whether no board over several data sets holds this one."""
+    groups = [id(g) for b in boards if b.group.across for g in b.parts]
+    return id(board.group) not in groups
+
+
+def _dataset_page(name: str, boards: Sequence[Board]) -> str:
+    parts = [MARKER, f"# {escape(name)}"]
+    if len(boards) > 1:
+        parts.append(_APART.format(n=len(boards)))
+    for board in boards:
+        group = board.group
+        tests = comparison_section(group, _TESTS) if board.comparison is not None else ""
+        parts += [
+            board_title(board),
+            _made_by(board, "../"),
+            board_table(board, "../"),
+            published_epr(board),
+            folded(_TESTS, tests),
+            folded("Cost", cost_section(group)),
+        ]
+    parts.append(link("All leaderboards", INDEX, "../"))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def board_title(board: Board) -> str:
+    """Heading and what was measured by what, as above the run's own tables."""
+    return overall_title(board.parts) if board.group.across else group_title(board.group)
+
+
+def _made_by(board: Board, up: str) -> str:
+    """Where the numbers are from: records, their tables, command, commit."""
+    name, file = board.source.name, board.source.file
+    records = board.group.records
+    argv = sorted({" ".join(r.provenance.argv) for r in records} - {""})
+    commits = sorted({(r.provenance.git_commit or "unknown")[:12] for r in records})
+    shown = [code(a) for a in argv[:_COMMANDS]]
+    more = f" and {len(argv) - _COMMANDS} more" if len(argv) > _COMMANDS else ""
+    return (
+        f"Records: {link(file, f'{RECORDS}/{file}', up)}; all tables: "
+        f"{link(name, f'{name}.md', up)}; command: {'; '.join(shown) or 'unknown'}{more}; "
+        f"code: {', '.join(map(code, commits))}."
+    )
+
+
+def _datasets_table(boards: Sequence[Board]) -> str:
+    rows = []
+    for name, own in _by_dataset(boards).items():
+        for board in own:
+            first = board.first
+            rows.append(
+                [
+                    link(name, page_of(DATASETS, name)),
+                    escape(first.world),
+                    escape(f"{first.suite.name} v{first.suite.version}"),
+                    str(first.seed),
+                    escape(board.source.name),
+                    _leaders(board),
+                    str(len(board.group.concepts)),
+                ]
+            )
+    headings = ["data set", "world", "suite", "seed", "records", "may be first", "concepts"]
+    return table(headings, rows, text_columns=6)
+
+
+def _leaders(board: Board) -> str:
+    """Every method whose rank interval holds 1."""
+    comparison = board.comparison
+    if comparison is None:
+        return DASH
+    ranked = [e.method for e in entries_of(board) if e.standing and e.standing.rank_low == 1]
+    return ", ".join(link(m, page_of(METHODS, m)) for m in ranked) or DASH
+
+
+def _sources_table(sources: Sequence[Source]) -> str:
+    rows = [
+        [
+            link(s.file, f"{RECORDS}/{s.file}"),
+            link("tables", f"{s.name}.md"),
+            code(s.sha256[:12]),
+            f"{len(s.records):,}",
+        ]
+        for s in sources
+    ]
+    return table(["file", "all its tables", "SHA-256", "records"], rows, text_columns=3)
+
+
+_TESTS = "How the ranks were made: paired tests, sensitivity, other scorers"
+_COMMANDS = 3
+
+
+# Tables of the pages that another document quotes, such as a README: kept equal to the letter.
+
+
+_BEGIN, _END = "<!-- quoted:", "<!-- /quoted -->"
+_QUOTE = re.compile(
+    rf"(?P<open>{_BEGIN} (?P<page>\S+) / (?P<heading>.+?) -->\n).*?{_END}", re.DOTALL
+)
+_TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
+_HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+
+
+def with_quotes(text: str, pages: Mapping[str, str], *, where: str = "") -> str:
+    """A document with every table that it quotes as it is in the pages now.
+
+    A quote is what stands between `<!-- quoted: PAGE / HEADING -->` and `<!-- /quoted -->`: the
+    first table under that heading of that page.
+
+    Args:
+        text: the document.
+        pages: path relative to the leaderboards' folder → text.
+        where: the document's name, for errors.
+
+    Raises:
+        UsageError: if a quote is not closed or of an unknown page or heading, or there is no table
+            under it.
+    """
+    quotes = list(_QUOTE.finditer(text))
+    if not len(quotes) == text.count(_BEGIN) == text.count(_END):
+        raise UsageError(
+            "a quoted table is not opened or not closed",
+            where=where,
+            mend=f"write {_BEGIN} PAGE / HEADING --> above and {_END} below each",
+        )
+    return _QUOTE.sub(lambda q: f"{q['open']}{_table(q, pages)}{_END}", text)
+
+
+def _table(quote: re.Match[str], pages: Mapping[str, str]) -> str:
+    page, heading = quote["page"], quote["heading"]
+    if page not in pages:
+        raise unknown_name("page", page, pages)
+    text = pages[page]
+    headings = list(_HEADING.finditer(text))
+    names = [h[1] for h in headings]
+    if heading not in names:
+        raise unknown_name(f"heading of {page}", heading, set(names))
+    place = names.index(heading)
+    end = headings[place + 1].start() if place + 1 < len(headings) else len(text)
+    table = _TABLE.search(text, headings[place].end(), end)
+    if table is None:
+        raise UsageError("there is no table to quote", where=f"{page} / {heading}")
+    return table[0]
+
+
+# Pages on disk: written, or compared with what the records say.
+
+
+def write_pages(out: Path, pages: Mapping[str, str]) -> None:
+    """Write every page, and remove pages that an earlier call made and this one does not.
+
+    Args:
+        out: the leaderboards' folder.
+        pages: relative path → text.
+
+    Raises:
+        UsageError: if the folder cannot be written.
+    """
+    for name, text in pages.items():
+        write_text(out / name, text)
+    for name in _others(out, pages):
+        if _read(out / name).startswith(MARKER):
+            (out / name).unlink()
+
+
+def check_pages(out: Path, pages: Mapping[str, str]) -> None:
+    """Refuse pages that are not, to the byte, what the records say.
+
+    Args:
+        out: the leaderboards' folder.
+        pages: relative path → text as it should be.
+
+    Raises:
+        InvalidBenchmarkError: naming every page that is absent, differs, or has no records.
+    """
+    absent = [name for name in pages if not (out / name).is_file()]
+    differ = [n for n, text in pages.items() if n not in absent and _read(out / n) != text]
+    found = [
+        *(f"{name} is absent" for name in absent),
+        *(f"{name} is stale or was edited by hand" for name in differ),
+        *(f"{name} is of no records" for name in _others(out, pages)),
+    ]
+    if found:
+        raise InvalidBenchmarkError(
+            f"the pages are not those of the records: {'; '.join(found)}",
+            where=str(out),
+            mend="run casl-bench leaderboard, and remove what is of no records",
+        )
+
+
+def write_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
+    """Renew the tables that documents quote; see `with_quotes`.
+
+    Raises:
+        UsageError: if a quote cannot be found, where none is written; or a document cannot be
+            written, where those before it are.
+    """
+    texts = {path: with_quotes(_read(path), pages, where=str(path)) for path in documents}
+    for path, text in texts.items():
+        write_text(path, text)
+
+
+def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
+    """Refuse documents whose quoted tables are not, to the letter, those of the pages.
+
+    Raises:
+        UsageError: if a quote cannot be found.
+        InvalidBenchmarkError: naming every document that is stale.
+    """
+    texts = {path: _read(path) for path in documents}
+    if stale := [str(p) for p, t in texts.items() if with_quotes(t, pages, where=str(p)) != t]:
+        raise InvalidBenchmarkError(
+            "a quoted table is not that of the pages",
+            where=", ".join(stale),
+            mend="run casl-bench leaderboard with the same --quotes",
+        )
+
+
+def _others(out: Path, pages: Mapping[str, str]) -> list[str]:
+    """Markdown in the folder that is none of the pages."""
+    paths = [p for place in (".", DATASETS, METHODS) for p in (out / place).glob("*.md")]
+    return sorted(name for p in paths if (name := p.relative_to(out).as_posix()) not in pages)
+
+
+def _read(path: Path) -> str:
+    """As stored: line ends are compared, too; what is no text is equal to no page."""
+    return path.read_bytes().decode("utf-8", errors="replace")

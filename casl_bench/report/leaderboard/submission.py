@@ -1,0 +1,533 @@
+"""What a file of records must be before it is published, ours and others' alike.
+
+Every check returns what is wrong as sentences; none of them knows who measured.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from casl_bench.analysis.comparison import signed_exp, signed_log
+from casl_bench.analysis.controls import check_bounds
+from casl_bench.analysis.significance import Difference, holm, rank_intervals
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.files import hash_json, read_json
+from casl_bench.report.grouping import Group
+from casl_bench.report.leaderboard.boards import RESERVED, mixed
+from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, Pair, RunRecord
+from casl_bench.results.run_folder import (
+    CellKey,
+    RecordStore,
+    jsonl_files,
+    jsonl_stem,
+    read_jsonl,
+    write_jsonl,
+)
+
+# Does a comparison follow from the cells beside it?
+
+
+TOLERANCE = 1e-6
+"""Relative, for sums in another order."""
+
+_EPR_PLUS = "epr_plus"
+
+
+def inconsistencies(records: Sequence[RunRecord]) -> list[str]:
+    """What the comparisons of a run say and its cells do not, as sentences.
+
+    Args:
+        records: of one world, suite and seed.
+    """
+    cells = {
+        (f"{r.dataset}/{r.concept}", r.method or ""): r
+        for r in records
+        if r.kind == "edit" and not r.control and r.fit_seed == 0 and r.status == "done"
+    }
+    faults = []
+    for record in records:
+        if record.comparison is not None:
+            where = "over all data sets" if record.dataset == ALL else f"on {record.dataset}"
+            found = _of_comparison(record.comparison, cells)
+            faults += [f"the comparison {where}: {fault}" for fault in found]
+    return faults
+
+
+def _of_comparison(comparison: Comparison, cells: Mapping[tuple[str, str], RunRecord]) -> list[str]:
+    names = [standing.method for standing in comparison.standings]
+    means: dict[str, float] = {}
+    for name in names:
+        own = [cells.get((concept, name)) for concept in comparison.concepts]
+        scores = [_score(r, comparison.level) for r in own if r is not None]
+        known = [s for s in scores if s is not None]
+        if not known or len(known) < len(comparison.concepts):
+            return [f"'{name}' has cells without the level {comparison.level}"]
+        means[name] = sum(known) / len(known)
+    faults = [
+        f"EPR+ of '{s.method}' is {s.epr_plus.value}, of its cells {signed_exp(means[s.method])}"
+        for s in comparison.standings
+        for value in (s.epr_plus.value, s.epr_plus_here.value)
+        if value is None or not _same(signed_log(value), means[s.method])
+    ]
+    for pair in comparison.pairs:
+        gap = means.get(pair.a, math.nan) - means.get(pair.b, math.nan)
+        if pair.difference.value is None or not _same(pair.difference.value, gap):
+            faults.append(f"the difference of '{pair.a}' and '{pair.b}' is not that of their cells")
+    return faults or _of_ranks(comparison, means)
+
+
+def _of_ranks(comparison: Comparison, means: Mapping[str, float]) -> list[str]:
+    adjusted = holm([pair.p for pair in comparison.pairs])
+    for pair, p in zip(comparison.pairs, adjusted, strict=True):
+        if (p is None) != (pair.p_holm is None) or not _same(p or 0.0, pair.p_holm or 0.0):
+            return [f"p of '{pair.a}' and '{pair.b}' is not Holm's"]
+    try:
+        ranks = rank_intervals(means, [_difference(pair) for pair in comparison.pairs])
+    except InputError as error:
+        return [str(error)]
+    wanted = {r.method: (r.low, r.high) for r in ranks}
+    return [
+        f"'{s.method}' has ranks {s.rank_low} to {s.rank_high}, its pairs leave open "
+        f"{wanted[s.method][0]} to {wanted[s.method][1]}"
+        for s in comparison.standings
+        if (s.rank_low, s.rank_high) != wanted[s.method]
+    ]
+
+
+def _score(record: RunRecord, name: str) -> float | None:
+    """A cell's score as comparisons have it: 0 where the effect is not reached."""
+    level = next((x for x in record.levels if x.name == name), None)
+    if level is None:
+        return None
+    if level.status == "not_reached":
+        return 0.0
+    measured = level.measurements.get(_EPR_PLUS)
+    return None if measured is None or measured.value is None else signed_log(measured.value)
+
+
+def _difference(pair: Pair) -> Difference:
+    found = pair.difference
+    value = found.value or 0.0
+    return Difference(
+        pair.a, pair.b, value, found.low, found.high, found.level, pair.p, pair.p_holm, 0, found.n
+    )
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+# What a complete run of a suite holds, asked of the package that is installed.
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What records are held against.
+
+    Attributes:
+        suite_version: today's of the suite; None where there is no such suite.
+        suite_hash: of all its settings, as in a run folder's manifest.
+        images: test images a concept, at most.
+        draws: of each control that is drawn.
+        concepts: data set → its concepts; one that is not known here is absent.
+        every_dataset: all data sets that the suite is meant for.
+        alone: control that every concept has → whether it is drawn several times.
+        beside: entrant → controls that stand beside it; one that is not known here is absent.
+        versions: method → its version.
+        settings: method → its settings in this suite.
+    """
+
+    suite_version: int | None
+    suite_hash: str
+    images: int
+    draws: int
+    concepts: Mapping[str, tuple[str, ...]]
+    every_dataset: tuple[str, ...]
+    alone: Mapping[str, bool]
+    beside: Mapping[str, tuple[str, ...]]
+    versions: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def expected_of(records: Sequence[RunRecord]) -> Expected:
+    """What a run with these records' suite, data sets and methods should hold.
+
+    Args:
+        records: at least one, all of one suite.
+    """
+    from casl_bench.domains.dataset import DATASETS
+    from casl_bench.methods.method import METHODS
+    from casl_bench.runs.names import load_entrants, resolve_datasets
+    from casl_bench.runs.plan import card_of, info_of, make_method
+    from casl_bench.runs.suites import suite as suite_named
+    from casl_bench.runs.suites import world_of_suite
+
+    name = records[0].suite.name
+    load_entrants()
+    try:
+        suite = suite_named(name)
+    except UsageError:
+        return Expected(None, "", 0, 0, {}, (), {}, {})
+    infos = {m: info_of(m) for m in METHODS}
+    known = sorted({r.method for r in records if r.method in infos})
+    methods = {m: make_method(m, suite) for m in known}
+    datasets = sorted({r.dataset for r in records} & set(DATASETS.names()))
+    return Expected(
+        suite_version=suite.version,
+        suite_hash=hash_json(suite.model_dump(mode="json")),
+        images=suite.test_images_per_concept,
+        draws=suite.random_draws,
+        concepts={d: tuple(c.name for c in card_of(d).concepts) for d in datasets},
+        every_dataset=resolve_datasets(["all"], world_of_suite(name)),
+        alone={m: i.draws for m, i in infos.items() if i.control and not i.beside},
+        beside={
+            m: tuple(c for c, i in infos.items() if i.beside and i.space == infos[m].space)
+            for m in known
+            if not infos[m].control
+        },
+        versions={m: method.info.version for m, method in methods.items()},
+        settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
+    )
+
+
+# Values that no measurement can have, whatever the method.
+
+
+_RANGES = {"share": (0.0, 1.0), "fraction": (0.0, 1.0), "cosine": (-1.0, 1.0), "dB": (0.0, 200.0)}
+"""By unit. 8-bit pictures that are equal have no more dB than this."""
+
+_NEVER_NEGATIVE = frozenset(
+    {"epr_raw", "epr_std", "epr_floored", "epr_over_random", "mean_collateral", "perceptual"}
+)
+
+MOST_SD = 100.0
+"""No attribute moves by so many standard deviations of its logit over real images."""
+
+_SLACK = 1e-6
+
+
+def implausible(records: Sequence[RunRecord], images: int | None = None) -> list[str]:
+    """Impossible values, as sentences.
+
+    Args:
+        records: of any kind.
+        images: the most that a concept is measured on; None where that is not known.
+    """
+    return [fault for record in records for fault in _of_record(record, images)]
+
+
+def _of_record(record: RunRecord, images: int | None) -> Iterator[str]:
+    what = "/".join(x for x in (record.dataset, record.method or record.kind, record.concept) if x)
+    for name, found in _measurements(record):
+        if found.value is None:
+            continue
+        low, high = _range(name.split("@")[0], found)
+        if not low - _SLACK <= found.value <= high + _SLACK:
+            yield f"{what}: {name} is {found.value:g}, outside [{low:g}, {high:g}]"
+        if record.kind == "edit" and found.n == 0:
+            yield f"{what}: {name} is of no image"
+        if record.kind == "edit" and images is not None and found.n > images:
+            yield f"{what}: {name} is of {found.n} images, the suite has {images}"
+    for attribute, drift in record.drift.items():
+        if drift is not None and abs(drift) > MOST_SD:
+            yield f"{what}: drift of {attribute} is {drift:g} σ"
+
+
+def _measurements(record: RunRecord) -> Iterator[tuple[str, Measurement]]:
+    yield from record.measurements.items()
+    for level in record.levels:
+        yield from level.measurements.items()
+
+
+def _range(name: str, found: Measurement) -> tuple[float, float]:
+    low, high = _RANGES.get(found.unit, (-float("inf"), float("inf")))
+    if found.unit == "sd":
+        low, high = -MOST_SD, MOST_SD
+    return (max(low, 0.0) if name in _NEVER_NEGATIVE else low), high
+
+
+Records = Sequence[RunRecord]
+
+
+def early_faults(records: Records) -> list[str]:
+    """What needs no knowledge of the suite: records of one run that measure something."""
+    runs = {(r.world, r.suite.name, r.suite.version, r.suite.quick, r.seed) for r in records}
+    if len(runs) > 1:
+        shown = "; ".join(f"world {w}, suite {n} v{v}, seed {s}" for w, n, v, _, s in sorted(runs))
+        return [f"records of several runs: {shown}"]
+    if records[0].suite.quick:
+        return [f"suite '{records[0].suite.name}' is for trying out: its numbers mean nothing"]
+    old = sum(r.schema_version != SCHEMA_VERSION for r in records)
+    return [f"{old} records are not of schema {SCHEMA_VERSION}"] if old else []
+
+
+def faults_of(records: Records, expected: Expected, published: Sequence[str] = ()) -> list[str]:
+    """Why records may not be published; empty where they may.
+
+    Args:
+        records: of one file, at least one.
+        expected: what a complete run of their suite holds.
+        published: ids of all records that are published already.
+    """
+    first = early_faults(records) or _suite(records, expected)
+    if first:
+        return first  # held against another suite, nothing else would mean anything
+    checks: Sequence[Callable[[], list[str]]] = (
+        lambda: _clean(records),
+        lambda: _duplicates(records, published),
+        lambda: _alike(records),
+        lambda: _settings(records, expected),
+        lambda: _complete(records, expected),
+        lambda: implausible(records, expected.images),
+        lambda: inconsistencies(records),
+    )
+    return [fault for check in checks for fault in check()]
+
+
+def _suite(records: Records, expected: Expected) -> list[str]:
+    suite = records[0].suite
+    if expected.suite_version is None:
+        return [f"there is no suite '{suite.name}'"]
+    if suite.version != expected.suite_version:
+        return [
+            f"suite '{suite.name}' is of version {suite.version}, today it is "
+            f"{expected.suite_version}"
+        ]
+    return []
+
+
+def _clean(records: Records) -> list[str]:
+    """A number must be one that its commit gives again."""
+    changed = sum(r.provenance.git_dirty is True for r in records)
+    unknown = sum(r.provenance.git_dirty is None or not r.provenance.git_commit for r in records)
+    faults = [f"{changed} records were made by code with changes"] if changed else []
+    return faults + ([f"{unknown} records do not tell their commit"] if unknown else [])
+
+
+def _duplicates(records: Records, published: Sequence[str]) -> list[str]:
+    counts = Counter(CellKey.of(r) for r in records)
+    twice = [_name(r) for r in records if counts[CellKey.of(r)] > 1]
+    faults = [f"the same cell several times: {_listed(dict.fromkeys(twice))}"] if twice else []
+    entrants = [r for r in records if r.kind == "edit" and not r.control]
+    if entrants and {r.record_id for r in entrants} <= set(published):
+        faults.append("all of its entrants' records are published already")
+    by_scores: dict[str, set[str]] = {}
+    for r in entrants:
+        if r.scores is not None:
+            place = f"{r.dataset}/{r.method}/{r.concept}"
+            by_scores.setdefault(r.scores.sha256, set()).add(place)
+    same = [" and ".join(sorted(cells)) for cells in by_scores.values() if len(cells) > 1]
+    if same:
+        faults.append(f"cells with the very same per-image scores: {_listed(sorted(same))}")
+    return faults
+
+
+def _alike(records: Records) -> list[str]:
+    """What all records of a data set must share."""
+    faults = []
+    for dataset in _datasets(records):
+        own = [r for r in records if r.dataset == dataset]
+        if len({r.dataset_revision for r in own}) > 1:
+            faults.append(f"{dataset} in several revisions")
+        faults += [f"records of {dataset} differ in {what}" for what in mixed(Group(list(own)))]
+        # The others of one concept are not those of another, and are part of an identity.
+        identities = {(r.concept, *i) for r in own for i in r.metric_identities.items()}
+        if len({(concept, name) for concept, name, _ in identities}) < len(identities):
+            faults.append(f"records of {dataset} differ in their metrics")
+    return faults
+
+
+def _settings(records: Records, expected: Expected) -> list[str]:
+    """Version and settings of every method that is known here."""
+    faults: dict[str, None] = {}
+    for r in records:
+        if r.kind != "edit" or r.status != "done" or r.method is None:
+            continue
+        version = expected.versions.get(r.method)
+        if version is None:
+            continue  # a stranger's
+        if r.method_version != version:
+            faults[f"'{r.method}' is of version {r.method_version}, today it is {version}"] = None
+        if r.method_config != expected.settings[r.method]:
+            faults[f"'{r.method}' has settings that are not those of the suite"] = None
+    return list(faults)
+
+
+def _complete(records: Records, expected: Expected) -> list[str]:
+    """Every method on every concept, every control beside it, and what a run makes once."""
+    faults = [
+        f"{_name(r)} failed: {r.error.message}" for r in records
+        if r.status == "failed" and r.error is not None
+    ]  # fmt: skip
+    there = {CellKey.of(r): r for r in records}
+    entrants = sorted({r.method or "" for r in records if r.kind == "edit" and not r.control})
+    if not entrants:
+        return [*faults, "no method but controls"]
+    fits = 1 + max(r.fit_seed for r in records if r.kind == "edit" and not r.control)
+    datasets = _datasets(records)
+    wanted: list[CellKey] = []
+    for dataset in datasets:
+        seen = {r.concept for r in records if r.kind == "edit" and r.dataset == dataset}
+        concepts = expected.concepts.get(dataset) or tuple(sorted(filter(None, seen)))
+        for concept in concepts:
+            for name in entrants:
+                wanted += [CellKey(dataset, "edit", name, None, concept, f) for f in range(fits)]
+                beside = expected.beside.get(name, ())
+                wanted += [CellKey(dataset, "edit", c, name, concept) for c in beside]
+            for name, drawn in expected.alone.items():
+                again = range(expected.draws if drawn else 1)
+                wanted += [CellKey(dataset, "edit", name, None, concept, d) for d in again]
+        kinds = ("reconstruction", "scorer", "comparison")
+        wanted += [CellKey(dataset, kind) for kind in kinds]  # type: ignore[arg-type]
+    if len(datasets) > 1:
+        wanted.append(CellKey(ALL, "comparison"))
+    missing = [key for key in wanted if key not in there]
+    if missing:
+        faults.append(f"missing: {_listed([_key_name(key) for key in missing])}")
+    skipped = [_name(r) for r in records if r.status == "skipped" and not r.control
+               and r.kind == "edit"]  # fmt: skip
+    if skipped:
+        faults.append(f"skipped: {_listed(skipped)}")
+    for r in records:
+        if r.comparison is not None:
+            left_out = sorted(set(entrants) - {s.method for s in r.comparison.standings})
+            where = set(datasets) if r.dataset == ALL else {r.dataset}
+            concepts_there = {f"{k.dataset}/{k.concept}" for k in wanted
+                              if k.dataset in where and k.concept}  # fmt: skip
+            if left_out or set(r.comparison.concepts) != concepts_there:
+                faults.append(f"the comparison of {r.dataset} is not of all methods and concepts")
+    return faults
+
+
+def _datasets(records: Records) -> list[str]:
+    return sorted({r.dataset for r in records} - {ALL})
+
+
+def _name(record: RunRecord) -> str:
+    return _key_name(CellKey.of(record))
+
+
+def _key_name(key: CellKey) -> str:
+    """A cell in words."""
+    method = key.method or ""
+    beside = f" beside {key.beside}" if key.beside else ""
+    again = f" #{key.fit_seed}" if key.fit_seed else ""
+    kind = "" if key.kind == "edit" else key.kind
+    return "/".join(x for x in (key.dataset, kind, f"{method}{again}{beside}", key.concept) if x)
+
+
+def _listed(names: Sequence[str] | dict[str, None]) -> str:
+    """The first few, and how many more."""
+    found = list(names)
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return f"{', '.join(found[:_SHOWN])}{more}"
+
+
+_SHOWN = 4
+
+
+# A finished run → a file among the published records; all of it, or nothing.
+
+
+_SHOWN_of_submit = 8
+"""Reasons that a refusal gives."""
+
+_MANIFEST = "manifest.json"
+
+
+def submit(source: Path, folder: Path, *, name: str | None = None, dry_run: bool = False) -> Path:
+    """Check records and add them to the published ones.
+
+    Args:
+        source: a run folder or a file of records.
+        folder: of the published record files.
+        name: of the new file, without ending; default what it is of.
+        dry_run: check only.
+
+    Returns:
+        The new file, or with `dry_run` what it would be.
+
+    Raises:
+        UsageError: if there is nothing to add, or the name is taken or unfit.
+        InvalidBenchmarkError: with the reasons why the records may not be published.
+    """
+    records = _read(source)
+    _refuse(early_faults(records), source)
+    expected = expected_of(records)
+    name = _default_name(records, expected) if name is None else name
+    target = folder / f"{_checked_name(name)}.jsonl.gz"
+    published = jsonl_files(folder)
+    if taken := [path for path in published if jsonl_stem(path) == name]:
+        raise UsageError(
+            "there are records of this name already",
+            where=str(taken[0]),
+            mend="give --name another name, or remove the file first if these are to replace it",
+        )
+    known = [r.record_id for path in published for r in read_jsonl(path)]
+    faults = faults_of(records, expected, known)
+    if source.is_dir() and not faults:
+        faults = _manifest_faults(source / _MANIFEST, expected)
+    _refuse(faults, source)
+    check_bounds(records, source)
+    if not dry_run:
+        write_jsonl(target, records)
+    return target
+
+
+def _refuse(faults: Sequence[str], source: Path) -> None:
+    """Raises InvalidBenchmarkError where there is a fault."""
+    if faults:
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN_of_submit else ""
+        raise InvalidBenchmarkError(
+            f"not to be published: {'; '.join(faults[:_SHOWN])}{more}",
+            where=str(source),
+            mend="nothing was added; docs/leaderboards.md says what records must be",
+        )
+
+
+def _read(source: Path) -> list[RunRecord]:
+    records = list(RecordStore(source)) if source.is_dir() else read_jsonl(source)
+    if not records:
+        raise UsageError(
+            "no records", where=str(source), mend="give a run folder or its records.jsonl"
+        )
+    return sorted(records, key=lambda r: (r.dataset, r.kind, r.method or "", r.beside or "",
+                                          r.concept or "", r.fit_seed))  # fmt: skip
+
+
+def _default_name(records: Sequence[RunRecord], expected: Expected) -> str:
+    """Such as `all-standard-v3-seed0` or `rendered_faces-standard-v3-seed1`."""
+    datasets = sorted({r.dataset for r in records} - {ALL})
+    of_all = len(datasets) > 1 and datasets == sorted(expected.every_dataset)
+    which = "all" if of_all else "+".join(datasets)
+    first = records[0]
+    return (
+        re.sub(r"[^A-Za-z0-9_.+-]+", "-", f"{which}-{first.suite.name}-v{first.suite.version}")
+        + f"-seed{first.seed}"
+    )
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name) or name in RESERVED:
+        raise UsageError(
+            f"'{name}' is no name for a file of records", mend="use letters, digits and -_.+"
+        )
+    return name
+
+
+def _manifest_faults(path: Path, expected: Expected) -> list[str]:
+    """A run folder tells all settings of its suite: they must be today's, not only its version."""
+    try:
+        suite = read_json(path)["key"]["suite"]
+        name = suite["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{path.name} cannot be read"]
+    if hash_json(suite) != expected.suite_hash:
+        return [f"suite '{name}' of the run folder has other settings than today's"]
+    return []

@@ -1,0 +1,76 @@
+"""Markdown pieces: tables, numbers with intervals, footnotes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from casl_bench.results.record import Measurement
+
+DASH = "—"
+
+
+class Footnotes:
+    """Numbered reasons under a table; equal reasons share a number."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+
+    def mark(self, reason: str) -> str:
+        """The dash that stands for a missing number, with the number of its reason."""
+        number = self._numbers.setdefault(reason, len(self._numbers) + 1)
+        return f"{DASH} [{number}]"
+
+    def under(self, body: str) -> str:
+        """The table with one line a reason below it."""
+        lines = [f"[{number}] {escape(reason)}  " for reason, number in self._numbers.items()]
+        return "\n\n".join([body, "\n".join(lines)]) if lines else body
+
+
+def escape(text: str) -> str:
+    """Text that cannot break a table or become markup, whatever a name or a message holds."""
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in _one_line(text))
+    text = re.sub(r"[\\|`*\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def number(value: float, digits: int = 2) -> str:
+    """With this many decimals, thousands apart, a real minus sign and no minus zero."""
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", "−")
+
+
+def measured(
+    measurement: Measurement | None, notes: Footnotes, *, digits: int = 2, interval: bool = True
+) -> str:
+    """A measurement as a table shows it: number, interval where there is one, else a dash."""
+    if measurement is None:
+        return notes.mark("not measured")
+    if measurement.value is None:
+        return notes.mark(f"{measurement.status}: {measurement.reason}")
+    text = number(measurement.value, digits)
+    if interval and measurement.low is not None and measurement.high is not None:
+        text += f" [{number(measurement.low, digits)}, {number(measurement.high, digits)}]"
+    return text
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int = 1) -> str:
+    """A pipe table; the first `text_columns` columns are aligned left, numbers right."""
+    align = ["left"] * text_columns + ["right"] * (len(headers) - text_columns)
+    text: str = tabulate(
+        rows, headers=headers, tablefmt="pipe", disable_numparse=True, colalign=align
+    )
+    return text
+
+
+def fold(summary: str, body: str) -> str:
+    """A part that is closed until asked for."""
+    return f"<details>\n<summary>{escape(summary)}</summary>\n\n{body}\n\n</details>"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,261 @@
+"""Stored images of a run → PNG files a person can look at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
+
+from casl_bench.core.errors import InputError, UsageError, unknown_name
+from casl_bench.core.files import hash_json, safe_name, write_bytes
+from casl_bench.results.edited_images import EditedImages, Pixels
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+
+# Pictures of edits side by side: arrays in, one picture out.
+
+
+SCALE = 3
+"""A 64-pixel image is shown at 192 pixels."""
+COMPARISON_SCALE = 2
+"""Of the pictures with a column a method, which are wide."""
+_GAP, _MARGIN, _TEXT_SIZE = 6, 10, 15
+_PAPER, _INK = (255, 255, 255), (30, 30, 36)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a picture.
+
+    Attributes:
+        label: at its left; may be empty.
+        pictures: [H, W, 3] uint8 each; None leaves the place empty.
+    """
+
+    label: str
+    pictures: tuple[Pixels | None, ...]
+
+
+def draw_rows(
+    columns: Sequence[str], rows: Sequence[Row], *, title: str = "", scale: int = SCALE
+) -> Image.Image:
+    """Rows of equally large pictures under column titles.
+
+    Args:
+        columns: one title a column.
+        rows: as many pictures a row as there are columns.
+        title: above everything; may be empty.
+        scale: enlargement of each picture (Lanczos).
+
+    Raises:
+        InputError: if there is no picture, or rows or sizes differ.
+    """
+    sizes = {p.shape for row in rows for p in row.pictures if p is not None}
+    if len(sizes) != 1:
+        raise InputError(f"pictures of one size are needed, got {sorted(sizes) or 'none'}")
+    if any(len(row.pictures) != len(columns) for row in rows):
+        raise InputError(f"every row needs {len(columns)} pictures")
+    (height, width, _) = sizes.pop()
+    height, width = height * scale, width * scale
+    font = ImageFont.load_default(size=_TEXT_SIZE)
+    line = _TEXT_SIZE + _GAP
+    label_width = max((round(font.getlength(row.label)) for row in rows), default=0)
+    left = _MARGIN + (label_width + 2 * _GAP if label_width else 0)
+    top = _MARGIN + line * (2 if title else 1)
+    right = left + len(columns) * (width + _GAP) - _GAP + _MARGIN
+    canvas_width = max(right, _MARGIN * 2 + round(font.getlength(title)))
+    canvas = Image.new(
+        "RGB", (canvas_width, top + len(rows) * (height + _GAP) - _GAP + _MARGIN), _PAPER
+    )
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, _MARGIN), title, _INK, font)
+    for c, name in enumerate(columns):
+        centre = left + c * (width + _GAP) + width / 2
+        draw.text((centre, top - _GAP), name, _INK, font, anchor="ms")
+    for r, row in enumerate(rows):
+        y = top + r * (height + _GAP)
+        draw.text((_MARGIN, y + height / 2), row.label, _INK, font, anchor="lm")
+        for c, picture in enumerate(row.pictures):
+            if picture is not None:
+                enlarged = Image.fromarray(picture).resize(
+                    (width, height), Image.Resampling.LANCZOS
+                )
+                canvas.paste(enlarged, (left + c * (width + _GAP), y))
+    return canvas
+
+
+def column_titles(strengths: Sequence[float], *, oracle: bool) -> tuple[str, ...]:
+    """Source, reconstruction, one a strength, and the oracle where it is known."""
+    edits = tuple(f"strength {s:g}" for s in strengths)
+    return ("source", "reconstruction", *edits, *(("oracle",) if oracle else ()))
+
+
+def draw_cell(images: EditedImages, *, title: str, max_rows: int = 6) -> Image.Image:
+    """A cell's first images: source, reconstruction, every strength, oracle."""
+    rows = [_row("", images, i) for i in range(min(len(images.image_ids), max_rows))]
+    titles = column_titles(images.strengths, oracle=images.oracle is not None)
+    return draw_rows(titles, rows, title=title)
+
+
+@dataclass(frozen=True)
+class ReportedEdits:
+    """One method's pictures of one concept.
+
+    Attributes:
+        images: all that is kept of the cell.
+        strength: the one that its table row is about; None, or one that is not kept, leaves the
+            method's place empty.
+    """
+
+    images: EditedImages
+    strength: float | None
+
+    def edit(self, image: int) -> Pixels | None:
+        """The edit of the image at this place at the reported strength."""
+        if self.strength not in self.images.strengths:
+            return None
+        picture: Pixels = self.images.edits[self.images.strengths.index(self.strength), image]
+        return picture
+
+
+def draw_comparison(
+    rows: Sequence[tuple[str, Mapping[str, ReportedEdits]]], *, image: int = 0, title: str = ""
+) -> Image.Image:
+    """One row a concept, one column a method, each at the strength that the tables report.
+
+    Args:
+        rows: label, and method → its pictures of the concept; all of the same images.
+        image: place of the image shown (the last one where there are fewer).
+        title: above everything; may be empty.
+
+    Raises:
+        InputError: if there is no picture.
+    """
+    methods = list(dict.fromkeys(name for _, cells in rows for name in cells))
+    known = any(c.images.oracle is not None for _, cells in rows for c in cells.values())
+    drawn = []
+    for label, cells in rows:
+        kept = [cell.images for cell in cells.values()]
+        i = min(image, *(len(images.image_ids) - 1 for images in kept))
+        oracle = next((images.oracle[i] for images in kept if images.oracle is not None), None)
+        edits = [cells[name].edit(i) if name in cells else None for name in methods]
+        row = (kept[0].source[i], kept[0].reconstruction[i], *edits)
+        drawn.append(Row(label, (*row, oracle) if known else row))
+    columns = ("source", "reconstruction", *methods, *(("oracle",) if known else ()))
+    return draw_rows(columns, drawn, title=title, scale=COMPARISON_SCALE)
+
+
+def _row(label: str, images: EditedImages, i: int) -> Row:
+    oracle = () if images.oracle is None else (images.oracle[i],)
+    edits = tuple(edit[i] for edit in images.edits)
+    return Row(label, (images.source[i], images.reconstruction[i], *edits, *oracle))
+
+
+FOLDER = "pictures"
+_MADE_FROM = "made-from"
+
+
+def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
+    """One PNG an entrant's cell and one overview a data set; what is up to date is left alone.
+
+    Returns:
+        The folder of the pictures, in the run folder.
+    """
+    folder = store.run / FOLDER
+    # The controls' pictures stay in their cells: nobody looks at eight sheets of no edit.
+    shown = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
+    for record in shown:
+        cell = CellKey.of(record).path
+        path = folder / cell.parent / f"{cell.name}.png"
+        key = _hash_of([record])
+        if not _is_up_to_date(path, key):
+            _write(path, key, draw_cell(load_images(store, record), title=_title(record)))
+    for dataset in sorted({r.dataset for r in shown}):
+        of_dataset = [r for r in shown if r.dataset == dataset]
+        path = folder / f"{safe_name(dataset)}.png"
+        key = _hash_of(of_dataset)
+        if not _is_up_to_date(path, key):
+            _write(path, key, draw_comparison(_comparison(store, of_dataset)))
+    return folder
+
+
+def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path: Path) -> None:
+    """One row a concept, one column an entrant at its reported strength.
+
+    Args:
+        store: a run's records.
+        concepts: which, in this order; all where empty.
+        image: place among a concept's images; the last one where it has fewer.
+        path: PNG file to write.
+
+    Raises:
+        UsageError: on a concept that no entrant of the run has edited.
+    """
+    done = [r for r in store if r.kind == "edit" and r.images is not None and not r.control]
+    known = {r.concept or "" for r in done}
+    for name in concepts:
+        if name not in known:
+            raise unknown_name("concept", name, known)
+    if not done:
+        raise UsageError("no pictures", where=str(store.run), mend="give a run folder")
+    shown = [r for r in done if r.concept in (concepts or known)]
+    rows = _comparison(store, shown, concepts)
+    _write(path, _hash_of(shown), draw_comparison(rows, image=image))
+
+
+def _comparison(
+    store: RecordStore, records: Sequence[RunRecord], concepts: Sequence[str] = ()
+) -> list[tuple[str, dict[str, ReportedEdits]]]:
+    """Rows in the order of `concepts`; a label names the data set where there are several."""
+    place = {name: i for i, name in enumerate(concepts)}
+    several = len({r.dataset for r in records}) > 1
+    rows: dict[str, dict[str, ReportedEdits]] = {}
+    ordered = sorted(
+        records,
+        key=lambda r: (place.get(r.concept or "", 0), r.dataset, r.concept or "", r.method or ""),
+    )
+    for r in ordered:
+        label = f"{r.dataset}: {r.concept}" if several else f"{r.concept}"
+        reported = ReportedEdits(load_images(store, r), r.strength)
+        rows.setdefault(label, {})[r.method or ""] = reported
+    return list(rows.items())
+
+
+def load_images(store: RecordStore, record: RunRecord) -> EditedImages:
+    """The pictures kept with a record.
+
+    Raises:
+        InvalidBenchmarkError: if the file is not one of ours.
+    """
+    assert record.images is not None
+    path = store.folder(CellKey.of(record)) / record.images.file
+    return EditedImages.from_bytes(path.read_bytes(), where=str(path))
+
+
+def _title(record: RunRecord) -> str:
+    beside = f" beside {record.beside}" if record.beside else ""
+    quick = " (quick: for trying out)" if record.suite.quick else ""
+    return f"{record.concept}: {record.method}{beside}, {record.dataset}{quick}"
+
+
+def _hash_of(records: Sequence[RunRecord]) -> str:
+    return hash_json([r.images.sha256 for r in records if r.images is not None])
+
+
+def _is_up_to_date(path: Path, key: str) -> bool:
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(_MADE_FROM) == key
+    except OSError:
+        return False
+
+
+def _write(path: Path, key: str, picture: Image.Image) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text(_MADE_FROM, key)
+    out = io.BytesIO()
+    picture.save(out, "PNG", pnginfo=info, compress_level=4)
+    write_bytes(path, out.getvalue())

@@ -1,0 +1,1 @@
+"""A run folder: records, per-image scores, edited images, provenance."""

@@ -1,0 +1,538 @@
+"""The record of one cell: everything that a table may say of it, and where it came from.
+
+`provenance` is the only part that may differ between two runs of the same settings; `record_id`
+is the hash of all the rest, so equal ids mean equal results.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import hash_json, json_text, write_text
+from casl_bench.metrics.metric import Estimate
+
+# A number as records keep it: with its interval, or with the reason why there is none.
+
+
+Finite = Annotated[float, AllowInfNan(False)]
+
+
+class Frozen(BaseModel):
+    """Base of everything stored: unknown fields refused, no NaN, not changed after making."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Measurement(Frozen):
+    """One number with its status.
+
+    Attributes:
+        status: "ok" has a value; "undefined" was computed and has none (a ratio over noise);
+            "missing" was not computed.
+        value: the number; None unless ok.
+        low: lower end of its interval; None, with `high`, where there is no interval.
+        high: upper end.
+        level: nominal coverage of the interval.
+        n: images (or test items) behind it.
+        unit: of `value`.
+        reason: why there is no value; None if ok.
+    """
+
+    status: Literal["ok", "undefined", "missing"]
+    value: Finite | None = None
+    low: Finite | None = None
+    high: Finite | None = None
+    level: Finite = Field(default=0.95, gt=0, lt=1)
+    n: int = Field(default=0, ge=0)
+    unit: str = ""
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Measurement:
+        ok = self.status == "ok"
+        if ok != (self.value is not None) or ok != (self.reason is None):
+            raise ValueError("a measurement has a value if its status is ok, else a reason")
+        if (self.low is None) != (self.high is None):
+            raise ValueError("an interval has two ends or none")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("an interval's low end is above its high end")
+        return self
+
+    @classmethod
+    def of(cls, value: float, n: int, unit: str = "") -> Measurement:
+        """A plain number without an interval."""
+        return cls(status="ok", value=value, n=n, unit=unit)
+
+    @classmethod
+    def undefined(cls, reason: str, n: int = 0, unit: str = "") -> Measurement:
+        """Computed, and there is no such number."""
+        return cls(status="undefined", reason=reason, n=n, unit=unit)
+
+    @classmethod
+    def missing(cls, reason: str, unit: str = "") -> Measurement:
+        """Not computed."""
+        return cls(status="missing", reason=reason, unit=unit)
+
+    @classmethod
+    def from_estimate(cls, estimate: Estimate, unit: str = "") -> Measurement:
+        """What a metric returned."""
+        if estimate.value is None:
+            return cls.undefined(estimate.reason or "undefined", estimate.n, unit)
+        return cls(
+            status="ok",
+            value=estimate.value,
+            low=estimate.low,
+            high=estimate.high,
+            level=estimate.level,
+            n=estimate.n,
+            unit=unit,
+        )
+
+
+# Methods against each other, as a record keeps it: standings, pairs, what the order rests on.
+
+
+ALL = "all"
+"""Stands in the place of a data set in a record that compares methods over several."""
+
+
+class Standing(Frozen):
+    """One method among those compared, at equal effect.
+
+    Attributes:
+        method: its name.
+        epr_plus: over concepts; its interval is for other images and other concepts like these.
+        epr_plus_here: the same number with an interval for these very concepts: other images only.
+        rank_low: best rank that the comparison leaves open, 1 first.
+        rank_high: worst rank that it leaves open.
+        group: letters; two methods that share one are not told apart.
+        reached: cells in which the effect was reached.
+        wrong_way: cells in which the opposite was.
+        cells: cells that count.
+        fit_sd: standard deviation of the signed log of `epr_plus` between fits, images equal; n is
+            the number of fits.
+    """
+
+    method: str
+    epr_plus: Measurement
+    epr_plus_here: Measurement
+    rank_low: int = Field(ge=1)
+    rank_high: int = Field(ge=1)
+    group: str
+    reached: int = Field(ge=0)
+    wrong_way: int = Field(ge=0)
+    cells: int = Field(ge=1)
+    fit_sd: Measurement
+
+
+class Pair(Frozen):
+    """Two methods on the same images and concepts.
+
+    Attributes:
+        a: the one.
+        b: the other.
+        difference: mean over concepts of the signed log of EPR+, a minus b.
+        p: two-sided.
+        p_holm: adjusted for all pairs of the comparison.
+    """
+
+    a: str
+    b: str
+    difference: Measurement
+    p: Finite | None
+    p_holm: Finite | None
+
+
+class Agreement(Frozen):
+    """Whether another scorer ranks the methods alike.
+
+    Attributes:
+        scorer: the other classifier.
+        order: methods, best first, as it ranks them.
+        tau: Kendall's tau-b with the order of the first judge; None with fewer than two methods.
+        n: methods.
+    """
+
+    scorer: str
+    order: tuple[str, ...]
+    tau: Finite | None
+    n: int
+
+
+class Sensitivity(Frozen):
+    """Variants of one kind, each leaving one thing out.
+
+    Attributes:
+        kind: "attribute", "scorer", "data set" or "concept".
+        variants: how many.
+        holds: in how many of them the first method stays first.
+        broken_by: what is left out where it does not.
+    """
+
+    kind: str
+    variants: int
+    holds: int
+    broken_by: tuple[str, ...]
+
+
+class Comparison(Frozen):
+    """All methods that ran everything, at one level of effect.
+
+    Attributes:
+        level: at which they are compared.
+        datasets: on which.
+        concepts: "dataset/concept", those that count.
+        standings: best first.
+        pairs: every two of them.
+        agreements: one a further classifier.
+        sensitivity: one a kind of variant that there is.
+        incomplete: methods left out, as they have not run everything.
+    """
+
+    level: str
+    datasets: tuple[str, ...]
+    concepts: tuple[str, ...]
+    standings: tuple[Standing, ...]
+    pairs: tuple[Pair, ...]
+    agreements: tuple[Agreement, ...]
+    sensitivity: tuple[Sensitivity, ...]
+    incomplete: tuple[str, ...] = ()
+
+
+SCHEMA_VERSION: Literal[2] = 2
+
+Kind = Literal["edit", "reconstruction", "sae", "probe", "scorer", "comparison"]
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class SuiteRef(Frozen):
+    """Which suite ran; `quick` marks one for trying out, whose numbers are not to be quoted."""
+
+    name: str
+    version: int
+    quick: bool = False
+
+
+class CurvePoint(Frozen):
+    """Measurements at one strength."""
+
+    strength: Finite
+    measurements: dict[str, Measurement]
+
+
+FULL = "full"
+"""The level of strength 1, of controls whose full effect is known."""
+
+
+class LevelResult(Frozen):
+    """One effect at which methods are compared, and what a method did there.
+
+    Attributes:
+        name: "effect_50" (per cent of the full effect), "flip_50", or "full" (strength 1).
+        goal: what the validation images were to show.
+        unit: of `goal`: "sd", "share", or "strength".
+        status: whether they showed it at some strength; "wrong_way" where the opposite was shown.
+        strength: chosen there and applied to the test images; None where nothing was reached.
+        largest: the largest effect that the validation images showed; None where there was no
+            choice.
+        measurements: of the test images at this strength.
+    """
+
+    name: str
+    goal: Finite
+    unit: str
+    status: Literal["reached", "not_reached", "wrong_way"]
+    strength: Finite | None = None
+    largest: Finite | None = None
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> LevelResult:
+        if (self.strength is None) != (self.status == "not_reached"):
+            raise ValueError("a level has a strength if and only if something was reached")
+        return self
+
+
+class Cost(Frozen):
+    """What the cell cost, in counts that do not depend on the machine.
+
+    Attributes:
+        parameters: numbers learned for this concept.
+        unet_calls: U-Net passes of the fit, in images; an encoder or decoder half counts 0.5.
+        edit_unet_calls: passes of one edit of one image at one strength; None if not measured.
+    """
+
+    parameters: int = Field(default=0, ge=0)
+    unet_calls: Finite = Field(default=0.0, ge=0)
+    edit_unet_calls: Finite | None = Field(default=None, ge=0)
+
+
+class FileRef(Frozen):
+    """A file that lies beside the record."""
+
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+    sha256: Hash
+    rows: int | None = Field(default=None, ge=0)
+
+
+class ErrorInfo(Frozen):
+    """Why a cell failed or was skipped."""
+
+    type: str
+    message: str
+
+
+class Provenance(Frozen):
+    """Where and when: whatever may differ between two equal runs.
+
+    Attributes:
+        package_version: of casl_bench.
+        git_commit: of the checkout that ran; None where there is none.
+        git_dirty: whether that checkout had changes; None where unknown.
+        packages: versions of python and of the packages that decide numbers.
+        device: "cpu", "cuda:0 (NVIDIA …)".
+        kernels: how the frozen U-Net ran, "reference" or what was otherwise.
+        platform: operating system and processor architecture.
+        started_at: ISO 8601 with time zone.
+        seconds: wall time a phase.
+        unet_passes: U-Net passes that a phase made for this record alone, in images, batches that
+            were filled up in full; a phase that made none is not there.
+        argv: the command line.
+        batch_size: images at once; results must not depend on it.
+        threads: CPU threads of a matrix product.
+        fit_seconds: wall time of the method's fit (in the record of an SAE: of its training),
+            whichever cell or run made it; None where there was none or nobody measured it.
+            (`seconds` are this cell's own, and of a reconstruction the inversions'.)
+        fit_peak_memory_mb: most memory held during that fit, in 10⁶ bytes: of the whole process on
+            a CPU, of its tensors on a GPU.
+        sources: of what took part and is not this package's own, such as "method asyrp" → SHA-256
+            of its source files.
+    """
+
+    package_version: str
+    git_commit: str | None
+    git_dirty: bool | None
+    packages: dict[str, str]
+    device: str
+    kernels: str = "reference"
+    platform: str
+    started_at: str
+    seconds: dict[str, Finite] = Field(default_factory=dict)
+    unet_passes: dict[str, Finite] = Field(default_factory=dict)
+    argv: tuple[str, ...] = ()
+    batch_size: int | None = None
+    threads: int | None = None
+    fit_seconds: Finite | None = None
+    fit_peak_memory_mb: Finite | None = None
+    sources: dict[str, Hash] = Field(default_factory=dict)
+
+
+_NEW_IN_2 = frozenset(
+    {"levels", "full_effect", "curve_on", "fit_seed", "judges", "guided_by", "metric_identities",
+     "comparison", "drift_margin"}
+)  # fmt: skip
+"""Fields that records of version 1 have not; such a record is read as it is, with defaults."""
+
+
+class RunRecord(Frozen):
+    """One cell.
+
+    Attributes:
+        schema_version: raised, with a migration, when the meaning of a field changes.
+        kind: "edit" (a method on a concept), "reconstruction" (inversion and back), "sae",
+            "probe" or "scorer".
+        world: "synth" or "real".
+        dataset: its name.
+        dataset_revision: changes whenever a pixel or a label may.
+        suite: name, version, quick.
+        seed: the run's seed.
+        method: None for kinds that concern no method.
+        method_version: as declared; raised whenever its numbers may change.
+        method_config: all its settings.
+        supervision: what guided the fit.
+        control: whether it is a control (unranked).
+        beside: for a control matched to an entrant: that entrant.
+        concept: None for kinds that concern no concept.
+        strength: the chosen one.
+        strength_chosen_on: "validation", or "given" where there was no choice.
+        strengths: all that were run on the test images.
+        measurements: at the chosen strength; per metric name.
+        levels: at equal effect: what was chosen on validation images, and what it did.
+        full_effect: mean target change of the perfect edit on the validation images, in sd, of
+            which the levels are shares; None where nothing was matched.
+        curve: at every strength of the suite's grid.
+        curve_on: the images it is of.
+        fit_seed: which of several fits (or draws of a random control) this is.
+        judges: classifiers that judge, the first one decides; all of those that the method was not
+            guided by come before those that it was.
+        guided_by: scorers that the method was optimised against.
+        metric_identities: metric name → hash of its version, the list of other attributes, the
+            baseline and the noise floor: what must be equal for two numbers to be comparable.
+        comparison: of the kind "comparison": methods against each other.
+        drift: attribute → signed mean change at the chosen strength, in standard deviations of its
+            logit; None where undefined. The target is among them.
+        drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
+            with fewer than two.
+        metric_versions: metric name → version.
+        attributes: all attributes of the classifiers in order; those other than the target are
+            part of what EPR means.
+        scorers: scorer name → hash of its weights.
+        backbone: hash of the backbone's weights, and of its kernels where they are not the
+            reference's; None where none took part.
+        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …);
+            "without PLACE" → status of a cell that it was to be compared with and could not be.
+        cost: counts.
+        scores: per-image scores, a CSV beside the record.
+        images: edited images, a file beside the record.
+        status: "failed" and "skipped" have an `error`.
+        error: its class and message.
+        flags: what a reader should know before trusting the numbers, sorted.
+        provenance: not part of the record's identity.
+    """
+
+    schema_version: Literal[1, 2] = SCHEMA_VERSION
+    kind: Kind
+    world: str
+    dataset: str
+    dataset_revision: str
+    suite: SuiteRef
+    seed: int
+    method: str | None = None
+    method_version: int | None = None
+    method_config: dict[str, JsonValue] = Field(default_factory=dict)
+    supervision: Literal["none", "text", "labels"] | None = None
+    control: bool = False
+    beside: str | None = None
+    concept: str | None = None
+    strength: Finite | None = None
+    strength_chosen_on: Literal["validation", "given"] | None = None
+    strengths: tuple[Finite, ...] = ()
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+    levels: tuple[LevelResult, ...] = ()
+    full_effect: Finite | None = None
+    curve: tuple[CurvePoint, ...] = ()
+    curve_on: Literal["validation", "test"] = "test"
+    fit_seed: int = Field(default=0, ge=0)
+    judges: tuple[str, ...] = ()
+    guided_by: tuple[str, ...] = ()
+    metric_identities: dict[str, str] = Field(default_factory=dict)
+    comparison: Comparison | None = None
+    drift: dict[str, Finite | None] = Field(default_factory=dict)
+    drift_margin: dict[str, Finite] = Field(default_factory=dict)
+    metric_versions: dict[str, int] = Field(default_factory=dict)
+    attributes: tuple[str, ...] = ()
+    scorers: dict[str, str] = Field(default_factory=dict)
+    backbone: str | None = None
+    artefacts: dict[str, str] = Field(default_factory=dict)
+    cost: Cost = Cost()
+    scores: FileRef | None = None
+    images: FileRef | None = None
+    status: Literal["done", "failed", "skipped"] = "done"
+    error: ErrorInfo | None = None
+    flags: tuple[str, ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunRecord:
+        if (self.status == "done") != (self.error is None):
+            raise ValueError("a record has an error if and only if its status is not done")
+        if self.kind == "edit" and (self.method is None or self.concept is None):
+            raise ValueError("the record of an edit names a method and a concept")
+        if self.beside is not None and self.method is None:
+            raise ValueError("only a method can stand beside another")
+        if self.strength is not None and self.strength_chosen_on is None:
+            raise ValueError("a strength says where it was chosen")
+        if list(self.flags) != sorted(set(self.flags)):
+            raise ValueError("flags are sorted and distinct")
+        json.dumps(self.method_config, allow_nan=False)
+        return self
+
+    def comparable(self) -> dict[str, Any]:
+        """Everything but provenance, as JSON values: equal between two equal runs."""
+        return {k: v for k, v in self._dumped().items() if k != "provenance"}
+
+    def _dumped(self) -> dict[str, Any]:
+        """All fields that the record's version of the schema has."""
+        if self.schema_version == 1:
+            return self.model_dump(mode="json", exclude=set(_NEW_IN_2))
+        # A cell of one image has no margins, and a record written before there were any is whole.
+        return self.model_dump(
+            mode="json", exclude=set() if self.drift_margin else {"drift_margin"}
+        )
+
+    @property
+    def record_id(self) -> str:
+        """SHA-256 of `comparable()`, hex."""
+        return hash_json(self.comparable())
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values as stored: all fields and the record's id."""
+        return {"record_id": self.record_id, **self._dumped()}
+
+    @classmethod
+    def from_json(cls, stored: Any, where: str = "") -> RunRecord:
+        """The record that `to_json` described.
+
+        Raises:
+            InvalidBenchmarkError: if it breaks the schema or its id does not match its content.
+        """
+        if not isinstance(stored, dict):
+            raise InvalidBenchmarkError("not a record: no JSON object", where=where)
+        try:
+            record = cls.model_validate_json(
+                json.dumps({k: v for k, v in stored.items() if k != "record_id"}), strict=True
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "record"
+            raise InvalidBenchmarkError(
+                f"not a valid record: {field}: {first['msg']}", where=where
+            ) from error
+        if stored.get("record_id") != record.record_id:
+            raise InvalidBenchmarkError(
+                "record was changed after it was written: its id does not match its content",
+                where=where,
+                mend="run the cell again",
+            )
+        return record
+
+
+# The published format of records: `python -m casl_bench.records.schema` writes schema.json.
+
+
+SCHEMA_FILE = Path(__file__).with_name("schema.json")
+
+
+def record_schema() -> dict[str, Any]:
+    """JSON schema (2020-12) of a stored record, generated from `RunRecord`."""
+    schema = RunRecord.model_json_schema(mode="serialization")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["properties"]["record_id"] = {
+        "type": "string",
+        "pattern": "^[0-9a-f]{64}$",
+        "description": "SHA-256 of canonical JSON of all other fields but provenance.",
+    }
+    schema["required"] = sorted([*schema["required"], "record_id"])
+    return schema
+
+
+def schema_text() -> str:
+    """The content of schema.json."""
+    return json_text(record_schema())
+
+
+if __name__ == "__main__":
+    write_text(SCHEMA_FILE, schema_text())

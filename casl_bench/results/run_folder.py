@@ -1,0 +1,435 @@
+"""Records on disk: `<run>/cells/<dataset>/<method>/<concept>/`, each folder whole or absent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.files import (
+    hash_file,
+    parse_json,
+    read_json,
+    safe_name,
+    write_bytes,
+    write_json,
+)
+from casl_bench.results.record import FileRef, Kind, RunRecord
+from casl_bench.results.score_table import ScoreTable
+
+# Records of many cells in one file: one JSON object a line, plain or gzipped (`.jsonl.gz`).
+
+
+ENDINGS = (".jsonl", ".jsonl.gz")
+
+MOST_BYTES = 1 << 30
+"""Of a file once it is unpacked: a small one from a stranger must not fill the memory."""
+
+
+def jsonl_files(folder: Path) -> list[Path]:
+    """The files of records in a folder, in order of name."""
+    return sorted(path for ending in ENDINGS for path in folder.glob(f"*{ending}"))
+
+
+def jsonl_stem(path: Path) -> str:
+    """A file's name without its ending."""
+    return path.name.removesuffix(".gz").removesuffix(".jsonl")
+
+
+def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
+    """Write records in the order given; the same records give the same bytes.
+
+    Args:
+        path: gzipped where its name ends with `.gz`.
+        records: what to write.
+
+    Raises:
+        UsageError: if it cannot be written.
+    """
+    data = "".join(map(_line, records)).encode()
+    # A gzip header holds a time unless it is told not to.
+    write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def read_jsonl(path: Path) -> list[RunRecord]:
+    """Records of a file that `write_jsonl` wrote.
+
+    Raises:
+        InvalidBenchmarkError: on an absent or damaged file or a line that is no valid record.
+    """
+    try:
+        lines = _unpacked(path).decode().rstrip("\n").split("\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InvalidBenchmarkError(f"cannot read records: {error}", where=str(path)) from error
+    records = []
+    # Not splitlines: a string in a record may hold other line separators.
+    for number, line in enumerate(lines if lines != [""] else [], start=1):
+        where = f"{path}:{number}"
+        try:
+            stored = parse_json(line)
+        except ValueError as error:
+            raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
+        records.append(RunRecord.from_json(stored, where))
+    return records
+
+
+def _line(record: RunRecord) -> str:
+    stored = record.to_json()
+    return json.dumps(stored, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _unpacked(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    with gzip.open(path) as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise InvalidBenchmarkError(
+            f"more than {MOST_BYTES >> 30} GiB once unpacked", where=str(path)
+        )
+    return data
+
+
+T = TypeVar("T")
+_RECORD = "record.json"
+_TRIES = 1000
+"""So often a place is tried that another process may have taken at the same moment."""
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Which cell of a run: what its folder is named after."""
+
+    dataset: str
+    kind: Kind = "edit"
+    method: str | None = None
+    beside: str | None = None
+    concept: str | None = None
+    fit_seed: int = 0
+
+    @classmethod
+    def of(cls, record: RunRecord) -> CellKey:
+        """The cell that a record is of."""
+        place = (record.dataset, record.kind, record.method, record.beside, record.concept)
+        return cls(*place, record.fit_seed)
+
+    @property
+    def path(self) -> Path:
+        """Relative folder: `dataset/method[@beside][+seed]/concept`.
+
+        `_kind` leads where no edit is.
+        """
+        method = "" if self.method is None else safe_name(self.method)
+        if self.beside is not None:
+            method += f"@{safe_name(self.beside)}"
+        if self.fit_seed:
+            method += f"+{self.fit_seed}"
+        if self.kind != "edit":
+            method = f"_{self.kind}+{method}" if method else f"_{self.kind}"
+        return Path(
+            safe_name(self.dataset),
+            method,
+            "_all" if self.concept is None else safe_name(self.concept),
+        )
+
+
+class RecordStore:
+    """The records of one run folder.
+
+    Args:
+        run: the run folder; made on the first write.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+        self.cells = run / "cells"
+        self._partial = run / ".partial"
+
+    def folder(self, key: CellKey) -> Path:
+        """Where a cell is kept."""
+        return self.cells / key.path
+
+    def write(self, record: RunRecord, files: Mapping[str, bytes] | None = None) -> Path:
+        """Keep a record with the files it refers to, replacing an older one of the same cell.
+
+        Everything is written into a folder aside, which is then renamed into place: an
+        interruption leaves the old cell, the new one, or (for an instant) none; never a mixture.
+
+        Args:
+            record: the record.
+            files: name → content of `record.scores` and `record.images`, and no others.
+
+        Returns:
+            The cell's folder.
+
+        Raises:
+            InputError: if the files are not those the record refers to, by name and hash.
+            UsageError: where the run folder cannot be written.
+        """
+        files = dict(files or {})
+        referred = {ref.file: ref for ref in _refs(record)}
+        if set(files) != set(referred):
+            raise InputError(f"files {sorted(files)} are not the record's {sorted(referred)}")
+        target = self.folder(CellKey.of(record))
+        aside = self._new_folder_aside()
+        try:
+            for name, content in files.items():
+                write_bytes(aside / name, content)
+                if hash_file(aside / name) != referred[name].sha256:
+                    raise InputError(f"file '{name}' does not have the hash that the record gives")
+            write_json(aside / _RECORD, record.to_json())
+            self._move_into_place(aside, target)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            # Gone as soon as nobody else is writing.
+            with contextlib.suppress(OSError):
+                self._partial.rmdir()
+        return target
+
+    def find(self, key: CellKey) -> RunRecord | None:
+        """The record of a cell, or None where it has none.
+
+        Raises:
+            InvalidBenchmarkError: if it is corrupt.
+        """
+        return self.read(self.folder(key))
+
+    def remove(self, key: CellKey) -> None:
+        """Have no record of a cell."""
+        shutil.rmtree(self.folder(key), ignore_errors=True)
+
+    def folders(self) -> list[Path]:
+        """Folders of all cells, whole or not, in order."""
+        return sorted(path for path in self.cells.glob("*/*/*") if path.is_dir())
+
+    def read(self, folder: Path) -> RunRecord | None:
+        """The record in a cell's folder, or None where there is no such folder.
+
+        Raises:
+            InvalidBenchmarkError: if it is corrupt.
+        """
+        return _while_whole(folder, self._read)
+
+    def scores(self, record: RunRecord) -> ScoreTable | None:
+        """The per-image scores kept with a record, or None where it has none.
+
+        Raises:
+            InvalidBenchmarkError: if the file is absent or is not the one that was written.
+        """
+        if record.scores is None:
+            return None
+        ref = record.scores
+
+        def read(folder: Path) -> ScoreTable:
+            _verify(folder / ref.file, ref)
+            return ScoreTable.from_csv((folder / ref.file).read_text(encoding="utf-8"))
+
+        folder = self.folder(CellKey.of(record))
+        table = _while_whole(folder, read)
+        if table is None:
+            raise _changed(folder / ref.file)
+        return table
+
+    def __iter__(self) -> Iterator[RunRecord]:
+        """All records, in the order of their folders' names.
+
+        Raises:
+            InvalidBenchmarkError: at the first corrupt one.
+        """
+        for path in sorted(self.cells.glob(f"*/*/*/{_RECORD}"), key=lambda p: p.parts):
+            record = self.read(path.parent)
+            if record is not None:
+                yield record
+
+    def write_jsonl(self, path: Path | None = None) -> Path:
+        """All records as one JSON object a line, in the order of iteration.
+
+        Args:
+            path: default `records.jsonl` in the run folder.
+        """
+        path = path or self.run / "records.jsonl"
+        write_jsonl(path, self)
+        return path
+
+    def _read(self, folder: Path) -> RunRecord:
+        path = folder / _RECORD
+        record = RunRecord.from_json(_load_json(path), where=str(path))
+        if self.folder(CellKey.of(record)) != folder:
+            raise InvalidBenchmarkError("record lies in another cell's folder", where=str(path))
+        for ref in _refs(record):
+            _verify(folder / ref.file, ref)
+        return record
+
+    def _new_folder_aside(self) -> Path:
+        """An empty folder of this process's own.
+
+        Raises:
+            UsageError: where the run folder cannot be written.
+        """
+        try:
+            for _ in range(_TRIES):
+                # Another process may take the empty folder away between these two lines.
+                with contextlib.suppress(FileNotFoundError, FileExistsError):
+                    self._partial.mkdir(parents=True, exist_ok=True)
+                    return Path(tempfile.mkdtemp(dir=self._partial))
+        except OSError as error:
+            raise _unwritable(self._partial, error) from error
+        raise _unwritable(self._partial)
+
+    def _move_into_place(self, aside: Path, target: Path) -> None:
+        """Rename a folder to its place; of several processes at one cell, the last one's stays.
+
+        Raises:
+            UsageError: where the run folder cannot be written.
+        """
+        replaced = self._new_folder_aside()
+        try:
+            aside.chmod(0o755)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            for number in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):
+                    target.rename(replaced / str(number))
+                if _renamed(aside, target):
+                    return
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        finally:
+            shutil.rmtree(replaced, ignore_errors=True)
+        raise _unwritable(target)
+
+
+def _while_whole(folder: Path, read: Callable[[Path], T]) -> T | None:
+    """What is read of a folder that another process may replace meanwhile; None without one.
+
+    Raises:
+        InvalidBenchmarkError: if what is read is corrupt, and is what was there before.
+    """
+    now = _which(folder)
+    while now is not None:
+        try:
+            return read(folder)
+        except InvalidBenchmarkError:
+            before, now = now, _which(folder)
+            if now == before:
+                raise
+    return None
+
+
+def _renamed(source: Path, target: Path) -> bool:
+    """Whether a folder got its place; another process's may have come there first."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        return False
+    return True
+
+
+def _which(folder: Path) -> tuple[int, int] | None:
+    """Tells a folder from one that has taken its place; None where there is none."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
+    reason = "other processes write there without end" if error is None else error.strerror
+    return UsageError(
+        f"cannot write: {reason}", where=str(path), mend="choose another folder or free it"
+    )
+
+
+def _load_json(path: Path) -> object:
+    try:
+        return read_json(path)
+    except (OSError, ValueError) as error:
+        raise InvalidBenchmarkError(
+            f"record cannot be read: {error}",
+            where=str(path),
+            mend="run the folder's command again to make it anew",
+        ) from error
+
+
+def _refs(record: RunRecord) -> list[FileRef]:
+    return [ref for ref in (record.scores, record.images) if ref is not None]
+
+
+def _verify(path: Path, ref: FileRef) -> None:
+    if not path.is_file() or hash_file(path) != ref.sha256:
+        raise _changed(path)
+
+
+def _changed(path: Path) -> InvalidBenchmarkError:
+    return InvalidBenchmarkError(
+        "a record's file is absent or was changed",
+        where=str(path),
+        mend="run the folder's command again to make it anew",
+    )
+
+
+# What lies in a run folder and is not what was written: set aside, so that it is made again.
+
+
+DAMAGED = "damaged"
+"""Folder of a run folder; nothing reads it."""
+
+
+def damaged_cells(store: RecordStore) -> tuple[Path, ...]:
+    """Folders of cells whose record, or a file that it refers to, is not what was written."""
+    return tuple(folder for folder in store.folders() if not _is_whole(store, folder))
+
+
+def set_aside(run: Path, paths: Sequence[Path]) -> str:
+    """Move damaged files or folders out of the way, to the same place under `damaged`.
+
+    Args:
+        run: the run folder.
+        paths: in it.
+
+    Returns:
+        One line that names them; empty where there are none.
+
+    Raises:
+        UsageError: where the run folder cannot be written.
+    """
+    names = []
+    for path in paths:
+        place = path.relative_to(run)
+        target = run / DAMAGED / place
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.is_dir():
+                shutil.rmtree(target)
+            path.rename(target)
+        except OSError as error:
+            raise UsageError(
+                f"cannot set aside what is damaged: {error.strerror or error}",
+                where=str(path),
+                mend="make the run folder writable",
+            ) from error
+        names.append(place.as_posix())
+    if not names:
+        return ""
+    return f"damaged, made again where it is needed (set aside in {run / DAMAGED}): " + ", ".join(
+        names
+    )
+
+
+def _is_whole(store: RecordStore, folder: Path) -> bool:
+    try:
+        store.read(folder)
+    except InvalidBenchmarkError:
+        return False
+    return True

@@ -1,0 +1,365 @@
+"""Per-image scores of one cell: what every metric of edits is computed from, and nothing else.
+
+A table goes to CSV and comes back equal, so a metric gives the same number from the file as it
+gave during the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+
+# Arrays that metrics accept: of the shape they say, and finite.
+
+
+Array = NDArray[np.float64]
+
+
+def check_array(
+    name: str, values: ArrayLike, ndim: int, shape: tuple[int, ...] | None = None
+) -> Array:
+    """The values as float64.
+
+    Raises:
+        InputError: on another number of axes or shape, NaN or infinity.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != ndim or (shape is not None and array.shape != shape):
+        expected = f"shape {list(shape)}" if shape is not None else f"{ndim} axes"
+        raise InputError(f"{name} has shape {list(array.shape)}, expected {expected}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds NaN or infinity")
+    return array
+
+
+# The argument of a metric of edits: one classifier's logits at one strength, for one target.
+
+
+PER_IMAGE = (
+    "clip_similarity",
+    "perceptual",
+    "identity",
+    "locality",
+    "factor_target",
+    "factor_others",
+)
+"""Columns that are there only where somebody could measure them."""
+
+
+@dataclass(frozen=True)
+class EditScores:
+    """Scores of one classifier at one strength, for one target: the argument of a metric.
+
+    Attributes:
+        source: [n, A] logits of the source images.
+        base: [n, A] logits of their reconstructions, the baseline of every edit.
+        edit: [n, A] logits of the edited images.
+        target: column of the concept's attribute.
+        sign: +1 where the edit is to turn the attribute on, -1 where off.
+        spread: [A] standard deviation of each logit over real source images, > 0; the unit in
+            which different attributes' changes can be compared.
+        clip_similarity: [n] cosine of the image's change with the text's, or None.
+        perceptual: [n] distance of the edit from the reconstruction, or None.
+        identity: [n] similarity of the edit with the reconstruction, in [-1, 1], or None.
+        locality: [n] share of the changed pixels' energy within the region that the perfect edit
+            changes, in [0, 1], or None where that edit is not known (see `pixel_locality`).
+        factor_target: [n] change of the target's known factor, + where it is turned on, or None.
+        factor_others: [n] mean absolute change of the other known factors, >= 0, in the unit of
+            `factor_target`, or None.
+        unrelated_perceptual: mean `perceptual` of pairs of unrelated test images, > 0, or None.
+        unrelated_identity: mean `identity` of such pairs, in [-1, 1), or None.
+    """
+
+    source: Array
+    base: Array
+    edit: Array
+    target: int
+    sign: int
+    spread: Array
+    clip_similarity: Array | None = None
+    perceptual: Array | None = None
+    identity: Array | None = None
+    locality: Array | None = None
+    factor_target: Array | None = None
+    factor_others: Array | None = None
+    unrelated_perceptual: float | None = None
+    unrelated_identity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse wrong shapes, NaN, infinity and what is out of its range."""
+        n, a = check_array("base", self.base, 2).shape
+        for name in ("source", "edit"):
+            check_array(name, getattr(self, name), 2, (n, a))
+        check_array("spread", self.spread, 1, (a,))
+        if not (self.spread > 0).all():
+            raise InputError("every attribute's spread must be positive")
+        if not 0 <= self.target < a:
+            raise InputError(f"target {self.target} is not one of {a} attributes")
+        if self.sign not in (1, -1):
+            raise InputError(f"sign must be +1 or -1, got {self.sign}")
+        for name in PER_IMAGE:
+            values = getattr(self, name)
+            if values is not None:
+                check_array(name, values, 1, (n,))
+        if self.locality is not None and ((self.locality < 0) | (self.locality > 1)).any():
+            raise InputError("locality is a share in [0, 1]")
+        if self.factor_others is not None and (self.factor_others < 0).any():
+            raise InputError("factor_others is a mean of absolute changes, never negative")
+        check_unrelated(self.unrelated_perceptual, self.unrelated_identity)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    @property
+    def others(self) -> list[int]:
+        """Columns of all attributes but the target."""
+        return [j for j in range(self.base.shape[1]) if j != self.target]
+
+    def take(self, index: Sequence[int] | NDArray[np.intp]) -> EditScores:
+        """The images at these places, in this order, repeats allowed."""
+        i = np.asarray(index, dtype=np.intp)
+        names = ("source", "base", "edit", *PER_IMAGE)
+        rows: dict[str, Any] = {k: None if (v := getattr(self, k)) is None else v[i] for k in names}
+        return replace(self, **rows)
+
+
+def check_unrelated(perceptual: float | None, identity: float | None) -> None:
+    """Refuse scores of unrelated images that say they are the same image, or are not finite.
+
+    Raises:
+        InputError: unless each is None or finite, the distance > 0, the similarity in [-1, 1).
+    """
+    if perceptual is not None and not 0 < perceptual < np.inf:
+        raise InputError(f"unrelated images lie at a distance > 0, got {perceptual}")
+    if identity is not None and not -1 <= identity < 1:
+        raise InputError(f"unrelated images have an identity in [-1, 1), got {identity}")
+
+
+_KEYS = ("image_id", "picture", "strength")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoreTable:
+    """All scores of one (method, concept): n images, S strengths, K classifiers, A attributes.
+
+    Numbers are rounded to float32, the precision scorers work in and the file keeps.
+
+    Attributes:
+        image_ids: n >= 1 distinct ids.
+        strengths: S distinct non-zero strengths.
+        attributes: A names, the classifiers' columns.
+        classifiers: K names, the primary one first.
+        source_logits: [K, n, A] of the source images.
+        reconstruction_logits: [K, n, A] of their reconstructions (strength 0).
+        edit_logits: [K, S, n, A].
+        clip_similarity: [S, n] cosine of the image's change with the text's, or None.
+        perceptual: [S, n] distance of the edit from the reconstruction, >= 0, or None.
+        identity: [S, n] similarity of the edit with the reconstruction, in [-1, 1], or None.
+        locality: [S, n] share of the change within the perfect edit's region, in [0, 1], or None.
+        factor_target: [S, n] change of the target's known factor, or None.
+        factor_others: [S, n] mean absolute change of the other known factors, >= 0, or None.
+    """
+
+    image_ids: tuple[str, ...]
+    strengths: tuple[float, ...]
+    attributes: tuple[str, ...]
+    classifiers: tuple[str, ...]
+    source_logits: Array
+    reconstruction_logits: Array
+    edit_logits: Array
+    clip_similarity: Array | None = None
+    perceptual: Array | None = None
+    identity: Array | None = None
+    locality: Array | None = None
+    factor_target: Array | None = None
+    factor_others: Array | None = None
+
+    def __post_init__(self) -> None:
+        """Round to float32 and refuse repeated names, wrong shapes, NaN and infinity."""
+        for name in ("image_ids", "attributes", "classifiers"):
+            values = tuple(str(v) for v in getattr(self, name))
+            _check_distinct(name, values)
+            if not all(v.isprintable() for v in values):
+                raise InputError(f"{name} must not hold line breaks or control characters")
+            object.__setattr__(self, name, values)
+        strengths = tuple(float(s) for s in self.strengths)
+        _check_distinct("strengths", strengths)
+        if 0 in strengths or not np.isfinite(strengths).all():
+            raise InputError("strengths must be finite and not zero (zero is the reconstruction)")
+        object.__setattr__(self, "strengths", strengths)
+        if any("/" in a for a in self.attributes):
+            raise InputError("attribute names must not hold '/'")
+        if not self.image_ids or not self.classifiers or not self.attributes:
+            raise InputError("a table needs at least one image, classifier and attribute")
+        k, s = len(self.classifiers), len(self.strengths)
+        n, a = len(self.image_ids), len(self.attributes)
+        shapes: dict[str, tuple[int, ...]]
+        shapes = {"source_logits": (k, n, a), "reconstruction_logits": (k, n, a)}
+        shapes |= {"edit_logits": (k, s, n, a)} | dict.fromkeys(PER_IMAGE, (s, n))
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values is not None:
+                with np.errstate(over="ignore"):  # an overflow is refused just below
+                    rounded = np.asarray(values).astype(np.float32).astype(np.float64)
+                object.__setattr__(self, name, check_array(name, rounded, len(shape), shape))
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ScoreTable):
+            return NotImplemented
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, holds arrays
+
+    def at(
+        self,
+        strength: float,
+        attribute: str,
+        spread: Array,
+        *,
+        sign: int = 1,
+        classifier: str | None = None,
+        unrelated_perceptual: float | None = None,
+        unrelated_identity: float | None = None,
+    ) -> EditScores:
+        """What a metric sees: one strength, one target, one classifier (default: the primary).
+
+        Args:
+            strength: one of `strengths`, or 0 for the reconstruction itself.
+            attribute: the target.
+            spread: [A] standard deviation of this classifier's logits over real source images.
+            sign: +1 where the edit is to turn the attribute on, -1 where off.
+            classifier: one of `classifiers`.
+            unrelated_perceptual: mean perceptual distance of unrelated test images, if known.
+            unrelated_identity: mean identity similarity of unrelated test images, if known.
+
+        Raises:
+            InputError: on a name or strength that the table does not hold.
+        """
+        k = _place("classifier", classifier or self.classifiers[0], self.classifiers)
+        target = _place("attribute", attribute, self.attributes)
+        source, base = self.source_logits[k], self.reconstruction_logits[k]
+        spread = np.asarray(spread, dtype=np.float64)
+        edit = base
+        extra: dict[str, Array | None] = {}
+        if strength != 0:
+            s = _place("strength", float(strength), self.strengths)
+            edit = self.edit_logits[k, s]
+            extra = {n: None if (v := getattr(self, n)) is None else v[s] for n in PER_IMAGE}
+        return EditScores(
+            source,
+            base,
+            edit,
+            target,
+            sign,
+            spread,
+            **extra,
+            unrelated_perceptual=unrelated_perceptual,
+            unrelated_identity=unrelated_identity,
+        )
+
+    def to_csv(self) -> str:
+        """One row a picture: the source, the reconstruction, and the edit at each strength.
+
+        Columns: image_id, picture, strength, those of `PER_IMAGE` that are known, then one a
+        classifier and attribute. Numbers have nine significant digits, which give a float32 back
+        exactly.
+        """
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        logits = [f"{c}/{a}" for c in self.classifiers for a in self.attributes]
+        kept = [name for name in PER_IMAGE if getattr(self, name) is not None]
+        writer.writerow([*_KEYS, *kept, *logits])
+
+        def row(i: int, picture: str, strength: str, extra: list[str], values: Array) -> None:
+            cells = [_text(v) for v in values[:, i].ravel()]
+            writer.writerow([self.image_ids[i], picture, strength, *extra, *cells])
+
+        blank = [""] * len(kept)
+        for i in range(len(self)):
+            row(i, "source", "", blank, self.source_logits)
+            row(i, "reconstruction", "0.0", blank, self.reconstruction_logits)
+            for s, strength in enumerate(self.strengths):
+                extra = [_text(getattr(self, name)[s, i]) for name in kept]
+                row(i, "edit", repr(strength), extra, self.edit_logits[:, s])
+        return out.getvalue()
+
+    @classmethod
+    def from_csv(cls, text: str) -> ScoreTable:
+        """Read what `to_csv` wrote.
+
+        Raises:
+            InvalidBenchmarkError: on anything else.
+        """
+        try:
+            return _read_csv(text)
+        except (ValueError, KeyError, IndexError, csv.Error) as error:
+            raise InvalidBenchmarkError(f"not a table of scores: {error}") from error
+
+
+def _read_csv(text: str) -> ScoreTable:
+    header, *rows = csv.reader(io.StringIO(text))
+    kept = [c for c in header if c in PER_IMAGE]
+    first = len(_KEYS) + len(kept)
+    if tuple(header[: len(_KEYS)]) != _KEYS:
+        raise ValueError(f"its columns start with {header[: len(_KEYS)]}")
+    names = [tuple(c.rsplit("/", 1)) for c in header[first:]]
+    classifiers = tuple(dict.fromkeys(c for c, _ in names))
+    attributes = tuple(dict.fromkeys(a for _, a in names))
+    if names != [(c, a) for c in classifiers for a in attributes]:
+        raise ValueError("its logit columns are not classifiers by attributes")
+    image_ids = tuple(dict.fromkeys(r[0] for r in rows))
+    of_first = [r[2] for r in rows if r[:2] == [image_ids[0], "edit"]]
+    strengths = tuple(float(s) for s in of_first)
+    pictures = [("source", ""), ("reconstruction", "0.0"), *(("edit", s) for s in of_first)]
+    expected = [(i, *p) for i in image_ids for p in pictures]
+    if [tuple(r[:3]) for r in rows] != expected:
+        raise ValueError("rows are missing, repeated or out of order")
+    n, p, k, a = len(image_ids), len(pictures), len(classifiers), len(attributes)
+    values = np.array([[float(v) for v in r[first:]] for r in rows]).reshape(n, p, k, a)
+    logits = values.transpose(2, 1, 0, 3)  # [K, pictures, n, A]
+    extra = {}
+    for column, name in enumerate(kept, start=len(_KEYS)):
+        cells = [float(r[column]) for r in rows if r[1] == "edit"]
+        extra[name] = np.array(cells).reshape(n, p - 2).T
+    return ScoreTable(
+        image_ids,
+        strengths,
+        attributes,
+        classifiers,
+        logits[:, 0],
+        logits[:, 1],
+        logits[:, 2:],
+        **extra,
+    )
+
+
+def _check_distinct(name: str, values: tuple[object, ...]) -> None:
+    if len(set(values)) != len(values):
+        raise InputError(f"{name} are not distinct")
+
+
+def _place(kind: str, name: object, names: tuple[object, ...]) -> int:
+    if name not in names:
+        raise InputError(f"the table has no {kind} {name!r}", mend=f"it has {list(names)}")
+    return names.index(name)
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return type(a) is type(b) and (a is b or a == b)
+
+
+def _text(value: float) -> str:
+    return f"{value:.9g}"

@@ -1,0 +1,351 @@
+"""What all cells of one data set share: images, inversions, trajectories, the SAE.
+
+Made on first use, kept in the cache under a key of everything that determines them, and taken from
+there by every run that needs the same.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from casl_bench.cache.code_hash import INVERSION_CODE, SAE_CODE, code_hash, environment, source_hash
+from casl_bench.cache.store import ABOUT, Cache, CacheKey, Entry
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.seeding import generator
+from casl_bench.diffusion.inversion import (
+    Inversions,
+    forget_parts,
+    invert_in_parts,
+    read_inversions,
+    write_inversions,
+)
+from casl_bench.diffusion.trajectories import (
+    TrajectoryStore,
+    check_disk,
+    disk_budget,
+    store_bytes,
+    trajectory_bytes,
+)
+from casl_bench.domains.dataset import Concept, ImageBatch, Split
+from casl_bench.domains.domain import World
+from casl_bench.models.noise_schedule import power_timesteps
+from casl_bench.runs.plan import parts_of_world
+from casl_bench.runs.progress import Progress
+from casl_bench.runs.suites import RunConfig, Suite
+from casl_bench.sae.sae import HSpaceSae, SaeConfig
+from casl_bench.sae.training import SaeTraining, fit_h_space_sae
+
+INVERSIONS_FILE = "inversions.safetensors"
+_KEPT: frozenset[Split] = frozenset({"train", "test"})
+"""Splits whose x_t and h are kept at every timestep."""
+
+
+@dataclass(frozen=True)
+class InvertedSplit:
+    """The images of a split with their inversions; x_t and h at every timestep where kept."""
+
+    batch: ImageBatch
+    inversions: Inversions
+    trajectories: TrajectoryStore | None
+
+
+@dataclass(frozen=True)
+class InversionCost:
+    """What inverting and reconstructing the images of a split took.
+
+    Attributes:
+        images: how many.
+        unet_calls: U-Net passes, in images.
+        seconds: wall time; None where the inversion was interrupted and nobody measured it all.
+    """
+
+    images: int
+    unet_calls: int
+    seconds: float | None
+
+
+class Artefacts:
+    """Shared artefacts of one data set in one run.
+
+    Args:
+        world: the data set's world.
+        config: the run.
+        progress: shown while something is made.
+
+    Attributes:
+        cache: where they are kept.
+    """
+
+    def __init__(self, world: World, config: RunConfig, progress: Progress) -> None:
+        self.world, self.config, self.progress = world, config, progress
+        self.cache = Cache(config.cache, lambda line: self.progress.note(line))
+        self._entries: dict[CacheKey, Entry] = {}  # held while this object lives
+        self._presence: dict[str, Tensor] = {}  # by a split's first image
+
+    @property
+    def suite(self) -> Suite:
+        """The run's suite."""
+        return self.config.suite
+
+    @cached_property
+    def timesteps(self) -> tuple[int, ...]:
+        """The walk of inversion and generation."""
+        t_max = self.world.backbone.schedule.num_timesteps - 1
+        return power_timesteps(self.suite.num_steps, t_max, self.suite.timestep_power)
+
+    @cached_property
+    def train(self) -> InvertedSplit:
+        """What methods, SAE and probe learn from."""
+        return self._split("train")
+
+    @cached_property
+    def validation(self) -> InvertedSplit:
+        """What strengths are chosen on."""
+        return self._split("validation")
+
+    @cached_property
+    def test(self) -> InvertedSplit:
+        """What is reported."""
+        return self._split("test")
+
+    def concept_split(
+        self, split: InvertedSplit, concept: Concept, count: int, *, present: bool = False
+    ) -> InvertedSplit:
+        """The first images of a split that lack a concept's attribute.
+
+        Args:
+            split: one of this object's.
+            concept: whose attribute.
+            count: how many.
+            present: those that have it instead, and as many as there are where they are fewer.
+
+        Raises:
+            InvalidBenchmarkError: if fewer lack it.
+        """
+        column = self.world.dataset.card.attributes.index(concept.attribute)
+        there = self.presence(split)[:, column]
+        places = (there if present else ~there).nonzero().flatten().tolist()
+        if not present and len(places) < count:
+            raise InvalidBenchmarkError(
+                f"only {len(places)} of {len(split.batch)} images lack '{concept.attribute}'",
+                mend=f"{count} are needed: raise the suite's pool",
+            )
+        places = places[:count]
+        return InvertedSplit(split.batch.take(places), split.inversions.take(places), None)
+
+    def concept_validation(self, concept: Concept) -> InvertedSplit:
+        """The validation images on which a concept's strengths are chosen."""
+        return self.concept_split(self.validation, concept, self.suite.validation_images)
+
+    def presence(self, split: InvertedSplit) -> Tensor:
+        """[n, A] bool of a split of this object, judged once; see `World.presence`."""
+        first = split.batch.image_ids[0]
+        if first not in self._presence:
+            self._presence[first] = self.world.presence(split.batch)
+        return self._presence[first]
+
+    @property
+    def sae_config(self) -> SaeConfig:
+        """The shared SAE's kind and size."""
+        return SaeConfig(d_in=self.world.backbone.h_shape[0])
+
+    def split_key(self, split: Split, threads: int | None = None) -> CacheKey:
+        """Everything that determines the inversions of a split.
+
+        Args:
+            split: which.
+            threads: of the process that makes them; None for this one.
+        """
+        card, world = self.world.dataset.card, self.world
+        return CacheKey(
+            "inversions",
+            {
+                "stage": 4,
+                ABOUT: [card.name, split],
+                "dataset": [card.name, card.revision],
+                "split": split,
+                "count": self._counts[split],
+                "trajectories": split in _KEPT,
+                "backbone": world.backbone.weights_hash,
+                "timesteps": list(self.timesteps),
+                "refinements": self.suite.refinements,
+                "device": self.config.device.split(":")[0],
+                "code": [code_hash(INVERSION_CODE), *sources_of(world)],
+                "environment": {**environment(threads or torch.get_num_threads())},
+            },
+        )
+
+    def sae_key(self) -> CacheKey:
+        """Everything that determines the SAE."""
+        return CacheKey(
+            "sae",
+            {
+                "stage": 1,
+                ABOUT: [self.world.dataset.card.name],
+                "activations": self.split_key("train").hash,
+                "config": self.sae_config.model_dump(mode="json"),
+                "trainer": self._trainer_config().model_dump(mode="json"),
+                "seed": self.config.seed,
+                "code": code_hash(SAE_CODE),
+            },
+        )
+
+    def get(self) -> HSpaceSae:
+        """The shared SAE (this object is the methods' `SaeProvider`)."""
+        return self.sae
+
+    @cached_property
+    def sae(self) -> HSpaceSae:
+        """Trained on h of the training images at all timesteps, or read from the cache."""
+        return HSpaceSae.load(self._entry(self.sae_key(), self._train_sae).folder)
+
+    def _train_sae(self, folder: Path) -> None:
+        store = self.train.trajectories
+        assert store is not None  # the training split keeps them
+        trainer, workspace = self._trainer_config(), folder / "training"
+        with (
+            self.progress.task("SAE: training", trainer.steps) as advance,
+            self.progress.costs.phase("SAE training"),
+        ):
+            sae = fit_h_space_sae(
+                store,
+                self.sae_config,
+                trainer,
+                generator(self.config.seed, "sae"),
+                workspace=workspace,
+                progress=lambda done, total: advance(1),
+            )
+        sae.save(folder)
+        shutil.rmtree(workspace, ignore_errors=True)
+
+    @property
+    def sae_seconds(self) -> float | None:
+        """Wall time of the SAE's training, whichever run made it; None where it was interrupted."""
+        return self._seconds(self.sae_key())
+
+    def inversion_costs(self) -> dict[Split, InversionCost]:
+        """What inverting each split took, whichever run did it."""
+        return {
+            split: InversionCost(
+                count, self._passes_per_image() * count, self._seconds(self.split_key(split))
+            )
+            for split, count in self._counts.items()
+        }
+
+    @property
+    def _counts(self) -> dict[Split, int]:
+        """Images of each split that this run asks for."""
+        return {
+            "train": self.suite.train_images,
+            "validation": self.suite.validation_pool_images,
+            "test": self.suite.test_pool_images,
+        }
+
+    def _passes_per_image(self) -> int:
+        """Inversion, its refinements and the reconstruction."""
+        return (2 + self.suite.refinements) * len(self.timesteps)
+
+    def _trainer_config(self) -> SaeTraining:
+        return SaeTraining(steps=self.suite.sae_steps)
+
+    def _entry(self, key: CacheKey, make: Callable[[Path], None]) -> Entry:
+        if key not in self._entries:
+            self._entries[key] = self.cache.get_or_make(key, make)
+        return self._entries[key]
+
+    def _seconds(self, key: CacheKey) -> float | None:
+        entry = self._entries.get(key) or self.cache.find(key)
+        return None if entry is None else entry.sidecar.seconds
+
+    def _split(self, split: Split) -> InvertedSplit:
+        batch = self.world.dataset.load(split, self._counts[split])
+        batch = replace(batch, pixels=batch.pixels.contiguous())
+
+        def make(folder: Path) -> None:
+            self._invert(folder, split, batch)
+
+        entry = self._entry(self.split_key(split), make)
+        inversions = read_inversions(
+            entry.folder / INVERSIONS_FILE, batch.image_ids, self.timesteps, batch.pixels
+        )
+        store = TrajectoryStore.open(entry.folder, entry.check_large) if split in _KEPT else None
+        return InvertedSplit(batch, inversions, store)
+
+    def _invert(self, folder: Path, split: Split, batch: ImageBatch) -> None:
+        store = None
+        if split in _KEPT:
+            backbone = self.world.backbone
+            store = TrajectoryStore.create(
+                folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
+                refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
+            )  # fmt: skip
+        work = float(self._passes_per_image() * len(batch))
+        with (
+            self.progress.task(f"{split}: inversion", len(batch), work) as advance,
+            self.progress.costs.phase("inversion"),
+        ):
+            inversions = invert_in_parts(
+                self.world.backbone,
+                batch,
+                self.timesteps,
+                self.suite.refinements,
+                folder=folder,
+                store=store,
+                size=self.config.batch_size,
+                advance=advance,
+            )
+        if store is not None:
+            store.finish()
+        write_inversions(folder / INVERSIONS_FILE, inversions)
+        forget_parts(folder)
+
+    def _disk_left(self, folder: Path) -> int:
+        """What the budget leaves to one store of the cache, in bytes."""
+        others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
+        return disk_budget() - others
+
+    def trajectory_bytes_to_come(self) -> int:
+        """What the stores of this data set will still take on disk.
+
+        One by any number of threads counts: this process does not know those of its workers.
+        """
+        backbone = self.world.backbone
+        image_shape = (3, backbone.image_size, backbone.image_size)
+        total = 0
+        for split in sorted(_KEPT):
+            count = self._counts[split]
+            whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
+            keys = (self.split_key(split, n) for n in range(1, (os.cpu_count() or 1) + 1))
+            total += max(0, whole - max(self._bytes_there(key, whole) for key in keys))
+        return total
+
+    def _bytes_there(self, key: CacheKey, whole: int) -> int:
+        if self.cache.folder(key).exists():
+            return whole
+        return trajectory_bytes(self.cache.work_folder(key))
+
+
+def sources_of(world: World) -> list[JsonValue]:
+    """Hashes of the code of a world that is not this package's."""
+    return [source_hash(part) for part in parts_of_world(world)]
+
+
+def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
+    """Refuse a run that the disk or its budget has no room for, before anything is made.
+
+    Raises:
+        UsageError: with what is needed and what is there.
+    """
+    there = trajectory_bytes(config.cache / "inversions")
+    check_disk(
+        sum(a.trajectory_bytes_to_come() for a in artefacts), config.cache, disk_budget() - there
+    )

@@ -1,1 +1,0 @@
-"""One cell: fit, edit, score, record; and what all cells of a data set make."""

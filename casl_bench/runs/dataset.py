@@ -1,0 +1,615 @@
+"""All cells of one data set: run one by one, skipping what is done, surviving what fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+from torch import Tensor
+
+from casl_bench.cache.store import CacheError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.files import hash_json
+from casl_bench.core.memory import told_in_one_line
+from casl_bench.core.seeding import derive_seed
+from casl_bench.diffusion.ddim import ddim_generation
+from casl_bench.domains.dataset import Concept, Split, SupportsOracle
+from casl_bench.domains.domain import CountsBadImages, FindsFaces, World
+from casl_bench.methods.method import METHODS, SupportsLatentRanking
+from casl_bench.metrics.probe import (
+    ProbeData,
+    ProbeResult,
+    RawProbe,
+    majority_probe,
+    pooled_features,
+    probe_top_k,
+    unit_features,
+)
+from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
+from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
+from casl_bench.results.record import Cost, Kind, Measurement, RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.score_table import Array
+from casl_bench.runs.artefacts import Artefacts, InversionCost
+from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
+from casl_bench.runs.finished import is_done
+from casl_bench.runs.fits import FitSpent, NotApplicableError
+from casl_bench.runs.lacks import lacks
+from casl_bench.runs.plan import (
+    KEY_ARTEFACT,
+    STAGE_VERSION,
+    Cell,
+    Sources,
+    changed,
+    fingerprint,
+    info_of,
+    make_method,
+    sources_of_methods,
+    sources_of_metrics,
+    sources_of_world,
+    with_sources,
+)
+from casl_bench.runs.progress import Progress, Stopwatch
+from casl_bench.runs.scoring import from_8_bits, to_8_bits
+from casl_bench.runs.shared_records import SharedRecords
+from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
+from casl_bench.sae.quality import downstream_error, sae_quality
+
+# Classifiers on trial in a run: on originals, on reconstructions and on edits that are known.
+
+
+TRIAL_IMAGES = 2
+"""Test images on which every attribute is flipped, for each one that a concept edits."""
+
+TRIAL_RESAMPLES = 200
+"""Of the images, for the intervals of marks: a mark is computed anew each time."""
+
+Rows = NDArray[np.intp]
+
+
+class ScorerTrials:
+    """Tries every classifier of one data set on its test images.
+
+    Args:
+        artefacts: the images.
+        cells: for the scorers and their spreads.
+    """
+
+    def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
+        self.artefacts, self.world = artefacts, artefacts.world
+        self.scorers, self.yardstick = cells.scorers, cells.yardstick
+        self.attributes = self.world.dataset.card.attributes
+
+    def measurements(self) -> dict[str, Measurement]:
+        """Marks by classifier; where nobody knows the labels, its agreement with the first one.
+
+        `NAME.accuracy`, `NAME.calibration_error`, each also `_on_reconstructions` and
+        `_on_oracle_edits`; `NAME.worst_attribute`; of known flips `NAME.flips_seen`, `.slope`,
+        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE`, `NAME.leakage/ATTRIBUTE` and
+        `NAME.spread/ATTRIBUTE`, the unit of every sd.
+
+        Raises:
+            InvalidBenchmarkError: if one is under the world's floor on an attribute.
+        """
+        test = self.artefacts.test
+        truth = self.artefacts.presence(test).numpy()
+        labelled = test.batch.attributes is not None
+        source, reconstruction = self.scorers.unedited_logits(test.inversions)
+        edits = self._oracle_logits() if labelled else None
+        found: dict[str, Measurement] = {}
+        for k, name in enumerate(self.scorers.names):
+            if labelled:
+                self._check_floor(name, source[k], truth)
+            what = "accuracy" if labelled else "agreement"
+            found |= self._marks(name, what, "", source[k], truth)
+            found |= self._marks(name, what, "_on_reconstructions", reconstruction[k], truth)
+            worst = int(((source[k] > 0) == truth).mean(0).argmin())
+            found[f"{name}.worst_attribute"] = self._over_images(
+                lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
+                len(truth), "share", f"{name} worst",
+            )  # fmt: skip
+            spread = self.yardstick.spreads[k]
+            if edits is not None:
+                found |= self._known_flips(name, source[k], edits[k], truth, spread)
+            n = len(self.artefacts.train.batch)
+            found |= {
+                f"{name}.spread/{a}": Measurement.of(float(v), n, "logit")
+                for a, v in zip(self.attributes, spread, strict=True)
+            }
+        return found
+
+    def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
+        accuracy = ((logits > 0) == truth).mean(0)
+        worst = int(accuracy.argmin())
+        if accuracy[worst] < self.world.accuracy_floor:
+            raise InvalidBenchmarkError(
+                f"classifier '{name}' is right on {accuracy[worst]:.3f} of images for "
+                f"'{self.attributes[worst]}', under its floor of {self.world.accuracy_floor}",
+                mend="use another classifier, or train it anew",
+            )
+
+    def _oracle_logits(self) -> Array | None:
+        """[K, A, m, A] of the first m test images with each attribute flipped."""
+        dataset = self.world.dataset
+        if not isinstance(dataset, SupportsOracle):
+            return None
+        count = TRIAL_IMAGES * self.artefacts.suite.test_images_per_concept
+        ids = self.artefacts.test.batch.image_ids[:count]
+        flipped = [
+            self.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
+            for attribute in self.attributes
+        ]
+        return np.stack(flipped, axis=1)
+
+    def _marks(
+        self, name: str, what: str, where: str, logits: Array, truth: NDArray[np.bool_]
+    ) -> dict[str, Measurement]:
+        right = ((logits > 0) == truth).mean(1)
+        found = {
+            f"{name}.{what}{where}": self._over_images(
+                lambda rows: float(right[rows].mean()), len(right), "share", f"{name} {what}{where}"
+            )
+        }
+        if what == "accuracy":
+            found[f"{name}.calibration_error{where}"] = self._over_images(
+                lambda rows: marks(logits[rows], truth[rows]).mean_calibration_error,
+                len(right), "share", f"{name} calibration{where}",
+            )  # fmt: skip
+        return found
+
+    def _known_flips(
+        self,
+        name: str,
+        source: Array,
+        edits: Array,
+        truth: NDArray[np.bool_],
+        spread: Array,
+    ) -> dict[str, Measurement]:
+        """What a classifier says of edits that change one attribute and nothing else."""
+        m = edits.shape[1]
+        before, labels = source[:m], truth[:m]
+        edited, a = flipped_labels(labels), len(self.attributes)
+        found = self._marks(
+            name, "accuracy", "_on_oracle_edits", edits.reshape(-1, a), edited.reshape(-1, a)
+        )
+
+        def answer(rows: Rows) -> Response:
+            return response(before[rows], edits[:, rows], labels[rows], spread)
+
+        summaries: dict[str, tuple[str, Callable[[Rows], float]]] = {
+            "flips_seen": ("share", lambda rows: float(answer(rows).flips_seen.mean())),
+            "slope": ("ratio", lambda rows: float(answer(rows).slope.mean())),
+            "correlation": ("correlation", lambda rows: answer(rows).correlation),
+            "leakage": (
+                "sd",
+                lambda rows: float(
+                    leakage(before[rows], edits[:, rows], spread).sum() / (a * (a - 1))
+                ),
+            ),
+        }
+        for key, (unit, statistic) in summaries.items():
+            found[f"{name}.{key}"] = self._over_images(statistic, m, unit, f"{name} {key}")
+        whole = answer(np.arange(m))
+        for j, attribute in enumerate(self.attributes):
+            slope, leak = float(whole.slope[j]), float(whole.mean_leakage[j])
+            found[f"{name}.slope/{attribute}"] = (
+                Measurement.of(slope, m, "ratio")
+                if np.isfinite(slope)
+                else Measurement.undefined("the images lack one class", m, "ratio")
+            )
+            found[f"{name}.leakage/{attribute}"] = Measurement.of(leak, m, "sd")
+        return found
+
+    def _over_images(
+        self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
+    ) -> Measurement:
+        seed = derive_seed(self.artefacts.config.seed, "trial", purpose)
+        return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
+
+
+# Records of a data set as a whole: scorers on trial, reconstruction, SAE, probe.
+
+
+PROBE_TIMESTEP = 100
+"""The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
+
+
+class DatasetRecords:
+    """Makes the records that concern no single edit.
+
+    Args:
+        artefacts: what all cells share.
+        cells: for its scorers and fitted methods.
+    """
+
+    def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
+        self.artefacts, self.cells = artefacts, cells
+        self.world, self.config = artefacts.world, artefacts.config
+
+    def scorer(self, key: str) -> RunRecord:
+        """Every classifier on trial, see `ScorerTrials`.
+
+        Raises:
+            InvalidBenchmarkError: if one is under its floor: no table may rest on it.
+        """
+        watch = Stopwatch(self.artefacts.progress.costs)
+        with watch.phase("score"):
+            found = ScorerTrials(self.artefacts, self.cells).measurements()
+        return self._record("scorer", key, found, watch)
+
+    def reconstruction(self, key: str) -> RunRecord:
+        """How well inversion and generation give the test images back."""
+        watch = Stopwatch(self.artefacts.progress.costs)
+        with watch.phase("score"):
+            inversions = self.artefacts.test.inversions
+            source, reconstruction = self.cells.scorers.unedited_logits(
+                self.artefacts.test.inversions
+            )
+            decibels = psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy())
+            alike = (source[0] > 0) == (reconstruction[0] > 0)
+            noise = noise_statistics(inversions.x_T.numpy())
+        n = len(inversions)
+        agreement = attribute_agreement(source[0], reconstruction[0])
+        found = {
+            "psnr": self._mean(decibels, "dB", "psnr"),
+            "attribute_agreement": self._mean(alike.mean(1), "share", "agreement"),
+            "worst_attribute_agreement": Measurement.of(float(agreement.min()), n, "share"),
+            "x_T_mean": Measurement.of(noise.mean, n),
+            "x_T_std": Measurement.of(noise.std, n),
+        }
+        costs = self._every_split_inverted()
+        for split, cost in costs.items():
+            found[f"inversion.{split}"] = Measurement.of(
+                cost.unet_calls, cost.images, "U-Net passes"
+            )
+            if cost.seconds is not None:
+                watch.seconds[f"inversion {split}"] = cost.seconds
+        if isinstance(self.world.embedder, FindsFaces):
+            found |= self._faces(from_8_bits(to_8_bits(inversions.x_0)),
+                                 from_8_bits(to_8_bits(inversions.reconstruction)))  # fmt: skip
+        if isinstance(self.world.dataset, CountsBadImages):
+            found["images_left_out"] = Measurement.of(len(self.world.dataset.bad_images), n)
+        total = sum(cost.unet_calls for cost in costs.values())
+        return self._record("reconstruction", key, found, watch, cost=Cost(unet_calls=float(total)))
+
+    def _every_split_inverted(self) -> dict[Split, InversionCost]:
+        """Costs, and counts of bad images, must not depend on what was read before."""
+        _ = self.artefacts.train, self.artefacts.validation, self.artefacts.test
+        return self.artefacts.inversion_costs()
+
+    def _faces(self, source: Tensor, reconstruction: Tensor) -> dict[str, Measurement]:
+        """Identity that inversion alone loses, and how often no face was found to compare."""
+        embedder = self.world.embedder
+        # The face is looked for on the second image: edits are compared with reconstructions.
+        alike = embedder.identity_similarity(source, reconstruction)
+        missed = embedder.faces_missed if isinstance(embedder, FindsFaces) else None
+        if alike is None or missed is None:
+            return {}
+        return {
+            "identity": self._mean(alike.numpy(), "cosine", "identity"),
+            "faces_missed": Measurement.of(missed, len(source)),
+        }
+
+    def sae(self, key: str) -> RunRecord:
+        """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
+        watch = Stopwatch(self.artefacts.progress.costs)
+        sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
+        assert test.trajectories is not None and train.trajectories is not None
+        with watch.phase("SAE quality"):
+            quality = sae_quality(sae, test.trajectories, train.trajectories)
+        found: dict[str, Measurement] = {}
+        for name, q in quality.items():
+            for field in ("explained_variance", "normalised_mse", "cosine", "l0", "dead_fraction"):
+                value = getattr(q, field)
+                if value is not None:
+                    label = "dead_share" if field == "dead_fraction" else field
+                    found[f"{name}.{label}"] = Measurement.of(float(value), q.vectors)
+        rows = list(range(min(DOWNSTREAM_IMAGES, len(test.batch))))
+        with watch.phase("SAE downstream"):
+            error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
+            found["sae.eps_error"] = Measurement.of(error, len(rows))
+            found |= self._downstream_images(sae.reconstruct, rows)
+        spent = FitSpent(self.artefacts.sae_seconds)
+        return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
+
+    def _downstream_images(
+        self, reconstruct: Callable[[Tensor, int], Tensor], rows: Sequence[int]
+    ) -> dict[str, Measurement]:
+        """Images regenerated with h replaced throughout, against the plain reconstruction."""
+        inversions = self.artefacts.test.inversions.take(rows)
+        images = ddim_generation(
+            self.world.backbone, inversions.x_T, inversions.timesteps, reconstruct
+        ).cpu()
+        decibels = psnr(images.numpy(), inversions.reconstruction.numpy())
+        logits = self.cells.scorers.logits(from_8_bits(to_8_bits(images)))[0]
+        base = self.cells.scorers.unedited_logits(inversions)[1][0]
+        alike = ((logits > 0) == (base > 0)).mean(1)
+        return {
+            "sae.psnr": self._mean(decibels, "dB", "sae psnr"),
+            "sae.attribute_agreement": self._mean(alike, "share", "sae agreement"),
+        }
+
+    def probe_features(self) -> Probes:
+        """What the probes of all concepts and methods read."""
+        suite, artefacts = self.config.suite, self.artefacts
+        train, test = artefacts.train, artefacts.test
+        assert train.trajectories is not None and test.trajectories is not None
+        timesteps = artefacts.timesteps
+        step = min(range(len(timesteps)), key=lambda s: abs(timesteps[s] - PROBE_TIMESTEP))
+        t = timesteps[step]
+        maps = [
+            store.h(step, slice(0, count))
+            for store, count in (
+                (train.trajectories, suite.probe_train_images),
+                (test.trajectories, suite.probe_test_images),
+            )
+        ]
+        codes = [artefacts.sae.encode(h, t).numpy() for h in maps]
+        return Probes(
+            timestep=t,
+            latents=ProbeData(*(pooled_features(z) for z in codes)),
+            units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
+            raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
+        )
+
+    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> RunRecord:
+        """SVM probes on a method's best aligned latents of one concept, with their controls."""
+        watch = Stopwatch(self.artefacts.progress.costs)
+        suite = self.config.suite
+        editor, _ = self.cells.fitting.editor(method, concept, watch)
+        assert isinstance(editor, SupportsLatentRanking)  # the runner asks no other
+        column = self.world.dataset.card.attributes.index(concept.attribute)
+        train, test = (
+            self.artefacts.presence(split)[:, column].numpy()
+            for split in (self.artefacts.train, self.artefacts.test)
+        )
+        labels = (train[: suite.probe_train_images], test[: suite.probe_test_images])
+        seed = derive_seed(self.config.seed, "probe", concept.name)
+        with watch.phase("probe"):
+            results = [
+                *probe_top_k(
+                    probes.latents, editor.latent_ranking().numpy(), *labels, seed,
+                    unit="latents", ks=suite.probe_ks,
+                ),
+                *probe_top_k(
+                    probes.units, editor.unit_ranking().numpy(), *labels, seed,
+                    unit="units", ks=suite.probe_ks,
+                ),
+                probes.raw(*labels, seed),
+                majority_probe(probes.latents, *labels),
+            ]  # fmt: skip
+        found: dict[str, Measurement] = {}
+        for result in results:
+            found |= _probe_measurements(result)
+        return self._record(
+            "probe",
+            key,
+            found,
+            watch,
+            {"sae": self.artefacts.sae.content_hash},
+            method=method,
+            concept=concept.name,
+            flags=(f"h at t = {probes.timestep}",),
+        )
+
+    def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
+        """The mean over images with its bootstrap interval."""
+        seed = derive_seed(self.config.seed, purpose)
+        return over_images(lambda rows: float(values[rows].mean()), len(values), unit, seed)
+
+    def _record(
+        self,
+        kind: Kind,
+        key: str,
+        found: Mapping[str, Measurement],
+        watch: Stopwatch,
+        artefacts: Mapping[str, str] | None = None,
+        spent: FitSpent | None = None,
+        **fields: Any,
+    ) -> RunRecord:
+        return RunRecord(
+            **common_fields(self.world, self.config),
+            kind=kind,
+            measurements=dict(found),
+            artefacts={KEY_ARTEFACT: key, **(artefacts or {})},
+            provenance=provenance(self.config, watch, spent),
+            **fields,
+        )
+
+
+class Probes:
+    """Features that probes read, made once for all concepts.
+
+    Attributes:
+        timestep: where h was read.
+        latents: pooled over positions.
+        units: (latent, position) pairs.
+        raw: a probe on all of h.
+    """
+
+    def __init__(self, timestep: int, latents: ProbeData, units: ProbeData, raw: RawProbe) -> None:
+        """Keep them."""
+        self.timestep, self.latents, self.units, self.raw = timestep, latents, units, raw
+
+
+def _probe_measurements(result: ProbeResult) -> dict[str, Measurement]:
+    name = result.features if result.k is None else f"{result.features}.k{result.k}"
+    found = {
+        name: Measurement(
+            status="ok",
+            value=result.accuracy,
+            low=result.low,
+            high=result.high,
+            n=result.n_test,
+            unit="share",
+        )
+    }
+    if result.shuffled_accuracy is not None:
+        found[f"{name}.shuffled"] = Measurement.of(result.shuffled_accuracy, result.n_test, "share")
+    return found
+
+
+class DatasetRun:
+    """All cells of one data set."""
+
+    def __init__(
+        self, world: World, config: RunConfig, store: RecordStore, progress: Progress
+    ) -> None:
+        self.world, self.config, self.store, self.progress = world, config, store, progress
+        self.artefacts = Artefacts(world, config, progress)
+        self.cells = EditCells(self.artefacts, store, progress)
+        self.records = DatasetRecords(self.artefacts, self.cells)
+        self.shared = SharedRecords(self.artefacts.cache, store, world)
+        self._probes: Probes | None = None
+
+    def hear(self, progress: Progress) -> None:
+        """Show progress elsewhere from now on."""
+        self.progress = self.cells.progress = self.artefacts.progress = progress
+        self.cells.fitting.progress = progress
+
+    def prepare(self) -> None:
+        """What comes before any cell: no table may rest on scorers or images that fail here."""
+        with self._watching():
+            self._shared("scorer", self.records.scorer)
+            self._shared("reconstruction", self.records.reconstruction)
+
+    def share(self, part: Split | Literal["sae"]) -> None:
+        """Make something that cells read, so that processes which run them find it."""
+        with self._watching():
+            _ = getattr(self.artefacts, part)
+
+    def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
+        """Whether any cell failed; cells are in the plan's order."""
+        failed = False
+        with self._watching():
+            for cell in cells:  # the plan puts a control beside a method before that method
+                if not is_done(self.store, cell):
+                    failed |= not self._run_cell(cell)
+                    finished(cell)
+                if not cell.control and not cell.fit_seed:
+                    failed |= not self._probe(cell)
+        return failed
+
+    def finish(self) -> None:
+        """What comes last, where a method reads the SAE: how good it is."""
+        with self._watching():
+            self._shared("sae", self.records.sae)
+
+    def fail(self, cell: Cell, error: Exception, status: Literal["failed", "skipped"]) -> None:
+        """Give a cell that is not run a record of its reason."""
+        self.store.write(without_result(self.world, self.config, cell, status, error))
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        """Have the progress's phases pay for the block's passes, and want of memory told."""
+        with self.progress.costs.count(self.world.backbone.unet), told_in_one_line():
+            yield
+
+    def _run_cell(self, cell: Cell) -> bool:
+        """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
+        try:
+            with told_in_one_line():
+                if lacks(self.store, cell):
+                    # Compared without what failed here: no other run's record.
+                    self.cells.run(cell)
+                else:
+                    key = self.shared.key_of_cell(cell)
+                    self.shared.take_or_make(key, lambda: self.cells.run(cell))
+            return True
+        except (InvalidBenchmarkError, CacheError):
+            raise
+        except NotApplicableError as error:
+            self.store.write(without_result(self.world, self.config, cell, "skipped", error))
+            return True
+        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self.fail(cell, error, "failed")
+            self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
+            return False
+
+    def _probe(self, cell: Cell) -> bool:
+        """Probe a method's ranked latents, where it ranks any and its own cell is done.
+
+        Returns:
+            Whether there is no more to be had: a fault of the method ends its probe alone.
+        """
+        method = make_method(cell.method, self.config.suite)
+        if not method.info.uses_sae or not is_done(self.store, cell):
+            return True
+        key = hash_json([cell.key, "probe", STAGE_VERSION])
+        if self._has(cell.probe_store_key, key, self._sources([cell.method])):
+            return True
+        inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
+        about = [cell.dataset, "probe", cell.label]
+        try:
+            with told_in_one_line():
+                self.shared.take_or_make(
+                    self.shared.key(inputs, about, [cell.method]),
+                    lambda: self._make_probe(cell, key),
+                )
+            return True
+        except (InvalidBenchmarkError, CacheError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+            self.store.write(self._no_probe(cell, key, "failed", error))
+            self.progress.note(f"{cell.label}: probe failed: {type(error).__name__}: {error}")
+            return False
+
+    def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
+        """None where the method ranks no latents."""
+        editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
+        if not isinstance(editor, SupportsLatentRanking):
+            self.store.remove(cell.probe_store_key)  # it may have ranked some before it was edited
+            return None
+        if self._probes is None:
+            self._probes = self.records.probe_features()
+        with self.progress.task(f"{cell.label}: probe", 1):
+            try:
+                record = self.records.probe(key, cell.method, cell.concept, self._probes)
+            except InputError as error:  # such as an attribute that all images have
+                record = self._no_probe(cell, key, "skipped", error)
+            record = with_sources(record, self._sources([cell.method]))
+            self.store.write(record)
+        return record
+
+    def _no_probe(
+        self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
+    ) -> RunRecord:
+        record = without_result(self.world, self.config, cell, status, error)
+        return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
+
+    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
+        """A record of the whole data set, unless it is there."""
+        card = self.world.dataset.card
+        inputs: list[JsonValue] = [
+            kind, STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card)
+        ]  # fmt: skip
+        key = hash_json(inputs)
+        # Some of these run entrants of their own, such as known edits.
+        names = [name for name in METHODS if info_of(name).control]
+        sources = {**self._sources(names), **sources_of_metrics()}
+
+        def write() -> RunRecord:
+            record = with_sources(make(key), sources)
+            with self.progress.task(f"{kind}: record", 1):
+                self.store.write(record)
+            return record
+
+        if not self._has(CellKey(card.name, kind), key, sources):
+            self.shared.take_or_make(
+                self.shared.key({"of": inputs}, [card.name, kind], names), write
+            )
+
+    def _sources(self, methods: Sequence[str]) -> Sources:
+        factories = {name: METHODS.factory(name) for name in methods}
+        return {**sources_of_world(self.world), **sources_of_methods(factories)}
+
+    def _has(self, place: CellKey, key: str, sources: Sources) -> bool:
+        record = self.store.find(place)
+        if record is None or record.artefacts.get(KEY_ARTEFACT) != key:
+            return False
+        return record.status != "failed" and not changed(record.provenance.sources, sources)

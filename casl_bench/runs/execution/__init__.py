@@ -1,1 +1,0 @@
-"""In which process a cell is run."""

@@ -1,0 +1,340 @@
+"""Fitted methods kept in the cache: a fit is never done twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import JsonValue
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from casl_bench.cache.code_hash import FIT_CODE, code_hash, environment, source_hash
+from casl_bench.cache.store import ABOUT, Cache, CacheKey
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.files import hash_file, hash_json, hash_tensors, write_bytes
+from casl_bench.core.memory import peak_memory
+from casl_bench.core.seeding import generator
+from casl_bench.domains.dataset import Concept, SupportsOracle
+from casl_bench.methods.method import (
+    EditingMethod,
+    Editor,
+    EditTask,
+    FitCost,
+    MethodInfo,
+    OracleRenderer,
+    SupportsFitKey,
+    SupportsPretrained,
+)
+from casl_bench.models.scorers import Differentiable
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.plan import make_method, pretrained_file
+from casl_bench.runs.progress import Progress, Stopwatch
+
+
+@dataclass(frozen=True)
+class FitSpent:
+    """What a fit took of the machine that made it.
+
+    Attributes:
+        seconds: wall time; None of a fit that nobody measured.
+        peak_memory_mb: as `peak_memory` has it; None where unknown.
+    """
+
+    seconds: float | None = None
+    peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True)
+class StoredFit:
+    """A fit: its tensors, its cost in counts, and what it took where it was made."""
+
+    state: dict[str, Tensor]
+    cost: FitCost
+    spent: FitSpent = FitSpent()
+
+
+def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor, StoredFit]:
+    """Fit a method and measure it, whatever its own cost says of time."""
+    started = time.monotonic()
+    with peak_memory(device) as peak:
+        editor = method.fit(task)
+    spent = FitSpent(time.monotonic() - started, peak.mb)
+    return editor, StoredFit(editor.state(), editor.cost, spent)
+
+
+def given_fit(method: SupportsPretrained, path: Path) -> StoredFit:
+    """What somebody else trained: it cost nothing here."""
+    state = method.read_pretrained(path)
+    return StoredFit(state, FitCost(sum(t.numel() for t in state.values())))
+
+
+def fit_key(method: EditingMethod, inputs: str) -> str:
+    """Hash of everything that determines a fit.
+
+    Args:
+        method: its settings enter, or its `fit_key` where it shares its fit.
+        inputs: hash of concept, images, backbone, guide, SAE and seed.
+    """
+    own: JsonValue = [method.info.name, method.info.version, method.config.model_dump(mode="json")]
+    if isinstance(method, SupportsFitKey):
+        own = method.fit_key()
+    return hash_json([own, inputs])
+
+
+FIT_FILE = "fit.safetensors"
+
+
+class FitStore:
+    """One safetensors file a fit, an entry of the cache.
+
+    Args:
+        cache: where they are kept.
+
+    Attributes:
+        made: number of fits made by this object, not read.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache = cache
+        self.made = 0
+
+    def get(
+        self, key: str, make: Callable[[Path], StoredFit], about: Mapping[str, JsonValue]
+    ) -> StoredFit:
+        """The stored fit, or the one that `make` gives, which is then stored.
+
+        Args:
+            key: `fit_key` of the fit.
+            make: is given a scratch folder that survives an interruption.
+            about: what else tells it from other fits, the inputs of the key in clear among them.
+
+        Raises:
+            CacheError: where the cache cannot be written.
+            InvalidBenchmarkError: if the stored file is none of a fit.
+        """
+        made: list[StoredFit] = []
+
+        def write(folder: Path) -> None:
+            workspace = folder / "work"
+            workspace.mkdir(exist_ok=True)
+            fit = make(workspace)
+            _write(folder / FIT_FILE, fit)
+            shutil.rmtree(workspace)
+            self.made += 1
+            made.append(fit)
+
+        entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
+        return made[0] if made else _read(entry.folder / FIT_FILE)
+
+    def find(self, key: str) -> StoredFit | None:
+        """A fit of this key, by whatever code it was made; None where there is none.
+
+        Raises:
+            InvalidBenchmarkError: if it is damaged.
+        """
+        for sidecar in self.cache.entries("fits"):
+            if sidecar.inputs.get("fit") == key and (entry := self.cache.find(sidecar.key)):
+                return _read(entry.folder / FIT_FILE)
+        return None
+
+
+def _write(path: Path, fit: StoredFit) -> None:
+    cost = {
+        "parameters": fit.cost.parameters,
+        "unet_calls": fit.cost.unet_calls,
+        "seconds": fit.spent.seconds,
+        "peak_memory_mb": fit.spent.peak_memory_mb,
+    }
+    metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
+    tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}
+    write_bytes(path, save(tensors, metadata=metadata))
+
+
+def _read(path: Path) -> StoredFit:
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+        if hash_tensors(state) != metadata["sha256"]:
+            raise ValueError("its content is not what was written")
+        cost = json.loads(metadata["cost"])
+        spent = FitSpent(cost.pop("seconds", None), cost.pop("peak_memory_mb", None))
+        return StoredFit(state, FitCost(**cost), spent)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InvalidBenchmarkError(
+            f"a stored fit cannot be used: {error}",
+            where=str(path),
+            mend="delete its folder to fit again",
+        ) from error
+
+
+# Fits as a run needs them: each method sees what it declares, each fit is made once and kept.
+
+
+class NotApplicableError(InputError):
+    """What is asked for is not to be had here: the cell is skipped, not failed.
+
+    Such as labels that nobody has, or something for a control to stand beside.
+    """
+
+
+class Fitting:
+    """Fits methods on the concepts of one data set.
+
+    Args:
+        artefacts: what all fits learn from.
+        progress: shown meanwhile.
+
+    Attributes:
+        store: where fits are kept.
+    """
+
+    def __init__(self, artefacts: Artefacts, progress: Progress) -> None:
+        self.artefacts, self.world, self.config = artefacts, artefacts.world, artefacts.config
+        self.progress = progress
+        self.store = FitStore(artefacts.cache)
+        self._last: dict[tuple[str, str, int], tuple[Editor, StoredFit]] = {}
+
+    def editor(
+        self, name: str, concept: Concept, watch: Stopwatch, work: float = 0.0, fit_seed: int = 0
+    ) -> tuple[Editor, StoredFit]:
+        """The method fitted on a concept: from memory, from the cache, or fitted now."""
+        place = (name, concept.name, fit_seed)
+        if place not in self._last:
+            method = make_method(name, self.config.suite)
+            found = self.fit(method, concept, watch, work, fit_seed)
+            self._last = {place: found}  # one method's weights at a time
+        return self._last[place]
+
+    def fit(
+        self,
+        method: EditingMethod,
+        concept: Concept,
+        watch: Stopwatch,
+        work: float,
+        fit_seed: int = 0,
+    ) -> tuple[Editor, StoredFit]:
+        """A method of any settings fitted on a concept: from the cache, or fitted now."""
+        info = method.info
+        inputs = self._inputs(info, concept)
+        weights = pretrained_file(self.config, method, concept)
+        if weights is not None:
+            inputs["pretrained"] = hash_file(weights)
+        if fit_seed:
+            inputs["fit_seed"] = fit_seed
+        key = fit_key(method, hash_json(inputs))
+        about = {
+            **inputs,
+            ABOUT: [self.world.dataset.card.name, info.name, concept.name],
+            "code": [
+                code_hash(FIT_CODE),
+                source_hash(type(method)),
+                source_hash(self.world.dataset),
+            ],
+            "environment": {**environment(torch.get_num_threads())},
+        }
+        with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
+            made: list[Editor] = []
+
+            def make(workspace: Path) -> StoredFit:
+                if weights is not None:
+                    assert isinstance(method, SupportsPretrained)  # the plan has asked
+                    return given_fit(method, weights)
+                task = self.task(method, concept, workspace, fit_seed=fit_seed)
+                editor, fit = make_fit(method, task, self.config.device)
+                made.append(editor)
+                return fit
+
+            stored = self.store.get(key, make, about)
+            if made:
+                return made[0], stored
+            task = self.task(method, concept, self.scratch(key), fit_seed=fit_seed)
+            return method.restore(task, stored.state), stored
+
+    def _inputs(self, info: MethodInfo, concept: Concept) -> dict[str, Any]:
+        """What `task` shows a method, as JSON: whatever differs there makes another fit."""
+        artefacts, world, suite = self.artefacts, self.world, self.artefacts.suite
+        judge: JsonValue = None
+        if info.uses_validation or info.needs_scorer:
+            # Without labels it also says which validation images lack the attribute.
+            first = world.classifiers[0].info
+            judge = [first.name, first.version, first.weights_hash]
+        return {
+            "stage": 3,
+            "train": artefacts.split_key("train").hash,
+            "validation": (
+                [artefacts.split_key("validation").hash, suite.validation_images]
+                if info.uses_validation
+                else None
+            ),
+            "judge": judge,
+            "attributes": list(world.dataset.card.attributes),
+            "concept": asdict(concept),
+            "guide": [world.guide_clip.name, world.guide_clip.weights_hash],
+            "sae": artefacts.sae.content_hash if info.uses_sae else None,
+            "seed": self.config.seed,
+            "device": self.config.device.split(":")[0],
+        }
+
+    def scratch(self, key: str) -> Path:
+        """A scratch folder of what is not kept in the cache, in the run folder."""
+        path = self.config.out / "scratch" / key[:16]
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def task(
+        self,
+        method: EditingMethod,
+        concept: Concept,
+        workspace: Path,
+        beside: Editor | None = None,
+        fit_seed: int = 0,
+    ) -> EditTask:
+        """What the method may see: exactly what it declares."""
+        info, artefacts, world = method.info, self.artefacts, self.world
+        labels = None
+        if info.supervision == "labels":
+            column = world.dataset.card.attributes.index(concept.attribute)
+            if artefacts.train.batch.attributes is None:
+                raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
+            labels = artefacts.train.batch.attributes[:, column]
+        oracle: OracleRenderer | None = None
+        others: tuple[str, ...] = ()
+        if info.needs_oracle:
+            if not isinstance(world.dataset, SupportsOracle):
+                raise NotApplicableError("this data set's factors are unknown: no oracle")
+            oracle = world.dataset.oracle
+            others = tuple(a for a in world.dataset.card.attributes if a != concept.attribute)
+        if info.needs_scorer and not isinstance(world.classifiers[0], Differentiable):
+            raise NotApplicableError("the classifier that judges first gives no gradients")
+        validation = None
+        if info.uses_validation:
+            validation = artefacts.concept_validation(concept).inversions
+        assert artefacts.train.trajectories is not None  # the training split keeps them
+        # The key leaves the method out: entrants are given the same random numbers.
+        again = (fit_seed,) if fit_seed else ()
+        rng = generator(self.config.seed, "fit", world.dataset.card.name, concept.name, *again)
+        return EditTask(
+            concept=concept,
+            backbone=world.backbone,
+            train=artefacts.train.inversions,
+            labels=labels,
+            trajectories=artefacts.train.trajectories,
+            saes=artefacts if info.uses_sae else None,
+            guide_clip=world.guide_clip if info.supervision == "text" else None,
+            generator=rng,
+            workspace=workspace,
+            validation=validation,
+            oracle=oracle,
+            other_attributes=others,
+            scorer=world.classifiers[0] if info.needs_scorer else None,
+            beside=beside,
+        )

@@ -1,0 +1,520 @@
+"""Config → cells: what a run will do, with the key under which each result is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from dataclasses import field as field_of
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue, ValidationError
+
+from casl_bench.cache.code_hash import source_to_compare
+from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.files import hash_file, hash_json
+from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
+from casl_bench.domains.domain import WORLDS, World
+from casl_bench.methods.method import (
+    METHODS,
+    EditingMethod,
+    MethodInfo,
+    SupportsFitEstimate,
+    SupportsPretrained,
+)
+from casl_bench.metrics.metric import METRICS
+from casl_bench.models.noise_schedule import power_timesteps
+from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import CellKey
+from casl_bench.runs.suites import RunConfig, Suite
+
+# Whose code takes part in a record, beyond this package's own.
+
+
+Sources = Mapping[str, str]
+"""What it is the source of, such as "method asyrp" → SHA-256, hex."""
+
+
+def sources_of_methods(factories: Mapping[str, object]) -> dict[str, str]:
+    """Of those entrants and controls that have their source elsewhere.
+
+    Args:
+        factories: name → what is registered under it.
+    """
+    found = {f"method {name}": source_to_compare(made_by) for name, made_by in factories.items()}
+    return {name: source for name, source in sorted(found.items()) if source is not None}
+
+
+def sources_of_metrics() -> dict[str, str]:
+    """Of all metrics that have their source elsewhere: each is part of every record of an edit."""
+    found = {f"metric {name}": source_to_compare(METRICS.factory(name)) for name in METRICS}
+    return {name: source for name, source in found.items() if source is not None}
+
+
+def parts_of_world(world: World) -> list[object]:
+    """What of a world may be somebody else's: plugins may bring worlds."""
+    name = world.dataset.card.name
+    made_by = [WORLDS.factory(name)] if name in WORLDS else []
+    return [world.dataset, world.backbone, *world.classifiers, *made_by]
+
+
+def sources_of_world(world: World) -> dict[str, str]:
+    """One hash of all that a data set's world has of others."""
+    found = [source_to_compare(part) for part in parts_of_world(world)]
+    return {f"data set {world.dataset.card.name}": hash_json(found)} if any(found) else {}
+
+
+def with_sources(record: RunRecord, sources: Sources) -> RunRecord:
+    """The record, saying what made it."""
+    provenance = record.provenance.model_copy(update={"sources": dict(sources)})
+    return record.model_copy(update={"provenance": provenance})
+
+
+def changed(before: Sources, now: Sources) -> tuple[str, ...]:
+    """What has another source now than that which made a result; what either lacks is equal."""
+    return tuple(name for name, source in now.items() if before.get(name, source) != source)
+
+
+def note_of_changed(names: Iterable[str], what: str) -> str:
+    """One line.
+
+    Args:
+        names: of what has changed.
+        what: is made again, such as "3 cells".
+    """
+    return f"edited since: {', '.join(sorted(set(names)))}; {what} made again"
+
+
+STAGE_VERSION = 3
+"""Part of every key. Raise it when the runner itself comes to give other numbers."""
+
+_T_MAX = 999
+"""The last timestep that estimates assume; every backbone here has a thousand."""
+
+KEY_ARTEFACT = "cell"
+"""Under this name a record's `artefacts` hold the key of the cell that it is of."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The unit of work, of resuming and of record.
+
+    Attributes:
+        world: "synth" or "real".
+        dataset: its name.
+        method: the entrant or control.
+        concept: what it edits.
+        beside: for a control that is matched to an entrant: that entrant.
+        control: whether it is a control.
+        matched: controls that stand beside this entrant, matched to it in its edit space.
+        fit_seed: which of its fits, or of its draws, this is.
+        work: estimated U-Net calls, in images.
+        key: SHA-256 of everything that determines the result.
+        inputs: what it is the hash of, in clear.
+        compared_with: cells that its record's numbers are relative to.
+        sources: of what takes part and is not this package's own, see `sources`.
+    """
+
+    world: str
+    dataset: str
+    method: str
+    concept: Concept
+    beside: str | None
+    control: bool
+    matched: tuple[str, ...]
+    fit_seed: int
+    work: float
+    key: str
+    inputs: dict[str, JsonValue] = field_of(compare=False, repr=False, default_factory=dict)
+    compared_with: tuple[CellKey, ...] = field_of(compare=False, repr=False, default=())
+    sources: Sources = field_of(compare=False, repr=False, default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """As shown to the user."""
+        beside = f" beside {self.beside}" if self.beside else ""
+        again = f" #{self.fit_seed}" if self.fit_seed else ""
+        return f"{self.method}{again}{beside} / {self.concept.name}"
+
+    @property
+    def store_key(self) -> CellKey:
+        """Where the record store keeps it."""
+        return CellKey(
+            self.dataset, "edit", self.method, self.beside, self.concept.name, self.fit_seed
+        )
+
+    @property
+    def probe_store_key(self) -> CellKey:
+        """Where it keeps the probe of the latents that the method ranks, if it ranks any."""
+        return CellKey(self.dataset, "probe", self.method, None, self.concept.name)
+
+
+def fingerprint(world: World) -> str:
+    """Hash of everything in a world that a number may depend on."""
+    return hash_json(
+        {
+            "world": world.name,
+            "backbone": world.backbone.weights_hash,
+            # Two architectures may be run on the same weights.
+            "guide_clip": [world.guide_clip.name, world.guide_clip.weights_hash],
+            "scorers": world.scorer_hashes,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class WorldIdentity:
+    """What a plan must know of a world.
+
+    Attributes:
+        card: of its data set.
+        fingerprint: of its models; a placeholder where they are not there.
+        sources: of what it has that is not this package's own.
+    """
+
+    card: DatasetCard
+    fingerprint: str
+    sources: Sources = field_of(default_factory=dict)
+
+
+def identify(worlds: Mapping[str, World]) -> dict[str, WorldIdentity]:
+    """Data set → what a plan must know of its world."""
+    return {
+        d: WorldIdentity(w.dataset.card, fingerprint(w), sources_of_world(w))
+        for d, w in worlds.items()
+    }
+
+
+def make_method(name: str, suite: Suite) -> EditingMethod:
+    """The named method: its defaults, the suite's settings over them, its fit budget over both.
+
+    Raises:
+        UsageError: if there is no such method, or it refuses the suite's settings.
+    """
+    method = METHODS.create(name)
+    fields = type(method.config).model_fields
+    settings = dict(suite.settings.get(name, {}))
+    where = f"settings of '{name}' in suite '{suite.name}'"
+    for field in settings:
+        if field not in fields:
+            error = unknown_name("setting", field, fields)
+            raise UsageError(error.what, where=where, mend=error.mend)
+    if suite.fit_steps is not None and "fit_steps" in fields:
+        settings["fit_steps"] = suite.fit_steps
+    if not settings:
+        return method
+    try:
+        return METHODS.create(name, **settings)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        at = ".".join(map(str, fault["loc"]))
+        raise UsageError(f"{at}: {fault['msg']}".removeprefix(": "), where=where) from error
+
+
+def info_of(name: str) -> MethodInfo:
+    """What a method declares, read from its class: nothing is constructed.
+
+    Raises:
+        UsageError: if there is no such method.
+    """
+    info: MethodInfo = METHODS.factory(name).info  # type: ignore[attr-defined]
+    return info
+
+
+def card_of(dataset: str) -> DatasetCard:
+    """The card of a data set, as far as it is known without its files."""
+    return DATASETS.create(dataset).card
+
+
+def open_worlds(config: RunConfig) -> dict[str, World]:
+    """Data set → its world.
+
+    Raises:
+        UsageError: files of the user's that are needed are absent.
+        InvalidBenchmarkError: files are damaged.
+    """
+    return {d: open_world(d, config) for d in config.datasets}
+
+
+def open_world(dataset: str, config: RunConfig) -> World:
+    """The world of one data set, its backbone run as the configuration says.
+
+    Raises:
+        UsageError: files of the user's that are needed are absent.
+        InvalidBenchmarkError: files are damaged.
+    """
+    world: World = WORLDS.create(dataset, config.device, config.options)
+    world.backbone.use(config.kernels)
+    return world
+
+
+def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, ...]:
+    """Every cell of a run, in the order in which it is run.
+
+    What an entrant's record compares itself with comes before it: the random draws of its concept
+    first, what stands beside it, the controls of its edit space, right before it. Further fits of
+    an entrant have nothing beside them.
+
+    Args:
+        config: the checked command.
+        worlds: data set → its world, as from `identify`.
+
+    Raises:
+        UsageError: if nothing is left to do, such as concepts that no chosen data set has, or
+            there are no pretrained weights where they were said to be.
+    """
+    entrants = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
+    controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
+    alone = {n: m for n, m in controls.items() if not m.info.beside}
+    null = tuple(pair for pair in alone.items() if pair[1].info.draws)
+    beside = {n: m for n, m in controls.items() if m.info.beside}
+    cells: list[Cell] = []
+    for dataset in config.datasets:
+        card = worlds[dataset].card
+        for concept in concepts_of(card, config.concepts, config.suite.max_concepts):
+            make = _CellMaker(config, worlds[dataset], concept)
+            for name, method in null:
+                draws = range(config.suite.random_draws)
+                cells += [make(name, method, fit_seed=draw) for draw in draws]
+            cells += [make(n, m, null=null) for n, m in alone.items() if not m.info.draws]
+            for name, method in entrants.items():
+                matched = tuple(p for p in beside.items() if p[1].info.space == method.info.space)
+                cells += [make(n, m, (name, method)) for n, m in matched]
+                cells.append(make(name, method, None, matched, null))
+                again = range(1, config.fit_seeds)
+                cells += [make(name, method, None, (), null, fit_seed) for fit_seed in again]
+    if not cells:
+        raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
+    return tuple(cells)
+
+
+def check_images(config: RunConfig, worlds: Mapping[str, World]) -> None:
+    """Refuse a suite that asks a data set for more images than it has.
+
+    Raises:
+        UsageError: with what there is and what is asked for.
+    """
+    suite = config.suite
+    asked: dict[Split, int] = {
+        "train": suite.train_images,
+        "validation": suite.validation_pool_images,
+        "test": suite.test_pool_images,
+    }
+    for name, world in worlds.items():
+        if not isinstance(world.dataset, CountsImages):
+            continue
+        there = {split: world.dataset.count(split) for split in asked}
+        short = [f"{s} images: {there[s]:,} there, {n:,} asked for"
+                 for s, n in asked.items() if there[s] < n]  # fmt: skip
+        if short:
+            raise UsageError(
+                f"too few images for suite '{suite.name}': {'; '.join(short)}",
+                where=name,
+                mend="give more images or a smaller suite",
+            )
+
+
+def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) -> Path | None:
+    """The file that takes the place of a method's fit on a concept; None where it is fitted.
+
+    Raises:
+        UsageError: the method runs on no weights but its own, or the folder has none for it.
+    """
+    name = method.info.name
+    if name not in config.method_weights:
+        return None
+    if not isinstance(method, SupportsPretrained):
+        raise UsageError(f"'{name}' runs on no pretrained weights", where="--method-weights")
+    return method.pretrained_file(config.method_weights[name], concept)
+
+
+def fit_work(method: EditingMethod, suite: Suite) -> float:
+    """Estimated U-Net calls of a fit: the method's own word, or one pass an image and step."""
+    if method.info.control or method.info.supervision == "none":
+        return 0.0
+    if isinstance(method, SupportsFitEstimate):
+        return method.fit_unet_calls(power_timesteps(suite.num_steps, _T_MAX, suite.timestep_power))
+    settings = method.config.model_dump()
+    return float(settings.get("fit_steps", 0) * settings.get("batch_size", 1))
+
+
+def work_of_fit(method: EditingMethod, config: RunConfig) -> float:
+    """`fit_work` in a run: nothing where somebody else's weights take the fit's place."""
+    return 0.0 if method.info.name in config.method_weights else fit_work(method, config.suite)
+
+
+def shared_work(config: RunConfig) -> float:
+    """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
+    suite = config.suite
+    images = suite.train_images + suite.validation_pool_images + suite.test_pool_images
+    passes = 2 + suite.refinements
+    return float(passes * images * suite.num_steps * len(config.datasets))
+
+
+def concepts_of(
+    card: DatasetCard, names: tuple[str, ...] | None, limit: int | None = None
+) -> list[Concept]:
+    """A data set's concepts of these names, in this order; None for its first `limit` or all."""
+    if names is None:
+        return list(card.concepts[:limit])
+    by_name = {c.name: c for c in card.concepts}
+    return [by_name[n] for n in names if n in by_name]
+
+
+Named = tuple[str, EditingMethod]
+
+
+def _identity(name: str, method: EditingMethod) -> list[Any]:
+    return [name, method.info.version, method.config.model_dump(mode="json")]
+
+
+@dataclass(frozen=True)
+class _CellMaker:
+    """Makes the cells of one concept."""
+
+    config: RunConfig
+    identity: WorldIdentity
+    concept: Concept
+
+    def __call__(
+        self,
+        name: str,
+        method: EditingMethod,
+        partner: Named | None = None,
+        controls: tuple[Named, ...] = (),
+        null: tuple[Named, ...] = (),
+        fit_seed: int = 0,
+    ) -> Cell:
+        """A cell of a method, or of a control that stands beside a partner.
+
+        Args:
+            name: of the method.
+            method: with its settings.
+            partner: what a control stands beside.
+            controls: what stands beside an entrant: its record holds numbers relative to them.
+            null: the random direction that its EPR+ is divided by, likewise.
+            fit_seed: which of its fits, or draws.
+        """
+        card = self.identity.card
+        key: dict[str, Any] = {
+            "stage": STAGE_VERSION,
+            "run": self.config.key(),
+            "world": self.identity.fingerprint,
+            "dataset": [card.name, card.revision],
+            "concept": asdict(self.concept),
+            "method": _identity(name, method),
+            "beside": _identity(*partner) if partner else None,
+            "controls": [_identity(*control) for control in (*controls, *null)],
+            "fit_seed": fit_seed,
+            "metrics": {name: METRICS.create(name).info.version for name in METRICS},
+        }
+        own: list[Named] = [(name, method), *([partner] if partner else [])]
+        weights = [pretrained_file(self.config, m, self.concept) for _, m in own]
+        if any(weights):
+            key["pretrained"] = [hash_file(path) for path in weights if path is not None]
+        return Cell(
+            world=card.world,
+            dataset=card.name,
+            method=name,
+            concept=self.concept,
+            beside=partner[0] if partner else None,
+            control=method.info.control,
+            matched=tuple(name for name, _ in controls),
+            fit_seed=fit_seed,
+            work=self._work(method),
+            key=hash_json(key),
+            inputs=key,
+            compared_with=self._compared_with(name, controls, null),
+            sources={
+                **self.identity.sources,
+                **sources_of_metrics(),
+                **sources_of_methods({n: METHODS.factory(n) for n, _ in (*own, *controls, *null)}),
+            },
+        )
+
+    def _compared_with(
+        self, name: str, controls: tuple[Named, ...], null: tuple[Named, ...]
+    ) -> tuple[CellKey, ...]:
+        """Every random draw, and the first of the controls beside the method."""
+        dataset, concept = self.identity.card.name, self.concept.name
+        draws = range(self.config.suite.random_draws)
+        return (
+            *(CellKey(dataset, "edit", n, None, concept, draw) for n, _ in null for draw in draws),
+            *(CellKey(dataset, "edit", control, name, concept) for control, _ in controls[:1]),
+        )
+
+    def _work(self, method: EditingMethod) -> float:
+        """Edit: every image, strength and step. Fit: `fit_work`."""
+        suite, info = self.config.suite, method.info
+        if info.space == "other" and info.control:
+            return 0.0
+        if info.beside:  # one strength only
+            return float(suite.test_images_per_concept * suite.num_steps)
+        levels = 1 if info.draws else len(suite.effects) + 1
+        edits = (
+            suite.draw_validation_images * len(suite.strengths)
+            if info.draws
+            # Once more where the grid has led.
+            else suite.validation_images * (len(suite.strengths) + 1)
+        )
+        edits += suite.test_images_per_concept * levels
+        return float(edits * suite.num_steps) + work_of_fit(method, self.config)
+
+
+# Who judges a method: never only a scorer that it was optimised against.
+
+
+PRIMARY = "primary"
+"""Stands in `guided_by` for the classifier that comes first in the world."""
+
+
+def judges(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
+    """All classifiers, the one that decides first: one that did not guide the method.
+
+    A control stays with the world's order: what it shows is how such a judge is fooled.
+
+    Args:
+        info: of the method.
+        classifiers: of the world, the primary one first.
+
+    Raises:
+        UsageError: if every classifier guided the method.
+    """
+    if info.control:
+        return tuple(classifiers)
+    guides = guides_of(info, classifiers)
+    free = [name for name in classifiers if name not in guides]
+    if not free:
+        raise UsageError(
+            f"'{info.name}' was guided by every classifier that could judge it",
+            mend="give the world a classifier that the method has not seen",
+        )
+    return (*free, *(name for name in classifiers if name in guides))
+
+
+def guides_of(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
+    """Names of the scorers that guided a method."""
+    return tuple(classifiers[0] if name == PRIMARY else name for name in info.guided_by)
+
+
+def check_judges(config: RunConfig, worlds: Mapping[str, World]) -> None:
+    """Refuse a run in which a method would be judged by its own guide alone.
+
+    Raises:
+        UsageError: with the method and the data set.
+    """
+    for dataset, world in worlds.items():
+        names = [c.info.name for c in world.classifiers]
+        others = {world.score_clip.info.name: "score_clip", world.embedder.info.name: "embedder"}
+        for method in config.methods:
+            info = info_of(method)
+            try:
+                judges(info, names)
+            except UsageError as error:
+                raise UsageError(error.what, where=dataset, mend=error.mend) from error
+            if seen := sorted(set(info.guided_by) & set(others)):
+                raise UsageError(
+                    f"'{method}' was guided by '{seen[0]}', which alone scores what it scores",
+                    where=dataset,
+                    mend="guide it by other weights: what guides a method never scores it",
+                )

@@ -1,1 +1,0 @@
-"""What a run will do: a checked command, its cells and their keys."""

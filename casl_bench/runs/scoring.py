@@ -1,0 +1,252 @@
+"""Edited pixels → per-image scores.
+
+Everything is scored as it is stored: rounded to 8 bits. So a stored image scores the same again,
+and a method gains nothing from values that no picture can hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.domains.dataset import Concept, SupportsOracle
+from casl_bench.domains.domain import World
+from casl_bench.methods.method import MethodInfo
+from casl_bench.metrics.image_similarity import pixel_locality
+from casl_bench.models.scorers import compare
+from casl_bench.results.edited_images import EditedImages, Pixels, to_pixels
+from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.measuring import Unrelated, View
+from casl_bench.runs.plan import judges
+
+
+def to_8_bits(images: Tensor) -> Pixels:
+    """[..., 3, H, W] in [-1, 1] → [..., H, W, 3] uint8."""
+    return to_pixels(images.detach().cpu().numpy().astype(np.float32))
+
+
+def from_8_bits(pixels: Pixels) -> Tensor:
+    """[..., H, W, 3] uint8 → [..., 3, H, W] float32 in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))).float() / 127.5 - 1
+
+
+class Scorers:
+    """The world's scorers, with what they say of sources and reconstructions kept by image id.
+
+    Each image is edited for many concepts and by many methods; its own scores are computed once.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        factors = world.factors
+        self._source_logits, self._base_logits = _Once(self._rows), _Once(self._rows)
+        self._base_clip = _Once(world.score_clip.embed)
+        self._base_factors = None if factors is None else _Once(factors.factors)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Classifiers, the primary one first."""
+        return tuple(c.info.name for c in self.world.classifiers)
+
+    def logits(self, images: Tensor) -> Array:
+        """[n, 3, H, W] → [K, n, A] float64."""
+        return _by_classifier(self._rows(images))
+
+    def _rows(self, images: Tensor) -> Tensor:
+        """[n, 3, H, W] → [n, K, A] float64."""
+        return torch.stack([c.logits(images).double() for c in self.world.classifiers], 1)
+
+    def table(
+        self, concept: Concept, inversions: Inversions, edits: Tensor, strengths: Sequence[float]
+    ) -> tuple[ScoreTable, EditedImages]:
+        """Score the edits of one concept.
+
+        Args:
+            concept: what was edited; its words are what CLIP compares with.
+            inversions: the n images.
+            edits: [S, n, 3, H, W].
+            strengths: S numbers, none of them 0.
+
+        Returns:
+            The scores, and the pictures that were scored.
+        """
+        source = to_8_bits(inversions.x_0)
+        base = to_8_bits(inversions.reconstruction)
+        edited = to_8_bits(edits)
+        ids, clip, reader = inversions.image_ids, self.world.score_clip, self.world.factors
+        base_clip = self._base_clip(ids, base)
+        base_images, images = from_8_bits(base), from_8_bits(edited)
+        words = (concept.source_prompt, concept.target_prompt)
+        known = self._known_change(concept, inversions)
+        perceptual, identity = compare(self.world.embedder, images, base_images)
+        logits, similarity = [], []
+        locality: list[Array] = []
+        factors: list[tuple[Array, Array]] = []
+        for some in images:
+            logits.append(self.logits(some))
+            agreement = clip.direction_similarity(base_clip, clip.embed(some), *words)
+            similarity.append(agreement.numpy())
+            if known is not None:
+                locality.append(pixel_locality(some.numpy(), base_images.numpy(), known))
+            if reader is not None and self._base_factors is not None:
+                moved = reader.factors(some) - self._base_factors(ids, base)
+                target, others = reader.change_of(moved, concept.attribute)
+                factors.append((target.numpy(), others.numpy()))
+        table = ScoreTable(
+            ids,
+            tuple(strengths),
+            self.world.dataset.card.attributes,
+            self.names,
+            _by_classifier(self._source_logits(ids, source)),
+            _by_classifier(self._base_logits(ids, base)),
+            np.stack(logits, axis=1),
+            np.stack(similarity),
+            perceptual.numpy(),
+            None if identity is None else identity.numpy(),  # nobody tells that of a church
+            np.stack(locality) if locality else None,
+            np.stack([target for target, _ in factors]) if factors else None,
+            np.stack([others for _, others in factors]) if factors else None,
+        )
+        return table, EditedImages(ids, tuple(strengths), source, base, edited, None)
+
+    def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
+        """[n, 3, H, W] what the perfect edit changes; None where nobody knows."""
+        dataset = self.world.dataset
+        if not isinstance(dataset, SupportsOracle):
+            return None
+        flipped = dataset.oracle(inversions.image_ids, concept.attribute)
+        return (flipped - inversions.x_0).double().numpy()
+
+    def unrelated(self, inversions: Inversions) -> tuple[float | None, float | None]:
+        """How far apart images are that have nothing to do with each other: each and the next.
+
+        Returns:
+            Mean distance and mean likeness of n pairs; None where it cannot be told, or where it
+            says that they are the same image.
+        """
+        images = from_8_bits(to_8_bits(inversions.x_0))
+        others = images.roll(-1, 0)
+        distance = float(self.world.embedder.perceptual_distance(images, others).double().mean())
+        alike = self.world.embedder.identity_similarity(images, others)
+        likeness = None if alike is None else float(alike.double().mean())
+        return (
+            distance if distance > 0 else None,
+            likeness if likeness is not None and likeness < 1 else None,
+        )
+
+    def unedited_logits(self, inversions: Inversions) -> tuple[Array, Array]:
+        """[K, n, A] of the sources and of their reconstructions."""
+        ids = inversions.image_ids
+        source = self._source_logits(ids, to_8_bits(inversions.x_0))
+        base = self._base_logits(ids, to_8_bits(inversions.reconstruction))
+        return _by_classifier(source), _by_classifier(base)
+
+
+class _Once:
+    """What a scorer makes of pictures of which each image has but one; it looks at each once.
+
+    Args:
+        look: [n, 3, H, W] → n rows, each of its image alone.
+    """
+
+    def __init__(self, look: Callable[[Tensor], Tensor]) -> None:
+        self._look = look
+        self._rows: dict[str, Tensor] = {}
+
+    def __call__(self, ids: Sequence[str], pixels: NDArray[np.uint8]) -> Tensor:
+        """[n, …] for the pictures [n, H, W, 3] of these images."""
+        new = [i for i, name in enumerate(ids) if name not in self._rows]
+        if new:
+            rows = self._look(from_8_bits(pixels[new]))
+            self._rows |= {ids[i]: row for i, row in zip(new, rows, strict=True)}
+        return torch.stack([self._rows[name] for name in ids])
+
+
+def _by_classifier(rows: Tensor) -> Array:
+    """[n, K, A] → [K, n, A], laid out so: the order of sums depends on it."""
+    return np.ascontiguousarray(rows.transpose(0, 1).numpy())
+
+
+# What changes are measured in: the spread of logits, the perfect edit, unrelated images.
+
+
+BALANCED = 2.0
+"""Distance in sd of two classes that are equally common and well apart."""
+
+
+class Yardstick:
+    """The units of one data set, each measured once.
+
+    Args:
+        artefacts: its images.
+        scorers: its scorers.
+    """
+
+    def __init__(self, artefacts: Artefacts, scorers: Scorers) -> None:
+        self.artefacts, self.scorers = artefacts, scorers
+        self._full_effects: dict[str, Array] = {}
+
+    @cached_property
+    def train_logits(self) -> Array:
+        """[K, n, A] of the training images."""
+        return self.scorers.logits(self.artefacts.train.inversions.x_0)
+
+    @cached_property
+    def spreads(self) -> Array:
+        """[K, A] standard deviation of each classifier's logits over the training images."""
+        return np.asarray(self.train_logits.std(axis=1))
+
+    @cached_property
+    def unrelated(self) -> Unrelated:
+        """How far apart test images are that have nothing to do with each other."""
+        return Unrelated(*self.scorers.unrelated(self.artefacts.test.inversions))
+
+    def full_effect(self, concept: Concept, judge: str) -> float:
+        """Mean target change of the perfect edit on the validation images, in sd.
+
+        Where nobody can draw the perfect edit: the distance of the mean logits of training images
+        with the attribute and without it, which is what a flip comes to on the average. Where
+        these are all of one class: what two balanced classes would be apart.
+
+        Raises:
+            InvalidBenchmarkError: where it is not positive: the judge does not see the concept.
+        """
+        if concept.name not in self._full_effects:
+            self._full_effects[concept.name] = self._measure(concept)
+        effect = float(self._full_effects[concept.name][self.scorers.names.index(judge)])
+        if not effect > 0:
+            raise InvalidBenchmarkError(
+                f"'{judge}' sees {effect:.3g} standard deviations of the perfect '{concept.name}'",
+                mend="use another classifier, or leave the concept out",
+            )
+        return effect
+
+    def view(self, table: ScoreTable, concept: Concept, info: MethodInfo) -> View:
+        """A table as the judges of a method see it."""
+        names = judges(info, self.scorers.names)
+        return View(table, concept.attribute, self.spreads, names, self.unrelated)
+
+    def _measure(self, concept: Concept) -> Array:
+        """[K] by each classifier."""
+        artefacts, dataset = self.artefacts, self.artefacts.world.dataset
+        column = dataset.card.attributes.index(concept.attribute)
+        if isinstance(dataset, SupportsOracle):
+            inversions = artefacts.concept_validation(concept).inversions
+            change = dataset.oracle(inversions.image_ids, concept.attribute) - inversions.x_0
+            perfect = from_8_bits(to_8_bits(inversions.reconstruction + change))
+            before = self.scorers.unedited_logits(inversions)[1]
+            moved = (self.scorers.logits(perfect) - before).mean(1)
+        else:
+            there = artefacts.presence(artefacts.train)[:, column].numpy()
+            if there.all() or not there.any():
+                return np.full(len(self.spreads), BALANCED)
+            moved = self.train_logits[:, there].mean(1) - self.train_logits[:, ~there].mean(1)
+        return np.asarray(moved[:, column] / self.spreads[:, column])

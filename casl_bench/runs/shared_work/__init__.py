@@ -1,1 +1,0 @@
-"""What cells share: inversions, the SAE, fits, and records of other runs."""

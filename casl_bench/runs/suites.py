@@ -1,0 +1,469 @@
+"""What a run is asked to do: the suite (how much of everything) and the run around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from casl_bench.cache.store import default_cache
+from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.files import read_json, safe_name
+from casl_bench.domains.options import WorldOptions
+from casl_bench.models.backbone import Kernels
+
+# How a run is carried out: by which engine, for how long, which part of it. No number moves.
+
+
+ExecutorName = Literal["serial", "local", "dask"]
+QueueName = Literal["slurm", "pbs", "lsf", "sge"]
+
+SHORTEST_CELL, LONGEST_CELL = 0.001, 366 * 86400.0
+"""Bounds of a cell's limit of time, in seconds: the system's timers overflow at some point."""
+
+MOST_SHARDS = 100_000
+
+
+class Shard(BaseModel):
+    """One of several equal parts of a plan.
+
+    Attributes:
+        index: which, from 1.
+        count: of how many.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    index: PositiveInt
+    count: PositiveInt
+
+    @model_validator(mode="after")
+    def _within(self) -> Shard:
+        if self.index > self.count:
+            raise ValueError("a shard's index is at most their count")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """A shard written as "i/n".
+
+        Raises:
+            UsageError: where it is none.
+        """
+        index, _, count = text.partition("/")
+        # isdecimal alone takes digits of other scripts, and int gives up on thousands of them.
+        digits = len(str(MOST_SHARDS))
+        if not all(p.isascii() and p.isdecimal() and len(p) <= digits for p in (index, count)) or (
+            not 1 <= int(index) <= int(count) <= MOST_SHARDS
+        ):
+            raise UsageError(
+                f"'{text[:40]}' is no shard",
+                where="--shard",
+                mend=f"give i/n with i from 1 and n up to {MOST_SHARDS}, e.g. 2/8",
+            )
+        return cls(index=int(index), count=int(count))
+
+
+class Execution(BaseModel):
+    """Everything that decides where and when cells are run, and nothing that they come to."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    executor: ExecutorName | None = Field(
+        None, description="The engine; None takes the simplest that does what is asked for."
+    )
+    scheduler: str | None = Field(
+        None, description="Address, or scheduler file, of a Dask cluster that runs already."
+    )
+    queue: QueueName | None = Field(
+        None, description="The kind of batch queue that Dask is to ask for workers."
+    )
+    cell_timeout: float | None = Field(
+        None, ge=SHORTEST_CELL, le=LONGEST_CELL, allow_inf_nan=False,
+        description="Seconds after which a cell is ended and counts as failed.",
+    )  # fmt: skip
+    smoke: bool = Field(
+        True, description="Whether a method's first cell must not fail for its others to be run."
+    )
+    shard: Shard | None = Field(None, description="Run this part of the plan alone.")
+
+    def engine(self, jobs: int) -> ExecutorName:
+        """The engine of a run in so many processes."""
+        if self.executor is not None:
+            return self.executor
+        if self.scheduler is not None or self.queue is not None:
+            return "dask"
+        # A cell can only be ended together with its process.
+        return "local" if jobs > 1 or self.cell_timeout is not None else "serial"
+
+    def check(self, jobs: int) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            UsageError: with what to leave out.
+        """
+        engine = self.engine(jobs)
+        if engine == "serial" and jobs > 1:
+            raise UsageError("--executor serial is one process", mend="leave --jobs out")
+        if engine == "serial" and self.cell_timeout is not None:
+            raise UsageError(
+                "--cell-timeout ends a process, and a serial run has but its own",
+                mend="use --executor local or dask",
+            )
+        if engine != "dask" and self.scheduler is not None:
+            raise UsageError(
+                f"--scheduler is of Dask, not of --executor {engine}", mend="use --executor dask"
+            )
+        if engine != "dask" and self.queue is not None:
+            raise UsageError(
+                f"--queue is of Dask, not of --executor {engine}", mend="use --executor dask"
+            )
+        if self.scheduler is not None and self.queue is not None:
+            raise UsageError(
+                "--queue starts a cluster, and --scheduler names one that runs",
+                mend="leave one of them out",
+            )
+        if self.scheduler is not None and jobs > 1:
+            raise UsageError(
+                "--jobs starts workers, and a cluster that runs has its own",
+                mend="leave --jobs or --scheduler out",
+            )
+
+
+MIN_TEST_IMAGES = 32
+"""EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
+
+QUICK_CONCEPTS = 3
+"""A quick suite edits so many concepts of a data set, its first, unless concepts are named."""
+
+VALIDATION_POOL = 4
+"""Validation images inverted for each one that a concept uses: about half lack its attribute."""
+
+VALIDATION_POOL_OF_PHOTOS = 12
+"""The same on real data sets: of CelebA's faces some three quarters are young."""
+
+DOWNSTREAM_IMAGES = 16
+"""Test images on which it is measured what an SAE costs downstream."""
+
+TUNED = Path(__file__).parent / "tuned" / "standard.json"
+"""Settings chosen by the committed tuning sweep, see the README beside the file."""
+
+MethodSettings = dict[str, dict[str, JsonValue]]
+"""Method → settings over its defaults."""
+
+
+class Suite(BaseModel):
+    """How much of everything a run does. Frozen, unknown fields refused.
+
+    The whole of it enters the key of every cell, so results of two suites never mix. Raise
+    `version` when a number changes under the same name.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(description="As on the command line.")
+    version: PositiveInt = Field(description="Raised whenever a number of this suite may change.")
+    description: str = Field(description="What it is for, in one sentence.")
+    quick: bool = Field(False, description="For trying out: stamped so in records and tables.")
+
+    num_steps: int = Field(ge=2, description="DDIM steps of inversion and of generation.")
+    timestep_power: float = Field(
+        gt=0, description="Timesteps are int(linspace(0, 1, n) ** power * t_max); above 1 they "
+        "crowd towards the image, where the trajectory bends most.",
+    )  # fmt: skip
+    refinements: NonNegativeInt = Field(
+        description="Fixed-point iterations of each inversion step; 0 is plain DDIM inversion."
+    )
+    train_images: PositiveInt = Field(
+        description="Images that methods, SAE and probes learn from, inverted once for all."
+    )
+    validation_images: PositiveInt = Field(
+        description="Validation images a concept on which strengths are chosen."
+    )
+    test_pool_images: PositiveInt = Field(
+        description="Test images from which each concept takes those that lack its attribute."
+    )
+    test_images_per_concept: PositiveInt = Field(
+        description="Test images edited a concept (n of the table)."
+    )
+    strengths: tuple[float, ...] = Field(
+        min_length=1, description="Grid of strengths that is run on validation images; 1 is the "
+        "fitted one. What reaches a level on it is run on test images."
+    )  # fmt: skip
+    effects: tuple[float, ...] = Field(
+        (0.25, 0.5, 0.75), min_length=2, description="Levels at which methods are compared, in "
+        "shares of the mean target change of the perfect edit; the middle one is the headline."
+    )  # fmt: skip
+    flip_goal: float = Field(
+        0.5, gt=0, le=1, description="One more level: this share of images flipped."
+    )
+    random_draws: PositiveInt = Field(
+        8, description="Draws of the random direction that EPR+ is divided by."
+    )
+    fit_steps: PositiveInt | None = Field(
+        description="Optimiser steps a concept, given to every method whose settings have a "
+        "`fit_steps`; null leaves each method its own default."
+    )
+    settings: MethodSettings = Field(
+        {}, description="Method → settings over its defaults, as chosen on validation images by "
+        "`casl-bench tune`; a method that is not named keeps its defaults."
+    )  # fmt: skip
+    sae_steps: PositiveInt = Field(description="Optimiser steps of the SAE shared by methods.")
+    probe_train_images: PositiveInt = Field(description="Train images of the SVM probe.")
+    probe_test_images: PositiveInt = Field(description="Test images of the SVM probe.")
+    probe_ks: tuple[PositiveInt, ...] = Field(
+        min_length=1, description="Numbers of top-ranked latents given to the probe."
+    )
+
+    @property
+    def max_concepts(self) -> int | None:
+        """How many concepts of a data set are edited where none are named; None for all."""
+        return QUICK_CONCEPTS if self.quick else None
+
+    @property
+    def validation_pool_images(self) -> int:
+        """Validation images from which each concept takes those that lack its attribute."""
+        pool = VALIDATION_POOL_OF_PHOTOS if world_of_suite(self.name) == "real" else VALIDATION_POOL
+        return pool * self.validation_images
+
+    @property
+    def draw_validation_images(self) -> int:
+        """Validation images on which a random draw is sized: its effect is a unit, no result."""
+        return max(1, self.validation_images // 3)
+
+    @property
+    def headline_effect(self) -> float:
+        """The level of the main table."""
+        return self.effects[len(self.effects) // 2]
+
+    @field_validator("strengths", "effects")
+    @classmethod
+    def _increasing_and_edited(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values) <= 0:
+            raise ValueError("0 is the reconstruction, which every run has anyway: give more")
+        if list(values) != sorted(set(values)):
+            raise ValueError("strengths and effects must be distinct and increasing")
+        return values
+
+    @field_validator("probe_ks")
+    @classmethod
+    def _increasing(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
+        if list(ks) != sorted(set(ks)):
+            raise ValueError("probe_ks must be distinct and increasing")
+        return ks
+
+    @model_validator(mode="after")
+    def _enough_images(self) -> Suite:
+        if not self.quick and self.test_images_per_concept < MIN_TEST_IMAGES:
+            raise ValueError(
+                f"a suite that is not quick needs at least {MIN_TEST_IMAGES} test images a concept"
+            )
+        for part, pool, total in (
+            ("test_images_per_concept", "test_pool_images", self.test_pool_images),
+            ("probe_test_images", "test_pool_images", self.test_pool_images),
+            ("probe_train_images", "train_images", self.train_images),
+        ):
+            if getattr(self, part) > total:
+                raise ValueError(f"{part} is more than {pool}")
+        return self
+
+
+def read_settings(path: Path) -> MethodSettings:
+    """Method → settings from a JSON file, such as the `chosen.json` of a sweep.
+
+    Raises:
+        UsageError: if the file cannot be read or holds anything else.
+    """
+    try:
+        return TypeAdapter(MethodSettings).validate_python(read_json(path))
+    except (OSError, ValueError, ValidationError) as error:
+        raise UsageError(
+            "not a file of method settings", where=str(path), mend='e.g. {"casl": {"gain": 3.0}}'
+        ) from error
+
+
+def _tuned(**changes: dict[str, JsonValue]) -> MethodSettings:
+    """The tuned settings, with changes to some methods'."""
+    tuned = read_settings(TUNED)
+    return tuned | {name: tuned.get(name, {}) | change for name, change in changes.items()}
+
+
+SUITES: dict[str, Suite] = {
+    suite.name: suite
+    for suite in (
+        Suite(
+            name="standard",
+            version=3,
+            description="The suite of the published tables: every method on every data set in "
+            "under three hours on two cores.",
+            num_steps=20,
+            timestep_power=1.5,
+            refinements=2,
+            train_images=128,
+            validation_images=12,
+            test_pool_images=100,
+            test_images_per_concept=32,
+            strengths=(0.25, 0.75, 1.5, 3.0),
+            fit_steps=120,
+            settings=_tuned(),
+            sae_steps=800,
+            probe_train_images=128,
+            probe_test_images=80,
+            probe_ks=(1, 2, 4, 8, 16, 32),
+        ),
+        Suite(
+            name="quick",
+            version=5,
+            description="For trying out, on a few concepts of each data set: its numbers "
+            "mean nothing.",
+            quick=True,
+            num_steps=6,
+            timestep_power=1.5,
+            # So few steps need many of them: with 1, dogs come back at 15 dB.
+            refinements=5,
+            train_images=32,
+            validation_images=3,
+            test_pool_images=24,
+            test_images_per_concept=4,
+            strengths=(0.5, 1.0, 2.0),
+            random_draws=2,
+            fit_steps=4,
+            # h_pca's choice of a component does not shrink with fit_steps.
+            settings=_tuned(h_pca={"components": 3, "select_images": 2, "select_steps": 4}),
+            sae_steps=60,
+            probe_train_images=32,
+            probe_test_images=24,
+            probe_ks=(1, 16),
+        ),
+        Suite(
+            name="paper",
+            version=2,
+            description="The papers' counts on the real data sets, for a GPU: 40 evenly spaced "
+            "DDIM steps, 32 test images an attribute. CASL chooses its strength by eye for each "
+            "concept; here all methods are matched in their effect on validation images.",
+            num_steps=40,
+            timestep_power=1.0,
+            refinements=0,
+            train_images=1000,
+            validation_images=8,
+            test_pool_images=300,
+            test_images_per_concept=32,
+            strengths=(0.25, 0.5, 1.0, 1.5, 2.0, 3.0),
+            fit_steps=None,
+            settings={
+                # The authors' scripts, whatever the data set.
+                "asyrp": {"t_edit": 500, "t_boost": 200},
+                # Its default rate is meant for U-Nets some forty times smaller.
+                "diffusionclip": {"fit_steps": 250, "learning_rate": 8e-6},
+            },
+            sae_steps=5000,
+            probe_train_images=512,
+            probe_test_images=300,
+            probe_ks=(1, 2, 4, 8, 16, 32),
+        ),
+    )
+}
+
+
+REAL_SUITES = frozenset({"paper"})
+"""Suites meant for the real world. Not a field: it would change the keys of every other suite."""
+
+
+def suite(name: str) -> Suite:
+    """The suite of this name. Raises UsageError with the nearest name where there is none."""
+    if name not in SUITES:
+        raise unknown_name("suite", name, SUITES)
+    return SUITES[name]
+
+
+def world_of_suite(name: str) -> str:
+    """The world that "all data sets" means in a suite: the drawn one unless the suite is real."""
+    return "real" if name in REAL_SUITES else "synth"
+
+
+class RunConfig(BaseModel):
+    """A checked command: every name in it exists.
+
+    Attributes:
+        methods: entrants, in the order asked for; controls are added by the plan.
+        datasets: data sets, in the order asked for.
+        concepts: the concepts to edit; None for all that a data set has, or the first few of
+            them if the suite says so.
+        suite: how much of everything.
+        seed: the run seed, from which every random number derives.
+        fit_seeds: fits of every method on every concept, each with random numbers of its own. More
+            of them may be added to a folder later.
+        device: a torch device, already resolved ("cpu", "cuda:0").
+        kernels: how the frozen U-Net is run; scorers and CLIPs always run as the reference.
+        out: the run folder.
+        cache: folder of what runs share.
+        plugins: Python files that register entrants of the user's own.
+        memory_budget: what edits of a process may take of its memory, in 10⁹ bytes; None takes a
+            share of what is free. It changes speed and memory, never a number.
+        batch_size: at most so many images at once, and in a part of an inversion; None leaves it
+            to the memory budget. It changes speed and memory, never a number.
+        jobs: processes that run cells beside each other, each with its share of the threads.
+        execution: by which engine, for how long, which part: no number depends on it.
+        options: what a world is made of, where the user may choose.
+        method_weights: method → folder of weights that somebody else trained for it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    datasets: tuple[str, ...] = Field(min_length=1)
+    concepts: tuple[str, ...] | None
+    suite: Suite
+    seed: int = Field(ge=0)
+    fit_seeds: PositiveInt = 1
+    device: str
+    kernels: Kernels = Kernels()
+    out: Path
+    cache: Path = Field(default_factory=default_cache)
+    plugins: tuple[Path, ...] = ()
+    memory_budget: PositiveFloat | None = Field(None, allow_inf_nan=False)
+    batch_size: PositiveInt | None = None
+    jobs: PositiveInt = 1
+    execution: Execution = Execution()
+    options: WorldOptions = WorldOptions()
+    method_weights: dict[str, Path] = {}
+
+    def key(self) -> dict[str, Any]:
+        """What every record of one run folder has in common, as JSON values.
+
+        Methods, data sets and concepts are left out: more of them may be added to a folder by a
+        later command. The kind of device is in it, since its arithmetic differs, and so are kernels
+        where they are not the reference's. What the options lead to, data and weights, is in the
+        key of every cell by its content.
+        """
+        kernels = {} if self.kernels.is_reference else {"kernels": str(self.kernels)}
+        return {
+            "suite": self.suite.model_dump(mode="json"),
+            "seed": self.seed,
+            "device": self.device.split(":")[0],
+            **kernels,
+        }
+
+
+def default_out(
+    datasets: tuple[str, ...], suite_name: str, seed: int, shard: Shard | None = None
+) -> Path:
+    """The run folder of a command without `--out`: the same command finds it again."""
+    part = f"-shard{shard.index}of{shard.count}" if shard is not None else ""
+    return Path("runs") / f"{'+'.join(map(safe_name, datasets))}-{suite_name}-seed{seed}{part}"

@@ -1,0 +1,699 @@
+"""The tuning sweep: every method gets equally many trials, scored on validation images.
+
+A trial is one setting of a method, fitted on the training split with the suite's budget and
+scored on validation images by `tuning_objective`. No test image is ever loaded. Each (trial, data
+set, concept) is kept in a file of its own under a key of everything that decides its numbers, so
+an interrupted sweep goes on where it stopped, and one with more trials, methods or concepts takes
+over what is there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import Field, JsonValue, ValidationError
+from tabulate import tabulate
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.files import hash_json, write_json, write_text
+from casl_bench.domains.dataset import Concept
+from casl_bench.domains.domain import World
+from casl_bench.methods.method import METHODS
+from casl_bench.metrics.edit_success import flip_rate, mean_collateral, signed_target_change
+from casl_bench.results.provenance import collect_provenance
+from casl_bench.results.record import Finite, Frozen
+from casl_bench.results.run_folder import RecordStore, set_aside
+from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.runs.artefacts import Artefacts, InvertedSplit
+from casl_bench.runs.cell import EditCells
+from casl_bench.runs.plan import (
+    Sources,
+    WorldIdentity,
+    card_of,
+    changed,
+    concepts_of,
+    fit_work,
+    identify,
+    info_of,
+    make_method,
+    note_of_changed,
+    open_worlds,
+    sources_of_methods,
+)
+from casl_bench.runs.progress import Progress, Stopwatch
+from casl_bench.runs.strength_selection import choose_strength
+from casl_bench.runs.suites import RunConfig, Suite
+
+# The one number that a tuning sweep maximises.
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How good the edits of one concept are, with what the number is made of.
+
+    Attributes:
+        strength: chosen by the suite's rule.
+        flip_rate: of the images without the attribute, the share that has it after the edit;
+            None where every reconstruction had it already.
+        target_change: mean change of the target towards the concept, in sd; may be negative.
+        collateral: mean absolute change of the other attributes, in sd.
+    """
+
+    strength: float
+    flip_rate: float | None
+    target_change: float
+    collateral: float
+
+    @property
+    def score(self) -> float:
+        """flip_rate * T / (T + C), in [0, 1], higher is better; 0 where nothing moved as asked.
+
+        T is the target change clipped at >= 0, C the collateral. The first factor asks whether the
+        edit does what was asked, the second how much of all it does is that. Neither suffices:
+        flips alone are had by pushing until everything changes, selectivity alone by hardly
+        moving. EPR, which the tables show, has C alone below the line: unbounded and undefined
+        where C is small, so its mean over concepts would be decided by one of them.
+        """
+        target = max(self.target_change, 0.0)
+        if not self.flip_rate or not target:
+            return 0.0
+        return self.flip_rate * (target / (target + self.collateral))
+
+
+def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
+    """Measure edits at the strength which the suite's rule chooses, by the primary classifier.
+
+    Args:
+        table: scores of validation images at the suite's strengths.
+        attribute: the concept's.
+        spread: [A] standard deviation of the primary classifier's logits.
+    """
+    strength = choose_strength(table, attribute, spread)
+    scores = table.at(strength, attribute, spread)
+    target = scores.target
+    base, edit = scores.base[:, target], scores.edit[:, target]
+    return Objective(
+        strength=strength,
+        flip_rate=flip_rate(base, edit),
+        target_change=signed_target_change(base, edit, float(spread[target])),
+        collateral=mean_collateral(scores.base, scores.edit, target, spread)
+        if scores.others
+        else 0.0,
+    )
+
+
+# Which settings a tuning sweep tries: a method's default, then points of the grid it declares.
+
+
+BUDGET_FIELDS = ("fit_steps", "batch_size")
+"""What decides how much a fit computes: equal for all trials, so never part of a search space."""
+MAX_POINTS = 100_000
+
+Space = Mapping[str, tuple[JsonValue, ...]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of a method to be tried.
+
+    Attributes:
+        number: 0 is the default.
+        settings: over the method's defaults.
+    """
+
+    number: int
+    settings: dict[str, JsonValue]
+
+
+def with_settings(suite: Suite, name: str, settings: dict[str, JsonValue]) -> Suite:
+    """The suite with these settings for one method, and the defaults for every other."""
+    return suite.model_copy(update={"settings": {name: settings}})
+
+
+def search_space(name: str) -> Space:
+    """What a method's classmethod `search_space` declares; empty for a method without one.
+
+    Raises:
+        UsageError: if it is not a non-empty tuple of JSON values for each of some of the method's
+            settings, or if it varies the budget.
+    """
+    declare = getattr(METHODS.factory(name), "search_space", None)
+    declared = {} if declare is None else declare()
+    where = f"search_space of '{name}'"
+    fields = type(METHODS.create(name).config).model_fields
+    for field, values in declared.items():
+        if field not in fields:
+            error = unknown_name("setting", field, fields)
+            raise UsageError(error.what, where=where, mend=error.mend)
+        if field in BUDGET_FIELDS:
+            raise UsageError(
+                f"it varies '{field}'", where=where, mend="all trials are given the same budget"
+            )
+        if not isinstance(values, tuple | list) or not values or not _is_json(values):
+            raise UsageError(
+                f"'{field}' has no values to try", where=where, mend="give a tuple of JSON values"
+            )
+    if prod(len(v) for v in declared.values()) > MAX_POINTS:
+        raise UsageError(f"it has more than {MAX_POINTS:,} points", where=where, mend="cut it")
+    return {field: tuple(declared[field]) for field in sorted(declared)}
+
+
+def draw_trials(name: str, suite: Suite, count: int, seed: int) -> tuple[Trial, ...]:
+    """The trials of one method: its default, then `count - 1` other points of its space.
+
+    Points are walked in the order of their hash with the seed and the method's name: a uniform
+    draw without repetition, that neither the order of fields nor the other methods change, and of
+    which a smaller count is the beginning. A point that is the default in other words is skipped.
+
+    Args:
+        name: of the method.
+        suite: its fit budget is given to every trial.
+        count: trials, at least 1.
+        seed: of the draw.
+
+    Returns:
+        `count` trials; the default alone for a method without a search space.
+
+    Raises:
+        UsageError: if the space is at fault or holds too few points.
+    """
+    space = search_space(name)
+    trials = [Trial(0, {})]
+    if not space:
+        return tuple(trials)
+    points = [
+        dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
+    ]
+    points.sort(key=lambda point: hash_json([seed, "tuning", name, point]))
+    tried = [_config(name, suite, {})]
+    for point in points:
+        if len(trials) == count:
+            break
+        config = _config(name, suite, point)
+        if config not in tried:
+            tried.append(config)
+            trials.append(Trial(len(trials), {field: config[field] for field in point}))
+    if len(trials) < count:
+        raise UsageError(
+            f"it holds {len(trials)} settings with the default, fewer than {count} trials",
+            where=f"search_space of '{name}'",
+            mend=f"ask for --trials {len(trials)}, or enlarge it: every method gets as many",
+        )
+    return tuple(trials)
+
+
+def _config(name: str, suite: Suite, point: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    method = make_method(name, with_settings(suite, name, point))
+    return method.config.model_dump(mode="json")
+
+
+def _is_json(values: object) -> bool:
+    try:
+        json.dumps(values, allow_nan=False)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+TUNING_VERSION = 1
+"""Part of every key. Raise it when the sweep itself comes to give other numbers."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked command.
+
+    Attributes:
+        config: the run around it; its suite carries no settings, so that trial 0 is the default.
+        images: validation images a concept.
+        trials: method → what is tried of it.
+    """
+
+    config: RunConfig
+    images: int
+    trials: dict[str, tuple[Trial, ...]]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The unit of work: one trial of one method on one concept of one data set."""
+
+    dataset: str
+    method: str
+    trial: Trial
+    concept: Concept
+    work: float
+    key: str
+    sources: Sources
+
+
+class TrialResult(Frozen):
+    """What one attempt gave.
+
+    Attributes:
+        key: hash of everything that decides the numbers.
+        dataset: its name.
+        method: its name.
+        method_version: as declared.
+        concept: its name.
+        settings: tried, over the method's defaults.
+        method_config: all settings, as run.
+        score: the objective, in [0, 1]; 0 where the attempt failed.
+        flip_rate: see `Objective`; so are the next three.
+        target_change: in sd.
+        collateral: in sd.
+        strength: chosen by the suite's rule on the same images.
+        fit_unet_calls: what the fit costs, in images.
+        fit_reused: whether the fit was there already: settings that only matter when editing, or
+            methods, may share one.
+        edit_unet_calls: of all images at all strengths, in images.
+        fit_seconds: wall time here, next to nothing for a fit that was there.
+        edit_seconds: wall time.
+        error: why it failed, or None.
+        sources: as in the provenance of a record.
+    """
+
+    key: str
+    dataset: str
+    method: str
+    method_version: int
+    concept: str
+    settings: dict[str, JsonValue]
+    method_config: dict[str, JsonValue]
+    score: Finite = Field(0.0, ge=0, le=1)
+    flip_rate: Finite | None = None
+    target_change: Finite | None = None
+    collateral: Finite | None = None
+    strength: Finite | None = None
+    fit_unet_calls: Finite = 0.0
+    fit_reused: bool = False
+    edit_unet_calls: Finite = 0.0
+    fit_seconds: Finite = 0.0
+    edit_seconds: Finite = 0.0
+    error: str | None = None
+    sources: dict[str, str] = Field(default_factory=dict)
+
+
+class TrialStore:
+    """One file an attempt, named by its key.
+
+    Args:
+        folder: made on the first write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, result: TrialResult) -> None:
+        """Keep a result, at once or not at all."""
+        write_json(self._path(result.key), result.model_dump(mode="json"))
+
+    def find(self, key: str) -> TrialResult | None:
+        """The result under a key, or None where there is none.
+
+        Raises:
+            InvalidBenchmarkError: if its file is damaged.
+        """
+        path = self._path(key)
+        if not path.exists():
+            return None
+        try:
+            result = TrialResult.model_validate_json(path.read_bytes())
+            if result.key != key:
+                raise ValueError("it is of another trial")
+        except (OSError, ValueError, ValidationError) as error:
+            raise InvalidBenchmarkError(
+                "a stored trial cannot be read",
+                where=str(path),
+                mend="run the folder's command again to make it anew",
+            ) from error
+        return result
+
+    def damaged(self, keys: Iterable[str]) -> tuple[Path, ...]:
+        """Files of these keys that are not what was written, as far as they tell."""
+        return tuple(self._path(key) for key in keys if not self._is_whole(key))
+
+    def _is_whole(self, key: str) -> bool:
+        try:
+            self.find(key)
+        except InvalidBenchmarkError:
+            return False
+        return True
+
+    def done(self, key: str) -> TrialResult | None:
+        """What the attempt gave when it succeeded; one that failed is made again."""
+        result = self.find(key)
+        return None if result is None or result.error is not None else result
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key[:32]}.json"
+
+
+def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
+    """Draw the trials of every method.
+
+    Args:
+        config: the run; the settings of its suite are dropped.
+        trials: how many a method, the default included.
+        images: validation images a concept.
+
+    Raises:
+        UsageError: on a control, on a search space at fault, or where there is no concept.
+    """
+    suite = config.suite.model_copy(update={"settings": {}})
+    for name in config.methods:
+        if info_of(name).control:
+            raise UsageError(f"'{name}' is a control", mend="there is nothing to tune about it")
+    if not any(concepts_of(card_of(d), config.concepts) for d in config.datasets):
+        raise UsageError("there is nothing to try", mend="choose other concepts or data sets")
+    return Sweep(
+        config.model_copy(update={"suite": suite}),
+        images,
+        {name: draw_trials(name, suite, trials, config.seed) for name in config.methods},
+    )
+
+
+def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt, ...]:
+    """Everything a sweep does, in order: trial by trial, so that methods stay level on the way.
+
+    Args:
+        sweep: the command.
+        worlds: data set → its world, as from `identify`.
+    """
+    suite = sweep.config.suite
+    made = []
+    for dataset in sweep.config.datasets:
+        card = worlds[dataset].card
+        for number in range(max(len(t) for t in sweep.trials.values())):
+            for name, trials in sweep.trials.items():
+                for trial in trials[number : number + 1]:
+                    method = make_method(name, with_settings(suite, name, trial.settings))
+                    edit = sweep.images * len(suite.strengths) * suite.num_steps
+                    for concept in concepts_of(card, sweep.config.concepts):
+                        key = {
+                            "tuning": TUNING_VERSION,
+                            "run": sweep.config.key(),
+                            "images": sweep.images,
+                            "world": worlds[dataset].fingerprint,
+                            "dataset": [card.name, card.revision],
+                            "concept": asdict(concept),
+                            "method": [
+                                name,
+                                method.info.version,
+                                method.config.model_dump(mode="json"),
+                            ],
+                        }
+                        work = fit_work(method, suite) + edit
+                        sources = {
+                            **worlds[dataset].sources,
+                            **sources_of_methods({name: type(method)}),
+                        }
+                        made.append(
+                            Attempt(dataset, name, trial, concept, work, hash_json(key), sources)
+                        )
+    return tuple(made)
+
+
+def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult], ...]:
+    """Make every attempt that is not there yet.
+
+    A method that fails is given score 0 on that concept, and tried again by the next call. A trial
+    whose file is damaged is set aside and made again.
+
+    Returns:
+        All attempts of the sweep with their results.
+
+    Raises:
+        InvalidBenchmarkError: if the benchmark itself cannot be trusted.
+    """
+    config = sweep.config
+    worlds = open_worlds(config)
+    planned = attempts(sweep, identify(worlds))
+    store = TrialStore(config.out / "trials")
+    to_do = _to_do(config, store, planned, progress)
+    done = _shared_work(sweep) if to_do else 0.0
+    progress.start(done + sum(a.work for a in to_do))
+    for dataset, world in worlds.items():
+        run = _DatasetSweep(world, sweep, progress)
+        for attempt in (a for a in to_do if a.dataset == dataset):
+            store.write(run.make(attempt))
+            done += attempt.work
+            progress.settle(done)
+    return tuple((a, _present(store, a)) for a in planned)
+
+
+def _to_do(
+    config: RunConfig, store: TrialStore, planned: Sequence[Attempt], progress: Progress
+) -> list[Attempt]:
+    """Attempts without a result that counts; what was there and does not is said."""
+    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
+        progress.note(line)
+    to_do, edited = [], []
+    for attempt in planned:
+        known = store.done(attempt.key)
+        names = () if known is None else changed(known.sources, attempt.sources)
+        if known is None or names:
+            to_do.append(attempt)
+        if names:
+            edited.append(names)
+    if edited:
+        names = tuple(name for found in edited for name in found)
+        progress.note(note_of_changed(names, f"{len(edited)} trial{'s' * (len(edited) > 1)}"))
+    return to_do
+
+
+def _present(store: TrialStore, attempt: Attempt) -> TrialResult:
+    result = store.find(attempt.key)
+    assert result is not None  # every attempt leaves a result
+    return result
+
+
+def _shared_work(sweep: Sweep) -> float:
+    suite = _wider(sweep).suite
+    images = suite.train_images + suite.validation_pool_images
+    passes = 2 + suite.refinements
+    return float(passes * images * suite.num_steps * len(sweep.config.datasets))
+
+
+def _wider(sweep: Sweep) -> RunConfig:
+    """The run with the sweep's number of validation images."""
+    suite = sweep.config.suite.model_copy(update={"validation_images": sweep.images})
+    return sweep.config.model_copy(update={"suite": suite})
+
+
+class _DatasetSweep:
+    """All attempts on one data set. Nothing is computed before the first."""
+
+    def __init__(self, world: World, sweep: Sweep, progress: Progress) -> None:
+        self.sweep, self.progress = sweep, progress
+        # Fits see exactly what a run of the suite gives them; only what is scored is wider.
+        self.artefacts = Artefacts(world, sweep.config, progress)
+        self.wider = Artefacts(world, _wider(sweep), progress)
+        self.cells = EditCells(self.artefacts, RecordStore(sweep.config.out), progress)
+
+    @cached_property
+    def pool(self) -> InvertedSplit:
+        """Validation images from which each concept takes those that lack its attribute."""
+        return self.wider.validation
+
+    def make(self, attempt: Attempt) -> TrialResult:
+        """Fit, edit, score. A fault of the method ends this attempt alone."""
+        suite = with_settings(self.sweep.config.suite, attempt.method, attempt.trial.settings)
+        method = make_method(attempt.method, suite)
+        result = TrialResult(
+            key=attempt.key,
+            dataset=attempt.dataset,
+            method=attempt.method,
+            method_version=method.info.version,
+            concept=attempt.concept.name,
+            settings=attempt.trial.settings,
+            method_config=method.config.model_dump(mode="json"),
+            sources=dict(attempt.sources),
+        )
+        split = self.wider.concept_split(self.pool, attempt.concept, self.sweep.images)
+        watch = Stopwatch()
+        fits_before = self.cells.fitting.store.made
+        try:
+            tried = self.cells.try_out(method, attempt.concept, split, watch, attempt.work)
+            spread = self.cells.yardstick.spreads[0]
+            found = objective(tried.table, attempt.concept.attribute, spread)
+        except InvalidBenchmarkError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a setting may break a method in any way
+            message = " ".join(f"{type(error).__name__}: {error}".split())
+            self.progress.note(
+                f"{attempt.method} trial {attempt.trial.number} / {attempt.concept.name} failed: "
+                f"{message}"
+            )
+            return result.model_copy(update={"error": message})
+        return result.model_copy(
+            update={
+                "score": found.score,
+                **asdict(found),
+                "fit_unet_calls": tried.fit_cost.unet_calls,
+                "fit_reused": self.cells.fitting.store.made == fits_before,
+                "edit_unet_calls": tried.edit_unet_calls,
+                "fit_seconds": watch.seconds["fit"],
+                "edit_seconds": watch.seconds["edit"],
+            }
+        )
+
+
+# What a tuning sweep leaves: `trials.jsonl`, `chosen.json` and a README that says both.
+
+
+Results = Sequence[tuple[Attempt, TrialResult]]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trial over all data sets and concepts.
+
+    Attributes:
+        trial: its number and settings.
+        results: one a data set and concept.
+    """
+
+    trial: Trial
+    results: tuple[TrialResult, ...]
+
+    @property
+    def by_dataset(self) -> dict[str, float]:
+        """Data set → mean score over its concepts."""
+        names = dict.fromkeys(r.dataset for r in self.results)
+        return {d: fmean(r.score for r in self.results if r.dataset == d) for d in names}
+
+    @property
+    def score(self) -> float:
+        """Mean over data sets of the mean over concepts: data sets weigh the same."""
+        return fmean(self.by_dataset.values())
+
+    @property
+    def failures(self) -> int:
+        """Concepts on which it failed."""
+        return sum(r.error is not None for r in self.results)
+
+
+def by_method(results: Results) -> dict[str, list[Tried]]:
+    """Method → its trials in order."""
+    found: dict[str, dict[int, tuple[Trial, list[TrialResult]]]] = {}
+    for attempt, result in results:
+        trial = attempt.trial
+        _, own = found.setdefault(attempt.method, {}).setdefault(trial.number, (trial, []))
+        own.append(result)
+    return {
+        name: [Tried(trial, tuple(own)) for _, (trial, own) in sorted(trials.items())]
+        for name, trials in found.items()
+    }
+
+
+def best(trials: Sequence[Tried]) -> Tried:
+    """The trial with the highest score, the earlier one of equals."""
+    return max(trials, key=lambda t: (t.score, -t.trial.number))
+
+
+def write_outputs(sweep: Sweep, results: Results) -> None:
+    """Write the three files into the sweep's folder."""
+    out, tried = sweep.config.out, by_method(results)
+    lines = [json.dumps({"trial": a.trial.number, **r.model_dump(mode="json")}) for a, r in results]
+    write_text(out / "trials.jsonl", "".join(f"{line}\n" for line in lines))
+    write_json(out / "chosen.json", {name: best(t).trial.settings for name, t in tried.items()})
+    write_text(out / "README.md", readme(sweep, tried))
+
+
+def readme(sweep: Sweep, tried: dict[str, list[Tried]]) -> str:
+    """The sweep in words and tables, as markdown."""
+    config, suite = sweep.config, sweep.config.suite
+    made = collect_provenance(device=config.device)
+    concepts = "all" if config.concepts is None else ", ".join(config.concepts)
+    count = max(len(trials) for trials in tried.values())
+    command = (
+        f"casl-bench tune --methods {','.join(tried)} --datasets {','.join(config.datasets)} "
+        f"--concepts {concepts.replace(', ', ',')} --trials {count} --images {sweep.images} "
+        f"--suite {suite.name} --seed {config.seed} --device {config.device} "
+        + "".join(f"--plugin {path.name} " for path in config.plugins)
+        + f"--out {config.out.name}"
+    )
+    dirty = " with local changes" if made.git_dirty else ""
+    commit = f", commit {made.git_commit[:12]}{dirty}" if made.git_commit else ""
+    parts = [
+        "# Tuning sweep",
+        f"```bash\n{command}\n```",
+        f"Suite {suite.name} v{suite.version}, seed {config.seed}, data sets "
+        f"{', '.join(config.datasets)}, concepts {concepts}, {sweep.images} validation images a "
+        f"concept, no test image. Made with casl_bench {made.package_version}{commit}, "
+        f"torch {made.packages.get('torch', '?')} on {made.device} ({made.platform}).",
+        "Score, in [0, 1]: the mean over data sets, then concepts, of flip rate · T / (T + C) at "
+        "the strength which the suite's rule chooses; T is the target's change as asked (≥ 0), C "
+        "the mean change of the other attributes, both in standard deviations of the primary "
+        "classifier's logits. A trial that fails on a concept scores 0 there. Trial 0 is the "
+        "default; equal scores go to the earlier trial.",
+        _table([_summary(name, trials) for name, trials in tried.items()]),
+        "U-Net calls are in images. A fit that several trials share is made once; its calls are "
+        "counted once. Seconds are those of this machine, fits and edits.",
+        *(_fold(name, trials) for name, trials in tried.items()),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _summary(name: str, trials: Sequence[Tried]) -> dict[str, str]:
+    results = [r for t in trials for r in t.results]
+    made = [r for r in results if not r.fit_reused and r.error is None]
+    chosen = best(trials)
+    return {
+        "method": name,
+        "trials": str(len(trials)) if search_space(name) else f"{len(trials)} (no search space)",
+        "fits": f"{len(made):,}",
+        "U-Net calls, fits": f"{sum(r.fit_unet_calls for r in made):,.0f}",
+        "U-Net calls, edits": f"{sum(r.edit_unet_calls for r in results):,.0f}",
+        "seconds": f"{sum(r.fit_seconds + r.edit_seconds for r in results):,.0f}",
+        "failed": str(sum(t.failures for t in trials)),
+        "default": f"{trials[0].score:.3f}",
+        "best": f"{chosen.score:.3f}",
+        "best trial": str(chosen.trial.number),
+        "its settings": _words(chosen.trial.settings),
+    }
+
+
+def _fold(name: str, trials: Sequence[Tried]) -> str:
+    rows = []
+    for tried in trials:
+        row = {
+            "trial": str(tried.trial.number),
+            "score": f"{tried.score:.3f}",
+            **{d: f"{s:.3f}" for d, s in tried.by_dataset.items() if len(tried.by_dataset) > 1},
+            "flip rate": _mean([r.flip_rate for r in tried.results], 2),
+            "T": _mean([r.target_change for r in tried.results], 2),
+            "C": _mean([r.collateral for r in tried.results], 2),
+            "strength": _mean([r.strength for r in tried.results], 2),
+            "fit (s)": _mean([r.fit_seconds for r in tried.results], 1),
+            "failed": str(tried.failures),
+            "settings": _words(tried.trial.settings),
+        }
+        rows.append(row)
+    faults = sorted({r.error for t in trials for r in t.results if r.error is not None})
+    said = "".join(f"\n- {fault}" for fault in faults)
+    table = _table(rows) + (f"\n\nFaults:\n{said}" if said else "")
+    return f"<details>\n<summary>{name}: all trials</summary>\n\n{table}\n\n</details>"
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    text: str = tabulate(rows, headers="keys", tablefmt="pipe", disable_numparse=True)
+    return text
+
+
+def _words(settings: dict[str, JsonValue]) -> str:
+    return ", ".join(f"{k} = {json.dumps(v)}" for k, v in settings.items()) or "the default"
+
+
+def _mean(values: Sequence[float | None], digits: int) -> str:
+    known = [v for v in values if v is not None]
+    return f"{fmean(known):.{digits}f}" if known else "—"

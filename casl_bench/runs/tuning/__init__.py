@@ -1,1 +1,0 @@
-"""How settings of methods were chosen: a sweep on validation images."""

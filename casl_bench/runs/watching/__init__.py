@@ -1,1 +1,0 @@
-"""What is shown and counted while a run goes on."""

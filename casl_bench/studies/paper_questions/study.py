@@ -1,0 +1,446 @@
+"""Edits with parts of what a finished run has fitted, scored on its test images as its own were."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from joblib import Parallel, delayed, parallel_config
+from pydantic import Field
+from torch import Tensor
+
+from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.files import hash_json, write_text
+from casl_bench.domains.dataset import Concept
+from casl_bench.methods.casl import CaslEditor, top_mask
+from casl_bench.methods.h_space_editor import HSpaceEditor
+from casl_bench.methods.method import Editor
+from casl_bench.results.provenance import package_versions
+from casl_bench.results.record import Finite, Frozen, Measurement, RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.runs.artefacts import InvertedSplit
+from casl_bench.runs.dataset import DatasetRun
+from casl_bench.runs.measuring import measurements
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import info_of, make_method, open_worlds
+from casl_bench.runs.progress import SilentProgress, Stopwatch
+from casl_bench.runs.run_lock import config_of_run
+from casl_bench.runs.strength import headline_name
+from casl_bench.runs.suites import RunConfig
+from casl_bench.studies.study_files import parse_lines, to_lines
+
+# Edits with some of a concept's latents only, or with all but some: what a causal test needs.
+
+
+class PartOfMap(HSpaceEditor):
+    """CASL's edit by a part of its map: delta_h = gain (W_mask z + b), the bias where asked for.
+
+    Args:
+        editor: the fitted edit.
+        mask: [d_sae] bool, latents that take part.
+        bias: whether b takes part.
+    """
+
+    def __init__(self, editor: CaslEditor, mask: Tensor, *, bias: bool) -> None:
+        super().__init__(editor.backbone, editor.window, editor.noise_seed, editor.cost)
+        self.editor, self.mask, self.bias = editor, mask, bias
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """[n, C, h, w] at strength 1."""
+        part: Tensor = self.editor.alignment(h, t, mask=self.mask, bias=self.bias)
+        return self.editor.gain * part
+
+
+class WithoutLatents(HSpaceEditor):
+    """The image without some latents: delta_h = -D(z_mask), D the SAE's decoder without its bias.
+
+    Whatever else h holds stays, what the SAE does not reconstruct included. Strength 1 takes the
+    latents away, at the timesteps at which CASL edits.
+
+    Args:
+        editor: whose SAE and window.
+        mask: [d_sae] bool, latents to take away.
+    """
+
+    def __init__(self, editor: CaslEditor, mask: Tensor) -> None:
+        super().__init__(editor.backbone, editor.window, editor.noise_seed, editor.cost)
+        self.sae, self.mask = editor.alignment.sae, mask
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """[n, C, h, w] at strength 1."""
+        return -self.sae.decode_delta(self.sae.encode(h, t) * self.mask[:, None, None], t)
+
+
+def alike_latents(top: Tensor, activation: Tensor) -> Tensor:
+    """[d_sae] bool: for each latent of `top` another that is as active, the strongest first.
+
+    What taking latents away does depends on how much they are active; a control drawn at random
+    among latents, most of which sleep, would do nothing whatever the truth.
+
+    Args:
+        top: [d_sae] bool.
+        activation: [d_sae] mean activation.
+
+    Raises:
+        InputError: if more than half of the latents are asked for.
+    """
+    free = (~top).clone()
+    if int(top.sum()) > int(free.sum()):
+        raise InputError(f"{int(top.sum())} of {len(top)} latents leave too few to compare with")
+    chosen = torch.zeros_like(top)
+    order = torch.argsort(activation, descending=True, stable=True)
+    for latent in order[top[order]].tolist():
+        distance = (activation - activation[latent]).abs().masked_fill(~free, torch.inf)
+        nearest = int(distance.argmin())
+        chosen[nearest], free[nearest] = True, False
+    return chosen
+
+
+# Names that files, page and study share.
+
+
+COMMAND = "casl-bench study paper-questions"
+ROWS = "paper_questions.jsonl"
+PAGE = "paper_questions.md"
+FIGURE = "paper_questions.png"
+MAP, STEER = "casl", "casl_steer"
+"""The edit with the whole map, and with its top-k latents."""
+
+
+# What the study keeps: one JSON line for the study, one for each variant of an edit.
+
+
+Question = Literal["size", "ablation", "absence"]
+"""CASL-Steer at several k; CASL's edit without some latents; an image without some latents."""
+Latents = Literal["top", "alike", "none", "all"]
+"""Best aligned ones; as many others that are as active; no latent; every one (b is left)."""
+
+
+class Header(Frozen):
+    """What all rows rest on.
+
+    Attributes:
+        kind: "study".
+        version: of the study.
+        command: that made the rows.
+        suite: of the run, with its version.
+        seed: of the run.
+        ks: numbers of latents.
+        packages: versions of python and of the packages that decide numbers.
+    """
+
+    kind: Literal["study"] = "study"
+    version: int
+    command: str
+    suite: str
+    seed: int
+    ks: tuple[int, ...]
+    packages: dict[str, str]
+
+
+class VariantRow(Frozen):
+    """One variant of an edit on the test images of one concept.
+
+    Attributes:
+        kind: "variant".
+        dataset: its name.
+        concept: its name.
+        question: which it belongs to.
+        latents: that are kept ("size") or taken away.
+        k: how many of them.
+        strength: that it ran at.
+        reached: whether validation images reached the effect asked for; None where nothing was
+            asked for.
+        full_effect: mean target change of the perfect edit, in sd.
+        measurements: by the classifier that decides.
+    """
+
+    kind: Literal["variant"] = "variant"
+    dataset: str
+    concept: str
+    question: Question
+    latents: Latents
+    k: int = Field(ge=0)
+    strength: Finite
+    reached: bool | None
+    full_effect: Finite = Field(gt=0)
+    measurements: dict[str, Measurement]
+
+    @property
+    def effect(self) -> float | None:
+        """Target change as asked, in shares of the perfect edit's."""
+        change = self.measurements["signed_target_change"].value
+        return None if change is None else change / self.full_effect
+
+
+@dataclass(frozen=True)
+class LatentRows:
+    """The whole of it, rows in the order in which they were made."""
+
+    header: Header
+    rows: tuple[VariantRow, ...]
+
+    def to_jsonl(self) -> str:
+        """One line each, the header first; equal rows give equal bytes."""
+        return to_lines((self.header, *self.rows))
+
+    @classmethod
+    def from_jsonl(cls, text: str, where: str = "") -> LatentRows:
+        """Read what `to_jsonl` wrote.
+
+        Raises:
+            InvalidBenchmarkError: on anything else.
+        """
+        return parse_lines(text, cls._parse, where)
+
+    @classmethod
+    def _parse(cls, lines: list[Any]) -> LatentRows:
+        first, *rest = lines
+        rows = tuple(VariantRow.model_validate(line) for line in rest)
+        return cls(Header.model_validate(first), rows)
+
+
+STUDY_VERSION = 1
+"""Raise it whenever a row would come out otherwise."""
+KEPT = (
+    "signed_target_change", "mean_collateral", "epr_signed", "epr_plus", "flip_rate",
+    "factor_epr", "pixel_locality",
+)  # fmt: skip
+"""Measurements that a row keeps."""
+
+
+class LatentStudy:
+    """The study of one data set.
+
+    Args:
+        config: of the finished run, whose fits are taken.
+        dataset: which.
+        ks: numbers of latents.
+    """
+
+    def __init__(self, config: RunConfig, dataset: str, ks: Sequence[int]) -> None:
+        self.config, self.dataset, self.ks = config, dataset, tuple(ks)
+        self.store = RecordStore(config.out)
+        self.run = DatasetRun(open_worlds(config)[dataset], config, self.store, SilentProgress())
+        self.cells, self.artefacts = self.run.cells, self.run.artefacts
+
+    def rows(self, concept: Concept) -> Iterator[VariantRow]:
+        """Every variant of one concept.
+
+        Raises:
+            UsageError: if the run has not finished CASL and CASL-Steer on it.
+        """
+        yield from self._sizes(concept)
+        yield from self._ablations(concept)
+        yield from self._absences(concept)
+
+    def _sizes(self, concept: Concept) -> Iterator[VariantRow]:
+        """CASL-Steer with k latents, each k at the strength that gives the headline's effect."""
+        finished_record(self.store, self.dataset, STEER, concept.name)
+        method = make_method(STEER, self.config.suite)
+        for k in self.ks:
+            settings = method.config.model_dump() | {"k": k}
+            sized = type(method)(**settings)  # type: ignore[call-arg]
+            editor, _ = self.cells.fitting.fit(sized, concept, Stopwatch(), 0.0)
+            matching, _ = self.cells.match_strengths(editor, info_of(STEER), concept)
+            headline = headline_name(self.config.suite)
+            status = next(level.status for level in matching.levels if level.name == headline)
+            yield self._row(
+                concept, "size", "top", k, editor, matching.strength, self._lacking(concept),
+                reached=status == "reached",
+            )  # fmt: skip
+
+    def _ablations(self, concept: Concept) -> Iterator[VariantRow]:
+        """CASL's edit at its own strength, some of its latents taken away; the run's own first."""
+        editor, record = self._casl(concept)
+        assert record.strength is not None and record.full_effect is not None  # it was matched
+        strength = record.strength
+        yield VariantRow(
+            dataset=self.dataset,
+            concept=concept.name,
+            question="ablation",
+            latents="none",
+            k=0,
+            strength=strength,
+            reached=None,
+            full_effect=record.full_effect,
+            measurements=_kept(record.measurements),
+        )
+        for latents, k, mask in self._masks(editor):
+            part = PartOfMap(editor, ~mask, bias=True)
+            yield self._row(concept, "ablation", latents, k, part, strength, self._lacking(concept))
+        d_sae = editor.alignment.sae.d_sae
+        bias = PartOfMap(editor, torch.zeros(d_sae, dtype=torch.bool), bias=True)
+        yield self._row(concept, "ablation", "all", d_sae, bias, strength, self._lacking(concept))
+
+    def _absences(self, concept: Concept) -> Iterator[VariantRow]:
+        """Images that have the attribute, some latents taken away; none where no image has it."""
+        editor, _ = self._casl(concept)
+        there = self.artefacts.concept_split(
+            self.artefacts.test, concept, self.config.suite.test_images_per_concept, present=True
+        )
+        if not len(there.batch):
+            return
+        for latents, k, mask in self._masks(editor):
+            yield self._row(
+                concept, "absence", latents, k, WithoutLatents(editor, mask), 1.0, there
+            )
+
+    def _masks(self, editor: CaslEditor) -> Iterator[tuple[Latents, int, Tensor]]:
+        scores = editor.alignment.latent_scores()
+        activation = editor.alignment.mean_activation.mean((1, 2))
+        for k in self.ks:
+            top = top_mask(scores, k)
+            yield "top", k, top
+            yield "alike", k, alike_latents(top, activation)
+
+    def _casl(self, concept: Concept) -> tuple[CaslEditor, RunRecord]:
+        """CASL as the run fitted it, and what the run found."""
+        record = finished_record(self.store, self.dataset, MAP, concept.name)
+        editor, _ = self.cells.fitting.editor(MAP, concept, Stopwatch())
+        assert isinstance(editor, CaslEditor)
+        return editor, record
+
+    def _lacking(self, concept: Concept) -> InvertedSplit:
+        count = self.config.suite.test_images_per_concept
+        return self.artefacts.concept_split(self.artefacts.test, concept, count)
+
+    def _row(
+        self,
+        concept: Concept,
+        question: Question,
+        latents: Latents,
+        k: int,
+        editor: Editor,
+        strength: float,
+        split: InvertedSplit,
+        reached: bool | None = None,
+    ) -> VariantRow:
+        edits = self.cells.edit_images(editor, split, (strength,), None)
+        table, _ = self.cells.scorers.table(concept, split.inversions, edits, (strength,))
+        view = self.cells.yardstick.view(table, concept, info_of(MAP))
+        # Random draws ran on images that lack the attribute: no null for the others.
+        null = [] if question == "absence" else self.cells.null(self.dataset, concept)
+        judge = view.judges[0]
+        view = replace(view, judges=(judge,))
+        found = measurements(view, strength, self.config.seed, null)
+        return VariantRow(
+            dataset=self.dataset,
+            concept=concept.name,
+            question=question,
+            latents=latents,
+            k=k,
+            strength=strength,
+            reached=reached,
+            full_effect=self.cells.yardstick.full_effect(concept, judge),
+            measurements=_kept(found),
+        )
+
+
+def _kept(found: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    return {name: found[name] for name in KEPT if name in found}
+
+
+def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> RunRecord:
+    """A run's record of a method.
+
+    Raises:
+        UsageError: if there is none, or it is not done.
+    """
+    record = store.find(CellKey(dataset, "edit", method, None, concept))
+    if record is None or record.status != "done":
+        raise UsageError(
+            f"the run has not finished '{method}' on '{concept}' of {dataset}",
+            where=str(store.run),
+            mend="run it with --methods all first",
+        )
+    return record
+
+
+def make_rows(
+    run: Path,
+    command: str,
+    *,
+    ks: Sequence[int],
+    jobs: int = 1,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> LatentRows:
+    """Every variant of every concept of a finished run.
+
+    What is done is kept in the run folder, concept by concept: an interrupted call goes on there.
+
+    Args:
+        run: the run folder.
+        command: as the rows are to say that they were made.
+        ks: numbers of latents, each at most half of the SAE's.
+        jobs: processes, one concept each.
+        cache: of the run; None for the one that runs share by default.
+        say: told of each concept that is done.
+
+    Raises:
+        UsageError: if it is no run folder, or holds no finished CASL and CASL-Steer.
+    """
+    load_entrants()
+    store = RecordStore(run)
+    done = [r for r in store if (r.kind, r.method, r.status) == ("edit", MAP, "done")]
+    if not done:
+        raise UsageError(
+            f"no record of '{MAP}'", where=str(run), mend="give the folder of a finished run"
+        )
+    datasets = tuple(dict.fromkeys(r.dataset for r in done))
+    config = config_of_run(run, datasets, (MAP, STEER), cache)
+    todo = [(r.dataset, r.concept or "") for r in done if not r.fit_seed]
+    for dataset, concept in todo:
+        finished_record(store, dataset, STEER, concept)
+    found: dict[tuple[str, str], list[VariantRow]] = {}
+    # As many as the run had: fits of another number are others.
+    threads = done[0].provenance.threads or max(1, (os.cpu_count() or 1) // jobs)
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
+        parallel = Parallel(return_as="generator_unordered", pre_dispatch=jobs)
+        for dataset, concept, rows in parallel(
+            delayed(_of_concept)(config, dataset, concept, tuple(ks), threads)
+            for dataset, concept in todo
+        ):
+            found[dataset, concept] = rows
+            say(f"{dataset} / {concept}: {len(found)} of {len(todo)} concepts done")
+    header = Header(
+        version=STUDY_VERSION,
+        command=command,
+        suite=f"{config.suite.name} version {config.suite.version}",
+        seed=config.seed,
+        ks=tuple(ks),
+        packages=package_versions(),
+    )
+    return LatentRows(header, tuple(row for place in todo for row in found[place]))
+
+
+_studies: dict[str, LatentStudy] = {}
+"""Of a process: the data set that it is at."""
+
+
+def _of_concept(
+    config: RunConfig, dataset: str, concept: str, ks: tuple[int, ...], threads: int
+) -> tuple[str, str, list[VariantRow]]:
+    """In a worker: a concept's rows, from the run folder or made now."""
+    torch.set_num_threads(threads)
+    load_entrants()
+    store = RecordStore(config.out)
+    ids = [finished_record(store, dataset, m, concept).record_id for m in (MAP, STEER)]
+    key = hash_json([STUDY_VERSION, list(ks), list(KEPT), *ids])
+    path = config.out / "studies" / "paper_questions" / f"{key[:32]}.jsonl"
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return dataset, concept, [VariantRow.model_validate_json(line) for line in lines]
+    if dataset not in _studies:
+        _studies.clear()  # one world at a time
+        _studies[dataset] = LatentStudy(config, dataset, ks)
+    study = _studies[dataset]
+    card = study.run.world.dataset.card
+    rows = list(study.rows(next(c for c in card.concepts if c.name == concept)))
+    write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
+    return dataset, concept, rows

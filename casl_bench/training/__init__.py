@@ -1,0 +1,1 @@
+"""How the shipped models of rendered domains were trained. A guest: the core never imports it."""

@@ -1,0 +1,95 @@
+"""Train and ship every model of a domain: `python -m casl_bench.worlds.train_domain --help`.
+
+The models are trained one after another, each by its own command, in the order in which they are
+needed: a classifier measures the U-Net. Killed anywhere and started again, it goes on.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from casl_bench.core.errors import BenchError
+from casl_bench.core.option_types import Amount, Count
+from casl_bench.domains.rendered import ASSETS, DOMAINS
+from casl_bench.training.trainer import one_line_errors
+
+UNET_STEPS = 3000
+STEPS: dict[str, int] = {
+    "classifier_plain": 500,
+    "render_embedder": 250,
+    "guide_clip": 360,
+    "score_clip": 340,
+    "classifier_depthwise": 200,
+    "factor_regressor": 1200,
+}
+"""Optimiser steps of the scorers where each starts from another domain's; twice that from none."""
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "classifier_plain": ("train_classifier", "--architecture", "plain", "--seed", "1"),
+    "render_embedder": ("train_embedder",),
+    "guide_clip": ("train_clip", "--role", "guide", "--seed", "11"),
+    "score_clip": ("train_clip", "--role", "score", "--seed", "12", "--fp32",
+                   "--learning-rate", "0.001"),
+    "classifier_depthwise": ("train_classifier", "--architecture", "depthwise", "--seed", "2"),
+    "factor_regressor": ("train_factors",),
+}  # fmt: skip
+
+
+@click.command()
+@click.option("--domain", type=click.Choice(list(DOMAINS)), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folders.")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--start", type=click.Choice(list(DOMAINS)), help="Domain whose shipped models are "
+              "started from.  [default: from nothing]")  # fmt: skip
+@click.option(
+    "--images",
+    type=Count(),
+    default=24_576,
+    show_default=True,
+    help="Rendered pictures to train on.",
+)
+@click.option(
+    "--scale",
+    type=Amount(1e-6, 1e6),
+    default=1.0,
+    show_default=True,
+    help="Factor on all numbers of steps.",
+)
+@click.option("--only", multiple=True, type=click.Choice(["unet", *COMMANDS]), help="This model "
+              "alone. May be given several times.")  # fmt: skip
+def main(
+    domain: str, out: Path, cache: Path | None, start: str | None, images: int, scale: float,
+    only: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Train all models of a domain into the package's assets."""
+    pools = () if cache is None else ("--cache", str(cache))
+    for name in ("classifier_plain", "unet", *COMMANDS):
+        if only and name not in only:
+            continue
+        training = out / domain / name
+        common = ("--domain", domain, "--out", str(training), "--images", str(images), *pools)
+        if start is not None:
+            common += ("--start", str(ASSETS / start / name))
+        if name == "unet":
+            _run("train_unet", *common, "--steps", str(round(UNET_STEPS * scale)))
+            _run("export_unet", "--training", str(training), "--steps", "28", "--power", "1.5")
+        elif not (training / "done").exists():
+            steps = round(STEPS[name] * scale * (1 if start else 2))
+            ship = ("--ship", str(ASSETS / domain / name), "--steps", str(steps))
+            _run(*COMMANDS[name], *common, *ship)
+            (training / "done").touch()
+
+
+def _run(module: str, *options: str) -> None:
+    """One training in a process of its own, so that its memory is given back."""
+    click.echo(f"{module} {' '.join(options)}")
+    code = subprocess.call([sys.executable, "-m", f"casl_bench.worlds.{module}", *options])
+    if code:
+        raise BenchError(f"{module} ended with exit code {code}")
+
+
+if __name__ == "__main__":
+    one_line_errors(main)()

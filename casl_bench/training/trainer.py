@@ -1,0 +1,477 @@
+"""What every training shares: budget, learning rate, average weights, checkpoint, curve, card.
+
+A run may be killed anywhere; the same command goes on from the last checkpoint. Batches are keyed
+by the step, so no random state has to be saved.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from casl_bench.core.errors import BenchError, UsageError
+from casl_bench.core.files import hash_json, write_bytes, write_text
+from casl_bench.core.seeding import derive_seed
+from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
+from casl_bench.models.model_files import WEIGHTS, read_model, write_model
+
+# Pre-rendered training pictures: drawn once, kept on disk, shared by every training.
+
+
+CHUNK = 8192
+"""Pictures a chunk file: the work lost at most when a build is killed."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures with all that is known of them.
+
+    Attributes:
+        drawing: the renderer.
+        images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
+        attributes: bool [n, A] in the renderer's order.
+        factors: the factors that were drawn.
+        flipped: uint8 [n, 64, 64, 3], each picture again with one attribute negated and all else
+            equal; None where the pool was asked for without.
+        flipped_attribute: int64 [n], the column that was negated in `flipped`.
+    """
+
+    drawing: Drawing
+    images: NDArray[np.uint8]
+    attributes: NDArray[np.bool_]
+    factors: Factors
+    flipped: NDArray[np.uint8] | None
+    flipped_attribute: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.attributes)
+
+
+def default_cache_dir() -> Path:
+    """Where pools are kept when no folder is given: the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(root) / "casl_bench" / "render_pools"
+
+
+def load_pool(
+    drawing: Drawing,
+    count: int,
+    seed: int,
+    split: str = "train",
+    cache_dir: str | Path | None = None,
+    *,
+    flips: bool = False,
+    workers: int | None = None,
+) -> Pool:
+    """The first `count` pictures of a training stream, drawn now or taken from the cache.
+
+    Args:
+        drawing: the renderer.
+        count: number of pictures, at least 1.
+        seed: of the stream; streams of two seeds or splits share no picture, and none shares a
+            picture with the benchmark's own splits.
+        split: a name that separates training from held-out streams.
+        cache_dir: folder of all pools; the user's cache folder where None.
+        flips: whether each picture is drawn a second time with attribute `index % A` negated.
+        workers: drawing processes; one a core where None.
+
+    Returns:
+        The pool, its pictures memory-mapped.
+    """
+    root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    stream = derive_seed(seed, "render_pool", split)
+    factors = drawing.sample(np.arange(count), stream)
+    column = np.arange(count) % len(drawing.attributes)
+    images = _cached(drawing, factors, _folder(root, drawing, seed, split, count, "plain"), workers)
+    flipped = None
+    if flips:
+        attributes = factors.attributes.copy()
+        attributes[np.arange(count), column] ^= True
+        other = Factors(factors.image_ids, attributes, factors.nuisance)
+        folder = _folder(root, drawing, seed, split, count, "flipped")
+        flipped = _cached(drawing, other, folder, workers)
+    return Pool(drawing, images, factors.attributes, factors, flipped, column)
+
+
+def _folder(root: Path, drawing: Drawing, seed: int, split: str, count: int, kind: str) -> Path:
+    key = hash_json([drawing.revision, seed, split, count, kind])[:16]
+    return root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
+
+
+def _cached(
+    drawing: Drawing, factors: Factors, folder: Path, workers: int | None
+) -> NDArray[np.uint8]:
+    """The pictures of these factors from `folder/images.npy`, which is written first if absent."""
+    done = folder / "images.npy"
+    if not done.exists():
+        parts = folder / "parts"
+        parts.mkdir(parents=True, exist_ok=True)
+        starts = range(0, len(factors), CHUNK)
+        for start in starts:
+            part = parts / f"{start:08d}.npy"
+            if not part.exists():
+                _write(part, drawing.render_parallel(factors[start : start + CHUNK], workers))
+        whole = np.concatenate([np.load(parts / f"{start:08d}.npy") for start in starts])
+        _write(done, whole)
+        shutil.rmtree(parts, ignore_errors=True)
+    images: NDArray[np.uint8] = np.load(done, mmap_mode="r")
+    return images
+
+
+def _write(path: Path, array: NDArray[np.uint8]) -> None:
+    """Write an array whole or not at all."""
+    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
+    with temporary.open("wb") as f:
+        np.save(f, array)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+CHECKPOINT_SECONDS = 45.0
+WARMUP = 0.03
+DECAY_SHARE = 0.35
+EMA_DECAY = 0.995
+
+
+def cosine(progress: float) -> float:
+    """Factor of the learning rate: warm-up, then a half cosine to zero; progress in [0, 1]."""
+    return min(1.0, progress / WARMUP + 0.02) * (0.5 + 0.5 * math.cos(math.pi * progress))
+
+
+def plateau(progress: float) -> float:
+    """Factor of the learning rate: warm-up, plateau, then a square-root decay to zero.
+
+    Unlike a cosine, the plateau does not depend on the length of the run, so a run can be made
+    shorter or longer after it has started.
+    """
+    start = 1 - DECAY_SHARE
+    decay = 1 - math.sqrt(max(0.0, progress - start) / DECAY_SHARE)
+    return min(1.0, progress / WARMUP + 0.02) * decay
+
+
+class TrainingRun:
+    """One training, resumable.
+
+    Args:
+        out: folder of checkpoint, curve, weights and card.
+        model: what is trained.
+        learning_rate: at its peak.
+        config: everything that determines the result; a checkpoint of another one is refused.
+        steps: length in steps, or None.
+        minutes: length in minutes of training, used where `steps` is None.
+        weight_decay: of AdamW.
+        schedule: progress in [0, 1] → factor of the learning rate.
+        ema_decay: of the average weights, with a short memory at the start.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        model: nn.Module,
+        *,
+        learning_rate: float,
+        config: Mapping[str, Any],
+        steps: int | None,
+        minutes: float | None,
+        weight_decay: float = 1e-3,
+        schedule: Callable[[float], float] = cosine,
+        ema_decay: float = EMA_DECAY,
+    ) -> None:
+        if (steps is None) == (minutes is None):
+            raise UsageError("give either --steps or --minutes")
+        self.out, self.model, self.config = out, model, dict(config)
+        self.peak, self.num_steps, self.minutes = learning_rate, steps, minutes
+        self.optimiser = torch.optim.AdamW(
+            model.parameters(), learning_rate, weight_decay=weight_decay
+        )
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        self.schedule, self.ema_decay = schedule, ema_decay
+        self.step, self.seconds = 0, 0.0
+        self._sums: dict[str, float] = {}
+        self._curve: list[str] = []
+        self._checkpoint = out / "checkpoint.pt"
+        out.mkdir(parents=True, exist_ok=True)
+        self._resume()
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent, in [0, 1]."""
+        if self.num_steps is not None:
+            return min(1.0, self.step / self.num_steps)
+        return min(1.0, self.seconds / (60 * float(self.minutes or 0)))
+
+    def steps(self, log_every: int = 25) -> Iterator[int]:
+        """Step numbers until the budget is spent; the body calls `update` once a step."""
+        last, saved = time.monotonic(), time.monotonic()
+        while self.progress < 1:
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.peak * self.schedule(self.progress)
+            yield self.step
+            self.step += 1
+            now = time.monotonic()
+            self.seconds += now - last
+            last = now
+            if self.step % log_every == 0:
+                self._log(log_every)
+            if now - saved > CHECKPOINT_SECONDS:
+                self._save()
+                saved = now
+        self._save()
+
+    def update(self, loss: Tensor, **terms: float) -> None:
+        """One optimiser step on a loss; `terms` go into the curve."""
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimiser.step()
+        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
+        new, mean = self.model.state_dict(), self.average.state_dict()
+        for name, value in new.items():
+            if value.is_floating_point():
+                mean[name].lerp_(value, 1 - decay)
+            else:
+                mean[name].copy_(value)
+        for name, number in {"loss": float(loss.detach()), **terms}.items():
+            self._sums[name] = self._sums.get(name, 0.0) + number
+
+    def _log(self, count: int) -> None:
+        means = {k: v / count for k, v in self._sums.items()}
+        if not self._curve:
+            self._curve.append(",".join(["step", "seconds", *means]))
+        row = [str(self.step), f"{self.seconds:.1f}", *(f"{v:.5f}" for v in means.values())]
+        self._curve.append(",".join(row))
+        self._sums = {}
+        click.echo(
+            " ".join(f"{k}={v}" for k, v in zip(self._curve[0].split(","), row, strict=True))
+        )
+
+    def _save(self) -> None:
+        state = {
+            "model": self.model.state_dict(), "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
+            "curve": self._curve, "sums": self._sums, "config": self.config,
+        }  # fmt: skip
+        temporary = self._checkpoint.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self._checkpoint)
+        write_text(self.out / "curve.csv", "\n".join(self._curve) + "\n")
+
+    def _resume(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        saved = torch.load(self._checkpoint, weights_only=True)
+        if saved["config"] != self.config:
+            raise UsageError(
+                "the checkpoint is of another configuration",
+                where=str(self._checkpoint),
+                mend="give another --out or delete it",
+            )
+        self.model.load_state_dict(saved["model"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+        self._curve, self._sums = saved["curve"], saved["sums"]
+        click.echo(f"resuming at step {self.step}, {self.seconds:.0f} s")
+
+
+def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
+    """Pictures of a pool as float [n, 3, H, W] in [-1, 1]; the re-rendered ones if `flipped`."""
+    source = pool.flipped if flipped else pool.images
+    if source is None:
+        raise UsageError("the pool holds no flipped pictures", mend="load it with flips=True")
+    return to_pixels(source[index.numpy()])
+
+
+def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels of pictures, of their flips, and which attribute differs.
+
+    Returns:
+        bool [n, A], bool [n, A], int64 [n].
+    """
+    rows = index.numpy()
+    labels = torch.from_numpy(pool.attributes[rows])
+    column = torch.from_numpy(pool.flipped_attribute[rows])
+    other = labels.clone()
+    other[torch.arange(len(rows)), column] ^= True
+    return labels, other, column
+
+
+def rounded_to_half(model: nn.Module) -> nn.Module:
+    """A copy with the numbers that will be shipped: rounded to float16, kept in float32."""
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
+    for value in twin.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(value.half().float())
+    return twin
+
+
+def bf16_pays(repeats: int = 3) -> bool:
+    """Whether bf16 autocast makes a convolution faster on this very CPU.
+
+    With AVX512-BF16 or AMX it does; without, it was seen to be several times slower than fp32.
+    """
+    layer = nn.Conv2d(64, 64, 3, padding=1)
+    x = torch.randn(32, 64, 16, 16, generator=torch.Generator().manual_seed(0))
+    seconds = {}
+    for enabled in (False, True):
+        times = []
+        for _ in range(repeats + 1):  # the first one pays for choosing kernels
+            start = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                loss = layer(x).float().pow(2).mean()
+            loss.backward()
+            times.append(time.perf_counter() - start)
+        seconds[enabled] = min(times[1:])
+    return seconds[True] < seconds[False]
+
+
+def training_config(name: str, drawing: Drawing, **settings: Any) -> dict[str, Any]:
+    """The settings with what else determines the result."""
+    return {
+        "name": name,
+        "domain": drawing.name,
+        **settings,
+        "renderer": drawing.revision,
+        "attributes": list(drawing.attributes),
+    }
+
+
+def start_from(model: nn.Module, folder: Path | None) -> str | None:
+    """Copy what fits of a shipped model of the same architecture, such as another domain's.
+
+    Layers whose shape depends on the domain (words, attributes) stay as they are.
+
+    Args:
+        model: changed in place.
+        folder: of the shipped model; None does nothing.
+
+    Returns:
+        Hash of the weights copied from, for the card; None without a folder.
+
+    Raises:
+        UsageError: less than half of the model's numbers fit.
+    """
+    if folder is None:
+        return None
+    files = read_model(folder)
+    own, given = model.state_dict(), files.part("network")
+    fitting = {k: v for k, v in given.items() if k in own and own[k].shape == v.shape}
+    copied = sum(v.numel() for v in fitting.values())
+    if copied < sum(v.numel() for v in own.values()) / 2:
+        raise UsageError(
+            "a model of another architecture cannot be started from", where=str(folder)
+        )
+    model.load_state_dict(fitting, strict=False)
+    return files.weights_hash
+
+
+def publish(
+    run: TrainingRun,
+    tensors: Mapping[str, Tensor],
+    ship: Path | None,
+    card: Mapping[str, Any],
+    note: str,
+) -> dict[str, Any]:
+    """Write weights, card, its readable form and the curve into `ship` (or the run's folder)."""
+    folder = ship or run.out
+    whole = {
+        **card,
+        "training": {
+            "config": run.config,
+            "steps": run.step,
+            "seconds": round(run.seconds),
+            "note": note,
+            "command": _command(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
+            "torch": torch.__version__.split("+")[0],
+        },
+    }
+    write_model(folder, tensors, whole)
+    if folder != run.out:
+        write_bytes(folder / "curve.csv", (run.out / "curve.csv").read_bytes())
+    write_text(folder / "README.md", card_text(whole))
+    click.echo(f"wrote {folder / WEIGHTS}")
+    return whole
+
+
+def _command() -> str:
+    """The command of this process, without the note and without the paths of this machine."""
+    words = list(sys.argv[1:])
+    if "--note" in words:
+        at = words.index("--note")
+        del words[at : at + 2]
+    portable = [Path(word).name if word.startswith("/") else word for word in words]
+    return shlex.join(["python", "-m", f"casl_bench.worlds.{Path(sys.argv[0]).stem}", *portable])
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The card for people: markdown made from the JSON alone."""
+    lines = [f"# {card['title']}", "", str(card["description"]), ""]
+    training = card["training"]
+    lines += [
+        f"- weights: {WEIGHTS}, float16, {card['parameters']:,} parameters",
+        f"- trained: {training['date']}, {training['steps']} steps, {training['seconds']} s, "
+        f"{training['device']}, torch {training['torch']}",
+        f"- command: `{training['command']}`",
+        *([f"- note: {training['note']}"] if training["note"] else []),
+        f"- data: {card['data']}",
+        f"- held-out pictures: {card['held_out']}",
+        "",
+        "## Measured",
+        "",
+    ]
+    gates: Mapping[str, Any] = card["measured"]
+    tables = {k: v for k, v in sorted(gates.items()) if isinstance(v, Mapping)}
+    if tables:
+        names = training["config"]["attributes"]
+        lines.append("| | " + " | ".join(names) + " |")
+        lines.append("|---" * (len(names) + 1) + "|")
+        for key, values in tables.items():
+            cells = " | ".join(f"{values[name]:.3f}" for name in names)
+            lines.append(f"| {key.replace('_', ' ')} | {cells} |")
+        lines.append("")
+    scalars = sorted(gates.keys() - tables.keys())
+    lines += [f"- {key.replace('_', ' ')}: {gates[key]}" for key in scalars]
+    return "\n".join(lines) + "\n"
+
+
+def per_attribute(drawing: Drawing, values: Tensor) -> dict[str, float]:
+    """Attribute → number, rounded for a card."""
+    pairs = zip(drawing.attributes, values.tolist(), strict=True)
+    return {name: round(float(v), 4) for name, v in pairs}
+
+
+def one_line_errors(command: click.Command) -> Callable[[], None]:
+    """The command as a program: faults end it with one line and the documented exit code."""
+
+    def program() -> None:
+        try:
+            command.main(standalone_mode=False)
+        except BenchError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            click.echo(f"error: {error.format_message()}", err=True)
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(130)
+
+    return program

@@ -1,0 +1,32 @@
+"""A suite of seconds for tests of whole runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from casl_bench.runs.suites import Suite
+
+
+def tiny_suite(**changes: Any) -> Suite:
+    """The least of everything that a run can do, with some of it changed."""
+    fields: dict[str, Any] = {
+        "name": "tiny",
+        "version": 1,
+        "description": "For tests.",
+        "quick": True,
+        "num_steps": 4,
+        "timestep_power": 1.5,
+        "refinements": 0,
+        "train_images": 8,
+        "validation_images": 2,
+        "test_pool_images": 8,
+        "test_images_per_concept": 2,
+        "strengths": (0.5, 1.0),
+        "fit_steps": 2,
+        "sae_steps": 3,
+        "probe_train_images": 8,
+        "probe_test_images": 8,
+        "probe_ks": (1,),
+        "random_draws": 2,
+    }
+    return Suite(**(fields | changes))
