@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +24,7 @@ from casl_bench.analysis.uncertainty import (
 )
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL, student_margin
-from casl_bench.metrics.epr import floored_columns, floored_ratio, gain_column
+from casl_bench.metrics.epr_plus import null_epr, signed_epr, signed_exp, signed_log
 from casl_bench.results.record import (
     Agreement,
     Comparison,
@@ -94,50 +93,6 @@ def aggregates(
         concepts, images = len(weights), sum(draws.design.images_of().values())
         found.append(Aggregate(method, value, low, high, level, concepts, images, noise.reason))
     return tuple(found)
-
-
-# The scale on which EPR+ of several concepts is averaged: logarithmic, through zero, signed.
-
-
-@overload
-def signed_log(x: float) -> float: ...
-@overload
-def signed_log(x: Array) -> Array: ...
-def signed_log(x: float | Array) -> float | Array:
-    """g(x) = sign(x) log(1 + |x|).
-
-    A ratio's logarithm is what adds up, but a logarithm knows neither 0 nor the wrong way, and a
-    cell without a number would have to be left out of the mean: whoever fails on hard concepts
-    would then win. On this scale each cell has a place. g is strictly monotone, a cell that did not
-    reach the effect is 0, and the wrong way is negative: wrong way < not reached < any positive
-    value. So there is nothing to be gained by not reaching, and nothing by editing backwards.
-
-    Args:
-        x: EPR+, or another ratio of either sign; 0 for a cell that did not reach the effect. NaN
-            stays NaN.
-
-    Returns:
-        About x near 0, about log(x) for large x.
-    Source: ours; symmetric logarithms go back to Tukey's started logarithm, log(x + 1).
-    """
-    return cast("float | Array", np.sign(x) * np.log1p(np.abs(x)))
-
-
-@overload
-def signed_exp(y: float) -> float: ...
-@overload
-def signed_exp(y: Array) -> Array: ...
-def signed_exp(y: float | Array) -> float | Array:
-    """The inverse of `signed_log`: sign(y) (exp(|y|) - 1).
-
-    Args:
-        y: on the logarithmic scale, e.g. a mean over concepts or an end of its interval.
-
-    Returns:
-        On the scale of EPR+.
-    Source: ours.
-    """
-    return cast("float | Array", np.sign(y) * np.expm1(np.abs(y)))
 
 
 # EPR+ of every method on every concept as a function of how images are weighted.
@@ -235,12 +190,11 @@ class Scoreboard:
                 name = judge if judge is not None else next(iter(edits.judged))
                 place = (name, edits.image_ids)
                 if place not in null:
-                    null[place] = _null(own, concept.null[name], left_out)
+                    null[place] = null_epr(own, [_without(r, left_out) for r in concept.null[name]])
                 scores = _without(edits.judged[name], left_out)
-                columns = floored_columns(gain_column(scores), scores)
                 # Over random draws that moved nothing there is no ratio: not finite.
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    result[:, m, c] = signed_log(floored_ratio(own @ columns) / null[place])
+                    result[:, m, c] = signed_log(signed_epr(own, scores) / null[place])
         return result
 
     @property
@@ -255,18 +209,6 @@ class Scoreboard:
         with np.errstate(invalid="ignore"):
             normalised: Array = own / own.sum(1, keepdims=True)
         return normalised
-
-
-def _null(weights: Array, draws: Sequence[EditScores], left_out: int | None) -> Array:
-    """[R] geometric mean of the random draws' unsigned EPR, see `random_epr`."""
-    logs = []
-    for draw in draws:
-        scores = _without(draw, left_out)
-        columns = floored_columns(np.abs(gain_column(scores)), scores)
-        with np.errstate(divide="ignore"):  # a draw that moves nothing: -inf, not a number below
-            logs.append(np.log(floored_ratio(weights @ columns)))
-    geometric: Array = np.exp(np.mean(logs, axis=0))
-    return geometric
 
 
 def _without(scores: EditScores, column: int | None) -> EditScores:

@@ -25,21 +25,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.comparison import (
-    ConceptScores,
-    Edits,
-    Scoreboard,
-    fit_spread,
-    signed_exp,
-    signed_log,
-)
+from casl_bench.analysis.comparison import ConceptScores, Edits, Scoreboard, fit_spread
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.analysis.spreads import spreads_of
 from casl_bench.analysis.uncertainty import Design, Noise, noise_here
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import ALPHA, MIN_FITS
 from casl_bench.metrics.bootstrap import RESAMPLES, resampling_weights
-from casl_bench.metrics.epr import gain_column
+from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
 from casl_bench.results.record import LevelResult, RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array, ScoreTable

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -137,6 +138,13 @@ def no_others(scores: EditScores) -> str | None:
 def first_column(means: Array) -> Array:
     """`combine` of a metric that is the plain mean of its one column."""
     return means[..., 0]
+
+
+def signed_ratio(target: Array, others: Array) -> Array:
+    """The ratio of the two; 0 where the target did not move, NaN where it did and nothing else."""
+    ratio = np.where(target == 0, 0.0, np.nan)
+    with np.errstate(over="ignore"):  # infinity, refused by whoever makes an estimate of it
+        return cast(Array, np.divide(target, others, out=ratio, where=others > 0))
 
 
 METRICS: Registry[EditMetric] = Registry("metric", entry_point_group="casl_bench.metrics")

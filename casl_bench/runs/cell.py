@@ -28,7 +28,7 @@ from casl_bench.methods.method import (
     SupportsWeightDelta,
 )
 from casl_bench.metrics.bootstrap import RESAMPLES, bootstrap_interval
-from casl_bench.metrics.epr import EPR_PLUS_INFO
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import METRICS, MetricInfo, metric_identity
 from casl_bench.models.backbone import Backbone
 from casl_bench.results.edited_images import FILE_NAME, EditedImages

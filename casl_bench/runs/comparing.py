@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from casl_bench.analysis.comparison import ConceptScores, Edits, Scoreboard, compare, signed_log
+from casl_bench.analysis.comparison import ConceptScores, Edits, Scoreboard, compare
 from casl_bench.analysis.spreads import spreads_of
 from casl_bench.core.files import hash_json
 from casl_bench.core.seeding import derive_seed
+from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.results.record import ALL, LevelResult, RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array, EditScores

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.bootstrap import evaluate, evaluate_ratio
 from casl_bench.metrics.edit_success import drift, drift_margin
-from casl_bench.metrics.epr import evaluate_epr_plus
+from casl_bench.metrics.epr_plus import evaluate_epr_plus
 from casl_bench.metrics.image_similarity import GUARD_THRESHOLD
 from casl_bench.metrics.metric import METRICS
 from casl_bench.results.record import LevelResult, Measurement

@@ -24,7 +24,7 @@ from casl_bench.gate.log_ratio import (
     method_board,
 )
 from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, MIN_FITS, CellVerdict, Verdict
-from casl_bench.metrics.epr import gain_column
+from casl_bench.metrics.epr_plus import gain_column
 from casl_bench.report.markdown import number, table
 from casl_bench.results.score_table import EditScores
 
