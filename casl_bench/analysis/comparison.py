@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,16 +124,18 @@ class ConceptScores:
         key: data set and concept.
         attributes: of the classifiers' columns.
         methods: method → its edits; every method has one.
-        null: judge → scores of the random draws on the same images.
+        null: classifier → scores of random directions.
+        null_image_ids: of the images of these.
     """
 
     key: ConceptKey
     attributes: tuple[str, ...]
     methods: Mapping[str, Edits]
     null: Mapping[str, Sequence[EditScores]]
+    null_image_ids: tuple[str, ...]
 
 
-class Scoreboard:
+class ScoreMatrix:
     """Signed logs of EPR+, methods by concepts.
 
     Args:
@@ -155,9 +158,12 @@ class Scoreboard:
             raise InputError("concepts with different methods cannot be compared")
         places: dict[tuple[str, str], int] = {}
         for concept in concepts:
-            for edits in concept.methods.values():
-                for image in edits.image_ids:
-                    places.setdefault((concept.key[0], image), len(places))
+            used = [
+                *(edits.image_ids for edits in concept.methods.values()),
+                concept.null_image_ids,
+            ]
+            for image in (image for ids in used for image in ids):
+                places.setdefault((concept.key[0], image), len(places))
         self.images = tuple(places)
         self._places = places
 
@@ -180,7 +186,8 @@ class Scoreboard:
             left_out = None
             if without is not None and without[0] == concept.key[0]:
                 left_out = concept.attributes.index(without[1])
-            null: dict[tuple[str, tuple[str, ...]], Array] = {}
+            of_null = self._own(weights, concept.key[0], concept.null_image_ids)
+            null: dict[str, Array] = {}
             for m, method in enumerate(self.methods):
                 edits = concept.methods[method]
                 own = self._own(weights, concept.key[0], edits.image_ids)
@@ -188,13 +195,13 @@ class Scoreboard:
                     result[:, m, c] = np.where(np.isnan(own).any(1), np.nan, 0.0)
                     continue
                 name = judge if judge is not None else next(iter(edits.judged))
-                place = (name, edits.image_ids)
-                if place not in null:
-                    null[place] = null_epr(own, [_without(r, left_out) for r in concept.null[name]])
+                if name not in null:
+                    draws = [_without(r, left_out) for r in concept.null[name]]
+                    null[name] = null_epr(of_null, draws)
                 scores = _without(edits.judged[name], left_out)
-                # Over random draws that moved nothing there is no ratio: not finite.
+                # Over random directions that moved nothing there is no ratio: not finite.
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    result[:, m, c] = signed_log(signed_epr(own, scores) / null[place])
+                    result[:, m, c] = signed_log(signed_epr(own, scores) / null[name])
         return result
 
     @property
@@ -279,11 +286,11 @@ def fit_spread(scores: ArrayLike, *, level: float = LEVEL) -> FitSpread:
 
 
 def compare(
-    board: Scoreboard,
+    board: ScoreMatrix,
     level: str,
     seed: int,
     *,
-    fits: Mapping[str, Array],
+    fits: Mapping[str, ArrayLike],
     wrong_way: Mapping[str, int],
     incomplete: Sequence[str] = (),
 ) -> Comparison:
@@ -357,7 +364,7 @@ def _on_epr_scale(found: Aggregate) -> Measurement:
     )
 
 
-def _fit_sd(scores: Array) -> Measurement:
+def _fit_sd(scores: ArrayLike) -> Measurement:
     spread = fit_spread(scores)
     if spread.sd is None:
         return Measurement.undefined("a single fit", spread.n, "log ratio")
@@ -377,7 +384,7 @@ def _pair(found: Difference) -> Pair:
     return Pair(a=found.a, b=found.b, difference=difference, p=found.p, p_holm=found.p_holm)
 
 
-def _agreements(board: Scoreboard, means: Mapping[str, float]) -> tuple[Agreement, ...]:
+def _agreements(board: ScoreMatrix, means: Mapping[str, float]) -> tuple[Agreement, ...]:
     """How each classifier that judges every method, and does not decide for all, orders them."""
     found = []
     decide = {
@@ -397,7 +404,7 @@ def _agreements(board: Scoreboard, means: Mapping[str, float]) -> tuple[Agreemen
     return tuple(found)
 
 
-def _common_judges(board: Scoreboard) -> list[str]:
+def _common_judges(board: ScoreMatrix) -> list[str]:
     """Classifiers that every null and every reached cell of the board has scores of."""
     names = dict.fromkeys(name for concept in board.concepts for name in concept.null)
     return [
@@ -412,14 +419,14 @@ def _common_judges(board: Scoreboard) -> list[str]:
 
 
 def _means(
-    board: Scoreboard, judge: str | None = None, without: tuple[str, str] | None = None
+    board: ScoreMatrix, judge: str | None = None, without: tuple[str, str] | None = None
 ) -> dict[str, float]:
     """Method → mean over concepts, all images alike."""
     scores = board.scores(np.ones((1, len(board.images))), judge, without)[0]
     return dict(zip(board.methods, map(float, scores.mean(1)), strict=True))
 
 
-def _sensitivity(board: Scoreboard, scores: Array) -> tuple[Sensitivity, ...]:
+def _sensitivity(board: ScoreMatrix, scores: Array) -> tuple[Sensitivity, ...]:
     """Leave-one-out over attributes, scorers, data sets and concepts, as far as there are two."""
     variants: dict[tuple[str, str], Array] = {}
     for dataset, attribute in dict.fromkeys(

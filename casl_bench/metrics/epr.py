@@ -20,6 +20,7 @@ from casl_bench.metrics.metric import (
     EditMetric,
     MetricInfo,
     no_others,
+    register_info,
     register_metric,
     signed_ratio,
 )
@@ -240,6 +241,20 @@ EPR_FLOORED = register_metric(
         no_others,
     )
 )
+
+
+EPR_OVER_RANDOM_INFO = register_info(
+    MetricInfo(
+        name="epr_over_random",
+        version=1,
+        higher_is_better=True,
+        unit="ratio",
+        bounds=(0, None),
+        title="EPR over random",
+        depends_on=(OTHERS, BASELINE, FLOOR, "reference: a random edit of equal norm"),
+    )
+)
+"""`epr_floored` over that of a random edit of equal norm on the same images."""
 
 
 # EPR without a classifier: the changes of the factors that an image was drawn from.

@@ -24,6 +24,7 @@ from casl_bench.metrics.metric import (
     Estimate,
     MetricInfo,
     no_others,
+    register_info,
     register_metric,
     signed_ratio,
 )
@@ -179,15 +180,23 @@ WORST_ATTRIBUTE_EPR = register_metric(
 # EPR+, the headline: signed EPR in units of what a random direction of equal effect gets.
 
 
-EPR_PLUS_INFO = MetricInfo(
-    name="epr_plus",
-    version=1,
-    higher_is_better=True,
-    unit="ratio",
-    bounds=(None, None),
-    title="EPR+",
-    scale_free=True,
-    depends_on=(OTHERS, BASELINE, FLOOR, SPREAD, "reference: random directions of equal effect"),
+EPR_PLUS_INFO = register_info(
+    MetricInfo(
+        name="epr_plus",
+        version=1,
+        higher_is_better=True,
+        unit="ratio",
+        bounds=(None, None),
+        title="EPR+",
+        scale_free=True,
+        depends_on=(
+            OTHERS,
+            BASELINE,
+            FLOOR,
+            SPREAD,
+            "reference: random directions of equal effect",
+        ),
+    )
 )
 
 

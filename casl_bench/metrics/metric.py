@@ -168,3 +168,21 @@ def register_metric(metric: EditMetric) -> EditMetric:
     factory.__qualname__ = f"{metric.per_image.__module__}.{metric.info.name}"
     METRICS.register(metric.info.name, factory)
     return metric
+
+
+_DERIVED: dict[str, MetricInfo] = {}
+
+
+def register_info(info: MetricInfo) -> MetricInfo:
+    """Declare a number that needs more than the scores of one edit, such as a random direction's.
+
+    It is not in `METRICS`, as no `EditMetric` computes it, but has a version and an identity alike.
+    """
+    _DERIVED[info.name] = info
+    return info
+
+
+def metric_infos() -> list[MetricInfo]:
+    """Declarations of everything that is measured on edits, in order of name."""
+    registered = {name: METRICS.create(name).info for name in METRICS.names()}
+    return [info for _, info in sorted({**registered, **_DERIVED}.items())]
