@@ -1,4 +1,4 @@
-"""`baselines/` is installed as `casl_bench_baselines`: other packages are called `baselines`, too."""
+"""`baselines/` is installed as `casl_bench_baselines`: others, too, are called `baselines`."""
 
 from setuptools import find_packages, setup
 
