@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from casl_bench.core.seeding import image_noise
 from casl_bench.metrics.epr_plus import epr_plus
 from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.scorers import Differentiable
