@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix, compare
 from casl_bench.analysis.measure import (
     EPR_PLUS,
@@ -19,8 +21,10 @@ from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.metrics.metric import EditMetric
+from casl_bench.metrics.strength_at_effect import strength_at_effect
 from casl_bench.results.record import (
     ALL,
+    DIRECTIONS,
     CellRecord,
     Level,
     ReferenceScales,
@@ -89,14 +93,10 @@ def analyse_cells(
     cells: Iterable[StoredCell], metrics: Sequence[EditMetric] | None = None
 ) -> list[RunRecord]:
     """`analyse` of cells that were read already."""
-    groups: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
-    for cell in cells:
-        r = cell.record
-        group = groups.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
-        group.setdefault(CellKey.of(r), cell)
     runs: dict[tuple[object, ...], list[DatasetScores]] = {}
-    for place, own in groups.items():
-        runs.setdefault(place[:2], []).append(DatasetScores(tuple(own.values())))
+    for dataset in group_cells(cells):
+        some = dataset.cells[0].record
+        runs.setdefault((some.suite, some.seed), []).append(dataset)
     numbers = []
     for datasets in runs.values():
         measured = {d.name: d.numbers(metrics) for d in datasets}
@@ -106,6 +106,16 @@ def analyse_cells(
         if len(datasets) > 1:
             numbers += compare_methods(datasets, measured)
     return numbers
+
+
+def group_cells(cells: Iterable[StoredCell]) -> list[DatasetScores]:
+    """Cells by suite, seed and data set; of one place the first counts."""
+    groups: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
+    for cell in cells:
+        r = cell.record
+        group = groups.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
+        group.setdefault(CellKey.of(r), cell)
+    return [DatasetScores(tuple(own.values())) for own in groups.values()]
 
 
 @dataclass(frozen=True)
@@ -124,19 +134,51 @@ class DatasetScores:
         return self.cells[0].record.dataset
 
     @cached_property
-    def scales(self) -> ReferenceScales | None:
-        """The units of all scores; None where the scorers' own record is not there."""
-        return next((c.record.scales for c in self.cells if c.record.scales is not None), None)
+    def scales(self) -> ReferenceScales:
+        """The units of all scores.
+
+        Raises:
+            InvalidBenchmarkError: if the scorers' own record is not there.
+        """
+        for cell in self.cells:
+            if cell.record.scales is not None:
+                return cell.record.scales
+        raise InvalidBenchmarkError(
+            f"the units of the scores on {self.name} are not there: the record of its scorers is "
+            "missing",
+            mend="run the folder's command again",
+        )
 
     @cached_property
     def edits(self) -> tuple[StoredCell, ...]:
         """Finished edits that have scores, concepts in the order of their attributes."""
-        done = [
-            c
-            for c in self.cells
-            if c.record.kind == "edit" and c.record.status == "done" and c.scores is not None
-        ]
-        return tuple(sorted(done, key=_place))
+        done = [c for c in self.cells if _is_edit(c)]
+        return tuple(sorted([*done, *self._sized_directions(done)], key=_place))
+
+    def _sized_directions(self, done: Sequence[StoredCell]) -> list[StoredCell]:
+        """Random directions as edits of every concept, each as large as the headline's effect."""
+        directions = sorted(
+            (c for c in self.cells if c.record.kind == "null" and c.scores is not None),
+            key=lambda c: c.record.fit_seed,
+        )
+        wanted = {c.record.artefacts.get(DIRECTIONS) for c in directions}
+        if wanted != {str(len(directions))}:
+            return []  # of fewer directions than the suite's it would be another number
+        found = []
+        for concept in dict.fromkeys(c.record.concept for c in done):
+            known = [c.record for c in done if c.record.concept == concept and c.record.levels]
+            # Of the primary classifier where a method is judged by it: all controls are.
+            known.sort(
+                key=lambda r: (r.judges[0] != directions[0].record.judges[0], r.method or "")
+            )
+            if known:
+                found += [sized_direction(d, known[0], self.scales) for d in directions]
+        return found
+
+    @cached_property
+    def by_place(self) -> dict[CellKey, StoredCell]:
+        """Finished edits by their place in a run folder."""
+        return {CellKey.of(cell.record): cell for cell in self.edits}
 
     @cached_property
     def concepts(self) -> tuple[str, ...]:
@@ -155,7 +197,7 @@ class DatasetScores:
         return found
 
     def random_directions(self, concept: str) -> RandomDirections:
-        """What random directions do to a concept; empty where none were run for it.
+        """What random directions do to a concept; empty where none were run.
 
         Runs of schema 2 have cells of their own for every concept.
         """
@@ -171,23 +213,13 @@ class DatasetScores:
     def numbers(self, metrics: Sequence[EditMetric] | None = None) -> list[RunRecord]:
         """A record per cell."""
         nulls = {c: self.random_directions(c) for c in {e.record.concept or "" for e in self.edits}}
-        edits = {id(c) for c in self.edits}
-        found = []
-        for cell in self.cells:
-            if id(cell) not in edits:
-                found.append(numbers_of(cell))
-                continue
-            if self.scales is None:
-                raise InvalidBenchmarkError(
-                    f"the units of {self.name}'s scores are not there: its record of the scorers "
-                    "is missing",
-                    mend="run the folder's command again",
-                )
+        found = [numbers_of(cell) for cell in self.cells if not _is_edit(cell)]
+        for cell in self.edits:
             null = nulls[cell.record.concept or ""]
             if cell.record.method == RANDOM_DIRECTION:
                 null = ()
             found.append(measure(cell, self.scales, null, self._beside(cell.record), metrics))
-        return found
+        return sorted(found, key=lambda r: CellKey.of(r).path.parts)
 
     def _beside(self, record: CellRecord) -> StoredCell | None:
         """The control matched to a method's first fit."""
@@ -203,7 +235,6 @@ class DatasetScores:
             concept: its name.
             cells: name in the comparison → finished cell.
         """
-        assert self.scales is not None
         records = [cell.record for cell in cells.values()]
         judges = dict.fromkeys(judge for r in records for judge in r.judges)
         edits = {}
@@ -228,8 +259,56 @@ class DatasetScores:
         )
 
     def _scored(self, record: CellRecord, table: ScoreTable) -> ScoredCell:
-        assert self.scales is not None and record.attribute is not None
+        assert record.attribute is not None
         return ScoredCell(table, record.attribute, record.judges, self.scales)
+
+
+def sized_direction(direction: StoredCell, like: CellRecord, scales: ReferenceScales) -> StoredCell:
+    """A random direction as an edit of one concept, at the headline's effect in either direction.
+
+    Scores between two strengths that were run are interpolated. Where the effect is not reached,
+    the strength with the largest effect stands.
+
+    Args:
+        direction: with scores over a grid of strengths.
+        like: a record of the concept, matched in its effect.
+        scales: of the data set.
+    """
+    headline, table = headline_level(like.levels), direction.scores
+    assert headline is not None and table is not None and like.attribute is not None
+    judge = like.judges[0]
+    column = table.attributes.index(like.attribute)
+    k = table.classifiers.index(judge)
+    change = table.edit_logits[k, :, :, column] - table.reconstruction_logits[k, :, column]
+    effects = np.abs(change).mean(1) / scales.spreads[judge][column]
+    found = strength_at_effect(table.strengths, effects, headline.goal)
+    reached = found.status == "reached" and found.strength is not None
+    strength = found.strength if reached else table.strengths[int(effects.argmax())]
+    assert strength is not None
+    level = Level(
+        name=headline.name,
+        goal=headline.goal,
+        unit=headline.unit,
+        status="reached" if reached else "not_reached",
+        strength=strength if reached else None,
+        largest=found.largest,
+    )
+    spent_once: dict[str, object] = {"seconds": {}, "unet_passes": {}, "fit_seconds": None}
+    record = direction.record.model_copy(
+        update={
+            "kind": "edit",
+            "concept": like.concept,
+            "attribute": like.attribute,
+            "strength": strength,
+            "strength_chosen_on": "given",
+            "strengths": (strength,),
+            "levels": (level,),
+            "full_effect": like.full_effect,
+            "scores": None,
+            "provenance": direction.record.provenance.model_copy(update=spent_once),
+        }
+    )
+    return StoredCell(record, table.interpolated(strength))
 
 
 def compare_methods(
@@ -241,7 +320,7 @@ def compare_methods(
         datasets: one, or all of a run.
         numbers: data set → what was measured there.
     """
-    concepts = [(d, c) for d in datasets if d.scales for c in d.concepts if d.random_directions(c)]
+    concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
     names = sorted({name for d in datasets for name in d.methods})
     complete = [
         name for name in names if all(0 in d.methods.get(name, {}).get(c, {}) for d, c in concepts)
@@ -329,6 +408,10 @@ def _logits(scores: EditScores) -> EditScores:
     return EditScores(
         scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
     )
+
+
+def _is_edit(cell: StoredCell) -> bool:
+    return cell.record.kind == "edit" and cell.record.status == "done" and cell.scores is not None
 
 
 def _place(cell: StoredCell) -> tuple[int, str, str, int]:

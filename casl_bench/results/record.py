@@ -511,6 +511,10 @@ class _Record(Frozen):
         return record
 
 
+DIRECTIONS = "random_directions"
+"""Under this name the `artefacts` of a random direction's record hold how many were asked for."""
+
+
 class CellRecord(_Record):
     """What one cell knows of itself: no metric, no version of a metric, no other cell.
 

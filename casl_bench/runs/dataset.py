@@ -32,31 +32,30 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.record import Cost, Kind, Measurement, RunRecord
+from casl_bench.results.record import CellKind, CellRecord, Cost, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array
 from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
-from casl_bench.runs.finished import is_done
-from casl_bench.runs.fits import FitSpent, NotApplicableError
-from casl_bench.runs.lacks import lacks
+from casl_bench.runs.fits import FitResources, NotApplicableError
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
+    NULL_IMAGES,
     STAGE_VERSION,
     Cell,
     Sources,
     changed,
+    done,
     fingerprint,
     info_of,
     make_method,
+    random_directions,
     sources_of_methods,
-    sources_of_metrics,
     sources_of_world,
     with_sources,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
-from casl_bench.runs.shared_records import SharedRecords
 from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
 from casl_bench.sae.quality import downstream_error, sae_quality
 
@@ -82,7 +81,7 @@ class ScorerTrials:
 
     def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
         self.artefacts, self.world = artefacts, artefacts.world
-        self.scorers, self.yardstick = cells.scorers, cells.yardstick
+        self.scorers, self.scales = cells.scorers, cells.scales
         self.attributes = self.world.dataset.card.attributes
 
     def measurements(self) -> dict[str, Measurement]:
@@ -90,8 +89,7 @@ class ScorerTrials:
 
         `NAME.accuracy`, `NAME.calibration_error`, each also `_on_reconstructions` and
         `_on_oracle_edits`; `NAME.worst_attribute`; of known flips `NAME.flips_seen`, `.slope`,
-        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE`, `NAME.leakage/ATTRIBUTE` and
-        `NAME.spread/ATTRIBUTE`, the unit of every sd.
+        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE` and `NAME.leakage/ATTRIBUTE`.
 
         Raises:
             InvalidBenchmarkError: if one is under the world's floor on an attribute.
@@ -113,14 +111,9 @@ class ScorerTrials:
                 lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
                 len(truth), "share", f"{name} worst",
             )  # fmt: skip
-            spread = self.yardstick.spreads[k]
+            spread = self.scales.spreads[k]
             if edits is not None:
                 found |= self._known_flips(name, source[k], edits[k], truth, spread)
-            n = len(self.artefacts.train.batch)
-            found |= {
-                f"{name}.spread/{a}": Measurement.of(float(v), n, "logit")
-                for a, v in zip(self.attributes, spread, strict=True)
-            }
         return found
 
     def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
@@ -231,7 +224,7 @@ class DatasetRecords:
         self.artefacts, self.cells = artefacts, cells
         self.world, self.config = artefacts.world, artefacts.config
 
-    def scorer(self, key: str) -> RunRecord:
+    def scorer(self, key: str) -> CellRecord:
         """Every classifier on trial, see `ScorerTrials`.
 
         Raises:
@@ -240,9 +233,10 @@ class DatasetRecords:
         watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
             found = ScorerTrials(self.artefacts, self.cells).measurements()
-        return self._record("scorer", key, found, watch)
+            scales = self.cells.scales.reference_scales()
+        return self._record("scorer", key, found, watch, scales=scales)
 
-    def reconstruction(self, key: str) -> RunRecord:
+    def reconstruction(self, key: str) -> CellRecord:
         """How well inversion and generation give the test images back."""
         watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
@@ -295,7 +289,7 @@ class DatasetRecords:
             "faces_missed": Measurement.of(missed, len(source)),
         }
 
-    def sae(self, key: str) -> RunRecord:
+    def sae(self, key: str) -> CellRecord:
         """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
         watch = Stopwatch(self.artefacts.progress.costs)
         sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
@@ -314,7 +308,7 @@ class DatasetRecords:
             error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        spent = FitSpent(self.artefacts.sae_seconds)
+        spent = FitResources(self.artefacts.sae_seconds)
         return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(
@@ -357,7 +351,7 @@ class DatasetRecords:
             raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
         )
 
-    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> RunRecord:
+    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> CellRecord:
         """SVM probes on a method's best aligned latents of one concept, with their controls."""
         watch = Stopwatch(self.artefacts.progress.costs)
         suite = self.config.suite
@@ -404,15 +398,15 @@ class DatasetRecords:
 
     def _record(
         self,
-        kind: Kind,
+        kind: CellKind,
         key: str,
         found: Mapping[str, Measurement],
         watch: Stopwatch,
         artefacts: Mapping[str, str] | None = None,
-        spent: FitSpent | None = None,
+        spent: FitResources | None = None,
         **fields: Any,
-    ) -> RunRecord:
-        return RunRecord(
+    ) -> CellRecord:
+        return CellRecord(
             **common_fields(self.world, self.config),
             kind=kind,
             measurements=dict(found),
@@ -464,7 +458,6 @@ class DatasetRun:
         self.artefacts = Artefacts(world, config, progress)
         self.cells = EditCells(self.artefacts, store, progress)
         self.records = DatasetRecords(self.artefacts, self.cells)
-        self.shared = SharedRecords(self.artefacts.cache, store, world)
         self._probes: Probes | None = None
 
     def hear(self, progress: Progress) -> None:
@@ -487,13 +480,32 @@ class DatasetRun:
         """Whether any cell failed; cells are in the plan's order."""
         failed = False
         with self._watching():
-            for cell in cells:  # the plan puts a control beside a method before that method
-                if not is_done(self.store, cell):
+            for cell in cells:
+                if done(self.store, cell) is None:
                     failed |= not self._run_cell(cell)
                     finished(cell)
                 if not cell.control and not cell.fit_seed:
                     failed |= not self._probe(cell)
         return failed
+
+    def run_random_directions(self) -> None:
+        """What random directions do, once for all concepts: what EPR+ is divided by."""
+        card = self.world.dataset.card
+        with self._watching():
+            for name, draw in random_directions(self.config):
+                method = make_method(name, self.config.suite)
+                inputs = [
+                    "null", STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card),
+                    name, method.info.version, method.config.model_dump(mode="json"), draw,
+                    NULL_IMAGES,
+                ]  # fmt: skip
+                key, sources = hash_json(inputs), self._sources([name])
+                place = CellKey(card.name, "null", name, fit_seed=draw)
+                if self._has(place, key, sources):
+                    continue
+                work = NULL_IMAGES * len(self.config.suite.strengths) * self.config.suite.num_steps
+                with self.progress.task(f"{name} {draw + 1}", 1, float(work)):
+                    self.cells.random_direction(name, draw, key, sources)
 
     def finish(self) -> None:
         """What comes last, where a method reads the SAE: how good it is."""
@@ -514,12 +526,7 @@ class DatasetRun:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
             with told_in_one_line():
-                if lacks(self.store, cell):
-                    # Compared without what failed here: no other run's record.
-                    self.cells.run(cell)
-                else:
-                    key = self.shared.key_of_cell(cell)
-                    self.shared.take_or_make(key, lambda: self.cells.run(cell))
+                self.cells.run(cell)
             return True
         except (InvalidBenchmarkError, CacheError):
             raise
@@ -538,19 +545,14 @@ class DatasetRun:
             Whether there is no more to be had: a fault of the method ends its probe alone.
         """
         method = make_method(cell.method, self.config.suite)
-        if not method.info.uses_sae or not is_done(self.store, cell):
+        if not method.info.uses_sae or done(self.store, cell) is None:
             return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
         if self._has(cell.probe_store_key, key, self._sources([cell.method])):
             return True
-        inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
-        about = [cell.dataset, "probe", cell.label]
         try:
             with told_in_one_line():
-                self.shared.take_or_make(
-                    self.shared.key(inputs, about, [cell.method]),
-                    lambda: self._make_probe(cell, key),
-                )
+                self._make_probe(cell, key)
             return True
         except (InvalidBenchmarkError, CacheError):
             raise
@@ -559,12 +561,11 @@ class DatasetRun:
             self.progress.note(f"{cell.label}: probe failed: {type(error).__name__}: {error}")
             return False
 
-    def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
-        """None where the method ranks no latents."""
+    def _make_probe(self, cell: Cell, key: str) -> None:
         editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
         if not isinstance(editor, SupportsLatentRanking):
             self.store.remove(cell.probe_store_key)  # it may have ranked some before it was edited
-            return None
+            return
         if self._probes is None:
             self._probes = self.records.probe_features()
         with self.progress.task(f"{cell.label}: probe", 1):
@@ -572,17 +573,15 @@ class DatasetRun:
                 record = self.records.probe(key, cell.method, cell.concept, self._probes)
             except InputError as error:  # such as an attribute that all images have
                 record = self._no_probe(cell, key, "skipped", error)
-            record = with_sources(record, self._sources([cell.method]))
-            self.store.write(record)
-        return record
+            self.store.write(with_sources(record, self._sources([cell.method])))
 
     def _no_probe(
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
-    ) -> RunRecord:
+    ) -> CellRecord:
         record = without_result(self.world, self.config, cell, status, error)
         return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
 
-    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
+    def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
         """A record of the whole data set, unless it is there."""
         card = self.world.dataset.card
         inputs: list[JsonValue] = [
@@ -591,18 +590,12 @@ class DatasetRun:
         key = hash_json(inputs)
         # Some of these run entrants of their own, such as known edits.
         names = [name for name in METHODS if info_of(name).control]
-        sources = {**self._sources(names), **sources_of_metrics()}
-
-        def write() -> RunRecord:
-            record = with_sources(make(key), sources)
-            with self.progress.task(f"{kind}: record", 1):
-                self.store.write(record)
-            return record
-
-        if not self._has(CellKey(card.name, kind), key, sources):
-            self.shared.take_or_make(
-                self.shared.key({"of": inputs}, [card.name, kind], names), write
-            )
+        sources = self._sources(names)
+        if self._has(CellKey(card.name, kind), key, sources):
+            return
+        record = with_sources(make(key), sources)
+        with self.progress.task(f"{kind}: record", 1):
+            self.store.write(record)
 
     def _sources(self, methods: Sequence[str]) -> Sources:
         factories = {name: METHODS.factory(name) for name in methods}

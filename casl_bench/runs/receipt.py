@@ -28,7 +28,7 @@ RECEIPT = "receipt.json"
 RESULTS = (MANIFEST, PLAN_FILE, "records.jsonl", "table.md", "cells", "pictures")
 """What a run leaves in its folder."""
 
-_MODELS = PACKAGE / "worlds" / "assets"
+_MODELS = PACKAGE / "domains" / "assets"
 _OF_NO_CONSEQUENCE = frozenset({"data_root", "weights_root", "on_bad_image", "allow_download"})
 """Options of the real world that a drawn one passes over."""
 

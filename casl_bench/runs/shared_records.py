@@ -19,10 +19,10 @@ from casl_bench.core.files import read_json, write_bytes, write_json
 from casl_bench.domains.domain import World
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
-from casl_bench.results.record import RunRecord
+from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.artefacts import sources_of
-from casl_bench.runs.plan import Cell, info_of, sources_of_metrics
+from casl_bench.runs.plan import Cell
 
 _RECORD = "record.json"
 
@@ -59,18 +59,17 @@ class SharedRecords:
             {
                 "inputs": inputs,
                 ABOUT: [*about],
-                "code": [*self._code, entrants, {**sources_of_metrics()}],
+                "code": [*self._code, entrants],
                 "environment": {**environment(torch.get_num_threads())},
             },
         )
 
     def key_of_cell(self, cell: Cell) -> CacheKey:
         """`key` of a cell of the plan: all that its record compares itself with takes part."""
-        draws = [name for name in METHODS if info_of(name).draws]
-        methods = [cell.method, *cell.matched, *draws, *([cell.beside] if cell.beside else [])]
+        methods = [cell.method, *([cell.beside] if cell.beside else [])]
         return self.key(cell.inputs, [cell.dataset, "edit", cell.label], methods)
 
-    def take_or_make(self, key: CacheKey, make: Callable[[], RunRecord | None]) -> None:
+    def take_or_make(self, key: CacheKey, make: Callable[[], CellRecord | None]) -> None:
         """Have the run's store hold the record of a key.
 
         Args:
@@ -99,10 +98,10 @@ class SharedRecords:
             entry = self.cache.get_or_make(key, copy)
             if not made:
                 path = entry.folder / _RECORD
-                record = RunRecord.from_json(read_json(path), where=str(path))
+                record = CellRecord.from_json(read_json(path), where=str(path))
                 files = {name: (entry.folder / name).read_bytes() for name in _files(record)}
                 self.store.write(record, files)
 
 
-def _files(record: RunRecord) -> list[str]:
+def _files(record: CellRecord) -> list[str]:
     return [ref.file for ref in (record.scores, record.images) if ref is not None]

@@ -243,11 +243,6 @@ class Suite(BaseModel):
         return pool * self.validation_images
 
     @property
-    def draw_validation_images(self) -> int:
-        """Validation images on which a random draw is sized: its effect is a unit, no result."""
-        return max(1, self.validation_images // 3)
-
-    @property
     def headline_effect(self) -> float:
         """The level of the main table."""
         return self.effects[len(self.effects) // 2]
