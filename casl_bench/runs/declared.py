@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.registry import baselines_folder
 
-METHOD_PACKAGES = ("casl_bench.methods", "baselines")
-DATASET_PACKAGES = ("casl_bench.domains.rendering", "casl_bench.photos")
+_PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.photos")
 
 
 @dataclass
@@ -101,12 +101,13 @@ def _literal(node: ast.AST) -> str | None:
 
 def declared(plugins: Sequence[Path] = ()) -> Declared:
     """What this package, the baselines and these files declare."""
-    found = Declared()
-    for package in (*METHOD_PACKAGES, *DATASET_PACKAGES):
+    folders = [baselines_folder()]
+    for package in _PACKAGES:
         spec = find_spec(package)
-        for folder in (spec.submodule_search_locations or ()) if spec else ():
-            for path in sorted(Path(folder).glob("*.py")):
-                found.read(path)
+        folders += map(Path, (spec.submodule_search_locations if spec else None) or ())
+    found = Declared()
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
+        found.read(path)
     for path in plugins:
         found.read(path)
     # An installed package may register more than its entry points name.
