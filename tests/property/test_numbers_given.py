@@ -17,7 +17,7 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.runs.suites import LONGEST_CELL, Execution, RunConfig, suite
 
