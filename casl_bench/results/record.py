@@ -596,7 +596,7 @@ class RunRecord(_Record):
         return self.model_dump(mode="json", exclude=set(newer))
 
 
-# The published format of records: `python -m casl_bench.records.schema` writes schema.json.
+# The published format of records: `python -m casl_bench.results.record` writes schema.json.
 
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
