@@ -54,7 +54,6 @@ def read_cells(run: Path) -> list[StoredCell]:
 
 
 def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
-    """Cells of schema 2, without the numbers that can be computed from their scores."""
     old = [r for r in store.read_old() if r.kind != "comparison"]
     if any(r.schema_version == 1 for r in old):
         raise InvalidBenchmarkError(
@@ -62,24 +61,20 @@ def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
             where=str(run),
             mend="read their numbers from records.jsonl, or run the folder's command again",
         )
-    tables = [store.scores(r) for r in old]
-    unrelated = (
-        {
-            r.dataset: _unrelated(
-                (r, t)
-                for r, t in zip(old, tables, strict=True)
-                if r.dataset == r0.dataset and t is not None
-            )
-            for r0 in old
-            for r in [r0]
-        }
-        if old
-        else {}
-    )
-    return [
-        StoredCell(cell_of(r, unrelated.get(r.dataset, (None, None))), table, curve=r.curve)
-        for r, table in zip(old, tables, strict=True)
-    ]
+    return convert_cells([(r, store.scores(r)) for r in old])
+
+
+def convert_cells(old: Sequence[tuple[RunRecord, ScoreTable | None]]) -> list[StoredCell]:
+    """Cells of schema 2, without the numbers that can be computed from their scores.
+
+    Args:
+        old: records of any kind but "comparison", with their scores.
+    """
+    unrelated = {
+        dataset: _unrelated((r, t) for r, t in old if r.dataset == dataset and t is not None)
+        for dataset in {r.dataset for r, _ in old}
+    }
+    return [StoredCell(cell_of(r, unrelated[r.dataset]), t, curve=r.curve) for r, t in old]
 
 
 def cell_of(
