@@ -22,7 +22,6 @@ from casl_bench.cli.doctor import doctor_command, weights_command
 from casl_bench.cli.gate import GATE_COMMANDS, compare_option
 from casl_bench.cli.leaderboard import leaderboard_command, submit_command
 from casl_bench.cli.options import execution_options, pop_execution, real_options
-from casl_bench.cli.push import push_command
 from casl_bench.cli.report import picture_command, report_command, report_run, table_command
 from casl_bench.cli.shards import make_merge_command
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
@@ -55,6 +54,8 @@ Exit codes:
   130  interrupted (143: terminated): run the same command again to go on
 """
 
+_WITHOUT_EFFECT_ON_RESULTS = {"jobs", "memory_budget", "batch_size", "cache", "no_cache", "debug"}
+_WITHOUT_EFFECT_ON_RENDERED = {"data_root", "weights_root", "on_bad_image", "allow_download"}
 _LIST_OPTIONS = ("--methods", "--datasets", "--concepts")
 
 
@@ -101,11 +102,6 @@ FOLDER = LocalFolder(path_type=Path)
     "method, each with random numbers of its own: tells chance in fitting from chance in images.",
 )  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
-@click.option(
-    "--kernels", default="reference", show_default=True, metavar="NAMES", help="How the "
-    "U-Net is run: channels_last, bf16, compiled, joined by commas. Another than the reference "
-    "makes a run of its own.",
-)  # fmt: skip
 @click.option(
     "--out", type=FOLDER, help="Run folder.  [default: runs/DATASET-SUITE-seedSEED, so that the "
     "same command finds it again]",
@@ -185,7 +181,6 @@ command.add_command(table_command)
 command.add_command(picture_command)
 command.add_command(report_command)
 command.add_command(make_merge_command(report_run))
-command.add_command(push_command)
 command.add_command(leaderboard_command)
 command.add_command(submit_command)
 command.add_command(study_group)
@@ -209,7 +204,6 @@ def _run(
     seed: int,
     fit_seeds: int,
     device: str,
-    kernels: str,
     out: Path | None,
     cache: Path | None,
     no_cache: bool,
@@ -224,15 +218,13 @@ def _run(
     debug: bool,
     **real: Any,
 ) -> int:
+    asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _WITHOUT_EFFECT_ON_RESULTS}
     from casl_bench.cache.store import default_cache, own_cache
-    from casl_bench.models.backbone import Kernels
-    from casl_bench.runs.receipt import receipt_of
+    from casl_bench.runs.run_lock import FinishedCommand
     from casl_bench.runs.suites import RunConfig, default_out, world_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
     execution = pop_execution(real, jobs)
-    chosen_kernels = Kernels.parse(kernels)
-
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
     if no_cache and cache is not None:
@@ -240,16 +232,14 @@ def _run(
     if unet_speed is not None and not dry_run:
         raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
     chosen_suite = suite_named("quick" if quick else suite or "standard")
-    receipt = None
-    if not (list_names or dry_run or compare):
-        receipt = receipt_of(
-            chosen_suite, datasets, out, seed, plugins, real, methods=[*methods],
-            concepts=[*concepts], fit_seeds=fit_seeds, device=device, shard=execution.shard,
-            kernels=str(chosen_kernels),
-        )  # fmt: skip
-    if receipt is not None and receipt.is_there():
-        click.echo(receipt.table, nl=False)
-        _say(f"records, pictures and table, as finished before: {receipt.out}")
+    finished = None
+    own_files = plugins or {n for n, v in real.items() if v} - _WITHOUT_EFFECT_ON_RENDERED
+    if not (list_names or dry_run or compare or own_files):
+        place = (out, chosen_suite.name, datasets, seed, execution.shard)
+        finished = FinishedCommand.of(asked, *place)
+    if finished is not None and finished.is_current():
+        click.echo(finished.table, nl=False)
+        _say(f"records, pictures and table, as finished before: {finished.out}")
         return 0
 
     from casl_bench.runs.preflight import check_torch, resolve_device
@@ -265,7 +255,6 @@ def _run(
     for module, reason in listing.broken_modules().items():
         click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
     found_device = resolve_device(device)
-    chosen_kernels.check(found_device)
     dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
     method_names = names.resolve_methods(methods)
     method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
@@ -278,7 +267,6 @@ def _run(
         seed=seed,
         fit_seeds=fit_seeds,
         device=found_device,
-        kernels=chosen_kernels,
         options=names.checked_options(real, dataset_names),
         method_weights=method_weights,
         out=out,
@@ -296,8 +284,8 @@ def _run(
         if compare is not None:
             return compare(config, _run_and_report)
         code = _run_and_report(config)
-        if receipt is not None and code == 0:
-            receipt.write()
+        if finished is not None and code == 0:
+            finished.write()
         return code
 
 

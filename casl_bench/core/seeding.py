@@ -1,11 +1,13 @@
-"""Random numbers that belong to a purpose and an image, never to a place in a batch."""
+"""The same numbers in every process: seeds that belong to a purpose and an image, one thread."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 
@@ -39,3 +41,15 @@ def image_noise(
     """
     rows = [torch.randn(tuple(shape), generator=generator(run_seed, purpose, i)) for i in image_ids]
     return torch.stack(rows) if rows else torch.empty(0, *shape)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute the block on one CPU thread: the last bits of a sum depend on their number."""
+    before = torch.get_num_threads()
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -21,7 +20,7 @@ from casl_bench.cache.store import ABOUT, Cache, CacheKey
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_file, hash_json, hash_tensors, write_bytes
 from casl_bench.core.memory import peak_memory
-from casl_bench.core.seeding import generator
+from casl_bench.core.seeding import generator, one_thread
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.methods.method import (
     EditingMethod,
@@ -131,7 +130,8 @@ class FitStore:
             self.made += 1
             made.append(fit)
 
-        entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
+        with one_thread():
+            entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
         return made[0] if made else _read(entry.folder / FIT_FILE)
 
     def find(self, key: str) -> StoredFit | None:
@@ -239,7 +239,7 @@ class Fitting:
                 source_hash(type(method)),
                 source_hash(self.world.dataset),
             ],
-            "environment": {**environment(torch.get_num_threads())},
+            "environment": {**environment()},
         }
         with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
             made: list[Editor] = []

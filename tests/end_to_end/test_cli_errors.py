@@ -79,8 +79,6 @@ def fails(
         ("--methods ,", "give at least one name"),
         ("casl", "No such command 'casl'"),
         ("--device tpu9", "unknown device 'tpu9'"),
-        ("--kernels chanels_last", "unknown kernels 'chanels_last' (--kernels); did you mean 'ch"),
-        ("--kernels reference,bf16", "'reference' is none of the others (--kernels)"),
         ("--device cuda:99", "device 'cuda:99' is not available here"),
         ("--plugin absent.py", "no such plugin file"),
         ("table absent", "absent"),

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from casl_bench.runs.published import publish
 
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -35,7 +36,6 @@ from casl_bench.runs.merge import Merged, merge
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import identify, open_worlds, plan
 from casl_bench.runs.progress import Notes, SilentProgress
-from casl_bench.runs.published import publish
 from casl_bench.runs.suites import Execution, RunConfig, Shard
 from casl_bench.runs.worker import Worker
 from tests.support.tiny_suite import tiny_suite
