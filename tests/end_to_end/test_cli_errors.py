@@ -149,7 +149,7 @@ def test_an_unforeseen_error_is_one_line_too(
     def broken() -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("casl_bench.runs.planning.preflight.check_torch", broken)
+    monkeypatch.setattr("casl_bench.runs.preflight.check_torch", broken)
     said = fails(capsys, in_folder, "--methods casl", code=cli.EXIT_INCOMPLETE)
     assert "ZeroDivisionError: two lines" in said
     assert cli.main(["--methods", "casl", "--debug"]) == cli.EXIT_INCOMPLETE
@@ -237,7 +237,7 @@ def test_interruptions_are_one_line(
         # A runner in the background hands its children an ignored SIGINT, a terminal does not.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from casl_bench import cli\n"
-        "from casl_bench.runs.planning import preflight\n"
+        "from casl_bench.runs import preflight\n"
         "def wait():\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"

@@ -56,7 +56,7 @@ def small_batches() -> Iterator[None]:
         patch.setattr("casl_bench.backbones.clip_model.MICRO_BATCH", 2)
         # Eighty sentences a prompt are minutes on a CPU, and one validation image is enough.
         patch.setattr("casl_bench.backbones.clip_model.TEMPLATES", ("a photo of a {}.",))
-        patch.setattr("casl_bench.runs.planning.config.VALIDATION_POOL", 1)
+        patch.setattr("casl_bench.runs.suites.VALIDATION_POOL", 1)
         patch.setattr("casl_bench.worlds.real.CALIBRATION_IMAGES", 4)
         # What a random network sees in the only image must not decide whether it is edited.
         patch.setattr(World, "presence", lambda self, batch: torch.zeros(
