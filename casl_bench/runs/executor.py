@@ -8,8 +8,8 @@ from contextlib import nullcontext
 
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.files import make_folder
-from casl_bench.core.seeding import one_thread
 from casl_bench.domains.domain import World
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, set_aside
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.attempts import Attempts, CellDiedError

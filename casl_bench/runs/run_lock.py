@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from casl_bench.cache.code_hash import PACKAGE, environment
 from casl_bench.cache.store import cache_of
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
+from casl_bench.core.registry import baselines_folder
 from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, world_of_suite
 
 MANIFEST = "manifest.json"
@@ -164,8 +164,7 @@ class FinishedCommand:
         write_text(self.out / FINISHED, self._stamp())
 
     def _stamp(self) -> str:
-        found = find_spec("baselines")
-        folders = [PACKAGE, *map(Path, (found.submodule_search_locations or ()) if found else ())]
+        folders = [PACKAGE, baselines_folder()]
         folders += [path for path in self.out.iterdir() if path.name not in (FINISHED, LOCK)]
         files = (f for top in folders for f in (top.rglob("*") if top.is_dir() else [top]))
         return hash_json(

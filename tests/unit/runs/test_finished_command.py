@@ -60,8 +60,7 @@ def test_other_code_baselines_or_libraries_are_another_run(
     baselines = tmp_path_factory.mktemp("baselines")
     (baselines / "method.py").write_text("edited = False")
     with monkeypatch.context() as patch:
-        found = SimpleNamespace(submodule_search_locations=[str(baselines)])
-        patch.setattr(run_lock, "find_spec", lambda name: found)
+        patch.setattr(run_lock, "baselines_folder", lambda: baselines)
         assert not command(out).is_current()
     with monkeypatch.context() as patch:
         patch.setattr(run_lock, "environment", lambda: {"torch": "0.0"})
