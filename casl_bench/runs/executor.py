@@ -36,6 +36,7 @@ from casl_bench.runs.plan import (
     edited_since,
     identify,
     note_of_changed,
+    null_work,
     open_worlds,
     plan,
     shared_work,
@@ -297,7 +298,8 @@ def _carry_out(
         progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
-    shared = shared_work(config) if to_do else 0.0
+    null = null_work(config.suite) * len(config.datasets)
+    shared = shared_work(config) + null if to_do else 0.0
     progress.start(sum(c.work for c in to_do.values()) + shared)
     counted = _Counted(progress, shared)
     nodes = pending(nodes, cells.keys() - to_do.keys())

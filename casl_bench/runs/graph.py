@@ -18,7 +18,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.files import write_json
 from casl_bench.domains.dataset import Split
 from casl_bench.results.provenance import git_state
-from casl_bench.runs.plan import NULL_IMAGES, Cell, info_of
+from casl_bench.runs.plan import Cell, info_of, null_work
 from casl_bench.runs.progress import PhaseCost
 from casl_bench.runs.run_lock import PLAN_FILE
 from casl_bench.runs.suites import RunConfig, Shard, Suite
@@ -101,8 +101,7 @@ def _of_dataset(suite: Suite, cells: Sequence[Cell]) -> list[Node]:
     }
     sae = Node("sae", dataset, needs=(inversions["train"].name,))
     judged = Node("judged", dataset, needs=tuple(n.name for n in inversions.values()))
-    directions = suite.random_draws * NULL_IMAGES * len(suite.strengths) * suite.num_steps
-    null = Node("null", dataset, needs=(judged.name,), work=float(directions))
+    null = Node("null", dataset, needs=(judged.name,), work=null_work(suite))
     shared = [*inversions.values(), judged, null]
     if not any(info_of(c.method).uses_sae for c in cells):
         return [*shared, *_of_concepts(cells, judged, sae)]
