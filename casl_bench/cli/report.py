@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.cache import cache_option
 from casl_bench.core.errors import UsageError
 from casl_bench.core.option_types import Count
+
+if TYPE_CHECKING:
+    from casl_bench.results.record import RunRecord
 
 
 def report_run(out: Path) -> None:
@@ -32,6 +35,18 @@ def report_run(out: Path) -> None:
         click.echo(table, nl=False)
 
 
+def _numbers(where: Path) -> list[RunRecord]:
+    """Of a run folder or a file of records; raises UsageError where there is none."""
+    from casl_bench.results.run_folder import RecordStore, read_jsonl
+
+    records = read_jsonl(where) if where.is_file() else list(RecordStore(where))
+    if not records:
+        raise UsageError(
+            "no records", where=str(where), mend="give a run folder or a records.jsonl"
+        )
+    return records
+
+
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=click.Path(path_type=Path, exists=True))
 def table_command(where: Path) -> Callable[[], int]:
@@ -40,15 +55,10 @@ def table_command(where: Path) -> Callable[[], int]:
     def action() -> int:
         from casl_bench.analysis.controls import check_bounds
         from casl_bench.report.tables import render_tables
-        from casl_bench.results.run_folder import RecordStore, read_jsonl
 
-        records = read_jsonl(where) if where.is_file() else list(RecordStore(where))
-        if not records:
-            raise UsageError(
-                "no records", where=str(where), mend="give a run folder or a records.jsonl"
-            )
-        check_bounds(records, where)
-        click.echo(render_tables(records), nl=False)
+        numbers = _numbers(where)
+        check_bounds(numbers, where)
+        click.echo(render_tables(numbers), nl=False)
         return 0
 
     return action
@@ -80,8 +90,7 @@ def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> C
 @click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
-@cache_option
-def report_command(records: Path, out: Path | None, cache: Path | None) -> Callable[[], int]:
+def report_command(records: Path, out: Path | None) -> Callable[[], int]:
     """Write a report of RUN, a run folder or a records.jsonl, that opens in a browser from disk.
 
     From a file of records alone there are no pictures. Exit code 5, with the report written but
@@ -93,10 +102,13 @@ def report_command(records: Path, out: Path | None, cache: Path | None) -> Calla
     def action() -> int:
         from casl_bench.analysis.controls import check_bounds
         from casl_bench.report.html.pages import Source, write_report
+        from casl_bench.results.run_folder import RecordStore
 
-        source = Source.read(records, cache)
+        numbers = _numbers(records)
+        store = None if records.is_file() else RecordStore(records)
+        source = Source(records.name, tuple(numbers), store)
         click.echo(str(write_report(source, out or default)))
-        check_bounds(source.records, records)
+        check_bounds(numbers, records)
         return 0
 
     return action

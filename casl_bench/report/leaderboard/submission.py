@@ -19,7 +19,7 @@ from casl_bench.analysis.significance import Difference, holm, rank_intervals
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
 from casl_bench.report.grouping import Group
-from casl_bench.report.leaderboard.boards import RESERVED, mixed
+from casl_bench.report.leaderboard.boards import RESERVED
 from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, Pair, RunRecord
 from casl_bench.results.run_folder import (
     CellKey,
@@ -335,7 +335,7 @@ def _alike(records: Records) -> list[str]:
         own = [r for r in records if r.dataset == dataset]
         if len({r.dataset_revision for r in own}) > 1:
             faults.append(f"{dataset} in several revisions")
-        faults += [f"records of {dataset} differ in {what}" for what in mixed(Group(list(own)))]
+        faults += [f"records of {dataset} differ in {what}" for what in Group(list(own)).mixed]
         # The others of one concept are not those of another, and are part of an identity.
         identities = {(r.concept, *i) for r in own for i in r.metric_identities.items()}
         if len({(concept, name) for concept, name, _ in identities}) < len(identities):
