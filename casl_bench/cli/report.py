@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.core.errors import UsageError
 from casl_bench.core.option_types import Count
-
-if TYPE_CHECKING:
-    from casl_bench.results.record import RunRecord
 
 
 def report_run(out: Path) -> None:
@@ -35,18 +30,6 @@ def report_run(out: Path) -> None:
         click.echo(table, nl=False)
 
 
-def _numbers(where: Path) -> list[RunRecord]:
-    """Of a run folder or a file of records; raises UsageError where there is none."""
-    from casl_bench.results.run_folder import RecordStore, read_jsonl
-
-    records = read_jsonl(where) if where.is_file() else list(RecordStore(where))
-    if not records:
-        raise UsageError(
-            "no records", where=str(where), mend="give a run folder or a records.jsonl"
-        )
-    return records
-
-
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=click.Path(path_type=Path, exists=True))
 def table_command(where: Path) -> Callable[[], int]:
@@ -54,11 +37,12 @@ def table_command(where: Path) -> Callable[[], int]:
 
     def action() -> int:
         from casl_bench.analysis.controls import check_bounds
+        from casl_bench.report.html.pages import Source
         from casl_bench.report.tables import render_tables
 
-        numbers = _numbers(where)
-        check_bounds(numbers, where)
-        click.echo(render_tables(numbers), nl=False)
+        records = Source.read(where).records
+        check_bounds(records, where)
+        click.echo(render_tables(records), nl=False)
         return 0
 
     return action
@@ -102,13 +86,10 @@ def report_command(records: Path, out: Path | None) -> Callable[[], int]:
     def action() -> int:
         from casl_bench.analysis.controls import check_bounds
         from casl_bench.report.html.pages import Source, write_report
-        from casl_bench.results.run_folder import RecordStore
 
-        numbers = _numbers(records)
-        store = None if records.is_file() else RecordStore(records)
-        source = Source(records.name, tuple(numbers), store)
+        source = Source.read(records)
         click.echo(str(write_report(source, out or default)))
-        check_bounds(numbers, records)
+        check_bounds(source.records, records)
         return 0
 
     return action

@@ -434,9 +434,12 @@ def _set_up(row: Row) -> dict[str, Number]:
     found: dict[str, Number] = {}
     for dataset, concepts in group.datasets.items():
         for c in concepts:
-            needs_sae = c in done and "sae" in done[c].artefacts
+            if c not in done:
+                found[c] = NOT_DONE
+                continue
+            needs_sae = "sae" in done[c].artefacts
             first, second = inversion.get(dataset), sae.get(dataset) if needs_sae else 0.0
-            known = first is not None and second is not None and c in done
+            known = first is not None and second is not None
             share = (first or 0.0) + (second or 0.0)
             found[c] = Number(share / len(concepts)) if known else Number(reason="not measured")
     return found
@@ -462,7 +465,7 @@ def _many_edits(row: Row) -> Number:
 
 def _total(set_up: Number, fit: Number, edit: Number) -> Number:
     if set_up.value is None or fit.value is None or edit.value is None:
-        return Number(reason="not measured")
+        return NOT_DONE if set_up == NOT_DONE else Number(reason="not measured")
     return Number(set_up.value + fit.value + MANY * edit.value)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.results.edited_images import Pixels
+from casl_bench.results.edited_images import READ_ERRORS, Pixels
 
 FILE_NAME = "latents.npz"
 LATENTS, IMAGES = 4, 6
@@ -104,5 +103,5 @@ def latents_from_bytes(data: bytes, where: str = "") -> list[LatentImages]:
                 )
                 for i, latent in enumerate(arrays["latents"])
             ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except READ_ERRORS as error:
         raise InvalidBenchmarkError(f"cannot read latents' images: {error}", where=where) from error

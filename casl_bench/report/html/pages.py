@@ -35,7 +35,7 @@ from casl_bench.report.html.sections import (
 )
 from casl_bench.report.tables import group_title, overall_text
 from casl_bench.results.record import RunRecord
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.run_folder import RecordStore, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,22 @@ class Source:
     name: str
     records: tuple[RunRecord, ...]
     store: RecordStore | None
+
+    @classmethod
+    def read(cls, path: Path) -> Source:
+        """Read a run folder, or a file of numbers.
+
+        Raises:
+            UsageError: if it holds no record.
+            InvalidBenchmarkError: if a record or a file kept with one is corrupt.
+        """
+        store = None if path.is_file() else RecordStore(path)
+        records = read_jsonl(path) if store is None else list(store)
+        if not records:
+            raise UsageError(
+                "no records", where=str(path), mend="give a run folder or a records.jsonl"
+            )
+        return cls(path.name, tuple(records), store)
 
 
 INDEX = "index.html"

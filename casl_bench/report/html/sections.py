@@ -165,7 +165,8 @@ def ranking_sections(
     found, drawn = group.comparison, []
     text = to_html(_NO_COMPARISON)
     if found is not None:
-        text = fold_first(_html(comparison_section(group, "At equal effect"), ""), "How to read this")
+        standings = _html(comparison_section(group, "At equal effect"), "")
+        text = fold_first(standings, "How to read this")
         if found.standings:
             drawn.append(standings_chart(found, group.first.dataset, styles, figures))
     edits = _html(edit_section(group), "No edit is among these records.")
