@@ -63,7 +63,6 @@ def pop_execution(given: dict[str, Any], jobs: int) -> Execution:
 # Command-line options of the real world, for every command that opens one.
 
 
-
 _PATH = click.Path(path_type=Path)
 _PHOTO_OPTIONS = (
     click.option("--data-root", type=_PATH, envvar="CASL_BENCH_DATA", show_envvar=True,

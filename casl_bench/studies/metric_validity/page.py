@@ -94,7 +94,8 @@ def over_table(records: StudyRecords) -> str:
     for metric in records.header.metrics:
         found = [ranking(records, metric.name, c, COLUMNS[column]) for column, c in columns]
         cells = [
-            DASH if f.over is None else f"{number(f.over)}{_bracket(_edits_of_tables(f))}" for f in found
+            DASH if f.over is None else f"{number(f.over)}{_bracket(_edits_of_tables(f))}"
+            for f in found
         ]
         rows.append([metric_name(metric), *cells])
     edits = ranking(records, records.header.metrics[0].name, columns[0][1], COLUMNS[ALL]).edits
