@@ -18,7 +18,7 @@ import pytest
 
 from casl_bench.report.html.pages import Source, write_report
 
-_FAKE_RUN = Path(__file__).parents[1] / "unit" / "html_report" / "fake_run.py"
+_FAKE_RUN = Path(__file__).parents[1] / "unit" / "report" / "html" / "fake_run.py"
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
