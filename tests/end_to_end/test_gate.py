@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli.main import main
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +45,7 @@ def benchmark(cwd: Path, *arguments: str, **environment: str) -> subprocess.Comp
         ("worse", 1, "1 regression (exit 1)"),
         ("absent", 2, "no verdict: no records"),
         ("other seed", 4, "1 not comparable (exit 4)"),
-        ("other unit", 5, "no verdict: the random draws of made_up"),
+        ("other unit", 5, "no verdict: the random directions of made_up"),
     ],
 )
 def test_every_exit_code_writes_every_output(
@@ -64,27 +64,42 @@ def test_every_exit_code_writes_every_output(
     assert done.stderr.count("\n") == (code in (2, 5)) and "Traceback" not in done.stderr
 
 
-def test_a_first_run_may_pass_and_be_accepted(
+def test_a_first_run_passes_if_allowed(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["gate", str(tmp_path / "none"), str(runs / "base")]
-    history = ["--history", str(tmp_path / "history.jsonl")]
-    assert cli.main(command) == 4
-    assert cli.main([*command, "--allow-missing-base", "--accept", *history]) == 0
+    assert main(command) == 4
+    assert main([*command, "--allow-missing-base"]) == 0
     assert "first run" in capsys.readouterr().out
-    assert cli.main(["trend", *history]) == 0
-    assert capsys.readouterr().out.startswith("made_up/casl: 1 runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("gate a b --accept", "error: --accept was removed (feed a trend page"),
+        ("gate a b --history h.jsonl", "error: --history was removed (feed a trend page"),
+        ("gate a b --speed a.json b.json", "error: --speed was removed (use pytest-benchmark's"),
+        ("trend --out trend.svg", "error: the command 'trend' was removed (feed"),
+        ("gate-rates runs/base --runs 40", "(use `casl-bench study gate-rates RUN`)"),
+    ],
+)
+def test_what_was_removed_says_its_successor(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_the_exact_tier_and_its_golden_run(runs: Path, tmp_path: Path) -> None:
     golden = str(tmp_path / "golden")
-    assert cli.main(["golden", str(runs / "base"), golden]) == 0
-    assert cli.main(["gate", golden, str(runs / "same"), "--tier", "exact"]) == 0
-    assert cli.main(["gate", golden, str(runs / "worse"), "--tier", "exact"]) == 1
+    assert main(["golden", str(runs / "base"), golden]) == 0
+    assert main(["gate", golden, str(runs / "same"), "--tier", "exact"]) == 0
+    assert main(["gate", golden, str(runs / "worse"), "--tier", "exact"]) == 1
 
 
 def test_a_gate_loads_no_model_and_no_engine(runs: Path) -> None:
-    heavy = ("torch", "dask", "distributed", "matplotlib", "ruptures")
+    heavy = ("torch", "dask", "distributed", "matplotlib", "pandas")
     code = (
         "import sys; from casl_bench.cli.main import main; code = main(['gate', 'base', 'same']); "
         f"sys.exit(code or bool(set({heavy}) & set(sys.modules)))"

@@ -20,7 +20,6 @@ from casl_bench.gate.outputs import (
     write_outputs,
 )
 from casl_bench.gate.verdict import (
-    Alert,
     CellVerdict,
     Effect,
     GateReport,
@@ -110,12 +109,9 @@ def test_outside_of_github_nothing_is_printed(tmp_path: Path) -> None:
 
 def test_no_more_annotations_than_are_shown() -> None:
     cells = [cell(Verdict.FAIL, f"m{i}") for i in range(30)]
-    alerts = (Alert(name="test_a (time)", ratio=2.0, text="slower"),)
-    lines = annotation_lines(report(*cells, alerts=alerts))
-    assert len(lines) == 10 and lines[-1].endswith("::22 more are in the summary")
-    assert annotation_lines(report(cell(Verdict.PASS), alerts=alerts)) == [
-        "::warning title=casl_bench gate%3A test_a (time)::slower"
-    ]
+    lines = annotation_lines(report(*cells))
+    assert len(lines) == 10 and lines[-1].endswith("::21 more are in the summary")
+    assert annotation_lines(report(cell(Verdict.PASS))) == []
 
 
 def test_trend_pages_get_numbers_of_the_head() -> None:
