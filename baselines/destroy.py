@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from casl_bench.core.seeding import image_noise
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
+from casl_bench.models.random_numbers import image_noise
 
 NOISE_SEED = 0
 

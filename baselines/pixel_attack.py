@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
+from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import Differentiable
 
 MICRO_BATCH = 16

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from casl_bench.cache.store import CACHE_VARIABLE
+from casl_bench.core.registry import import_baselines
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +21,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests beside each other share the cores: one thread each, and for what they start.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+import_baselines()
 
 # A red build must mean something: examples are drawn the same way every time, and a slow machine
 # is no fault.

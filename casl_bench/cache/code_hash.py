@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from uuid import uuid4
 
+from casl_bench.core.registry import BASELINES
+
 PACKAGE = Path(__file__).parents[1]
 
 INVERSION_CODE = ("core", "models", "domains", "diffusion", "photos", "runs/artefacts.py")
@@ -65,7 +67,7 @@ def source_to_compare(what: object) -> str | None:
     parts = module.split(".")
     if parts[0] == PACKAGE.name:
         return code_hash(("conformance",))
-    if parts[0] == "baselines" and len(parts) > 1:
+    if parts[0] == BASELINES and len(parts) > 1:
         parts = parts[:2]  # entrants do not import each other
     else:
         outer = sys.modules.get(parts[0])

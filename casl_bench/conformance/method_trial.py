@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from casl_bench.conformance.rules import NotRun, first_line, require
 from casl_bench.conformance.toy_domain import NUM_TEST, ToyTasks, UndeclaredUse
-from casl_bench.core.files import hash_tensors
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import EditingMethod, Editor, EditTask, FitCost, MethodInfo
 from casl_bench.models.backbone import Backbone, CallCounter, EncoderState
+from casl_bench.models.model_files import hash_tensors
 
 # What a well-behaved method leaves as it was: weights, hooks, global state, the user's folders.
 

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from casl_bench.core.errors import unknown_name
-from casl_bench.core.files import hash_tensors
-from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import (
@@ -42,7 +41,9 @@ from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer, WordTokenizer, build_clip
 from casl_bench.models.embedder import EmbedderNet, RenderEmbedder
 from casl_bench.models.factor_regressor import FactorRegressor
+from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.noise_schedule import linspace_timesteps
+from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.unet import BackboneConfig, build_unet
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever happens while they are written; and JSON in."""
+"""Files that are either whole or absent, JSON, and the SHA-256 of content."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from casl_bench.core.errors import UsageError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def make_folder(path: Path) -> Path:
@@ -128,9 +124,6 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
     )
 
 
-# Content identity: the same value gives the same hash, any other value another one.
-
-
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     digest = hashlib.sha256()
@@ -149,22 +142,6 @@ def hash_json(value: Any) -> str:
     """SHA-256 of canonical JSON (sorted keys), hex. Raises ValueError on NaN or infinity."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hash_bytes(text.encode())
-
-
-def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of tensors, in name order, hex."""
-    import torch  # here, since records and reports hash JSON and need no torch
-
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        t = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
-        if t.numel():
-            digest.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-# What a file is known by when it comes back: its name in a folder, its size and its SHA-256.
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,9 @@ from casl_bench.core.errors import UsageError, unknown_name
 
 T = TypeVar("T")
 
+BASELINES = "casl_bench_baselines"
+"""The package of what CASL is compared with: `baselines/` of a checkout, under this name only."""
+
 
 class Registry(Generic[T]):
     """Names to factories.
@@ -129,6 +132,34 @@ def discover(package: str, *registries: Registry[Any]) -> None:
                 registry.note_broken(name, error)
 
 
+def baselines_folder() -> Path:
+    """Where the baselines are: beside this package, in a checkout or installed."""
+    root = Path(__file__).parents[2]
+    # Installed, a neighbour called `baselines` is somebody else's.
+    return root / ("baselines" if (root / "pyproject.toml").is_file() else BASELINES)
+
+
+def import_baselines() -> str:
+    """Make `BASELINES` importable, whatever is on `sys.path`; returns that name."""
+    path = baselines_folder() / "__init__.py"
+    if BASELINES not in sys.modules and path.is_file():
+        _import_file(BASELINES, path)
+    return BASELINES
+
+
+def _import_file(name: str, path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError("not a Python file", where=str(path), mend="give a file ending in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+
+
 def load_plugin(path: Path) -> None:
     """Import a Python file given by the user, once; what it registers becomes known.
 
@@ -141,17 +172,11 @@ def load_plugin(path: Path) -> None:
     name = f"casl_bench_plugin_{path.stem}_{abs(hash(str(path))):x}"
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError("not a Python file", where=str(path), mend="give a file ending in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        _import_file(name, path)
+    except (KeyboardInterrupt, UsageError):
+        raise
     except BaseException as error:
-        sys.modules.pop(name, None)
-        if isinstance(error, KeyboardInterrupt):
-            raise
         raise UsageError(
             f"plugin fails to import: {type(error).__name__}: {error}", where=str(path)
         ) from error

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.core.micro_batch import row_blocks, run_in_micro_batches
 from casl_bench.models.backbone import Backbone, EncoderState
+from casl_bench.models.micro_batch import row_blocks, run_in_micro_batches
 
 OnStep = Callable[[int, EncoderState], None]
 """Called with the place in `timesteps` and what the encoder half made of x_t there."""

@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_tensors, write_bytes
-from casl_bench.core.micro_batch import row_blocks
+from casl_bench.core.files import write_bytes
 from casl_bench.diffusion.ddim import ddim_generation, ddim_inversion
 from casl_bench.diffusion.sharded_array import images_per_shard
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import ImageBatch
 from casl_bench.models.backbone import Backbone, EncoderState
-from casl_bench.runs.progress import Advance
+from casl_bench.models.micro_batch import row_blocks
+from casl_bench.models.model_files import hash_tensors
 
 # Inverted images: what every method edits, made once for all of them.
 
@@ -185,7 +185,7 @@ def invert_in_parts(
     folder: Path,
     store: TrajectoryStore | None = None,
     size: int | None = None,
-    advance: Advance = lambda count: None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Inversions:
     """`invert` for the images of a split; parts that an interrupted call finished are read.
 
@@ -261,7 +261,7 @@ def _invert_part(
     refinements: int,
     rows: slice,
     store: TrajectoryStore | None,
-    advance: Advance,
+    advance: Callable[[int], None],
 ) -> Inversions:
     done = 0
 

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.core.micro_batch import row_blocks, run_in_micro_batches
-from casl_bench.core.seeding import image_noise
 from casl_bench.diffusion.ddim import ddim_step, generation_steps
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import FitCost
 from casl_bench.models.backbone import Backbone, EncoderState
+from casl_bench.models.micro_batch import row_blocks, run_in_micro_batches
+from casl_bench.models.random_numbers import image_noise
 
 DeltaH = Callable[[Tensor, int, Tensor], Tensor]
 """(h [n, C, h, w], t, temb [n, D]) -> delta_h of strength 1, [n, C, h, w], row by row."""

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor
 
-from casl_bench.core.errors import UsageError
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.registry import Registry
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.diffusion.trajectories import TrajectoryStore
@@ -264,3 +264,26 @@ def register_method(cls: M) -> M:
             raise UsageError(f"method class '{cls.__name__}' has no '{part}'", mend="see docs")
     METHODS.register(cls.info.name, cls)  # type: ignore[attr-defined]
     return cls
+
+
+CONTROLS = (
+    "identity", "oracle", "random_direction", "shuffled", "inverted", "destroy", "pixel_attack",
+    "random_rotation", "random_weights",
+)  # fmt: skip
+"""Without any of these a table would claim more than was checked."""
+
+
+def check_controls() -> None:
+    """Make sure that every control is registered.
+
+    Raises:
+        InvalidBenchmarkError: one is not, with the reason where it is known.
+    """
+    for name in CONTROLS:
+        if name not in METHODS:
+            reasons = "; ".join(f"{m}: {r}" for m, r in sorted(METHODS.broken.items()))
+            raise InvalidBenchmarkError(
+                f"control '{name}' is missing" + (f": {reasons}" if reasons else ""),
+                where="baselines",
+                mend="install the package again, or restore the folder baselines/",
+            )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.model_files import read_model
 from casl_bench.models.scorers import ScorerInfo
 

@@ -23,10 +23,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from casl_bench.core.errors import InputError, UsageError, unknown_name
-from casl_bench.core.files import hash_json, hash_tensors
-from casl_bench.core.micro_batch import run_in_micro_batches
+from casl_bench.core.files import hash_json
 from casl_bench.core.registry import Registry
 from casl_bench.models.diffusers_folder import is_diffusers_folder, read_diffusers_folder
+from casl_bench.models.micro_batch import run_in_micro_batches
+from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.unet import (
     BackboneConfig,
     decoder_half,

@@ -16,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
-from casl_bench.core.files import hash_tensors
-from casl_bench.core.micro_batch import in_micro_batches
-from casl_bench.models.model_files import read_model
+from casl_bench.models.micro_batch import in_micro_batches
+from casl_bench.models.model_files import hash_tensors, read_model
 from casl_bench.models.scorers import ScorerInfo
 
 # Text → token numbers, one a word: a CLIP of forty words needs no 49,408-entry vocabulary.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.micro_batch import pad_rows, row_blocks
+from casl_bench.models.micro_batch import pad_rows, row_blocks
 from casl_bench.models.model_files import read_model
 from casl_bench.models.scorers import ScorerInfo
 

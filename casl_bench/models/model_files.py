@@ -6,6 +6,7 @@ any number is made with it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,3 +98,14 @@ def write_model(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, 
     size = (folder / WEIGHTS).stat().st_size
     digest = hash_file(folder / WEIGHTS)
     write_json(folder / CARD, {**card, "sha256": digest, "bytes": size})
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, in name order, hex."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        t = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{t.dtype}|{tuple(t.shape)}|".encode())
+        if t.numel():
+            digest.update(t.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

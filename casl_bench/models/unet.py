@@ -53,7 +53,7 @@ class BackboneConfig(_Frozen):
         prediction: what the network's output means.
         learned_sigma: the second half of the output channels is a variance and is dropped.
         family: the form of its blocks, and so of an Asyrp delta-block that fits it.
-        micro_batch: rows of every forward pass (`core.micro_batch`).
+        micro_batch: rows of every forward pass (`models.micro_batch`).
         unet: keyword arguments of `UNet2DModel`.
     """
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from casl_bench.cache.code_hash import INVERSION_CODE, SAE_CODE, code_hash, environment, source_hash
 from casl_bench.cache.store import ABOUT, Cache, CacheKey, Entry
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.seeding import generator
 from casl_bench.diffusion.inversion import (
     Inversions,
     forget_parts,
@@ -38,6 +37,7 @@ from casl_bench.diffusion.trajectories import (
 from casl_bench.domains.dataset import Concept, ImageBatch, Split
 from casl_bench.domains.domain import World
 from casl_bench.models.noise_schedule import power_timesteps
+from casl_bench.models.random_numbers import generator
 from casl_bench.runs.plan import parts_of_world
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig, Suite

@@ -19,9 +19,8 @@ from torch import Tensor
 from casl_bench.cache.code_hash import FIT_CODE, code_hash, environment, source_hash
 from casl_bench.cache.store import ABOUT, Cache, CacheKey
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_file, hash_json, hash_tensors, write_bytes
+from casl_bench.core.files import hash_file, hash_json, write_bytes
 from casl_bench.core.memory import peak_memory
-from casl_bench.core.seeding import generator
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.methods.method import (
     EditingMethod,
@@ -33,6 +32,8 @@ from casl_bench.methods.method import (
     SupportsFitKey,
     SupportsPretrained,
 )
+from casl_bench.models.model_files import hash_tensors
+from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import Differentiable
 from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.plan import make_method, pretrained_file

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.core.registry import discover, load_plugin
+from casl_bench.core.registry import discover, import_baselines, load_plugin
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import WORLDS
 from casl_bench.domains.options import WorldOptions, parse_assignments
@@ -120,9 +120,6 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> WorldO
 def load_entrants(plugins: Sequence[Path] = ()) -> None:
     """Import every place where entrants may live. A module that fails takes no other down.
 
-    `baselines` is named here as a string: the benchmark does not depend on its entrants, and a
-    checkout without that folder still runs CASL.
-
     Raises:
         UsageError: if a plugin file is absent or fails to import.
     """
@@ -131,6 +128,6 @@ def load_entrants(plugins: Sequence[Path] = ()) -> None:
     discover("casl_bench.photos", DATASETS, WORLDS)
     discover("casl_bench.metrics", METRICS)
     discover("casl_bench.methods", METHODS)
-    discover("baselines", METHODS)
+    discover(import_baselines(), METHODS)
     for plugin in plugins:
         load_plugin(plugin)

@@ -21,6 +21,7 @@ from casl_bench.methods.method import (
     MethodInfo,
     SupportsFitEstimate,
     SupportsPretrained,
+    check_controls,
 )
 from casl_bench.metrics.metric import METRICS
 from casl_bench.models.noise_schedule import power_timesteps
@@ -262,7 +263,9 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
     Raises:
         UsageError: if nothing is left to do, such as concepts that no chosen data set has, or
             there are no pretrained weights where they were said to be.
+        InvalidBenchmarkError: a control is missing.
     """
+    check_controls()
     entrants = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
     controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
     alone = {n: m for n, m in controls.items() if not m.info.beside}

@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from pydantic import JsonValue
 
 from casl_bench.cache.code_hash import PACKAGE, environment
 from casl_bench.core.files import hash_file, hash_json, read_json, write_json
+from casl_bench.core.registry import baselines_folder
 from casl_bench.results.provenance import git_state
 from casl_bench.runs.run_lock import MANIFEST, PLAN_FILE
 from casl_bench.runs.suites import Shard, Suite, default_out, world_of_suite
@@ -68,11 +68,9 @@ class Receipt:
 
     def _content(self) -> dict[str, str]:
         """One hash of each thing that is compared."""
-        found = find_spec("baselines")
-        entrants = [Path(p) for p in (found.submodule_search_locations or ())] if found else []
         return {
             "command": hash_json(dict(self.command)),
-            "code and models": _hash_of([PACKAGE, *entrants]),
+            "code and models": _hash_of([PACKAGE, baselines_folder()]),
             "environment": hash_json(dict(environment())),
             "results": _hash_of(self.out / name for name in RESULTS),
         }

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.core.micro_batch import row_blocks
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.metrics.metric import MetricInfo
 from casl_bench.models.backbone import Backbone
+from casl_bench.models.micro_batch import row_blocks
 from casl_bench.sae.sae import HSpaceSae
 from casl_bench.sae.training import Activations
 

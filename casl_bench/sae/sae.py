@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_json, hash_tensors, read_json, write_bytes, write_json
+from casl_bench.core.files import hash_json, read_json, write_bytes, write_json
+from casl_bench.models.model_files import hash_tensors
 
 # The sparse autoencoder itself, on plain vectors: two formulas and their initialisation.
 

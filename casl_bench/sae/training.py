@@ -20,8 +20,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_json, hash_tensors, write_bytes
-from casl_bench.core.micro_batch import row_blocks
+from casl_bench.core.files import hash_json, write_bytes
+from casl_bench.models.micro_batch import row_blocks
+from casl_bench.models.model_files import hash_tensors
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 # The state of an unfinished training, whole in one file: weights, optimiser, random numbers.

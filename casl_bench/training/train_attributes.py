@@ -29,14 +29,15 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, make_folder, write_bytes, write_json, write_text
-from casl_bench.core.micro_batch import row_blocks
 from casl_bench.core.option_types import SEED, Amount, Count
 from casl_bench.core.registry import discover
-from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.dataset import DATASETS, Dataset, Split
 from casl_bench.domains.options import DataSource
 from casl_bench.metrics.scorer_validation import calibration_error
+from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import WEIGHTS
+from casl_bench.models.random_numbers import generator
 from casl_bench.photos.scorers.classifier import (
     Calibration,
     ClassifierSidecar,

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.option_types import SEED, Amount, Count
-from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
 from casl_bench.metrics.scorer_validation import calibration_error
 from casl_bench.models.attribute_classifier import MICRO_BATCH, build_classifier
+from casl_bench.models.micro_batch import in_micro_batches
+from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,

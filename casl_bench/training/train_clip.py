@@ -18,13 +18,14 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.option_types import SEED, Amount, Count
-from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.captions import CONTEXT_LENGTH, CaptionWriter, compatible
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
 from casl_bench.models.clip import WordTokenizer, build_clip
+from casl_bench.models.micro_batch import in_micro_batches
+from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,

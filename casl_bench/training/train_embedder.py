@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.option_types import SEED, Amount, Count
-from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Factors, to_pixels
 from casl_bench.models.embedder import MICRO_BATCH, EmbedderNet, feature_distance
+from casl_bench.models.micro_batch import in_micro_batches
+from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import blur, degrade
 from casl_bench.training.trainer import (
     Pool,

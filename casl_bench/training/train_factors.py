@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.core.option_types import SEED, Amount, Count
-from casl_bench.core.seeding import derive_seed, generator
+from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, Factors
 from casl_bench.models.factor_regressor import (
@@ -30,6 +29,8 @@ from casl_bench.models.factor_regressor import (
     LookoutNet,
     build_regressor,
 )
+from casl_bench.models.micro_batch import in_micro_batches
+from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.training.degrade import degrade
 from casl_bench.training.train_classifier import calibrate, examples

@@ -18,7 +18,6 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 
 from casl_bench.core.option_types import SEED, Amount, Count
-from casl_bench.core.seeding import generator, image_noise
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
@@ -30,6 +29,7 @@ from casl_bench.metrics.reconstruction import noise_statistics, psnr
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.noise_schedule import NoiseSchedule
+from casl_bench.models.random_numbers import generator, image_noise
 from casl_bench.training.trainer import (
     TrainingRun,
     batch,

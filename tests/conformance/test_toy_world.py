@@ -5,9 +5,9 @@ import torch
 
 from casl_bench.conformance.toy_domain import ATTRIBUTES, ToyShapes, register_toy_world, toy_world
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import hash_tensors
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import WORLDS
+from casl_bench.models.model_files import hash_tensors
 
 
 def test_two_worlds_are_equal_but_share_no_network():

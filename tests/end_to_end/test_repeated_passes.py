@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from casl_bench_baselines.asyrp import Asyrp
 from torch import Tensor
 
-from baselines.asyrp import Asyrp
 from casl_bench.conformance.toy_domain import ToyTasks, toy_world
 from casl_bench.methods.casl import Casl
 from casl_bench.methods.method import METHODS

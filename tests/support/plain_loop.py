@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from casl_bench.core.seeding import image_noise
 from casl_bench.diffusion.ddim import ddim_step, generation_steps
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.h_space_editor import DeltaH, EditWindow
 from casl_bench.models.backbone import Backbone
+from casl_bench.models.random_numbers import image_noise
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_file, hash_json
-from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import LabelSource, ScorerInfo
 from casl_bench.models.weights import fitted_state, read_torch_file
 

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, UsageError
-from casl_bench.core.files import hash_json, hash_tensors
-from casl_bench.core.micro_batch import run_in_micro_batches
+from casl_bench.core.files import hash_json
+from casl_bench.models.micro_batch import run_in_micro_batches
+from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import Source, fitted_state, read_torch_file
 from casl_bench.photos.scorers.classifier import fill, read_weights

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json
-from casl_bench.core.micro_batch import in_micro_batches
 from casl_bench.models.clip import MICRO_BATCH, ClipModel
+from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import LabelSource, ScorerInfo
 
 # Standard deviations below this are rounding of cosines, times CLIP's scale of about 100.

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.core.seeding import derive_seed, image_noise
+from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.rendering.renderer import Drawing, Factors
+from casl_bench.models.random_numbers import image_noise
 from casl_bench.results.score_table import Array
 from casl_bench.training.degrade import blur, compress
 

@@ -16,13 +16,14 @@ from pydantic import Field
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.seeding import derive_seed, image_noise
+from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import World
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.metrics.epr import EPS
 from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo, first_column
+from casl_bench.models.random_numbers import image_noise
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.score_table import Array, EditScores
 from casl_bench.runs.scoring import Scorers

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from casl_bench.core.seeding import image_noise
 from casl_bench.metrics.epr import epr_plus
+from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.scorers import Differentiable
 from casl_bench.results.score_table import Array, EditScores
 from casl_bench.studies.metric_validity.edits import SEED, Subject

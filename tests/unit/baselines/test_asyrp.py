@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from casl_bench_baselines.asyrp import Asyrp, CombinedAsyrpEditor, distance_curve, first_above
 
-from baselines.asyrp import Asyrp, CombinedAsyrpEditor, distance_curve, first_above
 from casl_bench.conformance.toy_domain import ToyTasks
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from baselines.concept_slider import (
+from casl_bench_baselines.concept_slider import (
     ConceptSlider,
     ConceptSliderEditor,
     adapted_layers,
@@ -16,6 +15,7 @@ from baselines.concept_slider import (
     inject_adapter,
     merged,
 )
+
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.ddim import predict_x_0

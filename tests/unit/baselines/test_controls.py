@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from casl_bench_baselines.asyrp import Asyrp
+from casl_bench_baselines.destroy import Destroy
+from casl_bench_baselines.inverted import Inverted
+from casl_bench_baselines.oracle import Oracle
+from casl_bench_baselines.random_rotation import RandomRotation, random_rotation
+from casl_bench_baselines.shuffled import Shuffled, stand_in
 from torch import Tensor
 
-from baselines.asyrp import Asyrp
-from baselines.destroy import Destroy
-from baselines.inverted import Inverted
-from baselines.oracle import Oracle
-from baselines.random_rotation import RandomRotation, random_rotation
-from baselines.shuffled import Shuffled, stand_in
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.inversion import Inversions

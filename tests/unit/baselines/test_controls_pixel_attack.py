@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from casl_bench_baselines.pixel_attack import PixelAttack
 from torch import Tensor
 
-from baselines.pixel_attack import PixelAttack
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.inversion import Inversions

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from casl_bench_baselines.random_direction import RandomDirection, random_deviation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.random_direction import RandomDirection, random_deviation
 from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.core.seeding import generator
+from casl_bench.models.random_numbers import generator
 
 SHAPE = (4, 2, 2)
 

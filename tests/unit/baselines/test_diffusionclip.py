@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from baselines.diffusionclip import (
+from casl_bench_baselines.diffusionclip import (
     DiffusionClip,
     DiffusionClipConfig,
     DiffusionClipEditor,
     image_loss,
     walk_losses,
 )
+
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.diffusion.ddim import ddim_walk, predict_x_0
 from casl_bench.methods.method import EditTask, FitCost

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from casl_bench_baselines.h_linear import HLinear, mean_difference, svm_direction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baselines.h_linear import HLinear, mean_difference, svm_direction
 from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
 

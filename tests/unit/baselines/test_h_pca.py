@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from casl_bench_baselines import h_pca
+from casl_bench_baselines.h_pca import (
+    HPca,
+    HPcaConfig,
+    spread_out,
+    text_match,
+    trajectory_components,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines import h_pca
-from baselines.h_pca import HPca, HPcaConfig, spread_out, text_match, trajectory_components
 from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.trajectories import TrajectoryStore

@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from casl_bench_baselines.sae_steer import (
+    SaeSteer,
+    contrast_codes,
+    large_activations,
+    latent_shift,
+    retrieve,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from baselines.sae_steer import SaeSteer, contrast_codes, large_activations, latent_shift, retrieve
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.backbone import EncoderState

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.core.seeding import image_noise
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.methods.h_space_editor import (
     EditWindow,
@@ -18,6 +17,7 @@ from casl_bench.methods.h_space_editor import (
 )
 from casl_bench.methods.method import Editor, FitCost, SupportsDeltaH
 from casl_bench.models.backbone import Backbone
+from casl_bench.models.random_numbers import image_noise
 
 IDS = ("a", "b", "c", "d", "e")
 WALK = (0, 100, 300, 600, 999)

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from casl_bench.cache.store import Cache, CacheKey
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import hash_tensors
 from casl_bench.methods.method import FitCost
+from casl_bench.models.model_files import hash_tensors
 from casl_bench.runs.fits import FIT_FILE, FitSpent, FitStore, StoredFit, make_fit
 
 KEY = "0123456789abcdef" * 4

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from casl_bench.core.errors import UsageError
-from casl_bench.core.seeding import generator
 from casl_bench.domains.rendering.faces import ATTRIBUTES
 from casl_bench.models.model_files import write_model
+from casl_bench.models.random_numbers import generator
 from casl_bench.training import trainer as train_common
 from casl_bench.training.trainer import TrainingRun, card_text, rounded_to_half, start_from
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.core.micro_batch import in_micro_batches
+from casl_bench.models.micro_batch import in_micro_batches
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 9])
