@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.removed import removed_command, removed_option
-from casl_bench.core.option_types import Count
+from casl_bench.cli.options import option
+from casl_bench.core.option_types import BoundedInt
 
 if TYPE_CHECKING:
     from casl_bench.gate.verdict import GateReport
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 Action = Callable[[], int]
 PATH = click.Path(path_type=Path)
-TREND_PAGES = "feed a trend page with what --out writes: docs/regression_gate.md"
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[str] | None:
@@ -41,14 +40,11 @@ def _names_option(name: str, text: str) -> Callable[[click.decorators.FC], click
 @_names_option("--concepts", "Concepts to gate.  [default: all of the base]")
 @_names_option("--stochastic", "Methods whose fit uses random numbers: a single fit of these is "
                "not enough. Recognised without it where runs have several fits.")  # fmt: skip
-@click.option("--calibrate-aa", type=Count(20, 1_000_000), metavar="R",
+@click.option("--calibrate-aa", type=BoundedInt(20, 1_000_000), metavar="R",
               help="Sample R runs without a change from the base's fits, and gate no cell in which "
               "a 10 % loss could not be seen.")  # fmt: skip
 @click.option("--allow-missing-base", is_flag=True, help="A first run, without a base, exits 0.")
 @click.option("--out", type=PATH, help="Folder for gate.json, junit.xml, summary.md and feeds.")
-@removed_option("--speed", "use pytest-benchmark's own --benchmark-compare-fail", nargs=2)
-@removed_option("--accept", TREND_PAGES, nargs=0)
-@removed_option("--history", TREND_PAGES)
 def gate_command(
     base: Path,
     head: Path,
@@ -123,14 +119,6 @@ def golden_command(run: Path, out: Path) -> Action:
     return action
 
 
-GATE_COMMANDS = (
-    gate_command,
-    golden_command,
-    removed_command("trend", TREND_PAGES),
-    removed_command("gate-rates", "use `casl-bench study gate-rates RUN`"),
-)
-
-
 @dataclass(frozen=True)
 class Comparer:
     """`--compare BASE`, as parsed.
@@ -175,8 +163,10 @@ def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> C
     return Comparer(base, tuple(ctx.obj or ()), names)
 
 
-compare_option = click.option(
+compare_option = option(
+    "Run",
     "--compare",
+    rare=True,
     metavar="BASE",
     callback=_comparer,
     help="Run BASE too, a git revision, or take it from there, a run folder; then gate this run.",

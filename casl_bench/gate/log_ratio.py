@@ -126,9 +126,7 @@ def _lost(base: FitScoreMatrix, head: FitScoreMatrix, stochastic: bool) -> tuple
     return tuple(name for name, gone in zip(base.concepts, lost, strict=True) if gone)
 
 
-def _by_fits(
-    quantity: Quantity, base: FitScoreMatrix, head: FitScoreMatrix, kept: Mask
-) -> Effect:
+def _by_fits(quantity: Quantity, base: FitScoreMatrix, head: FitScoreMatrix, kept: Mask) -> Effect:
     """Student's t over paired fits. Source: Student 1908."""
     differences = (getattr(head, quantity) - getattr(base, quantity))[:, kept]
     value, n = float(differences.mean()), len(differences)

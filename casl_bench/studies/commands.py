@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.cache import cache_option
-from casl_bench.core.option_types import MOST, MOST_JOBS, SEED, Amount, Count
+from casl_bench.cli.options import cache_option
+from casl_bench.core.option_types import MOST, MOST_JOBS, SEED, BoundedFloat, BoundedInt
 
 
 @click.group("study")
@@ -20,7 +20,7 @@ def study_group() -> None:
 @study_group.command("metric-validity")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
               show_default=True, help="Folder of records, page and figures.")  # fmt: skip
-@click.option("--images", type=Count(4), default=64, show_default=True,
+@click.option("--images", type=BoundedInt(4), default=64, show_default=True,
               help="Images of each concept.")  # fmt: skip
 @click.option(
     "--render-only", is_flag=True, help="Make page and figures anew of the records in the folder."
@@ -63,7 +63,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 @click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
               show_default=True, help="Folder of rows, page and figure.")  # fmt: skip
-@click.option("--jobs", type=Count(most=MOST_JOBS), default=1, show_default=True,
+@click.option("--jobs", type=BoundedInt(most=MOST_JOBS), default=1, show_default=True,
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
@@ -111,12 +111,12 @@ _RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 
 @study_group.command("gate-rates")
 @click.argument("run", type=_RUN)
-@click.option("--runs", type=Count(20, 1_000_000), default=400, show_default=True,
+@click.option("--runs", type=BoundedInt(20, 1_000_000), default=400, show_default=True,
               help="Runs to resample unchanged, and with a 10 % loss in each cell.")  # fmt: skip
 @click.option("--methods", metavar="NAMES", default="", help="Methods that count.  [default: all "
               "with two fits]")  # fmt: skip
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--shared", type=Amount(0, 1), default=0.0, show_default=True,
+@click.option("--shared", type=BoundedFloat(0, 1), default=0.0, show_default=True,
               help="Probability that a seed leads to the same fit on both sides.")  # fmt: skip
 @click.option("--against", type=_RUN,
               help="A run of other code: instead, how often it fails against RUN, and how much "

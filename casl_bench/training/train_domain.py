@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from casl_bench.core.errors import BenchError
-from casl_bench.core.option_types import Amount, Count
+from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.domains.rendered import ASSETS, DOMAINS
 from casl_bench.training.trainer import one_line_errors
 
@@ -46,14 +46,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
               "started from.  [default: from nothing]")  # fmt: skip
 @click.option(
     "--images",
-    type=Count(),
+    type=BoundedInt(),
     default=24_576,
     show_default=True,
     help="Rendered pictures to train on.",
 )
 @click.option(
     "--scale",
-    type=Amount(1e-6, 1e6),
+    type=BoundedFloat(1e-6, 1e6),
     default=1.0,
     show_default=True,
     help="Factor on all numbers of steps.",

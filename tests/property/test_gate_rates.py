@@ -1,6 +1,6 @@
 """How often the gate errs where the truth is known: fits that vary by a normal on the gate's scale.
 
-The rates on stored scores of real fits are `casl-bench study gate-rates RUN`, docs/regression_gate.md.
+On stored scores of real fits: `casl-bench study gate-rates RUN`, docs/regression_gate.md.
 """
 
 from __future__ import annotations

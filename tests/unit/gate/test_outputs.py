@@ -55,13 +55,16 @@ def test_the_first_line_is_the_verdict() -> None:
     assert summary_markdown(report(cell(Verdict.INCONCLUSIVE))).startswith("### ⚠️ ")
 
 
-@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.PASS])
-def test_ten_thousand_cells_find_room(verdict: Verdict) -> None:
-    cells = [cell(verdict, "m" * 60 + str(i), reason="é" * 200) for i in range(10_000)]
+def test_ten_thousand_cells_find_room() -> None:
+    cells = [
+        cell(Verdict.FAIL if i < 500 else Verdict.PASS, "m" * 60 + str(i), reason="é" * 200)
+        for i in range(10_000)
+    ]
     notes = tuple(f"A/A m{i}: {'sd ' * 100}" for i in range(10_000))
     page = summary_markdown(report(*cells, notes=notes))
     assert "9,980 more notes are in gate.json." in page
     assert 500_000 < len(page.encode()) < 900_000
+    assert page.count("| ❌") == 500 and page.count("| ✅") > 500
     assert "more are in gate.json." in page
     assert page.rstrip().endswith("excluded.")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli.main import main
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.run_side import FitScoreMatrix
 from casl_bench.studies.gate_error_rates import (
@@ -100,7 +100,7 @@ def test_pairs_are_of_the_same_concepts_and_seeds(stored) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_made_up_run(tmp_path, MadeUpRun({"casl": QUIET}, fits=2, concepts=("hat",), images=4))
     command = ["study", "gate-rates", str(tmp_path), "--runs", "20"]
-    assert cli(command) == 0
+    assert main(command) == 0
     assert "| wrong sign caught" in capsys.readouterr().out
-    assert cli([*command, "--against", str(tmp_path)]) == 0
+    assert main([*command, "--against", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("made_up/casl: ")
