@@ -237,7 +237,7 @@ def main(
     """Train, calibrate, measure and describe one classifier of photographs."""
     if epochs is not None and steps is not None:
         raise UsageError("give either --steps or --epochs")
-    discover("casl_bench.images", DATASETS)
+    discover("casl_bench.photos", DATASETS)
     make = DATASETS.factory(dataset)
     if "source" not in inspect.signature(make).parameters:
         raise UsageError(f"{dataset} is drawn", mend="casl-bench train classifier is for that")

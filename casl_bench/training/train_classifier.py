@@ -1,4 +1,4 @@
-"""Train an attribute classifier: `python -m casl_bench.worlds.train_classifier --help`.
+"""Train an attribute classifier: `python -m casl_bench.training.train_classifier --help`.
 
 Pictures are spoilt as edits spoil them, and a share is blended with their own re-render with one
 attribute flipped, labelled by the share of it that shows: so a half-made edit gets a logit near 0

@@ -1,4 +1,4 @@
-"""Train a small CLIP on a domain's pictures: `python -m casl_bench.worlds.train_clip --help`.
+"""Train a small CLIP on a domain's pictures: `python -m casl_bench.training.train_clip --help`.
 
 Plain caption matching learns attributes one after another and a tiny model stops half-way. Here
 every batch holds pictures together with their re-render with one attribute flipped, every step

@@ -1,4 +1,4 @@
-"""Train and ship every model of a domain: `python -m casl_bench.worlds.train_domain --help`.
+"""Train and ship every model of a domain: `python -m casl_bench.training.train_domain --help`.
 
 The models are trained one after another, each by its own command, in the order in which they are
 needed: a classifier measures the U-Net. Killed anywhere and started again, it goes on.
@@ -86,7 +86,7 @@ def main(
 def _run(module: str, *options: str) -> None:
     """One training in a process of its own, so that its memory is given back."""
     click.echo(f"{module} {' '.join(options)}")
-    code = subprocess.call([sys.executable, "-m", f"casl_bench.worlds.{module}", *options])
+    code = subprocess.call([sys.executable, "-m", f"casl_bench.training.{module}", *options])
     if code:
         raise BenchError(f"{module} ended with exit code {code}")
 

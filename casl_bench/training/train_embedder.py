@@ -1,4 +1,4 @@
-"""Train the `render_embedder` of a domain: `python -m casl_bench.worlds.train_embedder --help`.
+"""Train the `render_embedder` of a domain: `python -m casl_bench.training.train_embedder --help`.
 
 A picture and its re-render with one attribute flipped, both spoilt in their own way, must embed
 alike; others must not. Since every attribute is flipped on every kind of subject, agreement

@@ -1,4 +1,4 @@
-"""Train the `factor_regressor` of a domain: `python -m casl_bench.worlds.train_factors --help`.
+"""Train the `factor_regressor` of a domain: `python -m casl_bench.training.train_factors --help`.
 
 It reads every factor off a picture that the picture shows. Trained like a classifier on pictures
 spoilt as edits spoil them and on blends with their flip, labelled by the share that shows; what a

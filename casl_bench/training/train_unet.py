@@ -1,4 +1,4 @@
-"""Train the diffusion model of a synth domain: `python -m casl_bench.worlds.train_unet --help`.
+"""Train the diffusion model of a synth domain: `python -m casl_bench.training.train_unet --help`.
 
 A DDPM (Ho et al. 2020) with 1000 linear steps on pixel-unshuffled images, predicting v (Salimans
 & Ho 2022): a net that predicts x_0 divides its error by sqrt(1 - alpha_bar) = 0.01 at t = 0 and

@@ -17,7 +17,7 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.runs.suites import LONGEST_CELL, Execution, RunConfig, suite
 
@@ -60,7 +60,7 @@ def test_every_option_that_takes_a_number_has_bounds() -> None:
         BOUNDED
     )
     assert {"casl-bench --jobs", "casl-bench tune --trials", "casl-bench train unet --seed",
-            "casl-bench gate-rates --shared"} <= set(BOUNDED)  # fmt: skip
+            "casl-bench study gate-rates --shared"} <= set(BOUNDED)  # fmt: skip
 
 
 @given(name=st.sampled_from(sorted(BOUNDED)), text=NUMBERS)

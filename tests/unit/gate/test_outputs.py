@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from casl_bench.core.errors import InvalidBenchmarkError
