@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.options import cache_option
 from casl_bench.core.option_types import MOST, MOST_JOBS, SEED, BoundedFloat, BoundedInt
 
 
@@ -67,7 +66,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
-@cache_option
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder of the run.")
 @click.pass_context
 def paper_questions_command(
     ctx: click.Context,
