@@ -28,7 +28,6 @@ from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import Differentiable
 
-MICRO_BATCH = 16
 HALF_RANGE = 127.5
 """Grey levels from -1 to 0."""
 
@@ -65,7 +64,7 @@ class PixelAttackEditor(PixelEditor):
         levels = ((inversions.reconstruction.clamp(-1, 1) + 1) * HALF_RANGE).round()
 
         def attacked(strength: float) -> Tensor:
-            return in_micro_batches(lambda rows: self._attack(rows, strength), levels, MICRO_BATCH)
+            return in_micro_batches(lambda rows: self._attack(rows, strength), levels)
 
         return attacked
 

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -35,13 +34,6 @@ from casl_bench.models.unet import (
     load_folder,
     time_embedding,
 )
-
-if TYPE_CHECKING:
-    from diffusers.models.unets.unet_2d import UNet2DModel
-
-
-# How a frozen U-Net is run: its memory format, the precision of its passes, compiled or not.
-
 
 REFERENCE = "reference"
 _COMPILERS = ("g++", "clang++", "c++", "cl")
@@ -409,9 +401,9 @@ class Backbone:
         output = functional.pixel_shuffle(output, self.patch_size)
         alpha_bar = self.schedule.alpha_bar(t)
         if self.prediction == "v":
-            return alpha_bar**0.5 * output + (1 - alpha_bar) ** 0.5 * x_t
-        if self.prediction == "x0":
-            return (x_t - alpha_bar**0.5 * output) / (1 - alpha_bar) ** 0.5
+            output = alpha_bar**0.5 * output + (1 - alpha_bar) ** 0.5 * x_t
+        elif self.prediction == "x0":
+            output = (x_t - alpha_bar**0.5 * output) / (1 - alpha_bar) ** 0.5
         return output
 
 

@@ -1,4 +1,4 @@
-"""Networks are run in batches of one fixed size, so that company never changes an image's numbers.
+"""Networks run at one fixed batch size: an image's output does not depend on its batch.
 
 CPU kernels choose their algorithm, and with it the order of their sums, by the shape and the
 memory layout of a batch. The place of a row within a batch of a given shape does not matter. So:
@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+
+MICRO_BATCH = 16
+"""Images in a pass of a scorer."""
 
 
 def row_blocks(count: int, size: int) -> Iterator[slice]:
@@ -53,6 +56,8 @@ def run_in_micro_batches(
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 
-def in_micro_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+def in_micro_batches(
+    function: Callable[[Tensor], Tensor], x: Tensor, size: int = MICRO_BATCH
+) -> Tensor:
     """`run_in_micro_batches` for one tensor in and one out: x [n, …], n >= 1 → [n, …]."""
     return run_in_micro_batches(lambda rows: (function(rows),), size, x)[0]

@@ -20,7 +20,7 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
 from casl_bench.metrics.scorer_validation import calibration_error
-from casl_bench.models.attribute_classifier import MICRO_BATCH, build_classifier
+from casl_bench.models.attribute_classifier import build_classifier
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
@@ -96,7 +96,7 @@ def measure(
     index = torch.arange(len(pool))
 
     def score(x: Tensor) -> Tensor:
-        return in_micro_batches(network, x, MICRO_BATCH) * scale + bias
+        return in_micro_batches(network, x) * scale + bias
 
     with torch.no_grad():
         labels, other, column = flipped_labels(pool, index)
@@ -189,7 +189,7 @@ def main(
     rng = generator(seed, name, "calibration")
     x, target = examples(held_out, torch.arange(len(held_out)), rng, blend=0.5)
     with torch.no_grad():
-        raw = in_micro_batches(shipped, degrade(x, rng), MICRO_BATCH)
+        raw = in_micro_batches(shipped, degrade(x, rng))
     scale, bias = (v.half().float() for v in calibrate(raw, target))
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     measured = measure(shipped, scale, bias, test, seed)

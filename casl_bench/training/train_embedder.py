@@ -22,7 +22,7 @@ from casl_bench.core.option_types import SEED, Amount, Count
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Factors, to_pixels
-from casl_bench.models.embedder import MICRO_BATCH, EmbedderNet, feature_distance
+from casl_bench.models.embedder import EmbedderNet, feature_distance
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import blur, degrade
@@ -88,14 +88,13 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
     with torch.no_grad():
 
         def embed(x: Tensor) -> Tensor:
-            return in_micro_batches(lambda p: network.embed(network.features(p)), x, MICRO_BATCH)
+            return in_micro_batches(lambda p: network.embed(network.features(p)), x)
 
         def distance(a: Tensor, b: Tensor) -> float:
             pair = torch.stack([a, b], 1)
             parts = in_micro_batches(
                 lambda p: feature_distance(network.features(p[:, 0]), network.features(p[:, 1])),
                 pair,
-                MICRO_BATCH,
             )
             return round(float(parts.mean()), 4)
 

@@ -24,7 +24,6 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, Factors
 from casl_bench.models.factor_regressor import (
-    MICRO_BATCH,
     FactorRegressor,
     LookoutNet,
     build_regressor,
@@ -188,8 +187,8 @@ def finish(
     names = reading.columns[a:]
     targets = reading.targets(pool.factors)
     with torch.no_grad():
-        spoilt = in_micro_batches(network, degrade(x, rng), MICRO_BATCH)
-        clean = in_micro_batches(network, batch(pool, index), MICRO_BATCH)
+        spoilt = in_micro_batches(network, degrade(x, rng))
+        clean = in_micro_batches(network, batch(pool, index))
     of_attributes = calibrate(spoilt[:, :a], share)
     of_rest = calibrate_readings(clean[:, a:], targets, names)
     scale, bias = (

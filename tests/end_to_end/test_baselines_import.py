@@ -60,10 +60,8 @@ def test_an_installed_package_has_them_all(other_baselines: Path, editable: bool
     what = ["--editable", str(source)] if editable else [str(source)]
     subprocess.run([*pip, "--target", str(site), *what], check=True)
     # Without the tests' own site (-S), whose editable installation would be found first.
-    command = (
-        f"import site, sys; sys.path += {[sysconfig.get_path('purelib'), sysconfig.get_path('platlib')]!r}; "
-        f"site.addsitedir({str(site)!r}); {LIST}"
-    )
+    packages = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+    command = f"import site, sys; sys.path += {packages!r}; site.addsitedir({str(site)!r}); {LIST}"
     text = listed(["-S", "-c", command], other_baselines, [other_baselines])
     assert [name for name in NAMES if name not in text.split()] == []
 
