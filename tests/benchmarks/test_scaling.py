@@ -46,7 +46,7 @@ def test_two_workers(
             ) as cluster,
             distributed.Client(cluster) as client,
         ):  # fmt: skip
-            client.run(__import__, "casl_bench.runs.execution.remote")
+            client.run(__import__, "casl_bench.runs.worker")
             execution = Execution(scheduler=cluster.scheduler_address)
             began = time.monotonic()
             run_world(

@@ -20,7 +20,7 @@ import pytest
 from casl_bench.cache import store as entry_module
 from casl_bench.cache import store as store_module
 from casl_bench.cache.store import KINDS, SIDECAR, Cache, CacheKey
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.gate.verdict import why_not_comparable
 from casl_bench.models.backbone import Backbone, Kernels
@@ -200,7 +200,7 @@ def _command(out: Path, cache: Path, said: Path) -> None:
 
 def start(work: Callable[..., None], *arguments: Path) -> Any:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["casl_bench.cli.main", "casl_bench.runs.execution.runner"])
+    context.set_forkserver_preload(["casl_bench.cli.main", "casl_bench.runs.executor"])
     child = context.Process(target=work, args=arguments)
     child.start()
     return child

@@ -108,7 +108,7 @@ def warm() -> Iterator[BaseContext]:
     get_mp_context = pytest.importorskip("distributed.utils").get_mp_context
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         context = get_mp_context()
-        context.set_forkserver_preload(["distributed", "casl_bench.runs.execution.runner"])
+        context.set_forkserver_preload(["distributed", "casl_bench.runs.executor"])
         yield context
 
 
@@ -238,7 +238,7 @@ def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
     out = tmp_path / "run"
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "import test_executors as t; from casl_bench.runs.planning.entrants import load_entrants\n"
+        "import test_executors as t; from casl_bench.runs.names import load_entrants\n"
         "load_entrants(t.PLUGINS)\n"
         "t.runner.run(t.config(Path(sys.argv[2]), jobs=2), t.SilentProgress())\n"
     )
@@ -328,7 +328,7 @@ def test_a_worker_that_has_another_file_of_a_method_is_refused(
 def test_a_limit_of_time_ends_a_process_that_never_lets_go(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from casl_bench.runs.execution.attempts import Attempts\n"
+        "from casl_bench.runs.attempts import Attempts\n"
         "with Attempts(Path(sys.argv[1])).begun('key', 0.2): sum(iter(int, 1))\n"  # a loop in C
     )
     done = subprocess.run(

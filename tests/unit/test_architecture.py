@@ -37,7 +37,7 @@ def test_files_are_short() -> None:
     assert long == {}
 
 
-@pytest.mark.parametrize("module", ["casl_bench.cli.main", "casl_bench.runs.planning.config"])
+@pytest.mark.parametrize("module", ["casl_bench.cli.main", "casl_bench.runs.suites"])
 def test_help_needs_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

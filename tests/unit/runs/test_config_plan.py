@@ -192,7 +192,7 @@ def test_unknown_names_offer_the_nearest() -> None:
 def test_a_quick_suite_edits_the_first_concepts_unless_they_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("casl_bench.runs.planning.config.QUICK_CONCEPTS", 1)
+    monkeypatch.setattr("casl_bench.runs.suites.QUICK_CONCEPTS", 1)
     full = suite("standard").model_copy(update={"settings": {}})
 
     def concepts(**changes: Any) -> set[str]:
@@ -382,7 +382,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     )
     worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
     worlds.register("toy", lambda device, options: world)
-    monkeypatch.setattr("casl_bench.runs.planning.plan.WORLDS", worlds)
+    monkeypatch.setattr("casl_bench.runs.plan.WORLDS", worlds)
     run = config(tmp_path, methods=("casl",))
     text = dry_run_text(run)
     lines = [line.split() for line in text.splitlines()]

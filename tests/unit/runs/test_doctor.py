@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.core.errors import UsageError
 from casl_bench.models import kernel_probe
 from casl_bench.models.backbone import Backbone, Kernels

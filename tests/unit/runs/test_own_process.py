@@ -11,7 +11,7 @@ import pytest
 
 DRIVER = """
 import os, sys, time
-from casl_bench.runs.execution.own_process import own_process
+from casl_bench.runs.own_process import own_process
 
 pool = own_process(3)
 print(pool.submit(os.getpid).result(), pool.submit(os.getenv, "OMP_NUM_THREADS").result())

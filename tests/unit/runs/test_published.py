@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock
 from fsspec.implementations.memory import MemoryFileSystem
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.runs.published import LISTING, fetch, publish
 
