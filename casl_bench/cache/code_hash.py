@@ -78,15 +78,9 @@ def source_to_compare(what: object) -> str | None:
 
 
 @lru_cache
-def environment(threads: int | None = None) -> dict[str, str]:
-    """What may change a last bit: versions of the libraries, the processor's kind, threads.
-
-    Args:
-        threads: among which sums are divided; None where nothing is computed.
-    """
+def environment() -> dict[str, str]:
+    """What may change a last bit: versions of the libraries and the processor's kind."""
     found = {"machine": platform.machine(), "python": platform.python_version()}
-    if threads is not None:
-        found["threads"] = str(threads)
     for name in _LIBRARIES:
         try:
             found[name] = version(name)

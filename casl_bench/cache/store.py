@@ -33,7 +33,7 @@ SIDECAR = "meta.json"
 FORMAT = 1
 """Part of every key. Raise it when entries come to be laid out otherwise."""
 
-KINDS = ("inversions", "sae", "fits", "records")
+KINDS = ("inversions", "sae", "fits")
 """What the cache keeps, in the order in which one is made of the other."""
 
 HASHED_ON_OPEN = 32 * 2**20
@@ -238,10 +238,6 @@ _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 class CacheError(UsageError):
     """The cache cannot be written: nothing that goes on would be kept."""
-
-
-class NotKeptError(Exception):
-    """Raised by what makes an entry, to leave none."""
 
 
 class Entry:

@@ -15,19 +15,13 @@ from casl_bench.cli.options import PATH, cache_option
 @cache_option
 @click.option("--data-root", type=PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
 @click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
-@click.option("--probe/--no-probe", default=True, show_default=True,
-              help="Time the shipped U-Net under each setting of --kernels.")  # fmt: skip
-@click.option("--compile", "compiled", is_flag=True,
-              help="Compile it, too: minutes on a CPU.")  # fmt: skip
 def doctor_command(
     device: str,
     cache: Path | None,
     data_root: Path | None,
     weights_root: Path | None,
-    probe: bool,
-    compiled: bool,
 ) -> Callable[[], int]:
-    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
+    """Look at this machine: versions, devices, cache, data and weights."""
 
     def action() -> int:
         from casl_bench.cache.store import default_cache
@@ -39,8 +33,6 @@ def doctor_command(
             cache or default_cache(),
             data_root,
             weights_root or default_weights_root(),
-            probe=probe,
-            compiled=compiled,
         )
         click.echo(page, nl=False)
         return code

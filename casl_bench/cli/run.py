@@ -65,6 +65,11 @@ RUN_OPTIONS = together(
 )  # fmt: skip
 
 
+_WITHOUT_EFFECT = {"jobs", "memory_budget", "batch_size", "cache", "debug",
+                   "data_root", "weights_root", "on_bad_image", "allow_download"}  # fmt: skip
+"""Options without effect on what a command makes of rendered data sets."""
+
+
 def run_command(
     *,
     methods: tuple[str, ...],
@@ -89,10 +94,12 @@ def run_command(
     **given: Any,
 ) -> Callable[[], int]:
     """What a command line without a command's name does: it is carried out when called."""
+    asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _WITHOUT_EFFECT}
 
     def action() -> int:
         from casl_bench.cache.store import default_cache
         from casl_bench.runs.declared import check_names
+        from casl_bench.runs.run_lock import FinishedCommand
         from casl_bench.runs.suites import RunConfig, default_out, world_of_suite
         from casl_bench.runs.suites import suite as suite_named
 
@@ -105,6 +112,15 @@ def run_command(
         chosen_suite = suite_named("quick" if quick else suite or "standard")
         if not list_names:
             check_names(methods, datasets, concepts, plugins)
+        finished = None
+        own_files = plugins or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
+        if not (list_names or dry_run or compare or own_files):
+            place = (out, chosen_suite.name, datasets, seed, execution.shard)
+            finished = FinishedCommand.of(asked, *place)
+        if finished is not None and finished.is_current():
+            click.echo(finished.table, nl=False)
+            say(f"records, pictures and table, as finished before: {finished.out}")
+            return 0
 
         from casl_bench.runs.preflight import check_torch, resolve_device
 
@@ -142,7 +158,12 @@ def run_command(
             click.echo(listing.dry_run_text(config, unet_speed), nl=False)
             return 0
         with log_of_errors(config.out):
-            return _run_and_report(config) if compare is None else compare(config, _run_and_report)
+            if compare is not None:
+                return compare(config, _run_and_report)
+            code = _run_and_report(config)
+            if finished is not None and code == 0:
+                finished.write()
+            return code
 
     return action
 

@@ -8,20 +8,17 @@ needs the encoder half once and the decoder half as often as it has versions of 
 from __future__ import annotations
 
 import copy
-import os
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 from torch.nn import functional
 
-from casl_bench.core.errors import InputError, UsageError, unknown_name
+from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_json
 from casl_bench.core.registry import Registry
 from casl_bench.models.diffusers_folder import is_diffusers_folder, read_diffusers_folder
@@ -34,95 +31,6 @@ from casl_bench.models.unet import (
     load_folder,
     time_embedding,
 )
-
-REFERENCE = "reference"
-_COMPILERS = ("g++", "clang++", "c++", "cl")
-_COMPILE_OPTIONS = {"mode": "reduce-overhead", "dynamic": False}
-"""Of `torch.compile`: CUDA graphs where there is CUDA. Micro-batches have one shape."""
-
-
-class Kernels(BaseModel):
-    """What differs from the reference: contiguous float32 tensors, kernels as they come.
-
-    Attributes:
-        channels_last: weights and activations lie NHWC in memory.
-        bf16: passes run under autocast to bfloat16; weights, states and eps stay float32.
-        compiled: blocks are compiled by `torch.compile`. Passes that are back-propagated and
-            fine-tuned copies run as written.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    channels_last: bool = False
-    bf16: bool = False
-    compiled: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Kernels:
-        """Kernels by name: "reference", or others joined by commas.
-
-        Raises:
-            UsageError: on an unknown name, or "reference" beside another.
-        """
-        names = [name.strip() for name in text.split(",")]
-        for name in names:
-            if name not in (REFERENCE, *cls.model_fields):
-                error = unknown_name("kernels", name, (REFERENCE, *cls.model_fields))
-                raise UsageError(error.what, where="--kernels", mend=error.mend)
-        if REFERENCE in names and len(set(names)) > 1:
-            raise UsageError(
-                f"'{REFERENCE}' is none of the others", where="--kernels", mend="leave it out"
-            )
-        return cls(**{name: True for name in names if name != REFERENCE})
-
-    def __str__(self) -> str:
-        return ",".join(name for name, on in self if on) or REFERENCE
-
-    @property
-    def is_reference(self) -> bool:
-        """Whether nothing differs."""
-        return self == Kernels()
-
-    def check(self, device: str) -> None:
-        """Refuse what this machine cannot do.
-
-        Args:
-            device: a torch device, resolved.
-
-        Raises:
-            UsageError: with what to leave out.
-        """
-        kind = device.split(":")[0]
-        if self.bf16 and kind == "cuda":
-            import torch
-
-            if not torch.cuda.is_bf16_supported(including_emulation=False):
-                raise _refusal("bf16", f"{device} has no bfloat16 arithmetic")
-        if self.compiled and kind == "mps":
-            raise _refusal("compiled", "CUDA graphs are of CUDA, and mps has no compiler here")
-        if self.compiled and not has_cpp_compiler():
-            raise _refusal("compiled", "torch.compile needs a C++ compiler, and there is none")
-
-    def apply(self, unet: UNet2DModel) -> None:
-        """Lay out and compile a network in place; precision is a matter of each pass."""
-        import torch
-
-        if self.channels_last:
-            unet.to(memory_format=torch.channels_last)  # type: ignore[call-arg]
-        if self.compiled:
-            # The first and last convolution stay as they are: passes are counted by their hooks.
-            for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
-                block.compile(**_COMPILE_OPTIONS)
-
-
-def has_cpp_compiler() -> bool:
-    """Whether there is one that `torch.compile` could use."""
-    named = os.environ.get("CXX")
-    return any(shutil.which(name) for name in ((named,) if named else _COMPILERS))
-
-
-def _refusal(name: str, reason: str) -> UsageError:
-    return UsageError(reason, where=f"--kernels {name}", mend=f"leave '{name}' out")
 
 
 @dataclass(frozen=True)
@@ -180,8 +88,7 @@ class Backbone:
     Attributes:
         h_shape: (C, h, w) of h-space.
         temb_dim: D of the time embedding.
-        weights_hash: identity of config, weights and kernels: another one whenever eps may differ.
-        kernels: how the network is run.
+        weights_hash: identity of config and weights: another one whenever eps may differ.
         calls: passes made since the backbone was built.
     """
 
@@ -203,7 +110,6 @@ class Backbone:
         self.weights_hash = hash_json(
             {"config": config.model_dump(), "weights": hash_tensors(unet.state_dict())}
         )
-        self.kernels = Kernels()
         self.calls = CallCounter()
         self._layouts: tuple[torch.memory_format, ...] = ()
 
@@ -226,26 +132,6 @@ class Backbone:
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights; returns self."""
         self.unet.to(device)  # type: ignore[arg-type]  # diffusers wraps it untyped
-        return self
-
-    def use(self, kernels: Kernels) -> Backbone:
-        """Run the network otherwise from now on, and be known by another hash; returns self.
-
-        Args:
-            kernels: in place of the reference's, which cannot be had back.
-
-        Raises:
-            UsageError: if this device cannot do it.
-            InputError: if others were chosen before.
-        """
-        if kernels == self.kernels:
-            return self
-        if not self.kernels.is_reference:
-            raise InputError(f"backbone '{self.name}' runs with kernels {self.kernels} already")
-        kernels.check(str(self.device))
-        kernels.apply(self.unet)
-        self.kernels = kernels
-        self.weights_hash = hash_json([self.weights_hash, str(kernels)])
         return self
 
     def twin(self) -> Backbone:
@@ -271,7 +157,7 @@ class Backbone:
 
     def time_embedding(self, t: int, count: int) -> Tensor:
         """[count, D]: what a delta-block gets beside h at timestep t."""
-        with torch.no_grad(), self._precision():
+        with torch.no_grad():
             rows = time_embedding(self.unet, t, self.micro_batch)
         return rows[:1].to(self.unet.dtype).expand(count, -1)
 
@@ -293,12 +179,10 @@ class Backbone:
         """
         self._check(x_t, t)
         x_t = x_t.to(self.device)
-        with self._as_written(), self._precision():
-            h, temb, skips = encoder_half(
-                self.unet, functional.pixel_unshuffle(x_t, self.patch_size), t
-            )
-            self.calls.encoder += len(x_t)
-            output = decoder_half(self.unet, h, temb, skips)
+        patches = functional.pixel_unshuffle(x_t, self.patch_size)
+        h, temb, skips = encoder_half(self.unet, patches, t)
+        self.calls.encoder += len(x_t)
+        output = decoder_half(self.unet, h, temb, skips)
         self.calls.decoder += len(x_t)
         return self._eps_from_output(output, x_t, t)
 
@@ -318,11 +202,7 @@ class Backbone:
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
             patches = functional.pixel_unshuffle(x, self.patch_size)
-            with self._precision():
-                h, temb, skips = encoder_half(self.unet, patches, t)
-            if self.kernels.compiled:
-                # The next pass of a CUDA graph writes over what this one has left.
-                h, skips = h.clone(), tuple(x.clone() for x in skips)
+            h, temb, skips = encoder_half(self.unet, patches, t)
             self._layouts = tuple(_layout(x) for x in (h, *skips))
             return h.to(x), temb.to(x), *skips
 
@@ -352,14 +232,12 @@ class Backbone:
                 x.contiguous(memory_format=layout)
                 for x, layout in zip((h, *rest), self._layouts, strict=True)
             )
-            with self._precision():
-                output = decoder_half(self.unet, h, temb, tuple(skips))
+            output = decoder_half(self.unet, h, temb, tuple(skips))
             return (self._eps_from_output(output, x_t, state.t),)
 
         rows = (state.x_t, h, state.temb, *state.skips)
         if torch.is_grad_enabled() and h.requires_grad:
-            with self._as_written():
-                return run(*rows)[0]
+            return run(*rows)[0]
         with torch.no_grad():
             return run_in_micro_batches(run, self.micro_batch, *rows)[0]
 
@@ -367,22 +245,6 @@ class Backbone:
         """Predicted noise of x_t [n, 3, H, W] at timestep t; same shape."""
         blocks = x_t.split(self.micro_batch)
         return torch.cat([self.decode(self.encode(block, t)) for block in blocks])
-
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        """That of the passes within the block."""
-        with ExitStack() as stack:
-            if self.kernels.bf16:
-                stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
-            yield
-
-    @contextmanager
-    def _as_written(self) -> Iterator[None]:
-        """Not compiled: for passes that are back-propagated."""
-        with ExitStack() as stack:
-            if self.kernels.compiled:
-                stack.enter_context(torch.compiler.set_stance("force_eager"))
-            yield
 
     def _check(self, x_t: Tensor, t: int) -> None:
         expected = (3, self.image_size, self.image_size)

@@ -1,16 +1,19 @@
-"""Networks run at one fixed batch size: an image's output does not depend on its batch.
+"""Networks run at one fixed batch size and on one thread, so an image's output depends on neither.
 
 CPU kernels choose their algorithm, and with it the order of their sums, by the shape and the
 memory layout of a batch. The place of a row within a batch of a given shape does not matter. So:
 cut into contiguous batches of exactly `size` rows, fill the last one up, throw the filling away,
-and an image's result is the same bit for bit whether it came alone or among a thousand.
+and an image's result is the same bit for bit whether it came alone or among a thousand. Sums over
+another number of threads differ in their last bit, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 MICRO_BATCH = 16
@@ -61,3 +64,15 @@ def in_micro_batches(
 ) -> Tensor:
     """`run_in_micro_batches` for one tensor in and one out: x [n, …], n >= 1 → [n, …]."""
     return run_in_micro_batches(lambda rows: (function(rows),), size, x)[0]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread within the block."""
+    before = torch.get_num_threads()
+    with threadpool_limits(1):
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

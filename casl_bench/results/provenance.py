@@ -29,7 +29,6 @@ _PACKAGES = (
 def collect_provenance(
     *,
     device: str,
-    kernels: str = "reference",
     argv: Sequence[str] | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
@@ -41,7 +40,6 @@ def collect_provenance(
 
     Args:
         device: where the networks ran, e.g. "cpu".
-        kernels: how the frozen U-Net ran.
         argv: the command line; default that of this process.
         batch_size: images at once.
         threads: CPU threads of a matrix product.
@@ -56,7 +54,6 @@ def collect_provenance(
         git_dirty=dirty,
         packages=package_versions(),
         device=device,
-        kernels=kernels,
         platform=f"{platform.system()} {platform.machine()}",
         started_at=(started_at or datetime.now(UTC)).isoformat(timespec="seconds"),
         seconds=dict(seconds or {}),

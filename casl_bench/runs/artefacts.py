@@ -6,14 +6,12 @@ there by every run that needs the same.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -36,6 +34,7 @@ from casl_bench.diffusion.trajectories import (
 )
 from casl_bench.domains.dataset import Concept, ImageBatch, Split
 from casl_bench.domains.domain import World
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.models.random_numbers import generator
 from casl_bench.runs.plan import parts_of_world
@@ -158,13 +157,8 @@ class Artefacts:
         """The shared SAE's kind and size."""
         return SaeConfig(d_in=self.world.backbone.h_shape[0])
 
-    def split_key(self, split: Split, threads: int | None = None) -> CacheKey:
-        """Everything that determines the inversions of a split.
-
-        Args:
-            split: which.
-            threads: of the process that makes them; None for this one.
-        """
+    def split_key(self, split: Split) -> CacheKey:
+        """Everything that determines the inversions of a split."""
         card, world = self.world.dataset.card, self.world
         return CacheKey(
             "inversions",
@@ -180,7 +174,7 @@ class Artefacts:
                 "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
                 "code": [code_hash(INVERSION_CODE), *sources_of(world)],
-                "environment": {**environment(threads or torch.get_num_threads())},
+                "environment": {**environment()},
             },
         )
 
@@ -259,7 +253,8 @@ class Artefacts:
 
     def _entry(self, key: CacheKey, make: Callable[[Path], None]) -> Entry:
         if key not in self._entries:
-            self._entries[key] = self.cache.get_or_make(key, make)
+            with one_thread():
+                self._entries[key] = self.cache.get_or_make(key, make)
         return self._entries[key]
 
     def _seconds(self, key: CacheKey) -> float | None:
@@ -314,24 +309,17 @@ class Artefacts:
         return disk_budget() - others
 
     def trajectory_bytes_to_come(self) -> int:
-        """What the stores of this data set will still take on disk.
-
-        One by any number of threads counts: this process does not know those of its workers.
-        """
+        """What the stores of this data set will still take on disk."""
         backbone = self.world.backbone
         image_shape = (3, backbone.image_size, backbone.image_size)
         total = 0
         for split in sorted(_KEPT):
             count = self._counts[split]
             whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
-            keys = (self.split_key(split, n) for n in range(1, (os.cpu_count() or 1) + 1))
-            total += max(0, whole - max(self._bytes_there(key, whole) for key in keys))
+            key = self.split_key(split)
+            if not self.cache.folder(key).exists():
+                total += max(0, whole - trajectory_bytes(self.cache.work_folder(key)))
         return total
-
-    def _bytes_there(self, key: CacheKey, whole: int) -> int:
-        if self.cache.folder(key).exists():
-            return whole
-        return trajectory_bytes(self.cache.work_folder(key))
 
 
 def sources_of(world: World) -> list[JsonValue]:

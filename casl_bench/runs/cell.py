@@ -207,7 +207,6 @@ def provenance(
     """
     found = collect_provenance(
         device=config.device,
-        kernels=str(config.kernels),
         batch_size=config.batch_size,
         threads=torch.get_num_threads(),
         seconds={} if watch is None else watch.seconds,

@@ -39,7 +39,6 @@ from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
 from casl_bench.runs.finished import is_done
 from casl_bench.runs.fits import FitSpent, NotApplicableError
-from casl_bench.runs.lacks import lacks
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
     STAGE_VERSION,
@@ -56,7 +55,6 @@ from casl_bench.runs.plan import (
 )
 from casl_bench.runs.progress import Progress, Stopwatch
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
-from casl_bench.runs.shared_records import SharedRecords
 from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
 from casl_bench.sae.quality import downstream_error, sae_quality
 
@@ -464,7 +462,6 @@ class DatasetRun:
         self.artefacts = Artefacts(world, config, progress)
         self.cells = EditCells(self.artefacts, store, progress)
         self.records = DatasetRecords(self.artefacts, self.cells)
-        self.shared = SharedRecords(self.artefacts.cache, store, world)
         self._probes: Probes | None = None
 
     def hear(self, progress: Progress) -> None:
@@ -514,12 +511,7 @@ class DatasetRun:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
             with told_in_one_line():
-                if lacks(self.store, cell):
-                    # Compared without what failed here: no other run's record.
-                    self.cells.run(cell)
-                else:
-                    key = self.shared.key_of_cell(cell)
-                    self.shared.take_or_make(key, lambda: self.cells.run(cell))
+                self.cells.run(cell)
             return True
         except (InvalidBenchmarkError, CacheError):
             raise
@@ -543,14 +535,9 @@ class DatasetRun:
         key = hash_json([cell.key, "probe", STAGE_VERSION])
         if self._has(cell.probe_store_key, key, self._sources([cell.method])):
             return True
-        inputs: dict[str, JsonValue] = {"probe of": cell.inputs}
-        about = [cell.dataset, "probe", cell.label]
         try:
             with told_in_one_line():
-                self.shared.take_or_make(
-                    self.shared.key(inputs, about, [cell.method]),
-                    lambda: self._make_probe(cell, key),
-                )
+                self._make_probe(cell, key)
             return True
         except (InvalidBenchmarkError, CacheError):
             raise
@@ -559,12 +546,11 @@ class DatasetRun:
             self.progress.note(f"{cell.label}: probe failed: {type(error).__name__}: {error}")
             return False
 
-    def _make_probe(self, cell: Cell, key: str) -> RunRecord | None:
-        """None where the method ranks no latents."""
+    def _make_probe(self, cell: Cell, key: str) -> None:
         editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
         if not isinstance(editor, SupportsLatentRanking):
             self.store.remove(cell.probe_store_key)  # it may have ranked some before it was edited
-            return None
+            return
         if self._probes is None:
             self._probes = self.records.probe_features()
         with self.progress.task(f"{cell.label}: probe", 1):
@@ -572,9 +558,7 @@ class DatasetRun:
                 record = self.records.probe(key, cell.method, cell.concept, self._probes)
             except InputError as error:  # such as an attribute that all images have
                 record = self._no_probe(cell, key, "skipped", error)
-            record = with_sources(record, self._sources([cell.method]))
-            self.store.write(record)
-        return record
+            self.store.write(with_sources(record, self._sources([cell.method])))
 
     def _no_probe(
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
@@ -593,16 +577,11 @@ class DatasetRun:
         names = [name for name in METHODS if info_of(name).control]
         sources = {**self._sources(names), **sources_of_metrics()}
 
-        def write() -> RunRecord:
-            record = with_sources(make(key), sources)
-            with self.progress.task(f"{kind}: record", 1):
-                self.store.write(record)
-            return record
-
-        if not self._has(CellKey(card.name, kind), key, sources):
-            self.shared.take_or_make(
-                self.shared.key({"of": inputs}, [card.name, kind], names), write
-            )
+        if self._has(CellKey(card.name, kind), key, sources):
+            return
+        record = with_sources(make(key), sources)
+        with self.progress.task(f"{kind}: record", 1):
+            self.store.write(record)
 
     def _sources(self, methods: Sequence[str]) -> Sources:
         factories = {name: METHODS.factory(name) for name in methods}

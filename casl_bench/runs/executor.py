@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.files import make_folder
 from casl_bench.domains.domain import World
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, set_aside
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.attempts import Attempts, CellDiedError
@@ -255,6 +256,11 @@ def run(config: RunConfig, progress: Progress) -> int:
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
             a control out of its bounds.
     """
+    with one_thread():
+        return _run(config, progress)
+
+
+def _run(config: RunConfig, progress: Progress) -> int:
     check_engine(config)
     worlds = open_worlds(config)
     check_images(config, worlds)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -32,6 +31,7 @@ from casl_bench.methods.method import (
     SupportsFitKey,
     SupportsPretrained,
 )
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import Differentiable
@@ -132,7 +132,8 @@ class FitStore:
             self.made += 1
             made.append(fit)
 
-        entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
+        with one_thread():
+            entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
         return made[0] if made else _read(entry.folder / FIT_FILE)
 
     def find(self, key: str) -> StoredFit | None:
@@ -240,7 +241,7 @@ class Fitting:
                 source_hash(type(method)),
                 source_hash(self.world.dataset),
             ],
-            "environment": {**environment(torch.get_num_threads())},
+            "environment": {**environment()},
         }
         with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
             made: list[Editor] = []

@@ -83,7 +83,7 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     lines = [
         f"run folder: {config.out}",
         f"suite {config.suite.name} v{config.suite.version}, seed {config.seed}, "
-        f"device {config.device}, kernels {config.kernels}",
+        f"device {config.device}",
         "",
         *(_matrix(dataset, cells, done) for dataset in config.datasets),
         f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do",

@@ -7,9 +7,7 @@ merged before counts as one more part: in how many steps parts come together mak
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +15,13 @@ from typing import Any
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
-from casl_bench.core.option_types import is_address
 from casl_bench.domains.dataset import Concept
-from casl_bench.models.backbone import REFERENCE, Kernels
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.comparing import Comparing
 from casl_bench.runs.finished import is_done, is_final
 from casl_bench.runs.merge_memory import MergeMemory
 from casl_bench.runs.plan import Cell
-from casl_bench.runs.published import fetch
 from casl_bench.runs.run_lock import PLAN_FILE, claim_run_folder
 from casl_bench.runs.suites import RunConfig, Shard, Suite
 
@@ -94,10 +89,10 @@ def merge(out: Path, sources: Sequence[str]) -> Merged:
         InvalidBenchmarkError: if two parts, or a part and `out`, tell a cell differently, a record
             or a fetched file is corrupt, or a control is out of its bounds.
     """
-    with ExitStack() as stack:
-        parts = [stack.enter_context(_fetched(source)) for source in sources]
-        _check_of_one_run(parts)
-        config, cells = _planned(parts[0], out)
+    parts = [_read_part(source, Path(source)) for source in sources]
+    _check_of_one_run(parts)
+    config, cells = _planned(parts[0], out)
+    if True:
         with claim_run_folder(config):
             store = RecordStore(out)
             before = MergeMemory.read(out)
@@ -119,17 +114,6 @@ def merge(out: Path, sources: Sequence[str]) -> Merged:
         tuple(f"{c.label} of {c.dataset}" for c in cells if not is_done(store, c)),
         tuple(f"{i}/{memory.count}" for i in range(1, memory.count + 1) if i not in memory.given),
     )
-
-
-@contextmanager
-def _fetched(source: str) -> Iterator[Part]:
-    """A part, brought here first where it lies elsewhere."""
-    with tempfile.TemporaryDirectory(prefix="casl-bench-") as scratch:
-        folder = Path(source)
-        if is_address(source):
-            folder = Path(scratch)
-            fetch(source, folder)
-        yield _read_part(source, folder)
 
 
 def _read_part(source: str, folder: Path) -> Part:
@@ -191,7 +175,6 @@ def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
             seed=plan["key"]["seed"],
             fit_seeds=plan["fit_seeds"],
             device=plan["device"],
-            kernels=Kernels.parse(plan["key"].get("kernels", REFERENCE)),
             out=out,
         )
         cells = tuple(

@@ -238,14 +238,13 @@ def open_worlds(config: RunConfig) -> dict[str, World]:
 
 
 def open_world(dataset: str, config: RunConfig) -> World:
-    """The world of one data set, its backbone run as the configuration says.
+    """The world of one data set.
 
     Raises:
         UsageError: files of the user's that are needed are absent.
         InvalidBenchmarkError: files are damaged.
     """
     world: World = WORLDS.create(dataset, config.device, config.options)
-    world.backbone.use(config.kernels)
     return world
 
 

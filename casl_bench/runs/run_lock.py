@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from casl_bench.cache.code_hash import PACKAGE, environment
 from casl_bench.cache.store import cache_of
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import make_folder, read_json, write_json
-from casl_bench.models.backbone import REFERENCE, Kernels
-from casl_bench.runs.suites import RunConfig, Suite
+from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
+from casl_bench.core.registry import baselines_folder
+from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, world_of_suite
 
 MANIFEST = "manifest.json"
 PLAN_FILE = "plan.json"
 """Of a shard: the whole plan."""
 
 LOCK = ".lock"
+FINISHED = "finished"
+"""File of a run folder: a hash of the command that has finished in it and of what it left."""
+
 _VERSION = 1
-_LEFT_OUT = {"kernels": REFERENCE}
-"""What a key means where it does not say so."""
 
 
 def check_run_folder(config: RunConfig) -> None:
@@ -63,7 +67,7 @@ def check_run_folder(config: RunConfig) -> None:
             where=str(out / MANIFEST),
             mend="give --out a new folder",
         ) from error
-    differences = _differences({**_LEFT_OUT, **stored}, {**_LEFT_OUT, **config.key()})
+    differences = _differences(stored, config.key())
     if differences:
         raise UsageError(
             f"the run folder was made with another configuration: {', '.join(differences)}",
@@ -99,7 +103,6 @@ def config_of_run(
             suite=Suite.model_validate(key["suite"]),
             seed=key["seed"],
             device=key["device"],
-            kernels=Kernels.parse({**_LEFT_OUT, **key}["kernels"]),
             out=out,
             cache=cache or cache_of(out),
         )
@@ -107,6 +110,74 @@ def config_of_run(
         raise UsageError(
             "no run that can be read", where=str(path), mend="give the folder of a finished run"
         ) from error
+
+
+@dataclass(frozen=True)
+class FinishedCommand:
+    """Lets a finished command answer from its folder when it is given again, without torch.
+
+    It is recognised by its options, the libraries, and names, sizes and dates of the package's
+    files and of all results. Whatever differs, the command runs as usual.
+
+    Attributes:
+        out: the run folder.
+        asked: option → value, as text.
+    """
+
+    out: Path
+    asked: Mapping[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        asked: Mapping[str, str],
+        out: Path | None,
+        suite: str,
+        datasets: Sequence[str],
+        seed: int,
+        shard: Shard | None,
+    ) -> FinishedCommand | None:
+        """None where files are used that nobody compares: photographs, installed plugins."""
+        rendered = sorted(path.name for path in (PACKAGE / "domains" / "assets").iterdir())
+        every = rendered if world_of_suite(suite) == "synth" else [""]
+        named = dict.fromkeys(n for d in datasets for n in (every if d == "all" else [d]))
+        plugins = any(group.startswith("casl_bench.") for group in entry_points().groups)
+        if plugins or not named.keys() <= set(rendered):
+            return None
+        return cls(out or default_out(tuple(named), suite, seed, shard), asked)
+
+    @property
+    def table(self) -> str:
+        """What the command has printed; empty for a shard."""
+        path = self.out / "table.md"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    def is_current(self) -> bool:
+        """Whether this command has finished here and nothing changed since."""
+        try:
+            return (self.out / FINISHED).read_text(encoding="utf-8") == self._stamp()
+        except OSError:
+            return False
+
+    def write(self) -> None:
+        """Note that the command has finished, all of it."""
+        write_text(self.out / FINISHED, self._stamp())
+
+    def _stamp(self) -> str:
+        folders = [PACKAGE, baselines_folder()]
+        folders += [path for path in self.out.iterdir() if path.name not in (FINISHED, LOCK)]
+        files = (f for top in folders for f in (top.rglob("*") if top.is_dir() else [top]))
+        return hash_json(
+            [
+                dict(self.asked),
+                dict(environment()),
+                sorted(
+                    [str(f), f.stat().st_size, f.stat().st_mtime_ns]
+                    for f in files
+                    if f.is_file() and "__pycache__" not in f.parts
+                ),
+            ]
+        )
 
 
 @contextmanager

@@ -23,7 +23,6 @@ from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.files import read_json, safe_name
 from casl_bench.domains.options import WorldOptions
-from casl_bench.models.backbone import Kernels
 
 # How a run is carried out: by which engine, for how long, which part of it. No number moves.
 
@@ -410,7 +409,6 @@ class RunConfig(BaseModel):
         fit_seeds: fits of every method on every concept, each with random numbers of its own. More
             of them may be added to a folder later.
         device: a torch device, already resolved ("cpu", "cuda:0").
-        kernels: how the frozen U-Net is run; scorers and CLIPs always run as the reference.
         out: the run folder.
         cache: folder of what runs share.
         plugins: Python files that register entrants of the user's own.
@@ -433,7 +431,6 @@ class RunConfig(BaseModel):
     seed: int = Field(ge=0)
     fit_seeds: PositiveInt = 1
     device: str
-    kernels: Kernels = Kernels()
     out: Path
     cache: Path = Field(default_factory=default_cache)
     plugins: tuple[Path, ...] = ()
@@ -448,16 +445,13 @@ class RunConfig(BaseModel):
         """What every record of one run folder has in common, as JSON values.
 
         Methods, data sets and concepts are left out: more of them may be added to a folder by a
-        later command. The kind of device is in it, since its arithmetic differs, and so are kernels
-        where they are not the reference's. What the options lead to, data and weights, is in the
-        key of every cell by its content.
+        later command. The kind of device is in it, since its arithmetic differs. What the options
+        lead to, data and weights, is in the key of every cell by its content.
         """
-        kernels = {} if self.kernels.is_reference else {"kernels": str(self.kernels)}
         return {
             "suite": self.suite.model_dump(mode="json"),
             "seed": self.seed,
             "device": self.device.split(":")[0],
-            **kernels,
         }
 
 

@@ -22,9 +22,7 @@ from casl_bench.cache import store as store_module
 from casl_bench.cache.store import KINDS, SIDECAR, Cache, CacheKey
 from casl_bench.cli import main as cli
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.gate.verdict import why_not_comparable
-from casl_bench.models.backbone import Backbone, Kernels
-from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.progress import Notes
@@ -68,14 +66,13 @@ def first(timed: tuple[Path, float]) -> tuple[Path, Path]:
     return timed[0] / "run", timed[0] / "cache"
 
 
-def test_another_run_folder_takes_all_of_it_without_a_unet_call(
+def test_another_run_folder_fits_and_inverts_nothing(
     first: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> None:
-        raise AssertionError("a U-Net pass")
+        raise AssertionError("made again")
 
-    monkeypatch.setattr(Backbone, "encode", fail)
-    monkeypatch.setattr(Backbone, "decode", fail)
+    monkeypatch.setattr(Cache, "_make", fail)
     out, cache = first
     run(tmp_path / "again", cache)
     assert ids(tmp_path / "again") == ids(out)
@@ -96,26 +93,6 @@ def test_another_seed_shares_inversions_and_nothing_else(
     new = {kind: {p.name for p in (cache / kind).iterdir()} - before[kind] for kind in before}
     assert not new["inversions"] and new["sae"] and new["fits"]
     assert set(ids(tmp_path / "seed").values()).isdisjoint(ids(first[0]).values())
-
-
-def test_other_kernels_share_nothing_and_are_not_comparable(
-    first: tuple[Path, Path], tmp_path: Path
-) -> None:
-    cache, out = tmp_path / "cache", tmp_path / "other"
-    shutil.copytree(first[1], cache)
-    before = {path.name for kind in KINDS for path in (cache / kind).iterdir()}
-    run(out, cache, kernels=Kernels(channels_last=True))
-    records = list(RecordStore(out))
-    assert {r.provenance.kernels for r in records} == {"channels_last"}
-    theirs = {CellKey.of(r): r for r in RecordStore(first[0])}
-    pairs = [(theirs[CellKey.of(r)], r) for r in records if CellKey.of(r) in theirs]
-    edits = [(base, head) for base, head in pairs if head.kind == "edit"]
-    assert edits and all(base.record_id != head.record_id for base, head in pairs)
-    said = {why_not_comparable(base, head) for base, head in edits}
-    assert said == {"kernels: reference in the base, channels_last in the head"}
-    assert all(base.backbone != head.backbone for base, head in edits)
-    for kind in KINDS:
-        assert {path.name for path in (cache / kind).iterdir()} - before, kind
 
 
 def flip(path: Path) -> None:
@@ -227,8 +204,7 @@ def test_killed_at_any_moment_the_records_are_those_of_an_uninterrupted_run(
         again.join()
         assert again.exitcode == 0
         assert ids(out) == expected
-        # A record that reached the run folder is not asked for again, nor is its copy finished.
-        assert all(p.parent.name == "records" for p in cache.glob("*/.*.making"))
+        assert not list(cache.glob("*/.*.making"))
         # At most what was being made, and what was being made for it.
         twice = Counter(kind for (kind, _), count in begun(log).items() if count > 1)
         assert all(count <= 1 for count in twice.values()), twice
@@ -253,7 +229,7 @@ def test_an_interrupted_command_says_one_line_and_goes_on(
 ) -> None:
     out, cache, said = tmp_path / "out", tmp_path / "cache", tmp_path / "said"
     child = start(_command, out, cache, said)
-    while child.is_alive() and not list(cache.glob("records/[0-9a-f]*")):
+    while child.is_alive() and not list(cache.glob("fits/[0-9a-f]*")):
         time.sleep(0.01)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGINT)

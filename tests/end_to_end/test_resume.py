@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from casl_bench.cache import code_hash as code_version
+from casl_bench.cache.store import Cache
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.casl import CaslEditor
@@ -80,9 +81,8 @@ def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def out(fresh: Path, tmp_path: Path) -> Path:
-    """A run folder to be made, beside a cache that has all but records."""
-    cache = fresh.with_name("cache")
-    shutil.copytree(cache, tmp_path / "cache", ignore=lambda d, names: {"records"} & {*names})
+    """A run folder to be made, beside a cache that has everything."""
+    shutil.copytree(fresh.with_name("cache"), tmp_path / "cache")
     return tmp_path / "run"
 
 
@@ -192,7 +192,7 @@ def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
     fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: Any) -> None:
-        raise AssertionError("a cell is run")
+        raise AssertionError("fitted or inverted again")
 
     out, said = tmp_path / "run", Notes()
     shutil.copytree(fresh, out)
@@ -204,7 +204,7 @@ def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
     (beside / "record.json").unlink()
     (scorer / "record.json").write_bytes((scorer / "record.json").read_bytes()[:-9])
     damaged = (draw / "images.npz").read_bytes()
-    monkeypatch.setattr(EditCells, "run", fail)
+    monkeypatch.setattr(Cache, "_make", fail)
     settings = config(out, cache=fresh.with_name("cache"))
     assert f"{len(places) - 1} to do" in dry_run_text(settings)  # the scorers are no cell
     for again in range(2):

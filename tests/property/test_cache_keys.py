@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.cache import code_hash as code_version
 from casl_bench.cache.code_hash import code_hash, source_hash
-from casl_bench.cache.store import KINDS, Cache, CacheKey
+from casl_bench.cache.store import KINDS, CacheKey
 from casl_bench.conformance.toy_domain import toy_world
 from casl_bench.domains.dataset import Concept
-from casl_bench.metrics.metric import METRICS
-from casl_bench.models.backbone import Kernels
-from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.artefacts import Artefacts
 from casl_bench.runs.fits import Fitting
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import Cell, WorldIdentity, card_of, fingerprint, make_method, plan
 from casl_bench.runs.progress import SilentProgress, Stopwatch
-from casl_bench.runs.shared_records import SharedRecords
 from casl_bench.runs.suites import RunConfig, Suite, suite
 from tests.support.tiny_suite import tiny_suite
 
@@ -46,75 +39,25 @@ CHANGES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_everything_is_kept_by_number_of_threads(tmp_path: Path) -> None:
-    """Sums among another number of them may differ in their last bit."""
-    config = RunConfig(
-        methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(), seed=0,
-        device="cpu", out=tmp_path / "run", cache=tmp_path / "cache",
-    )  # fmt: skip
-    load_entrants()
-    artefacts = Artefacts(toy_world(), config, SilentProgress())
-    concept = artefacts.world.dataset.card.concepts[0]
-    shared = SharedRecords(artefacts.cache, RecordStore(config.out), artefacts.world)
-    fits: list[CacheKey] = []
-    artefacts.cache.get_or_make = lambda key, make: fits.append(key)  # type: ignore[method-assign, assignment, return-value]
-    fitting = Fitting(artefacts, SilentProgress())
-    before, found = torch.get_num_threads(), []
+def test_inversions_are_the_same_whatever_threads_the_process_has(tmp_path: Path) -> None:
+    """And whether there is room for them is asked by another process than makes them."""
+    found = []
+    before = torch.get_num_threads()
     try:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            with pytest.raises(AttributeError):  # there is no entry to read
-                fitting.fit(make_method("h_linear", config.suite), concept, Stopwatch(), 0.0)
-            found.append({artefacts.sae_key(), fits[-1], shared.key({}, [], ())})
-            assert {key.kind for key in found[-1]} == {"sae", "fits", "records"}
-    finally:
-        torch.set_num_threads(before)
-    assert not found[0] & found[1]
-
-
-def test_trajectories_by_any_number_of_threads_need_no_room_again(tmp_path: Path) -> None:
-    """The process that asks whether there is room is not the one that makes them."""
-    config = RunConfig(
-        methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(), seed=0,
-        device="cpu", out=tmp_path / "run", cache=tmp_path / "cache",
-    )  # fmt: skip
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        made = Artefacts(toy_world(), config, SilentProgress())
-        whole = made.trajectory_bytes_to_come()
-        _ = made.train
-        assert 0 < made.trajectory_bytes_to_come() < whole
-        torch.set_num_threads(2)
-        other = Artefacts(toy_world(), config, SilentProgress())
-        assert other.trajectory_bytes_to_come() == made.trajectory_bytes_to_come()
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("name", ["channels_last", "bf16"])
-def test_other_kernels_make_inversions_sae_and_fits_of_their_own(name: str, tmp_path: Path) -> None:
-    """Which shared artefacts know by the backbone's identity alone."""
-    load_entrants()
-    found: list[set[CacheKey]] = []
-    for kernels in (Kernels(), Kernels(**{name: True})):
-        config = RunConfig(
-            methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(), seed=0,
-            device="cpu", kernels=kernels, out=tmp_path / "run", cache=tmp_path / "cache",
-        )  # fmt: skip
-        world = toy_world()
-        world.backbone.use(kernels)
-        artefacts = Artefacts(world, config, SilentProgress())
-        fits: list[CacheKey] = []
-        artefacts.cache.get_or_make = lambda key, make, to=fits: to.append(key)  # type: ignore[method-assign, misc]
-        with pytest.raises(AttributeError):  # there is no entry to read
-            Fitting(artefacts, SilentProgress()).fit(
-                make_method("h_linear", config.suite), world.dataset.card.concepts[0],
-                Stopwatch(), 0.0,
+            config = RunConfig(
+                methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(),
+                seed=0, device="cpu", out=tmp_path / "run", cache=tmp_path / str(threads),
             )  # fmt: skip
-        found.append({artefacts.sae_key(), artefacts.split_key("test"), *fits})
-        assert {key.kind for key in found[-1]} == {"sae", "inversions", "fits"}
-    assert not found[0] & found[1]
+            made = Artefacts(toy_world(), config, SilentProgress())
+            whole = made.trajectory_bytes_to_come()
+            found.append((made.split_key("train"), made.train.inversions.x_T))
+            assert 0 < made.trajectory_bytes_to_come() < whole
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
 
 
 def fit_and_split_keys(
@@ -213,22 +156,6 @@ def test_every_model_of_a_world_is_in_its_fingerprint(part: str) -> None:
     assert fingerprint(changed) != fingerprint(plain)
 
 
-def test_edited_code_of_a_metric_makes_other_records(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = set()
-    for text in ("def make(): ...\n", "def make(): ...  # edited\n"):
-        (tmp_path / "own_metric.py").write_text(text)
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "own_metric", raising=False)
-        code_version._source_of.cache_clear()
-        make = importlib.import_module("own_metric").make
-        monkeypatch.setattr(METRICS, "factory", lambda name, make=make: make)
-        shared = SharedRecords(Cache(tmp_path), RecordStore(tmp_path), toy_world())
-        found.add(shared.key({}, [], ()))
-    assert len(found) == 2
-
-
 def test_words_about_an_entry_are_no_part_of_its_key() -> None:
     words = [CacheKey("fits", {"seed": 0, "about": [method]}) for method in ("casl", "casl_steer")]
     assert words[0] == words[1] and words[0].hash == words[1].hash
@@ -276,10 +203,9 @@ def test_every_field_of_a_suite_changes_every_cell(field: str) -> None:
     "changes",
     [
         {"seed": 1}, {"device": "cuda:0"}, {"fingerprint": "another model"}, {"revision": "other"},
-        *({"kernels": Kernels(**{name: True})} for name in Kernels.model_fields),
     ],
 )  # fmt: skip
-def test_seed_device_kernels_models_and_images_change_every_cell(changes: dict[str, Any]) -> None:
+def test_seed_device_models_and_images_change_every_cell(changes: dict[str, Any]) -> None:
     before, after = cells(), cells(**changes)
     assert all(before[label].key != after[label].key for label in before)
 

@@ -356,20 +356,20 @@ class PhotoClassifier:
                 where=self.info.name,
                 mend="describe all of its outputs, in their order",
             )
-        out = out.float().cpu()
+        outputs: Tensor = out.float().cpu()
         if sidecar.positive_class is None:
-            out = out.reshape(len(x), count)
+            outputs = outputs.reshape(len(x), count)
         else:
-            pair = out.reshape(len(x), count, 2)
+            pair = outputs.reshape(len(x), count, 2)
             there, other = pair[..., sidecar.positive_class], pair[..., 1 - sidecar.positive_class]
-            out = there if sidecar.output == "probabilities" else there - other
+            outputs = there if sidecar.output == "probabilities" else there - other
         if sidecar.output == "logits":
-            return out
-        if bool(((out < -EPS) | (out > 1 + EPS)).any()):
+            return outputs
+        if bool(((outputs < -EPS) | (outputs > 1 + EPS)).any()):
             raise InvalidBenchmarkError(
                 "outputs are no probabilities", where=self.info.name, mend="call them logits"
             )
-        logits: Tensor = torch.logit(out, EPS)
+        logits: Tensor = torch.logit(outputs, EPS)
         return logits
 
     @torch.no_grad()

@@ -21,7 +21,6 @@ from casl_bench.cache.store import (
     Cache,
     CacheError,
     CacheKey,
-    NotKeptError,
 )
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import write_bytes
@@ -156,15 +155,6 @@ def test_interrupted_making_goes_on_and_nobody_has_measured_it(tmp_path: Path) -
 
     entry = Cache(tmp_path).get_or_make(KEY, resumed)
     assert set(entry.sidecar.files) == {"whole"} and entry.sidecar.seconds is None
-
-
-def test_what_is_not_to_be_kept_leaves_nothing(tmp_path: Path) -> None:
-    def refused(folder: Path) -> None:
-        raise NotKeptError
-
-    with pytest.raises(NotKeptError):
-        Cache(tmp_path).get_or_make(KEY, refused)
-    assert [p.name for p in (tmp_path / "fits").iterdir()] == [".locks"]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

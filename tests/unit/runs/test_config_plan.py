@@ -15,7 +15,6 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import Concept, DatasetCard
 from casl_bench.methods.method import MethodConfig, MethodInfo
-from casl_bench.models.backbone import Kernels
 from casl_bench.results.record import Provenance, RunRecord, SuiteRef
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import names as names_module
@@ -25,7 +24,7 @@ from casl_bench.runs.finished import is_done
 from casl_bench.runs.listing import dry_run_text
 from casl_bench.runs.plan import KEY_ARTEFACT, Cell, WorldIdentity, plan, shared_work
 from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
-from casl_bench.runs.run_lock import MANIFEST, check_run_folder, claim_run_folder, config_of_run
+from casl_bench.runs.run_lock import MANIFEST, check_run_folder, claim_run_folder
 from casl_bench.runs.suites import (
     MIN_TEST_IMAGES,
     SUITES,
@@ -255,7 +254,6 @@ def test_keys_are_distinct_and_stable(tmp_path: Path) -> None:
         {"out": Path("elsewhere")},
         {"batch_size": 1},
         {"plugins": (Path("mine.py"),)},
-        {"kernels": Kernels.parse("reference")},
         {"methods": ("casl",)},
         {"concepts": ("hat",)},
     ],
@@ -268,7 +266,7 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"device": "cuda:0"}, {"kernels": Kernels(bf16=True)}]
+    [{"seed": 1}, {"device": "cuda:0"}]
     + [
         {"suite": QUICK.model_copy(update=update)}
         for update in (
@@ -375,7 +373,7 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     world = SimpleNamespace(
         name="synth",
         dataset=SimpleNamespace(card=CARD),
-        backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4), use=lambda kernels: None),
+        backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4)),
         guide_clip=SimpleNamespace(name="guide", weights_hash="g"),
         scorer_hashes={"classifier": "c"},
         classifiers=(),
@@ -412,7 +410,6 @@ def test_a_run_folder_is_found_again(tmp_path: Path) -> None:
     [
         ({"seed": 1}, "seed 0 there, 1 asked for"),
         ({"device": "cuda:0"}, "device 'cpu' there, 'cuda' asked for"),
-        ({"kernels": Kernels(bf16=True)}, "kernels 'reference' there, 'bf16' asked for"),
         ({"suite": suite("standard")}, "suite.name 'quick' there, 'standard' asked for"),
     ],
 )
@@ -425,14 +422,6 @@ def test_a_folder_of_another_configuration_is_refused(
     with pytest.raises(UsageError, match=said) as caught:
         check_run_folder(config(tmp_path, **change))
     assert len(str(caught.value)) < 300
-
-
-def test_what_reads_a_run_later_knows_its_kernels(tmp_path: Path) -> None:
-    for kernels in (Kernels(), Kernels(channels_last=True, bf16=True)):
-        run = config(tmp_path, kernels=kernels, out=tmp_path / str(kernels))
-        with claim_run_folder(run):
-            (run.out / "cells").mkdir()
-        assert config_of_run(run.out, ("toy",), ("casl",)).kernels == kernels
 
 
 def test_a_run_that_kept_nothing_leaves_no_folder(tmp_path: Path) -> None:
