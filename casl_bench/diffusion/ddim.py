@@ -76,7 +76,7 @@ def ddim_step(
         # DDIM, eq. 16 with eta = 1.
         variance = (1 - alpha_bar_next) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_next)
     direction = (1 - alpha_bar_next - variance) ** 0.5 * eps_for_direction
-    x_next = alpha_bar_next**0.5 * x_0 + direction
+    x_next: Tensor = alpha_bar_next**0.5 * x_0 + direction
     if noise is not None:
         x_next = x_next + variance**0.5 * noise
     return x_next

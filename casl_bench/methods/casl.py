@@ -100,12 +100,13 @@ class ConceptAlignment(nn.Module):
 
     def latent_scores(self) -> Tensor:
         """[d_sae]: ‖column of W‖ · mean activation, what ranks a latent's part in the concept."""
-        return self.W.detach().norm(dim=0) * self.mean_activation.mean((1, 2))
+        scores: Tensor = self.W.detach().norm(dim=0) * self.mean_activation.mean((1, 2))
+        return scores
 
     def unit_scores(self) -> Tensor:
         """[d_sae * h * w]: the same for each (latent, position), index latent * h * w + p."""
-        norms = self.W.detach().norm(dim=0)
-        return (norms[:, None] * self.mean_activation.flatten(1)).flatten()
+        scores: Tensor = self.W.detach().norm(dim=0)[:, None] * self.mean_activation.flatten(1)
+        return scores.flatten()
 
     def tensors(self) -> dict[str, Tensor]:
         """What was fitted, for storing."""

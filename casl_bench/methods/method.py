@@ -262,6 +262,18 @@ class ConfiguredMethod(Generic[C]):
         self.config = config or self.config_class.model_validate(settings)
 
 
+class UnfittedMethod(ConfiguredMethod[C]):
+    """Base of a method that learns nothing: what `fit` makes of a task is all there is."""
+
+    def fit(self, task: EditTask) -> Editor:
+        """The editor; a subclass gives it."""
+        raise NotImplementedError
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Editor:
+        """The same editor."""
+        return self.fit(task)
+
+
 METHODS: Registry[EditingMethod] = Registry("method", entry_point_group="casl_bench.methods")
 
 M = TypeVar("M", bound=type)

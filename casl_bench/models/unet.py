@@ -77,7 +77,7 @@ def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
             take a class, or scale inputs or outputs, which the cut below does not cover.
     """
     try:
-        unet = UNet2DModel(**config)
+        unet: UNet2DModel = UNet2DModel(**config)
     except (TypeError, ValueError, KeyError) as error:
         raise InvalidBenchmarkError(f"no U-Net can be built from this config: {error}") from error
     plain = (

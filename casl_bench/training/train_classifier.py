@@ -82,7 +82,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     def closure() -> float:
         optimiser.zero_grad()
         loss = F.binary_cross_entropy_with_logits(logits * log_scale.exp() + bias, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     optimiser.step(closure)
@@ -164,7 +164,7 @@ def main(
     pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, name, "init"))
-        network = build_classifier(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_classifier(settings).to(memory_format=torch.channels_last)
     started = start_from(network, start)
     config = training_config(
         name, drawing, network=settings, start=started, batch_size=batch_size, images=images,
@@ -184,7 +184,7 @@ def main(
         whole = (target == target.round()).all(1)
         hits = ((logits > 0) == (target > 0.5))[whole].float().mean()
         run.update(loss, accuracy=float(hits))
-    shipped = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
     rng = generator(seed, name, "calibration")
     x, target = examples(held_out, torch.arange(len(held_out)), rng, blend=0.5)

@@ -161,7 +161,7 @@ def main(
     read = [k for k, name in enumerate(drawing.nuisance) if name not in drawing.unread]
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, NAME, "init"))
-        model = _Trainee(len(read)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = _Trainee(len(read)).to(memory_format=torch.channels_last)
     started = start_from(model.network, start)
     config = training_config(
         NAME, drawing, network=NETWORK, start=started, pairs=pairs, images=images, seed=seed,
@@ -185,7 +185,7 @@ def main(
         run.update(
             matching + reading, matching=float(matching.detach()), reading=float(reading.detach())
         )
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     card = {
         "name": NAME,

@@ -279,7 +279,7 @@ def main(
     targets = reading.targets(pool.factors)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, NAME, "init"))
-        network = build_regressor(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_regressor(settings).to(memory_format=torch.channels_last)
     started = start_from(network, start)
     config = training_config(
         NAME, drawing, network=settings, start=started, batch_size=batch_size, images=images,
@@ -298,7 +298,7 @@ def main(
         showing = F.binary_cross_entropy_with_logits(found[:, : share.shape[1]], share)
         missed = F.mse_loss(found[:, share.shape[1] :], targets[index])
         run.update(showing + missed, showing=float(showing.detach()), missed=float(missed.detach()))
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
     regressor, left_out = finish(shipped, reading, held_out, seed)
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
