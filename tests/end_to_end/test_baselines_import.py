@@ -50,6 +50,7 @@ def test_another_folder_of_that_name_hides_nothing(other_baselines: Path, as_scr
 
 
 @pytest.mark.slow
+@pytest.mark.packaging
 @pytest.mark.parametrize("editable", [False, True])
 def test_an_installed_package_has_them_all(other_baselines: Path, editable: bool) -> None:
     site = other_baselines / "site"
