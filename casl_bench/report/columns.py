@@ -388,9 +388,11 @@ def _total(set_up: Number, fit: Number, edit: Number) -> Number:
 
 
 SHARED_COSTS: tuple[Column[Row], ...] = (
-    Column("set_up_seconds", "set-up, its share (s)", _set_up_share, 1, interval=False),
-    Column("many_edits_seconds", f"{MANY} edits of a concept (s)", _many_edits, 1),
-)
+    Column("set_up_seconds", "set-up, its share (s)", _set_up_share, 1, interval=False,
+           note="a concept's share of what the method needs before its first concept"),
+    Column("many_edits_seconds", f"{MANY} edits of a concept (s)", _many_edits, 1,
+           note="set-up, fit and edits together"),
+)  # fmt: skip
 COSTS: tuple[Column[Row], ...] = (
     *map(over, (PARAMETERS, FIT_CALLS, FIT_SECONDS, FIT_MEMORY, EDIT_CALLS, EDIT_SECONDS)),
 )
