@@ -152,12 +152,7 @@ _NOT_IN_TABLES = frozenset(
 def edit_columns(
     records: Iterable[RunRecord], of: Sequence[Column[RunRecord]] = EDITS
 ) -> list[Column[RunRecord]]:
-    """Those of the columns that any record has, then those of metrics that are no part of CASL.
-
-    Args:
-        records: of the kind "edit"; what none of them measured is no column.
-        of: columns to choose from.
-    """
+    """Those of the columns that any edit has measured, then those of plug-ins' metrics."""
     units: dict[str, str] = {}
     for record in records:
         for name, found in record.measurements.items():
@@ -256,13 +251,7 @@ EDIT_SECONDS: Column[RunRecord] = Column(
 def over(
     column: Column[RunRecord], *, dataset: str | None = None, interval: bool = True
 ) -> Column[Row]:
-    """A column of cells as one of methods.
-
-    Args:
-        column: of single cells.
-        dataset: over the concepts of this one alone.
-        interval: whether it is shown with its t interval over concepts.
-    """
+    """A column of cells as one of methods: over all concepts, or those of one data set."""
 
     def of(row: Row) -> Number:
         found = row.each(column.of)

@@ -24,12 +24,7 @@ _LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "÷": r"$\div$"}
 
 
 def export(sources: Sequence[Source], form: str) -> str:
-    """All boards in one of the forms.
-
-    Args:
-        sources: record files.
-        form: "latex" (a booktabs table per board), "csv" (a line per row of any board) or "json".
-    """
+    """All boards as "latex" (a booktabs table each), "csv" (a line per row of any) or "json"."""
     sources = sorted(sources, key=lambda s: s.name)
     boards = [board for source in sources for board in boards_of(source)]
     if form == "json":
