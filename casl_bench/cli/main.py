@@ -114,7 +114,7 @@ def _help_all(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 @click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
               help="Show the rarer options, too.")  # fmt: skip
 @click.pass_context
-def command(ctx: click.Context, **options: Any) -> Any:
+def command(ctx: click.Context, /, **options: Any) -> Any:
     """Compare concept-editing methods of diffusion models on one protocol, and print one table."""
     return None if ctx.invoked_subcommand is not None else run_command(**options)
 

@@ -39,6 +39,8 @@ from casl_bench.runs.suites import Execution, RunConfig, Shard
 from casl_bench.runs.worker import Worker
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLUGINS = tuple((ROOT / "tests/plugin").resolve() / f for f in (
     "toy_world_plugin.py", "single_file_method.py", "troubled_methods.py"))  # fmt: skip
@@ -149,7 +151,6 @@ def cluster(tmp_path: Path, warm: BaseContext) -> Iterator[tuple[str, list[Any]]
         process.join()
 
 
-@pytest.mark.slow
 def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
     serial: Path, tmp_path: Path, cluster: tuple[str, list[Any]]
 ) -> None:
@@ -171,7 +172,6 @@ def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
     assert len(own) > 10 and own.items() <= ids(serial).items()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("executor", [pytest.param("local", marks=many_processes), "dask"])
 def test_cells_that_die_hang_or_give_nan_fail_alone(
     serial: Path, tmp_path: Path, executor: str, request: pytest.FixtureRequest

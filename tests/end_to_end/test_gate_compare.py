@@ -23,6 +23,8 @@ from casl_bench.runs.suites import RunConfig
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = Path(__file__).parents[1] / "plugin" / "painters_plugin.py"
 FAULTS = ("wrong_sign", "half_strength", "shuffled_decoder", "one_row_off")
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=4,

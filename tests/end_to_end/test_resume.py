@@ -33,7 +33,7 @@ from casl_bench.runs.suites import Execution, RunConfig
 from casl_bench.runs.worker import Worker
 from tests.support.tiny_suite import tiny_suite
 
-pytestmark = pytest.mark.usefixtures("toy_registered")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("toy_registered")]
 METHOD = Path(__file__).parents[1] / "plugin" / "single_file_method.py"
 CONCEPT = CARD.concepts[0].name
 DRAW = CellKey(CARD.name, "edit", "random_direction", None, CONCEPT, 1)

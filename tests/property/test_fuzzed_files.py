@@ -95,7 +95,7 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
     "method settings": ("chosen.json", text(TUNED.read_text("utf-8")), read_settings),
     "concepts": (
         "mine.toml",
-        text((PACKAGE / "images" / "concepts" / "afhq_dog.toml").read_text("utf-8")),
+        text((PACKAGE / "photos" / "concepts" / "afhq_dog.toml").read_text("utf-8")),
         read_concepts,
     ),
     "classifier": (
@@ -108,7 +108,7 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
     ),
     "checkpoint config": (
         "mine.json",
-        text((PACKAGE / "backbones" / "configs" / "afhq_dog_256_adm.json").read_text("utf-8")),
+        text((PACKAGE / "photos/checkpoints/configs/afhq_dog_256_adm.json").read_text("utf-8")),
         read_config,
     ),
     "scheduler": (

@@ -14,23 +14,25 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json
-from casl_bench.models.micro_batch import run_in_micro_batches
+from casl_bench.models.micro_batch import MICRO_BATCH, run_in_micro_batches
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import Source, fitted_state, read_torch_file
 from casl_bench.photos.scorers.classifier import fill, read_weights
 
-# Whether two photographs show the same person: VGGFace2 embeddings of the aligned face.
-
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+"""Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
 
 VGGFACE2_FILE = "20180402-114759-vggface2.pt"
 """Name of facenet-pytorch's file of InceptionResnetV1 weights (MIT; trained on VGGFace2)."""
 
 FACE_SIZE = 160
-MICRO_BATCH = 8
+_FACES = 8  # in a pass
 # Side of the crop where no face is found, as a share of the image's shorter side: about the size
 # of the faces that are found in CelebA-HQ's framing.
 CENTRE_SHARE = 0.7
+# AlexNet's five stages need this many pixels to see more than padding.
+MIN_SIZE = 64
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom are outside."""
@@ -113,7 +115,7 @@ class FaceIdentity:
             torch.stack([cut(image, box) for image, box in zip(images, boxes, strict=True)])
             for images in (before, after)
         ]
-        return run_in_micro_batches(self._cosine, MICRO_BATCH, *faces)[0]
+        return run_in_micro_batches(self._cosine, _FACES, *faces)[0]
 
     def _cosine(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
         left, right = (F.normalize(self._network(x.to(self.device)), dim=1) for x in (a, b))
@@ -186,17 +188,6 @@ def _untrained() -> tuple[nn.Module, Any]:
         return InceptionResnetV1(pretrained=None, classify=False), MTCNN(device="cpu")
 
 
-# LPIPS with AlexNet: how differently two photographs look.
-
-
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-"""Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
-
-MICRO_BATCH_LPIPS_DISTANCE = 16
-# AlexNet's five stages need this many pixels to see more than padding.
-MIN_SIZE = 64
-
-
 class LpipsDistance:
     """Frozen LPIPS 0.1, AlexNet.
 
@@ -221,7 +212,7 @@ class LpipsDistance:
             InvalidBenchmarkError: the file is absent, damaged, unsafe or of another network.
         """
         weights = read_torch_file(alexnet)
-        network = _untrained_of_lpips_distance()
+        network = _untrained_lpips()
         features = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
         trunk = network.net
         state = fitted_state(trunk.state_dict(), features, str(alexnet), _as_torchvision_names_it)
@@ -254,7 +245,7 @@ class LpipsDistance:
                 f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}, not [n, 3, H, W] twice",
                 where=self.info.name,
             )
-        return run_in_micro_batches(self._distance, MICRO_BATCH_LPIPS_DISTANCE, a, b)[0]
+        return run_in_micro_batches(self._distance, MICRO_BATCH, a, b)[0]
 
     def _distance(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
         distance: Tensor = self._network(self._seen(a), self._seen(b))
@@ -269,7 +260,7 @@ class LpipsDistance:
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _untrained_of_lpips_distance() -> Any:
+def _untrained_lpips() -> Any:
     """LPIPS with its own heads on a random AlexNet."""
     try:
         import lpips
