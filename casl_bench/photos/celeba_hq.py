@@ -219,7 +219,7 @@ def _by_gender(base: Path) -> Layout:
 KIND = PhotoKind(
     name="celeba_hq",
     attributes=tuple(CELEBA_ATTRIBUTES),
-    concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)).concepts,
+    concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)),
     description="CelebA-HQ: 30,000 aligned portraits of celebrities with 40 annotated attributes.",
     licence="non-commercial research and education (CelebAMask-HQ's terms)",
     source="https://github.com/switchablenorms/CelebAMask-HQ",
