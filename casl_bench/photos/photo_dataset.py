@@ -221,8 +221,8 @@ def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> tuple[
         if row.source.split() == row.target.split():
             raise UsageError("source and target are the same text", where=where)
         if attributes is not None and row.attribute not in attributes:
-            error = unknown_name("attribute", row.attribute, attributes)
-            raise UsageError(error.what, where=where, mend=error.mend)
+            unknown = unknown_name("attribute", row.attribute, attributes)
+            raise UsageError(unknown.what, where=where, mend=unknown.mend)
         if attributes is None and row.attribute != row.name:
             raise UsageError(
                 f"attribute '{row.attribute}' is not the concept's own name",
