@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import LARGEST, image_changes, new_sheet
+from casl_bench.report.html.edit_grid import image_changes, new_sheet
 from casl_bench.report.html.figures import (
     Figures,
     concept_curves,
@@ -23,6 +23,7 @@ from casl_bench.report.html.figures import (
 from casl_bench.report.html.from_markdown import FEW_NOTES, fold_first, to_html, without_heading
 from casl_bench.report.html.sections import bounds_of, logit_spreads
 from casl_bench.report.markdown import Footnotes, escape, fold, table
+from casl_bench.results.latent_images import LARGEST
 from casl_bench.results.record import Measurement
 from casl_bench.results.run_folder import RecordStore
 
