@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from casl_bench.report.html.pages import Source, write_report
+from casl_bench.report.html.pages import write_report
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +25,12 @@ def fake() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def run_folder(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fake") / "run"
-    fake.FakeRun(folder).write()
-    return folder
+def run(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return fake.FakeRun(tmp_path_factory.mktemp("fake") / "run").write()
 
 
 @pytest.fixture(scope="session")
-def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "out"
-    write_report(Source.read(run_folder), folder)
+    write_report(run.source, folder)
     return folder

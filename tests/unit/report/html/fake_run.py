@@ -1,4 +1,4 @@
-"""A run folder of two methods and a few controls, made of drawn numbers: no network has run.
+"""A run folder of two methods and a few controls, with made-up numbers: no network has run.
 
 Tests of the report load this file by its path: those in a browser do, too.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from casl_bench.core.files import hash_bytes
+from casl_bench.report.html.pages import Source
 from casl_bench.results.edited_images import FILE_NAME, EditedImages
 from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
 from casl_bench.results.latent_images import (
@@ -35,8 +36,9 @@ from casl_bench.results.record import (
     Standing,
     SuiteRef,
 )
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.run_folder import RecordStore, write_jsonl
 from casl_bench.results.score_table import ScoreTable
+from casl_bench.results.stored_cells import cell_of
 
 ATTRIBUTES = ("smiling", "hat", "pale")
 SPREADS = (2.0, 0.5, 1.25)
@@ -75,14 +77,14 @@ class FakeRun:
         attributes: tuple[str, ...] = ATTRIBUTES,
         dataset: str = "rendered_faces",
     ) -> None:
-        self.store = RecordStore(folder)
+        self.store, self.records = RecordStore(folder), list[RunRecord]()
         self.concepts, self.methods = tuple(concepts), methods
         self.attributes, self.dataset = attributes, dataset
         self._random = np.random.default_rng(0)
 
     def write(
         self, *, text: str = "cpu only", moved_identity: float = 0.0, curves: bool = True
-    ) -> RecordStore:
+    ) -> FakeRun:
         """All cells.
 
         Args:
@@ -115,7 +117,7 @@ class FakeRun:
                    for a, s in zip(self.attributes, SPREADS, strict=True)}  # fmt: skip
         self.put("scorer", measurements={"classifier_a.accuracy": ok(0.99), **spreads})
         self.put("comparison", comparison=self._comparison(text))
-        return self.store
+        return self
 
     def edit(self, method: str, concept: str, **changes: Any) -> None:
         """A cell with pictures and scores, the further from the reconstruction the stronger."""
@@ -131,7 +133,7 @@ class FakeRun:
             ("classifier_a",), base, base, (base[0] + moved)[None],
         )  # fmt: skip
         drift = dict(zip(self.attributes, (moved[1].mean(axis=0) / SPREADS).tolist(), strict=True))
-        files = {"scores.csv": table.to_csv().encode(), FILE_NAME: self._images().to_bytes()}
+        files = {"scores.npz": table.to_npz(), FILE_NAME: self._images().to_bytes()}
         fields: dict[str, Any] = {
             "method": method, "concept": concept, "supervision": "text",
             "strength": STRENGTHS[1], "strength_chosen_on": "validation", "strengths": STRENGTHS,
@@ -148,14 +150,29 @@ class FakeRun:
             "curve_on": "validation", "judges": ("classifier_a",), "drift": drift,
             "cost": Cost(parameters=100, unet_calls=20, edit_unet_calls=2),
             "scorers": {"classifier_a": "a" * 64}, "backbone": "b" * 64,
-            "scores": FileRef(file="scores.csv", sha256=hash_bytes(files["scores.csv"])),
+            "scores": FileRef(file="scores.npz", sha256=hash_bytes(files["scores.npz"])),
             "images": FileRef(file=FILE_NAME, sha256=hash_bytes(files[FILE_NAME])),
         }  # fmt: skip
-        self.store.write(self._record("edit", **(fields | changes)), files)
+        self._keep(self._record("edit", **(fields | changes)), files)
 
     def put(self, kind: Any, files: dict[str, bytes] | None = None, **fields: Any) -> None:
         """A cell with these files."""
-        self.store.write(self._record(kind, **fields), files)
+        self._keep(self._record(kind, **fields), files)
+
+    def _keep(self, record: RunRecord, files: dict[str, bytes] | None) -> None:
+        self.records.append(record)
+        if record.kind != "comparison":
+            self.store.write(cell_of(record), files)
+
+    @property
+    def source(self) -> Source:
+        """Made-up numbers, with the pictures and scores of the folder."""
+        return Source("run", tuple(self.records), self.store)
+
+    def write_numbers(self, path: Path) -> Path:
+        """The numbers alone."""
+        write_jsonl(path, self.records)
+        return path
 
     def _record(self, kind: Any, **fields: Any) -> RunRecord:
         provenance = Provenance(
