@@ -146,7 +146,7 @@ def test_an_older_report_is_replaced(fake: ModuleType, tmp_path: Path) -> None:
 
 def test_nothing_to_report_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "no file of records" in capsys.readouterr().err
+    assert "no records" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "absent")]) == 2
 
 
