@@ -443,13 +443,11 @@ def _refuse(faults: Sequence[str], source: Path) -> None:
 
 
 def _read(source: Path) -> list[RunRecord]:
-    records = read_numbers(source)
-    if not records:
-        raise UsageError(
-            "no records", where=str(source), mend="give a run folder or its records.jsonl"
-        )
-    return sorted(records, key=lambda r: (r.dataset, r.kind, r.method or "", r.beside or "",
-                                          r.concept or "", r.fit_seed))  # fmt: skip
+    return sorted(
+        read_numbers(source),
+        key=lambda r: (r.dataset, r.kind, r.method or "", r.beside or "", r.concept or "",
+                       r.fit_seed),
+    )  # fmt: skip
 
 
 def _default_name(records: Sequence[RunRecord], expected: Expected) -> str:

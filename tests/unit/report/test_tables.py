@@ -19,7 +19,6 @@ from casl_bench.report.markdown import Footnotes, compact, escape, number
 from casl_bench.report.pictures import (
     ReportedEdits,
     Row,
-    column_titles,
     draw_cell,
     draw_comparison,
     draw_rows,
@@ -396,9 +395,6 @@ def test_pixels_are_rounded_and_clipped() -> None:
 
 def test_a_strip_shows_every_column() -> None:
     images = pictures(n=9)
-    assert column_titles(images.strengths, oracle=True) == (
-        "source", "reconstruction", "strength 0.5", "strength 1", "oracle",
-    )  # fmt: skip
     small = draw_cell(images, title="hat: casl", max_rows=2)
     large = draw_cell(images, title="hat: casl", max_rows=3)
     assert large.height - small.height == 8 * 3 + 6
