@@ -144,6 +144,8 @@ BY_CONCEPT = (
 BY_DATASET = EPR_FLOORED
 """Shown of each data set too, in tables over several."""
 
+_WHERE_RUN = frozenset({"epr_over_random"})
+"""Means over the concepts on which a matched control was run, which are not all of them."""
 _NOT_IN_TABLES = frozenset(
     {"epr_std", "epr_signed", "identity_drift", "perceptual_drift", *_OLD_NAMES.values()}
 )
@@ -256,7 +258,9 @@ def over(
     def of(row: Row) -> Number:
         found = row.each(column.of)
         if dataset is not None:
-            found = {c: found[c] for c in row.group.datasets[dataset]}
+            found = {c: n for c, n in found.items() if c in row.group.datasets[dataset]}
+        if column.name in _WHERE_RUN:
+            found = {c: n for c, n in found.items() if not n.missing}
         return over_concepts(found, row.group, column.over, column.bounds)
 
     label = column.label if dataset is None else f"{column.label}, {escape(dataset)}"
@@ -271,7 +275,7 @@ SUPERVISION: Column[Row] = Column(
     note="what guided the fit: nothing, text, or labels",
 )  # fmt: skip
 CELLS: Column[Row] = Column(
-    "cells", "cells", lambda row: f"{len(row.done)}/{len(row.group.concepts)}",
+    "cells", "cells", lambda row: f"{len(row.done)}/{len(row.concepts)}",
     note="finished / expected",
 )  # fmt: skip
 

@@ -134,7 +134,8 @@ class Expected:
         concepts: data set → its concepts; one that is not known here is absent.
         every_dataset: all data sets that the suite is meant for.
         alone: control that every concept has → whether it is drawn several times.
-        beside: entrant → controls that stand beside it; one that is not known here is absent.
+        beside: method → controls matched to it; one that is not known here is absent.
+        matched_concepts: on how many concepts of a data set these are run.
         versions: method → its version.
         settings: method → its settings in this suite.
     """
@@ -147,6 +148,7 @@ class Expected:
     every_dataset: tuple[str, ...]
     alone: Mapping[str, bool]
     beside: Mapping[str, tuple[str, ...]]
+    matched_concepts: int = 0
     versions: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -323,7 +325,8 @@ def _complete(records: Records, expected: Expected) -> list[str]:
             for name in entrants:
                 wanted += [CellKey(dataset, "edit", name, None, concept, f) for f in range(fits)]
                 beside = expected.beside.get(name, ())
-                wanted += [CellKey(dataset, "edit", c, name, concept) for c in beside]
+                if concept in concepts[: expected.matched_concepts]:
+                    wanted += [CellKey(dataset, "edit", c, name, concept) for c in beside]
             for name, drawn in expected.alone.items():
                 again = range(expected.draws if drawn else 1)
                 wanted += [CellKey(dataset, "edit", name, None, concept, d) for d in again]

@@ -143,6 +143,20 @@ def test_what_no_control_has_is_a_plain_dash() -> None:
     assert column(text, "Edits", "*oracle*", "÷ random ↑") == "—"
 
 
+def test_matched_controls_count_where_they_were_run() -> None:
+    missing = Measurement.missing("no random control was matched")
+    without = record(
+        concept="pale", measurements={"flip_rate": ok(0.5), "epr_over_random": missing}
+    )
+    matched = record(method="random_rotation", control=True, beside="casl")
+    own = record(measurements={"flip_rate": ok(0.75), "epr_over_random": ok(3.0)})
+    text = render_tables([own, without, matched])
+    assert column(text, "Edits", "casl", "÷ random ↑") == "3.00"
+    assert column(text, "Edits", "casl", "flip rate ↑").startswith("0.62")
+    assert column(text, "Edits", "*random_rotation matched to casl*", "flip rate ↑") == "0.75"
+    assert column(text, "Edits", "*random_rotation matched to casl*", "cells") == "1/1"
+
+
 def test_what_no_record_has_is_no_column() -> None:
     text = render_tables([record()])
     assert "EPR (noise-floored) ↑" in text and "÷ random ↑" not in text

@@ -41,13 +41,15 @@ def test_what_is_missing_is_named(
     assert reason in "; ".join(faults_of([r for r in whole if not leave_out(r)], expected))
 
 
-def test_a_control_that_stands_beside_a_method_is_expected(
+def test_a_control_matched_to_a_method_is_expected(
     whole: Records, expected: Expected, made_up_run: Any, scores: Any
 ) -> None:
     wanted = dataclasses.replace(expected, beside={"casl": ("random_rotation",)})
     assert "random_rotation matched to casl/brick" in "; ".join(faults_of(whole, wanted))
     complete = made_up_run(scores, beside={"casl": "random_rotation"}).records
     assert faults_of(complete, wanted) == []
+    few = dataclasses.replace(wanted, matched_concepts=1)
+    assert "casl/dome" not in "; ".join(faults_of(whole, few))
 
 
 @pytest.mark.parametrize(
