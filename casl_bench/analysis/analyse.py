@@ -19,6 +19,7 @@ from casl_bench.analysis.measure import (
 )
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.metrics.metric import EditMetric
 from casl_bench.metrics.strength_at_effect import strength_at_effect
@@ -32,7 +33,7 @@ from casl_bench.results.record import (
     headline_level,
 )
 from casl_bench.results.run_folder import CellKey, jsonl_files, read_jsonl, write_jsonl
-from casl_bench.results.score_table import EditScores, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import StoredCell, read_cells
 
 NUMBERS_FILE = "numbers.jsonl"

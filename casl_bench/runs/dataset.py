@@ -21,6 +21,7 @@ from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.dataset import Concept, Split, SupportsOracle
 from casl_bench.domains.domain import CountsBadImages, FindsFaces, World
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.probe import (
     ProbeData,
     ProbeResult,
@@ -32,12 +33,11 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.edited_images import Pixels, to_pixels
+from casl_bench.results.edited_images import Pixels
 from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
 from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
 from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.results.score_table import Array
 from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
 from casl_bench.runs.fits import FitResources, NotApplicableError
@@ -353,16 +353,16 @@ class DatasetRecords:
             units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
             raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
             codes=codes[1],
-            pictures=to_pixels(test.trajectories.x_t(0, slice(0, suite.probe_test_images)).numpy()),
+            pictures=to_8_bits(test.inversions.x_0[: suite.probe_test_images]),
         )
 
     def probe(
         self, key: str, method: str, concept: Concept, probes: Probes
-    ) -> tuple[CellRecord, dict[str, bytes]]:
+    ) -> tuple[CellRecord, bytes]:
         """SVM probes on a method's best aligned latents of one concept, with their controls.
 
         Returns:
-            The record, and the file with the images that activate the best latents most.
+            The record, and the file of the images that activate these latents most.
         """
         watch = Stopwatch(self.artefacts.progress.costs)
         suite = self.config.suite
@@ -391,8 +391,8 @@ class DatasetRecords:
         found: dict[str, Measurement] = {}
         for result in results:
             found |= _probe_measurements(result)
-        ranking = editor.latent_ranking().tolist()
-        images = latents_to_bytes(find_latent_images(probes.codes, ranking, probes.pictures))
+        best = find_latent_images(probes.codes, editor.latent_ranking().tolist(), probes.pictures)
+        images = latents_to_bytes(best)
         record = self._record(
             "probe",
             key,
@@ -404,7 +404,7 @@ class DatasetRecords:
             flags=(f"h at t = {probes.timestep}",),
             images=FileRef(file=LATENTS_FILE, sha256=hash_bytes(images)),
         )
-        return record, {LATENTS_FILE: images}
+        return record, images
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
         """The mean over images with its bootstrap interval."""
@@ -440,8 +440,8 @@ class Probes:
         latents: pooled over positions.
         units: (latent, position) pairs.
         raw: a probe on all of h.
-        codes: [n, d_sae, h, w] activations of the test images.
-        pictures: [n, H, W, 3] of the test images.
+        codes: [n, d_sae, h, w] latents of the test images.
+        pictures: [n, H, W, 3] of these.
     """
 
     timestep: int
@@ -592,7 +592,8 @@ class DatasetRun:
         with self.progress.task(f"{cell.label}: probe", 1):
             files: dict[str, bytes] = {}
             try:
-                record, files = self.records.probe(key, cell.method, cell.concept, self._probes)
+                record, images = self.records.probe(key, cell.method, cell.concept, self._probes)
+                files = {LATENTS_FILE: images}
             except InputError as error:  # such as an attribute that all images have
                 record = self._no_probe(cell, key, "skipped", error)
             self.store.write(with_sources(record, self._sources([cell.method])), files)
