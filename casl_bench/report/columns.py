@@ -216,7 +216,7 @@ def _measured(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], 
 
 
 def _of_fit(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], Number]:
-    """Of a fit of its own, which a control matched to a method has not."""
+    """Of a fit of its own, which a matched control does not have."""
     known = _measured(of)
     return lambda record: Number() if record.beside else known(record)
 
@@ -247,7 +247,7 @@ EDIT_SECONDS: Column[RunRecord] = Column(
 )  # fmt: skip
 
 
-# Columns of methods: means over concepts, and what stands for a method as a whole.
+# Columns of methods: means over concepts, and numbers of a method as a whole.
 
 
 def over(
@@ -500,7 +500,7 @@ PAIRS: tuple[Column[Pair], ...] = (
 )
 
 
-# Measurements of what stands beside the edits: reconstruction, SAE, scorers, probe.
+# Measurements of models: reconstruction, SAE, scorers, probe.
 
 
 _MODELS = {

@@ -42,7 +42,7 @@ def draw_rows(
 
     Args:
         columns: one title a column.
-        rows: as many pictures a row as there are columns.
+        rows: each with one picture per column.
         title: above everything; may be empty.
         scale: enlargement of each picture (Lanczos).
 

@@ -127,7 +127,7 @@ _UNMATCHED = "unmatched"
 
 @dataclass(frozen=True)
 class Kept:
-    """A cell with everything that is kept beside its record."""
+    """A cell with the files that are kept with its record."""
 
     record: RunRecord
     images: EditedImages
@@ -255,7 +255,7 @@ def _row(
     changes: ImageChanges | None,
     sheet: Sheet,
 ) -> tuple[Tile, ...]:
-    """A tile a column; a column that a row has no picture for says why."""
+    """One tile per column; a column without a picture says why."""
     strengths = cell.images.strengths
     levels = {level.name: level for level in cell.record.levels}
     places = _places(cell.record, columns)

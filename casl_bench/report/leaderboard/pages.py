@@ -87,7 +87,7 @@ def board_table(board: LeaderboardTable, up: str = "") -> str:
 
 
 def method_table(entries: Sequence[Entry]) -> str:
-    """One method on several boards, a row each, never a mean over them."""
+    """One method on several boards: a row for each, never a mean over them."""
     place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
     return _joined(table_of([place, *method_columns()], entries), legend(entries))
 

@@ -129,11 +129,11 @@ class Expected:
     Attributes:
         suite_version: today's of the suite; None where there is no such suite.
         suite_hash: of all its settings, as in a run folder's manifest.
-        images: test images a concept, at most.
+        images: test images per concept, at most.
         draws: of each control that is drawn.
         concepts: data set → its concepts; one that is not known here is absent.
         every_dataset: all data sets that the suite is meant for.
-        alone: control that every concept has → whether it is drawn several times.
+        alone: control of every concept → whether it is run several times.
         beside: method → controls matched to it; one that is not known here is absent.
         matched_concepts: on how many concepts of a data set these are run.
         versions: method → its version.
@@ -188,7 +188,7 @@ def _of_record(record: RunRecord, images: int | None) -> Iterator[str]:
             yield f"{what}: {name} is of {found.n} images, the suite has {images}"
     for attribute, drift in record.drift.items():
         if drift is not None and abs(drift) > MOST_SD:
-            yield f"{what}: drift of {attribute} is {drift:g} σ"
+            yield f"{what}: off-target shift of {attribute} is {drift:g} σ"
 
 
 def _measurements(record: RunRecord) -> Iterator[tuple[str, Measurement]]:
@@ -262,7 +262,7 @@ def _duplicates(records: Records, published: Sequence[str]) -> list[str]:
     faults = [f"the same cell several times: {_listed(dict.fromkeys(twice))}"] if twice else []
     entrants = [r for r in records if r.kind == "edit" and not r.control]
     if entrants and {r.record_id for r in entrants} <= set(published):
-        faults.append("all of its entrants' records are published already")
+        faults.append("all records of its methods are published already")
     by_scores: dict[str, set[str]] = {}
     for r in entrants:
         if r.scores is not None:
@@ -306,7 +306,7 @@ def _settings(records: Records, expected: Expected) -> list[str]:
 
 
 def _complete(records: Records, expected: Expected) -> list[str]:
-    """Every method on every concept, every control beside it, and what a run makes once."""
+    """Every method on every concept, every control, and the records of whole data sets."""
     faults = [
         f"{_name(r)} failed: {r.error.message}" for r in records
         if r.status == "failed" and r.error is not None

@@ -109,7 +109,7 @@ def test_a_broken_control_takes_the_ranking_away(
     assert "out of its bounds" in capsys.readouterr().err
     page = Elements(tmp_path / "broken-report" / "index.html")
     assert not {"standings", "edits"} & set(page.attribute("section", "id"))
-    assert "Not to be believed" in page.text and "'identity' moved hat by 0.5" in page.text
+    assert "Do not trust these numbers" in page.text and "'identity' moved hat by 0.5" in page.text
 
 
 def test_several_data_sets_have_a_page_each(fake: ModuleType, tmp_path: Path) -> None:

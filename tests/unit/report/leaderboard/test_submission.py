@@ -98,7 +98,7 @@ def test_the_same_cell_twice(whole: Records, expected: Expected) -> None:
 
 def test_nothing_new(whole: Records, expected: Expected) -> None:
     ids = [r.record_id for r in whole]
-    assert faults_of(whole, expected, ids) == ["all of its entrants' records are published already"]
+    assert faults_of(whole, expected, ids) == ["all records of its methods are published already"]
     only_casl = [r.record_id for r in whole if r.method == "casl"]
     assert faults_of(whole, expected, only_casl) == []
 
@@ -182,7 +182,7 @@ def test_a_drift_that_cannot_be(whole: Records, expected: Expected, replaced: Re
         replaced(whole, lambda r: is_casl(r) and r.concept == "snow", drift={"brick": -101.0}),
         expected,
     )
-    assert "drift of brick is -101" in fault
+    assert "shift of brick is -101" in fault
 
 
 # The comparison ---------------------------------------------------------------------------------
