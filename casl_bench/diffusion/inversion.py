@@ -218,11 +218,6 @@ def invert_in_parts(
     )
 
 
-def any_parts(folder: Path) -> bool:
-    """Whether an interrupted call left finished parts."""
-    return any(folder.glob(_PART))
-
-
 def forget_parts(folder: Path) -> None:
     """Delete the parts, once the whole is stored."""
     for path in folder.glob(_PART):

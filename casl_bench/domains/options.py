@@ -11,9 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from casl_bench.core.errors import UsageError
 
-# Where the files of a data set are, and what is done with a file that cannot be used.
-
-
 OnBadImage = Literal["error", "skip"]
 
 
@@ -35,7 +32,6 @@ class DataSource:
 
 
 WEIGHTS_VARIABLE = "CASL_BENCH_WEIGHTS"
-DATA_VARIABLE = "CASL_BENCH_DATA"
 
 
 def default_weights_root() -> Path:

@@ -281,7 +281,7 @@ def _parts(spec: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class RealDomain:
+class PhotoDomain:
     """What a real data set needs beside its images.
 
     Attributes:
@@ -298,16 +298,16 @@ class RealDomain:
     published: PublishedNames | None = None
 
 
-DOMAINS: dict[str, RealDomain] = {
-    "celeba_hq": RealDomain(
+PHOTO_DOMAINS: dict[str, PhotoDomain] = {
+    "celeba_hq": PhotoDomain(
         CelebaHq, "google/ddpm-ema-celebahq-256", faces=True, published=CELEBA_ATTRIBUTES
     ),
-    "afhq_dog": RealDomain(AfhqDog, None),
-    "lsun_church": RealDomain(LsunChurch, "google/ddpm-ema-church-256"),
+    "afhq_dog": PhotoDomain(AfhqDog, None),
+    "lsun_church": PhotoDomain(LsunChurch, "google/ddpm-ema-church-256"),
 }
 
 
-def real_world(name: str, device: str = "cpu", options: WorldOptions | None = None) -> World:
+def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = None) -> World:
     """A real data set with the user's weights.
 
     Args:
@@ -320,7 +320,7 @@ def real_world(name: str, device: str = "cpu", options: WorldOptions | None = No
         InvalidBenchmarkError: files are damaged or do not fit together.
     """
     options = options or WorldOptions()
-    domain = DOMAINS[name]
+    domain = PHOTO_DOMAINS[name]
     source = options.source(name)
     if source.root is None and source.hub_id is None:
         raise UsageError(
@@ -360,7 +360,7 @@ def real_world(name: str, device: str = "cpu", options: WorldOptions | None = No
     )
 
 
-def _check_weights(name: str, domain: RealDomain, options: WorldOptions) -> None:
+def _check_weights(name: str, domain: PhotoDomain, options: WorldOptions) -> None:
     """Name everything that is missing at once, before anything big is read."""
     root, missing = options.weights, list[Weight]()
 
@@ -386,7 +386,7 @@ def _check_weights(name: str, domain: RealDomain, options: WorldOptions) -> None
         raise missing_error(root, missing, name)
 
 
-def _backbone(name: str, domain: RealDomain, options: WorldOptions, device: str) -> Backbone:
+def _backbone(name: str, domain: PhotoDomain, options: WorldOptions, device: str) -> Backbone:
     place = options.backbone_of(name) or found_at(options.weights, f"backbones/{name}")
     kind = device.split(":")[0]
     try:
@@ -428,5 +428,5 @@ def _found(root: Path, place: str) -> Path:
     return path
 
 
-for _name in DOMAINS:
-    WORLDS.register(_name, functools.partial(real_world, _name))
+for _name in PHOTO_DOMAINS:
+    WORLDS.register(_name, functools.partial(photo_world, _name))

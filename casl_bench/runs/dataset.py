@@ -234,6 +234,7 @@ class DatasetRecords:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
         watch = Stopwatch(self.artefacts.progress.costs)
+        self._every_split_inverted()  # their time is their own, not the scorers'
         with watch.phase("score"):
             found = ScorerTrials(self.artefacts, self.cells).measurements()
             scales = self.cells.scales.reference_scales()

@@ -30,7 +30,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, write_bytes, write_text
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.models.model_files import WEIGHTS, read_model, write_model
 
@@ -433,7 +433,7 @@ class ScorerTraining:
     @property
     def drawing(self) -> Drawing:
         """The renderer."""
-        return DOMAINS[self.domain].drawing
+        return RENDERED[self.domain].drawing
 
     def pool(self, split: str = "train") -> Pool:
         """Pictures with their flips: to train on, or `HELD_OUT` of another stream."""
@@ -527,7 +527,7 @@ def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[...,
     """
     folder = click.Path(path_type=Path)
     options = (
-        click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces"),
+        click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces"),
         click.option("--out", type=folder, required=True, help="Training folder."),
         click.option("--ship", type=folder, help="Folder of weights and card."),
         click.option("--cache", type=folder, help="Folder of rendered pools."),
