@@ -14,9 +14,10 @@ from casl_bench.core.errors import UsageError
 from casl_bench.gate.gate import Scope
 from casl_bench.gate.run_side import CellName, RunSide, read_side
 from casl_bench.gate.verdict import QUESTIONS, CellVerdict, Verdict, why_not_comparable
+from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.results.score_table import PER_IMAGE, Array, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 
 TOLERANCE = 1e-5
 """Relative to a score itself or to the mean size of its column, whichever is larger: a logit near
@@ -36,13 +37,14 @@ def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVe
         scope: what is compared; controls of its data sets always are.
     """
     found: dict[CellName, list[_Finding]] = {}
+    here = {CellKey.of(record): record for record in head.records}
     for record in golden.records:
         if record.kind != "edit" or record.status != "done":
             continue
         of_datasets = scope.datasets is None or record.dataset in scope.datasets
         if not of_datasets or not (record.control or scope.holds(record)):
             continue
-        finding = _compare(golden, head, record, head.store.find(CellKey.of(record)))
+        finding = _compare(golden, head, record, here.get(CellKey.of(record)))
         beside = f" matched to {record.beside}" if record.beside else ""
         found.setdefault((record.dataset, (record.method or "") + beside), []).append(finding)
     return [_worst(name, findings) for name, findings in found.items()]
@@ -116,7 +118,7 @@ def _raised_version(was: RunRecord, now: RunRecord) -> str | None:
 
 
 def write_golden(run: Path, out: Path) -> int:
-    """Copy edits and per-image scores of a valid run, without pictures, levels and curves.
+    """Copy cells and per-image scores of a valid run, without pictures and validation scores.
 
     Args:
         run: folder of a finished run.
@@ -133,12 +135,12 @@ def write_golden(run: Path, out: Path) -> int:
     if out.exists() and any(out.iterdir()):
         raise UsageError("the folder is not empty", where=str(out), mend="remove it first")
     side, store = read_side(run), RecordStore(out)
-    edits = [r for r in side.records if r.kind == "edit"]
-    for record in edits:
-        slim = record.model_copy(update={"images": None, "levels": (), "curve": ()})
+    kept = [record for record in side.store if record.kind in ("edit", "null", "scorer")]
+    for record in kept:
         files = {}
         if record.scores is not None:
             place = side.store.folder(CellKey.of(record))
             files[record.scores.file] = (place / record.scores.file).read_bytes()
-        store.write(slim, files)
-    return len(edits)
+        slim = {"images": None, "validation_scores": None}
+        store.write(record.model_copy(update=slim), files)
+    return len(kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,13 +14,14 @@ from torch import Tensor
 
 from casl_bench.cache.store import CacheError
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_json
+from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.core.memory import told_in_one_line
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.dataset import Concept, Split, SupportsOracle
 from casl_bench.domains.domain import CountsBadImages, FindsFaces, World
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.probe import (
     ProbeData,
     ProbeResult,
@@ -32,24 +33,27 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.record import Cost, Kind, Measurement, RunRecord
+from casl_bench.results.edited_images import Pixels
+from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
+from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
+from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.results.score_table import Array
 from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
-from casl_bench.runs.finished import is_done
-from casl_bench.runs.fits import FitSpent, NotApplicableError
+from casl_bench.runs.fits import FitResources, NotApplicableError
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
+    NULL_IMAGES,
     STAGE_VERSION,
     Cell,
     Sources,
     changed,
+    done,
     fingerprint,
     info_of,
     make_method,
+    random_directions,
     sources_of_methods,
-    sources_of_metrics,
     sources_of_world,
     with_sources,
 )
@@ -80,7 +84,7 @@ class ScorerTrials:
 
     def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
         self.artefacts, self.world = artefacts, artefacts.world
-        self.scorers, self.yardstick = cells.scorers, cells.yardstick
+        self.scorers, self.scales = cells.scorers, cells.scales
         self.attributes = self.world.dataset.card.attributes
 
     def measurements(self) -> dict[str, Measurement]:
@@ -88,8 +92,7 @@ class ScorerTrials:
 
         `NAME.accuracy`, `NAME.calibration_error`, each also `_on_reconstructions` and
         `_on_oracle_edits`; `NAME.worst_attribute`; of known flips `NAME.flips_seen`, `.slope`,
-        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE`, `NAME.leakage/ATTRIBUTE` and
-        `NAME.spread/ATTRIBUTE`, the unit of every sd.
+        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE` and `NAME.leakage/ATTRIBUTE`.
 
         Raises:
             InvalidBenchmarkError: if one is under the world's floor on an attribute.
@@ -111,14 +114,9 @@ class ScorerTrials:
                 lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
                 len(truth), "share", f"{name} worst",
             )  # fmt: skip
-            spread = self.yardstick.spreads[k]
+            spread = self.scales.spreads[k]
             if edits is not None:
                 found |= self._known_flips(name, source[k], edits[k], truth, spread)
-            n = len(self.artefacts.train.batch)
-            found |= {
-                f"{name}.spread/{a}": Measurement.of(float(v), n, "logit")
-                for a, v in zip(self.attributes, spread, strict=True)
-            }
         return found
 
     def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
@@ -229,18 +227,20 @@ class DatasetRecords:
         self.artefacts, self.cells = artefacts, cells
         self.world, self.config = artefacts.world, artefacts.config
 
-    def scorer(self, key: str) -> RunRecord:
+    def scorer(self, key: str) -> CellRecord:
         """Every classifier on trial, see `ScorerTrials`.
 
         Raises:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
         watch = Stopwatch(self.artefacts.progress.costs)
+        self._every_split_inverted()  # their time is their own, not the scorers'
         with watch.phase("score"):
             found = ScorerTrials(self.artefacts, self.cells).measurements()
-        return self._record("scorer", key, found, watch)
+            scales = self.cells.scales.reference_scales()
+        return self._record("scorer", key, found, watch, scales=scales)
 
-    def reconstruction(self, key: str) -> RunRecord:
+    def reconstruction(self, key: str) -> CellRecord:
         """How well inversion and generation give the test images back."""
         watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
@@ -293,7 +293,7 @@ class DatasetRecords:
             "faces_missed": Measurement.of(missed, len(source)),
         }
 
-    def sae(self, key: str) -> RunRecord:
+    def sae(self, key: str) -> CellRecord:
         """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
         watch = Stopwatch(self.artefacts.progress.costs)
         sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
@@ -312,7 +312,7 @@ class DatasetRecords:
             error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        spent = FitSpent(self.artefacts.sae_seconds)
+        spent = FitResources(self.artefacts.sae_seconds)
         return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(
@@ -353,10 +353,18 @@ class DatasetRecords:
             latents=ProbeData(*(pooled_features(z) for z in codes)),
             units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
             raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
+            codes=codes[1],
+            pictures=to_8_bits(test.inversions.x_0[: suite.probe_test_images]),
         )
 
-    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> RunRecord:
-        """SVM probes on a method's best aligned latents of one concept, with their controls."""
+    def probe(
+        self, key: str, method: str, concept: Concept, probes: Probes
+    ) -> tuple[CellRecord, bytes]:
+        """SVM probes on a method's best aligned latents of one concept, with their controls.
+
+        Returns:
+            The record, and the file of the images that activate these latents most.
+        """
         watch = Stopwatch(self.artefacts.progress.costs)
         suite = self.config.suite
         editor, _ = self.cells.fitting.editor(method, concept, watch)
@@ -384,7 +392,9 @@ class DatasetRecords:
         found: dict[str, Measurement] = {}
         for result in results:
             found |= _probe_measurements(result)
-        return self._record(
+        best = find_latent_images(probes.codes, editor.latent_ranking().tolist(), probes.pictures)
+        images = latents_to_bytes(best)
+        record = self._record(
             "probe",
             key,
             found,
@@ -393,7 +403,9 @@ class DatasetRecords:
             method=method,
             concept=concept.name,
             flags=(f"h at t = {probes.timestep}",),
+            images=FileRef(file=LATENTS_FILE, sha256=hash_bytes(images)),
         )
+        return record, images
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
         """The mean over images with its bootstrap interval."""
@@ -402,15 +414,15 @@ class DatasetRecords:
 
     def _record(
         self,
-        kind: Kind,
+        kind: CellKind,
         key: str,
         found: Mapping[str, Measurement],
         watch: Stopwatch,
         artefacts: Mapping[str, str] | None = None,
-        spent: FitSpent | None = None,
+        spent: FitResources | None = None,
         **fields: Any,
-    ) -> RunRecord:
-        return RunRecord(
+    ) -> CellRecord:
+        return CellRecord(
             **common_fields(self.world, self.config),
             kind=kind,
             measurements=dict(found),
@@ -420,6 +432,7 @@ class DatasetRecords:
         )
 
 
+@dataclass(frozen=True)
 class Probes:
     """Features that probes read, made once for all concepts.
 
@@ -428,11 +441,16 @@ class Probes:
         latents: pooled over positions.
         units: (latent, position) pairs.
         raw: a probe on all of h.
+        codes: [n, d_sae, h, w] latents of the test images.
+        pictures: [n, H, W, 3] of these.
     """
 
-    def __init__(self, timestep: int, latents: ProbeData, units: ProbeData, raw: RawProbe) -> None:
-        """Keep them."""
-        self.timestep, self.latents, self.units, self.raw = timestep, latents, units, raw
+    timestep: int
+    latents: ProbeData
+    units: ProbeData
+    raw: RawProbe
+    codes: NDArray[np.float32]
+    pictures: Pixels
 
 
 def _probe_measurements(result: ProbeResult) -> dict[str, Measurement]:
@@ -484,13 +502,32 @@ class DatasetRun:
         """Whether any cell failed; cells are in the plan's order."""
         failed = False
         with self._watching():
-            for cell in cells:  # the plan puts a control beside a method before that method
-                if not is_done(self.store, cell):
+            for cell in cells:
+                if done(self.store, cell) is None:
                     failed |= not self._run_cell(cell)
                     finished(cell)
                 if not cell.control and not cell.fit_seed:
                     failed |= not self._probe(cell)
         return failed
+
+    def run_random_directions(self) -> None:
+        """What random directions do, once for all concepts: what EPR+ is divided by."""
+        card = self.world.dataset.card
+        with self._watching():
+            for name, draw in random_directions(self.config):
+                method = make_method(name, self.config.suite)
+                inputs = [
+                    "null", STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card),
+                    name, method.info.version, method.config.model_dump(mode="json"), draw,
+                    NULL_IMAGES,
+                ]  # fmt: skip
+                key, sources = hash_json(inputs), self._sources([name])
+                place = CellKey(card.name, "null", name, fit_seed=draw)
+                if self._has(place, key, sources):
+                    continue
+                work = NULL_IMAGES * len(self.config.suite.strengths) * self.config.suite.num_steps
+                with self.progress.task(f"{name} {draw + 1}", 1, float(work)):
+                    self.cells.random_direction(name, draw, key, sources)
 
     def finish(self) -> None:
         """What comes last, where a method reads the SAE: how good it is."""
@@ -530,7 +567,7 @@ class DatasetRun:
             Whether there is no more to be had: a fault of the method ends its probe alone.
         """
         method = make_method(cell.method, self.config.suite)
-        if not method.info.uses_sae or not is_done(self.store, cell):
+        if not method.info.uses_sae or done(self.store, cell) is None:
             return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
         if self._has(cell.probe_store_key, key, self._sources([cell.method])):
@@ -554,19 +591,21 @@ class DatasetRun:
         if self._probes is None:
             self._probes = self.records.probe_features()
         with self.progress.task(f"{cell.label}: probe", 1):
+            files: dict[str, bytes] = {}
             try:
-                record = self.records.probe(key, cell.method, cell.concept, self._probes)
+                record, images = self.records.probe(key, cell.method, cell.concept, self._probes)
+                files = {LATENTS_FILE: images}
             except InputError as error:  # such as an attribute that all images have
                 record = self._no_probe(cell, key, "skipped", error)
-            self.store.write(with_sources(record, self._sources([cell.method])))
+            self.store.write(with_sources(record, self._sources([cell.method])), files)
 
     def _no_probe(
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
-    ) -> RunRecord:
+    ) -> CellRecord:
         record = without_result(self.world, self.config, cell, status, error)
         return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
 
-    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
+    def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
         """A record of the whole data set, unless it is there."""
         card = self.world.dataset.card
         inputs: list[JsonValue] = [
@@ -575,8 +614,7 @@ class DatasetRun:
         key = hash_json(inputs)
         # Some of these run entrants of their own, such as known edits.
         names = [name for name in METHODS if info_of(name).control]
-        sources = {**self._sources(names), **sources_of_metrics()}
-
+        sources = self._sources(names)
         if self._has(CellKey(card.name, kind), key, sources):
             return
         record = with_sources(make(key), sources)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 
+from casl_bench.analysis.analyse import analyse, write_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.files import make_folder
 from casl_bench.domains.domain import World
@@ -14,8 +15,6 @@ from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, s
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.attempts import Attempts, CellDiedError
 from casl_bench.runs.cell import without_result
-from casl_bench.runs.comparing import Comparing
-from casl_bench.runs.finished import standing
 from casl_bench.runs.graph import (
     Engine,
     Node,
@@ -33,8 +32,11 @@ from casl_bench.runs.plan import (
     Cell,
     check_images,
     check_judges,
+    done,
+    edited_since,
     identify,
     note_of_changed,
+    null_work,
     open_worlds,
     plan,
     shared_work,
@@ -152,8 +154,8 @@ def reconcile(
         heard: names of the nodes that came to their end.
 
     Returns:
-        Whether any cell or probe failed, a cell lacks what it is compared with, or something that
-        concerns a whole data set was not to be made.
+        Whether any cell or probe failed, or something that concerns a whole data set was not to be
+        made.
 
     Raises:
         InvalidBenchmarkError: if a record is corrupt.
@@ -163,9 +165,8 @@ def reconcile(
     for node in nodes:
         failed |= node.name not in heard and not node.cells
         for cell in node.cells:
-            now = standing(store, cell)
-            if now.record is not None:
-                failed |= now.awaits or _has_failed(store, cell.probe_store_key)
+            if done(store, cell) is not None:
+                failed |= _has_failed(store, cell.probe_store_key)
                 continue
             status = _status(store, cell)
             if status == "skipped" and node.name in heard:
@@ -244,8 +245,8 @@ EXIT_DONE, EXIT_INCOMPLETE = 0, 3
 def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet.
 
-    Records are written cell by cell; `records.jsonl` last. Damaged ones are set aside, which one
-    line says, and made again. Of a shard, methods are not compared: that is for `casl-bench merge`.
+    Records are written cell by cell, and what they come to last, in `numbers.jsonl`. Damaged ones
+    are set aside, which one line says, and made again.
 
     Returns:
         0 if every cell is done, 3 if some failed.
@@ -275,11 +276,9 @@ def _run(config: RunConfig, progress: Progress) -> int:
     if line := set_aside(config.out, damaged_cells(store)):
         progress.note(line)
     failed = _carry_out(config, worlds, store, nodes, progress)
-    store.write_jsonl()
-    check_bounds([r for r in store if r.dataset in worlds], config.out)
-    if shard is None:
-        Comparing(config, cells, store).write()
-        store.write_jsonl()
+    numbers = analyse([config.out])
+    write_numbers(config.out, numbers)
+    check_bounds([r for r in numbers if r.dataset in worlds], config.out)
     progress.note(progress.costs.text())
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
@@ -293,14 +292,14 @@ def _carry_out(
 ) -> bool:
     """Whether any cell failed."""
     cells = {c.key: c for node in nodes for c in node.cells}
-    found = {key: standing(store, c) for key, c in cells.items()}
-    to_do = {key: c for key, c in cells.items() if found[key].record is None or found[key].awaits}
-    if edited := [x for x in found.values() if x.changed]:
-        names = [name for x in edited for name in x.changed]
-        progress.note(note_of_changed(names, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
+    to_do = {key: c for key, c in cells.items() if done(store, c) is None}
+    if edited := [names for c in to_do.values() if (names := edited_since(store, c))]:
+        sources = [name for own in edited for name in own]
+        progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
-    shared = shared_work(config) if to_do else 0.0
+    null = null_work(config.suite) * len(config.datasets)
+    shared = shared_work(config) + null if to_do else 0.0
     progress.start(sum(c.work for c in to_do.values()) + shared)
     counted = _Counted(progress, shared)
     nodes = pending(nodes, cells.keys() - to_do.keys())

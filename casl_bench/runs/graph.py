@@ -18,12 +18,12 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.files import write_json
 from casl_bench.domains.dataset import Split
 from casl_bench.results.provenance import git_state
-from casl_bench.runs.plan import Cell, info_of
+from casl_bench.runs.plan import Cell, info_of, null_work
 from casl_bench.runs.progress import PhaseCost
 from casl_bench.runs.run_lock import PLAN_FILE
 from casl_bench.runs.suites import RunConfig, Shard, Suite
 
-Kind = Literal["inversions", "sae", "judged", "draws", "controls", "entrant", "last"]
+Kind = Literal["inversions", "sae", "judged", "null", "controls", "entrant", "last"]
 SHARED: frozenset[Kind] = frozenset({"inversions", "sae"})
 """Kinds that only make what others read: they lie in the cache and are made on first use too."""
 
@@ -33,9 +33,9 @@ class Node:
     """One stretch of work.
 
     Attributes:
-        kind: a split's inversions; the SAE; scorers and reconstruction on trial; a concept's random
-            draws; its other controls that stand alone; an entrant on a concept, with what stands
-            beside it; what comes last.
+        kind: a split's inversions; the SAE; scorers and reconstruction on trial; the
+            random directions; a concept's controls that stand alone; a method on a concept, with
+            the controls matched to it; what comes last.
         dataset: its name.
         part: of inversions the split, of cells the concept.
         method: of "entrant".
@@ -101,7 +101,8 @@ def _of_dataset(suite: Suite, cells: Sequence[Cell]) -> list[Node]:
     }
     sae = Node("sae", dataset, needs=(inversions["train"].name,))
     judged = Node("judged", dataset, needs=tuple(n.name for n in inversions.values()))
-    shared = [*inversions.values(), judged]
+    null = Node("null", dataset, needs=(judged.name,), work=null_work(suite))
+    shared = [*inversions.values(), judged, null]
     if not any(info_of(c.method).uses_sae for c in cells):
         return [*shared, *_of_concepts(cells, judged, sae)]
     last = Node("last", dataset, needs=(sae.name, judged.name))
@@ -112,15 +113,11 @@ def _of_concepts(cells: Sequence[Cell], judged: Node, sae: Node) -> Iterable[Nod
     for concept in dict.fromkeys(c.concept.name for c in cells):
         own = [c for c in cells if c.concept.name == concept]
         alone = [c for c in own if c.control and c.beside is None]
-        before = judged
-        if draws := [c for c in alone if info_of(c.method).draws]:
-            before = _node("draws", draws, judged, sae)
-            yield before
-        if rest := [c for c in alone if not info_of(c.method).draws]:
-            yield _node("controls", rest, before, sae)
+        if alone:
+            yield _node("controls", alone, judged, sae)
         for method in dict.fromkeys(c.method for c in own if not c.control):
             entrant = [c for c in own if method in (c.method, c.beside)]
-            yield _node("entrant", entrant, before, sae, method)
+            yield _node("entrant", entrant, judged, sae, method)
 
 
 def _node(kind: Kind, cells: Sequence[Cell], before: Node, sae: Node, method: str = "") -> Node:
@@ -152,7 +149,7 @@ def pending(nodes: Sequence[Node], done: Collection[str]) -> tuple[Node, ...]:
         n
         for n in nodes
         if n.name in names
-        or n.kind in ("judged", "last")
+        or n.kind in ("judged", "null", "last")
         or (n.kind == "inversions" and n.dataset in datasets)
         or (n.kind == "sae" and n.name in read)
     ]
@@ -263,7 +260,7 @@ def owned_by(nodes: Sequence[Node], count: int) -> dict[str, int]:
     The same everywhere: it depends on the plan alone. No part has more than an equal share of the
     work and one node over.
     """
-    own = [n for n in nodes if n.cells or n.kind == "last"]
+    own = [n for n in nodes if n.cells or n.kind in ("null", "last")]
     total = sum(n.work + _UNIT for n in own)
     parts, before = {}, 0.0
     for node in own:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from casl_bench.analysis.analyse import analyse, write_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
 from casl_bench.domains.dataset import Concept
-from casl_bench.results.record import RunRecord
+from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.runs.comparing import Comparing
-from casl_bench.runs.finished import is_done, is_final
 from casl_bench.runs.merge_memory import MergeMemory
-from casl_bench.runs.plan import Cell
+from casl_bench.runs.plan import Cell, done
 from casl_bench.runs.run_lock import PLAN_FILE, claim_run_folder
 from casl_bench.runs.suites import RunConfig, Shard, Suite
 
@@ -46,7 +45,7 @@ class Part:
     store: RecordStore
 
 
-Told = dict[CellKey, tuple[RunRecord, Part]]
+Told = dict[CellKey, tuple[CellRecord, Part]]
 """Cell → its record, and a part that has it."""
 
 
@@ -105,13 +104,12 @@ def merge(out: Path, sources: Sequence[str]) -> Merged:
             memory.write(out)
             for record, part in records.values():
                 _copy(record, part.store, store)
-            store.write_jsonl()
-            check_bounds(list(store), out)
-            Comparing(config, cells, store).write()
-            store.write_jsonl()
+            numbers = analyse([out])
+            write_numbers(out, numbers)
+            check_bounds(numbers, out)
     return Merged(
         len(cells),
-        tuple(f"{c.label} of {c.dataset}" for c in cells if not is_done(store, c)),
+        tuple(f"{c.label} of {c.dataset}" for c in cells if done(store, c) is None),
         tuple(f"{i}/{memory.count}" for i in range(1, memory.count + 1) if i not in memory.given),
     )
 
@@ -177,11 +175,7 @@ def _planned(part: Part, out: Path) -> tuple[RunConfig, tuple[Cell, ...]]:
             device=plan["device"],
             out=out,
         )
-        cells = tuple(
-            Cell(**{**c, "concept": Concept(**c["concept"]), "matched": tuple(c["matched"]),
-                    "compared_with": tuple(CellKey(**k) for k in c.get("compared_with", ()))})
-            for c in plan["cells"]
-        )  # fmt: skip
+        cells = tuple(Cell(**{**c, "concept": Concept(**c["concept"])}) for c in plan["cells"])
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "its plan cannot be read", where=part.source, mend="run it by this version"
@@ -215,12 +209,12 @@ def _new_beside(
 
     Raises:
         InvalidBenchmarkError: where it has a cell otherwise, and not of these parts alone while
-            the cell was not done, or compared without another that had failed.
+            the cell was not done.
     """
     new: Told = {}
     for key, (record, part) in told.items():
         known = store.find(key)
-        if known is None or (not is_final(known) and before.may_be_replaced(key, given)):
+        if known is None or (known.status != "done" and before.may_be_replaced(key, given)):
             new[key] = (record, part)
         elif known.record_id != record.record_id:
             raise InvalidBenchmarkError(
@@ -237,17 +231,17 @@ def _remember(parts: Sequence[Part], before: MergeMemory | None) -> MergeMemory:
     first = parts[0]
     memory = before or MergeMemory(plan=first.plan, count=first.shard.count, given=(), undone={})
     for part in parts:
-        undone = [key for key, record in _cells_of(part.store) if not is_final(record)]
+        undone = [key for key, record in _cells_of(part.store) if record.status != "done"]
         memory = memory.and_also(part.shard.index, undone)
     return memory
 
 
-def _cells_of(store: RecordStore) -> Iterator[tuple[CellKey, RunRecord]]:
-    """All records but comparisons, which a merge makes anew."""
-    return ((CellKey.of(record), record) for record in store if record.kind != "comparison")
+def _cells_of(store: RecordStore) -> Iterator[tuple[CellKey, CellRecord]]:
+    """All records, by place."""
+    return ((CellKey.of(record), record) for record in store)
 
 
-def _difference(one: RunRecord, other: RunRecord) -> str:
+def _difference(one: CellRecord, other: CellRecord) -> str:
     if one.status != other.status:
         return f"{one.status} and {other.status}"
     mine, theirs = one.comparable(), other.comparable()
@@ -255,7 +249,9 @@ def _difference(one: RunRecord, other: RunRecord) -> str:
     return f"their {', '.join(fields)} differ"
 
 
-def _copy(record: RunRecord, source: RecordStore, target: RecordStore) -> None:
+def _copy(record: CellRecord, source: RecordStore, target: RecordStore) -> None:
     folder = source.folder(CellKey.of(record))
-    refs = [ref for ref in (record.scores, record.images) if ref is not None]
+    refs = [
+        ref for ref in (record.scores, record.validation_scores, record.images) if ref is not None
+    ]
     target.write(record, {ref.file: (folder / ref.file).read_bytes() for ref in refs})

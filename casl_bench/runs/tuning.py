@@ -27,11 +27,12 @@ from casl_bench.core.files import hash_json, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import World
 from casl_bench.methods.method import METHODS
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.edit_success import flip_rate, mean_collateral, signed_target_change
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.run_folder import RecordStore, set_aside
-from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import (
@@ -49,7 +50,6 @@ from casl_bench.runs.plan import (
     sources_of_methods,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
-from casl_bench.runs.strength_selection import choose_strength
 from casl_bench.runs.suites import RunConfig, Suite
 
 # The one number that a tuning sweep maximises.
@@ -86,6 +86,34 @@ class Objective:
         if not self.flip_rate or not target:
             return 0.0
         return self.flip_rate * (target / (target + self.collateral))
+
+
+FLIP_GOAL = 0.5
+"""The smallest strength that flips at least this share of validation images is taken."""
+
+
+def choose_strength(table: ScoreTable, attribute: str, spread: Array) -> float:
+    """The smallest strength that flips half of the images, by the primary classifier.
+
+    Comparing methods at one effect rather than at one number called strength: EPR grows with
+    strength, so each method at a strength somebody liked would rank the strengths. Where no
+    strength flips that many, the one with the largest signed change is taken.
+
+    Args:
+        table: scores of validation images.
+        attribute: the concept's.
+        spread: [A] standard deviation of the primary classifier's logits.
+    """
+    effects = []
+    for strength in sorted(table.strengths):
+        scores = table.at(strength, attribute, spread)
+        base, edit = scores.base[:, scores.target], scores.edit[:, scores.target]
+        flipped = flip_rate(base, edit) or 0.0
+        if flipped >= FLIP_GOAL:
+            return strength
+        change = signed_target_change(base, edit, float(spread[scores.target]))
+        effects.append((change, -strength))
+    return -max(effects)[1]
 
 
 def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
@@ -522,8 +550,8 @@ class _DatasetSweep:
         watch = Stopwatch()
         fits_before = self.cells.fitting.store.made
         try:
-            tried = self.cells.try_out(method, attempt.concept, split, watch, attempt.work)
-            spread = self.cells.yardstick.spreads[0]
+            tried = self.cells.run_trial(method, attempt.concept, split, watch, attempt.work)
+            spread = self.cells.scales.spreads[0]
             found = objective(tried.table, attempt.concept.attribute, spread)
         except InvalidBenchmarkError:
             raise

@@ -20,16 +20,15 @@ from casl_bench.methods.method import METHODS
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.attempts import Attempts
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.finished import is_done
 from casl_bench.runs.graph import Node
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
     Cell,
+    done,
     fingerprint,
     open_worlds,
     sources_of_methods,
-    sources_of_metrics,
     sources_of_world,
 )
 from casl_bench.runs.progress import Notes, PhaseCost, Progress
@@ -81,6 +80,8 @@ class Worker:
             run.share(cast(Any, node.part or node.kind))
         elif node.kind == "judged":
             run.prepare()
+        elif node.kind == "null":
+            run.run_random_directions()
         elif node.kind == "last":
             run.finish()
         else:
@@ -98,7 +99,7 @@ class Worker:
     def _do_cell(self, run: DatasetRun, node: Node, cell: Cell) -> None:
         limit = self.config.execution.cell_timeout
         fault: Exception | None = None
-        if not is_done(self.store, cell):
+        if done(self.store, cell) is None:
             if (gate := self._closed(node)) is not None:
                 run.fail(cell, gate, "skipped" if cell.beside else "failed")
                 return
@@ -144,7 +145,7 @@ def _check_world(cells: Sequence[Cell], world: World) -> None:
             mend="give every worker the same package, weights and data",
         )
     methods = sources_of_methods({name: METHODS.factory(name) for name in METHODS})
-    here = {**sources_of_world(world), **sources_of_metrics(), **methods}
+    here = {**sources_of_world(world), **methods}
     planned = {name: source for cell in cells for name, source in cell.sources.items()}
     if other := sorted(name for name, source in planned.items() if here.get(name) != source):
         raise UsageError(

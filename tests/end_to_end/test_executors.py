@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from casl_bench.runs.finished import without
 
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -29,7 +30,6 @@ from casl_bench.runs import executor as runner
 from casl_bench.runs import graph as engine
 from casl_bench.runs.attempts import Attempts, CellTimeoutError
 from casl_bench.runs.executor import reconcile
-from casl_bench.runs.finished import without
 from casl_bench.runs.graph import Node, make_nodes
 from casl_bench.runs.merge import Merged, merge
 from casl_bench.runs.names import load_entrants

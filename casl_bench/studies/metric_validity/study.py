@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from casl_bench.domains.rendered import RENDERED, rendered_world
-from casl_bench.metrics.epr import EPR_PLUS_INFO
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.results.provenance import package_versions
 from casl_bench.runs.names import load_entrants
 from casl_bench.studies.metric_validity.records import EditRow, StudyHeader, StudyRecords
