@@ -5,7 +5,7 @@ code (MIT): the Δ-block (DDPM or ADM form), the loss clip_w · (-log((2 - L_dir
 l1_w · cos(source text, target text) · L1 on the predicted clean images of each step, the window
 t >= t_edit, quality boosting below t_boost, and the degree of change as a factor on delta_h.
 Two choices of ours: Adam instead of SGD at rate 0.5 (which needs 1,000 images and several epochs),
-and timesteps drawn at random from the stored inversions instead of walked in order; both were
+and timesteps sampled at random from the stored inversions instead of walked in order; both were
 given to CASL too.
 """
 

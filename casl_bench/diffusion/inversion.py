@@ -75,7 +75,7 @@ def invert(
 
     Args:
         backbone: the noise predictor.
-        ids: one id an image.
+        ids: one id per image.
         x_0: [n, 3, H, W] float32 in [-1, 1].
         timesteps: increasing from 0.
         progress: called with (images done, n) after every micro-batch.

@@ -41,7 +41,7 @@ def default_weights_root() -> Path:
 
 
 class WorldOptions(BaseModel):
-    """Options of the real world; a drawn one has no use for them.
+    """Options of photographs; rendered domains have no use for them.
 
     Attributes:
         data_root: folder of the data: of one data set, or holding one folder a data set, by name.
@@ -50,7 +50,7 @@ class WorldOptions(BaseModel):
         backbone: data set → folder, file or Hub id of its backbone; under "" for whichever.
         guide_clip: ARCHITECTURE:TAG or ARCHITECTURE:FILE of the CLIP that methods train against.
         score_clip: likewise, of the CLIP that scores.
-        zero_shot_clip: likewise, of the CLIP that judges attributes where nobody has labelled them.
+        zero_shot_clip: likewise, of the CLIP that scores attributes where there are no labels.
         classifiers: files of attribute classifiers, the primary one first.
         on_bad_image: stop at an unusable image, or leave it out and count it.
         allow_download: whether the Hub may be asked for what is not here.

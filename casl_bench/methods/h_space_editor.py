@@ -79,7 +79,7 @@ def generate_edits(
         strengths: S factors of delta_h. 0 is the reconstruction itself, never boosted.
         delta_h: called with micro-batches of fixed size.
         window: when to edit.
-        noise_seed: of the boosting noise, which is drawn per image and timestep and is the same
+        noise_seed: of the boosting noise, which is sampled per image and timestep and is the same
             for every strength.
 
     Returns:

@@ -10,7 +10,7 @@ Layouts of the folder, the first that fits (each also below `CelebAMask-HQ/` or 
   validates.
 - Flat: images right in the folder, cut in three: eight, one and one tenth.
 
-Without the annotation nobody knows the attributes. Where there is none, images are in the order of
+Without the annotation the attributes are unknown. Then images are in the order of
 the hash of their names.
 """
 

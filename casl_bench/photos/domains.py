@@ -1,6 +1,6 @@
 """The real world: photographs and published weights that the user has, found and never fetched.
 
-Dogs and churches have no labels. Their attributes are judged by CLIPs from the concepts' own texts
+Dogs and churches have no labels. Their attributes are scored by CLIPs from the concepts' own texts
 (`ZeroShotClassifier`), which every table says; no method is given what these see.
 """
 
@@ -44,7 +44,7 @@ alone would not tell."""
 SCORE_CLIP = "ViT-B-32:laion2b_s34b_b79k"
 """Trained on other images than the guide's."""
 ZERO_SHOT_CLIP = "ViT-B-32:datacomp_xl_s13b_b90k"
-"""On other ones again: it judges attributes where the score CLIP judges directions."""
+"""On other ones again: it scores attributes where the score CLIP scores directions."""
 
 
 CALIBRATION_IMAGES = 128
@@ -191,7 +191,7 @@ def missing_error(root: Path, missing: Iterable[Weight], dataset: str) -> UsageE
     return UsageError(
         f"weights for {dataset} are missing: {named}",
         where=str(root),
-        mend="put them there (`casl-bench weights` tells more), name others by option, or "
+        mend="put them there (see `casl-bench weights`), name others by option, or "
         "--allow-download where the Hub has them",
     )
 
@@ -289,7 +289,7 @@ class PhotoDomain:
         hub_backbone: Hub id of a published backbone, or None.
         faces: whether there is a person whose identity can change.
         published: our attribute → (published name, sign) of a labelled set; None where attributes
-            are judged zero-shot.
+            are scored zero-shot.
     """
 
     dataset: Callable[..., PhotoDataset]
@@ -327,7 +327,7 @@ def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = N
             f"no images of {name}",
             mend="say where they are: --data-root FOLDER, CASL_BENCH_DATA or --data-id ID",
         )
-    domain.dataset(source)  # a wrong folder is told before gigabytes are read
+    domain.dataset(source)  # a wrong folder is refused before gigabytes are read
     _check_weights(name, domain, options)
     backbone = _backbone(name, domain, options, device)
     dataset = domain.dataset(source, backbone.image_size)

@@ -111,7 +111,7 @@ class PhotoDataset:
         """The first `count` good images of a split: always the same ones, in the same order.
 
         Raises:
-            UsageError: there is no such split, or nobody said where the files are.
+            UsageError: there is no such split, or it was not said where the files are.
             InputError: there are fewer images, or the count is negative.
             InvalidBenchmarkError: a file is no usable image and may not be left out.
         """
@@ -227,6 +227,6 @@ def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> tuple[
             raise UsageError(
                 f"attribute '{row.attribute}' is not the concept's own name",
                 where=where,
-                mend="images without labels are judged by the concept itself",
+                mend="images without labels are scored by the concept itself",
             )
     return tuple(Concept(row.name, row.source, row.target, row.attribute) for row in rows)

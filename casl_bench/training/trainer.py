@@ -55,7 +55,7 @@ class Pool:
         drawing: the renderer.
         images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
         attributes: bool [n, A] in the renderer's order.
-        factors: the factors that were drawn.
+        factors: of the pictures.
         flipped: uint8 [n, 64, 64, 3], each picture again with one attribute negated and all else
             equal; None where the pool was asked for without.
         flipped_attribute: int64 [n], the column that was negated in `flipped`.
@@ -402,7 +402,7 @@ def training_part(run: TrainingRun, note: str, device: str = "CPU") -> dict[str,
 
 @dataclass(frozen=True)
 class ScorerTraining:
-    """What every training of a rendered domain's scorer is told, and what all of them do.
+    """Training of a rendered domain's scorer: the options, and the steps that all of them share.
 
     Attributes:
         domain: name of its data set.
