@@ -74,7 +74,7 @@ def read_numbers(
         metrics: as for `analyse`.
 
     Raises:
-        UsageError: if a path holds neither.
+        UsageError: if there are none.
         InvalidBenchmarkError: if something stored is damaged.
     """
     paths = [paths] if isinstance(paths, Path) else paths
@@ -83,12 +83,11 @@ def read_numbers(
     for path in paths:
         if path in folders:
             continue
-        files = [path] if path.is_file() else jsonl_files(path)
-        if not files:
-            raise UsageError(
-                "no records", where=str(path), mend="give a run folder or a file of numbers"
-            )
-        numbers += [record for file in files for record in read_jsonl(file)]
+        for file in [path] if path.is_file() else jsonl_files(path):
+            numbers += read_jsonl(file)
+    if not numbers:
+        where = ", ".join(map(str, paths))
+        raise UsageError("no records", where=where, mend="give a run folder or a file of numbers")
     return numbers
 
 
