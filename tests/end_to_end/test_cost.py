@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from casl_bench.analysis.analyse import analyse
 from casl_bench.cache.store import default_cache
 from casl_bench.report.tables import render_tables
-from casl_bench.results.record import RunRecord
+from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs.names import load_entrants
@@ -47,7 +48,7 @@ def run(out: Path) -> RecordStore:
     return RecordStore(out)
 
 
-def record(store: RecordStore, key: CellKey) -> RunRecord:
+def record(store: RecordStore, key: CellKey) -> CellRecord:
     found = store.find(key)
     assert found is not None and found.status == "done"
     return found
@@ -85,7 +86,7 @@ def test_a_fit_that_is_read_again_keeps_its_time(finished: Path, tmp_path: Path)
 
 
 def test_the_cost_table_is_filled(finished: Path) -> None:
-    text = render_tables(list(RecordStore(finished))).split("### Cost\n")[1]
+    text = render_tables(analyse([finished])).split("### Cost\n")[1]
     row = next(line for line in text.splitlines() if line.startswith("| asyrp "))
     assert "—" not in row
 

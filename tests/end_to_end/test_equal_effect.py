@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from casl_bench.analysis.analyse import analyse
 from casl_bench.conformance.toy_domain import ToyShapes
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
 from casl_bench.report.tables import render_tables
 from casl_bench.results.record import RunRecord
-from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.executor import run
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig
@@ -123,7 +123,7 @@ def config(out: Path, *methods: str, **changes: Any) -> RunConfig:
 
 
 def edits(out: Path) -> dict[str, RunRecord]:
-    return {r.method or "": r for r in RecordStore(out)
+    return {r.method or "": r for r in analyse([out])
             if r.kind == "edit" and r.fit_seed == 0 and r.beside is None}  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     headline = next(x for x in found["backwards"].levels if x.name == "effect_50")
     assert headline.largest is not None and headline.largest <= 0
 
-    (comparison,) = (r.comparison for r in RecordStore(out) if r.kind == "comparison")
+    (comparison,) = (r.comparison for r in analyse([out]) if r.kind == "comparison")
     assert comparison is not None
     order = [s.method for s in comparison.standings]
     assert order == ["clean", "sloppy", "backwards", "weak"]
@@ -158,7 +158,7 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     assert len(comparison.pairs) == 6
     assert {s.kind for s in comparison.sensitivity} == {"attribute", "scorer", "concept"}
     assert [a.scorer for a in comparison.agreements] == ["toy_second_reader"]
-    text = render_tables(list(RecordStore(out)))
+    text = render_tables(analyse([out]))
     assert "### At equal effect" in text and "Sensitivity: clean" in text
     assert "### Strengths at equal effect" in text and "not reached (" in text
 
@@ -166,24 +166,24 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
 def test_a_resumed_comparison_is_the_same(toy: None, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(config(out, "clean", "sloppy"), SilentProgress())
-    first = {r.record_id for r in RecordStore(out)}
+    first = {r.record_id for r in analyse([out])}
     run(config(out, "clean", "sloppy"), SilentProgress())
-    assert {r.record_id for r in RecordStore(out)} == first
+    assert {r.record_id for r in analyse([out])} == first
 
 
 def test_several_fits_are_told_apart_from_images(toy: None, tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run(config(out, "clean", "h_linear", fit_seeds=2), SilentProgress()) == 0
-    records = [r for r in RecordStore(out) if r.method == "clean"]
+    records = [r for r in analyse([out]) if r.method == "clean"]
     assert sorted(r.fit_seed for r in records) == [0, 1]
-    (comparison,) = (r.comparison for r in RecordStore(out) if r.kind == "comparison")
+    (comparison,) = (r.comparison for r in analyse([out]) if r.kind == "comparison")
     assert comparison is not None
     (clean,) = (s for s in comparison.standings if s.method == "clean")
     assert (clean.fit_sd.value, clean.fit_sd.n) == (0.0, 2)  # it draws nothing at random
     # More fits may be added to the folder later, and those that are there stay.
     kept = {r.record_id for r in records}
     run(config(out, "clean", fit_seeds=3), SilentProgress())
-    again = [r for r in RecordStore(out) if r.method == "clean"]
+    again = [r for r in analyse([out]) if r.method == "clean"]
     assert len(again) == 3 and kept <= {r.record_id for r in again}
 
 
@@ -216,4 +216,4 @@ def test_a_run_with_a_broken_control_is_invalid(control: str, toy: None, tmp_pat
     METHODS.register(control, painter(control, control=True, **fault))
     with pytest.raises(InvalidBenchmarkError, match=said):
         run(config(tmp_path / "run", "clean"), SilentProgress())
-    assert not [r for r in RecordStore(tmp_path / "run") if r.kind == "comparison"]
+    assert not (tmp_path / "run" / "table.md").exists()
