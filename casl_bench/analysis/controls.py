@@ -14,7 +14,7 @@ from pathlib import Path
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.metrics.bootstrap import wilson_interval
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.metrics.image_similarity import GUARD_THRESHOLD
+from casl_bench.metrics.image_similarity import DRIFT_THRESHOLD
 from casl_bench.results.record import FULL, Measurement, RunRecord
 
 ORACLE_FLIPS = 0.9
@@ -207,16 +207,21 @@ def inverted_bound(records: Records) -> list[str]:
 
 
 def destroy_bound(records: Records) -> list[str]:
-    """A ruined picture is one that the guards of quality and identity see."""
+    """A ruined picture has drifted in quality and identity."""
     faults = []
-    for guard in ("perceptual_guard", "identity_guard"):
+    # Numbers of older versions have these under their former names.
+    for name, formerly in (
+        ("perceptual_drift", "perceptual_guard"),
+        ("identity_drift", "identity_guard"),
+    ):
         values = [
             m.value
             for r in _of(records, "destroy")
-            if (m := _needed(r.measurements, guard)).value is not None
+            if (m := r.measurements.get(formerly) or _needed(r.measurements, name)).value
+            is not None
         ]
-        if values and (mean := sum(values) / len(values)) <= GUARD_THRESHOLD:
-            faults.append(f"'destroy' passes the {guard.replace('_', ' ')}: {mean:.2f}")
+        if values and (mean := sum(values) / len(values)) <= DRIFT_THRESHOLD:
+            faults.append(f"'destroy' has a {name.replace('_', ' ')} of only {mean:.2f}")
     return faults
 
 

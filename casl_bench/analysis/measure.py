@@ -13,7 +13,7 @@ from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.edit_success import drift, drift_margin
 from casl_bench.metrics.epr import EPR_FLOORED, EPR_OVER_RANDOM_INFO
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO, evaluate_epr_plus
-from casl_bench.metrics.image_similarity import GUARD_THRESHOLD
+from casl_bench.metrics.image_similarity import DRIFT_THRESHOLD
 from casl_bench.metrics.metric import METRICS, EditMetric, metric_identity, metric_infos
 from casl_bench.metrics.precision_area import PRECISION_AREA_INFO, precision_area
 from casl_bench.results.record import (
@@ -108,7 +108,8 @@ def measurements(
         own = {}
         for metric in chosen:
             name = metric.info.name
-            estimate = evaluate(metric, scores, derive_seed(seed, "bootstrap", name))
+            purpose = metric.info.formerly or name
+            estimate = evaluate(metric, scores, derive_seed(seed, "bootstrap", purpose))
             own[name] = Measurement.from_estimate(estimate, metric.info.unit)
         own[EPR_PLUS] = _epr_plus(cell, scores, judge, seed, null)
         if judge == cell.judges[0]:
@@ -293,10 +294,10 @@ def _flags(
         found.add("not reached")
     if not record.monotone:
         found.add("non-monotone")
-    for guard in ("perceptual_guard", "identity_guard"):
-        far = value(guard)
-        if far is not None and far > GUARD_THRESHOLD:
-            found.add(guard.replace("_", " "))
+    for drifted in ("perceptual_drift", "identity_drift"):
+        far = value(drifted)
+        if far is not None and far > DRIFT_THRESHOLD:
+            found.add(drifted.replace("_", " "))
     change = value("signed_target_change")
     for judge in record.judges[1:]:
         seen = value(f"signed_target_change@{judge}")

@@ -282,7 +282,7 @@ WRONG_WAY_RATE = register_metric(
 # How many decisions about other attributes an edit overturns for each one that it was asked to.
 
 
-def flip_precision(scores: EditScores) -> float | None:
+def off_target_flips_per_flip(scores: EditScores) -> float | None:
     """sum_i sum_{j != t} [j flips on i] / sum_i [t flips on i as asked]: flips paid for a flip.
 
     Attribute j flips on image i where its logit is > 0 in one of reconstruction and edit and not in
@@ -299,7 +299,7 @@ def flip_precision(scores: EditScores) -> float | None:
         as asked, and where there is no other attribute.
     Source: ours.
     """
-    return FLIP_PRECISION.value(scores)
+    return OFF_TARGET_FLIPS_PER_FLIP.value(scores)
 
 
 def _columns(scores: EditScores) -> Array:
@@ -315,10 +315,11 @@ def _no_flip(scores: EditScores) -> str | None:
     return None if flipped else "no image's target flipped in the direction asked for"
 
 
-FLIP_PRECISION = register_metric(
+OFF_TARGET_FLIPS_PER_FLIP = register_metric(
     EditMetric(
         MetricInfo(
-            name="flip_precision",
+            name="off_target_flips_per_flip",
+            formerly="flip_precision",
             version=1,
             higher_is_better=False,
             unit="flips",

@@ -74,11 +74,11 @@ IDENTITY = mean_of_column(
 # How far an edit went towards being another image: precision is not to be bought that way.
 
 
-GUARD_THRESHOLD = 0.5
-"""A guard fires above it: on average an edit went more than half the way to another image."""
+DRIFT_THRESHOLD = 0.5
+"""Above it a drift is flagged: on average an edit went more than half the way to another image."""
 
 
-def perceptual_guard(perceptual: ArrayLike, unrelated: float) -> float:
+def perceptual_drift(perceptual: ArrayLike, unrelated: float) -> float:
     """mean_i perceptual_i / mean perceptual distance of pairs of unrelated test images.
 
     Args:
@@ -96,7 +96,7 @@ def perceptual_guard(perceptual: ArrayLike, unrelated: float) -> float:
     return float(_perceptual_share(_check(perceptual), unrelated).mean())
 
 
-def identity_guard(identity: ArrayLike, unrelated: float) -> float:
+def identity_drift(identity: ArrayLike, unrelated: float) -> float:
     """mean_i (1 - identity_i) / (1 - mean identity of pairs of unrelated test images).
 
     Args:
@@ -115,15 +115,15 @@ def identity_guard(identity: ArrayLike, unrelated: float) -> float:
     return float(_identity_share(_check(identity), unrelated).mean())
 
 
-def guard_fires(value: float) -> bool:
-    """Whether a guard's value lies above `GUARD_THRESHOLD`.
+def exceeds_threshold(value: float) -> bool:
+    """Whether a drift lies above `DRIFT_THRESHOLD`.
 
     Raises:
         InputError: on NaN or infinity.
     """
     if not np.isfinite(value):
-        raise InputError(f"a guard's value must be finite, got {value}")
-    return value > GUARD_THRESHOLD
+        raise InputError(f"a drift must be finite, got {value}")
+    return value > DRIFT_THRESHOLD
 
 
 def _check(values: ArrayLike) -> Array:
@@ -164,10 +164,11 @@ def _absent(scores: EditScores, *fields: str) -> str | None:
     return None if absent is None else f"no scorer gave '{absent}'"
 
 
-PERCEPTUAL_GUARD = register_metric(
+PERCEPTUAL_DRIFT = register_metric(
     EditMetric(
         MetricInfo(
-            name="perceptual_guard",
+            name="perceptual_drift",
+            formerly="perceptual_guard",
             version=1,
             higher_is_better=False,
             unit="ratio",
@@ -181,10 +182,11 @@ PERCEPTUAL_GUARD = register_metric(
         _no_perceptual,
     )
 )
-IDENTITY_GUARD = register_metric(
+IDENTITY_DRIFT = register_metric(
     EditMetric(
         MetricInfo(
-            name="identity_guard",
+            name="identity_drift",
+            formerly="identity_guard",
             version=1,
             higher_is_better=False,
             unit="ratio",

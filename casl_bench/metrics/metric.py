@@ -42,6 +42,7 @@ class MetricInfo:
             multiplied by one positive factor.
         depends_on: what a number means only together with: `OTHERS`, `BASELINE`, `FLOOR`, `SPREAD`,
             `UNRELATED`, or the metric's own words. Part of its identity, as the version is.
+        formerly: a name that it was published under; its resamples keep that name's seed.
     """
 
     name: str
@@ -53,6 +54,7 @@ class MetricInfo:
     source: str = "ours"
     scale_free: bool = False
     depends_on: tuple[str, ...] = ()
+    formerly: str = ""
 
 
 def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:

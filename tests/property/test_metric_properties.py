@@ -298,14 +298,14 @@ PLAIN: dict[str, Callable[[EditScores], float | None]] = {
     "signed_target_change": plain_gain,
     "mean_collateral": lambda s: fmean(size(moves(s, j)) / sds(s, j) for j in s.others),
     "flip_rate": lambda s: share_of(*plain_flips(s)[1:]),
-    "flip_precision": lambda s: share_of(*plain_flips(s)[:2]),
+    "off_target_flips_per_flip": lambda s: share_of(*plain_flips(s)[:2]),
     "wrong_way_rate": lambda s: fmean(float(s.sign * m < 0) for m in moves(s, s.target)),
     "clip_similarity": plain_mean("clip_similarity"),
     "perceptual": plain_mean("perceptual"),
     "identity": plain_mean("identity"),
     "pixel_locality": plain_mean("locality"),
-    "perceptual_guard": lambda s: plain_mean("perceptual")(s) / 0.75,
-    "identity_guard": lambda s: (1 - plain_mean("identity")(s)) / (1 - 0.25),
+    "perceptual_drift": lambda s: plain_mean("perceptual")(s) / 0.75,
+    "identity_drift": lambda s: (1 - plain_mean("identity")(s)) / (1 - 0.25),
 }
 
 
@@ -412,14 +412,14 @@ UNCHANGED: dict[str, float | None] = {
     "signed_target_change": 0.0,
     "mean_collateral": 0.0,
     "flip_rate": 0.0,
-    "flip_precision": None,
+    "off_target_flips_per_flip": None,
     "wrong_way_rate": 0.0,
     "clip_similarity": 0.0,
     "perceptual": 0.0,
     "identity": 1.0,
     "pixel_locality": 0.125,
-    "perceptual_guard": 0.0,
-    "identity_guard": 0.0,
+    "perceptual_drift": 0.0,
+    "identity_drift": 0.0,
 }
 
 

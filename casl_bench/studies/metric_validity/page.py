@@ -69,8 +69,9 @@ def write_page(folder: Path, records: StudyRecords) -> Path:
 
 POOLED = (ALL, ATTRIBUTES, MATCHED)
 IN_TRICKS = (
-    "epr_raw", "epr_std", "epr_signed", "epr_plus", "worst_attribute_epr", "flip_precision",
-    "signed_target_change", "flip_rate", "clip_similarity", "perceptual_guard", "identity_guard",
+    "epr_raw", "epr_std", "epr_signed", "epr_plus", "worst_attribute_epr",
+    "off_target_flips_per_flip", "signed_target_change", "flip_rate", "clip_similarity",
+    "perceptual_drift", "identity_drift",
     "pixel_locality", "factor_epr",
 )  # fmt: skip
 """Metrics of the short table of tricks; all are in the folds."""
@@ -213,7 +214,7 @@ def _concepts(records: StudyRecords) -> int:
 HEADLINE = "epr_signed"
 """EPR+ is this over a constant of the concept: both rank the edits of a concept alike."""
 REQUIRED, REQUIRED_IN = 0.95, "one_other"
-GUARDS = ("perceptual_guard", "identity_guard", "pixel_locality")
+GUARDS = ("perceptual_drift", "identity_drift", "pixel_locality")
 
 
 def render_page(records: StudyRecords) -> str:
@@ -506,7 +507,7 @@ def _names(names: Sequence[str]) -> str:
 
 # Figures.
 
-PANELS = ("epr_signed", "epr_raw", "clip_similarity", "perceptual_guard", "identity_guard")
+PANELS = ("epr_signed", "epr_raw", "clip_similarity", "perceptual_drift", "identity_drift")
 """Metrics of the second figure."""
 
 

@@ -28,8 +28,8 @@ SOUND: dict[str, float] = {
     "epr_std": 1.0,
     "epr_plus": 10.0,
     "flip_rate": 1.0,
-    "perceptual_guard": 0.1,
-    "identity_guard": 0.1,
+    "perceptual_drift": 0.1,
+    "identity_drift": 0.1,
 }
 
 
@@ -83,7 +83,7 @@ def sound(concept: str) -> list[RunRecord]:
         edit("random_rotation", beside="casl", flip_rate=0.1, **at),
         edit("shuffled", signed_target_change=0.01, epr_plus=0.02, **at),
         edit("inverted", signed_target_change=-2.0, epr_plus=-40.0, epr_raw=40.0, **at),
-        edit("destroy", perceptual_guard=1.2, identity_guard=0.9, **at),
+        edit("destroy", perceptual_drift=1.2, identity_drift=0.9, **at),
         edit("pixel_attack", full={"epr_raw": 90.0, "signed_target_change__second": 0.1}, **at),
         edit("casl", control=False, **at),
     ]
@@ -128,8 +128,8 @@ FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
         "inverted",
         {"signed_target_change": -2.0, "epr_plus": -40.0, "epr_raw": 1.0},
     ),
-    "a ruined picture passes": ("destroy", {"perceptual_guard": 0.2, "identity_guard": 0.9}),
-    "a lost identity passes": ("destroy", {"perceptual_guard": 1.2, "identity_guard": 0.2}),
+    "a ruined picture passes": ("destroy", {"perceptual_drift": 0.2, "identity_drift": 0.9}),
+    "a lost identity passes": ("destroy", {"perceptual_drift": 1.2, "identity_drift": 0.2}),
     "the attack does not win": (
         "pixel_attack",
         {"full": {"epr_raw": 2.0, "signed_target_change__second": 0.1}},

@@ -108,7 +108,7 @@ def test_a_pure_direction_moves_nothing_else() -> None:
 
 def test_a_copy_changes_nothing(on_images: list[TrickRow], metrics: list[Candidate]) -> None:
     for classifier in CLASSIFIERS:
-        for metric in ("signed_target_change", "epr_signed", "flip_rate", "perceptual_guard"):
+        for metric in ("signed_target_change", "epr_signed", "flip_rate", "perceptual_drift"):
             assert value(on_images, metrics, "copy", "after", metric, classifier) == 0
 
 
