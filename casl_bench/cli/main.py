@@ -120,8 +120,8 @@ FOLDER = LocalFolder(path_type=Path)
     "memory budget: speed and memory only.",
 )  # fmt: skip
 @click.option(
-    "--jobs", type=Count(most=MOST_JOBS), default=1, show_default=True, help="Processes that run "
-    "cells beside each other: speed and memory only. On two cores 2 beat one with two threads.",
+    "--jobs", type=Count(most=MOST_JOBS), help="Processes that run cells beside each other, of one "
+    "thread each: speed and memory only.  [default: what cores and free memory bear]",
 )  # fmt: skip
 @execution_options
 @real_options
@@ -210,7 +210,7 @@ def _run(
     plugins: tuple[Path, ...],
     memory_budget: float | None,
     batch_size: int | None,
-    jobs: int,
+    jobs: int | None,
     list_names: bool,
     dry_run: bool,
     unet_speed: float | None,
@@ -224,7 +224,7 @@ def _run(
     from casl_bench.runs.suites import RunConfig, default_out, world_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
-    execution = pop_execution(real, jobs)
+    execution = pop_execution(real, jobs or 1)
     if quick and suite not in (None, "quick"):
         raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
     if no_cache and cache is not None:
@@ -247,6 +247,7 @@ def _run(
     check_torch()
     from casl_bench.runs import listing, names
     from casl_bench.runs.names import load_entrants
+    from casl_bench.runs.parallel import default_jobs
 
     load_entrants(plugins)
     if list_names:
@@ -259,6 +260,8 @@ def _run(
     method_names = names.resolve_methods(methods)
     method_weights = names.resolve_method_weights(real.pop("method_weights"), method_names)
     out = out or default_out(dataset_names, chosen_suite.name, seed, execution.shard)
+    if jobs is None and execution.engine(jobs=2) == "local":
+        jobs = default_jobs(found_device, world_of_suite(chosen_suite.name))
     config = RunConfig(
         methods=method_names,
         datasets=dataset_names,
@@ -274,7 +277,7 @@ def _run(
         plugins=plugins,
         memory_budget=memory_budget,
         batch_size=batch_size,
-        jobs=jobs,
+        jobs=jobs or 1,
         execution=execution,
     )
     if dry_run:

@@ -23,7 +23,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _OPTIONS = (
     click.option(
         "--executor", type=click.Choice(get_args(ExecutorName)), help="Who runs the cells: this "
-        "process, several (--jobs), or a Dask cluster.  [default: serial; local with --jobs]",
+        "process, several (--jobs), or a Dask cluster.  [default: local, or serial with one job]",
     ),
     click.option("--scheduler", metavar="ADDRESS",
                  help="With Dask: a scheduler that runs, by address or scheduler file."),

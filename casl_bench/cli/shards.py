@@ -1,4 +1,4 @@
-"""`casl-bench merge OUT SHARD...`."""
+"""`casl-bench merge OUT RUN...`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import click
 from casl_bench.core.option_types import LocalFolder
 
 EXIT_INCOMPLETE = 3
-_PATH = click.Path(path_type=Path)
 _OUT = LocalFolder(path_type=Path)
 
 
@@ -23,25 +22,17 @@ def make_merge_command(report: Callable[[Path], None]) -> click.Command:
 
     @click.command("merge")
     @click.argument("out", type=_OUT)
-    @click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
-    @click.option("--plugin", "plugins", type=_PATH, multiple=True, help="As for the run.")
-    def merge_command(
-        out: Path, shards: tuple[str, ...], plugins: tuple[Path, ...]
-    ) -> Callable[[], int]:
-        """Put run folders made with --shard together in OUT: docs/scaling.md.
-
-        A SHARD is a folder, or an address that casl-bench push has copied one to.
-        """
+    @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=_OUT)
+    def merge_command(out: Path, runs: tuple[Path, ...]) -> Callable[[], int]:
+        """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
 
         def action() -> int:
             from casl_bench.runs.merge import merge
-            from casl_bench.runs.names import load_entrants
 
-            load_entrants(plugins)
-            merged = merge(out, shards)
+            merged = merge(out, runs)
             report(out)
             click.echo(f"{merged.text}; {out}", err=True)
-            return EXIT_INCOMPLETE if merged.missing else 0
+            return EXIT_INCOMPLETE if merged.failed else 0
 
         return action
 

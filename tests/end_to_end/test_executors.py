@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from casl_bench.runs.graph import Node, make_nodes
 
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -30,11 +31,10 @@ from casl_bench.runs import graph as engine
 from casl_bench.runs.attempts import Attempts, CellTimeoutError
 from casl_bench.runs.executor import reconcile
 from casl_bench.runs.finished import without
-from casl_bench.runs.graph import Node, make_nodes
 from casl_bench.runs.merge import Merged, merge
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import identify, open_worlds, plan
-from casl_bench.runs.progress import Notes, SilentProgress
+from casl_bench.runs.progress import BufferedProgress, SilentProgress
 from casl_bench.runs.suites import Execution, RunConfig, Shard
 from casl_bench.runs.worker import Worker
 from tests.support.tiny_suite import tiny_suite
@@ -156,7 +156,7 @@ def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
     address, workers = cluster
     out = tmp_path / "run"
 
-    class KillsOne(Notes):
+    class KillsOne(BufferedProgress):
         """Kills a worker as soon as there is a record."""
 
         def _open(self, description: str, total: int) -> None:
@@ -178,7 +178,7 @@ def test_cells_that_die_hang_or_give_nan_fail_alone(
 ) -> None:
     if executor == "dask":
         request.getfixturevalue("warm")
-    out, said = tmp_path / "run", Notes()
+    out, said = tmp_path / "run", BufferedProgress()
     settings = config(
         out, methods=("dies", "hangs", "gives_nan", "darken"), concepts=CONCEPTS[:1],
         jobs=2, executor=executor, cell_timeout=LIMIT,
@@ -282,7 +282,7 @@ def test_a_cell_that_processes_died_of_or_that_hung_is_not_begun_again(
     (attempts.folder / f"{died.cells[-1].key}.json").write_text('{"count": 2}')
     (attempts.folder / f"{hung.cells[-1].key}.json").write_text('{"count": 1}')
     (attempts.folder / f"{hung.cells[-1].key}.trace").write_text("Timeout")
-    said = Notes()
+    said = BufferedProgress()
     worker = Worker(settings, worlds.__getitem__, said, attempts)
     for node, kind in ((died, "CellDiedError"), (hung, "CellTimeoutError")):
         worker.do(replace(node, cells=node.cells[-1:]))

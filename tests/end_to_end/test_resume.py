@@ -27,7 +27,7 @@ from casl_bench.runs.executor import SerialEngine
 from casl_bench.runs.listing import dry_run_text
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import Cell, info_of, with_sources
-from casl_bench.runs.progress import Notes
+from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import Execution, RunConfig
 from casl_bench.runs.worker import Worker
@@ -50,8 +50,8 @@ def config(out: Path, **changes: Any) -> RunConfig:
     return RunConfig(**(settings | changes))
 
 
-def run(out: Path, said: Notes | None = None, **changes: Any) -> int:
-    return runner.run(config(out, **changes), said or Notes())
+def run(out: Path, said: BufferedProgress | None = None, **changes: Any) -> int:
+    return runner.run(config(out, **changes), said or BufferedProgress())
 
 
 def records(out: Path) -> dict[CellKey, RunRecord]:
@@ -156,7 +156,7 @@ def test_what_was_compared_without_a_failed_cell_is_made_again_once_that_is_ther
 def test_a_method_that_fails_while_it_is_probed_ends_its_probe_alone(
     fresh: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), Notes()
+    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), BufferedProgress()
     with monkeypatch.context() as patch:
 
         def no_ranking(self: CaslEditor) -> torch.Tensor:
@@ -194,7 +194,7 @@ def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
     def fail(*args: Any) -> None:
         raise AssertionError("fitted or inverted again")
 
-    out, said = tmp_path / "run", Notes()
+    out, said = tmp_path / "run", BufferedProgress()
     shutil.copytree(fresh, out)
     places = {k.path.as_posix(): RecordStore(out).folder(k) for k in (CASL, DRAW, BESIDE)}
     places[f"{CARD.name}/_scorer/_all"] = out / "cells" / CARD.name / "_scorer" / "_all"
@@ -227,7 +227,7 @@ def test_an_edited_method_is_run_again_and_others_are_not(
 
     def command(out: Path = out) -> list[str]:
         """As a process of its own would: with what the files hold by now."""
-        said = Notes()
+        said = BufferedProgress()
         code_version._source_of.cache_clear()
         for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
             del sys.modules[name]
