@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from casl_bench.cache.store import ABOUT, CACHE_VARIABLE, KINDS, default_cache
-from casl_bench.core.option_types import LocalFolder
+from casl_bench.cache.store import ABOUT, KINDS, default_cache
+from casl_bench.cli.options import cache_option
 
 EXIT_DAMAGED = 5
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -19,10 +19,6 @@ _DAY = 86400
 _MOST = 1e18
 """Bytes or seconds: an exabyte."""
 
-cache_option = click.option(
-    "--cache", type=LocalFolder(path_type=Path), help="Folder of what runs share: inversions, "
-    f"SAEs, fits, records.  [default: {CACHE_VARIABLE}, or the user's cache folder]",
-)  # fmt: skip
 kind_option = click.option(
     "--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only these.  [default: all]"
 )

@@ -1,4 +1,4 @@
-"""What is on this machine: `casl-bench doctor`, `casl-bench weights`."""
+"""What is on this machine: `casl-bench doctor`."""
 
 from __future__ import annotations
 
@@ -7,38 +7,21 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.cache import cache_option
-
-_PATH = click.Path(path_type=Path)
-
-
-@click.command("weights")
-@click.option("--weights-root", type=_PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
-def weights_command(weights_root: Path | None) -> Callable[[], int]:
-    """Print every weights file of the real world: where from, where to, and whether it is there."""
-
-    def action() -> int:
-        from casl_bench.domains.options import default_weights_root
-        from casl_bench.photos.domains import weights_text
-
-        click.echo(weights_text(weights_root or default_weights_root()), nl=False)
-        return 0
-
-    return action
+from casl_bench.cli.options import PATH, cache_option
 
 
 @click.command("doctor")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
 @cache_option
-@click.option("--data-root", type=_PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
-@click.option("--weights-root", type=_PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
+@click.option("--data-root", type=PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
+@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
 def doctor_command(
     device: str,
     cache: Path | None,
     data_root: Path | None,
     weights_root: Path | None,
 ) -> Callable[[], int]:
-    """Look at this machine: versions, devices, cache, data and weights."""
+    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
 
     def action() -> int:
         from casl_bench.cache.store import default_cache

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import click
 
-from casl_bench.core.option_types import SEED, Amount, Count
+from casl_bench.cli.options import option
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 
 if TYPE_CHECKING:
     from casl_bench.gate.log_ratio import MethodBoard
@@ -41,7 +42,7 @@ def _names_option(name: str, text: str) -> Callable[[click.decorators.FC], click
 @_names_option("--concepts", "Concepts to gate.  [default: all of the base]")
 @_names_option("--stochastic", "Methods whose fit draws random numbers: a single fit of these is "
                "not enough. Known by itself where runs have several.")  # fmt: skip
-@click.option("--calibrate-aa", type=Count(20, 1_000_000), metavar="R",
+@click.option("--calibrate-aa", type=BoundedInt(20, 1_000_000), metavar="R",
               help="Draw R runs without a change from the base's fits, and gate no cell in which a "
               "10 % loss could not be seen.")  # fmt: skip
 @click.option("--speed", type=PATH, nargs=2, metavar="BASE.json HEAD.json",
@@ -154,11 +155,11 @@ def trend_command(history: Path, out: Path | None) -> Action:
 
 @click.command("gate-rates")
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--runs", type=Count(20, 1_000_000), default=400, show_default=True,
+@click.option("--runs", type=BoundedInt(20, 1_000_000), default=400, show_default=True,
               help="Runs to draw without a change, and with a 10 % loss in each cell.")  # fmt: skip
 @_names_option("--methods", "Methods that count.  [default: all with two fits]")
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--shared", type=Amount(0, 1), default=0.0, show_default=True,
+@click.option("--shared", type=BoundedFloat(0, 1), default=0.0, show_default=True,
               help="Probability that a seed leads to the same fit on both sides.")  # fmt: skip
 @click.option("--against", type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="A run of other code: instead, how often it fails against RUN, and how much "
@@ -262,8 +263,10 @@ def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> C
     return Comparer(base, tuple(ctx.obj or ()), names)
 
 
-compare_option = click.option(
+compare_option = option(
+    "Run",
     "--compare",
+    rare=True,
     metavar="BASE",
     callback=_comparer,
     help="Run BASE too, a git revision, or take it from there, a run folder; then gate this run.",
@@ -281,6 +284,3 @@ def _told(report: GateReport) -> list[str]:
         for c in report.cells
         if c.verdict not in (Verdict.PASS, Verdict.NEW)
     ]
-
-
-GATE_COMMANDS = (gate_command, golden_command, trend_command, rates_command)

@@ -1,14 +1,15 @@
-"""Command-line options of how a run is carried out."""
+"""Options that several commands share, and the sections of the help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
 
-from casl_bench.core.option_types import Amount
+from casl_bench.cache.store import CACHE_VARIABLE
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalFolder
 from casl_bench.runs.suites import (
     LONGEST_CELL,
     SHORTEST_CELL,
@@ -19,40 +20,111 @@ from casl_bench.runs.suites import (
 )
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Decorator = Callable[[Decorated], Decorated]
 
-_OPTIONS = (
-    click.option(
-        "--executor", type=click.Choice(get_args(ExecutorName)), help="Who runs the cells: this "
-        "process, several (--jobs), or a Dask cluster.  [default: local, or serial with one job]",
-    ),
-    click.option("--scheduler", metavar="ADDRESS",
-                 help="With Dask: a scheduler that runs, by address or scheduler file."),
-    click.option("--queue", type=click.Choice(get_args(QueueName)), help="With Dask: ask this "
-                 "batch queue for --jobs workers, by dask-jobqueue."),
-    click.option("--cell-timeout", type=Amount(SHORTEST_CELL, LONGEST_CELL), metavar="SECONDS",
-                 help="End a cell after so long: it counts as failed, the rest goes on."),
-    click.option("--smoke/--no-smoke", default=True, show_default=True,
-                 help="Leave a method out once its first cell fails."),
-    click.option("--shard", metavar="I/N",
-                 help="Run the I-th of N equal parts alone; `casl-bench merge` joins them."),
+PATH = click.Path(path_type=Path)
+LIST_OPTIONS = ("--methods", "--datasets", "--concepts")
+
+
+class Section(click.Option):
+    """An option in a section of the help.
+
+    Args:
+        section: its title.
+        rare: shown by --help-all alone.
+        arguments: of click's option.
+        settings: likewise.
+    """
+
+    def __init__(self, *arguments: Any, section: str, rare: bool = False, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.section, self.rare = section, rare
+
+
+def option(section: str, *names: str, rare: bool = False, **settings: Any) -> Decorator[Any]:
+    """`click.option` in a section of the help."""
+    return click.option(*names, cls=Section, section=section, rare=rare, **settings)
+
+
+def together(options: Iterable[Decorator[Any]]) -> Decorator[Any]:
+    """One decorator that adds all of these options, in this order."""
+
+    def add(command: Decorated) -> Decorated:
+        for each in reversed([*options]):
+            command = each(command)
+        return command
+
+    return add
+
+
+def _split_names(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> tuple[str, ...]:
+    names = tuple(name for value in values for name in value.replace(",", " ").split())
+    if not names:
+        raise click.BadParameter("give at least one name, or 'all'", ctx, param)
+    return names
+
+
+def _list_option(name: str, default: str, text: str) -> Decorator[Any]:
+    return option(
+        "Run", name, multiple=True, default=(default,), callback=_split_names,
+        metavar="NAMES", help=f"{text}  [default: {default}]",
+    )  # fmt: skip
+
+
+NAME_OPTIONS = together(
+    (
+        _list_option("--methods", "all", "Methods; the controls are always there."),
+        _list_option("--datasets", "rendered_faces", "Data sets."),
+        _list_option("--concepts", "all", "What to edit."),
+    )
+)
+seed_option = option("Run", "--seed", type=SEED, default=0, show_default=True, metavar="N",
+                     help="Every random number derives from it.")  # fmt: skip
+plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True, help="A Python file "
+                       "with methods or data sets of your own; may be repeated.")  # fmt: skip
+device_option = option("Execution", "--device", default="cpu", show_default=True,
+                       metavar="NAME", help="cpu, cuda, cuda:1 … or mps.")  # fmt: skip
+
+cache_option = option("Execution", "--cache", rare=True, type=LocalFolder(path_type=Path),
+                      help="Folder of what runs share: inversions, SAEs, fits.  "
+                      f"[default: {CACHE_VARIABLE}, or the user's cache folder]")  # fmt: skip
+
+_EXECUTION = ("executor", "scheduler", "queue", "cell_timeout", "smoke", "shard")
+EXECUTION_OPTIONS = together(
+    (
+        option(
+            "Execution", "--memory-budget", rare=True, type=BoundedFloat(0.001, 1e6), metavar="GB",
+            help="Memory for edited images per process. Affects speed only, never results.  "
+            "[default: half of what is free]",
+        ),
+        option("Execution", "--batch-size", rare=True, type=BoundedInt(), metavar="N",
+               help="At most so many images at once. Affects speed only, never results."),
+        option("Execution", "--executor", rare=True, type=click.Choice(get_args(ExecutorName)),
+               help="Who runs the cells: this process, several (--jobs), or a Dask cluster."),
+        option("Execution", "--scheduler", rare=True, metavar="ADDRESS",
+               help="With Dask: a scheduler that runs, by address or scheduler file."),
+        option("Execution", "--queue", rare=True, type=click.Choice(get_args(QueueName)),
+               help="With Dask: ask this batch queue for --jobs workers, by dask-jobqueue."),
+        option("Execution", "--cell-timeout", rare=True,
+               type=BoundedFloat(SHORTEST_CELL, LONGEST_CELL), metavar="SECONDS",
+               help="End a cell after so long: it counts as failed, the rest goes on."),
+        option("Execution", "--smoke/--no-smoke", rare=True, default=True, show_default=True,
+               help="Leave a method out once its first cell fails."),
+        option("Execution", "--shard", rare=True, metavar="I/N",
+               help="Run the I-th of N equal parts alone; casl-bench merge joins them."),
+    )
 )  # fmt: skip
-_NAMES = ("executor", "scheduler", "queue", "cell_timeout", "smoke", "shard")
-
-
-def execution_options(command: Decorated) -> Decorated:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def pop_execution(given: dict[str, Any], jobs: int) -> Execution:
-    """Take the options' values out of those of a command.
+    """Take the values of the options out of those of a command.
 
     Raises:
         UsageError: on values that contradict each other.
     """
-    values = {name: given.pop(name) for name in _NAMES}
+    values = {name: given.pop(name) for name in _EXECUTION}
     if values["shard"] is not None:
         values["shard"] = Shard.parse(values["shard"])
     execution = Execution(**values)
@@ -60,35 +132,30 @@ def pop_execution(given: dict[str, Any], jobs: int) -> Execution:
     return execution
 
 
-# Command-line options of the real world, for every command that opens one.
+def _photo_option(*names: str, rare: bool = True, **settings: Any) -> Decorator[Any]:
+    return option("Photographs", *names, rare=rare, **settings)
 
 
-_PATH = click.Path(path_type=Path)
-_PHOTO_OPTIONS = (
-    click.option("--data-root", type=_PATH, envvar="CASL_BENCH_DATA", show_envvar=True,
-                 help="Real data: folder of a data set, or of several by name."),
-    click.option("--data-id", metavar="ID",
-                 help="Real data from a `datasets` id instead of a folder."),
-    click.option("--weights-root", type=_PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True,
-                 help="Where weights are looked for: see `casl-bench weights`."),
-    click.option("--backbone", multiple=True, metavar="[DATASET=]PLACE",
-                 help="Backbone: a folder, a checkpoint or a Hub id."),
-    click.option("--guide-clip", metavar="ARCH:TAG|FILE", help="CLIP that methods train against."),
-    click.option("--score-clip", metavar="ARCH:TAG|FILE", help="CLIP that scores."),
-    click.option("--zero-shot-clip", metavar="ARCH:TAG|FILE",
-                 help="CLIP that judges attributes of data sets without labels."),
-    click.option("--classifier", "classifiers", type=_PATH, multiple=True,
-                 help="Attribute classifier, the primary one first."),
-    click.option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error",
-                 show_default=True, help="Stop at an unusable image, or leave it out, counted."),
-    click.option("--allow-download", is_flag=True, help="Ask the Hub for what is not here."),
-    click.option("--method-weights", multiple=True, metavar="METHOD=FOLDER",
-                 help="Run a method on weights that are already trained."),
+PHOTO_OPTIONS = together(
+    (
+        _photo_option("--data-root", rare=False, type=PATH, envvar="CASL_BENCH_DATA",
+                      show_envvar=True, help="Folder of a data set, or of several by name."),
+        _photo_option("--data-id", metavar="ID", help="A `datasets` id instead of a folder."),
+        _photo_option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True,
+                      help="Where weights are looked for: see casl-bench weights."),
+        _photo_option("--backbone", multiple=True, metavar="[DATASET=]PLACE",
+                      help="Backbone: a folder, a checkpoint or a Hub id."),
+        _photo_option("--guide-clip", metavar="ARCH:TAG|FILE",
+                      help="CLIP that methods train against."),
+        _photo_option("--score-clip", metavar="ARCH:TAG|FILE", help="CLIP that scores."),
+        _photo_option("--zero-shot-clip", metavar="ARCH:TAG|FILE",
+                      help="CLIP that scores attributes of data sets without labels."),
+        _photo_option("--classifier", "classifiers", type=PATH, multiple=True,
+                      help="Attribute classifier, the primary one first."),
+        _photo_option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error",
+                      show_default=True, help="Stop at an unusable image, or skip and count it."),
+        _photo_option("--allow-download", is_flag=True, help="Ask the Hub for what is not here."),
+        _photo_option("--method-weights", multiple=True, metavar="METHOD=FOLDER",
+                      help="Run a method on weights that are already trained."),
+    )
 )  # fmt: skip
-
-
-def real_options(command: Decorated) -> Decorated:
-    """Add the options to a command."""
-    for option in reversed(_PHOTO_OPTIONS):
-        command = option(command)
-    return command

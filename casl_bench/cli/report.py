@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.cache import cache_option
+from casl_bench.cli.options import cache_option
 from casl_bench.core.errors import UsageError
-from casl_bench.core.option_types import Count
+from casl_bench.core.option_types import BoundedInt
 
 
 def report_run(out: Path) -> None:
@@ -57,7 +57,7 @@ def table_command(where: Path) -> Callable[[], int]:
 @click.command("picture")
 @click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
-@click.option("--image", type=Count(0), default=0, help="Place of the test image.")
+@click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> Callable[[], int]:
     """Draw one test image a concept and method: source, reconstruction, edits, oracle."""

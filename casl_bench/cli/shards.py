@@ -7,33 +7,25 @@ from pathlib import Path
 
 import click
 
+from casl_bench.cli.errors import EXIT_INCOMPLETE, say
+from casl_bench.cli.report import report_run
 from casl_bench.core.option_types import LocalFolder
 
-EXIT_INCOMPLETE = 3
-_OUT = LocalFolder(path_type=Path)
+_FOLDER = LocalFolder(path_type=Path)
 
 
-def make_merge_command(report: Callable[[Path], None]) -> click.Command:
-    """The command.
+@click.command("merge")
+@click.argument("out", type=_FOLDER)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=_FOLDER)
+def merge_command(out: Path, runs: tuple[Path, ...]) -> Callable[[], int]:
+    """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
 
-    Args:
-        report: writes tables and pictures of a run folder: runs know nothing of these.
-    """
+    def action() -> int:
+        from casl_bench.runs.merge import merge
 
-    @click.command("merge")
-    @click.argument("out", type=_OUT)
-    @click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=_OUT)
-    def merge_command(out: Path, runs: tuple[Path, ...]) -> Callable[[], int]:
-        """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
+        merged = merge(out, runs)
+        report_run(out)
+        say(f"{merged.text}; {out}")
+        return EXIT_INCOMPLETE if merged.failed else 0
 
-        def action() -> int:
-            from casl_bench.runs.merge import merge
-
-            merged = merge(out, runs)
-            report(out)
-            click.echo(f"{merged.text}; {out}", err=True)
-            return EXIT_INCOMPLETE if merged.failed else 0
-
-        return action
-
-    return merge_command
+    return action

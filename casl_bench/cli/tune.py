@@ -1,73 +1,96 @@
-"""`casl-bench tune`: names → sweep → its folder."""
+"""`casl-bench tune`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from casl_bench.cache.store import default_cache
+import click
+
+from casl_bench.cli.errors import EXIT_INCOMPLETE, log_of_errors
+from casl_bench.cli.options import (
+    NAME_OPTIONS,
+    PHOTO_OPTIONS,
+    cache_option,
+    device_option,
+    plugin_option,
+    seed_option,
+)
 from casl_bench.core.errors import UsageError
-from casl_bench.runs import names
-from casl_bench.runs.listing import broken_modules
-from casl_bench.runs.names import load_entrants
-from casl_bench.runs.preflight import resolve_device
-from casl_bench.runs.progress import open_progress
-from casl_bench.runs.run_lock import claim_run_folder
-from casl_bench.runs.suites import RunConfig, suite, world_of_suite
-from casl_bench.runs.tuning import make_sweep, tune, write_outputs
-
-EXIT_DONE, EXIT_INCOMPLETE = 0, 3
+from casl_bench.core.option_types import BoundedInt, LocalFolder
 
 
-def run_sweep(
-    methods: Sequence[str],
-    datasets: Sequence[str],
-    concepts: Sequence[str],
+@click.command("tune")
+@NAME_OPTIONS
+@click.option("--trials", type=BoundedInt(), default=8, show_default=True,
+              help="Settings tried of each method, its default included.")  # fmt: skip
+@click.option("--images", type=BoundedInt(), default=12, show_default=True,
+              help="Validation images per concept.")  # fmt: skip
+@click.option("--suite", default="standard", show_default=True, metavar="NAME")
+@seed_option
+@device_option
+@plugin_option
+@PHOTO_OPTIONS
+@click.option("--out", type=LocalFolder(path_type=Path), required=True, help="Folder of the sweep.")
+@cache_option
+def tune_command(
+    methods: tuple[str, ...],
+    datasets: tuple[str, ...],
+    concepts: tuple[str, ...],
     trials: int,
     images: int,
-    suite_name: str,
+    suite: str,
     seed: int,
     device: str,
     plugins: tuple[Path, ...],
     out: Path,
     cache: Path | None,
-    **real: Any,
-) -> int:
-    """Run a sweep, or what is left of it, and write its folder.
+    **given: Any,
+) -> Callable[[], int]:
+    """Try settings of each method on validation images and keep the best: docs/tuning.md."""
 
-    Args are the command's options; `real` holds those of the real world.
+    def action() -> int:
+        from casl_bench.runs.declared import check_names
+        from casl_bench.runs.suites import RunConfig, world_of_suite
+        from casl_bench.runs.suites import suite as suite_named
 
-    Returns:
-        0, or 3 where a method failed on some trial.
+        photographs = dict(given)
+        chosen = suite_named(suite)
+        check_names(methods, datasets, concepts, plugins)
+        if photographs.pop("method_weights"):
+            raise UsageError("--method-weights leaves nothing to tune", mend="leave it out")
 
-    Raises:
-        UsageError: on unknown names, search spaces at fault, or a folder that cannot be used.
-        InvalidBenchmarkError: on a damaged file in the folder.
-    """
-    chosen = suite(suite_name)
-    load_entrants(plugins)
-    dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen.name))
-    if real.pop("method_weights"):
-        raise UsageError("--method-weights leaves nothing to tune", mend="leave it out")
-    config = RunConfig(
-        methods=names.resolve_methods(methods),
-        datasets=dataset_names,
-        concepts=names.resolve_concepts(concepts, dataset_names),
-        suite=chosen,
-        seed=seed,
-        device=resolve_device(device),
-        out=out,
-        cache=cache or default_cache(),
-        plugins=plugins,
-        options=names.checked_options(real, dataset_names),
-    )
-    sweep = make_sweep(config, trials, images)
-    with claim_run_folder(sweep.config):
-        with open_progress() as progress:
-            for module, reason in broken_modules().items():
-                progress.note(f"{module} is left out, it fails to import: {reason}")
-            results = tune(sweep, progress)
-        write_outputs(sweep, results)
-    failed = any(result.error is not None for _, result in results)
-    return EXIT_INCOMPLETE if failed else EXIT_DONE
+        from casl_bench.runs.preflight import check_torch, resolve_device
+
+        check_torch()
+        from casl_bench.cache.store import default_cache
+        from casl_bench.runs import listing, names
+        from casl_bench.runs.progress import open_progress
+        from casl_bench.runs.run_lock import claim_run_folder
+        from casl_bench.runs.tuning import make_sweep, tune, write_outputs
+
+        names.load_entrants(plugins)
+        dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen.name))
+        config = RunConfig(
+            methods=names.resolve_methods(methods),
+            datasets=dataset_names,
+            concepts=names.resolve_concepts(concepts, dataset_names),
+            suite=chosen,
+            seed=seed,
+            device=resolve_device(device),
+            out=out,
+            cache=cache or default_cache(),
+            plugins=plugins,
+            options=names.checked_options(photographs, dataset_names),
+        )
+        sweep = make_sweep(config, trials, images)
+        with log_of_errors(out), claim_run_folder(sweep.config):
+            with open_progress() as progress:
+                for module, reason in listing.broken_modules().items():
+                    progress.note(f"{module} is left out, it fails to import: {reason}")
+                results = tune(sweep, progress)
+            write_outputs(sweep, results)
+        return EXIT_INCOMPLETE if any(result.error for _, result in results) else 0
+
+    return action

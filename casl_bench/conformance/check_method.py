@@ -1,6 +1,6 @@
 """The conformance suite: what the benchmark relies upon in every editing method, ours and yours.
 
-The same checks serve `python -m casl_bench.testing my_method.py` and our own tests.
+The same checks serve `python -m casl_bench.conformance my_method.py` and our own tests.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ def method_checks(method_class: MethodClass) -> Iterator[tuple[str, Callable[[],
         yield from book.checks(trial)
 
 
-# `python -m casl_bench.testing my_method.py`: does a method keep the benchmark's rules?
+# `python -m casl_bench.conformance my_method.py`: does a method keep the benchmark's rules?
 
 
-@click.command(name="python -m casl_bench.testing")
+@click.command(name="python -m casl_bench.conformance")
 @click.argument("target")
 @click.option("--method", "name", help="Check only this one of the target's methods.")
 def command(target: str, name: str | None) -> int:

@@ -20,7 +20,7 @@ MOST_JOBS = 10_000
 """Processes, of a machine or a cluster."""
 
 
-class Amount(click.FloatRange):
+class BoundedFloat(click.FloatRange):
     """A finite number between two bounds, both within.
 
     Args:
@@ -39,7 +39,7 @@ class Amount(click.FloatRange):
         return number
 
 
-class Count(click.IntRange):
+class BoundedInt(click.IntRange):
     """A whole number between two bounds, both within.
 
     Args:
@@ -51,7 +51,7 @@ class Count(click.IntRange):
         super().__init__(min=least, max=most)
 
 
-SEED = Count(0, 2**63 - 1)
+SEED = BoundedInt(0, 2**63 - 1)
 """A run seed: what 64 bits hold, in files of any format."""
 
 

@@ -510,7 +510,7 @@ class RunRecord(Frozen):
         return record
 
 
-# The published format of records: `python -m casl_bench.records.schema` writes schema.json.
+# The published format of records: `python -m casl_bench.results.record` writes schema.json.
 
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")

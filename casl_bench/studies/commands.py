@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.cache import cache_option
-from casl_bench.core.option_types import MOST, MOST_JOBS, Count
+from casl_bench.cli.options import cache_option
+from casl_bench.core.option_types import MOST, MOST_JOBS, BoundedInt
 
 
 @click.group("study")
@@ -20,7 +20,7 @@ def study_group() -> None:
 @study_group.command("metric-validity")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
               show_default=True, help="Folder of records, page and figures.")  # fmt: skip
-@click.option("--images", type=Count(4), default=64, show_default=True,
+@click.option("--images", type=BoundedInt(4), default=64, show_default=True,
               help="Images of each concept.")  # fmt: skip
 @click.option(
     "--render-only", is_flag=True, help="Make page and figures anew of the records in the folder."
@@ -63,7 +63,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 @click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
               show_default=True, help="Folder of rows, page and figure.")  # fmt: skip
-@click.option("--jobs", type=Count(most=MOST_JOBS), default=1, show_default=True,
+@click.option("--jobs", type=BoundedInt(most=MOST_JOBS), default=1, show_default=True,
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip

@@ -44,3 +44,8 @@ def _sources() -> dict[str, str]:
             summary = (ast.get_docstring(tree) or "").split("\n")[0].split(": `")[0]
             found[path.stem.removeprefix(_PREFIX)] = summary
     return found
+
+
+train_group = TrainGroup(
+    "train", help="Train what a domain needs: the shipped models, or a classifier of photographs."
+)

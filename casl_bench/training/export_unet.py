@@ -1,4 +1,4 @@
-"""From a training checkpoint to the shipped U-Net: `python -m casl_bench.worlds.export_unet`."""
+"""From a training checkpoint to the shipped U-Net: `python -m casl_bench.training.export_unet`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def main(
     card = {
         "name": config.name,
         "what": f"DDPM of the {domain} domain, v-prediction on 4×4 pixel-unshuffled images.",
-        "command": "python -m casl_bench.worlds.train_unet, then export_unet",
+        "command": "python -m casl_bench.training.train_unet, then export_unet",
         "date": time.strftime("%Y-%m-%d"),
         "training": {
             **saved["config"],

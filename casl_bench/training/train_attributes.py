@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, make_folder, write_bytes, write_json, write_text
-from casl_bench.core.option_types import SEED, Amount, Count
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.registry import discover
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.dataset import DATASETS, Dataset, Split
@@ -200,23 +200,25 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Local file of its ImageNet weights to start from.",
 )
-@click.option("--images", type=Count(2), default=24_000, show_default=True, help="Training images.")
+@click.option(
+    "--images", type=BoundedInt(2), default=24_000, show_default=True, help="Training images."
+)
 @click.option(
     "--held-out",
-    type=Count(2),
+    type=BoundedInt(2),
     default=3_000,
     show_default=True,
     help="Validation images: half calibrate, half are measured.",
 )
 @click.option(
     "--epochs",
-    type=Amount(1e-6, 1e6),
+    type=BoundedFloat(1e-6, 1e6),
     help="Length in passes over the images. [default: 4]",
 )
-@click.option("--steps", type=Count(), help="Length in steps, instead.")
-@click.option("--batch-size", type=Count(2), default=64, show_default=True)
-@click.option("--image-size", type=Count(16, 65_536), default=128, show_default=True)
-@click.option("--learning-rate", type=Amount(1e-12, 1e3), default=1e-3, show_default=True)
+@click.option("--steps", type=BoundedInt(), help="Length in steps, instead.")
+@click.option("--batch-size", type=BoundedInt(2), default=64, show_default=True)
+@click.option("--image-size", type=BoundedInt(16, 65_536), default=128, show_default=True)
+@click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option(
@@ -235,7 +237,7 @@ def main(
     """Train, calibrate, measure and describe one classifier of photographs."""
     if epochs is not None and steps is not None:
         raise UsageError("give either --steps or --epochs")
-    discover("casl_bench.images", DATASETS)
+    discover("casl_bench.photos", DATASETS)
     make = DATASETS.factory(dataset)
     if "source" not in inspect.signature(make).parameters:
         raise UsageError(f"{dataset} is drawn", mend="casl-bench train classifier is for that")

@@ -1,4 +1,4 @@
-"""Train an attribute classifier: `python -m casl_bench.worlds.train_classifier --help`.
+"""Train an attribute classifier: `python -m casl_bench.training.train_classifier --help`.
 
 Pictures are spoilt as edits spoil them, and a share is blended with their own re-render with one
 attribute flipped, labelled by the share of it that shows: so a half-made edit gets a logit near 0
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, Amount, Count
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
@@ -139,10 +139,10 @@ def measure(
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
               "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=Count(), help="Length in steps.")
-@click.option("--minutes", type=Amount(0.01, 1e7), help="Length in minutes, instead.")
-@click.option("--batch-size", type=Count(), default=128, show_default=True)
-@click.option("--images", type=Count(), default=40_960, show_default=True)
+@click.option("--steps", type=BoundedInt(), help="Length in steps.")
+@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
+@click.option("--batch-size", type=BoundedInt(), default=128, show_default=True)
+@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
 @click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")

@@ -1,4 +1,4 @@
-"""Train a small CLIP on a domain's pictures: `python -m casl_bench.worlds.train_clip --help`.
+"""Train a small CLIP on a domain's pictures: `python -m casl_bench.training.train_clip --help`.
 
 Plain caption matching learns attributes one after another and a tiny model stops half-way. Here
 every batch holds pictures together with their re-render with one attribute flipped, every step
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from casl_bench.core.option_types import SEED, Amount, Count
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.captions import CONTEXT_LENGTH, CaptionWriter, compatible
@@ -183,18 +183,18 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
               "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=Count(), help="Length in steps.")
-@click.option("--minutes", type=Amount(0.01, 1e7), help="Length in minutes, instead.")
+@click.option("--steps", type=BoundedInt(), help="Length in steps.")
+@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
 @click.option(
     "--pairs",
-    type=Count(),
+    type=BoundedInt(),
     default=64,
     show_default=True,
     help="Pictures a batch, each with a flip.",
 )
-@click.option("--images", type=Count(), default=40_960, show_default=True)
+@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
 @click.option("--seed", type=SEED, default=11, show_default=True)
-@click.option("--learning-rate", type=Amount(1e-12, 1e3), default=2e-3, show_default=True)
+@click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=2e-3, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(

@@ -1,4 +1,4 @@
-"""Train and ship every model of a domain: `python -m casl_bench.worlds.train_domain --help`.
+"""Train and ship every model of a domain: `python -m casl_bench.training.train_domain --help`.
 
 The models are trained one after another, each by its own command, in the order in which they are
 needed: a classifier measures the U-Net. Killed anywhere and started again, it goes on.
@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from casl_bench.core.errors import BenchError
-from casl_bench.core.option_types import Amount, Count
+from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.domains.rendered import ASSETS, DOMAINS
 from casl_bench.training.trainer import one_line_errors
 
@@ -46,14 +46,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
               "started from.  [default: from nothing]")  # fmt: skip
 @click.option(
     "--images",
-    type=Count(),
+    type=BoundedInt(),
     default=24_576,
     show_default=True,
     help="Rendered pictures to train on.",
 )
 @click.option(
     "--scale",
-    type=Amount(1e-6, 1e6),
+    type=BoundedFloat(1e-6, 1e6),
     default=1.0,
     show_default=True,
     help="Factor on all numbers of steps.",
@@ -86,7 +86,7 @@ def main(
 def _run(module: str, *options: str) -> None:
     """One training in a process of its own, so that its memory is given back."""
     click.echo(f"{module} {' '.join(options)}")
-    code = subprocess.call([sys.executable, "-m", f"casl_bench.worlds.{module}", *options])
+    code = subprocess.call([sys.executable, "-m", f"casl_bench.training.{module}", *options])
     if code:
         raise BenchError(f"{module} ended with exit code {code}")
 

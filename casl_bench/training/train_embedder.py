@@ -1,4 +1,4 @@
-"""Train the `render_embedder` of a domain: `python -m casl_bench.worlds.train_embedder --help`.
+"""Train the `render_embedder` of a domain: `python -m casl_bench.training.train_embedder --help`.
 
 A picture and its re-render with one attribute flipped, both spoilt in their own way, must embed
 alike; others must not. Since every attribute is flipped on every kind of subject, agreement
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, Amount, Count
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Factors, to_pixels
@@ -136,12 +136,16 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
               "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=Count(), help="Length in steps.")
-@click.option("--minutes", type=Amount(0.01, 1e7), help="Length in minutes, instead.")
+@click.option("--steps", type=BoundedInt(), help="Length in steps.")
+@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
 @click.option(
-    "--pairs", type=Count(), default=96, show_default=True, help="Subjects a batch, each twice."
+    "--pairs",
+    type=BoundedInt(),
+    default=96,
+    show_default=True,
+    help="Subjects a batch, each twice.",
 )
-@click.option("--images", type=Count(), default=40_960, show_default=True)
+@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
 @click.option("--seed", type=SEED, default=21, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--note", default="", help="What a reader of the card should know of this run.")

@@ -1,4 +1,4 @@
-"""Train the diffusion model of a synth domain: `python -m casl_bench.worlds.train_unet --help`.
+"""Train the diffusion model of a synth domain: `python -m casl_bench.training.train_unet --help`.
 
 A DDPM (Ho et al. 2020) with 1000 linear steps on pixel-unshuffled images, predicting v (Salimans
 & Ho 2022): a net that predicts x_0 divides its error by sqrt(1 - alpha_bar) = 0.01 at t = 0 and
@@ -17,7 +17,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, Amount, Count
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
@@ -88,12 +88,12 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
               "U-Net to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=Count(), help="Length in steps.")
-@click.option("--minutes", type=Amount(0.01, 1e7), help="Length in minutes, instead.")
-@click.option("--batch-size", type=Count(), default=32, show_default=True)
-@click.option("--images", type=Count(), default=40_960, show_default=True)
+@click.option("--steps", type=BoundedInt(), help="Length in steps.")
+@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
+@click.option("--batch-size", type=BoundedInt(), default=32, show_default=True)
+@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--learning-rate", type=Amount(1e-12, 1e3), default=1e-3, show_default=True)
+@click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--device", default="cpu", show_default=True)
 def main(

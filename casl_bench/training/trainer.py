@@ -419,7 +419,7 @@ def _command() -> str:
         at = words.index("--note")
         del words[at : at + 2]
     portable = [Path(word).name if word.startswith("/") else word for word in words]
-    return shlex.join(["python", "-m", f"casl_bench.worlds.{Path(sys.argv[0]).stem}", *portable])
+    return shlex.join(["python", "-m", f"casl_bench.training.{Path(sys.argv[0]).stem}", *portable])
 
 
 def card_text(card: Mapping[str, Any]) -> str:

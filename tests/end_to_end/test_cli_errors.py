@@ -11,8 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
+from casl_bench.core.errors import UsageError
+from casl_bench.methods.method import METHODS
 from casl_bench.runs import run_lock as run_folder
+from casl_bench.runs.declared import check_names, declared
+from casl_bench.runs.names import load_entrants
+from casl_bench.runs.plan import card_of
 from casl_bench.runs.suites import RunConfig, suite
 
 ROOT = Path(__file__).parents[2]
@@ -77,8 +82,12 @@ def fails(
         ("--method casl", "No such option '--method'"),
         ("--methods", "Option '--methods' requires an argument"),
         ("--methods ,", "give at least one name"),
-        ("casl", "No such command 'casl'"),
+        ("casl", "unknown command 'casl'"),
+        ("tabel run", "unknown command 'tabel'; did you mean 'table'?"),
+        ("push run s3://bucket/run", "push is gone: copy the run folder with the client of your s"),
         ("--device tpu9", "unknown device 'tpu9'"),
+        ("--kernels bf16", "--kernels is gone: leave it out"),
+        ("--no-cache", "--no-cache is gone: use --cache FOLDER"),
         ("--device cuda:99", "device 'cuda:99' is not available here"),
         ("--plugin absent.py", "no such plugin file"),
         ("table absent", "absent"),
@@ -150,9 +159,9 @@ def test_an_unforeseen_error_is_one_line_too(
         raise ZeroDivisionError("two\nlines")
 
     monkeypatch.setattr("casl_bench.runs.preflight.check_torch", broken)
-    said = fails(capsys, in_folder, "--methods casl", code=cli.EXIT_INCOMPLETE)
+    said = fails(capsys, in_folder, "--methods casl", code=3)
     assert "ZeroDivisionError: two lines" in said
-    assert cli.main(["--methods", "casl", "--debug"]) == cli.EXIT_INCOMPLETE
+    assert cli.main(["--methods", "casl", "--debug"]) == 3
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -167,16 +176,57 @@ def test_lists_take_commas_or_spaces() -> None:
 def test_lists_of_tune_take_spaces_and_a_run_folder_stays_itself(
     in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = fails(capsys, in_folder, "tune --methods casl asirp --out sweep", code=cli.EXIT_USAGE)
+    said = fails(capsys, in_folder, "tune --methods casl asirp --out sweep", code=2)
     assert "'asirp'" in said and "asyrp" in said
     (in_folder / "run").mkdir()
     command = "picture --concepts hat run --out x.png"
-    assert "'hat'" in fails(capsys, in_folder, command, code=cli.EXIT_USAGE)
+    assert "'hat'" in fails(capsys, in_folder, command, code=2)
 
 
-def test_help_states_options_and_exit_codes(in_folder: Path) -> None:
+def test_a_mistyped_name_needs_no_torch(in_folder: Path) -> None:
+    (in_folder / "mine.py").write_text("METHODS.register('mine', print)")
+    for arguments in (
+        "--methods cals", "--datasets rendered_face", "--concepts hatt", "--suite quik",
+        "--datasets afhq_dog --concepts smilling", "tune --out x --methods cals",
+        "--plugin mine.py --methods minne", "--help", "push", "train --help", "study --help",
+    ):  # fmt: skip
+        code = (
+            "import sys; from casl_bench.cli.main import main; code = main(sys.argv[1:]);"
+            "assert 'torch' not in sys.modules; sys.exit(code)"
+        )
+        command = [sys.executable, "-c", code, *arguments.split()]
+        done = subprocess.run(command, cwd=in_folder, capture_output=True, text=True)
+        assert done.returncode == (0 if "--help" in arguments else 2), (arguments, done.stderr)
+
+
+def test_a_name_that_source_does_not_tell_is_not_refused_unseen(in_folder: Path) -> None:
+    literal, computed = in_folder / "literal.py", in_folder / "computed.py"
+    literal.write_text("DATASETS.register('mine', print)\nCONCEPTS = [Concept('blue', '', '', '')]")
+    computed.write_text("for name in 'ab': METHODS.register(name, print)")
+    check_names(["casl", "all"], ["mine"], ["blue"], [literal])
+    check_names(["whatever"], ["rendered_faces"], ["all"], [computed])
+    with pytest.raises(UsageError, match="unknown concept 'red'"):
+        check_names(["casl"], ["mine"], ["red"], [literal])
+
+
+def test_source_tells_all_names_that_imports_do() -> None:
+    load_entrants()
+    known = declared()
+    own = {name for name in METHODS if "/" not in name}
+    assert known.methods - {None} == own
+    for name in known.datasets:
+        assert known.datasets[name] == {c.name for c in card_of(name).concepts}
+
+
+def test_help_is_short_and_states_exit_codes(in_folder: Path) -> None:
     done = run("--help", cwd=in_folder)
     assert done.returncode == 0 and done.stderr == ""
+    shown = re.findall(r"^  (?:-h, )?--[a-z]", done.stdout, re.MULTILINE)
+    assert 10 <= len(shown) <= 15
+    everything = run("--help-all", cwd=in_folder).stdout
+    assert set(re.findall(r"--[a-z-]+", done.stdout)) < set(re.findall(r"--[a-z-]+", everything))
+    for option in cli.command.params:
+        assert option.opts[0] in everything
     for option in ("methods", "datasets", "concepts", "suite", "seed", "device", "out", "plugin",
                    "list", "dry-run", "quick"):  # fmt: skip
         assert f"--{option}" in done.stdout
@@ -188,8 +238,7 @@ def test_help_states_options_and_exit_codes(in_folder: Path) -> None:
 def test_both_commands_are_the_same(in_folder: Path) -> None:
     script = run("--suite", "quik", cwd=in_folder)
     module = subprocess.run(
-        [sys.executable, "-c", "import sys; from casl_bench.cli.main import main; sys.exit(main())",
-         "--suite", "quik"],
+        [sys.executable, "-m", "casl_bench", "--suite", "quik"],
         cwd=in_folder, capture_output=True, text=True,
     )  # fmt: skip
     assert script.returncode == module.returncode == 2
@@ -236,7 +285,7 @@ def test_interruptions_are_one_line(
         "import signal, sys, time\n"
         # A runner in the background hands its children an ignored SIGINT, a terminal does not.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from casl_bench import cli\n"
+        "from casl_bench.cli import main as cli\n"
         "from casl_bench.runs import preflight\n"
         "def wait():\n"
         "    print('ready', flush=True)\n"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from casl_bench.cache import store as store_module
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import suites as config_module
 from tests.support.tiny_suite import tiny_suite

@@ -37,7 +37,7 @@ def test_the_example_dataset_loads(tmp_path: Path) -> None:
     done = python(
         "import sys; from pathlib import Path\n"
         "from casl_bench.core.registry import load_plugin\n"
-        "from casl_bench.images.dataset import DATASETS, Dataset\n"
+        "from casl_bench.domains.dataset import DATASETS, Dataset\n"
         "load_plugin(Path(sys.argv[1]))\n"
         "dataset = DATASETS.create('my_dataset')\n"
         "assert isinstance(dataset, Dataset) and len(dataset.load('test', 3)) == 3\n",
@@ -51,7 +51,7 @@ def test_the_example_metric_measures(tmp_path: Path) -> None:
     done = python(
         "import sys; from pathlib import Path; import numpy as np\n"
         "from casl_bench.core.registry import load_plugin\n"
-        "from casl_bench.metrics.edit_scores import EditScores\n"
+        "from casl_bench.results.score_table import EditScores\n"
         "from casl_bench.metrics.metric import METRICS\n"
         "load_plugin(Path(sys.argv[1]))\n"
         "base, edit = np.zeros((4, 3)), np.tile([1.0, 2.0, -3.0], (4, 1))\n"

@@ -51,13 +51,13 @@ def small_batches() -> Iterator[None]:
     """One image is scored at a time: the rest of a batch would be padding."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(config_module.SUITES, "tiny", TINY)
-        for module in ("face_identity", "photo_classifier", "lpips_distance"):
-            patch.setattr(f"casl_bench.scorers.{module}.MICRO_BATCH", 1)
-        patch.setattr("casl_bench.backbones.clip_model.MICRO_BATCH", 2)
+        for name in ("classifier.MICRO_BATCH", "similarity.MICRO_BATCH"):
+            patch.setattr(f"casl_bench.photos.scorers.{name}", 1)
+        patch.setattr("casl_bench.models.clip.MICRO_BATCH", 2)
         # Eighty sentences a prompt are minutes on a CPU, and one validation image is enough.
-        patch.setattr("casl_bench.backbones.clip_model.TEMPLATES", ("a photo of a {}.",))
+        patch.setattr("casl_bench.models.clip.TEMPLATES", ("a photo of a {}.",))
         patch.setattr("casl_bench.runs.suites.VALIDATION_POOL", 1)
-        patch.setattr("casl_bench.worlds.real.CALIBRATION_IMAGES", 4)
+        patch.setattr("casl_bench.photos.domains.CALIBRATION_IMAGES", 4)
         # What a random network sees in the only image must not decide whether it is edited.
         patch.setattr(World, "presence", lambda self, batch: torch.zeros(
             len(batch), len(self.dataset.card.attributes), dtype=torch.bool))  # fmt: skip

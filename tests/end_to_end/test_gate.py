@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import WORLDS
 from casl_bench.gate.compare_runs import GateOptions, gate_folders

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.executor import run
 from casl_bench.runs.progress import SilentProgress

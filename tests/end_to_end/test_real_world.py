@@ -49,7 +49,7 @@ def tiny_suites() -> Iterator[None]:
         paper = TINY.model_copy(update={"name": "paper"})
         patch.setitem(config_module.SUITES, "paper", paper)
         # Two images are scored at once: the rest of a batch would be padding.
-        patch.setattr("casl_bench.scorers.face_identity.MICRO_BATCH", 2)
+        patch.setattr("casl_bench.photos.scorers.similarity.MICRO_BATCH", 2)
         yield
 
 

@@ -11,7 +11,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.models.diffusers_folder import write_diffusers_folder
 from casl_bench.photos.checkpoints.convert import convert
 from casl_bench.photos.checkpoints.formats import architecture_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.conformance.check_method import main
 
 HERE = Path(__file__).parent

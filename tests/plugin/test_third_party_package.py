@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.conformance import check_method as conformance
 from casl_bench.results.run_folder import RecordStore
 

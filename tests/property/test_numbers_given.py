@@ -17,8 +17,8 @@ import click
 from hypothesis import given
 from hypothesis import strategies as st
 
-from casl_bench.cli.main import main as cli
-from casl_bench.core.option_types import Amount, Count
+from casl_bench.cli import main as cli
+from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.runs.suites import LONGEST_CELL, Execution, RunConfig, suite
 
 RUN: dict[str, Any] = {
@@ -47,7 +47,11 @@ def options(
 
 
 ALL = dict(options())
-BOUNDED = {name: option for name, option in ALL.items() if isinstance(option.type, Amount | Count)}
+BOUNDED = {
+    name: option
+    for name, option in ALL.items()
+    if isinstance(option.type, BoundedFloat | BoundedInt)
+}
 
 
 def test_every_option_that_takes_a_number_has_bounds() -> None:
@@ -62,7 +66,7 @@ def test_every_option_that_takes_a_number_has_bounds() -> None:
 @given(name=st.sampled_from(sorted(BOUNDED)), text=NUMBERS)
 def test_a_number_is_within_its_bounds_or_refused(name: str, text: str) -> None:
     kind = BOUNDED[name].type
-    assert isinstance(kind, Amount | Count)
+    assert isinstance(kind, BoundedFloat | BoundedInt)
     try:
         number = kind.convert(text, None, None)
     except click.BadParameter:

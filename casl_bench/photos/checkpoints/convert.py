@@ -15,7 +15,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import parse_json
-from casl_bench.core.option_types import Count
+from casl_bench.core.option_types import BoundedInt
 from casl_bench.models.unet import BackboneConfig, ScheduleConfig, filled_unet
 from casl_bench.models.weights import UnfitWeightsError, read_checkpoint
 from casl_bench.photos.checkpoints.formats import (
@@ -250,8 +250,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--out", type=_PATH, required=True, help="Folder to write; absent or empty.")
 @click.option("--config", metavar="NAME|FILE",
               help="What is known of the network: docs/checkpoints.md.")  # fmt: skip
-@click.option("--image-size", type=Count(most=65_536), help="Side, pixels.  [default: 256]")
-@click.option("--head-channels", type=Count(),
+@click.option("--image-size", type=BoundedInt(most=65_536), help="Side, pixels.  [default: 256]")
+@click.option("--head-channels", type=BoundedInt(),
               help="Channels of an attention head, ADM only.  [default: 64]")  # fmt: skip
 @click.option("--half", is_flag=True, help="Keep the weights in half precision.")
 def convert_command(

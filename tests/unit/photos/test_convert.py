@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
 
-from casl_bench.cli.main import main as cli
+from casl_bench.cli import main as cli
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
 from casl_bench.models import diffusers_folder as diffusers_files
 from casl_bench.models.backbone import Backbone

@@ -113,7 +113,7 @@ def test_order_is_not_the_file_systems(
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr("casl_bench.images.photo_folder.os.scandir", Reversed)
+    monkeypatch.setattr("casl_bench.photos.layouts.os.scandir", Reversed)
     after = opened(name, copy)
     assert everything(before) == everything(after)
     assert before.card == after.card
@@ -381,7 +381,7 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("casl_bench.images.photo_folder.os.scandir", refuse)
+    monkeypatch.setattr("casl_bench.photos.layouts.os.scandir", refuse)
     with pytest.raises(UsageError, match="cannot list the folder: Permission denied"):
         opened("celeba_hq", tmp_path)
 

@@ -315,7 +315,7 @@ def test_escaping_keeps_words_readable() -> None:
 def test_reports_need_no_torch_of_their_own() -> None:
     """A table of records is there at once; what torch costs must not creep into reports."""
     code = (
-        "import sys; from pathlib import Path; import casl_bench.reports as r; "
+        "import sys; from pathlib import Path; import casl_bench.report as r; "
         "sources = [p.read_text() for p in Path(r.__path__[0]).glob('*.py')]; "
         "sys.exit(any('import torch' in s or 'from torch' in s for s in sources))"
     )

@@ -245,7 +245,7 @@ def test_what_is_no_object_is_refused() -> None:
 
 
 def test_published_schema_is_the_models() -> None:
-    """After a change: `python -m casl_bench.records.schema`."""
+    """After a change: `python -m casl_bench.results.record`."""
     published = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
     assert published == record_schema()
 

@@ -149,7 +149,7 @@ def test_other_formats_go_to_standard_output(
 
 def test_the_command_needs_no_torch() -> None:
     code = (
-        "import sys, casl_bench.leaderboard.pages, casl_bench.leaderboard.exports;"
+        "import sys, casl_bench.report.leaderboard.pages, casl_bench.report.exports;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'dask', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,191 @@
+"""The default command: options → RunConfig → run, tables and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from casl_bench.cli.errors import log_of_errors, say
+from casl_bench.cli.gate import compare_option
+from casl_bench.cli.options import (
+    EXECUTION_OPTIONS,
+    NAME_OPTIONS,
+    PHOTO_OPTIONS,
+    Section,
+    cache_option,
+    device_option,
+    option,
+    plugin_option,
+    pop_execution,
+    seed_option,
+    together,
+)
+from casl_bench.cli.report import report_run
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.option_types import MOST_JOBS, BoundedFloat, BoundedInt, LocalFolder
+
+if TYPE_CHECKING:
+    from casl_bench.runs.suites import RunConfig
+
+RUN_OPTIONS = together(
+    (
+        NAME_OPTIONS,
+        option("Run", "--suite", metavar="NAME", help="How much of everything: standard, quick or "
+               "paper.  [default: standard]"),
+        option("Run", "--quick", is_flag=True, help="Short for --suite quick: little of "
+               "everything, to try out."),
+        seed_option,
+        option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), default=1,
+               show_default=True, metavar="N", help="Fits of every method, each with random "
+               "numbers of its own: separates chance in fitting from chance in images."),
+        plugin_option,
+        option("Run", "--out", type=LocalFolder(path_type=Path), help="Run folder.  [default: "
+               "runs/DATASET-SUITE-seedSEED, so that the same command finds it again]"),
+        option("Run", "--list", "list_names", is_flag=True,
+               help="Show what can be named, and stop."),
+        option("Run", "--dry-run", is_flag=True,
+               help="Show the cells, done and to do, and their cost, and stop."),
+        option("Run", "--unet-speed", rare=True, type=BoundedFloat(1e-3, 1e9), metavar="IMAGES",
+               help="With --dry-run: show hours at so many U-Net passes per second."),
+        compare_option,
+        option("Execution", "--jobs", type=BoundedInt(most=MOST_JOBS), metavar="N",
+               help="Processes that run cells, of one thread each. Affects speed only, never "
+               "results.  [default: what cores and free memory bear]"),
+        device_option,
+        EXECUTION_OPTIONS,
+        cache_option,
+        PHOTO_OPTIONS,
+        option("Help", "--debug", rare=True, is_flag=True, help="Print the traceback of an error."),
+        click.version_option(package_name="casl-bench", prog_name="casl-bench", cls=Section,
+                             section="Help", rare=True),
+    )
+)  # fmt: skip
+
+
+_SPEED_ONLY = {"jobs", "memory_budget", "batch_size", "cache", "debug"}
+_PASSED_OVER = {"data_root", "weights_root", "on_bad_image", "allow_download"}
+"""Options of photographs that rendered data sets pass over."""
+
+
+def run_command(
+    *,
+    methods: tuple[str, ...],
+    datasets: tuple[str, ...],
+    concepts: tuple[str, ...],
+    suite: str | None,
+    quick: bool,
+    seed: int,
+    fit_seeds: int,
+    device: str,
+    out: Path | None,
+    cache: Path | None,
+    plugins: tuple[Path, ...],
+    memory_budget: float | None,
+    batch_size: int | None,
+    jobs: int | None,
+    list_names: bool,
+    dry_run: bool,
+    unet_speed: float | None,
+    compare: Callable[[RunConfig, Callable[[RunConfig], int]], int] | None,
+    debug: bool,
+    **given: Any,
+) -> Callable[[], int]:
+    """What a command line without a command's name does: it is carried out when called."""
+    asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _SPEED_ONLY}
+
+    def action() -> int:
+        from casl_bench.cache.store import default_cache
+        from casl_bench.runs.declared import check_names
+        from casl_bench.runs.run_lock import FinishedCommand
+        from casl_bench.runs.suites import RunConfig, default_out, world_of_suite
+        from casl_bench.runs.suites import suite as suite_named
+
+        photographs = dict(given)
+        execution = pop_execution(photographs, jobs or 1)
+        if quick and suite not in (None, "quick"):
+            raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
+        if unet_speed is not None and not dry_run:
+            raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
+        chosen_suite = suite_named("quick" if quick else suite or "standard")
+        if not list_names:
+            check_names(methods, datasets, concepts, plugins)
+        finished = None
+        own_files = plugins or {n for n, v in photographs.items() if v} - _PASSED_OVER
+        if not (list_names or dry_run or compare or own_files):
+            place = (out, chosen_suite.name, datasets, seed, execution.shard)
+            finished = FinishedCommand.of(asked, *place)
+        if finished is not None and finished.is_current():
+            click.echo(finished.table, nl=False)
+            say(f"records, pictures and table, as finished before: {finished.out}")
+            return 0
+
+        from casl_bench.runs.preflight import check_torch, resolve_device
+
+        check_torch()
+        from casl_bench.runs import listing, names
+        from casl_bench.runs.parallel import default_jobs
+
+        names.load_entrants(plugins)
+        if list_names:
+            click.echo(listing.list_text(), nl=False)
+            return 0
+        for module, reason in listing.broken_modules().items():
+            click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+        dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
+        method_names = names.resolve_methods(methods)
+        weights = names.resolve_method_weights(photographs.pop("method_weights"), method_names)
+        device_found = resolve_device(device)
+        processes = jobs or 1
+        if jobs is None and execution.engine(jobs=2) == "local":
+            processes = default_jobs(device_found, world_of_suite(chosen_suite.name))
+        config = RunConfig(
+            methods=method_names,
+            datasets=dataset_names,
+            concepts=names.resolve_concepts(concepts, dataset_names),
+            suite=chosen_suite,
+            seed=seed,
+            fit_seeds=fit_seeds,
+            device=device_found,
+            options=names.checked_options(photographs, dataset_names),
+            method_weights=weights,
+            out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
+            cache=cache or default_cache(),
+            plugins=plugins,
+            memory_budget=memory_budget,
+            batch_size=batch_size,
+            jobs=processes,
+            execution=execution,
+        )
+        if dry_run:
+            click.echo(listing.dry_run_text(config, unet_speed), nl=False)
+            return 0
+        with log_of_errors(config.out):
+            if compare is not None:
+                return compare(config, _run_and_report)
+            code = _run_and_report(config)
+            if finished is not None and code == 0:
+                finished.write()
+            return code
+
+    return action
+
+
+def _run_and_report(config: RunConfig) -> int:
+    from casl_bench.runs.executor import run
+    from casl_bench.runs.progress import open_progress
+    from casl_bench.runs.run_lock import claim_run_folder
+
+    with claim_run_folder(config):
+        try:
+            with open_progress() as progress:
+                code = run(config, progress)
+        except InvalidBenchmarkError:
+            # An earlier, smaller run of this folder may have left one: it is not to be believed.
+            (config.out / "table.md").unlink(missing_ok=True)
+            raise
+        report_run(config.out)
+    say(f"records, pictures and table: {config.out}")
+    return code

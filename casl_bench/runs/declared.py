@@ -1,0 +1,150 @@
+"""Names of methods, data sets and concepts, read from source code: no module is imported.
+
+A mistyped name is refused within a second that way, since importing a method imports torch. Where
+source does not say all names (a computed one, a package of another's), nothing is refused here, and
+`runs.names` decides after the imports.
+"""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+
+from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.registry import baselines_folder
+
+_PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.photos")
+
+
+@dataclass
+class Declared:
+    """What source files declare; None stands for a name that is no literal.
+
+    Attributes:
+        methods: their names.
+        datasets: name of a data set → names of its concepts, None where they are no literals.
+    """
+
+    methods: set[str | None] = field(default_factory=set)
+    datasets: dict[str | None, set[str] | None] = field(default_factory=dict)
+
+    def read(self, path: Path) -> None:
+        """Add what a Python file declares."""
+        source = _Source(path)
+        self.methods |= source.methods
+        self.datasets |= {name: source.concepts_of(name) for name in source.datasets}
+
+
+class _Source:
+    """The syntax tree of a file; a name that is no literal is None."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.nodes = [*ast.walk(ast.parse(path.read_bytes()))]
+        except (OSError, SyntaxError, ValueError):
+            self.nodes = []  # its import fails, and says why
+
+    @cached_property
+    def methods(self) -> set[str | None]:
+        found = self._registered("METHODS")
+        for node in self.nodes:
+            if isinstance(node, ast.ClassDef) and "register_method" in map(
+                _name, node.decorator_list
+            ):
+                infos = [c for part in node.body for c in _calls(ast.walk(part), "MethodInfo")]
+                names = [_literal(k.value) for c in infos for k in c.keywords if k.arg == "name"]
+                found.add(names[0] if names else None)
+        return found
+
+    @cached_property
+    def datasets(self) -> set[str | None]:
+        return self._registered("DATASETS")
+
+    def concepts_of(self, dataset: str | None) -> set[str] | None:
+        shipped = self.path.parent / "concepts" / f"{dataset}.toml"
+        if shipped.is_file():
+            rows = tomllib.loads(shipped.read_text(encoding="utf-8"))
+            return {row["name"] for row in rows["concept"]}
+        names = {_literal(call.args[0]) for call in _calls(self.nodes, "Concept") if call.args}
+        return {n for n in names if n is not None} if names and None not in names else None
+
+    def _registered(self, registry: str) -> set[str | None]:
+        if any(isinstance(n, ast.AnnAssign) and _name(n.target) == registry for n in self.nodes):
+            return set()  # the file that makes the registry: its decorator has the name of others
+        return {
+            _literal(call.args[0]) if call.args else None
+            for call in _calls(self.nodes, "register")
+            if isinstance(call.func, ast.Attribute) and _name(call.func.value) == registry
+        }
+
+
+def _calls(nodes: Iterable[ast.AST], name: str) -> list[ast.Call]:
+    return [n for n in nodes if isinstance(n, ast.Call) and _name(n.func) == name]
+
+
+def _name(node: ast.AST) -> str:
+    """`register` of `register` and of `METHODS.register`."""
+    return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+
+
+def _literal(node: ast.AST) -> str | None:
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, str) else None
+
+
+def declared(plugins: Sequence[Path] = ()) -> Declared:
+    """What this package, the baselines and these files declare."""
+    folders = [baselines_folder()]
+    for package in _PACKAGES:
+        spec = find_spec(package)
+        folders += map(Path, (spec.submodule_search_locations if spec else None) or ())
+    found = Declared()
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
+        found.read(path)
+    for path in plugins:
+        found.read(path)
+    # An installed package may register more than its entry points name.
+    if entry_points(group="casl_bench.methods"):
+        found.methods.add(None)
+    if entry_points(group="casl_bench.datasets"):
+        found.datasets[None] = None
+    return found
+
+
+def check_names(
+    methods: Sequence[str],
+    datasets: Sequence[str],
+    concepts: Sequence[str],
+    plugins: Sequence[Path] = (),
+) -> None:
+    """Refuse a name that nothing declares, without an import of what registers it.
+
+    Raises:
+        UsageError: with the nearest name.
+    """
+    known = declared(plugins)
+    _refuse_unknown("method", methods, known.methods)
+    _refuse_unknown("dataset", datasets, known.datasets)
+    if "all" not in concepts:
+        of_datasets = [known.datasets.get(name) for name in datasets]
+        every = {name for names in of_datasets for name in names or [None]}
+        _refuse_unknown("concept", concepts, every, where=", ".join(datasets))
+
+
+def _refuse_unknown(
+    kind: str, names: Sequence[str], known: Collection[str | None], where: str = ""
+) -> None:
+    sure = {name for name in known if name is not None}
+    if None in known:
+        return
+    for name in names:
+        if name != "all" and name not in sure:
+            error = unknown_name(kind, name, sure)
+            raise UsageError(error.what, where=where, mend=error.mend)
