@@ -33,7 +33,7 @@ COMMANDS = {
     ),
     "merge": (
         "casl_bench.cli.shards:merge_command",
-        "Copy the cells of runs, such as shards, together.",
+        "Copy cells of runs together.",
     ),
     "picture": ("casl_bench.cli.report:picture_command", "Draw edits of one test image."),
     "report": ("casl_bench.cli.report:report_command", "Write a page that opens in a browser."),
