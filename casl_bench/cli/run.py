@@ -65,9 +65,9 @@ RUN_OPTIONS = together(
 )  # fmt: skip
 
 
-_SPEED_ONLY = {"jobs", "memory_budget", "batch_size", "cache", "debug"}
-_PASSED_OVER = {"data_root", "weights_root", "on_bad_image", "allow_download"}
-"""Options of photographs that rendered data sets pass over."""
+_WITHOUT_EFFECT = {"jobs", "memory_budget", "batch_size", "cache", "debug",
+                   "data_root", "weights_root", "on_bad_image", "allow_download"}  # fmt: skip
+"""Options without effect on what a command makes of rendered data sets."""
 
 
 def run_command(
@@ -94,7 +94,7 @@ def run_command(
     **given: Any,
 ) -> Callable[[], int]:
     """What a command line without a command's name does: it is carried out when called."""
-    asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _SPEED_ONLY}
+    asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _WITHOUT_EFFECT}
 
     def action() -> int:
         from casl_bench.cache.store import default_cache
@@ -113,7 +113,7 @@ def run_command(
         if not list_names:
             check_names(methods, datasets, concepts, plugins)
         finished = None
-        own_files = plugins or {n for n, v in photographs.items() if v} - _PASSED_OVER
+        own_files = plugins or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
         if not (list_names or dry_run or compare or own_files):
             place = (out, chosen_suite.name, datasets, seed, execution.shard)
             finished = FinishedCommand.of(asked, *place)
