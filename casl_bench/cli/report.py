@@ -18,13 +18,14 @@ def report_run(out: Path) -> None:
     Args:
         out: the run folder; nothing is written where it holds no record.
     """
+    from casl_bench.analysis.analyse import read_numbers
     from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures
     from casl_bench.report.tables import render_tables
     from casl_bench.results.run_folder import RecordStore
 
     store = RecordStore(out)
-    records = list(store)
+    records = read_numbers(out) if store.cells.is_dir() else []
     if records:
         table = render_tables(records)
         write_text(out / "table.md", table)
@@ -38,11 +39,11 @@ def table_command(where: Path) -> Callable[[], int]:
     """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
 
     def action() -> int:
+        from casl_bench.analysis.analyse import read_numbers
         from casl_bench.analysis.controls import check_bounds
         from casl_bench.report.tables import render_tables
-        from casl_bench.results.run_folder import RecordStore, read_jsonl
 
-        records = read_jsonl(where) if where.is_file() else list(RecordStore(where))
+        records = read_numbers(where)
         if not records:
             raise UsageError(
                 "no records", where=str(where), mend="give a run folder or a records.jsonl"

@@ -37,12 +37,13 @@ def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVe
         scope: what is compared; controls always are.
     """
     found: dict[CellName, list[_Finding]] = {}
+    here = {CellKey.of(record): record for record in head.records}
     for record in _finished_edits(golden):
         if not (record.control or scope.holds(record)):
             continue
         if scope.datasets is not None and record.dataset not in scope.datasets:
             continue
-        now = head.store.find(CellKey.of(record))
+        now = here.get(CellKey.of(record))
         finding = _compare(golden, head, record, now)
         name = (record.dataset, (record.method or "") + _beside(record))
         found.setdefault(name, []).append(finding)
@@ -135,7 +136,7 @@ def _raised(was: RunRecord, now: RunRecord) -> str | None:
 
 
 def write_golden(run: Path, out: Path) -> int:
-    """Copy edits and per-image scores of a valid run, without pictures, levels and curves.
+    """Copy cells and per-image scores of a valid run, without pictures and validation scores.
 
     Args:
         run: folder of a finished run.
@@ -151,12 +152,12 @@ def write_golden(run: Path, out: Path) -> int:
     if out.exists() and any(out.iterdir()):
         raise UsageError("the folder is not empty", where=str(out), mend="remove it first")
     side, store = read_side(run), RecordStore(out)
-    edits = [r for r in side.records if r.kind == "edit"]
-    for record in edits:
-        slim = record.model_copy(update={"images": None, "levels": (), "curve": ()})
+    kept = [record for record in side.store if record.kind in ("edit", "null", "scorer")]
+    for record in kept:
         files = {}
         if record.scores is not None:
             place = side.store.folder(CellKey.of(record))
             files[record.scores.file] = (place / record.scores.file).read_bytes()
-        store.write(slim, files)
-    return len(edits)
+        slim = {"images": None, "validation_scores": None}
+        store.write(record.model_copy(update=slim), files)
+    return len(kept)

@@ -25,24 +25,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.comparison import (
-    ConceptScores,
-    Edits,
-    Scoreboard,
-    fit_spread,
-    signed_exp,
-    signed_log,
-)
+from casl_bench.analysis.analyse import DatasetScores, analyse_cells, group_cells
+from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix, fit_spread
 from casl_bench.analysis.controls import check_bounds
-from casl_bench.analysis.spreads import spreads_of
 from casl_bench.analysis.uncertainty import Design, Noise, noise_here
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import ALPHA, MIN_FITS
 from casl_bench.metrics.bootstrap import RESAMPLES, resampling_weights
-from casl_bench.metrics.epr import gain_column
+from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
 from casl_bench.results.record import LevelResult, RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.results.stored_cells import read_cells
 
 # The scale on which the gate compares EPR+: a log ratio wherever there is one, and no holes.
 
@@ -95,6 +89,7 @@ class RunSide:
         draws: (data set, concept) → records of the random draws, in order.
         controls: all other edits, by their cell's place.
         records: every one.
+        datasets: data set → its scores.
     """
 
     where: Path
@@ -103,7 +98,7 @@ class RunSide:
     draws: dict[tuple[str, str], list[RunRecord]] = field(default_factory=dict)
     controls: dict[CellKey, RunRecord] = field(default_factory=dict)
     records: list[RunRecord] = field(default_factory=list)
-    _spreads: dict[str, dict[str, Array]] = field(default_factory=dict)
+    datasets: dict[str, DatasetScores] = field(default_factory=dict)
 
     def scores(self, record: RunRecord) -> ScoreTable:
         """Per-image scores of a finished edit.
@@ -117,25 +112,21 @@ class RunSide:
             raise InvalidBenchmarkError("a finished edit has no scores", where=place)
         return table
 
-    def spread(self, dataset: str, judge: str) -> Array:
-        """[A] standard deviation of a classifier's logits, from the record of its trial.
+    def concept_scores(self, records: Sequence[RunRecord]) -> ConceptScores:
+        """Fits of one method on one concept, by number, over what random directions do.
 
         Raises:
-            InvalidBenchmarkError: if the run has none.
+            InvalidBenchmarkError: if scores or random directions are not there.
         """
-        if dataset not in self._spreads:
-            self._spreads[dataset] = self._read_spreads(dataset)
-        if judge not in self._spreads[dataset]:
+        some = records[0]
+        scores, concept = self.datasets[some.dataset], some.concept or ""
+        cells = {str(r.fit_seed): scores.by_place[CellKey.of(r)] for r in records}
+        found = scores.concept_scores(concept, cells)
+        if not found.null_image_ids:
             raise InvalidBenchmarkError(
-                f"no spread of classifier '{judge}' on {dataset}", where=str(self.where)
+                f"no random direction is there to compare {concept} with", where=str(self.where)
             )
-        return self._spreads[dataset][judge]
-
-    def _read_spreads(self, dataset: str) -> dict[str, Array]:
-        for record in self.records:
-            if record.kind == "scorer" and record.dataset == dataset:
-                return spreads_of(record)
-        return {}
+        return found
 
 
 def read_side(folder: Path) -> RunSide:
@@ -145,9 +136,10 @@ def read_side(folder: Path) -> RunSide:
         UsageError: if it holds no record.
         InvalidBenchmarkError: on a corrupt record, or a control out of its bounds.
     """
-    store = RecordStore(folder)
-    side = RunSide(folder, store)
-    for record in store:
+    cells = read_cells(folder)
+    side = RunSide(folder, RecordStore(folder))
+    side.datasets = {d.name: d for d in group_cells(cells)}
+    for record in analyse_cells(cells):
         side.records.append(record)
         if record.kind != "edit":
             continue
@@ -172,24 +164,6 @@ def is_run(folder: Path) -> bool:
     return any((folder / "cells").glob("*/*/*/record.json"))
 
 
-def target_of(record: RunRecord) -> str:
-    """The attribute that a record's concept turns on.
-
-    A record names its concept, and most concepts are named as their attribute. Of the others it is
-    the one whose drift is the measured change of the target.
-
-    Raises:
-        InvalidBenchmarkError: if no attribute is.
-    """
-    if record.concept in record.attributes:
-        return record.concept or ""
-    change = record.measurements.get("signed_target_change")
-    for name, drift in record.drift.items():
-        if drift is not None and change is not None and change.value == drift:
-            return name
-    raise InvalidBenchmarkError(f"no attribute of the record is the concept '{record.concept}'")
-
-
 # All fits of one method on one data set's concepts, as a function of how images are weighted.
 
 
@@ -203,7 +177,7 @@ class MethodBoard:
         strengths: [F, C] at which it was, NaN elsewhere.
     """
 
-    board: Scoreboard
+    board: ScoreMatrix
     reached: NDArray[np.bool_]
     strengths: Array
 
@@ -235,7 +209,7 @@ class MethodBoard:
             edits = [*own.methods.values(), *others.methods.values()]
             concepts.append(replace(own, methods={str(f): e for f, e in enumerate(edits)}))
         return MethodBoard(
-            Scoreboard(concepts),
+            ScoreMatrix(concepts),
             np.concatenate([self.reached, more.reached]),
             np.concatenate([self.strengths, more.strengths]),
         )
@@ -281,13 +255,13 @@ def method_board(side: RunSide, concepts: Mapping[str, Fits], fits: Sequence[int
     scores, levels = [], []
     for concept in concepts.values():
         records = [concept[fit] for fit in fits]
-        scores.append(_concept_scores(side, records))
+        scores.append(side.concept_scores(records))
         levels.append([headline(record) for record in records])
     reached = np.array([[x.status == "reached" for x in own] for own in levels]).T
     strengths = np.array(
         [[np.nan if x.strength is None else x.strength for x in own] for own in levels]
     ).T
-    return MethodBoard(Scoreboard(scores), reached, np.where(reached, strengths, np.nan))
+    return MethodBoard(ScoreMatrix(scores), reached, np.where(reached, strengths, np.nan))
 
 
 def headline(record: RunRecord) -> LevelResult:
@@ -303,26 +277,6 @@ def headline(record: RunRecord) -> LevelResult:
             mend="run it anew with this version",
         )
     return effects[len(effects) // 2]
-
-
-def _concept_scores(side: RunSide, records: Sequence[RunRecord]) -> ConceptScores:
-    some = records[0]
-    key, judge, target = (some.dataset, some.concept or ""), some.judges[0], target_of(some)
-    spread = side.spread(some.dataset, judge)
-    edits = {}
-    for record in records:
-        table, strength = side.scores(record), headline(record).strength
-        judged = {} if strength is None else {
-            judge: table.at(strength, target, spread, classifier=judge)
-        }  # fmt: skip
-        edits[str(record.fit_seed)] = Edits(table.image_ids, judged)
-    draws = [r for r in side.draws.get(key, []) if r.status == "done" and r.strength is not None]
-    if not draws:
-        raise InvalidBenchmarkError(
-            f"no random draw of {some.concept} is there to compare with", where=str(side.where)
-        )
-    null = [side.scores(r).at(r.strength or 0.0, target, spread, classifier=judge) for r in draws]
-    return ConceptScores(key, some.attributes, edits, {judge: null})
 
 
 Quantity = Literal["precision", "potency"]

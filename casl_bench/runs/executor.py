@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
+from casl_bench.analysis.analyse import analyse, write_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
@@ -14,7 +15,6 @@ from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, s
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.attempts import Attempts, CellDiedError
 from casl_bench.runs.cell import without_result
-from casl_bench.runs.finished import is_done, standing
 from casl_bench.runs.parallel import Engine, check_engine, dask_engine, local_engine, serial_engine
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
@@ -44,8 +44,8 @@ class UnrecordedError(RuntimeError):
 def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet.
 
-    Records are written cell by cell; `records.jsonl` last. Damaged ones are set aside, which one
-    line says, and made again.
+    Records are written cell by cell, and their numbers last, in `numbers.jsonl`. Damaged ones are
+    set aside, which one line says, and made again.
 
     Returns:
         0 if every cell is done, 3 if some failed.
@@ -62,15 +62,17 @@ def run(config: RunConfig, progress: Progress) -> int:
         check_images(config, worlds)
         check_judges(config, worlds)
         cells = plan(config, identify(worlds))
-        tasks = make_tasks(cells, {d: w.dataset.card.resolution for d, w in worlds.items()})
+        resolutions = {d: w.dataset.card.resolution for d, w in worlds.items()}
+        tasks = make_tasks(config.suite, cells, resolutions)
         if config.execution.shard is not None:
             tasks = part_of(tasks, config.execution.shard)
         store = RecordStore(config.out)
         if line := set_aside(config.out, damaged_cells(store)):
             progress.note(line)
         failed = _carry_out(config, worlds, store, tasks, progress)
-        store.write_jsonl()
-        check_bounds([r for r in store if r.dataset in worlds], config.out)
+        numbers = analyse([config.out])
+        write_numbers(config.out, numbers)
+        check_bounds([r for r in numbers if r.dataset in worlds], config.out)
         progress.note(progress.costs.text())
         return EXIT_INCOMPLETE if failed else EXIT_DONE
 
@@ -84,15 +86,14 @@ def _carry_out(
 ) -> bool:
     """Whether any cell failed."""
     cells = {c.key: c for task in tasks for c in task.cells}
-    found = {key: standing(store, c) for key, c in cells.items()}
-    to_do = {key: c for key, c in cells.items() if found[key].record is None}
-    if edited := [x for x in found.values() if x.changed]:
-        names = [name for x in edited for name in x.changed]
-        progress.note(note_of_changed(names, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
+    to_do = {key: c for key, c in cells.items() if done(store, c) is None}
+    if edited := [names for c in to_do.values() if (names := edited_since(store, c))]:
+        sources = [name for own in edited for name in own]
+        progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
-    done = shared_work(config) if to_do else 0.0
-    progress.start(sum(c.work for c in to_do.values()) + done)
+    work_done = shared_work(config) if to_do else 0.0
+    progress.start(sum(c.work for c in to_do.values()) + work_done)
     tasks = pending(tasks, cells.keys() - to_do.keys())
     if config.execution.smoke:
         tasks = with_gates(tasks)
@@ -117,8 +118,8 @@ def _carry_out(
             for line in result.notes:
                 progress.note(line)
             task = next(t for t in tasks if t.name == result.task)
-            done += sum(c.work for c in task.cells if c.key in to_do)
-            progress.settle(done)
+            work_done += sum(c.work for c in task.cells if c.key in to_do)
+            progress.settle(work_done)
             if not alone:
                 with progress.task(f"{task.name}: done", 1):
                     pass
@@ -229,7 +230,7 @@ def settle(
     for task in tasks:
         for cell in task.cells:
             failed |= _has_failed(store, cell.probe_store_key)
-            if is_done(store, cell):
+            if done(store, cell) is not None:
                 continue
             record = store.find(cell.store_key)
             own = record is not None and record.artefacts.get(KEY_ARTEFACT) == cell.key

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.analysis.analyse import analyse, write_numbers
+from casl_bench.analysis.controls import check_bounds
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json
-from casl_bench.results.record import RunRecord
+from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.runs.run_lock import claim_folder, key_of_run
+from casl_bench.runs.run_lock import claim_folder, differences, key_of_run
 
 SHOWN = 5
 """At most so many failed cells are named."""
@@ -55,18 +57,27 @@ def merge(out: Path, runs: Sequence[Path]) -> Merged:
             corrupt.
     """
     keys = {run: key_of_run(run) for run in runs}
-    store, copied = RecordStore(out), 0
     for run, key in keys.items():
-        with claim_folder(out, key, f"leave out {run}"):
-            for record in RecordStore(run):
-                copied += _copy(record, RecordStore(run), store)
-            store.write_jsonl()
+        if found := differences(keys[runs[0]], key):
+            raise UsageError(
+                f"the runs have different configurations: {', '.join(found)}",
+                where=f"{runs[0]}, {run}",
+                mend="merge runs of one suite, seed and device",
+            )
+    store, copied = RecordStore(out), 0
+    with claim_folder(out, keys[runs[0]], "merge runs of that configuration"):
+        for run in runs:
+            source = RecordStore(run)
+            copied += sum(_copy(record, source, store) for record in source)
+        numbers = analyse([out])
+        write_numbers(out, numbers)
+        check_bounds(numbers, out)
     records = list(store)
     failed = tuple(CellKey.of(r) for r in records if r.status == "failed")
     return Merged(len(records), copied, failed)
 
 
-def _copy(record: RunRecord, source: RecordStore, target: RecordStore) -> bool:
+def _copy(record: CellRecord, source: RecordStore, target: RecordStore) -> bool:
     """Whether the record was missing."""
     key = CellKey.of(record)
     known = target.find(key)
@@ -79,11 +90,11 @@ def _copy(record: RunRecord, source: RecordStore, target: RecordStore) -> bool:
             )
         return False
     folder = source.folder(key)
-    refs = [ref for ref in (record.scores, record.images) if ref is not None]
-    target.write(record, {ref.file: (folder / ref.file).read_bytes() for ref in refs})
+    files = [path for path in folder.iterdir() if path.name != "record.json"]
+    target.write(record, {path.name: path.read_bytes() for path in files})
     return True
 
 
-def _difference(one: RunRecord, other: RunRecord) -> str:
+def _difference(one: CellRecord, other: CellRecord) -> str:
     mine, theirs = one.comparable(), other.comparable()
     return ", ".join(sorted(k for k in mine if hash_json(mine[k]) != hash_json(theirs.get(k))))

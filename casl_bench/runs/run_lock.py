@@ -73,9 +73,9 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
             where=str(out),
             mend="choose another folder",
         ) from error
-    if differences := _differences(key_of_run(out), key):
+    if found := differences(key_of_run(out), key):
         raise UsageError(
-            f"the run folder was made with another configuration: {', '.join(differences)}",
+            f"the run folder was made with another configuration: {', '.join(found)}",
             where=str(out),
             mend=f"give another folder, or {otherwise}",
         )
@@ -257,8 +257,8 @@ def _remove(out: Path, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """One phrase a differing field; the suites' names alone where two suites differ."""
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One phrase per field in which two keys differ; of two suites their names alone."""
     flat_stored, flat_wanted = _flat(stored), _flat(wanted)
     if flat_stored.get("suite.name") != flat_wanted["suite.name"]:
         for flat in (flat_stored, flat_wanted):

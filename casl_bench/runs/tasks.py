@@ -12,10 +12,10 @@ from typing import Literal
 
 from casl_bench.core.files import hash_json
 from casl_bench.domains.dataset import Split
-from casl_bench.runs.plan import Cell, info_of
-from casl_bench.runs.suites import Shard
+from casl_bench.runs.plan import NULL_IMAGES, Cell, info_of
+from casl_bench.runs.suites import Shard, Suite
 
-Kind = Literal["inversions", "sae", "dataset", "cells", "sae quality"]
+Kind = Literal["inversions", "sae", "dataset", "random directions", "cells", "sae quality"]
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,12 @@ class Task:
     """One stretch of work.
 
     Attributes:
-        kind: the inversions of a split; the SAE; the records of a whole data set (scorers,
-            reconstruction); cells; how good the SAE is.
+        kind: the inversions of a split; the SAE; scorers and reconstruction of a data set; random
+            directions; cells; how good the SAE is.
         dataset: its name.
         part: the split of inversions; concept and method of cells.
         cells: of the plan, in its order.
+        work: estimated U-Net passes in images, of what is not shared by all cells.
         gate: a cell without whose success these are not run.
     """
 
@@ -35,6 +36,7 @@ class Task:
     dataset: str
     part: str = ""
     cells: tuple[Cell, ...] = ()
+    work: float = 0.0
     gate: Cell | None = None
 
     @property
@@ -53,16 +55,14 @@ class Task:
         """Whether a cell reads the SAE. Such a method may have a probe to be made."""
         return any(info_of(c.method).uses_sae for c in self.cells)
 
-    @property
-    def work(self) -> float:
-        """Estimated U-Net passes of the cells, in images."""
-        return sum(c.work for c in self.cells)
 
-
-def make_tasks(cells: Sequence[Cell], resolutions: Mapping[str, int]) -> tuple[Task, ...]:
+def make_tasks(
+    suite: Suite, cells: Sequence[Cell], resolutions: Mapping[str, int]
+) -> tuple[Task, ...]:
     """The tasks of a plan: what others read comes first.
 
     Args:
+        suite: of the run.
         cells: the plan.
         resolutions: data set → pixels a side: the smallest comes first, where faults show soonest.
     """
@@ -75,6 +75,8 @@ def make_tasks(cells: Sequence[Cell], resolutions: Mapping[str, int]) -> tuple[T
         reads_sae = any(info_of(c.method).uses_sae for c in own)
         tasks += [Task("sae", dataset)] * reads_sae
         tasks.append(Task("dataset", dataset, "scorers"))
+        edits = suite.random_draws * NULL_IMAGES * len(suite.strengths)
+        tasks.append(Task("random directions", dataset, work=float(edits * suite.num_steps)))
         tasks += _tasks_of_cells(own)
         tasks += [Task("sae quality", dataset)] * reads_sae
     return tuple(tasks)
@@ -84,10 +86,12 @@ def _tasks_of_cells(cells: Sequence[Cell]) -> list[Task]:
     """A method on a concept with the controls matched to it; the other controls of a concept."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        alone = "random directions" if info_of(cell.method).draws else "controls"
-        group = cell.beside or (alone if cell.control else cell.method)
+        group = cell.beside or ("controls" if cell.control else cell.method)
         groups.setdefault(f"{cell.concept.name} / {group}", []).append(cell)
-    return [Task("cells", cells[0].dataset, part, tuple(own)) for part, own in groups.items()]
+    return [
+        Task("cells", cells[0].dataset, part, tuple(own), sum(c.work for c in own))
+        for part, own in groups.items()
+    ]
 
 
 def with_gates(tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -112,20 +116,20 @@ def pending(tasks: Sequence[Task], done: Collection[str]) -> tuple[Task, ...]:
         done: keys of the cells that are done.
     """
     # A finished cell may still lack its probe.
-    left = {t.name for t in tasks if t.uses_sae or any(c.key not in done for c in t.cells)}
-    left |= {t.name for t in tasks if t.kind in ("dataset", "sae quality")}
-    return _with_what_they_read(tasks, left)
+    left = [t for t in tasks if t.uses_sae or any(c.key not in done for c in t.cells)]
+    of_dataset = [t for t in tasks if t.kind in ("dataset", "random directions", "sae quality")]
+    return _with_what_they_read(tasks, left, of_dataset)
 
 
 def part_of(tasks: Sequence[Task], shard: Shard) -> tuple[Task, ...]:
     """The tasks of one part, with what they read: no part has more than its share and one task."""
     owners = owners_of(tasks, shard.count)
-    return _with_what_they_read(tasks, {n for n, owner in owners.items() if owner == shard.index})
+    return _with_what_they_read(tasks, [t for t in tasks if owners.get(t.name) == shard.index])
 
 
 def owners_of(tasks: Sequence[Task], count: int) -> dict[str, int]:
-    """Name of each task with cells → the part that it belongs to, from 1; the same everywhere."""
-    own = [t for t in tasks if t.cells]
+    """Name of each task that is no other's → its part, from 1; the same on every machine."""
+    own = [t for t in tasks if t.cells or t.kind == "random directions"]
     unit = 1.0  # nothing is done for nothing
     total = sum(t.work + unit for t in own)
     owners, before = {}, 0.0
@@ -136,14 +140,14 @@ def owners_of(tasks: Sequence[Task], count: int) -> dict[str, int]:
     return owners
 
 
-def _with_what_they_read(tasks: Sequence[Task], names: Collection[str]) -> tuple[Task, ...]:
-    """These tasks, and those without cells that make what they read, in order."""
-    chosen = [t for t in tasks if t.name in names and t.cells]
-    datasets = {t.dataset for t in chosen}
-    with_sae = {t.dataset for t in chosen if t.uses_sae}
-    return tuple(
-        t
-        for t in tasks
-        if t.name in names
-        or (not t.cells and t.dataset in (with_sae if t.kind.startswith("sae") else datasets))
-    )
+def _with_what_they_read(
+    tasks: Sequence[Task], readers: Sequence[Task], others: Sequence[Task] = ()
+) -> tuple[Task, ...]:
+    """These tasks and those that make what the readers read, in order."""
+    names = {t.name for t in (*readers, *others)}
+    datasets = {t.dataset for t in readers}
+    with_sae = {t.dataset for t in readers if t.uses_sae}
+    needed: dict[Kind, set[str]] = {
+        "inversions": datasets, "dataset": datasets, "sae": with_sae, "sae quality": with_sae
+    }  # fmt: skip
+    return tuple(t for t in tasks if t.name in names or t.dataset in needed.get(t.kind, ()))

@@ -21,15 +21,14 @@ from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.attempts import Attempts
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.finished import is_done
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
     Cell,
+    done,
     fingerprint,
     open_worlds,
     sources_of_methods,
-    sources_of_metrics,
     sources_of_world,
 )
 from casl_bench.runs.progress import BufferedProgress, PhaseCost, Progress
@@ -85,6 +84,8 @@ class Worker:
                 run.share("sae")
             elif task.kind == "dataset":
                 run.prepare()
+            elif task.kind == "random directions":
+                run.run_random_directions()
             elif task.kind == "sae quality":
                 run.finish()
             else:
@@ -113,7 +114,7 @@ class Worker:
 
     def _do_cell(self, run: DatasetRun, task: Task, cell: Cell) -> None:
         limit = self.config.execution.cell_timeout
-        if not is_done(self.store, cell):
+        if done(self.store, cell) is None:
             if (gate := self._failed_gate(task)) is not None:
                 run.fail(cell, gate, "skipped" if cell.beside else "failed")
                 return
@@ -154,7 +155,7 @@ def _check_world(cells: Sequence[Cell], world: World) -> None:
             mend="give every worker the same package, weights and data",
         )
     methods = sources_of_methods({name: METHODS.factory(name) for name in METHODS})
-    here = {**sources_of_world(world), **sources_of_metrics(), **methods}
+    here = {**sources_of_world(world), **methods}
     planned = {name: source for cell in cells for name, source in cell.sources.items()}
     if other := sorted(name for name, source in planned.items() if here.get(name) != source):
         raise UsageError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.comparison import ConceptScores, Edits, Scoreboard
+from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.gate import decide, red
 from casl_bench.gate.log_ratio import (
@@ -24,7 +24,7 @@ from casl_bench.gate.log_ratio import (
     method_board,
 )
 from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, MIN_FITS, CellVerdict, Verdict
-from casl_bench.metrics.epr import gain_column
+from casl_bench.metrics.epr_plus import gain_column
 from casl_bench.report.markdown import number, table
 from casl_bench.results.score_table import EditScores
 
@@ -224,11 +224,12 @@ def draw_board(
             fit = plant(Drawn(taken, bool(board.reached[f, c]), float(board.strengths[f, c])))
             own.append(fit)
             edits[str(place)] = Edits(ids, {} if fit.scores is None else {judge: fit.scores})
-        null = {judge: [draw.take(index) for draw in concept.null[judge]]}
-        concepts.append(ConceptScores(concept.key, concept.attributes, edits, null))
+        of_null, null_ids = _rows(concept.null_image_ids, images)
+        null = {judge: [draw.take(of_null) for draw in concept.null[judge]]}
+        concepts.append(ConceptScores(concept.key, concept.attributes, edits, null, null_ids))
         reached.append([fit.reached for fit in own])
         strengths.append([fit.strength if fit.reached else math.nan for fit in own])
-    return MethodBoard(Scoreboard(concepts), np.array(reached).T, np.array(strengths).T)
+    return MethodBoard(ScoreMatrix(concepts), np.array(reached).T, np.array(strengths).T)
 
 
 def _rows(ids: Sequence[str], images: Mapping[str, int]) -> tuple[list[int], tuple[str, ...]]:

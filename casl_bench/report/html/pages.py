@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from casl_bench.analysis import controls
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.analysis.controls import Records
 from casl_bench.cache.store import Cache, cache_of
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -58,7 +59,7 @@ from casl_bench.report.model_tables import (
 from casl_bench.report.pictures import load_images
 from casl_bench.report.tables import comparison_section, group_title, level_section, overall_text
 from casl_bench.results.record import ALL, RunRecord
-from casl_bench.results.run_folder import RecordStore, read_jsonl
+from casl_bench.results.run_folder import RecordStore
 from casl_bench.results.score_table import ScoreTable
 
 # Controls and what each must show: whether a data set's numbers may be believed.
@@ -161,7 +162,7 @@ class Source:
             InvalidBenchmarkError: if a record or a file kept with one is corrupt.
         """
         store = None if path.is_file() else RecordStore(path)
-        records = read_jsonl(path) if store is None else list(store)
+        records = read_numbers(path)
         if not records:
             raise UsageError(
                 "no records", where=str(path), mend="give a run folder or a records.jsonl"

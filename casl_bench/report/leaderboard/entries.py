@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from casl_bench.analysis.comparison import signed_exp, signed_log
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.cost_tables import edit_seconds
 from casl_bench.report.grouping import RowKey, listed, mean
 from casl_bench.report.leaderboard.boards import Board

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.precision_area import area, precision, precision_area
 from casl_bench.results.score_table import EditScores
-from casl_bench.runs.strength import area, crossing, is_monotone, precision, precision_area
+from casl_bench.runs.strength import crossing, is_monotone
 
 GRID = (0.5, 1.0, 2.0)
 few = settings(max_examples=50)
