@@ -20,6 +20,8 @@ from casl_bench.runs.plan import (
     KEY_ARTEFACT,
     check_images,
     check_judges,
+    done,
+    edited_since,
     identify,
     note_of_changed,
     open_worlds,
@@ -188,20 +190,18 @@ def drive(
                 say(f"{task.name}: a process died that worked at it")
                 if len(suspects) > 1:
                     # It may have died of another's fault: deaths count once it runs alone.
-                    for key in (task.key, *(cell.key for cell in task.cells)):
-                        attempts.end(key)
+                    for cell in task.cells:
+                        attempts.end(cell.key)
                 results: list[TaskResult] = []
-                while not results and not _is_given_up(task, attempts):
+                idle = 0
+                while not results and idle < DEATHS:
+                    before = [attempts.count(cell.key) for cell in task.cells]
                     results = list(engine([task]))
                     yield from results
+                    idle += before == [attempts.count(cell.key) for cell in task.cells]
                 waiting.remove(task)
                 if not results and not task.cells:
                     given_up.add(task.dataset)
-
-
-def _is_given_up(task: Task, attempts: Attempts) -> bool:
-    in_cells = sum(attempts.count(cell.key) for cell in task.cells)
-    return attempts.count(task.key) - in_cells >= DEATHS
 
 
 def settle(
