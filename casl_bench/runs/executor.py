@@ -24,6 +24,7 @@ from casl_bench.runs.plan import (
     edited_since,
     identify,
     note_of_changed,
+    null_work,
     open_worlds,
     plan,
     shared_work,
@@ -94,7 +95,8 @@ def _carry_out(
         progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
-    work_done = shared_work(config) if to_do else 0.0
+    null = null_work(config.suite) * len(config.datasets)
+    work_done = shared_work(config) + null if to_do else 0.0
     progress.start(sum(c.work for c in to_do.values()) + work_done)
     tasks = pending(tasks, cells.keys() - to_do.keys())
     if config.execution.smoke:

@@ -371,12 +371,16 @@ def work_of_fit(method: EditingMethod, config: RunConfig) -> float:
 
 
 def shared_work(config: RunConfig) -> float:
-    """Estimated U-Net calls that all methods share: inversions and random directions."""
+    """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
     suite = config.suite
     images = suite.train_images + suite.validation_pool_images + suite.test_pool_images
-    passes = (2 + suite.refinements) * images
-    passes += len(random_directions(config)) * NULL_IMAGES * len(suite.strengths)
-    return float(passes * suite.num_steps * len(config.datasets))
+    passes = 2 + suite.refinements
+    return float(passes * images * suite.num_steps * len(config.datasets))
+
+
+def null_work(suite: Suite) -> float:
+    """Estimated U-Net calls of the random directions of one data set."""
+    return float(suite.random_draws * NULL_IMAGES * len(suite.strengths) * suite.num_steps)
 
 
 def concepts_of(

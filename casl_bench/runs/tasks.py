@@ -12,7 +12,7 @@ from typing import Literal
 
 from casl_bench.core.files import hash_json
 from casl_bench.domains.dataset import Split
-from casl_bench.runs.plan import NULL_IMAGES, Cell, info_of
+from casl_bench.runs.plan import Cell, info_of, null_work
 from casl_bench.runs.suites import Shard, Suite
 
 Kind = Literal["inversions", "sae", "dataset", "random directions", "cells", "sae quality"]
@@ -75,8 +75,7 @@ def make_tasks(
         reads_sae = any(info_of(c.method).uses_sae for c in own)
         tasks += [Task("sae", dataset)] * reads_sae
         tasks.append(Task("dataset", dataset, "scorers"))
-        edits = suite.random_draws * NULL_IMAGES * len(suite.strengths)
-        tasks.append(Task("random directions", dataset, work=float(edits * suite.num_steps)))
+        tasks.append(Task("random directions", dataset, work=null_work(suite)))
         tasks += _tasks_of_cells(own)
         tasks += [Task("sae quality", dataset)] * reads_sae
     return tuple(tasks)

@@ -59,12 +59,6 @@ def test_the_wrong_way_has_a_strength_of_its_own() -> None:
     assert matching.strength == 1.0
 
 
-def test_a_random_draw_is_matched_in_any_direction_at_the_headline_alone() -> None:
-    matching = match(responses(-1.0, -2.0, -4.0), SUITE, full_effect=2.0, unsigned=True)
-    (level,) = matching.levels
-    assert (level.name, level.status, level.strength) == ("effect_50", "reached", 1.0)
-
-
 def test_strength_one_stands_beside_the_matched_ones_of_a_known_edit() -> None:
     matching = match(responses(1.0, 2.0, 4.0), SUITE, full_effect=4.0).with_full()
     assert matching.levels[-1].name == "full" and 1.0 in matching.strengths
