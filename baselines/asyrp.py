@@ -35,7 +35,13 @@ from casl_bench.methods.direction_fit import (
     text_similarity,
 )
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor, combine_delta_h
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodInfo,
+    register_method,
+)
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel
 
@@ -45,31 +51,22 @@ _DATA_PREFIXES = ("dog_", "church_")
 """Before the concept in the authors' file names, where the data are not faces."""
 
 
-class AsyrpConfig(MethodConfig):
-    """Settings of the fit and of the edit.
+class AsyrpConfig(DirectionFitConfig):
+    """Settings of the fit, beside those of the loop, and of the edit.
 
     Attributes:
-        fit_steps: optimiser steps.
-        batch_size: images a step.
-        learning_rate: of Adam.
-        clip_weight: clip_w.
         l1_weight: l1_w, multiplied by cos(source text, target text). The authors' scripts use 3.0
             with 8,000 steps and more; in a short fit it holds the edit down, so it is lower here.
-        pixel_noise: noise before CLIP, see `DirectionFitConfig`.
         t_edit: edit while t >= t_edit; None takes it from the distance curve (section 4.1 of the
             paper), with the guide CLIP's distance in the place of LPIPS.
         t_edit_threshold: the curve's threshold, multiplied by cos(source text, target text).
         t_boost: noise (eta = 1) below this timestep; 0 = none. The paper's 200 trades identity
-            for texture; drawn images have no texture to gain, so it is off by default.
+            for texture; rendered images have no texture to gain, so it is off by default.
         asymmetric: the asymmetric step; False gives plain injection.
     """
 
-    fit_steps: int = 160
-    batch_size: int = 8
     learning_rate: float = 5e-3
-    clip_weight: float = 1.0
     l1_weight: float = 0.5
-    pixel_noise: float = 0.1
     t_edit: int | None = 350
     t_edit_threshold: float = 0.33
     t_boost: int = 0
@@ -116,13 +113,13 @@ class AsyrpEditor(HSpaceEditor):
     def __init__(
         self, task: EditTask, window: EditWindow, block: DeltaBlock, cost: FitCost
     ) -> None:
-        """Keep the frozen block."""
         super().__init__(task.backbone, window, noise_seed=0, cost=cost)
         self.block = block.requires_grad_(False)
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """The block's output."""
-        return self.block(h, temb)
+        delta_h: Tensor = self.block(h, temb)
+        return delta_h
 
     def state(self) -> dict[str, Tensor]:
         """The block's tensors and the window."""
@@ -154,7 +151,7 @@ class CombinedAsyrpEditor(HSpaceEditor):
 
 
 @register_method
-class Asyrp:
+class Asyrp(ConfiguredMethod[AsyrpConfig]):
     """The Δ-block method."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -165,11 +162,7 @@ class Asyrp:
         supervision="text",
         space="h_space",
     )
-    config: AsyrpConfig
-
-    def __init__(self, config: AsyrpConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or AsyrpConfig.model_validate(settings)
+    config_class = AsyrpConfig
 
     @classmethod
     def toy_config(cls) -> AsyrpConfig:
@@ -210,22 +203,10 @@ class Asyrp:
         calls = fit_direction(
             lambda h, t, temb: block(h, temb),
             list(block.parameters()),
-            concept=task.concept,
-            backbone=backbone,
-            store=task.trajectories,
-            clip=clip,
-            generator=task.generator,
-            config=DirectionFitConfig(
-                steps=config.fit_steps,
-                batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
-                clip_weight=config.clip_weight,
-                l1_weight=config.l1_weight,
-                log_loss=True,
-                scale_l1_by_text=True,
-                pixel_noise=config.pixel_noise,
-                t_edit=t_edit,
-            ),
+            task,
+            config,
+            t_edit,
+            as_asyrp=True,
         )
         cost = FitCost(sum(p.numel() for p in block.parameters()), calls)
         return AsyrpEditor(task, self._window(t_edit), block, cost)

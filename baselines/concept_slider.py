@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -39,8 +39,15 @@ from torch.nn import functional
 
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.ddim import ddim_step, generation_steps, predict_x_0
-from casl_bench.methods.direction_fit import log_directional_loss
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.direction_fit import descend, embed_both, log_directional_loss
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
 from casl_bench.methods.weight_editor import WeightEditor, nearest_step
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel
@@ -168,7 +175,8 @@ def guided_eps(
         image = (predict_x_0(x, eps, alpha_bar) + noise).clamp(-1.05, 1.05)
         ratio = clip.encode_image(image) @ log_ratio.to(image.device)
         (gradient,) = torch.autograd.grad(ratio.sum(), x)
-    return (eps - guidance * (1 - alpha_bar) ** 0.5 * gradient).detach()
+    target: Tensor = eps - guidance * (1 - alpha_bar) ** 0.5 * gradient
+    return target.detach()
 
 
 class ConceptSliderEditor(WeightEditor):
@@ -202,7 +210,7 @@ class ConceptSliderEditor(WeightEditor):
 
 
 @register_method
-class ConceptSlider:
+class ConceptSlider(ConfiguredMethod[ConceptSliderConfig]):
     """A low-rank adapter per concept."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -213,11 +221,7 @@ class ConceptSlider:
         supervision="text",
         space="weights",
     )
-    config: ConceptSliderConfig
-
-    def __init__(self, config: ConceptSliderConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or ConceptSliderConfig.model_validate(settings)
+    config_class = ConceptSliderConfig
 
     @classmethod
     def toy_config(cls) -> ConceptSliderConfig:
@@ -273,11 +277,7 @@ class ConceptSlider:
                     ab, ab_next = (backbone.schedule.alpha_bar(s) for s in (t, t_next))
                     eps = twin.eps_with_grad(x_t, t)
                     loss = loss_of(x_t, eps, t, original)
-                    for group in optimiser.param_groups:
-                        group["lr"] = config.learning_rate * (1 - done / config.fit_steps)
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
+                    descend(optimiser, loss, config.learning_rate * (1 - done / config.fit_steps))
                     done += 1
                     eps = eps.detach()
                     x_t = ddim_step(x_t, eps, eps, ab, ab_next)
@@ -304,7 +304,7 @@ class _Objective:
         source, target = clip.encode_text([concept.source_prompt, concept.target_prompt])
         self.log_ratio = clip.logit_scale * (target - source)
 
-    def __call__(self, x_t: Tensor, eps: Tensor, t: int, original: Tensor) -> Any:
+    def __call__(self, x_t: Tensor, eps: Tensor, t: int, original: Tensor) -> Tensor:
         """Scalar; eps [n, 3, H, W] of the adapted U-Net carries the gradient."""
         config, backbone = self.config, self.task.backbone
         noise = config.pixel_noise * torch.randn(x_t.shape, generator=self.task.generator)
@@ -313,8 +313,6 @@ class _Objective:
             target = guided_eps(backbone, self.clip, self.log_ratio, x_t, t, config.guidance, noise)
             return functional.mse_loss(eps, target)
         edited = predict_x_0(x_t, eps, backbone.schedule.alpha_bar(t))
-        with torch.no_grad():
-            before = self.clip.encode_image((original + noise).clamp(-1, 1))
-        after = self.clip.encode_image((edited + noise).clamp(-1.05, 1.05))
+        after, before = embed_both(self.clip, edited, original, noise)
         loss = log_directional_loss(after, before, self.direction).mean()
         return loss + config.l1_weight * (edited - original).abs().mean()

@@ -6,13 +6,18 @@ strength 1 nothing of the subject is left, beyond it there is more noise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
 from casl_bench.diffusion.inversion import Inversions
-from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    EditTask,
+    MethodConfig,
+    MethodInfo,
+    UnfittedMethod,
+    register_method,
+)
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
 from casl_bench.models.random_numbers import image_noise
 
@@ -54,7 +59,7 @@ class DestroyEditor(PixelEditor):
 
 
 @register_method
-class Destroy:
+class Destroy(UnfittedMethod[DestroyConfig]):
     """Noise and blur."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -65,16 +70,8 @@ class Destroy:
         control=True,
         bidirectional=False,
     )
-    config: DestroyConfig
-
-    def __init__(self, config: DestroyConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or DestroyConfig.model_validate(settings)
+    config_class = DestroyConfig
 
     def fit(self, task: EditTask) -> DestroyEditor:
         """Nothing to learn."""
         return DestroyEditor(self.config.noise)
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> DestroyEditor:
-        """Nothing to restore."""
-        return self.fit(task)

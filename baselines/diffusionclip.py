@@ -19,7 +19,7 @@ Choices of ours:
   gradients, about as much time as two fits of 960 passes that go back through the decoder half.
 - The learning rate is ten to twenty times the authors', as the U-Nets here are some forty times
   smaller and the fit has half of their steps.
-- A strength scales the change of the weights, see `methods.weight_edits`. The change is kept in
+- A strength scales the change of the weights, see `methods.weight_editor`. The change is kept in
   half precision; the editor that `fit` returns already has the rounded numbers.
 """
 
@@ -34,8 +34,15 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.ddim import ddim_step, generation_steps, predict_x_0
-from casl_bench.methods.direction_fit import log_directional_loss
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.direction_fit import descend, embed_both, log_directional_loss
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
 from casl_bench.methods.weight_editor import WeightEditor, nearest_step
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel
@@ -125,10 +132,8 @@ def image_loss(
         direction: [D] unit displacement of the text.
         config: the weights.
     """
-    original, noise = original.to(edited.device), noise.to(edited.device)
-    with torch.no_grad():
-        before = clip.encode_image((original + noise).clamp(-1, 1))
-    after = clip.encode_image((edited + noise).clamp(-1.05, 1.05))
+    original = original.to(edited.device)
+    after, before = embed_both(clip, edited, original, noise)
     loss = config.clip_weight * log_directional_loss(after, before, direction).mean()
     loss = loss + config.l1_weight * (edited - original).abs().mean()
     return loss + config.id_weight * (1 - (after * before).sum(1)).mean()
@@ -156,7 +161,7 @@ class DiffusionClipEditor(WeightEditor):
 
 
 @register_method
-class DiffusionClip:
+class DiffusionClip(ConfiguredMethod[DiffusionClipConfig]):
     """Fine-tuning of the whole U-Net."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -167,11 +172,7 @@ class DiffusionClip:
         supervision="text",
         space="weights",
     )
-    config: DiffusionClipConfig
-
-    def __init__(self, config: DiffusionClipConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or DiffusionClipConfig.model_validate(settings)
+    config_class = DiffusionClipConfig
 
     @classmethod
     def toy_config(cls) -> DiffusionClipConfig:
@@ -224,11 +225,7 @@ class DiffusionClip:
                 x_start = store.x_t(place, index)
                 for loss in walk_losses(twin, x_start, steps, config.variant, loss_of):
                     epoch = done * config.epochs // config.fit_steps
-                    for group in optimiser.param_groups:
-                        group["lr"] = config.learning_rate * config.growth**epoch
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
+                    descend(optimiser, loss, config.learning_rate * config.growth**epoch)
                     done += 1
                     if done == config.fit_steps:
                         break

@@ -12,7 +12,7 @@ NeurIPS 2023, known as BoundaryDiffusion), scaled so that strength 1 and gain 1 
 of the class means along it.
 
 Choices of ours. BoundaryDiffusion moves both x_t and h at one mixing step; only its h-space half
-is here, at every visited timestep of the window as all other entrants, or with `single_step` at
+is here, at every visited timestep of the window as all other methods here, or with `single_step` at
 one. Features are standardised before the SVM, which is solved in its dual, exactly and without
 random numbers: n images have n coefficients, however many numbers h has.
 """
@@ -26,9 +26,15 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
-from casl_bench.methods.step_directions import StepDirections, visited_steps
+from casl_bench.methods.h_space_editor import EditWindow
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+from casl_bench.methods.step_directions import DirectionEditor, StepDirections, visited_steps
 
 
 class HLinearConfig(MethodConfig):
@@ -94,33 +100,12 @@ def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:
     normal = weights @ x
     normal = normal / normal.norm()
     distance = (x[labels].mean(0) - x[~labels].mean(0)) @ normal
-    return (distance * normal * std).reshape(h.shape[1:]).float()
-
-
-class HLinearEditor(HSpaceEditor):
-    """Adds the timestep's direction to h."""
-
-    def __init__(
-        self, task: EditTask, window: EditWindow, gain: float, directions: StepDirections
-    ) -> None:
-        """Keep the directions."""
-        cost = FitCost(parameters=directions.values.numel())
-        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
-        self.gain, self.directions = gain, directions
-
-    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
-        """The direction times the gain; nothing outside the window."""
-        if not self.window.edits(t):
-            return torch.zeros_like(h)
-        return self.gain * self.directions.at(t, h)
-
-    def state(self) -> dict[str, Tensor]:
-        """The directions and their timesteps."""
-        return self.directions.tensors()
+    direction: Tensor = (distance * normal * std).reshape(h.shape[1:]).float()
+    return direction
 
 
 @register_method
-class HLinear:
+class HLinear(ConfiguredMethod[HLinearConfig]):
     """Directions of h-space from labels."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -131,11 +116,7 @@ class HLinear:
         supervision="labels",
         space="h_space",
     )
-    config: HLinearConfig
-
-    def __init__(self, config: HLinearConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or HLinearConfig.model_validate(settings)
+    config_class = HLinearConfig
 
     @classmethod
     def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
@@ -147,7 +128,7 @@ class HLinear:
             "gain": (1.0, 2.0, 4.0),
         }
 
-    def fit(self, task: EditTask) -> HLinearEditor:
+    def fit(self, task: EditTask) -> DirectionEditor:
         """Read the concept's directions off the stored trajectories; no U-Net call.
 
         Raises:
@@ -171,12 +152,13 @@ class HLinear:
             for s in steps
         ]
         directions = StepDirections([store.timesteps[s] for s in steps], torch.stack(values))
-        return HLinearEditor(task, window, config.gain, directions)
+        return DirectionEditor(task.backbone, window, directions, config.gain)
 
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> HLinearEditor:
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> DirectionEditor:
         """The editor from its stored directions."""
         window = self._window(task.trajectories.timesteps)
-        return HLinearEditor(task, window, self.config.gain, StepDirections.from_tensors(state))
+        directions = StepDirections.from_tensors(state)
+        return DirectionEditor(task.backbone, window, directions, self.config.gain)
 
     def _window(self, timesteps: tuple[int, ...]) -> EditWindow:
         """When to edit, of these visited timesteps."""

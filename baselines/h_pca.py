@@ -27,9 +27,16 @@ from casl_bench.core.errors import InputError
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.diffusion.trajectories import TrajectoryStore
-from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor, generate_edits
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
-from casl_bench.methods.step_directions import StepDirections, visited_steps
+from casl_bench.methods.h_space_editor import EditWindow, generate_edits
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+from casl_bench.methods.step_directions import DirectionEditor, StepDirections, visited_steps
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel
 
@@ -129,7 +136,8 @@ def text_match(displacement: Tensor, text_direction: Tensor, criterion: Criterio
     projection = mean @ text_direction
     if criterion == "projection":
         return projection
-    return projection / mean.norm(dim=1).clamp_min(1e-6)
+    cosine: Tensor = projection / mean.norm(dim=1).clamp_min(1e-6)
+    return cosine
 
 
 def match_components(
@@ -182,7 +190,7 @@ def spread_out(timesteps: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(timesteps[int(p)] for p in places)
 
 
-class HPcaEditor(HSpaceEditor):
+class HPcaEditor(DirectionEditor):
     """Adds the chosen component, in the chosen sign, to h."""
 
     def __init__(
@@ -196,22 +204,16 @@ class HPcaEditor(HSpaceEditor):
         """Keep the signed direction, and the matches [m, 2] that it was chosen by."""
         cost = FitCost(directions.values.numel(), unet_calls)
         window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
-        super().__init__(task.backbone, window, noise_seed=0, cost=cost)
-        self.gain, self.directions, self.matches = config.gain, directions, matches
-
-    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
-        """The direction times the gain; nothing outside the window."""
-        if not self.window.edits(t):
-            return torch.zeros_like(h)
-        return self.gain * self.directions.at(t, h)
+        super().__init__(task.backbone, window, directions, config.gain, cost)
+        self.matches = matches
 
     def state(self) -> dict[str, Tensor]:
         """The directions with their timesteps, and the matches of all candidates."""
-        return {**self.directions.tensors(), "matches": self.matches}
+        return {**super().state(), "matches": self.matches}
 
 
 @register_method
-class HPca:
+class HPca(ConfiguredMethod[HPcaConfig]):
     """The principal component of h-space that fits the text best."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -223,11 +225,7 @@ class HPca:
         space="h_space",
         uses_validation=True,
     )
-    config: HPcaConfig
-
-    def __init__(self, config: HPcaConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or HPcaConfig.model_validate(settings)
+    config_class = HPcaConfig
 
     @classmethod
     def toy_config(cls) -> HPcaConfig:
@@ -258,12 +256,8 @@ class HPca:
         Raises:
             InputError: if the task grants no guide CLIP or no validation image.
         """
-        config, store, clip, images = (
-            self.config,
-            task.trajectories,
-            task.guide_clip,
-            task.validation,
-        )
+        config, store = self.config, task.trajectories
+        clip, images = task.guide_clip, task.validation
         if clip is None or images is None or not len(images):
             raise InputError("h_pca needs a guide CLIP and validation images in its task")
         steps = visited_steps(store.timesteps, config.t_edit)

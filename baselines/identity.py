@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
 from casl_bench.diffusion.inversion import Inversions
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    UnfittedMethod,
+    register_method,
+)
 
 
 class IdentityEditor:
@@ -26,21 +33,14 @@ class IdentityEditor:
 
 
 @register_method
-class Identity:
+class Identity(UnfittedMethod[MethodConfig]):
     """Inversion and reconstruction only."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="identity", title="no edit", source="control", version=1, control=True
     )
-
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> IdentityEditor:
         """Nothing to learn."""
-        return IdentityEditor()
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> IdentityEditor:
-        """Nothing to restore."""
         return IdentityEditor()

@@ -6,17 +6,20 @@ What is blind to direction cannot tell it from the oracle; a signed number must 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor
-
-from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    EditTask,
+    MethodConfig,
+    MethodInfo,
+    UnfittedMethod,
+    register_method,
+)
 from casl_bench.methods.pixel_editor import RerenderEditor
 
 
 @register_method
-class Inverted:
+class Inverted(UnfittedMethod[MethodConfig]):
     """Re-render images that have the attribute without it."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -30,9 +33,7 @@ class Inverted:
         bidirectional=False,
     )
 
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RerenderEditor:
         """Nothing to learn.
@@ -41,7 +42,3 @@ class Inverted:
             InputError: where the task grants no renderer.
         """
         return RerenderEditor.of(task, task.concept.attribute)
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RerenderEditor:
-        """Nothing to restore."""
-        return self.fit(task)

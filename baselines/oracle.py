@@ -7,17 +7,20 @@ the known edit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor
-
-from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    EditTask,
+    MethodConfig,
+    MethodInfo,
+    UnfittedMethod,
+    register_method,
+)
 from casl_bench.methods.pixel_editor import RerenderEditor
 
 
 @register_method
-class Oracle:
+class Oracle(UnfittedMethod[MethodConfig]):
     """Re-render with the factor flipped."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -31,9 +34,7 @@ class Oracle:
         bidirectional=False,
     )
 
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RerenderEditor:
         """Nothing to learn.
@@ -42,7 +43,3 @@ class Oracle:
             InputError: where the task grants no renderer.
         """
         return RerenderEditor.of(task, task.concept.attribute)
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RerenderEditor:
-        """Nothing to restore."""
-        return self.fit(task)

@@ -14,7 +14,6 @@ survives the rounding of stored images; and the best of all steps is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import copysign
 from typing import ClassVar
 
@@ -23,12 +22,17 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.inversion import Inversions
-from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    EditTask,
+    MethodConfig,
+    MethodInfo,
+    UnfittedMethod,
+    register_method,
+)
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import Differentiable
 
-MICRO_BATCH = 16
 HALF_RANGE = 127.5
 """Grey levels from -1 to 0."""
 
@@ -65,7 +69,7 @@ class PixelAttackEditor(PixelEditor):
         levels = ((inversions.reconstruction.clamp(-1, 1) + 1) * HALF_RANGE).round()
 
         def attacked(strength: float) -> Tensor:
-            return in_micro_batches(lambda rows: self._attack(rows, strength), levels, MICRO_BATCH)
+            return in_micro_batches(lambda rows: self._attack(rows, strength), levels)
 
         return attacked
 
@@ -110,7 +114,7 @@ def _mean_size(slope: Tensor) -> Tensor:
 
 
 @register_method
-class PixelAttack:
+class PixelAttack(UnfittedMethod[PixelAttackConfig]):
     """Signed gradient ascent on the first classifier.
 
     `guided_by` is ("primary",): whichever classifier judges first in the world at hand.
@@ -125,11 +129,7 @@ class PixelAttack:
         control=True,
         needs_scorer=True,
     )
-    config: PixelAttackConfig
-
-    def __init__(self, config: PixelAttackConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or PixelAttackConfig.model_validate(settings)
+    config_class = PixelAttackConfig
 
     def fit(self, task: EditTask) -> PixelAttackEditor:
         """Nothing to learn: the classifier is attacked anew for each image.
@@ -143,7 +143,3 @@ class PixelAttack:
                 "an attack needs a classifier that gives gradients", where=f"classifier: {name}"
             )
         return PixelAttackEditor(task.scorer, task.concept.attribute, self.config)
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> PixelAttackEditor:
-        """Nothing to restore."""
-        return self.fit(task)

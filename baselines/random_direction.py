@@ -19,9 +19,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
-from casl_bench.methods.step_directions import StepDirections, visited_steps
+from casl_bench.methods.h_space_editor import EditWindow
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
+from casl_bench.methods.step_directions import DirectionEditor, StepDirections, visited_steps
 
 
 class RandomDirectionConfig(MethodConfig):
@@ -46,28 +53,12 @@ def random_deviation(h: Tensor, draw: Tensor) -> Tensor:
     """
     # Centring g does what centring h would.
     centred = (draw.double() - draw.double().mean()) / math.sqrt(len(draw))
-    return torch.tensordot(centred, h.double(), dims=1).float()
-
-
-class RandomDirectionEditor(HSpaceEditor):
-    """Adds the timestep's direction to h."""
-
-    def __init__(self, task: EditTask, window: EditWindow, directions: StepDirections) -> None:
-        """Keep the directions."""
-        super().__init__(task.backbone, window, noise_seed=0, cost=FitCost())
-        self.directions = directions
-
-    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
-        """The direction; nothing outside the window."""
-        return self.directions.at(t, h) if self.window.edits(t) else torch.zeros_like(h)
-
-    def state(self) -> dict[str, Tensor]:
-        """The directions and their timesteps."""
-        return self.directions.tensors()
+    deviation: Tensor = torch.tensordot(centred, h.double(), dims=1)
+    return deviation.float()
 
 
 @register_method
-class RandomDirection:
+class RandomDirection(ConfiguredMethod[RandomDirectionConfig]):
     """Random directions with the covariance of h."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -80,13 +71,9 @@ class RandomDirection:
         matched=True,
         draws=True,
     )
-    config: RandomDirectionConfig
+    config_class = RandomDirectionConfig
 
-    def __init__(self, config: RandomDirectionConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or RandomDirectionConfig.model_validate(settings)
-
-    def fit(self, task: EditTask) -> RandomDirectionEditor:
+    def fit(self, task: EditTask) -> DirectionEditor:
         """Draw g and read the directions off the stored trajectories; no U-Net call.
 
         Raises:
@@ -97,9 +84,12 @@ class RandomDirection:
         steps = visited_steps(store.timesteps, self.config.t_edit)
         values = torch.stack([random_deviation(store.h(step), draw) for step in steps])
         directions = StepDirections([store.timesteps[step] for step in steps], values)
-        return RandomDirectionEditor(task, EditWindow(self.config.t_edit), directions)
+        return self._editor(task, directions)
 
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RandomDirectionEditor:
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> DirectionEditor:
         """The editor from its stored directions."""
+        return self._editor(task, StepDirections.from_tensors(state))
+
+    def _editor(self, task: EditTask, directions: StepDirections) -> DirectionEditor:
         window = EditWindow(self.config.t_edit)
-        return RandomDirectionEditor(task, window, StepDirections.from_tensors(state))
+        return DirectionEditor(task.backbone, window, directions, cost=FitCost())

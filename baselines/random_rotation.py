@@ -15,7 +15,14 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.methods.h_space_editor import HSpaceEditor
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
 
 
 class RandomRotationEditor(HSpaceEditor):
@@ -41,11 +48,12 @@ def random_rotation(channels: int, generator: torch.Generator) -> Tensor:
     """A uniformly random orthogonal matrix [channels, channels] (QR of a Gaussian, sign-fixed)."""
     gaussian = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(gaussian)
-    return (q * r.diagonal().sign()).float().contiguous()
+    rotation: Tensor = (q * r.diagonal().sign()).float().contiguous()
+    return rotation
 
 
 @register_method
-class RandomRotation:
+class RandomRotation(ConfiguredMethod[MethodConfig]):
     """Norm-matched random directions."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -58,9 +66,7 @@ class RandomRotation:
         beside=True,
     )
 
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RandomRotationEditor:
         """Draw the rotation."""

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
 from casl_bench.methods.weight_editor import WeightEditor
 
 MAX_SEED = 2**62
@@ -50,7 +57,7 @@ def random_like(delta: Mapping[str, Tensor], generator: torch.Generator) -> dict
 
 
 @register_method
-class RandomWeights:
+class RandomWeights(ConfiguredMethod[MethodConfig]):
     """Norm-matched random changes of the weights."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -63,9 +70,7 @@ class RandomWeights:
         beside=True,
     )
 
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RandomWeightsEditor:
         """Draw the noise."""

@@ -31,7 +31,14 @@ from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import Concept
 from casl_bench.methods.casl import mean_code, top_mask
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodConfig,
+    MethodInfo,
+    register_method,
+)
 from casl_bench.methods.step_directions import visited_steps
 from casl_bench.models.clip import ClipModel
 from casl_bench.sae.sae import HSpaceSae
@@ -196,7 +203,7 @@ class SaeSteerEditor(HSpaceEditor):
 
 
 @register_method
-class SaeSteer:
+class SaeSteer(ConfiguredMethod[SaeSteerConfig]):
     """Steering by the SAE latents of retrieved images."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -208,11 +215,7 @@ class SaeSteer:
         space="h_space",
         uses_sae=True,
     )
-    config: SaeSteerConfig
-
-    def __init__(self, config: SaeSteerConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or SaeSteerConfig.model_validate(settings)
+    config_class = SaeSteerConfig
 
     @classmethod
     def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:

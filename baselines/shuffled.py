@@ -7,14 +7,18 @@ but the data set's list, and different concepts get different ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
-
-from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import derive_seed
-from casl_bench.methods.method import EditTask, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    EditTask,
+    MethodConfig,
+    MethodInfo,
+    UnfittedMethod,
+    register_method,
+)
 from casl_bench.methods.pixel_editor import RerenderEditor
 
 
@@ -30,7 +34,7 @@ def stand_in(attribute: str, others: Sequence[str]) -> str:
 
 
 @register_method
-class Shuffled:
+class Shuffled(UnfittedMethod[MethodConfig]):
     """Re-render with another factor flipped."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -43,9 +47,7 @@ class Shuffled:
         bidirectional=False,
     )
 
-    def __init__(self, config: MethodConfig | None = None) -> None:
-        """No settings."""
-        self.config = config or MethodConfig()
+    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RerenderEditor:
         """Choose the attribute; nothing to learn.
@@ -54,7 +56,3 @@ class Shuffled:
             InputError: where the task grants no renderer, or the data set has one attribute.
         """
         return RerenderEditor.of(task, stand_in(task.concept.attribute, task.other_attributes))
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RerenderEditor:
-        """The choice made again."""
-        return self.fit(task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +24,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(name, "1")
 
 import_baselines()
+
+# Tests reach this machine alone, also those of what asks a Hub or an address.
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def _refuse_other_machines(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "socket.connect":
+        return
+    opened, address = arguments
+    # A datagram socket that connects sends nothing: it is how one's own address is found.
+    if opened.family in (socket.AF_INET, socket.AF_INET6) and opened.type == socket.SOCK_STREAM:
+        with socket.socket(opened.family) as probe:
+            try:
+                probe.bind((address[0], 0))  # only an address of this machine can be bound
+            except OSError:
+                raise ConnectionRefusedError(f"tests do not connect to {address[0]}") from None
+
+
+sys.addaudithook(_refuse_other_machines)
 
 # A red build must mean something: examples are drawn the same way every time, and a slow machine
 # is no fault.

@@ -18,6 +18,7 @@ from casl_bench.core.errors import BenchError
 EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
 
 GONE = {
+    "gate-rates": "use casl-bench study gate-rates RUN",
     "push": "copy the run folder with the client of your store, such as aws s3 sync or rclone",
     "trend": "send DIR/*.json of casl-bench gate --out DIR to Bencher or github-action-benchmark",
     "--kernels": "leave it out: no setting but the default was ever faster",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from casl_bench.report.leaderboard.submission import Expected
+    from casl_bench.results.record import RunRecord
 
 _PATH = click.Path(path_type=Path)
 _records = click.option(
@@ -82,9 +87,53 @@ def submit_command(
     def action() -> int:
         from casl_bench.report.leaderboard.submission import submit
 
-        path = submit(run_or_jsonl, records, name=name, dry_run=dry_run)
-        said = "may be added" if dry_run else "added; now run casl-bench leaderboard"
-        click.echo(f"{path}: {said}")
+        path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
+        done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
+        click.echo(f"{path}: {done}")
         return 0
 
     return action
+
+
+def expected_of(records: Sequence[RunRecord]) -> Expected:
+    """What a run with these records' suite, data sets and methods should hold.
+
+    Args:
+        records: at least one, all of one suite.
+    """
+    from casl_bench.core.errors import UsageError
+    from casl_bench.core.files import hash_json
+    from casl_bench.domains.dataset import DATASETS
+    from casl_bench.methods.method import METHODS
+    from casl_bench.report.leaderboard.submission import Expected
+    from casl_bench.runs.names import load_entrants, resolve_datasets
+    from casl_bench.runs.plan import card_of, info_of, make_method
+    from casl_bench.runs.suites import suite as suite_named
+    from casl_bench.runs.suites import world_of_suite
+
+    name = records[0].suite.name
+    load_entrants()
+    try:
+        suite = suite_named(name)
+    except UsageError:
+        return Expected(None, "", 0, 0, {}, (), {}, {})
+    infos = {m: info_of(m) for m in METHODS}
+    known = sorted({r.method for r in records if r.method in infos})
+    methods = {m: make_method(m, suite) for m in known}
+    datasets = sorted({r.dataset for r in records} & set(DATASETS.names()))
+    return Expected(
+        suite_version=suite.version,
+        suite_hash=hash_json(suite.model_dump(mode="json")),
+        images=suite.test_images_per_concept,
+        draws=suite.random_draws,
+        concepts={d: tuple(c.name for c in card_of(d).concepts) for d in datasets},
+        every_dataset=resolve_datasets(["all"], world_of_suite(name)),
+        alone={m: i.draws for m, i in infos.items() if i.control and not i.beside},
+        beside={
+            m: tuple(c for c, i in infos.items() if i.beside and i.space == infos[m].space)
+            for m in known
+            if not infos[m].control
+        },
+        versions={m: method.info.version for m, method in methods.items()},
+        settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
+    )

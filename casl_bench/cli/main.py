@@ -25,7 +25,6 @@ COMMANDS = {
     ),
     "doctor": ("casl_bench.cli.doctor:doctor_command", "Show versions, devices, cache and data."),
     "gate": ("casl_bench.cli.gate:gate_command", "Did editing get worse from BASE to HEAD?"),
-    "gate-rates": ("casl_bench.cli.gate:rates_command", "How often does the gate err?"),
     "golden": ("casl_bench.cli.gate:golden_command", "Keep what gate --tier exact compares with."),
     "leaderboard": (
         "casl_bench.cli.leaderboard:leaderboard_command",
@@ -41,7 +40,6 @@ COMMANDS = {
     "submit": ("casl_bench.cli.leaderboard:submit_command", "Check a run and add its records."),
     "table": ("casl_bench.cli.report:table_command", "Print the table of a run anew."),
     "train": ("casl_bench.training.commands:train_group", "Train the models that are needed."),
-    "trend": ("casl_bench.cli.gate:trend_command", "Steps and drift of the accepted runs."),
     "tune": ("casl_bench.cli.tune:tune_command", "Choose settings on validation images."),
     "weights": ("casl_bench.photos.commands:weights_command", "List the weights of photographs."),
 }
@@ -119,7 +117,7 @@ def _help_all(ctx: click.Context, param: click.Parameter, asked: bool) -> None:
 @click.option("--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
               help="Show the rarer options, too.")  # fmt: skip
 @click.pass_context
-def command(ctx: click.Context, **options: Any) -> Any:
+def command(ctx: click.Context, /, **options: Any) -> Any:
     """Compare concept-editing methods of diffusion models on one protocol, and print one table."""
     return None if ctx.invoked_subcommand is not None else run_command(**options)
 

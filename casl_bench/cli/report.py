@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.options import cache_option
-from casl_bench.core.errors import UsageError
 from casl_bench.core.option_types import BoundedInt
 
 
@@ -39,15 +37,11 @@ def table_command(where: Path) -> Callable[[], int]:
     """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
 
     def action() -> int:
-        from casl_bench.analysis.analyse import read_numbers
         from casl_bench.analysis.controls import check_bounds
+        from casl_bench.report.html.pages import Source
         from casl_bench.report.tables import render_tables
 
-        records = read_numbers(where)
-        if not records:
-            raise UsageError(
-                "no records", where=str(where), mend="give a run folder or a records.jsonl"
-            )
+        records = Source.read(where).records
         check_bounds(records, where)
         click.echo(render_tables(records), nl=False)
         return 0
@@ -81,8 +75,7 @@ def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> C
 @click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
-@cache_option
-def report_command(records: Path, out: Path | None, cache: Path | None) -> Callable[[], int]:
+def report_command(records: Path, out: Path | None) -> Callable[[], int]:
     """Write a report of RUN, a run folder or a records.jsonl, that opens in a browser from disk.
 
     From a file of records alone there are no pictures. Exit code 5, with the report written but
@@ -95,7 +88,7 @@ def report_command(records: Path, out: Path | None, cache: Path | None) -> Calla
         from casl_bench.analysis.controls import check_bounds
         from casl_bench.report.html.pages import Source, write_report
 
-        source = Source.read(records, cache)
+        source = Source.read(records)
         click.echo(str(write_report(source, out or default)))
         check_bounds(source.records, records)
         return 0

@@ -6,7 +6,6 @@ The same checks serve `python -m casl_bench.conformance my_method.py` and our ow
 from __future__ import annotations
 
 import inspect
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +129,3 @@ def _report(name: str, method_class: MethodClass) -> int:
     verdict = f"{failed} of {total} checks failed" if failed else f"all {total} checks passed"
     click.echo(f"{name}: {verdict}")
     return failed
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class BenchError(Exception):
@@ -62,3 +66,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     offer = f"did you mean '{near[0]}'? " if near else ""
     return UsageError(f"unknown {kind} '{name}'", mend=f"{offer}(known: {', '.join(names)})")
+
+
+def first_fault(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong: `place: message`."""
+    fault = error.errors()[0]
+    place = ".".join(map(str, fault["loc"]))
+    return f"{place}: {fault['msg']}" if place else fault["msg"]

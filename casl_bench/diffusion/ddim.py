@@ -44,7 +44,8 @@ def generation_steps(timesteps: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 def predict_x_0(x_t: Tensor, eps: Tensor, alpha_bar: float) -> Tensor:
     """P_t, the clean image that x_t would come from if its noise were eps (DDIM, eq. 9)."""
-    return (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+    x_0: Tensor = (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+    return x_0
 
 
 def ddim_step(
@@ -75,8 +76,10 @@ def ddim_step(
         # DDIM, eq. 16 with eta = 1.
         variance = (1 - alpha_bar_next) / (1 - alpha_bar_t) * (1 - alpha_bar_t / alpha_bar_next)
     direction = (1 - alpha_bar_next - variance) ** 0.5 * eps_for_direction
-    x_next = alpha_bar_next**0.5 * x_0 + direction
-    return x_next if noise is None else x_next + variance**0.5 * noise
+    x_next: Tensor = alpha_bar_next**0.5 * x_0 + direction
+    if noise is not None:
+        x_next = x_next + variance**0.5 * noise
+    return x_next
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Invert images once, for every method that edits them."""
+"""Images inverted once for every method that edits them, part by part, and kept in files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from casl_bench.models.backbone import Backbone, EncoderState
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import hash_tensors
 
-# Inverted images: what every method edits, made once for all of them.
+_PART = "part-*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,6 @@ def invert(
     return Inversions(tuple(ids), tuple(timesteps), x_0, torch.cat(noise), torch.cat(regenerated))
 
 
-# Inversions in a file whose content can be told to be what was written.
-
-
 def write_inversions(path: Path, inversions: Inversions) -> None:
     """x_T and reconstruction; the images themselves are the data set's to give again."""
     tensors = {"x_T": inversions.x_T, "reconstruction": inversions.reconstruction}
@@ -162,12 +159,6 @@ def read_inversions(
             mend="give --cache another folder: fits and records in this one are of those, too",
         )
     return Inversions(tuple(image_ids), tuple(timesteps), x_0, x_T, reconstruction)
-
-
-# Invert a split part by part, so that an interruption costs one part and not hours.
-
-
-_PART = "part-*.safetensors"
 
 
 def images_per_part(backbone: Backbone, steps: int) -> int:

@@ -21,15 +21,13 @@ from casl_bench.core.files import read_json, write_json
 from casl_bench.diffusion.sharded_array import Rows, ShardedArray, images_per_shard
 from casl_bench.models.backbone import EncoderState
 
-# What stored trajectories take on disk, and whether that is allowed and there.
-
-
 DISK_BUDGET_GB = 200.0
 """Trajectories of one cache take at most this much, unless the variable below says other."""
 
 DISK_BUDGET_VARIABLE = "CASL_BENCH_DISK_BUDGET_GB"
 """Environment variable with another budget, in GB (10⁹ bytes)."""
 
+INDEX_FILE = "index.json"
 GB = 10**9
 _MOST_GB = 1e9
 _FLOAT = 4
@@ -106,9 +104,6 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-INDEX_FILE = "index.json"
 
 
 class TrajectoryStore:

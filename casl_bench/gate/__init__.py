@@ -1,6 +1,6 @@
-"""Did a change make editing worse? Two run folders → one verdict a (data set, method).
+"""Did a change make editing worse? Two run folders → one verdict per (data set, method).
 
-In: a base and a head, run on the same images with the same seeds. Out: a `GateReport`, and from it
-JSON, JUnit, markdown, annotations and feeds of trend pages. Start at gate.py; measure.py has the
-statistics, decide.py the verdicts. Nothing here loads a model.
+Base and head ran on the same images with the same seeds. `run_side` reads a run, `log_ratio`
+estimates the change of each method, `gate` turns changes into verdicts, `compare_runs` is
+`--compare`, `outputs` writes the report. Nothing here loads a model.
 """

@@ -1,4 +1,4 @@
-"""`--compare BASE`: base and head in one job, extended once where the noise decides nothing."""
+"""Two run folders → a report; `--compare BASE` also runs both, and extends them once if needed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from pathlib import Path
 from typing import Literal
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.gate.calibration import calibrate
 from casl_bench.gate.exact import compare_exactly
-from casl_bench.gate.gate import Calibration, Scope, calibrate, gate, precision_of
-from casl_bench.gate.log_ratio import RunSide, is_run, read_side
+from casl_bench.gate.gate import Scope, epr_plus_of, gate
 from casl_bench.gate.outputs import headline, write_outputs
-from casl_bench.gate.speed import speed_alerts
+from casl_bench.gate.run_side import RunSide, is_run, read_side
 from casl_bench.gate.verdict import (
     ALPHA,
     ALPHA_OF_TWO_LOOKS,
     EXIT_OPEN,
     EXIT_PASSED,
     MIN_FITS,
-    Alert,
     CellVerdict,
     GateReport,
     SideInfo,
@@ -33,20 +32,277 @@ from casl_bench.gate.verdict import (
 )
 from casl_bench.results.run_folder import RecordStore
 
-# The code of another commit, run by the command of this one, in the same job.
+Tier = Literal["statistical", "exact", "both"]
 
+
+@dataclass(frozen=True)
+class GateOptions:
+    """How to gate.
+
+    Attributes:
+        tier: which of the two tiers.
+        scope: what is gated.
+        calibrate_runs: A/A runs to sample; 0 for no calibration.
+        allow_missing_base: a first run, without a base, exits 0.
+        alpha: see `decide`.
+    """
+
+    tier: Tier = "statistical"
+    scope: Scope = field(default_factory=Scope)
+    calibrate_runs: int = 0
+    allow_missing_base: bool = False
+    alpha: float = ALPHA
+
+
+def gate_folders(
+    base: Path, head: Path, options: GateOptions, notes: Sequence[str] = ()
+) -> GateReport:
+    """The report on two run folders.
+
+    Args:
+        base: folder of the base; there is none yet if it holds no record.
+        head: folder of the head.
+        options: how to gate.
+        notes: further notes for the report.
+
+    Raises:
+        UsageError: if the head holds no record.
+        InvalidBenchmarkError: if the numbers of a side mean nothing.
+    """
+    head_side = read_side(head)
+    if not is_run(base):
+        return first_run_report(head_side, options, f"no base to compare with: {base}")
+    base_side = read_side(base)
+    cells: list[CellVerdict] = []
+    all_notes = list(notes)
+    if options.tier in ("exact", "both"):
+        cells += compare_exactly(base_side, head_side, options.scope)
+    if options.tier in ("statistical", "both"):
+        calibration = None
+        if options.calibrate_runs:
+            calibration = calibrate(base_side, options.calibrate_runs)
+            all_notes += calibration.notes()
+        cells += gate(base_side, head_side, options.scope, calibration, options.alpha)
+    code = exit_code(c.verdict for c in cells)
+    cells.sort(key=lambda c: tuple(Verdict).index(c.verdict))
+    return GateReport(
+        tier=options.tier,
+        exit_code=code,
+        headline=headline(code, cells),
+        base=side_info(base_side),
+        head=side_info(head_side),
+        cells=tuple(cells),
+        notes=(*all_notes, *_note_on_single_fits(cells)),
+    )
+
+
+def first_run_report(head: RunSide, options: GateOptions, note: str) -> GateReport:
+    """The report where there is no base, and why there is none: every cell is new."""
+    code = EXIT_PASSED if options.allow_missing_base else EXIT_OPEN
+    cells = tuple(
+        CellVerdict(
+            dataset=name[0], method=name[1], verdict=Verdict.NEW, reason="first run",
+            head=epr_plus_of(head, name, options.scope),
+        )
+        for name in head.edits
+    )  # fmt: skip
+    return GateReport(
+        tier=options.tier,
+        exit_code=code,
+        headline=f"casl_bench gate: first run, {note} (exit {code})",
+        head=side_info(head),
+        cells=cells,
+    )
+
+
+def error_report(error: BenchError, tier: str) -> GateReport:
+    """The report where there is no verdict."""
+    return GateReport(
+        tier=tier,
+        exit_code=error.exit_code,
+        headline=headline(error.exit_code, (), str(error)),
+        error=str(error),
+    )
+
+
+def side_info(side: RunSide) -> SideInfo:
+    """Name, commit and suite of a run; not the path of its folder."""
+    some = next((r for r in side.records if r.kind == "edit"), side.records[0])
+    commits = {r.provenance.git_commit for r in side.records}
+    dirty = {r.provenance.git_dirty for r in side.records}
+    return SideInfo(
+        where=side.where.name or str(side.where),
+        commit=commits.pop() if len(commits) == 1 else None,
+        dirty=None if dirty == {None} else True in dirty,
+        suite=f"{some.suite.name} v{some.suite.version}",
+    )
+
+
+def _note_on_single_fits(cells: Sequence[CellVerdict]) -> list[str]:
+    single = [c for c in cells if c.fits == 1 and any(e.varies_by == "images" for e in c.effects)]
+    if not single:
+        return []
+    names = ", ".join(sorted({c.method for c in single}))
+    return [
+        f"One fit each, taken for deterministic: {names}. If a fit uses random numbers, name the "
+        "method under --stochastic and run base and head with --fit-seeds 5."
+    ]
+
+
+# `--compare BASE`: base and head in one job.
+
+OUTPUTS = "gate"
+"""Folder of the outputs, within the head's run folder."""
+
+_OWN_OPTIONS = ("--compare", "--out", "--fit-seeds")
+
+
+@dataclass(frozen=True)
+class HeadRun:
+    """The run in question, as the command line describes it.
+
+    Attributes:
+        arguments: of the command.
+        path_options: those of its options that name files, e.g. "--plugin".
+        out: its folder.
+        fit_seeds: fits of every method.
+        run: runs so many fits, keeping those that are done, and returns the exit code.
+    """
+
+    arguments: Sequence[str]
+    path_options: frozenset[str]
+    out: Path
+    fit_seeds: int
+    run: Callable[[int], int]
+
+
+def compare_runs(
+    base: str, head: HeadRun, options: GateOptions, here: Path, say: Callable[[str], None]
+) -> int:
+    """Run base and head, gate them, and extend both once where that could settle it.
+
+    A base that is a folder is never run: it is extended as far as it has more fits than were asked
+    for.
+
+    Args:
+        base: a run folder, or a git revision.
+        head: the run in question.
+        options: how to gate.
+        here: where the command was given.
+        say: takes lines for standard output.
+
+    Returns:
+        The exit code: the gate's, or the head's own if the gate passed.
+
+    Raises:
+        BenchError: after the outputs were written.
+    """
+    outputs = head.out / OUTPUTS
+    try:
+        report, code = _compare(base, head, options, here)
+    except BenchError as error:
+        for line in write_outputs(error_report(error, options.tier), outputs):
+            say(line)
+        raise
+    for line in write_outputs(report, outputs):
+        say(line)
+    say(report.headline)
+    return code if report.exit_code == EXIT_PASSED else report.exit_code
+
+
+def _compare(base: str, head: HeadRun, options: GateOptions, here: Path) -> tuple[GateReport, int]:
+    with _opened(base, head, here) as source:
+        try:
+            source.extend(head.fit_seeds)
+        except NoBaseError as error:
+            code = head.run(head.fit_seeds)
+            return first_run_report(read_side(head.out), options, str(error)), code
+        code = head.run(head.fit_seeds)
+        more = max(2 * head.fit_seeds, MIN_FITS)
+        extendable = source.most_fits is None or more <= source.most_fits
+        if extendable:
+            options = replace(options, alpha=ALPHA_OF_TWO_LOOKS)
+        report = gate_folders(source.folder, head.out, options)
+        if report.of(Verdict.INCONCLUSIVE) and extendable:
+            source.extend(more)
+            code = head.run(more)
+            note = f"Extended once, from {head.fit_seeds} to {more} fits."
+            report = gate_folders(source.folder, head.out, options, [note])
+        return report, code
+
+
+@dataclass(frozen=True)
+class _Base:
+    """The base's run: its folder, how many fits it can have at most, and how to make them."""
+
+    folder: Path
+    most_fits: int | None
+    extend: Callable[[int], None]
+
+
+@contextmanager
+def _opened(base: str, head: HeadRun, here: Path) -> Iterator[_Base]:
+    folder = here / base
+    if folder.is_dir():
+        fits = 1 + max((r.fit_seed for r in RecordStore(folder) if not r.control), default=0)
+        yield _Base(folder, fits, lambda fits: None)
+        return
+    with base_revision(base, here) as revision:
+        out = head.out.with_name(f"{head.out.name}-base-{revision.commit[:12]}").absolute()
+
+        def extend(fits: int) -> None:
+            own = ["--out", str(out), "--fit-seeds", str(fits)]
+            revision.run([*without_own(head.arguments), *own], head.path_options)
+            _check_commit(revision, out)
+
+        yield _Base(out, None, extend)
+
+
+def without_own(arguments: Sequence[str]) -> list[str]:
+    """A command line without the options that differ between base and head."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not skip and argument.partition("=")[0] not in _OWN_OPTIONS:
+            kept.append(argument)
+        skip = not skip and argument in _OWN_OPTIONS
+    return kept
+
+
+def _check_commit(revision: BaseRevision, out: Path) -> None:
+    """Nothing would be compared if the base had been run by the code of the head."""
+    if not revision.has_own_package or not is_run(out):
+        return
+    commits = {r.provenance.git_commit for r in RecordStore(out)}
+    if commits != {revision.commit}:
+        raise InvalidBenchmarkError(
+            f"the base was not run by its own code: its records are of {sorted(map(str, commits))}",
+            where=str(out),
+            mend="remove the folder",
+        )
+
+
+# The code of another commit, in a checkout aside.
 
 _RAN = (0, 3)
-"""Exit codes of a run that left records: whole, or with cells that failed."""
+"""Exit codes of a run that left records: complete, or with cells that failed."""
+
+_MAIN = """
+import sys
+try:
+    from casl_bench.cli.main import main
+except ImportError:  # commits before the folder `cli`
+    from casl_bench.cli import main
+sys.exit(main())
+"""
 
 
 class NoBaseError(Exception):
-    """The commit has no such run: what the command names is not in it."""
+    """The commit lacks a file that the command names."""
 
 
 @dataclass(frozen=True)
 class BaseRevision:
-    """A commit, checked out aside.
+    """A checked-out commit.
 
     Attributes:
         commit: its full hash.
@@ -67,7 +323,7 @@ class BaseRevision:
 
         Args:
             arguments: of the command.
-            path_options: those of its options that name files, e.g. "--plugin".
+            path_options: those of its options that name files.
 
         Raises:
             NoBaseError: if a tracked file that the command names is not in the commit.
@@ -76,14 +332,8 @@ class BaseRevision:
         """
         at = self.tree / self.here.relative_to(self.top)
         search = [str(self.tree), *filter(None, [os.environ.get("PYTHONPATH")])]
-        command = [
-            sys.executable,
-            "-m",
-            "casl_bench.cli.main",
-            *self._moved(arguments, path_options),
-        ]
         done = subprocess.run(
-            command,
+            [sys.executable, "-c", _MAIN, *self._moved(arguments, path_options)],
             cwd=at if at.is_dir() else self.tree,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
             stdout=subprocess.DEVNULL,  # its table is not this command's output
@@ -99,7 +349,7 @@ class BaseRevision:
 
     @property
     def has_own_package(self) -> bool:
-        """Whether the commit holds the benchmark itself, not only somebody's method."""
+        """Whether the commit holds the benchmark itself, not only a method of its user."""
         return (self.tree / "casl_bench" / "__init__.py").is_file()
 
     def _moved(self, arguments: Sequence[str], path_options: frozenset[str]) -> list[str]:
@@ -126,7 +376,7 @@ class BaseRevision:
 
 @contextmanager
 def base_revision(name: str, here: Path) -> Iterator[BaseRevision]:
-    """Check a commit out aside, and take it away again.
+    """Check a commit out aside, and remove the checkout again.
 
     Args:
         name: anything that git resolves to a commit.
@@ -163,302 +413,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-# Two folders → a report, whatever happens on the way: a fault is a report without a verdict.
-
-
-Tier = Literal["statistical", "exact", "both"]
-
-_ORDER = tuple(Verdict)
-
-
-@dataclass(frozen=True)
-class GateOptions:
-    """How to gate.
-
-    Attributes:
-        tier: see the module of each.
-        scope: what is gated.
-        calibrate_runs: A/A runs to draw; 0 for no calibration.
-        allow_missing_base: a first run, without a base, is no failure.
-        speed: files of pytest-benchmark, of base and head.
-        alpha: see `decide`.
-    """
-
-    tier: Tier = "statistical"
-    scope: Scope = field(default_factory=Scope)
-    calibrate_runs: int = 0
-    allow_missing_base: bool = False
-    speed: tuple[Path, Path] | None = None
-    alpha: float = ALPHA
-
-
-def gate_folders(
-    base: Path, head: Path, options: GateOptions, notes: Sequence[str] = ()
-) -> GateReport:
-    """The report on two run folders.
-
-    Args:
-        base: folder of the base; there is none yet if it holds no record.
-        head: folder of the head.
-        options: how to gate.
-        notes: to put into the report.
-
-    Raises:
-        UsageError: if the head holds no record, or a benchmark file cannot be read.
-        InvalidBenchmarkError: if a side cannot be believed.
-    """
-    alerts = speed_alerts(*options.speed) if options.speed is not None else []
-    head_side = read_side(head)
-    if not is_run(base):
-        return first_run_report(head_side, options, f"no base to compare with: {base}")
-    base_side = read_side(base)
-    cells: list[CellVerdict] = []
-    told = list(notes)
-    if options.tier in ("exact", "both"):
-        cells += compare_exactly(base_side, head_side, options.scope)
-    if options.tier in ("statistical", "both"):
-        calibration = None
-        if options.calibrate_runs:
-            calibration = calibrate(base_side, options.calibrate_runs)
-            told += calibration_notes(calibration)
-        cells += gate(base_side, head_side, options.scope, calibration, options.alpha)
-    told += _single_fits(cells)
-    return _report(options, cells, alerts, told, base_side, head_side)
-
-
-def first_run_report(head: RunSide, options: GateOptions, note: str) -> GateReport:
-    """The report where there is no base: every cell is new.
-
-    Args:
-        head: the run.
-        options: how it would have been gated.
-        note: why there is no base.
-    """
-    code = EXIT_PASSED if options.allow_missing_base else EXIT_OPEN
-    cells = tuple(
-        CellVerdict(
-            dataset=name[0],
-            method=name[1],
-            verdict=Verdict.NEW,
-            reason="first run",
-            head=precision_of(head, name, options.scope),
-        )
-        for name in head.edits
-    )
-    return GateReport(
-        tier=options.tier,
-        exit_code=code,
-        headline=f"casl_bench gate: first run, {note} (exit {code})",
-        head=side_info(head),
-        cells=cells,
-    )
-
-
-def error_report(error: BenchError, tier: str) -> GateReport:
-    """The report where there is no verdict.
-
-    Args:
-        error: why.
-        tier: asked for.
-    """
-    return GateReport(
-        tier=tier,
-        exit_code=error.exit_code,
-        headline=headline(error.exit_code, (), str(error)),
-        error=str(error),
-    )
-
-
-def _report(
-    options: GateOptions,
-    cells: Sequence[CellVerdict],
-    alerts: Sequence[Alert],
-    notes: Sequence[str],
-    base: RunSide,
-    head: RunSide,
-) -> GateReport:
-    code = exit_code(c.verdict for c in cells)
-    ordered = sorted(cells, key=lambda c: _ORDER.index(c.verdict))
-    return GateReport(
-        tier=options.tier,
-        exit_code=code,
-        headline=headline(code, ordered),
-        base=side_info(base),
-        head=side_info(head),
-        cells=tuple(ordered),
-        alerts=tuple(alerts),
-        notes=tuple(notes),
-    )
-
-
-def side_info(side: RunSide) -> SideInfo:
-    """Which run a side is of; no folders of anybody's machine."""
-    some = next((r for r in side.records if r.kind == "edit"), side.records[0])
-    commits = {r.provenance.git_commit for r in side.records}
-    dirty = {r.provenance.git_dirty for r in side.records}
-    return SideInfo(
-        where=side.where.name or str(side.where),
-        commit=commits.pop() if len(commits) == 1 else None,
-        dirty=None if dirty == {None} else True in dirty,
-        suite=f"{some.suite.name} v{some.suite.version}",
-    )
-
-
-def calibration_notes(calibration: Calibration) -> list[str]:
-    """What A/A runs showed, in a sentence a cell."""
-    return [
-        f"A/A {dataset}/{method}: sd {noise.sd:.3f}, "
-        f"false alarms {100 * noise.false_alarms:.1f} %, "
-        f"a 10 % loss seen in {100 * noise.power:.0f} % of {noise.runs} runs "
-        f"with {calibration.fits} paired fits drawn from {noise.fits}"
-        for (dataset, method), noise in calibration.cells.items()
-    ]
-
-
-def _single_fits(cells: Sequence[CellVerdict]) -> list[str]:
-    """Where the bounds hold for other images only."""
-    single = [c for c in cells if c.fits == 1 and any(e.varies_by == "images" for e in c.effects)]
-    if not single:
-        return []
-    names = ", ".join(sorted({c.method for c in single}))
-    return [
-        f"One fit each, taken for one without random numbers: {names}. If a fit draws some, name "
-        "the method under --stochastic and run base and head with --fit-seeds 5."
-    ]
-
-
-OUTPUTS = "gate"
-"""Folder of the outputs, within the head's run folder."""
-
-_OWN_OPTIONS = ("--compare", "--out", "--fit-seeds")
-
-
-@dataclass(frozen=True)
-class HeadRun:
-    """The run that is asked about, as the command line describes it.
-
-    Attributes:
-        arguments: of the command.
-        path_options: those of its options that name files.
-        out: its folder.
-        fit_seeds: fits of every method.
-        run: runs it with so many fits, of which those done already are kept; gives the exit code.
-    """
-
-    arguments: Sequence[str]
-    path_options: frozenset[str]
-    out: Path
-    fit_seeds: int
-    run: Callable[[int], int]
-
-
-def compare_runs(
-    base: str, head: HeadRun, options: GateOptions, here: Path, say: Callable[[str], None]
-) -> int:
-    """Run base and head, gate them, and extend both once where that could settle it.
-
-    A base that is a folder is never run: it is extended as far as it has more fits than were asked
-    for.
-
-    Args:
-        base: a run folder, or a git revision.
-        head: the run.
-        options: how to gate.
-        here: where the command was given.
-        say: takes lines for standard output.
-
-    Returns:
-        The exit code: the gate's, or the head's own if the gate passed.
-
-    Raises:
-        BenchError: after the outputs were written.
-    """
-    outputs = head.out / OUTPUTS
-    try:
-        report, code = _compare(base, head, options, here)
-    except BenchError as error:
-        for line in write_outputs(error_report(error, options.tier), outputs):
-            say(line)
-        raise
-    for line in write_outputs(report, outputs):
-        say(line)
-    say(report.headline)
-    return code if report.exit_code == EXIT_PASSED else report.exit_code
-
-
-def _compare(base: str, head: HeadRun, options: GateOptions, here: Path) -> tuple[GateReport, int]:
-    with _opened(base, head, here) as source:
-        try:
-            source.extend(head.fit_seeds)
-        except NoBaseError as error:
-            code = head.run(head.fit_seeds)
-            return first_run_report(read_side(head.out), options, str(error)), code
-        code = head.run(head.fit_seeds)
-        more = max(2 * head.fit_seeds, MIN_FITS)
-        if source.can_have(more):
-            options = replace(options, alpha=ALPHA_OF_TWO_LOOKS)
-        report = gate_folders(source.folder, head.out, options)
-        if report.of(Verdict.INCONCLUSIVE) and source.can_have(more):
-            source.extend(more)
-            code = head.run(more)
-            note = f"Extended once, from {head.fit_seeds} to {more} fits."
-            report = gate_folders(source.folder, head.out, options, [note])
-        return report, code
-
-
-@dataclass(frozen=True)
-class _Source:
-    """Where the base's records are.
-
-    Attributes:
-        folder: of its run.
-        can_have: whether it has so many fits, or can be given them.
-        extend: gives it so many.
-    """
-
-    folder: Path
-    can_have: Callable[[int], bool]
-    extend: Callable[[int], None]
-
-
-@contextmanager
-def _opened(base: str, head: HeadRun, here: Path) -> Iterator[_Source]:
-    folder = here / base
-    if folder.is_dir():
-        fits = 1 + max((r.fit_seed for r in RecordStore(folder) if not r.control), default=0)
-        yield _Source(folder, lambda wanted: wanted <= fits, lambda wanted: None)
-        return
-    with base_revision(base, here) as revision:
-        out = head.out.with_name(f"{head.out.name}-base-{revision.commit[:12]}").absolute()
-
-        def extend(fits: int) -> None:
-            own = ["--out", str(out), "--fit-seeds", str(fits)]
-            revision.run([*without_own(head.arguments), *own], head.path_options)
-            _check_commit(revision, out)
-
-        yield _Source(out, lambda wanted: True, extend)
-
-
-def without_own(arguments: Sequence[str]) -> list[str]:
-    """A command line without the options that are this command's alone."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and argument.partition("=")[0] not in _OWN_OPTIONS:
-            kept.append(argument)
-        skip = not skip and argument in _OWN_OPTIONS
-    return kept
-
-
-def _check_commit(revision: BaseRevision, out: Path) -> None:
-    """Nothing would be compared if the base had been run by the code of the head."""
-    if not revision.has_own_package or not is_run(out):
-        return
-    commits = {r.provenance.git_commit for r in RecordStore(out)}
-    if commits != {revision.commit}:
-        raise InvalidBenchmarkError(
-            f"the base was not run by its own code: its records are of {sorted(map(str, commits))}",
-            where=str(out),
-            mend="remove the folder",
-        )

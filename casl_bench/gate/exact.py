@@ -1,19 +1,18 @@
 """The exact tier: fixed seeds and device give the golden scores again, or a version was raised.
 
-Whether numbers moved at all is no statistical question. They may where the version of the method or
-of a metric was raised with them; then the golden record is to be made anew.
+Whether numbers changed at all is no statistical question. They may where the version of the method
+or of a metric was raised with them; then the golden run is to be made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.gate import Scope
-from casl_bench.gate.log_ratio import CellName, RunSide, read_side
+from casl_bench.gate.run_side import CellName, RunSide, read_side
 from casl_bench.gate.verdict import QUESTIONS, CellVerdict, Verdict, why_not_comparable
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
@@ -32,30 +31,22 @@ def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVe
     """A verdict for every (data set, method) of the golden run, controls included.
 
     Args:
-        golden: a run that was accepted.
+        golden: the accepted run.
         head: the same command on the code in question.
-        scope: what is compared; controls always are.
+        scope: what is compared; controls of its data sets always are.
     """
     found: dict[CellName, list[_Finding]] = {}
     here = {CellKey.of(record): record for record in head.records}
-    for record in _finished_edits(golden):
-        if not (record.control or scope.holds(record)):
+    for record in golden.records:
+        if record.kind != "edit" or record.status != "done":
             continue
-        if scope.datasets is not None and record.dataset not in scope.datasets:
+        of_datasets = scope.datasets is None or record.dataset in scope.datasets
+        if not of_datasets or not (record.control or scope.holds(record)):
             continue
-        now = here.get(CellKey.of(record))
-        finding = _compare(golden, head, record, now)
-        name = (record.dataset, (record.method or "") + _beside(record))
-        found.setdefault(name, []).append(finding)
+        finding = _compare(golden, head, record, here.get(CellKey.of(record)))
+        beside = f" matched to {record.beside}" if record.beside else ""
+        found.setdefault((record.dataset, (record.method or "") + beside), []).append(finding)
     return [_worst(name, findings) for name, findings in found.items()]
-
-
-def _finished_edits(side: RunSide) -> Iterator[RunRecord]:
-    return (r for r in side.records if r.kind == "edit" and r.status == "done")
-
-
-def _beside(record: RunRecord) -> str:
-    return f" beside {record.beside}" if record.beside else ""
 
 
 def _worst(name: CellName, findings: list[_Finding]) -> CellVerdict:
@@ -72,16 +63,17 @@ def _compare(golden: RunSide, head: RunSide, was: RunRecord, now: RunRecord | No
     place = f"{was.concept} #{was.fit_seed}" if was.fit_seed else was.concept
     if now is None or now.status != "done":
         return Verdict.FAIL, f"missing: {place}" if now is None else f"no longer runs on {place}"
-    reason = why_not_comparable(was, now, (*QUESTIONS, ("device", _device)))
+    device = ("device", lambda r: r.provenance.device.split(":")[0])
+    reason = why_not_comparable(was, now, (*QUESTIONS, device))
     if reason is not None:
         return Verdict.NOT_COMPARABLE, reason
-    moved = difference(golden.scores(was), head.scores(now))
-    if moved is None:
+    change = difference(golden.scores(was), head.scores(now))
+    if change is None:
         return Verdict.PASS, f"equal within {TOLERANCE:g}"
-    raised = _raised(was, now)
+    raised = _raised_version(was, now)
     if raised is not None:
-        return Verdict.PASS, f"{raised}: make the golden record anew"
-    return Verdict.FAIL, f"{place}: {moved}, and no version was raised"
+        return Verdict.PASS, f"{raised}: make the golden run anew"
+    return Verdict.FAIL, f"{place}: {change}, and no version was raised"
 
 
 def difference(golden: ScoreTable, head: ScoreTable) -> str | None:
@@ -91,7 +83,8 @@ def difference(golden: ScoreTable, head: ScoreTable) -> str | None:
             return f"other {name.replace('_', ' ')}"
     was, now = np.array(golden.strengths), np.array(head.strengths)
     if was.shape != now.shape or _relative(was, now) > TOLERANCE:
-        return f"strengths {_listed(now)} instead of {_listed(was)}"
+        listed = [", ".join(f"{s:g}" for s in strengths) for strengths in (now, was)]
+        return f"strengths {listed[0]} instead of {listed[1]}"
     worst, column = 0.0, ""
     for name in ("source_logits", "reconstruction_logits", "edit_logits", *PER_IMAGE):
         a, b = getattr(golden, name), getattr(head, name)
@@ -99,7 +92,7 @@ def difference(golden: ScoreTable, head: ScoreTable) -> str | None:
             return f"{name} is there on one side only"
         if a is not None and (relative := _relative(a, b)) > worst:
             worst, column = relative, name
-    return f"{column} moved by a relative {worst:.1e}" if worst > TOLERANCE else None
+    return f"{column} differs by a relative {worst:.1e}" if worst > TOLERANCE else None
 
 
 def _relative(golden: Array, head: Array) -> float:
@@ -114,16 +107,7 @@ def _relative(golden: Array, head: Array) -> float:
                            where=scale > 0).max())  # fmt: skip
 
 
-def _listed(strengths: Array) -> str:
-    return ", ".join(f"{s:g}" for s in strengths)
-
-
-def _device(record: RunRecord) -> str:
-    return record.provenance.device.split(":")[0]
-
-
-def _raised(was: RunRecord, now: RunRecord) -> str | None:
-    """Which version was raised, in words."""
+def _raised_version(was: RunRecord, now: RunRecord) -> str | None:
     if (now.method_version or 0) > (was.method_version or 0):
         return f"method version raised to {now.method_version}"
     for name, version in was.metric_versions.items():
@@ -132,22 +116,20 @@ def _raised(was: RunRecord, now: RunRecord) -> str | None:
     return None
 
 
-# A golden run: what the exact tier needs of a run folder, small enough to be committed.
-
-
 def write_golden(run: Path, out: Path) -> int:
     """Copy cells and per-image scores of a valid run, without pictures and validation scores.
 
     Args:
         run: folder of a finished run.
-        out: folder to write; it must not hold a run yet, so that no old cell stays in it.
+        out: folder to write, small enough to be committed; it must be empty, so that no old cell
+            stays in it.
 
     Returns:
-        How many records were written.
+        Number of records written.
 
     Raises:
         UsageError: if `out` holds something, or `run` nothing.
-        InvalidBenchmarkError: if the run cannot be believed.
+        InvalidBenchmarkError: if the run's numbers mean nothing.
     """
     if out.exists() and any(out.iterdir()):
         raise UsageError("the folder is not empty", where=str(out), mend="remove it first")

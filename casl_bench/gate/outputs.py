@@ -1,10 +1,10 @@
-"""The gate as markdown for a GitHub step summary, the verdict in its first line."""
+"""The outputs of a gate run: markdown summary, GitHub annotations, feeds of trend pages, JUnit."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,109 +12,120 @@ from casl_bench.core.files import write_json, write_text
 from casl_bench.gate.verdict import CellVerdict, Effect, GateReport, SideInfo, Verdict
 from casl_bench.report.markdown import DASH, escape, fold, number, table
 
-MAX_BYTES = 900_000
-"""GitHub drops a summary of more than 1 MiB altogether."""
 
-SIGNS = {
-    Verdict.FAIL: "❌",
-    Verdict.INCONCLUSIVE: "❔",
-    Verdict.NOT_COMPARABLE: "🚫",
-    Verdict.IMPROVED: "🎉",
-    Verdict.PASS: "✅",
-    Verdict.NEW: "🆕",
-}
+def write_outputs(
+    report: GateReport, out: Path | None, environment: Mapping[str, str] = os.environ
+) -> list[str]:
+    """Write the files, and add to GitHub's step summary where there is one.
 
-_NAMES = {
-    Verdict.FAIL: ("regression", "regressions"),
-    Verdict.INCONCLUSIVE: ("inconclusive", "inconclusive"),
-    Verdict.NOT_COMPARABLE: ("not comparable", "not comparable"),
-    Verdict.IMPROVED: ("improvement", "improvements"),
-    Verdict.PASS: ("without a loss", "without a loss"),
-    Verdict.NEW: ("new", "new"),
+    Args:
+        report: of the gate run.
+        out: folder for gate.json, junit.xml, summary.md and the feeds; None for none of them.
+        environment: GitHub's variables are read from it.
+
+    Returns:
+        Lines for standard output: annotations within a GitHub job, none elsewhere.
+
+    Raises:
+        UsageError: where a file cannot be written.
+    """
+    page = summary_markdown(report)
+    if out is not None:
+        write_json(out / "gate.json", report.model_dump(mode="json"))
+        write_text(out / "summary.md", page)
+        write_text(out / "junit.xml", junit_xml(report))
+        write_json(out / "github_action_benchmark.json", github_action_benchmark(report))
+        write_json(out / "bencher.json", bencher(report))
+    step_summary = environment.get("GITHUB_STEP_SUMMARY")
+    if step_summary:
+        # Text of other steps stands in it already.
+        with Path(step_summary).open("a", encoding="utf-8") as file:
+            file.write(page)
+    return annotation_lines(report) if environment.get("GITHUB_ACTIONS") == "true" else []
+
+
+_WORDS = {
+    Verdict.FAIL: ("❌", "regression", "regressions"),
+    Verdict.INCONCLUSIVE: ("❔", "inconclusive", "inconclusive"),
+    Verdict.NOT_COMPARABLE: ("🚫", "not comparable", "not comparable"),
+    Verdict.IMPROVED: ("🎉", "improvement", "improvements"),
+    Verdict.PASS: ("✅", "without a loss", "without a loss"),
+    Verdict.NEW: ("🆕", "new", "new"),
 }
-_LONGEST, _MOST_NOTES = 2000, 20
-_MARKS = {0: "✅", 1: "❌"}
-_OPEN = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.IMPROVED)
-_HEADERS = ("", "data set", "method", "why", "base EPR+", "head EPR+", "change", "p (Holm)")
-_TEXT_COLUMNS = 4
 
 
 def headline(code: int, cells: Iterable[CellVerdict], error: str | None = None) -> str:
     """The verdict of a gate run in one line, without markup."""
     if error is not None:
         return f"casl_bench gate: no verdict: {error} (exit {code})"
-    found = list(cells)
-    counts = {v: sum(c.verdict == v for c in found) for v in Verdict}
-    parts = [f"{n} {_NAMES[v][n != 1]}" for v, n in counts.items() if n or v == Verdict.FAIL]
+    found = [c.verdict for c in cells]
+    counts = {v: found.count(v) for v in Verdict}
+    parts = [f"{n} {_WORDS[v][1 + (n != 1)]}" for v, n in counts.items() if n or v == Verdict.FAIL]
     return f"casl_bench gate: {', '.join(parts)} (exit {code})"
 
 
+# The summary, the verdict in its first line.
+
+MAX_BYTES = 900_000
+"""GitHub drops a summary of more than 1 MiB altogether."""
+
+_LONGEST, _MOST_NOTES = 2000, 20
+_FOLDED = (Verdict.PASS, Verdict.NEW)
+_HEADERS = ("", "data set", "method", "why", "base EPR+", "head EPR+", "change", "p (Holm)")
+_LEGEND = (
+    "EPR+ at equal effect. The change's bounds are one-sided 95 % each; they vary by images or, "
+    "where a method's fits differ, by paired fits. FAIL: significantly worse by more than 5 %. "
+    "Without a loss: a loss of 10 % is excluded."
+)
+
+
 def summary_markdown(report: GateReport, max_bytes: int = MAX_BYTES) -> str:
-    """The page, of at most `max_bytes` bytes of UTF-8 whatever the number of cells.
+    """The page, of at most `max_bytes` bytes of UTF-8 for any number of cells.
 
-    What failed or is open comes first, what passed is folded; rows that find no room are counted.
-
-    Args:
-        report: of the gate run.
-        max_bytes: at least some kilobytes.
+    Failures and open cells come first, the others are folded; rows that find no room are counted.
     """
-    head = [f"### {_MARKS.get(report.exit_code, '⚠️')} {escape(report.headline[:_LONGEST])}"]
-    sides = [_side("base", report.base), _side("head", report.head)]
-    head.append(" · ".join([*sides, f"tier {escape(report.tier)}"]))
-    head += [escape(note[:_LONGEST]) for note in report.notes[:_MOST_NOTES]]
+    most = len(report.cells)
+    page = _summary(report, most)
+    while len(page.encode()) > max_bytes and most:
+        # Rows vary in size: a tenth less than what would fit were they all alike.
+        most = min(most - 1, int(0.9 * most * max_bytes / len(page.encode())))
+        page = _summary(report, most)
+    return page
+
+
+def _summary(report: GateReport, most: int) -> str:
+    mark = {0: "✅", 1: "❌"}.get(report.exit_code, "⚠️")
+    sides = f"{_side('base', report.base)} · {_side('head', report.head)}"
+    parts = [
+        f"### {mark} {escape(report.headline[:_LONGEST])}",
+        f"{sides} · tier {escape(report.tier)}",
+        *(escape(note[:_LONGEST]) for note in report.notes[:_MOST_NOTES]),
+    ]
     if len(report.notes) > _MOST_NOTES:
-        head.append(f"{len(report.notes) - _MOST_NOTES:,} more notes are in gate.json.")
-    if report.alerts:
-        rows = [(escape(a.name), escape(a.text)) for a in report.alerts[:50]]
-        head.append(fold("Speed and memory, alerts only", table(("benchmark", "change"), rows, 2)))
-    legend = (
-        "EPR+ at equal effect. The change's bounds are one-sided 95 % each; they vary by images "
-        "or, where a method's fits differ, by paired fits. FAIL: certainly worse by more than 5 %. "
-        "Without a loss: a loss of 10 % is excluded."
-    )
-    foot = legend if report.cells else ""
-    budget = max_bytes - len("\n\n".join([*head, foot]).encode()) - 1000
-    first = [c for c in report.cells if c.verdict in _OPEN]
-    rest = [c for c in report.cells if c.verdict not in _OPEN]
-    shown, used = _rows(first, budget)
-    folded, _ = _rows(rest, budget - used)
-    parts = [*head]
+        parts.append(f"{len(report.notes) - _MOST_NOTES:,} more notes are in gate.json.")
+    first = [c for c in report.cells if c.verdict not in _FOLDED]
+    rest = [c for c in report.cells if c.verdict in _FOLDED]
+    shown, folded = first[:most], rest[: max(most - len(first), 0)]
     if shown:
-        parts.append(table(_HEADERS, shown, _TEXT_COLUMNS))
+        parts.append(_table(shown))
     if folded:
-        parts.append(
-            fold(f"{len(rest)} without a loss, or new", table(_HEADERS, folded, _TEXT_COLUMNS))
-        )
+        parts.append(fold(f"{len(rest)} without a loss, or new", _table(folded)))
     left = len(report.cells) - len(shown) - len(folded)
     if left:
         parts.append(f"{left:,} more are in gate.json.")
-    return "\n\n".join([*parts, *([foot] if foot else [])]) + "\n"
+    if report.cells:
+        parts.append(_LEGEND)
+    return "\n\n".join(parts) + "\n"
 
 
-def _rows(cells: list[CellVerdict], budget: int) -> tuple[list[tuple[str, ...]], int]:
-    """As many rows as have room, and the bytes that they take at most.
-
-    A table pads its cells to the widest of their column, headings to two more than they are long,
-    so every row is charged for that.
-    """
-    rows: list[tuple[str, ...]] = []
-    widths = [len(h.encode()) + 2 for h in _HEADERS]
-    for cell in cells:
-        row = _row(cell)
-        wider = [max(w, len(text.encode())) for w, text in zip(widths, row, strict=True)]
-        # The heading and the line under it, too; a cell's frame takes three bytes.
-        if (len(rows) + 3) * (sum(wider) + 3 * len(row) + 2) > budget:
-            break
-        rows.append(row)
-        widths = wider
-    used = (len(rows) + 2) * (sum(widths) + 3 * len(_HEADERS) + 2) if rows else 0
-    return rows, used
+def _table(cells: Sequence[CellVerdict]) -> str:
+    return table(_HEADERS, list(map(_row, cells)), 4)
 
 
 def _row(cell: CellVerdict) -> tuple[str, ...]:
     effect = cell.effect("precision")
     return (
-        SIGNS[cell.verdict],
+        _WORDS[cell.verdict][0],
         escape(cell.dataset[:80]),
         escape(cell.method[:80]),
         escape(cell.reason[:200]),
@@ -146,110 +157,86 @@ def _side(name: str, side: SideInfo | None) -> str:
     return f"{name}: {escape(side.where)}{commit}"
 
 
-# Lines that GitHub shows beside a job: one a failed cell, no token needed.
-
+# Lines that GitHub shows beside a job: one per failed cell, no token needed.
 
 MOST = 10
 """GitHub shows no more of one step."""
 
 
 def annotation_lines(report: GateReport) -> list[str]:
-    """`::error` for failures and a gate without a verdict, `::warning` for alerts, `MOST` in all.
-
-    Args:
-        report: of the gate run.
-    """
+    """`::error` for failures and a gate without a verdict, at most `MOST` in all."""
     lines = [
-        _line("error", f"casl_bench gate: {cell.method} on {cell.dataset}", cell.reason)
+        _annotation(f"casl_bench gate: {cell.method} on {cell.dataset}", cell.reason)
         for cell in report.of(Verdict.FAIL)
     ]
     if report.error is not None:
-        lines.append(_line("error", "casl_bench gate", report.error))
-    lines += [_line("warning", f"casl_bench gate: {a.name}", a.text) for a in report.alerts]
+        lines.append(_annotation("casl_bench gate", report.error))
     if len(lines) > MOST:
-        more = len(lines) - MOST + 1
-        rest = _line("error", "casl_bench gate", f"{more} more are in the summary")
-        lines = [*lines[: MOST - 1], rest]
+        more = f"{len(lines) - MOST + 1} more are in the summary"
+        lines[MOST - 1 :] = [_annotation("casl_bench gate", more)]
     return lines
 
 
-def _line(level: str, title: str, message: str) -> str:
-    return f"::{level} title={_property(title)}::{_data(message)}"
+def _annotation(title: str, message: str) -> str:
+    title = _data(title).replace(":", "%3A").replace(",", "%2C")
+    return f"::error title={title}::{_data(message)}"
 
 
 def _data(text: str) -> str:
-    """What GitHub's own toolkit escapes in a message, and anything that ends a line elsewhere."""
-    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    """Text as GitHub's own toolkit escapes it in a message, on one line."""
+    return _printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
+
+
+def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
-
-
-# Feeds of trend pages: github-action-benchmark and Bencher.
+# Feeds of trend pages, for cells whose head has a number.
 
 
 def github_action_benchmark(report: GateReport) -> list[dict[str, Any]]:
-    """EPR+ of the head for the tool `customBiggerIsBetter`.
-
-    Args:
-        report: of the gate run.
-    """
+    """EPR+ of the head for the tool `customBiggerIsBetter` of github-action-benchmark."""
     rows = []
-    for cell in _with_number(report):
+    for cell in report.cells:
+        if cell.head is None:
+            continue
         effect = cell.effect("precision")
         extra = [f"{cell.verdict}: {cell.reason}", f"{cell.concepts} concepts, {cell.fits} fits"]
         if effect is not None:
             extra.append(f"change {change_text(effect)}")
-        rows.append(
-            {"name": _name(cell), "unit": "EPR+", "value": cell.head, "extra": "\n".join(extra)}
-        )
+        rows.append({"name": f"{cell.dataset}/{cell.method}", "unit": "EPR+", "value": cell.head,
+                     "extra": "\n".join(extra)})  # fmt: skip
     return rows
 
 
 def bencher(report: GateReport) -> dict[str, dict[str, dict[str, float]]]:
-    """Bencher Metric Format: EPR+ of the head, and its log ratio over the base with its bounds.
-
-    Args:
-        report: of the gate run.
-    """
+    """Bencher Metric Format: EPR+ of the head, and log ratios over the base with their bounds."""
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for cell in _with_number(report):
-        assert cell.head is not None  # `_with_number`
+    for cell in report.cells:
+        if cell.head is None:
+            continue
         measures = {"epr_plus": {"value": cell.head}}
         for effect in cell.effects:
             measure = {"value": effect.log_ratio}
             if effect.low is not None and effect.high is not None:
                 measure |= {"lower_value": effect.low, "upper_value": effect.high}
             measures[f"{effect.quantity}_log_ratio"] = measure
-        found[_name(cell)] = measures
+        found[f"{cell.dataset}/{cell.method}"] = measures
     return found
 
 
-def _with_number(report: GateReport) -> list[CellVerdict]:
-    return [c for c in report.cells if c.head is not None]
-
-
-def _name(cell: CellVerdict) -> str:
-    return f"{cell.dataset}/{cell.method}"
-
-
-# The gate as JUnit XML: a suite a data set, a test a method, as every CI shows them.
-
-
 def junit_xml(report: GateReport) -> str:
-    """FAIL is a failure, what is open or new is skipped, a gate without a verdict is an error.
+    """A suite per data set, a test per method, as every CI shows them.
 
-    Args:
-        report: of the gate run.
+    FAIL is a failure, open and new cells are skipped, a gate without a verdict is an error.
     """
     # Here: only a run that writes it needs the package.
     from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
     def case(cell: CellVerdict) -> TestCase:
-        test = TestCase(_clean(cell.method), classname=_clean(f"gate.{cell.dataset}"), time=0)
-        text = _clean(f"{cell.verdict}: {cell.reason}")
+        # XML knows no control characters, not even escaped.
+        test = TestCase(_printable(cell.method), _printable(f"gate.{cell.dataset}"), time=0)
+        text = _printable(f"{cell.verdict}: {cell.reason}")
         if cell.verdict == Verdict.FAIL:
             test.result = [Failure(text, "regression")]
         elif cell.verdict in (Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.NEW):
@@ -258,56 +245,18 @@ def junit_xml(report: GateReport) -> str:
             test.system_out = text
         return test
 
-    xml = JUnitXml("casl_bench gate")
-    for dataset in dict.fromkeys(c.dataset for c in report.cells):
-        suite = TestSuite(_clean(dataset))
-        suite.add_testcases([case(c) for c in report.cells if c.dataset == dataset])
-        xml.add_testsuite(suite)
+    suites: dict[str, list[TestCase]] = {}
+    for cell in report.cells:
+        suites.setdefault(cell.dataset, []).append(case(cell))
     if report.error is not None:
-        test = TestCase("gate", classname="gate", time=0)
-        test.result = [Error(_clean(report.error), "no verdict")]
-        suite = TestSuite("gate")
-        suite.add_testcase(test)
+        test = TestCase("gate", "gate", time=0)
+        test.result = [Error(_printable(report.error), "no verdict")]
+        suites["gate"] = [test]
+    xml = JUnitXml("casl_bench gate")
+    for name, tests in suites.items():
+        suite = TestSuite(_printable(name))
+        suite.add_testcases(tests)
         xml.add_testsuite(suite)
     xml.update_statistics()
     text: str = xml.tostring().decode()
     return text
-
-
-def _clean(text: str) -> str:
-    """XML knows no control characters, not even escaped."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-# All outputs of a gate run, written whatever its end was.
-
-
-def write_outputs(
-    report: GateReport, out: Path | None, environment: Mapping[str, str] = os.environ
-) -> list[str]:
-    """Write the files, add to GitHub's step summary where there is one, and say what to print.
-
-    Args:
-        report: of the gate run.
-        out: folder for gate.json, junit.xml, summary.md and the feeds; None for none of them.
-        environment: GitHub's variables are read from it.
-
-    Returns:
-        Lines for standard output: annotations within a GitHub job, none elsewhere.
-
-    Raises:
-        UsageError: where a file cannot be written.
-    """
-    page = summary_markdown(report)
-    if out is not None:
-        write_json(out / "gate.json", report.model_dump(mode="json"))
-        write_text(out / "summary.md", page)
-        write_text(out / "junit.xml", junit_xml(report))
-        write_json(out / "github_action_benchmark.json", github_action_benchmark(report))
-        write_json(out / "bencher.json", bencher(report))
-    step_summary = environment.get("GITHUB_STEP_SUMMARY")
-    if step_summary:
-        # Other steps' text stands in it already.
-        with Path(step_summary).open("a", encoding="utf-8") as file:
-            file.write(page)
-    return annotation_lines(report) if environment.get("GITHUB_ACTIONS") == "true" else []

@@ -1,4 +1,7 @@
-"""The verdicts, the margins they go by, and the exit codes they lead to."""
+"""The verdicts, the margins they go by, the exit codes they lead to, and the content of gate.json.
+
+EPR+ is compared as a log ratio, head over base, averaged over concepts (and fits).
+"""
 
 from __future__ import annotations
 
@@ -12,41 +15,40 @@ from pydantic import Field
 from casl_bench.results.record import Finite, Frozen, RunRecord
 
 ALPHA = 0.05
-"""One-sided level of every bound; of all FAIL verdicts of one run together, by Holm."""
+"""One-sided level of every bound, and of all FAIL verdicts of one run together (Holm)."""
 
 ALPHA_OF_TWO_LOOKS = 0.0304
-"""What takes its place at each look where a gate run may look twice: both together err in 5 %.
+"""Level of each look where a gate run may look twice, so that both together err in 5 %.
 
 Pocock 1977, for one-sided 5 % and two looks of equally many fits. Without it 7 % were measured.
 """
 
 LOSS = math.log(0.95)
-"""A smaller loss of precision than this is not worth a red build, however certain it is."""
+"""A smaller loss of precision is not worth a failed build, however significant."""
 
 GAIN = math.log(1.05)
 """A smaller gain is not worth a new baseline."""
 
 TOLERATED = math.log(0.90)
-"""PASS says that the loss, if there is one, is smaller than this."""
+"""PASS means that a loss as large as this is excluded."""
 
-POTENCY_LOSS = math.log(0.75)
-"""Smallest loss of effect per unit of strength that is red.
+STRENGTH_LOSS = math.log(0.75)
+"""Smallest loss of effect per unit of strength that fails.
 
-At equal effect a method at half its strength is as precise as before: its strength is simply chosen
-twice as large. Whoever runs it at strength 1 gets half an edit all the same, so this is gated, too,
-with a wide margin: fits of one method differ more in it than in their precision.
+Matching the effect hides a method at half its strength: its strength is chosen twice as large. Its
+users run it at strength 1 and get half an edit, so this is gated, too, with a wide margin because
+fits of one method differ more in it than in their precision.
 """
 
-POTENCY_ALPHA = 0.01
-"""Level at which a loss of potency is certain, by Holm over potencies: it is there to see what is
-broken, and must not cost the precision's test its power."""
+STRENGTH_ALPHA = 0.01
+"""Level of that test, adjusted apart from precision's so that it costs precision no power."""
 
 MIN_FITS = 5
-"""Paired fits that a fit with random numbers needs: with fewer, hardly any loss would be seen."""
+"""Paired fits that a method with random fits needs: with fewer, hardly any loss would be seen."""
 
 
 class Verdict(StrEnum):
-    """Of one (data set, method)."""
+    """What is said of one (data set, method); the most urgent first."""
 
     FAIL = "FAIL"
     INCONCLUSIVE = "INCONCLUSIVE"
@@ -56,14 +58,11 @@ class Verdict(StrEnum):
     NEW = "NEW"
 
 
-EXIT_PASSED, EXIT_REGRESSION, EXIT_OPEN, EXIT_INVALID = 0, 1, 4, 5
+EXIT_PASSED, EXIT_REGRESSION, EXIT_OPEN = 0, 1, 4
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:
-    """1 if anything fails, else 4 if anything is left open or nothing was gated, else 0.
-
-    A gate that measured nothing is not green.
-    """
+    """1 if anything fails, else 4 if anything is open or nothing was measured, else 0."""
     found = set(verdicts)
     if Verdict.FAIL in found:
         return EXIT_REGRESSION
@@ -72,8 +71,7 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
     return EXIT_PASSED if found & {Verdict.PASS, Verdict.IMPROVED} else EXIT_OPEN
 
 
-# May two records of one cell be compared at all? Only if they are answers to one question.
-
+# Whether two records of one cell answer the same question.
 
 _Question = tuple[str, Callable[[RunRecord], Any]]
 
@@ -83,33 +81,28 @@ QUESTIONS: tuple[_Question, ...] = (
     ("suite", lambda r: f"{r.suite.name} v{r.suite.version}"),
     ("seed", lambda r: r.seed),
     ("attributes", lambda r: r.attributes),
-    ("deciding classifier", lambda r: r.judges[:1]),
+    ("primary classifier", lambda r: r.judges[:1]),
     ("classifier weights", lambda r: [(j, r.scorers.get(j)) for j in r.judges[:1]]),
     ("kernels", lambda r: r.provenance.kernels),
     ("backbone weights", lambda r: r.backbone),
 )
-"""What must be equal whatever is compared."""
+"""What must be equal in every comparison."""
 
 VERSIONS: tuple[_Question, ...] = (
     ("method version", lambda r: r.method_version),
     ("EPR+ version", lambda r: r.metric_versions.get("epr_plus")),
     ("EPR+ definition", lambda r: r.metric_identities.get("epr_plus")),
 )
-"""What is raised when a number is meant to move."""
+"""What is raised when a number is meant to change."""
 
 
 def why_not_comparable(
     base: RunRecord, head: RunRecord, questions: tuple[_Question, ...] = QUESTIONS + VERSIONS
 ) -> str | None:
-    """The first thing in which two records differ and must not, in words; None if there is none.
+    """The first question that two records of a cell answer differently, in words; None if none.
 
-    Settings may differ: a changed default is a change whose effect the gate is to tell. So may the
-    SAE and other artefacts that the code under test has made.
-
-    Args:
-        base: of a cell.
-        head: of the same cell.
-        questions: what must be equal.
+    Settings may differ, as may artifacts that the tested code made, such as the SAE: the effect of
+    a changed default is what the gate is asked about.
     """
     for name, answer in questions:
         was, now = answer(base), answer(head)
@@ -123,29 +116,33 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-# What a gate run found: the one thing that every output is made of, and the content of gate.json.
+# The content of gate.json, from which every output is made.
+
+Quantity = Literal["precision", "effect_per_unit_strength"]
 
 
 class Effect(Frozen):
     """How one quantity differs between head and base.
 
     Attributes:
-        quantity: "precision" is EPR+ at equal effect, "potency" the effect a unit of strength.
+        quantity: "precision" is EPR+ at equal effect.
         log_ratio: mean over concepts (and fits).
-        low: one-sided 95 % bound from below; None, with `high` and `p`, where there is none.
-        high: one-sided 95 % bound from above.
+        low: one-sided 95 % lower bound; None, with `high` and all p-values, where there is none.
+        high: one-sided 95 % upper bound.
         p: one-sided, of there being no loss.
-        p_holm: adjusted for all tests of the gate run.
+        p_better: one-sided, of there being no gain.
+        p_holm: `p` adjusted for all tests of the gate run.
         varies_by: what the bounds are made of: "images" resampled, "fits", or "nothing" varies.
         n: images or fits.
         reason: why there are no bounds.
     """
 
-    quantity: Literal["precision", "potency"]
+    quantity: Quantity
     log_ratio: Finite
     low: Finite | None = None
     high: Finite | None = None
     p: Finite | None = None
+    p_better: Finite | None = None
     p_holm: Finite | None = None
     varies_by: Literal["images", "fits", "nothing"]
     n: int
@@ -153,18 +150,18 @@ class Effect(Frozen):
 
 
 class CellVerdict(Frozen):
-    """One (data set, method).
+    """The verdict on one (data set, method).
 
     Attributes:
         dataset: its name.
         method: its name.
         verdict: see `Verdict`.
         reason: in words.
-        base: EPR+ of the base: back from the mean over concepts and fits on the gate's scale.
+        base: EPR+ of the base, back from the mean over concepts and fits on the gate's scale.
         head: EPR+ of the head, likewise.
         effects: what was tested.
-        concepts: how many are behind it.
-        fits: paired ones behind it.
+        concepts: number of concepts.
+        fits: number of paired fits.
     """
 
     dataset: str
@@ -177,26 +174,18 @@ class CellVerdict(Frozen):
     concepts: int = Field(default=0, ge=0)
     fits: int = Field(default=0, ge=0)
 
-    def effect(self, quantity: str) -> Effect | None:
-        """What was found of a quantity."""
+    def effect(self, quantity: Quantity) -> Effect | None:
+        """The change of a quantity, None where it was not tested."""
         return next((e for e in self.effects if e.quantity == quantity), None)
 
 
 class SideInfo(Frozen):
-    """Which run a side is of."""
+    """The run that a side is from."""
 
     where: str
     commit: str | None = None
     dirty: bool | None = None
     suite: str = ""
-
-
-class Alert(Frozen):
-    """Something to look at that is no verdict: speed or memory."""
-
-    name: str
-    ratio: Finite
-    text: str
 
 
 class GateReport(Frozen):
@@ -205,24 +194,22 @@ class GateReport(Frozen):
     Attributes:
         format: of this file.
         tier: "statistical", "exact" or "both".
-        exit_code: as of the command.
+        exit_code: of the command.
         headline: the verdict in one line.
-        base: None where there is none yet.
+        base: None where there is no base yet.
         head: None where it could not be read.
         cells: failures first.
-        alerts: never part of the verdict.
-        notes: what a reader should know.
+        notes: caveats for the reader.
         error: why there is no verdict; None where there is one.
     """
 
-    format: Literal["casl-bench-gate/1"] = "casl-bench-gate/1"
+    format: Literal["casl-bench-gate/2"] = "casl-bench-gate/2"
     tier: str
     exit_code: int
     headline: str
     base: SideInfo | None = None
     head: SideInfo | None = None
     cells: tuple[CellVerdict, ...] = ()
-    alerts: tuple[Alert, ...] = ()
     notes: tuple[str, ...] = ()
     error: str | None = None
 

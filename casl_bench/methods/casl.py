@@ -11,8 +11,8 @@ every visited t >= t_edit; a group-lasso term on W gathers the concept in few la
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import JsonValue
@@ -21,14 +21,20 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError
 from casl_bench.methods.direction_fit import DirectionFitConfig, fit_direction
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
-from casl_bench.methods.method import EditTask, FitCost, MethodConfig, MethodInfo, register_method
+from casl_bench.methods.method import (
+    ConfiguredMethod,
+    EditTask,
+    FitCost,
+    MethodInfo,
+    register_method,
+)
 from casl_bench.sae.sae import HSpaceSae
 
-# Stage 2 of CASL: the linear map from the SAE's code to a change of h that means a concept.
+C = TypeVar("C", bound="CaslConfig")
 
 
 class ConceptAlignment(nn.Module):
-    """W and b of one concept over a frozen SAE.
+    """The linear map of one concept from a frozen SAE's code to a change of h.
 
     Attributes:
         W: [C, d_sae], zero at the start.
@@ -79,7 +85,8 @@ class ConceptAlignment(nn.Module):
         delta = torch.stack(rows).reshape(len(z), self.sae.channels, *z.shape[2:])
         if bias:
             delta = delta + self.b[:, None, None]
-        return delta * self.sae.scale[self.sae.timesteps.index(t)]
+        delta = delta * self.sae.scale[self.sae.timesteps.index(t)]
+        return delta
 
     def sparsity(self) -> Tensor:
         """Group-lasso term: the sum over latents of ‖column of W‖ · mean activation.
@@ -88,16 +95,18 @@ class ConceptAlignment(nn.Module):
         meaningful; without, the map spreads over all latents that are ever active.
         """
         smooth = (self.W.pow(2).sum(0) + 1e-8).sqrt()
-        return (smooth * self.mean_activation.mean((1, 2))).sum()
+        total: Tensor = (smooth * self.mean_activation.mean((1, 2))).sum()
+        return total
 
     def latent_scores(self) -> Tensor:
         """[d_sae]: ‖column of W‖ · mean activation, what ranks a latent's part in the concept."""
-        return self.W.detach().norm(dim=0) * self.mean_activation.mean((1, 2))
+        scores: Tensor = self.W.detach().norm(dim=0) * self.mean_activation.mean((1, 2))
+        return scores
 
     def unit_scores(self) -> Tensor:
         """[d_sae * h * w]: the same for each (latent, position), index latent * h * w + p."""
-        norms = self.W.detach().norm(dim=0)
-        return (norms[:, None] * self.mean_activation.flatten(1)).flatten()
+        scores: Tensor = self.W.detach().norm(dim=0)[:, None] * self.mean_activation.flatten(1)
+        return scores.flatten()
 
     def tensors(self) -> dict[str, Tensor]:
         """What was fitted, for storing."""
@@ -131,30 +140,20 @@ def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
 
     Args:
         sae: the frozen SAE.
-        maps: (h [n, C, h, w], t) pairs.
+        maps: (h [n, C, h, w], t) pairs, at least one.
     """
-    total: Tensor | None = None
-    count = 0
-    for h, t in maps:
-        z = sae.encode(h, t).sum(0)
-        total = z if total is None else total + z
-        count += len(h)
-    if total is None:
-        raise ValueError("mean_code needs at least one map")
+    (h, t), *others = maps
+    total, count = sae.encode(h, t).sum(0), len(h)
+    for h, t in others:
+        total, count = total + sae.encode(h, t).sum(0), count + len(h)
     return total / count
 
 
-class CaslConfig(MethodConfig):
-    """Settings of the alignment and of the edit.
+class CaslConfig(DirectionFitConfig):
+    """Settings of the alignment, beside those of its fit, and of the edit.
 
     Attributes:
-        fit_steps: optimiser steps.
-        batch_size: images a step.
-        learning_rate: of Adam.
-        clip_weight: weight of the directional CLIP loss.
-        l1_weight: weight of the L1 term on the predicted clean image.
         sparsity_weight: weight of the group lasso on W's columns.
-        pixel_noise: noise before CLIP, see `DirectionFitConfig`.
         t_edit: inject at visited timesteps t >= t_edit.
         asymmetric: asymmetric step (as Asyrp) instead of plain injection.
         gain: factor on delta_h at strength 1. The directional loss is content with a small step
@@ -163,13 +162,7 @@ class CaslConfig(MethodConfig):
         mean_code_images: images that the ranking's mean activation is taken over.
     """
 
-    fit_steps: int = 160
-    batch_size: int = 8
-    learning_rate: float = 2e-3
-    clip_weight: float = 1.0
-    l1_weight: float = 0.1
     sparsity_weight: float = 1e-3
-    pixel_noise: float = 0.1
     t_edit: int = 350
     asymmetric: bool = False
     gain: float = 3.0
@@ -182,8 +175,8 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     Raises:
         InputError: if the task grants no SAE or no guide CLIP.
     """
-    if task.saes is None or task.guide_clip is None:
-        raise InputError("CASL needs an SAE and a guide CLIP in its task")
+    if task.saes is None:
+        raise InputError("CASL needs an SAE in its task")
     sae = task.saes.get()
     store = task.trajectories
     visited = [s for s, t in enumerate(store.timesteps) if t >= config.t_edit]
@@ -193,22 +186,9 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     calls = fit_direction(
         lambda h, t, temb: alignment(h, t),
         [alignment.W, alignment.b],
-        concept=task.concept,
-        backbone=task.backbone,
-        store=store,
-        clip=task.guide_clip,
-        generator=task.generator,
-        config=DirectionFitConfig(
-            steps=config.fit_steps,
-            batch_size=config.batch_size,
-            learning_rate=config.learning_rate,
-            clip_weight=config.clip_weight,
-            l1_weight=config.l1_weight,
-            log_loss=False,
-            scale_l1_by_text=False,
-            pixel_noise=config.pixel_noise,
-            t_edit=config.t_edit,
-        ),
+        task,
+        config,
+        config.t_edit,
         penalty=lambda: config.sparsity_weight * alignment.sparsity(),
     )
     parameters = alignment.W.numel() + alignment.b.numel()
@@ -229,7 +209,6 @@ class AlignmentEditor(HSpaceEditor):
     def __init__(
         self, task: EditTask, window: EditWindow, alignment: ConceptAlignment, cost: FitCost
     ) -> None:
-        """Keep the frozen alignment."""
         super().__init__(task.backbone, window, noise_seed=0, cost=cost)
         self.alignment = alignment
 
@@ -252,25 +231,43 @@ class CaslEditor(AlignmentEditor):
     def __init__(
         self, task: EditTask, config: CaslConfig, alignment: ConceptAlignment, cost: FitCost
     ) -> None:
-        """See `fit_alignment`."""
         window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
         super().__init__(task, window, alignment, cost)
         self.gain = config.gain
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """W z + b at each position, times the gain."""
-        return self.gain * self.alignment(h, t)
+        delta_h: Tensor = self.gain * self.alignment(h, t)
+        return delta_h
 
 
-def restore_alignment(task: EditTask, state: Mapping[str, Tensor]) -> ConceptAlignment:
-    """The frozen alignment of a stored fit. Raises InputError where the task grants no SAE."""
-    if task.saes is None:
-        raise InputError("CASL needs an SAE in its task")
-    return ConceptAlignment.from_tensors(task.saes.get(), state).requires_grad_(False)
+class _AlignmentMethod(ConfiguredMethod[C]):
+    """A method over an alignment, which CASL and CASL-Steer share.
+
+    Attributes:
+        editor_class: made of (task, config, alignment, cost).
+    """
+
+    editor_class: Callable[[EditTask, C, ConceptAlignment, FitCost], AlignmentEditor]
+
+    def fit_key(self) -> dict[str, JsonValue]:
+        """What the fit depends on."""
+        return alignment_key(self.config)
+
+    def fit(self, task: EditTask) -> AlignmentEditor:
+        """Learn the concept's map."""
+        return type(self).editor_class(task, self.config, *fit_alignment(task, self.config))
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> AlignmentEditor:
+        """The editor from a stored map. Raises InputError where the task grants no SAE."""
+        if task.saes is None:
+            raise InputError("CASL needs an SAE in its task")
+        alignment = ConceptAlignment.from_tensors(task.saes.get(), state).requires_grad_(False)
+        return type(self).editor_class(task, self.config, alignment, FitCost())
 
 
 @register_method
-class Casl:
+class Casl(_AlignmentMethod[CaslConfig]):
     """The edit with the learned map."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -282,11 +279,7 @@ class Casl:
         space="h_space",
         uses_sae=True,
     )
-    config: CaslConfig
-
-    def __init__(self, config: CaslConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or CaslConfig.model_validate(settings)
+    config_class, editor_class = CaslConfig, CaslEditor
 
     @classmethod
     def toy_config(cls) -> CaslConfig:
@@ -304,25 +297,9 @@ class Casl:
             "gain": (1.5, 3.0, 6.0),
         }
 
-    def fit_key(self) -> dict[str, JsonValue]:
-        """What the fit depends on: CASL and CASL-Steer share one alignment."""
-        return alignment_key(self.config)
-
-    def fit(self, task: EditTask) -> CaslEditor:
-        """Learn the concept's map."""
-        alignment, cost = fit_alignment(task, self.config)
-        return CaslEditor(task, self.config, alignment, cost)
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslEditor:
-        """The editor from its stored map."""
-        return CaslEditor(task, self.config, restore_alignment(task, state), FitCost())
-
-
-# CASL-Steer: the concept's top-k latents alone move the image, a causal probe of the alignment.
-
 
 class CaslSteerConfig(CaslConfig):
-    """Settings of the probe, beside those of the alignment it probes.
+    """Settings of the causal probe, beside those of the alignment it probes.
 
     Attributes:
         k: number of latents steered.
@@ -344,7 +321,6 @@ class CaslSteerEditor(AlignmentEditor):
     def __init__(
         self, task: EditTask, config: CaslSteerConfig, alignment: ConceptAlignment, cost: FitCost
     ) -> None:
-        """See `fit_alignment`."""
         first = task.trajectories.timesteps[-1] if config.single_shift else config.t_edit
         window = EditWindow(first, asymmetric=config.asymmetric)
         super().__init__(task, window, alignment, cost)
@@ -359,13 +335,16 @@ class CaslSteerEditor(AlignmentEditor):
         """The shift of strength 1."""
         gain = self.config.gain
         if self.config.reading == "map":
-            return gain * self.alignment(h, t, mask=self.mask, bias=False)
-        return gain * self.alignment.sae.decode_delta(self.shift.expand(len(h), -1, -1, -1), t)
+            delta_h: Tensor = gain * self.alignment(h, t, mask=self.mask, bias=False)
+        else:
+            shift = self.shift.expand(len(h), -1, -1, -1)
+            delta_h = gain * self.alignment.sae.decode_delta(shift, t)
+        return delta_h
 
 
 @register_method
-class CaslSteer:
-    """The top-k latents alone."""
+class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
+    """The concept's top-k latents alone move the image."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="casl_steer",
@@ -376,11 +355,7 @@ class CaslSteer:
         space="h_space",
         uses_sae=True,
     )
-    config: CaslSteerConfig
-
-    def __init__(self, config: CaslSteerConfig | None = None, **settings: object) -> None:
-        """Settings as a config, or as keywords over the defaults."""
-        self.config = config or CaslSteerConfig.model_validate(settings)
+    config_class, editor_class = CaslSteerConfig, CaslSteerEditor
 
     @classmethod
     def toy_config(cls) -> CaslSteerConfig:
@@ -396,16 +371,3 @@ class CaslSteer:
             "gain": (6.0, 12.0, 24.0),
             "asymmetric": (False, True),
         }
-
-    def fit_key(self) -> dict[str, JsonValue]:
-        """What the fit depends on: CASL and CASL-Steer share one alignment."""
-        return alignment_key(self.config)
-
-    def fit(self, task: EditTask) -> CaslSteerEditor:
-        """Learn the concept's map, then keep its top-k latents."""
-        alignment, cost = fit_alignment(task, self.config)
-        return CaslSteerEditor(task, self.config, alignment, cost)
-
-    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> CaslSteerEditor:
-        """The editor from a stored map."""
-        return CaslSteerEditor(task, self.config, restore_alignment(task, state), FitCost())

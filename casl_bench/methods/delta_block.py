@@ -59,7 +59,8 @@ class DdpmDeltaBlock(DeltaBlock):
     def forward(self, h: Tensor, temb: Tensor) -> Tensor:
         """See `DeltaBlock.forward`."""
         hidden = self.conv1(h) + self.temb_proj(functional.silu(temb))[:, :, None, None]
-        return self.conv2(functional.silu(self.norm2(hidden)))
+        delta_h: Tensor = self.conv2(functional.silu(self.norm2(hidden)))
+        return delta_h
 
     @property
     def last_layer(self) -> nn.Conv2d:
@@ -89,7 +90,8 @@ class AdmDeltaBlock(DeltaBlock):
     def forward(self, h: Tensor, temb: Tensor) -> Tensor:
         """See `DeltaBlock.forward`."""
         hidden = self.in_layers(h) + self.emb_layers(temb)[:, :, None, None]
-        return self.out_layers(hidden)
+        delta_h: Tensor = self.out_layers(hidden)
+        return delta_h
 
     @property
     def last_layer(self) -> nn.Conv2d:

@@ -10,7 +10,6 @@ it follows from two successive x_t of the stored trajectory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +17,9 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.ddim import predict_x_0
 from casl_bench.diffusion.trajectories import TrajectoryStore
-from casl_bench.domains.dataset import Concept
+from casl_bench.methods.method import EditTask, MethodConfig
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel
-
-# CLIP directions: how far an edit moved along the text's direction.
-
 
 EPS = 1e-6
 
@@ -42,7 +38,8 @@ def direction_cosine(edited: Tensor, original: Tensor, text_direction: Tensor) -
         [n] in [-1, 1]; 0 where nothing moved.
     """
     delta = edited - original
-    return (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
+    cosine: Tensor = (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
+    return cosine
 
 
 def directional_loss(edited: Tensor, original: Tensor, text_direction: Tensor) -> Tensor:
@@ -66,32 +63,51 @@ def text_similarity(clip: ClipModel, source: str, target: str) -> float:
     return float(source_embedding @ target_embedding)
 
 
-@dataclass(frozen=True)
-class DirectionFitConfig:
-    """Settings of the loop.
+def embed_both(
+    clip: ClipModel, edited: Tensor, original: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """CLIP embeddings of edited images, with their gradient, and of the originals: [n, D] each.
+
+    Args:
+        clip: the guide.
+        edited: [n, 3, H, W].
+        original: [n, 3, H, W], on any device.
+        noise: [n, 3, H, W], added to both, against adversarial pixel patterns.
+    """
+    original, noise = original.to(edited.device), noise.to(edited.device)
+    with torch.no_grad():
+        before = clip.encode_image((original + noise).clamp(-1, 1))
+    return clip.encode_image((edited + noise).clamp(-1.05, 1.05)), before
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, learning_rate: float) -> None:
+    """One step of an optimiser down a loss."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+
+
+class DirectionFitConfig(MethodConfig):
+    """Settings of the loop, to be extended by a method's own.
 
     Attributes:
-        steps: optimiser steps.
-        batch_size: images a step.
+        fit_steps: optimiser steps.
+        batch_size: images per step.
         learning_rate: of Adam, decayed linearly to zero.
         clip_weight: weight of the directional loss.
         l1_weight: weight of the L1 term between edited and unedited predictions.
-        log_loss: -log((2 - L)/2) as in Asyrp's code instead of plain 1 - cos.
-        scale_l1_by_text: multiply the L1 weight by cos(source text, target text) (Asyrp).
         pixel_noise: standard deviation of noise added to both predictions before CLIP, against
             adversarial pixel patterns.
-        t_edit: only timesteps t >= t_edit are trained.
     """
 
-    steps: int
-    batch_size: int
-    learning_rate: float
-    clip_weight: float
-    l1_weight: float
-    log_loss: bool
-    scale_l1_by_text: bool
-    pixel_noise: float
-    t_edit: int
+    fit_steps: int = 160
+    batch_size: int = 8
+    learning_rate: float = 2e-3
+    clip_weight: float = 1.0
+    l1_weight: float = 0.1
+    pixel_noise: float = 0.1
 
 
 DeltaModule = Callable[[Tensor, int, Tensor], Tensor]
@@ -126,53 +142,56 @@ def stored_prediction(
     ab, ab_next = (backbone.schedule.alpha_bar(store.timesteps[s]) for s in (first, first + 1))
     x_t, x_next = store.x_t(first, index), store.x_t(first + 1, index)
     a, b, c, d = ab**0.5, (1 - ab) ** 0.5, ab_next**0.5, (1 - ab_next) ** 0.5
-    determinant = a * d - b * c
-    return (d * x_t - b * x_next) / determinant
+    predicted: Tensor = (d * x_t - b * x_next) / (a * d - b * c)
+    return predicted
 
 
 def fit_direction(
     module: DeltaModule,
     parameters: list[nn.Parameter],
-    *,
-    concept: Concept,
-    backbone: Backbone,
-    store: TrajectoryStore,
-    clip: ClipModel,
-    generator: torch.Generator,
+    task: EditTask,
     config: DirectionFitConfig,
+    t_edit: int,
+    *,
+    as_asyrp: bool = False,
     penalty: Callable[[], Tensor] | None = None,
 ) -> float:
-    """Train the module's parameters in place.
+    """Train the module's parameters in place. Only the U-Net's decoder half is back-propagated.
 
     Args:
         module: gives delta_h from h, t and the time embedding.
         parameters: what is trained.
-        concept: its two prompts give the text direction.
-        backbone: frozen; only its decoder half is back-propagated.
-        store: x_t of the training images.
-        clip: the guide.
-        generator: draws timesteps, images and pixel noise.
+        task: gives the texts, the backbone, x_t of the training images, the guide CLIP and the
+            generator, which draws timesteps, images and pixel noise.
         config: settings.
+        t_edit: only timesteps t >= t_edit are trained.
+        as_asyrp: the loss of Asyrp's code: -log((2 - L)/2) instead of plain 1 - cos, and an L1
+            weight multiplied by cos(source text, target text).
         penalty: an extra term of the loss, such as sparsity.
 
     Returns:
         U-Net calls spent, in images.
 
     Raises:
-        InputError: if no stored timestep lies in the edit window.
+        InputError: if the task grants no guide CLIP, or no stored timestep is trained.
     """
-    window = [s for s in predicted_steps(store) if store.timesteps[s] >= config.t_edit]
+    store, backbone, clip, generator = (
+        task.trajectories, task.backbone, task.guide_clip, task.generator,
+    )  # fmt: skip
+    if clip is None:
+        raise InputError("a fit by text needs a guide CLIP in its task")
+    source, target = task.concept.source_prompt, task.concept.target_prompt
+    window = [s for s in predicted_steps(store) if store.timesteps[s] >= t_edit]
     if not window:
-        raise InputError(f"no visited timestep is at or above t_edit = {config.t_edit}")
-    direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
-    l1_weight = config.l1_weight
-    if config.scale_l1_by_text:
-        l1_weight *= text_similarity(clip, concept.source_prompt, concept.target_prompt)
-    loss_of = log_directional_loss if config.log_loss else directional_loss
+        raise InputError(f"no visited timestep is at or above t_edit = {t_edit}")
+    direction, l1_weight = clip.text_direction(source, target), config.l1_weight
+    if as_asyrp:
+        l1_weight *= text_similarity(clip, source, target)
+    loss_of = log_directional_loss if as_asyrp else directional_loss
     optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
     num_images = len(store.image_ids)
     with backbone.count_calls() as calls:
-        for step in range(config.steps):
+        for step in range(config.fit_steps):
             s = window[int(torch.randint(len(window), (1,), generator=generator))]
             index = torch.randperm(num_images, generator=generator)[: config.batch_size]
             t = store.timesteps[s]
@@ -183,17 +202,11 @@ def fit_direction(
             eps = backbone.decode(state, module(state.h.cpu(), t, state.temb.cpu()))
             edited = predict_x_0(state.x_t, eps, backbone.schedule.alpha_bar(t))
             noise = config.pixel_noise * torch.randn(original.shape, generator=generator)
-            original, noise = original.to(edited.device), noise.to(edited.device)
-            with torch.no_grad():
-                embedded_original = clip.encode_image((original + noise).clamp(-1, 1))
-            embedded = clip.encode_image((edited + noise).clamp(-1.05, 1.05))
+            original = original.to(edited.device)
+            embedded, embedded_original = embed_both(clip, edited, original, noise)
             loss = config.clip_weight * loss_of(embedded, embedded_original, direction).mean()
             loss = loss + l1_weight * (edited - original).abs().mean()
             if penalty is not None:
                 loss = loss + penalty().to(loss.device)
-            for group in optimiser.param_groups:
-                group["lr"] = config.learning_rate * (1 - step / config.steps)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
+            descend(optimiser, loss, config.learning_rate * (1 - step / config.fit_steps))
     return calls.unet_calls

@@ -157,7 +157,8 @@ def _edit(
             x_next[:, rows] = stepped.unflatten(0, (copies, len(index)))
         x_t = x_next.flatten(0, 1)
     tracks = len(x_t) // count
-    return x_t.unflatten(0, (tracks, count)).expand(len(factors), *(-1,) * 4).cpu()
+    edited: Tensor = x_t.unflatten(0, (tracks, count)).expand(len(factors), *(-1,) * 4).cpu()
+    return edited
 
 
 def _decode_edited(

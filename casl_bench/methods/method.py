@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -50,7 +50,7 @@ class MethodInfo:
         uses_validation: whether `task.validation` is asked for.
         bidirectional: whether a negative strength is meaningful (turns the concept off).
         guided_by: names of scorers that the fit or the edits are optimised against. Such a scorer
-            is never the only one to judge this method, see `runs.planning.judges`.
+            is never the only one to judge this method, see `runs.plan.judges`.
         control: whether it is a control (unranked): floor or ceiling, not an entrant.
         needs_oracle: controls only: may re-render the test images.
         needs_scorer: controls only: may see the classifier that judges first.
@@ -244,6 +244,34 @@ class EditingMethod(Protocol):
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Editor:
         """The editor that `fit` returned, from its `state()`: same edits, bit for bit."""
         ...
+
+
+C = TypeVar("C", bound=MethodConfig)
+
+
+class ConfiguredMethod(Generic[C]):
+    """Base of an `EditingMethod`: constructed with a config, or with keywords over its defaults.
+
+    Attributes:
+        config_class: of the settings; a subclass names its own.
+    """
+
+    config_class: type[C]
+
+    def __init__(self, config: C | None = None, **settings: object) -> None:
+        self.config = config or self.config_class.model_validate(settings)
+
+
+class UnfittedMethod(ConfiguredMethod[C]):
+    """Base of a method that learns nothing: what `fit` makes of a task is all there is."""
+
+    def fit(self, task: EditTask) -> Editor:
+        """The editor; a subclass gives it."""
+        raise NotImplementedError
+
+    def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Editor:
+        """The same editor."""
+        return self.fit(task)
 
 
 METHODS: Registry[EditingMethod] = Registry("method", entry_point_group="casl_bench.methods")

@@ -1,4 +1,4 @@
-"""One direction of h a visited timestep: what methods add that read h itself and train nothing."""
+"""One direction of h per visited timestep: what methods add that read h and train nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
+from casl_bench.methods.method import FitCost
+from casl_bench.models.backbone import Backbone
 
 
 class StepDirections:
@@ -63,3 +66,30 @@ def visited_steps(timesteps: Sequence[int], t_edit: int) -> list[int]:
     if not steps:
         raise InputError(f"no visited timestep is at or above t_edit = {t_edit}")
     return steps
+
+
+class DirectionEditor(HSpaceEditor):
+    """Adds the timestep's direction, times a gain, to h; nothing outside the window."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        window: EditWindow,
+        directions: StepDirections,
+        gain: float = 1.0,
+        cost: FitCost | None = None,
+    ) -> None:
+        """Keep the directions; the cost is their number of parameters where none is given."""
+        cost = cost or FitCost(directions.values.numel())
+        super().__init__(backbone, window, noise_seed=0, cost=cost)
+        self.gain, self.directions = gain, directions
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """The direction times the gain."""
+        if not self.window.edits(t):
+            return torch.zeros_like(h)
+        return self.gain * self.directions.at(t, h)
+
+    def state(self) -> dict[str, Tensor]:
+        """The directions and their timesteps."""
+        return self.directions.tensors()

@@ -9,12 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.models.micro_batch import in_micro_batches
+from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.models.model_files import read_model
-from casl_bench.models.scorers import ScorerInfo
-
-MICRO_BATCH = 16
+from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 
 
 class PlainNet(nn.Module):
@@ -41,7 +38,8 @@ class PlainNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[n, 3, 64, 64] in [-1, 1] → [n, A]."""
-        return self.head(self.features(pixels).flatten(1))
+        logits: Tensor = self.head(self.features(pixels).flatten(1))
+        return logits
 
 
 class _DepthwiseBlock(nn.Module):
@@ -55,9 +53,8 @@ class _DepthwiseBlock(nn.Module):
         self.contract = nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[n, width, h, w] → same shape."""
-        inner = nn.functional.gelu(self.expand(self.norm(self.spatial(x))))
-        return x + self.contract(inner)
+        inner: Tensor = self.contract(nn.functional.gelu(self.expand(self.norm(self.spatial(x)))))
+        return x + inner
 
 
 class DepthwiseNet(nn.Module):
@@ -87,7 +84,8 @@ class DepthwiseNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """[n, 3, 64, 64] in [-1, 1] → [n, A]."""
-        return self.head(self.norm(self.features(pixels).mean((2, 3))))
+        logits: Tensor = self.head(self.norm(self.features(pixels).mean((2, 3))))
+        return logits
 
 
 def build_classifier(config: Mapping[str, Any]) -> nn.Module:
@@ -102,7 +100,7 @@ def build_classifier(config: Mapping[str, Any]) -> nn.Module:
             raise InvalidBenchmarkError(f"unknown classifier architecture '{other}'")
 
 
-class AttributeClassifier:
+class AttributeClassifier(CalibratedNetwork):
     """A frozen classifier whose logits are calibrated: sigmoid(logit) is a probability.
 
     Args:
@@ -123,55 +121,23 @@ class AttributeClassifier:
         bias: Tensor,
         image_size: int,
     ) -> None:
-        self.info, self.attributes, self.image_size = info, attributes, image_size
-        self._network = network.eval().requires_grad_(False)
-        self._scale, self._bias = scale, bias
+        super().__init__(info, network, scale, bias, image_size)
+        self.attributes = attributes
 
     @classmethod
     def load(cls, folder: Path) -> AttributeClassifier:
-        """Read a shipped classifier.
-
-        Raises:
-            InvalidBenchmarkError: files are damaged or do not fit together.
-        """
+        """Read a shipped classifier. Raises InvalidBenchmarkError where files are damaged."""
         files = read_model(folder)
-        config = files.card["config"]
-        # Building draws random weights, which the caller's random state must not feel.
-        with torch.random.fork_rng(devices=[]):
-            network = build_classifier(config)
-        try:
-            network.load_state_dict(files.part("network"))
-            scale, bias = files.tensors["calibration.scale"], files.tensors["calibration.bias"]
-        except (RuntimeError, KeyError) as error:
-            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        config, network = files.card["config"], files.network(build_classifier)
         info = ScorerInfo(files.card["name"], "attributes", 1, files.weights_hash)
-        names = tuple(config["attributes"])
-        return cls(info, names, network, scale, bias, int(config["image_size"]))
+        names, size = tuple(config["attributes"]), int(config["image_size"])
+        return cls(info, names, network, *files.calibration(), size)
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Calibrated logits; above 0 the attribute is there.
-
-        Args:
-            pixels: [n, 3, H, W], nominally in [-1, 1]; values outside are clamped, as a viewer
-                would.
-
-        Returns:
-            [n, A] float32; a row depends on its image alone.
-
-        Raises:
-            InputError: images of another size.
-        """
-        return self.logits_with_grad(pixels)
+        """Calibrated logits [n, A] as `outputs`; above 0 the attribute is there."""
+        return self.outputs(pixels)
 
     def logits_with_grad(self, pixels: Tensor) -> Tensor:
         """`logits`, through which gradients flow to the pixels; none to those out of [-1, 1]."""
-        expected = (3, self.image_size, self.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
-            raise InputError(
-                f"images of shape {tuple(pixels.shape[1:])}, not {expected}", where=self.info.name
-            )
-        if not len(pixels):
-            return torch.empty(0, len(self.attributes))
-        raw = in_micro_batches(self._network, pixels.float().clamp(-1, 1), MICRO_BATCH)
-        return raw * self._scale + self._bias
+        return self.outputs(pixels)

@@ -263,9 +263,9 @@ class Backbone:
         output = functional.pixel_shuffle(output, self.patch_size)
         alpha_bar = self.schedule.alpha_bar(t)
         if self.prediction == "v":
-            return alpha_bar**0.5 * output + (1 - alpha_bar) ** 0.5 * x_t
-        if self.prediction == "x0":
-            return (x_t - alpha_bar**0.5 * output) / (1 - alpha_bar) ** 0.5
+            output = alpha_bar**0.5 * output + (1 - alpha_bar) ** 0.5 * x_t
+        elif self.prediction == "x0":
+            output = (x_t - alpha_bar**0.5 * output) / (1 - alpha_bar) ** 0.5
         return output
 
 

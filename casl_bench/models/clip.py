@@ -20,13 +20,18 @@ from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.model_files import hash_tensors, read_model
 from casl_bench.models.scorers import ScorerInfo
 
-# Text → token numbers, one a word: a CLIP of forty words needs no 49,408-entry vocabulary.
+TEMPLATES: tuple[str, ...] = tuple(t("{}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES)
+"""Sentences into which the prompts of a published CLIP are put."""
+
+FLOOR = 1e-4
+"""Displacements of unit embeddings shorter than this are rounding, and their cosine is noise."""
 
 
 class WordTokenizer:
     """Words in lower case; padding is 0, then the words, then start and end of text.
 
-    The end has the highest number because open_clip finds it by argmax.
+    A CLIP of forty words needs no vocabulary of 49,408. The end has the highest number because
+    open_clip finds it by argmax.
 
     Args:
         words: the vocabulary, in order.
@@ -73,11 +78,6 @@ class WordTokenizer:
                 f"this CLIP does not know the word '{word}'", mend=f"{offer}(known: {known})"
             )
         return number
-
-
-MICRO_BATCH = 16
-TEMPLATES: tuple[str, ...] = tuple(t("{}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES)
-"""Sentences into which the prompts of a published CLIP are put."""
 
 
 def build_clip(config: Mapping[str, Any]) -> CLIP:
@@ -128,20 +128,9 @@ class ClipModel:
 
     @classmethod
     def load(cls, folder: Path) -> ClipModel:
-        """Read a CLIP that the package ships.
-
-        Raises:
-            InvalidBenchmarkError: files are damaged or do not fit together.
-        """
+        """Read a shipped CLIP. Raises InvalidBenchmarkError where files are damaged."""
         files = read_model(folder)
-        config = files.card["config"]
-        # Building draws random weights, which the caller's random state must not feel.
-        with torch.random.fork_rng(devices=[]):
-            network = build_clip(config)
-        try:
-            network.load_state_dict(files.part("network"))
-        except RuntimeError as error:
-            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        config, network = files.card["config"], files.network(build_clip)
         tokenizer = WordTokenizer(config["words"], config["text"]["context_length"])
         size, half = int(config["vision"]["image_size"]), (0.5, 0.5, 0.5)
         return cls(files.card["name"], network, tokenizer, files.weights_hash, size, half, half)
@@ -174,16 +163,16 @@ class ClipModel:
             ) from error
         bad = [k for k, t in network.state_dict().items() if not bool(torch.isfinite(t).all())]
         if bad:
-            raise InvalidBenchmarkError(f"weights hold NaN or infinity in '{bad[0]}'",
-                                        where=pretrained)  # fmt: skip
+            raise InvalidBenchmarkError(
+                f"weights hold NaN or infinity in '{bad[0]}'", where=pretrained
+            )
         visual: Any = network.visual
         size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
-        digest = hash_tensors(network.state_dict())
         return cls(
             f"open_clip:{architecture}:{Path(pretrained).stem.removeprefix(architecture + '.')}",
             network,
             open_clip.get_tokenizer(architecture),
-            digest,
+            hash_tensors(network.state_dict()),
             size,
             visual.image_mean,
             visual.image_std,
@@ -220,7 +209,7 @@ class ClipModel:
         if torch.is_grad_enabled() and pixels.requires_grad:
             return self._embed(pixels)
         with torch.no_grad():
-            return in_micro_batches(self._embed, pixels, MICRO_BATCH)
+            return in_micro_batches(self._embed, pixels)
 
     def _embed(self, pixels: Tensor) -> Tensor:
         origin, pixels = pixels.device, pixels.to(self.device)
@@ -260,14 +249,8 @@ class ClipModel:
         length = (b - a).norm()
         if float(length) < 1e-6:
             raise InputError("source and target prompt do not differ", where=f"{source} / {target}")
-        return (b - a) / length
-
-
-# How far an edit went where its text points, told by a CLIP that guided nobody.
-
-
-# Displacements shorter than this (unit embeddings) are rounding, and their cosine is noise.
-FLOOR = 1e-4
+        direction: Tensor = (b - a) / length
+        return direction
 
 
 class ClipScorer:

@@ -18,16 +18,19 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault
 from casl_bench.core.files import read_json, write_json
 from casl_bench.models.unet import CONFIG_FILE, BackboneConfig, ScheduleConfig, filled_unet
 from casl_bench.models.weights import fitted_state, read_checkpoint
 
-# diffusers' description of a noise schedule ↔ ours.
-
-
 SCHEDULER_FILE = "scheduler_config.json"
 SCHEDULER_FOLDERS = ("", "scheduler")
+SAFE_WEIGHTS, TORCH_WEIGHTS = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+OWN_FILE = "casl_bench.json"
+UNET_FOLDERS = ("", "unet")
+
+# Names of the attention's projections before diffusers 0.15.
+_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 # Schedulers whose noise is what `ScheduleConfig` can say; they share their fields and defaults.
 _SCHEDULERS = (
@@ -117,14 +120,6 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-SAFE_WEIGHTS, TORCH_WEIGHTS = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
-OWN_FILE = "casl_bench.json"
-UNET_FOLDERS = ("", "unet")
-
-# Names of the attention's projections before diffusers 0.15.
-_OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-
 def is_diffusers_folder(folder: Path) -> bool:
     """Whether a folder has a network's config in diffusers' form."""
     return _unet_folder(folder) is not None
@@ -163,10 +158,8 @@ def read_diffusers_folder(
     try:
         config = BackboneConfig.model_validate({**settings, "unet": unet})
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
         raise InvalidBenchmarkError(
-            f"invalid backbone config: {place}: {fault['msg']}",
+            f"invalid backbone config: {first_fault(error)}",
             where=str(own if own.exists() else config_path),
         ) from error
     weights, where = _read_weights(unet_folder)

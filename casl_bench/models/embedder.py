@@ -14,12 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.models.micro_batch import pad_rows, row_blocks
+from casl_bench.core.errors import InputError
+from casl_bench.models.micro_batch import MICRO_BATCH, pad_rows, row_blocks
 from casl_bench.models.model_files import read_model
 from casl_bench.models.scorers import ScorerInfo
 
-MICRO_BATCH = 16
 EPS = 1e-3
 
 
@@ -95,21 +94,11 @@ class RenderEmbedder:
 
     @classmethod
     def load(cls, folder: Path) -> RenderEmbedder:
-        """Read the shipped embedder.
-
-        Raises:
-            InvalidBenchmarkError: files are damaged or do not fit together.
-        """
+        """Read the shipped embedder. Raises InvalidBenchmarkError where files are damaged."""
         files = read_model(folder)
-        config = files.card["config"]
-        with torch.random.fork_rng(devices=[]):
-            network = EmbedderNet(config["widths"], config["embed_dim"])
-        try:
-            network.load_state_dict(files.part("network"))
-        except RuntimeError as error:
-            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        network = files.network(lambda config: EmbedderNet(config["widths"], config["embed_dim"]))
         info = ScorerInfo(files.card["name"], "similarity", 1, files.weights_hash)
-        return cls(info, network, int(config["image_size"]))
+        return cls(info, network, int(files.card["config"]["image_size"]))
 
     @torch.no_grad()
     def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:

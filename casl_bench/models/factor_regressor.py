@@ -17,11 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
-from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.model_files import read_model
-from casl_bench.models.scorers import ScorerInfo
-
-MICRO_BATCH = 16
+from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 
 
 class LookoutNet(nn.Module):
@@ -74,10 +71,11 @@ class LookoutNet(nn.Module):
         )
         seen = torch.cat([self.what(x), place.to(x.dtype).expand(len(x), 2, h, w)], 1)
         look = self.where(x).flatten(2).softmax(2)
-        return self.join((look @ seen.flatten(2).transpose(1, 2)).flatten(1))
+        found: Tensor = self.join((look @ seen.flatten(2).transpose(1, 2)).flatten(1))
+        return found
 
 
-def build_regressor(config: Mapping[str, Any]) -> nn.Module:
+def build_regressor(config: Mapping[str, Any]) -> LookoutNet:
     """The network a card's `config` describes: {"architecture": "lookout", "columns": [...], …}."""
     if config["architecture"] != "lookout":
         raise InvalidBenchmarkError(f"unknown regressor architecture '{config['architecture']}'")
@@ -87,7 +85,7 @@ def build_regressor(config: Mapping[str, Any]) -> nn.Module:
     )  # fmt: skip
 
 
-class FactorRegressor:
+class FactorRegressor(CalibratedNetwork):
     """A frozen regressor of known factors.
 
     Args:
@@ -111,60 +109,34 @@ class FactorRegressor:
         bias: Tensor,
         image_size: int,
     ) -> None:
-        self.info, self.attributes, self.columns = info, attributes, columns
-        self.image_size = image_size
+        super().__init__(info, network, scale, bias, image_size)
+        self.attributes, self.columns = attributes, columns
         self.names = tuple(dict.fromkeys(columns))
-        self._network = network.eval().requires_grad_(False)
-        self.scale, self.bias = scale, bias
         # One and the same column where a factor has only one.
         self._first = [columns.index(name) for name in self.names]
         self._last = [i + columns.count(columns[i]) - 1 for i in self._first]
 
     @classmethod
     def load(cls, folder: Path) -> FactorRegressor:
-        """Read a shipped regressor.
-
-        Raises:
-            InvalidBenchmarkError: files are damaged or do not fit together.
-        """
+        """Read a shipped regressor. Raises InvalidBenchmarkError where files are damaged."""
         files = read_model(folder)
-        config = files.card["config"]
-        # Building draws random weights, which the caller's random state must not feel.
-        with torch.random.fork_rng(devices=[]):
-            network = build_regressor(config)
-        try:
-            network.load_state_dict(files.part("network"))
-            scale, bias = files.tensors["calibration.scale"], files.tensors["calibration.bias"]
-        except (RuntimeError, KeyError) as error:
-            raise InvalidBenchmarkError("weights do not fit the card", where=str(folder)) from error
+        config, network = files.card["config"], files.network(build_regressor)
         info = ScorerInfo(files.card["name"], "factors", 1, files.weights_hash)
         attributes, columns = tuple(config["attributes"]), tuple(config["columns"])
-        return cls(info, attributes, columns, network, scale, bias, int(config["image_size"]))
+        size = int(config["image_size"])
+        return cls(info, attributes, columns, network, *files.calibration(), size)
 
     @torch.no_grad()
     def factors(self, pixels: Tensor) -> Tensor:
         """Every factor less its mean, over its standard deviation in the data set.
 
-        Args:
-            pixels: [n, 3, H, W], nominally in [-1, 1]; values outside are clamped, as a viewer
-                would.
+        Args and errors as `outputs`.
 
         Returns:
             [n, C] float32, columns as `columns`; an attribute is -1 where it is absent and 1
             where it shows in full. A row depends on its image alone.
-
-        Raises:
-            InputError: images of another size.
         """
-        expected = (3, self.image_size, self.image_size)
-        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
-            raise InputError(
-                f"images of shape {tuple(pixels.shape[1:])}, not {expected}", where=self.info.name
-            )
-        if not len(pixels):
-            return torch.empty(0, len(self.columns))
-        raw = in_micro_batches(self._network, pixels.float().clamp(-1, 1), MICRO_BATCH)
-        readings = raw * self.scale + self.bias
+        readings = self.outputs(pixels)
         k = len(self.attributes)
         # tanh(x / 2) = 2 sigmoid(x) - 1: a fair coin's share less 1/2, over its deviation 1/2.
         return torch.cat([torch.tanh(readings[:, :k] / 2), readings[:, k:]], 1)

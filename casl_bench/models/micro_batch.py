@@ -16,6 +16,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+MICRO_BATCH = 16
+"""Images in a pass of a scorer."""
+
 
 def row_blocks(count: int, size: int) -> Iterator[slice]:
     """Slices of at most `size` rows that cover `count` rows in order."""
@@ -56,7 +59,9 @@ def run_in_micro_batches(
     return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))
 
 
-def in_micro_batches(function: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
+def in_micro_batches(
+    function: Callable[[Tensor], Tensor], x: Tensor, size: int = MICRO_BATCH
+) -> Tensor:
     """`run_in_micro_batches` for one tensor in and one out: x [n, …], n >= 1 → [n, …]."""
     return run_in_micro_batches(lambda rows: (function(rows),), size, x)[0]
 

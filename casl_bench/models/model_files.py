@@ -7,22 +7,24 @@ any number is made with it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import hash_file, read_json, write_bytes, write_json
+from casl_bench.core.files import FileSum, hash_file, read_json, write_bytes, write_json
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 _MEND = "restore the file from the package"
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,13 @@ class ModelFiles:
     """A model as read from its folder.
 
     Attributes:
+        folder: where it was read.
         card: what card.json says; `config` in it builds the network.
         tensors: the weights, floating point ones as float32.
         weights_hash: SHA-256 of the weights file, hex.
     """
 
+    folder: Path
     card: dict[str, Any]
     tensors: dict[str, Tensor]
     weights_hash: str
@@ -43,6 +47,31 @@ class ModelFiles:
         """The tensors named `prefix.…`, with the prefix taken off."""
         start = f"{prefix}."
         return {k[len(start) :]: v for k, v in self.tensors.items() if k.startswith(start)}
+
+    def network(self, build: Callable[[Mapping[str, Any]], N]) -> N:
+        """The network that `build` makes of the card's `config`, filled with the weights.
+
+        Raises:
+            InvalidBenchmarkError: weights and config do not fit each other.
+        """
+        # Building draws random weights, which the caller's random state must not feel.
+        with torch.random.fork_rng(devices=[]):
+            network = build(self.card["config"])
+        try:
+            network.load_state_dict(self.part("network"))
+        except RuntimeError as error:
+            raise self._unfit() from error
+        return network
+
+    def calibration(self) -> tuple[Tensor, Tensor]:
+        """Scale and bias of the outputs. Raises InvalidBenchmarkError where there are none."""
+        try:
+            return self.tensors["calibration.scale"], self.tensors["calibration.bias"]
+        except KeyError as error:
+            raise self._unfit() from error
+
+    def _unfit(self) -> InvalidBenchmarkError:
+        return InvalidBenchmarkError("weights do not fit the card", where=str(self.folder))
 
 
 def read_model(folder: Path) -> ModelFiles:
@@ -66,11 +95,8 @@ def read_model(folder: Path) -> ModelFiles:
             "not a model card", where=str(folder / CARD), mend=_MEND
         ) from error
     if found != expected:
-        raise InvalidBenchmarkError(
-            "weights are not those the card names (truncated or changed)",
-            where=str(path),
-            mend=_MEND,
-        )
+        what = "weights are not those the card names (truncated or changed)"
+        raise InvalidBenchmarkError(what, where=str(path), mend=_MEND)
     try:
         tensors = load(path.read_bytes())
     except SafetensorError as error:
@@ -82,7 +108,7 @@ def read_model(folder: Path) -> ModelFiles:
                 raise InvalidBenchmarkError(
                     f"weights hold NaN or infinity in '{name}'", where=str(path), mend=_MEND
                 )
-    return ModelFiles(card, tensors, found)
+    return ModelFiles(folder, card, tensors, found)
 
 
 def write_model(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
@@ -95,9 +121,8 @@ def write_model(folder: Path, tensors: Mapping[str, Tensor], card: Mapping[str, 
         for name, t in tensors.items()
     }
     write_bytes(folder / WEIGHTS, save(half))
-    size = (folder / WEIGHTS).stat().st_size
-    digest = hash_file(folder / WEIGHTS)
-    write_json(folder / CARD, {**card, "sha256": digest, "bytes": size})
+    sums = FileSum.of(folder / WEIGHTS)
+    write_json(folder / CARD, {**card, "sha256": sums.sha256, "bytes": sums.bytes})
 
 
 def hash_tensors(tensors: Mapping[str, Tensor]) -> str:

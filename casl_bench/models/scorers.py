@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from casl_bench.core.errors import InputError
+from casl_bench.models.micro_batch import in_micro_batches
 
 ScorerKind = Literal["attributes", "text", "similarity", "factors"]
 
@@ -31,13 +34,45 @@ class ScorerInfo:
     guides: bool = False
 
 
-class Scorer(Protocol):
-    """Anything with a scorer's identity; each kind has its own methods."""
+class CalibratedNetwork:
+    """A frozen network on images of one size, whose outputs are scaled and shifted.
 
-    info: ScorerInfo
+    Args:
+        info: its identity.
+        network: [n, 3, S, S] → [n, C] raw.
+        scale: [C], multiplies what is raw.
+        bias: [C], added after that.
+        image_size: S.
+    """
 
+    def __init__(
+        self, info: ScorerInfo, network: nn.Module, scale: Tensor, bias: Tensor, image_size: int
+    ) -> None:
+        self.info, self.image_size, self.scale, self.bias = info, image_size, scale, bias
+        self._network = network.eval().requires_grad_(False)
 
-# What a run asks of whoever tells the attributes of an image, trained or not.
+    def outputs(self, pixels: Tensor) -> Tensor:
+        """Scale · raw + bias, through which gradients flow to pixels within [-1, 1].
+
+        Args:
+            pixels: [n, 3, S, S], nominally in [-1, 1]; values outside are clamped, as a viewer
+                would.
+
+        Returns:
+            [n, C] float32; a row depends on its image alone.
+
+        Raises:
+            InputError: images of another size.
+        """
+        expected = (3, self.image_size, self.image_size)
+        if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
+            raise InputError(
+                f"images of shape {tuple(pixels.shape[1:])}, not {expected}", where=self.info.name
+            )
+        if not len(pixels):
+            return torch.empty(0, len(self.scale))
+        raw = in_micro_batches(self._network, pixels.float().clamp(-1, 1))
+        return raw * self.scale + self.bias
 
 
 LabelSource = Literal["annotation", "zero-shot"]
@@ -76,9 +111,6 @@ def label_source(scorer: AttributeScorer) -> LabelSource:
     return source
 
 
-# What a run asks of whoever reads all known factors of a drawn image, where there are any.
-
-
 @runtime_checkable
 class FactorReader(Protocol):
     """A frozen network that reads how an image was drawn.
@@ -101,9 +133,6 @@ class FactorReader(Protocol):
         Signed change of the attribute [n], mean absolute change of all other factors [n].
         """
         ...
-
-
-# What a run asks of whoever tells how alike two images are.
 
 
 @runtime_checkable

@@ -9,14 +9,13 @@ from typing import Any, Literal, cast
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InvalidBenchmarkError, first_fault
 from casl_bench.core.files import write_bytes, write_json
 from casl_bench.models.noise_schedule import NoiseSchedule
-from casl_bench.models.weights import fitted_state
+from casl_bench.models.weights import fitted_state, read_safetensors
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "unet.safetensors"
@@ -38,9 +37,8 @@ class ScheduleConfig(_Frozen):
         """The schedule itself."""
         if self.kind == "squaredcos_cap_v2":
             return NoiseSchedule.cosine(self.num_timesteps)
-        if self.kind == "scaled_linear":
-            return NoiseSchedule.scaled_linear(self.num_timesteps, self.beta_start, self.beta_end)
-        return NoiseSchedule.linear(self.num_timesteps, self.beta_start, self.beta_end)
+        kinds = {"linear": NoiseSchedule.linear, "scaled_linear": NoiseSchedule.scaled_linear}
+        return kinds[self.kind](self.num_timesteps, self.beta_start, self.beta_end)
 
 
 class BackboneConfig(_Frozen):
@@ -79,7 +77,7 @@ def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
             take a class, or scale inputs or outputs, which the cut below does not cover.
     """
     try:
-        unet = UNet2DModel(**config)
+        unet: UNet2DModel = UNet2DModel(**config)
     except (TypeError, ValueError, KeyError) as error:
         raise InvalidBenchmarkError(f"no U-Net can be built from this config: {error}") from error
     plain = (
@@ -94,7 +92,8 @@ def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
             "this kind of UNet2DModel is not supported",
             mend="use positional time embedding, a mid block, no class and no skip convolutions",
         )
-    return unet.eval()
+    unet.eval()
+    return unet
 
 
 def filled_unet(
@@ -110,14 +109,15 @@ def filled_unet(
     with torch.device("meta"):
         unet = build_unet(config)
     unet.load_state_dict(state_for(unet.state_dict()), assign=True)
-    return unet.eval()
+    return unet
 
 
 def time_embedding(unet: UNet2DModel, t: int, count: int) -> Tensor:
     """[count, D]: the embedding of timestep t, once a row."""
     device = next(unet.parameters()).device
     steps = torch.full((count,), t, dtype=torch.long, device=device)
-    return unet.time_embedding(unet.time_proj(steps).to(unet.dtype))
+    embedding: Tensor = unet.time_embedding(unet.time_proj(steps).to(unet.dtype))
+    return embedding
 
 
 def encoder_half(
@@ -150,7 +150,8 @@ def decoder_half(unet: UNet2DModel, h: Tensor, temb: Tensor, skips: tuple[Tensor
         used = len(cast(Sized, block.resnets))
         hidden = block(hidden, skips[-used:], temb)
         skips = skips[:-used]
-    return unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+    output: Tensor = unet.conv_out(unet.conv_act(unet.conv_norm_out(hidden)))
+    return output
 
 
 def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
@@ -169,15 +170,11 @@ def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
             f"unreadable backbone config: {reason}", where=str(config_path), mend=mend
         ) from error
     except (ValidationError, UnicodeDecodeError) as error:
+        fault = first_fault(error) if isinstance(error, ValidationError) else "not UTF-8 text"
         raise InvalidBenchmarkError(
-            f"invalid backbone config: {_first_fault(error)}", where=str(config_path), mend=mend
+            f"invalid backbone config: {fault}", where=str(config_path), mend=mend
         ) from error
-    try:
-        weights = load_file(weights_path)
-    except (OSError, SafetensorError) as error:
-        raise InvalidBenchmarkError(
-            f"unreadable U-Net weights: {error}", where=str(weights_path), mend=mend
-        ) from error
+    weights = read_safetensors(weights_path)
     return config, filled_unet(
         config.unet, lambda own: fitted_state(own, weights, str(weights_path))
     )
@@ -200,11 +197,3 @@ def save_folder(
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in unet.state_dict().items()}
     write_bytes(folder / WEIGHTS_FILE, save(weights))
     write_json(folder / CONFIG_FILE, config.model_dump())
-
-
-def _first_fault(error: ValidationError | UnicodeDecodeError) -> str:
-    if isinstance(error, UnicodeDecodeError):
-        return "not UTF-8 text"
-    fault = error.errors()[0]
-    place = ".".join(map(str, fault["loc"]))
-    return f"{place}: {fault['msg']}" if place else fault["msg"]

@@ -36,6 +36,14 @@ _UNREADABLE = (
     struct.error,
     pickle.UnpicklingError,
 )
+# Averaged weights come first: they are what samples are generated with.
+_EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema")
+_MODEL_KEYS = ("state_dict", "model", "model_state_dict", "params", "unet", "net", "weights")
+# A level down, an average also hides behind these.
+_INNER_KEYS = ("shadow", "module", "average")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_MAX_DEPTH = 3
+_KEYS_TOLD = 12
 
 
 class UnfitWeightsError(InvalidBenchmarkError):
@@ -122,6 +130,18 @@ def fitted_state(
     return state
 
 
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file. Raises InvalidBenchmarkError where it is absent or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InvalidBenchmarkError(
+            f"unreadable weights: {getattr(error, 'strerror', None) or error}",
+            where=str(path),
+            mend="fetch or train them again",
+        ) from error
+
+
 def load_torch_file(path: Path) -> Any:
     """Whatever torch saved in a file, read without running any code in it.
 
@@ -164,19 +184,6 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     return content
 
 
-# A weights file as somebody published it, unwrapped to one flat state dict.
-
-
-# Averaged weights come first: they are what samples are drawn with.
-_EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema")
-_MODEL_KEYS = ("state_dict", "model", "model_state_dict", "params", "unet", "net", "weights")
-# A level down, an average also hides behind these.
-_INNER_KEYS = ("shadow", "module", "average")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-_MAX_DEPTH = 3
-_KEYS_TOLD = 12
-
-
 @dataclass(frozen=True)
 class CheckpointFile:
     """The weights of a published file.
@@ -201,17 +208,8 @@ def read_checkpoint(path: Path) -> CheckpointFile:
             keys of its top level are told.
     """
     if path.suffix == ".safetensors":
-        return CheckpointFile(_without_prefixes(_read_safetensors(path)))
+        return CheckpointFile(_without_prefixes(read_safetensors(path)))
     return unwrap(load_torch_file(path), str(path))
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InvalidBenchmarkError(
-            f"unreadable weights: {error}", where=str(path), mend="fetch the file again"
-        ) from error
 
 
 def unwrap(content: Any, where: str) -> CheckpointFile:

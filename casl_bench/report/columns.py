@@ -1,170 +1,636 @@
-"""Tables of the edits: by method, by classifier, by concept."""
+"""Every column of every table: what it is called, how it is shown, and where its value is read.
+
+Tables in the terminal, leaderboard pages, the HTML report and the exports all take their columns
+from here. A metric that a plug-in registers needs no entry: its declaration (`MetricInfo`) makes
+its column.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, Literal, TypeVar
 
-from casl_bench.report.grouping import (
-    Group,
-    RowKey,
-    mean_measurement,
-    over_concepts,
-    row_name,
-    section,
-    shown_largest,
-    shown_mean,
-)
-from casl_bench.report.markdown import DASH, Footnotes, escape, measured, table
+from casl_bench.analysis.significance import ALPHA
+from casl_bench.metrics.metric import METRICS
+from casl_bench.metrics.scorer_validation import leakage_share
+from casl_bench.report.grouping import NOT_DONE, Group, Number, Over, Row, mean_of, over_concepts
+from casl_bench.report.markdown import DASH, Footnotes, escape, number, table
+from casl_bench.results.record import Kind, Measurement, Pair, RunRecord, Standing
+
+T = TypeVar("T", contravariant=True)
+Better = Literal["higher", "lower"]
+_ARROWS = {"higher": " ↑", "lower": " ↓", None: ""}
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the edit tables: a measurement, its heading and decimals."""
+class Column(Generic[T]):
+    """A column of a table whose rows are made of items of type T.
 
-    measurement: str
-    heading: str
+    Attributes:
+        name: in exports.
+        label: in headings, without the arrow.
+        of: the value, or ready markdown.
+        digits: decimals.
+        better: which direction is; None where neither is.
+        over: how the numbers of several concepts become one.
+        bounds: least and largest possible value, None without.
+        interval: whether a value is shown with its interval.
+        text: whether it is one of the text columns at the left of a table.
+        note: one sentence for readers.
+    """
+
+    name: str
+    label: str
+    of: Callable[[T], Number | str]
     digits: int = 2
+    better: Better | None = None
+    over: Over = "mean"
+    bounds: tuple[float, float] | None = None
+    interval: bool = True
+    text: bool = False
+    note: str = ""
+
+    @property
+    def header(self) -> str:
+        """The label with an arrow that points where better is."""
+        return self.label + _ARROWS[self.better]
+
+    def cell(self, item: T, notes: Footnotes) -> str:
+        """As a table shows it; the reason of a missing value becomes a note."""
+        found = self.of(item)
+        if isinstance(found, str):
+            return found
+        return shown(found, notes, self.digits, self.interval)
 
 
-COLUMNS = (
-    Column("epr_plus", "EPR+ ↑"),
-    Column("epr_floored", "EPR ≥ ↑"),
-    Column("epr_raw", "EPR raw ↑"),
-    Column("epr_over_random", "÷ random ↑"),
-    Column("worst_attribute_epr", "EPR, worst attribute ↑"),
-    Column("factor_epr", "EPR, factors ↑"),
-    Column("flip_precision", "other flips a flip ↓"),
-    Column("signed_target_change", "target change (σ) ↑"),
-    Column("flip_rate", "flip rate ↑"),
-    Column("wrong_way_rate", "wrong way ↓"),
-    Column("mean_collateral", "collateral (σ) ↓"),
-    Column("clip_similarity", "CLIP direction ↑"),
-    Column("perceptual", "perceptual ↓", 3),
-    Column("identity", "identity ↑", 3),
-    Column("pixel_locality", "locality ↑"),
-    Column("precision_area", "area ↑"),
-)
-PER_CONCEPT = (
+def shown(found: Number, notes: Footnotes, digits: int = 2, interval: bool = True) -> str:
+    """Value and interval, or a dash, with its reason where there is one."""
+    if found.value is None:
+        return notes.mark(found.reason) if found.reason else DASH
+    text = number(found.value, digits)
+    if interval and found.low is not None and found.high is not None:
+        text += f" [{number(found.low, digits)}, {number(found.high, digits)}]"
+    return text
+
+
+def table_of(columns: Sequence[Column[T]], items: Iterable[T]) -> str:
+    """A markdown table, one row per item, with its footnotes."""
+    notes = Footnotes()
+    rows = [[column.cell(item, notes) for column in columns] for item in items]
+    text_columns = sum(column.text for column in columns)
+    return notes.under(table([column.header for column in columns], rows, text_columns))
+
+
+# Measurements of edits.
+
+
+_OLD_NAMES = {
+    "off_target_flips_per_flip": "flip_precision",
+    "identity_drift": "identity_guard",
+    "perceptual_drift": "perceptual_guard",
+}
+"""Measurement → its name in records of older versions."""
+
+
+def measurement(record: RunRecord, name: str) -> Measurement | None:
+    """A record's measurement; also under the name that older versions gave it."""
+    base, at, classifier = name.partition("@")
+    old = _OLD_NAMES.get(base, base) + at + classifier
+    return record.measurements.get(name) or record.measurements.get(old)
+
+
+def _metric(
+    name: str,
+    label: str,
+    better: Better | None,
+    note: str = "",
+    digits: int = 2,
+    bounds: tuple[float, float] | None = None,
+) -> Column[RunRecord]:
+    return Column(
+        name,
+        label,
+        lambda record: Number.of(measurement(record, name)),
+        digits,
+        better,
+        bounds=bounds,
+        note=note,
+    )
+
+
+_SHARE = (0.0, 1.0)
+EPR_PLUS = _metric(
     "epr_plus",
+    "EPR+",
+    "higher",
+    "target change over other changes, divided by what random directions get; 1 is chance",
+)
+EPR_FLOORED = _metric(
     "epr_floored",
-    "epr_raw",
-    "epr_over_random",
+    "EPR (noise-floored)",
+    "higher",
+    "EPR with what inversion alone moves as the least denominator",
+)
+EPR_RAW = _metric(
+    "epr_raw", "EPR raw", "higher", "EPR as the paper defines it, logits not standardised"
+)
+OVER_RANDOM = _metric(
+    "epr_over_random", "÷ random", "higher", "EPR over that of the matched random control"
+)
+TARGET_CHANGE = _metric(
     "signed_target_change",
+    "target change (σ)",
+    "higher",
+    "mean change of the target in standard deviations of its logit",
+)
+FLIP_RATE = _metric(
     "flip_rate",
+    "flip rate",
+    "higher",
+    "share of images whose target was off before and is on after",
+    bounds=_SHARE,
+)
+WRONG_WAY = _metric(
     "wrong_way_rate",
+    "wrong way",
+    "lower",
+    "share of images whose target moved against what was asked",
+    bounds=_SHARE,
+)
+PERCEPTUAL = _metric(
+    "perceptual", "perceptual", "lower", "perceptual distance of edit and reconstruction", 3
+)
+IDENTITY = _metric(
+    "identity", "identity", "higher", "similarity of the subject in edit and reconstruction", 3
 )
 
-PER_CLASSIFIER = ("epr_plus", "epr_floored", "signed_target_change", "flip_rate")
+EDITS = (
+    EPR_PLUS,
+    EPR_FLOORED,
+    EPR_RAW,
+    OVER_RANDOM,
+    _metric(
+        "worst_attribute_epr",
+        "EPR, worst attribute",
+        "higher",
+        "EPR over the attribute that is damaged most",
+    ),
+    _metric(
+        "factor_epr",
+        "EPR, factors",
+        "higher",
+        "EPR of the factors that the image was rendered from",
+    ),
+    _metric(
+        "off_target_flips_per_flip",
+        "off-target flips per flip",
+        "lower",
+        "other attributes that crossed 0 for each target that flipped",
+    ),
+    TARGET_CHANGE,
+    FLIP_RATE,
+    WRONG_WAY,
+    _metric(
+        "mean_collateral",
+        "collateral (σ)",
+        "lower",
+        "mean absolute change of the other attributes",
+    ),
+    _metric(
+        "clip_similarity",
+        "CLIP direction",
+        "higher",
+        "cosine of the change of the image with the change of the text",
+    ),
+    PERCEPTUAL,
+    IDENTITY,
+    _metric(
+        "pixel_locality",
+        "locality",
+        "higher",
+        "share of the changed pixels' energy where the perfect edit changes the image",
+    ),
+    _metric(
+        "precision_area",
+        "area",
+        "higher",
+        "area under precision against effect, 25 to 75 % of the full effect",
+    ),
+)
+"""Of the table of edits, in order."""
 
-HEADLINE = "epr_floored"
-"""Across data sets this one is shown of each of them too."""
+BY_CONCEPT = (EPR_PLUS, EPR_FLOORED, EPR_RAW, OVER_RANDOM, TARGET_CHANGE, FLIP_RATE, WRONG_WAY)
+BY_CLASSIFIER = (EPR_PLUS, EPR_FLOORED, TARGET_CHANGE, FLIP_RATE)
+BY_DATASET = EPR_FLOORED
+"""Shown of each data set too, in tables over several."""
+
+_NOT_IN_TABLES = frozenset(
+    {"epr_std", "epr_signed", "identity_drift", "perceptual_drift", *_OLD_NAMES.values()}
+)
 
 
-def shown_columns(group: Group) -> list[Column]:
-    """Those that any record has: what was not measured when a record was made is no column."""
-    there = {
-        name
-        for record in group.of_kind("edit")
-        for name, m in record.measurements.items()
-        if m.status != "missing"
-    }
-    return [column for column in COLUMNS if column.measurement in there]
+def edit_columns(
+    records: Iterable[RunRecord], of: Sequence[Column[RunRecord]] = EDITS
+) -> list[Column[RunRecord]]:
+    """Those of the columns that any record has, then those of metrics that are no part of CASL.
+
+    Args:
+        records: of the kind "edit"; what none of them measured is no column.
+        of: columns to choose from.
+    """
+    units: dict[str, str] = {}
+    for record in records:
+        for name, found in record.measurements.items():
+            if found.status != "missing" and "@" not in name:
+                units.setdefault(name, found.unit)
+    ours = [c for c in of if c.name in units or _OLD_NAMES.get(c.name) in units]
+    others = units.keys() - {c.name for c in EDITS} - _NOT_IN_TABLES
+    return ours + [_plug_in(name, units[name]) for name in sorted(others)]
 
 
-def edit_section(group: Group) -> str:
-    """One row a method: means over concepts."""
-    if not group.edits:
-        return ""
-    notes = Footnotes()
-    datasets = list(group.datasets) if group.across else []
-    columns = shown_columns(group)
-    headings = ["method", "supervision"]
-    for column in columns:
-        headings.append(column.heading)
-        if column.measurement == HEADLINE:
-            headings += [f"{column.heading}, {escape(dataset)}" for dataset in datasets]
-    rows = []
-    for key in group.edits:
-        row = [row_name(key), group.supervision(key)]
-        for column in columns:
-            row.append(_mean(group, key, column, notes))
-            if column.measurement == HEADLINE:
-                row += [_mean(group, key, column, notes, dataset) for dataset in datasets]
-        parameters = group.values(key, lambda r: r.cost.parameters)
-        calls = group.values(key, lambda r: r.cost.unet_calls)
-        row.append(over_concepts(parameters, group, shown_largest(0), notes))
-        row.append(over_concepts(calls, group, shown_mean(0), notes))
-        rows.append([*row, f"{len(group.done(key))}/{len(group.concepts)}"])
-    headings += ["parameters", "U-Net calls", "cells"]
-    over = f"concepts ({len(group.concepts)})"
-    if group.across:
-        over = (
-            f"{len(group.concepts)} concepts of {len(datasets)} data sets, each concept with the "
-            "same weight,"
-        )
-    return section(
-        "Edits, overall" if group.across else "Edits",
-        f"Means over {over} at the strength chosen on validation images; "
-        "controls below. In brackets 95 % intervals, t over concepts. "
-        "U-Net calls are those of a concept's fit, in images.",
-        notes.under(table(headings, rows, text_columns=2)),
+def _plug_in(name: str, unit: str) -> Column[RunRecord]:
+    """The column of somebody else's metric, by its declaration if it is registered here."""
+    if name not in METRICS.names():
+        return _metric(name, escape(name.replace("_", " ")), None)
+    info = METRICS.create(name).info
+    better: Better | None = None
+    if info.higher_is_better is not None:
+        better = "higher" if info.higher_is_better else "lower"
+    low, high = info.bounds
+    bounds = None if low is None or high is None else (low, high)
+    unit = {"sd": " (σ)", "dB": " (dB)"}.get(unit or info.unit, "")
+    return _metric(name, escape(info.title) + unit, better, bounds=bounds)
+
+
+def at_classifier(column: Column[RunRecord], classifier: str) -> Column[RunRecord]:
+    """The same measurement by another classifier than the primary one."""
+    name = f"{column.name}@{classifier}"
+    of = _metric(name, "", None).of
+    return replace(column, name=name, label=f"{column.label}, {escape(classifier)}", of=of)
+
+
+_FLAGS = {
+    "perceptual guard": "perceptual drift",
+    "identity guard": "identity drift",
+    "one judge only": "one classifier only",
+}
+
+
+def flag(name: str) -> str:
+    """A flag as it is shown; records of older versions have other names for some."""
+    return _FLAGS.get(name, name)
+
+
+# What a cell cost.
+
+
+def edit_seconds(record: RunRecord) -> float | None:
+    """Wall time of one edit of one image at one strength; None where it was not measured."""
+    images = max((m.n for m in record.measurements.values()), default=0)
+    edits = images * len(record.strengths)
+    seconds = record.provenance.seconds.get("edit")
+    return seconds / edits if seconds is not None and edits else None
+
+
+def _measured(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], Number]:
+    def number_of(record: RunRecord) -> Number:
+        value = of(record)
+        return Number(reason="not measured") if value is None else Number(value)
+
+    return number_of
+
+
+def _of_fit(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], Number]:
+    """Of a fit of its own, which a control matched to a method has not."""
+    known = _measured(of)
+    return lambda record: Number() if record.beside else known(record)
+
+
+PARAMETERS: Column[RunRecord] = Column(
+    "parameters", "parameters", _measured(lambda r: r.cost.parameters), 0, over="largest",
+    note="numbers learned for a concept; the largest of the concepts",
+)  # fmt: skip
+FIT_CALLS: Column[RunRecord] = Column(
+    "unet_calls", "U-Net calls, fit", _measured(lambda r: r.cost.unet_calls), 0,
+    note="passes of a concept's fit, in images",
+)  # fmt: skip
+FIT_SECONDS: Column[RunRecord] = Column(
+    "fit_seconds", "fit (s)", _of_fit(lambda r: r.provenance.fit_seconds), 1,
+    note="wall time of a concept's fit",
+)  # fmt: skip
+FIT_MEMORY: Column[RunRecord] = Column(
+    "fit_peak_memory_mb", "peak memory (MB)", _of_fit(lambda r: r.provenance.fit_peak_memory_mb),
+    0, over="largest", note="most memory held during the fit; the largest of the concepts",
+)  # fmt: skip
+EDIT_CALLS: Column[RunRecord] = Column(
+    "edit_unet_calls", "U-Net calls, edit", _measured(lambda r: r.cost.edit_unet_calls), 1,
+    note="passes of one edit of one image at one strength",
+)  # fmt: skip
+EDIT_SECONDS: Column[RunRecord] = Column(
+    "edit_seconds", "edit (s)", _measured(edit_seconds), 3,
+    note="wall time of one edit of one image at one strength",
+)  # fmt: skip
+
+
+# Columns of methods: means over concepts, and what stands for a method as a whole.
+
+
+def over(
+    column: Column[RunRecord], *, dataset: str | None = None, interval: bool = True
+) -> Column[Row]:
+    """A column of cells as one of methods.
+
+    Args:
+        column: of single cells.
+        dataset: over the concepts of this one alone.
+        interval: whether it is shown with its t interval over concepts.
+    """
+
+    def of(row: Row) -> Number:
+        found = row.each(column.of)
+        if dataset is not None:
+            found = {c: found[c] for c in row.group.datasets[dataset]}
+        return over_concepts(found, row.group, column.over, column.bounds)
+
+    label = column.label if dataset is None else f"{column.label}, {escape(dataset)}"
+    return Column(
+        column.name, label, of, column.digits, column.better, interval=interval, note=column.note
     )
 
 
-def _mean(
-    group: Group, key: RowKey, column: Column, notes: Footnotes, dataset: str | None = None
-) -> str:
-    return mean_measurement(group, key, column.measurement, column.digits, notes, dataset)
+METHOD: Column[Row] = Column("method", "method", lambda row: row.name, text=True)
+SUPERVISION: Column[Row] = Column(
+    "supervision", "supervision", lambda row: row.supervision, text=True,
+    note="what guided the fit: nothing, text, or labels",
+)  # fmt: skip
+CELLS: Column[Row] = Column(
+    "cells", "cells", lambda row: f"{len(row.done)}/{len(row.group.concepts)}",
+    note="finished / expected",
+)  # fmt: skip
+
+PROBE_K = 16
+"""Latents of the probe that stands in the leaderboard, the paper's number; else the most there."""
 
 
-def classifier_section(group: Group) -> str:
-    """What the other classifiers say: a ranking that they do not share is the scorer's."""
-    names = {n for r in group.of_kind("edit") for n in r.measurements}
-    others = sorted({n.split("@", 1)[1] for n in names if "@" in n})
-    if not others:
-        return ""
-    notes = Footnotes()
-    headings, columns = ["method"], []
-    for column in (c for c in shown_columns(group) if c.measurement in PER_CLASSIFIER):
-        headings += [f"{column.heading}", *(f"{column.heading}, {escape(o)}" for o in others)]
-        columns += [column, *(replace(column, measurement=f"{column.measurement}@{o}")
-                              for o in others)]  # fmt: skip
-    rows = [[row_name(key), *(_mean(group, key, c, notes) for c in columns)] for key in group.edits]
-    return section(
-        "Edits, by classifier",
-        "The first of each is the primary classifier's.",
-        notes.under(table(headings, rows)),
-    )
+def probe_k(group: Group) -> int | None:
+    """The number of latents that the probe column is of; None where there is no probe."""
+    names = {name for r in group.of_kind("probe") for name in r.measurements}
+    parts = [name.split(".") for name in names if name.startswith("top_units.k")]
+    ks = sorted({int(p[1][1:]) for p in parts if len(p) == 2 and p[1][1:].isdigit()})
+    return PROBE_K if PROBE_K in ks else ks[-1] if ks else None
 
 
-def concept_section(group: Group) -> str:
-    """One row a concept and method, with intervals."""
-    if not group.edits:
-        return ""
-    notes = Footnotes()
-    columns = [c for c in shown_columns(group) if c.measurement in PER_CONCEPT]
-    rows = []
-    flagged = any(r.flags for r in group.of_kind("edit"))
-    for concept in group.concepts:
-        for key, by_concept in group.edits.items():
-            record = by_concept.get(concept)
-            if record is None or record.status != "done":
+def _probe(row: Row) -> Number:
+    """Mean accuracy of the probe on a method's best aligned latents."""
+    group, k = row.group, probe_k(row.group)
+    own = [r for r in group.of_kind("probe") if r.method == row.key.method and not row.key.control]
+    if not own or k is None:
+        return Number()
+    found = {group.concept_of(r): Number.of(r.measurements.get(f"top_units.k{k}")) for r in own}
+    return over_concepts({c: found.get(c, NOT_DONE) for c in group.concepts}, group)
+
+
+def _reconstruction(row: Row) -> Number:
+    return _of_datasets(row.group, "reconstruction", "psnr")
+
+
+def _through_sae(row: Row) -> Number:
+    if not any("sae" in r.artefacts for r in row.done.values()):
+        return Number()
+    return _of_datasets(row.group, "sae", "sae.psnr")
+
+
+def _of_datasets(group: Group, kind: Kind, name: str) -> Number:
+    """Mean over the data sets of what one record has for each."""
+    found = {r.dataset: Number.of(r.measurements.get(name)) for r in group.of_kind(kind)}
+    values = [n.value for d in group.datasets if (n := found.get(d)) and n.value is not None]
+    without = [d for d in group.datasets if d not in found or found[d].value is None]
+    return Number(reason=f"no number for {', '.join(without)}") if without else mean_of(values)
+
+
+BOARD: tuple[Column[Row], ...] = (
+    *(over(c, interval=False) for c in (OVER_RANDOM, FLIP_RATE, PERCEPTUAL, IDENTITY)),
+    Column("probe", "probe", _probe, 2, "higher", interval=False),
+    Column("reconstruction", "reconstruction (dB)", _reconstruction, 1, "higher", interval=False),
+    Column("through_sae", "through SAE (dB)", _through_sae, 1, "higher", interval=False),
+    *(over(c, interval=False) for c in (PARAMETERS, FIT_CALLS, EDIT_CALLS, EDIT_SECONDS)),
+)  # fmt: skip
+"""Of a leaderboard, behind rank and EPR+; also what its exports hold, under these names."""
+LATEX = ("epr_over_random", "flip_rate", "perceptual", "identity", "unet_calls")
+"""Of these, what fits a page of paper."""
+
+
+MANY = 100
+"""Edits of one concept that a total cost is given for."""
+
+
+def _set_up(row: Row) -> dict[str, Number]:
+    """Concept → seconds of its equal share of what the method needs before its first concept."""
+    group, done = row.group, row.done
+    inversion = {r.dataset: r.provenance.seconds.get("inversion train")
+                 for r in group.of_kind("reconstruction")}  # fmt: skip
+    sae = {r.dataset: r.provenance.fit_seconds for r in group.of_kind("sae")}
+    found: dict[str, Number] = {}
+    for dataset, concepts in group.datasets.items():
+        for c in concepts:
+            if c not in done:
+                found[c] = NOT_DONE
                 continue
-            found = [group.measurement(key, concept, c.measurement) for c in columns]
-            shown = (
-                measured(m, notes, digits=c.digits) if m is not None else DASH
-                for m, c in zip(found, columns, strict=True)
-            )
-            strength = "" if record.strength is None else f"{record.strength:g}"
-            row = [escape(concept), row_name(key), strength]
-            # Images were scored, also where the first column has no number of them.
-            seen = [m.n for m in found if m is not None]
-            row.append(str(max(seen)) if seen else "")
-            row += shown
-            rows.append(row + ([escape(", ".join(record.flags))] if flagged else []))
-    headings = ["concept", "method", "strength", "n", *(c.heading for c in columns)]
-    return section(
-        "Edits, by concept",
-        "In brackets 95 % intervals, images resampled.",
-        notes.under(table(headings + (["flags"] if flagged else []), rows, text_columns=2)),
-    )
+            needs_sae = "sae" in done[c].artefacts
+            first, second = inversion.get(dataset), sae.get(dataset) if needs_sae else 0.0
+            known = first is not None and second is not None
+            share = (first or 0.0) + (second or 0.0)
+            found[c] = Number(share / len(concepts)) if known else Number(reason="not measured")
+    return found
+
+
+def _needs_no_set_up(row: Row) -> bool:
+    return row.key.control or not any(n.value is not None for n in _set_up(row).values())
+
+
+def _set_up_share(row: Row) -> Number:
+    if _needs_no_set_up(row):
+        return Number()
+    return over_concepts(_set_up(row), row.group)
+
+
+def _many_edits(row: Row) -> Number:
+    """Set-up, fit and `MANY` edits of a concept together."""
+    if _needs_no_set_up(row):
+        return Number()
+    set_up, fit, edit = _set_up(row), row.each(FIT_SECONDS.of), row.each(EDIT_SECONDS.of)
+    return over_concepts({c: _total(set_up[c], fit[c], edit[c]) for c in set_up}, row.group)
+
+
+def _total(set_up: Number, fit: Number, edit: Number) -> Number:
+    if set_up.value is None or fit.value is None or edit.value is None:
+        return NOT_DONE if set_up == NOT_DONE else Number(reason="not measured")
+    return Number(set_up.value + fit.value + MANY * edit.value)
+
+
+SHARED_COSTS: tuple[Column[Row], ...] = (
+    Column("set_up_seconds", "set-up, its share (s)", _set_up_share, 1, interval=False),
+    Column("many_edits_seconds", f"{MANY} edits of a concept (s)", _many_edits, 1),
+)
+COSTS: tuple[Column[Row], ...] = (
+    *map(over, (PARAMETERS, FIT_CALLS, FIT_SECONDS, FIT_MEMORY, EDIT_CALLS, EDIT_SECONDS)),
+)
+
+
+# Columns of ranked methods.
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row with its place among the compared methods; None where it has none."""
+
+    row: Row
+    standing: Standing | None
+
+    @property
+    def rank(self) -> str:
+        """The ranks left open, such as `2–4`; empty without any."""
+        if self.standing is None:
+            return ""
+        low, high = self.standing.rank_low, self.standing.rank_high
+        return str(low) if low == high else f"{low}–{high}"
+
+
+def _standing(of: Callable[[Standing], Number | str]) -> Callable[[Placed], Number | str]:
+    return lambda placed: DASH if placed.standing is None else of(placed.standing)
+
+
+def _these_concepts(standing: Standing) -> str:
+    here = standing.epr_plus_here
+    if here.low is None or here.high is None:
+        return DASH
+    return f"[{number(here.low)}, {number(here.high)}]"
+
+
+def _leakage(placed: Placed) -> Number:
+    """Mean share of a method's collateral that the perfect edit seems to have as well."""
+    group, comparison = placed.row.group, placed.row.group.comparison
+    if comparison is None:
+        return Number()
+    oracle, own = (
+        {c: at for c, r in group.done(key).items()
+         if (at := _collateral(r, comparison.level)) is not None}
+        for key in (placed.row.key._replace(control=True, method="oracle"), placed.row.key)
+    )  # fmt: skip
+    found = [leakage_share(oracle[c], own[c]) for c in own if c in oracle]
+    shares = [share for share in found if share is not None]
+    return mean_of(shares, _SHARE) if shares else Number()
+
+
+def _collateral(record: RunRecord, name: str) -> float | None:
+    for level in record.levels:
+        if level.name == name and level.status == "reached":
+            return level.measurements["mean_collateral"].value
+    return None
+
+
+RANK: Column[Placed] = Column("rank", "rank", lambda placed: placed.rank or DASH, text=True)
+LETTERS: Column[Placed] = Column(
+    "significance_letters", "letters", _standing(lambda s: s.group), text=True,
+    note="methods that share a letter are not significantly different",
+)  # fmt: skip
+REACHED: Column[Placed] = Column(
+    "reached", "reached", _standing(lambda s: f"{s.reached}/{s.cells}"),
+    note="concepts in which the method had the effect",
+)  # fmt: skip
+
+
+def of_row(column: Column[Row]) -> Column[Placed]:
+    """A column of methods in a table of ranked ones."""
+    return Column(
+        column.name, column.label, lambda placed: column.of(placed.row), column.digits,
+        column.better, interval=column.interval, text=column.text, note=column.note,
+    )  # fmt: skip
+
+
+STANDINGS: tuple[Column[Placed], ...] = (
+    RANK,
+    of_row(METHOD),
+    LETTERS,
+    of_row(SUPERVISION),
+    Column("epr_plus", "EPR+", _standing(lambda s: Number.of(s.epr_plus)), 2, "higher",
+           note=EPR_PLUS.note),
+    Column("epr_plus_here", "EPR+, these concepts", _standing(_these_concepts)),
+    REACHED,
+    Column("wrong_way", "wrong way", _standing(lambda s: str(s.wrong_way))),
+    Column("leakage_share", "scorer's own", _leakage,
+           note="share of the collateral that the perfect edit seems to have as well"),
+    Column("fit_sd", "between fits (sd of log)",
+           _standing(lambda s: Number.of(s.fit_sd) if s.fit_sd.n > 1 else Number())),
+)  # fmt: skip
+"""Of the comparison at equal effect."""
+
+
+def _verdict(pair: Pair) -> str:
+    if not is_significant(pair):
+        return "not significantly different"
+    return escape(pair.a if (pair.difference.value or 0.0) > 0 else pair.b)
+
+
+def is_significant(pair: Pair) -> bool:
+    """Whether two methods differ after Holm's correction."""
+    return pair.p_holm is not None and pair.p_holm <= ALPHA
+
+
+PAIRS: tuple[Column[Pair], ...] = (
+    Column("a", "a", lambda pair: escape(pair.a), text=True),
+    Column("b", "b", lambda pair: escape(pair.b), text=True),
+    Column("difference", "a − b, mean signed log of EPR+", lambda pair: Number.of(pair.difference)),
+    Column("p_holm", "p (Holm)", lambda pair: Number(pair.p_holm), 3),
+    Column("better", "better", _verdict),
+)
+
+
+# Measurements of what stands beside the edits: reconstruction, SAE, scorers, probe.
+
+
+_MODELS: Mapping[str, tuple[str, Better | None]] = {
+    "psnr": ("PSNR (dB)", "higher"),
+    "attribute_agreement": ("attribute agreement", "higher"),
+    "x_T_mean": ("mean of x_T (≈ 0)", None),
+    "x_T_std": ("std of x_T (≈ 1)", None),
+    "worst_attribute_agreement": ("worst attribute", "higher"),
+    "accuracy": ("accuracy", "higher"),
+    "worst_attribute": ("worst attribute", "higher"),
+    "accuracy_on_reconstructions": ("on reconstructions", "higher"),
+    "accuracy_on_oracle_edits": ("on known edits", "higher"),
+    "calibration_error": ("calibration error", "lower"),
+    "calibration_error_on_reconstructions": ("on reconstructions", "lower"),
+    "calibration_error_on_oracle_edits": ("on known edits", "lower"),
+    "flips_seen": ("known flips seen", "higher"),
+    "slope": ("slope (1 is right)", None),
+    "correlation": ("correlation", "higher"),
+    "leakage": ("leakage (σ)", "lower"),
+    "agreement": ("agreement with the primary", "higher"),
+    "agreement_on_reconstructions": ("on reconstructions", "higher"),
+    "identity": ("identity", "higher"),
+    "faces_missed": ("no face found", None),
+    "images_left_out": ("unusable images left out", None),
+    "explained_variance": ("explained variance", "higher"),
+    "normalised_mse": ("normalised MSE", "lower"),
+    "cosine": ("cosine", "higher"),
+    "l0": ("L0", None),
+    "dead_share": ("dead latents", "lower"),
+    "eps_error": ("eps error", "lower"),
+    "sae": ("SAE", None),
+    "pca": ("PCA of the same rank", None),
+    "mean": ("constant mean", None),
+}
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Known names first, in the order of their table; others by name."""
+    places = {name: place for place, name in enumerate(_MODELS)}
+    return sorted(set(names), key=lambda n: (places.get(n, len(places)), n))
+
+
+def model_header(name: str) -> str:
+    """Heading of a measurement of models."""
+    label, better = _MODELS.get(name, (escape(name.replace("_", " ")), None))
+    return label + _ARROWS[better]

@@ -6,28 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from casl_bench.core.files import json_text
-from casl_bench.report.leaderboard.boards import Board, Source, boards_of
-from casl_bench.report.leaderboard.entries import COLUMNS, Entry, Number, entries_of
+from casl_bench.report.columns import BOARD, EPR_PLUS, LATEX, Column
+from casl_bench.report.grouping import Number, Row
+from casl_bench.report.leaderboard.boards import LeaderboardTable, Source, boards_of
+from casl_bench.report.leaderboard.entries import Entry, entries_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-JSON_VERSION = 1
+JSON_VERSION = 2
 """Raised when a field of the JSON export changes its meaning."""
 
-_LATEX_COLUMNS = ("over_random", "success", "perceptual", "identity", "fit_calls")
 _LATEX_SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-_LATEX_HEADINGS = {
-    "epr_plus": r"EPR+ $\uparrow$",
-    "over_random": r"$\div$ random $\uparrow$",
-    "success": r"Success $\uparrow$",
-    "perceptual": r"Perceptual $\downarrow$",
-    "identity": r"Identity $\uparrow$",
-    "fit_calls": "U-Net calls",
-}
+_LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "÷": r"$\div$"}
 
 
 def export(sources: Sequence[Source], form: str) -> str:
@@ -47,7 +41,7 @@ def export(sources: Sequence[Source], form: str) -> str:
     return "\n".join(_latex(board) for board in boards)
 
 
-def _as_json(sources: Sequence[Source], boards: Sequence[Board]) -> dict[str, Any]:
+def _as_json(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> dict[str, Any]:
     return {
         "schema_version": JSON_VERSION,
         "generated_from": [
@@ -57,7 +51,7 @@ def _as_json(sources: Sequence[Source], boards: Sequence[Board]) -> dict[str, An
     }
 
 
-def _board(board: Board) -> dict[str, Any]:
+def _board(board: LeaderboardTable) -> dict[str, Any]:
     comparison = board.comparison
     found = {} if comparison is None else comparison.model_dump(mode="json")
     return {
@@ -76,7 +70,7 @@ def _board(board: Board) -> dict[str, Any]:
     }
 
 
-def _place(board: Board) -> dict[str, Any]:
+def _place(board: LeaderboardTable) -> dict[str, Any]:
     first = board.first
     return {
         "records": board.source.name,
@@ -96,16 +90,21 @@ def _row(entry: Entry) -> dict[str, Any]:
         "status": entry.status,
         "rank_low": None if standing is None else standing.rank_low,
         "rank_high": None if standing is None else standing.rank_high,
-        "tie_group": None if standing is None else standing.group,
-        "supervision": entry.supervision,
+        "significance_letters": None if standing is None else standing.group,
+        "supervision": entry.row.supervision,
         "epr_plus": _number(entry.epr_plus),
         "reached": None if standing is None else standing.reached,
         "wrong_way": None if standing is None else standing.wrong_way,
-        "numbers": {c.name: _number(entry.numbers[c.name]) for c in COLUMNS},
+        "numbers": {c.name: _number(_value(c, entry)) for c in BOARD},
         "cells_done": entry.done,
         "cells_expected": entry.expected,
         "flags": dict(entry.flags),
     }
+
+
+def _value(column: Column[Row], entry: Entry) -> Number:
+    found = column.of(entry.row)
+    return found if isinstance(found, Number) else Number()
 
 
 def _number(found: Number) -> dict[str, Any]:
@@ -113,7 +112,7 @@ def _number(found: Number) -> dict[str, Any]:
     return {"value": found.value, "low": found.low, "high": found.high, "reason": reason}
 
 
-def _frame(boards: Sequence[Board]) -> pd.DataFrame:
+def _frame(boards: Sequence[LeaderboardTable]) -> pd.DataFrame:
     """One line a row of any board; what is missing is empty."""
     import pandas as pd
 
@@ -131,23 +130,20 @@ def _frame(boards: Sequence[Board]) -> pd.DataFrame:
     return pd.DataFrame(lines).astype({name: "Int64" for name in whole})
 
 
-def _latex(board: Board) -> str:
+def _latex(board: LeaderboardTable) -> str:
     """A booktabs table: ranked rows, a rule, then those without a rank."""
     import pandas as pd
 
-    digits = {c.name: c.digits for c in COLUMNS}
+    columns = [column for column in BOARD if column.name in LATEX]
     entries = entries_of(board)
     frame = pd.DataFrame(
         [
             {
                 "Rank": entry.rank.replace("–", "--") or "---",
                 "Method": latex_escape(entry.method),
-                "Group": "---" if entry.standing is None else entry.standing.group,
-                _LATEX_HEADINGS["epr_plus"]: _latex_number(entry.epr_plus, 2),
-                **{
-                    _LATEX_HEADINGS[name]: _latex_number(entry.numbers[name], digits[name])
-                    for name in _LATEX_COLUMNS
-                },
+                "Letters": "---" if entry.standing is None else entry.standing.group,
+                _heading(EPR_PLUS): _latex_number(entry.epr_plus, 2),
+                **{_heading(c): _latex_number(_value(c, entry), c.digits) for c in columns},
                 "Cells": f"{entry.done}/{entry.expected}",
             }
             for entry in entries
@@ -155,10 +151,7 @@ def _latex(board: Board) -> str:
     )
     style = frame.style.hide(axis="index")
     first = board.first
-    where = (
-        f"{board.title} (world {first.world}, suite {first.suite.name} v{first.suite.version}, "
-        f"seed {first.seed})"
-    )
+    where = f"{board.title} (world {first.world}, suite {board.suite}, seed {first.seed})"
     text: str = style.to_latex(
         hrules=True,
         column_format="lll" + "r" * (len(frame.columns) - 3),
@@ -167,6 +160,13 @@ def _latex(board: Board) -> str:
     )
     ranked = sum(entry.standing is not None for entry in entries)
     return _with_rule(text, ranked) if 0 < ranked < len(entries) else text
+
+
+def _heading(column: Column[Any]) -> str:
+    text = latex_escape(column.header[:1].upper() + column.header[1:])
+    for character, command in _LATEX_ARROWS.items():
+        text = text.replace(character, command)
+    return text
 
 
 def latex_escape(text: str) -> str:

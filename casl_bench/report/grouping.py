@@ -1,19 +1,61 @@
-"""Records that may stand in one table, sorted into rows (methods) and concepts."""
+"""Records sorted into what may stand in one table: parts, data sets, rows (methods), concepts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from casl_bench.metrics.bootstrap import student_margin
-from casl_bench.report.markdown import DASH, Footnotes, escape, number
-from casl_bench.results.record import Measurement, RunRecord
+from casl_bench.report.markdown import DASH, escape
+from casl_bench.results.record import ALL, Comparison, Kind, Measurement, RunRecord
 
-RowKey = tuple[bool, str, str]
-"""(control, method, beside): also the order of rows, controls last."""
+
+class RowKey(NamedTuple):
+    """Which row of a table; also the order of rows, controls last."""
+
+    control: bool
+    method: str
+    matched_to: str = ""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        return self.method + (f" matched to {self.matched_to}" if self.matched_to else "")
+
+    @property
+    def is_first_of_its_kind(self) -> bool:
+        """False for further draws of a control and for controls matched to a method."""
+        return not self.control or not (self.matched_to or " #" in self.method)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value, or why there is none.
+
+    Attributes:
+        value: None where there is none.
+        low: lower end of its 95 % interval; None, with `high`, where there is no interval.
+        high: upper end.
+        reason: why there is no value; empty where a row of this kind never has one.
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+
+    @classmethod
+    def of(cls, found: Measurement | None) -> Number:
+        """A record's measurement."""
+        if found is None:
+            return cls()
+        return cls(found.value, found.low, found.high, found.reason or "")
+
+
+NOT_DONE = Number(reason="no finished cell")
 
 
 @dataclass
@@ -37,20 +79,14 @@ class Group:
     def __post_init__(self) -> None:
         """Sort records into rows and concepts."""
         self.records.sort(
-            key=lambda r: (
-                r.kind,
-                r.method or "",
-                r.beside or "",
-                r.fit_seed,
-                r.dataset,
-                r.concept or "",
-            )
-        )
+            key=lambda r: (r.kind, r.method or "", r.beside or "", r.fit_seed, r.dataset,
+                           r.concept or "")
+        )  # fmt: skip
         for record in self.of_kind("edit"):
             if record.fit_seed and not record.control:
-                continue  # another fit of the same method: the comparison tells how they differ
-            draw = f" #{record.fit_seed}" if record.fit_seed else ""
-            key = (record.control, (record.method or "") + draw, record.beside or "")
+                continue  # another fit of the same method: the comparison says how they differ
+            again = f" #{record.fit_seed}" if record.fit_seed else ""
+            key = RowKey(record.control, (record.method or "") + again, record.beside or "")
             self.edits.setdefault(key, {})[self.concept_of(record)] = record
         # A row of skipped cells only is a control that does not apply: no row.
         self.edits = {
@@ -63,7 +99,22 @@ class Group:
         for dataset in sorted(set(of.values())):
             self.datasets[dataset] = [c for c in self.concepts if of[c] == dataset]
 
-    def of_kind(self, kind: str) -> list[RunRecord]:
+    @property
+    def first(self) -> RunRecord:
+        """A record that has the domain, suite and seed of all."""
+        return self.records[0]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All rows, in order."""
+        return [Row(self, key) for key in self.edits]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The comparison of the methods; None where there is none."""
+        return next((r.comparison for r in self.of_kind("comparison") if r.comparison), None)
+
+    def of_kind(self, kind: Kind) -> list[RunRecord]:
         """Its records of one kind."""
         return [r for r in self.records if r.kind == kind]
 
@@ -76,133 +127,151 @@ class Group:
         """Concept → a row's records that hold results."""
         return {c: r for c, r in self.edits.get(key, {}).items() if r.status == "done"}
 
-    def measurement(self, key: RowKey, concept: str, name: str) -> Measurement | None:
-        """A cell's measurement at its chosen strength; None where it has none."""
-        record = self.done(key).get(concept)
-        return None if record is None else record.measurements.get(name)
+    def listed(self, concepts: Iterable[str]) -> str:
+        """Names with commas; "all of DATASET" where every concept of it is among them."""
+        left = list(concepts)
+        if not self.across:
+            return ", ".join(left)
+        names: list[str] = []
+        for dataset, every in self.datasets.items():
+            own = [c for c in every if c in left]
+            names += [f"all of {dataset}"] if own == every else own
+        return ", ".join(names)
 
-    def values(
-        self, key: RowKey, of: Callable[[RunRecord], float | None]
-    ) -> dict[str, float | None]:
-        """Concept → a number of its record in a row; None where the row has no result for it."""
-        done = self.done(key)
-        return {c: of(done[c]) if c in done else None for c in self.concepts}
+    def differing(self) -> dict[str, list[str]]:
+        """What the finished edits of a data set must share → their values, several if they differ.
 
-    def supervision(self, key: RowKey) -> str:
-        """What guided a row's fits; a dash where a comparison's file lacks the row's records."""
-        own = self.edits.get(key, {})
+        Keys are "scorers", "attributes" and "backbones".
+        """
+        done = [r for r in self.of_kind("edit") if r.status == "done"]
+        found = {
+            "scorers": {_hashes(r.scorers) for r in done},
+            "attributes": {", ".join(map(escape, r.attributes)) for r in done},
+            "backbones": {(r.backbone or "")[:8] for r in done},
+        }
+        return {what: sorted(values) for what, values in found.items()}
+
+    @property
+    def mixed(self) -> tuple[str, ...]:
+        """What its finished edits differ in and must not: its numbers are then not comparable."""
+        return tuple(what for what, values in self.differing().items() if len(values) > 1)
+
+
+def _hashes(scorers: Mapping[str, str]) -> str:
+    return ", ".join(f"{escape(name)} ({h[:8]})" for name, h in sorted(scorers.items()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method or control of a group."""
+
+    group: Group
+    key: RowKey
+
+    @property
+    def name(self) -> str:
+        """As the first cell of a row shows it: controls in italics."""
+        name = escape(self.key.name)
+        return f"*{name}*" if self.key.control else name
+
+    @property
+    def done(self) -> dict[str, RunRecord]:
+        """Concept → record with results."""
+        return self.group.done(self.key)
+
+    @property
+    def supervision(self) -> str:
+        """What guided its fits; a dash where the group holds none of its records."""
+        own = self.group.edits.get(self.key, {})
         return next((r.supervision for r in own.values() if r.supervision), "none" if own else DASH)
 
+    def each(self, of: Callable[[RunRecord], Number | str]) -> dict[str, Number]:
+        """Concept → its number; text is no number."""
+        done = self.done
+        found = {c: of(done[c]) if c in done else NOT_DONE for c in self.group.concepts}
+        return {c: n if isinstance(n, Number) else Number() for c, n in found.items()}
 
-def mean_measurement(
-    group: Group, key: RowKey, name: str, digits: int, notes: Footnotes, dataset: str | None = None
-) -> str:
-    """Mean over concepts, or a dash where any concept has no number.
 
-    Args:
-        group: of the row.
-        key: the row.
-        name: of the measurement.
-        digits: decimals.
-        notes: where a dash's reason goes.
-        dataset: over the concepts of this one alone.
-    """
-    concepts = group.concepts if dataset is None else group.datasets[dataset]
-    found = {c: group.measurement(key, c, name) for c in concepts}
-    values = [m.value for m in found.values() if m is not None and m.value is not None]
-    if len(values) == len(found):
-        share = all(m is None or m.unit == "share" for m in found.values())
-        return with_interval(values, digits, (0.0, 1.0) if share else None)
-    absent = [c for c, m in found.items() if m is None]
-    done = [c for c in group.done(key) if c in found]
-    if len(absent) == len(found) == len(done):
-        return DASH  # no such number exists for this kind of row
-    if absent:
-        return notes.mark(f"no number for {listed(absent, group)}")
-    without = {c: m.reason or "" for c, m in found.items() if m is not None and m.value is None}
-    # What comes after a reason's colon are figures that differ between concepts.
-    reasons = sorted({reason.split(":")[0] for reason in without.values()})
-    return notes.mark(f"undefined for {listed(without, group)}: {'; '.join(reasons)}")
+Over = Literal["mean", "largest"]
 
 
 def over_concepts(
-    found: Mapping[str, float | None],
+    found: Mapping[str, Number],
     group: Group,
-    show: Callable[[list[float]], str],
-    notes: Footnotes,
-    why: str = "no number",
-) -> str:
-    """All concepts' numbers as one, or a dash where any of them is not there.
+    over: Over = "mean",
+    bounds: tuple[float, float] | None = None,
+) -> Number:
+    """All concepts' numbers as one, or why not: a mean over fewer would be another quantity.
 
     Args:
-        found: concept → number or None; every concept that counts is among them.
+        found: concept → its number; every concept that counts is among them.
         group: that the concepts are of.
-        show: what one or more numbers become, see `shown_mean` and `shown_largest`.
-        notes: where a dash's reason goes.
-        why: the reason; the concepts without a number are put after it.
+        over: "mean", with a t interval over concepts from two concepts on, or "largest", without.
+        bounds: least and largest possible value, where the interval ends.
     """
-    values = [v for v in found.values() if v is not None]
+    values = [n.value for n in found.values() if n.value is not None]
     if values and len(values) == len(found):
-        return show(values)
-    without = listed((c for c, v in found.items() if v is None), group)
-    return notes.mark(f"{why} for {without}" if without else why)
+        return Number(max(values)) if over == "largest" else mean_of(values, bounds)
+    reasons = {n.reason for n in found.values() if n.value is None}
+    if reasons <= {""}:
+        return Number(reason="" if found else "no number")
+    # What comes after a reason's colon are figures that differ between concepts.
+    heads = sorted({reason.split(":")[0] for reason in reasons - {"", NOT_DONE.reason}})
+    if not values and not reasons & {"", NOT_DONE.reason}:
+        return Number(reason="; ".join(heads))
+    without = group.listed(c for c, n in found.items() if n.value is None)
+    return Number(reason=f"no number for {without}" + (f": {'; '.join(heads)}" if heads else ""))
 
 
-def with_interval(
-    values: Sequence[float], digits: int, bounds: tuple[float, float] | None = None
-) -> str:
-    """The mean of one or more concepts' numbers with its t interval, which needs two.
-
-    Each number is itself of a sample of images: that is part of how they differ. The interval ends
-    where the numbers' range does.
-    """
-    text, count = number(sum(values) / len(values), digits), len(values)
-    if count < 2:
-        return text
-    half = float(student_margin(np.array(values)))
+def mean_of(values: Sequence[float], bounds: tuple[float, float] | None = None) -> Number:
+    """The mean of one or more concepts' numbers with its t interval, which needs two."""
+    centre = sum(values) / len(values)
+    half = float(student_margin(np.array(values))) if len(values) > 1 else 0.0
     if half == 0:
-        return text
-    centre = sum(values) / count
+        return Number(centre)
     low, high = centre - half, centre + half
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
-    return f"{text} [{number(low, digits)}, {number(high, digits)}]"
+    return Number(centre, low, high)
 
 
-def shown_mean(digits: int) -> Callable[[list[float]], str]:
-    """Shows the mean with its t interval over concepts."""
-    return partial(with_interval, digits=digits)
+@dataclass(frozen=True)
+class Part:
+    """Data sets of one domain, suite and seed.
+
+    Attributes:
+        groups: one for each data set and revision.
+        overall: all of them as one group, with the comparison over all; None where there is one
+            data set only, or one in several revisions.
+        repeated: data sets that are there in several revisions.
+    """
+
+    groups: tuple[Group, ...]
+    overall: Group | None
+    repeated: tuple[str, ...]
 
 
-def shown_largest(digits: int) -> Callable[[list[float]], str]:
-    """Shows the largest; an interval would need more than these concepts tell."""
-    return lambda values: number(max(values), digits)
+def parts_of(records: Iterable[RunRecord]) -> list[Part]:
+    """Records sorted into what may be compared, in an order that does not depend on theirs."""
+    runs: dict[tuple[str, ...], dict[tuple[str, str], list[RunRecord]]] = {}
+    across: dict[tuple[str, ...], list[RunRecord]] = {}
+    for r in records:
+        quick = "quick" if r.suite.quick else ""
+        run = (r.world, r.suite.name, f"{r.suite.version:09d}", quick, f"{r.seed:020d}")
+        if r.kind == "comparison" and r.dataset == ALL:
+            across.setdefault(run, []).append(r)
+        else:
+            place = (r.dataset, r.dataset_revision)
+            runs.setdefault(run, {}).setdefault(place, []).append(r)
+    return [_part(runs[run], across.get(run, [])) for run in sorted(runs)]
 
 
-def mean(values: list[float]) -> float:
-    """Of one or more numbers."""
-    return sum(values) / len(values)
-
-
-def listed(concepts: Iterable[str], group: Group) -> str:
-    """Names with commas; a data set of which every concept is meant stands for all of them."""
-    left = list(concepts)
-    if not group.across:
-        return ", ".join(left)
-    names: list[str] = []
-    for dataset, every in group.datasets.items():
-        own = [c for c in every if c in left]
-        names += [f"all of {dataset}"] if own == every else own
-    return ", ".join(names)
-
-
-def row_name(key: RowKey) -> str:
-    """As the first cell of a row shows it: controls in italics."""
-    control, method, beside = key
-    name = escape(method) + (f" beside {escape(beside)}" if beside else "")
-    return f"*{name}*" if control else name
-
-
-def section(title: str, *parts: str) -> str:
-    """A heading and what stands under it."""
-    return "\n\n".join([f"### {title}", *parts])
+def _part(datasets: Mapping[tuple[str, str], list[RunRecord]], across: list[RunRecord]) -> Part:
+    groups = tuple(Group(datasets[place]) for place in sorted(datasets))
+    names = [name for name, _ in sorted(datasets)]
+    repeated = tuple(sorted({n for n in names if names.count(n) > 1}))
+    overall = None
+    if len(names) > 1 and not repeated:
+        own = [r for g in groups for r in g.records if r.kind != "comparison"]
+        overall = Group([*own, *across], across=True)
+    return Part(groups, overall, repeated)

@@ -1,272 +1,149 @@
 """Records → markdown, and nothing but records: the same records give the same bytes.
 
-Records are grouped by what makes them comparable (world, dataset, suite, seed); data sets of one
-world, suite and seed have a part in common at the top. A number that is not there is a dash with
-its reason, and a mean over concepts is given only where every concept has its number: a mean over
-fewer is another quantity.
+Records are grouped by what makes them comparable (domain, data set, suite, seed); data sets of one
+domain, suite and seed have an overall part first. A missing number is a dash with its reason, and a
+mean over concepts is given only where every concept has its number: a mean over fewer is another
+quantity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from casl_bench.metrics.scorer_validation import leakage_share
-from casl_bench.report.columns import classifier_section, concept_section, edit_section
-from casl_bench.report.cost_tables import cost_section, cost_sharing_section
-from casl_bench.report.grouping import Group, section, with_interval
-from casl_bench.report.markdown import DASH, Footnotes, escape, fold, measured, number, table
-from casl_bench.report.model_tables import (
+from casl_bench.report.columns import (
+    BY_CLASSIFIER,
+    BY_CONCEPT,
+    BY_DATASET,
+    CELLS,
+    COSTS,
+    FIT_CALLS,
+    METHOD,
+    PAIRS,
+    PARAMETERS,
+    SHARED_COSTS,
+    STANDINGS,
+    SUPERVISION,
+    Column,
+    Placed,
+    at_classifier,
+    edit_columns,
+    flag,
+    of_row,
+    over,
+    table_of,
+)
+from casl_bench.report.grouping import Group, Number, Part, Row, RowKey, parts_of
+from casl_bench.report.markdown import DASH, escape, fold, number, section, table
+from casl_bench.report.models import (
     datasets_section,
-    drift_overall_section,
-    drift_section,
+    off_target_overall_section,
+    off_target_section,
     probe_overall_section,
     probe_section,
     reconstruction_section,
     sae_section,
     scorer_section,
 )
-from casl_bench.results.record import ALL, Comparison, LevelResult, RunRecord, Standing
-
-# Methods at equal effect: standings with rank intervals, pairs, and what the order rests on.
+from casl_bench.results.record import Comparison, LevelResult, RunRecord
 
 
-_ABOUT = (
-    "Every method at the strengths at which validation images show {effect}; applied to test "
-    "images. **EPR+**: target change as asked over the mean change of the other attributes, each "
-    "in σ, divided by what random directions get at the same effect (1 is chance, negative the "
-    "wrong way); mean over {concepts} concepts (n = {images} test images) of its signed logarithm, "
-    "where a concept in which the effect is not reached counts as 0. First interval: other images "
-    "and other concepts like these; second: these very concepts. Ranks are those that paired tests "
-    "with Holm's correction leave open; methods that share a letter are not told apart. Scorer's "
-    "own: the part of the collateral that the perfect edit seems to have as well at this effect, "
-    "mean over the concepts in which both reach it."
-)
+def render_tables(records: Sequence[RunRecord]) -> str:
+    """The markdown of any records, one part per domain, suite and seed."""
+    texts = []
+    for part in parts_of(records):
+        texts += [overall_text(part), *map(group_text, part.groups)]
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
-_TOO_NARROW = (
-    "Where concepts do not reach the effect, the first interval is too narrow: with a fifth of "
-    "them not reached it covered 85 to 93 % in simulations, not 95 %, and differences of methods "
-    "likewise (`python tests/property/test_comparison_coverage.py 2000`)."
-)
-
-
-def comparison_section(group: Group, title: str) -> str:
-    """The standings; empty where nothing was compared."""
-    records = [r for r in group.of_kind("comparison") if r.comparison is not None]
-    if not records or records[0].comparison is None:
-        return ""
-    found = records[0].comparison
-    notes, rows = Footnotes(), []
-    for standing in found.standings:
-        rows.append(_row(standing, group, found.level, notes))
-    headings = ["rank", "method", "group", "supervision", "EPR+ ↑", "EPR+, these concepts",
-                "reached", "wrong way", "scorer's own", "between fits (sd of log)"]  # fmt: skip
-    images = found.standings[0].epr_plus.n if found.standings else 0
-    about = _ABOUT.format(
-        effect=_effect(found.level), concepts=len(found.concepts), images=f"{images:,}"
-    )
-    parts = [about, notes.under(table(headings, rows, text_columns=4)), *_sentences(found)]
-    if len(found.pairs) > 0:
-        parts.append(fold("every two methods", _pairs(found)))
-    return section(title, *parts)
-
-
-def _row(standing: Standing, group: Group, level: str, notes: Footnotes) -> list[str]:
-    rank = str(standing.rank_low)
-    if standing.rank_high != standing.rank_low:
-        rank += f"–{standing.rank_high}"
-    here = standing.epr_plus_here
-    interval = DASH
-    if here.low is not None and here.high is not None:
-        interval = f"[{number(here.low)}, {number(here.high)}]"
-    return [
-        rank,
-        escape(standing.method),
-        standing.group,
-        group.supervision((False, standing.method, "")),
-        measured(standing.epr_plus, notes),
-        interval,
-        f"{standing.reached}/{standing.cells}",
-        str(standing.wrong_way),
-        _scorers_own(standing.method, group, level),
-        measured(standing.fit_sd, notes) if standing.fit_sd.n > 1 else DASH,
+def group_text(group: Group) -> str:
+    """All tables of one data set."""
+    parts = [
+        group_title(group),
+        comparison_section(group, "At equal effect"),
+        edit_section(group),
+        off_target_section(group),
+        classifier_section(group),
+        concept_section(group),
+        level_section(group),
+        reconstruction_section(group),
+        probe_section(group),
+        sae_section(group),
+        scorer_section(group),
+        cost_section(group),
+        failure_section(group),
     ]
+    return "\n\n".join(filter(None, parts))
 
 
-def _scorers_own(method: str, group: Group, level: str) -> str:
-    """Mean share of a method's collateral that is the classifier's leakage; a dash without any."""
-    oracle, own = (
-        {c: at for c, r in group.done(key).items() if (at := _collateral(r, level)) is not None}
-        if key in group.edits
-        else {}
-        for key in ((True, "oracle", ""), (False, method, ""))
-    )
-    shares = [
-        share
-        for concept in own
-        if concept in oracle and (share := leakage_share(oracle[concept], own[concept])) is not None
-    ]
-    return with_interval(shares, 2, (0.0, 1.0)) if shares else DASH
-
-
-def _collateral(record: RunRecord, name: str) -> float | None:
-    for level in record.levels:
-        if level.name == name and level.status == "reached":
-            return level.measurements["mean_collateral"].value
-    return None
-
-
-def _sentences(found: Comparison) -> list[str]:
-    """Under the table: its limits, sensitivity, agreement of scorers, who is left out."""
-    lines = []
-    if any(s.reached + s.wrong_way < s.cells for s in found.standings):
-        lines.append(_TOO_NARROW)
-    if found.sensitivity:
-        holds = sum(s.holds for s in found.sensitivity)
-        variants = sum(s.variants for s in found.sensitivity)
-        kinds = ", ".join(f"{s.kind}: {s.holds} of {s.variants}" for s in found.sensitivity)
-        broken = [escape(what) for s in found.sensitivity for what in s.broken_by]
-        but = f"; not without {', '.join(broken)}" if broken else ""
-        first = escape(found.standings[0].method)
-        lines.append(
-            f"Sensitivity: {first} stays first in {holds} of {variants} variants that leave one "
-            f"thing out ({kinds}{but})."
-        )
-    for agreement in found.agreements:
-        tau = DASH if agreement.tau is None else number(agreement.tau)
-        order = " > ".join(map(escape, agreement.order))
-        lines.append(
-            f"By {escape(agreement.scorer)}: {order}; Kendall's τ with the order above {tau} "
-            f"(n = {agreement.n} methods)."
-        )
-    if found.incomplete:
-        names = ", ".join(map(escape, found.incomplete))
-        lines.append(f"Not compared, as not every cell is done: {names}.")
-    return lines
-
-
-def _pairs(found: Comparison) -> str:
-    notes, rows = Footnotes(), []
-    for pair in found.pairs:
-        told = pair.p_holm is not None and pair.p_holm < 0.05
-        value = pair.difference.value or 0.0
-        better = pair.a if value > 0 else pair.b
-        rows.append(
-            [
-                escape(pair.a),
-                escape(pair.b),
-                measured(pair.difference, notes),
-                DASH if pair.p_holm is None else number(pair.p_holm, 3),
-                escape(better) if told else "not told apart",
-            ]
-        )
-    headings = ["a", "b", "a − b, mean signed log of EPR+", "p (Holm)", "better"]
-    return notes.under(table(headings, rows, text_columns=2))
-
-
-def level_section(group: Group) -> str:
-    """What strength each effect took, concept by concept; empty where nothing was matched."""
-    rows = []
-    names = list(
-        dict.fromkeys(
-            level.name for r in group.of_kind("edit") for level in r.levels if level.name != "full"
-        )
-    )
-    if not names:
+def overall_text(part: Part) -> str:
+    """Means over all concepts of all data sets; empty where there is but one data set."""
+    title = overall_title(part.groups)
+    if part.repeated:
+        several = len({g.first.dataset for g in part.groups}) > 1
+        revisions = ", ".join(part.repeated)
+        return f"{title}\n\nNo means: several revisions of {revisions}." if several else ""
+    group = part.overall
+    if group is None:
         return ""
-    for concept in group.concepts:
-        for key, by_concept in group.edits.items():
-            record = by_concept.get(concept)
-            if record is None or not record.levels or record.status != "done":
-                continue
-            at = {level.name: level for level in record.levels}
-            cells = [_level(at.get(name)) for name in names]
-            _, method, _ = key
-            rows.append([escape(concept), escape(method), *cells, _monotone(record)])
-    headings = ["concept", "method", *(_effect(name) for name in names), "response"]
-    body = table(headings, rows, text_columns=2)
-    about = (
-        "Strength at which validation images show the effect → effect of the test images at it. "
-        "Nothing is extrapolated: what the grid of strengths does not reach is not reached, with "
-        "the largest effect seen in brackets."
-    )
-    return section("Strengths at equal effect", about, fold("by concept", body))
+    names = [g.first.dataset for g in part.groups]
+    parts = [
+        title,
+        comparison_section(group, "At equal effect, overall"),
+        edit_section(group),
+        off_target_overall_section(group),
+        datasets_section("Reconstruction (no edit), overall", "reconstruction", group, names),
+        probe_overall_section(group),
+        datasets_section("SAE reconstruction of h, overall", "sae", group, names, prefix="sae."),
+        cost_section(group),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
-def _level(level: LevelResult | None) -> str:
-    if level is None:
-        return DASH
-    unit = " σ" if level.unit == "sd" else ""
-    if level.status == "not_reached":
-        largest = DASH if level.largest is None else f"{number(level.largest)}{unit}"
-        return f"not reached ({largest})"
-    name = "signed_target_change" if level.unit == "sd" else "flip_rate"
-    found = level.measurements.get(name)
-    seen = DASH if found is None or found.value is None else f"{number(found.value)}{unit}"
-    way = "wrong way, " if level.status == "wrong_way" else ""
-    return f"{way}{level.strength:g} → {seen}"
+# Titles: what was measured, and whether it may be compared.
 
 
-def _monotone(record: RunRecord) -> str:
-    return "**not monotone**" if "non-monotone" in record.flags else "monotone"
-
-
-def _effect(name: str) -> str:
-    """A level's name in words."""
-    kind, _, share = name.partition("_")
-    if kind == "flip":
-        return f"{share} % flipped"
-    return f"{share} % of the full effect"
-
-
-# What stands above tables: what was measured, and whether it may be compared.
-
-
-_DRAWN = "Drawn images: a stand-in with known truth, not photographs."
+_RENDERED = "Rendered images: a stand-in with known truth, not photographs."
 _ZERO_SHOT = (
     "**Attributes are judged zero-shot**: nobody has labelled {where}; they are what a CLIP sees."
 )
 _ZERO_SHOT_SCORER = "zero_shot:"
-"""How the name of a scorer begins that no label has trained."""
+"""Beginning of the name of a scorer that was trained on no labels."""
 
 
 def group_title(group: Group) -> str:
-    """Of one data set: world, suite, seed, and what all its records must share."""
-    first = group.records[0]
-    lines = [f"## {escape(first.dataset)} {_settings(first)}"]
-    for what, known in _shared(group):
+    """Of one data set: domain, suite, seed, and what all its records must share."""
+    lines = [f"## {escape(group.first.dataset)} {_settings(group.first)}"]
+    names = {"scorers": "Scorers", "attributes": "Attributes", "backbones": "Backbone"}
+    for what, known in group.differing().items():
         if len(known) > 1:
-            lines.append(f"**Not comparable: records differ in {what.lower()}: "
-                         f"{' / '.join(known)}.**")  # fmt: skip
-        elif known:
-            lines.append(f"{what}: {known[0]}.")
-    lines += _about_images([group])
-    return "\n\n".join(lines)
+            lines.append(f"**Not comparable: records differ in {what}: {' / '.join(known)}.**")
+        elif known and known[0]:
+            lines.append(f"{names[what]}: {known[0]}.")
+    return "\n\n".join(lines + _about_images([group]))
 
 
 def overall_title(groups: Sequence[Group]) -> str:
-    """Of several data sets of one world, suite and seed."""
-    first = groups[0].records[0]
-    lines = [f"## Overall: {len(groups)} data sets {_settings(first)}"]
-    counts = {g.records[0].dataset: len(g.concepts) for g in groups}
-    shown = [f"{escape(d)} ({_count(n)})" for d, n in counts.items()]
-    lines.append(f"Data sets: {', '.join(shown)}. What scored each stands above its own tables.")
-    mixed = [escape(g.records[0].dataset) for g in groups if any(len(k) > 1 for _, k in _shared(g))]
+    """Of several data sets of one domain, suite and seed."""
+    lines = [f"## Overall: {len(groups)} data sets {_settings(groups[0].first)}"]
+    counts = {g.first.dataset: len(g.concepts) for g in groups}
+    known = ", ".join(f"{escape(d)} ({_count(n)})" for d, n in counts.items())
+    lines.append(f"Data sets: {known}. The scorers of each are listed above its own tables.")
+    mixed = [escape(g.first.dataset) for g in groups if g.mixed]
     if mixed:
         lines.append(f"**Not comparable: records of {', '.join(mixed)} differ among themselves.**")
-    lines += _about_images(groups)
-    return "\n\n".join(lines)
+    return "\n\n".join(lines + _about_images(groups))
 
 
 def _about_images(groups: Sequence[Group]) -> list[str]:
     """What must be known of the images before any number is read."""
     unlabelled = [
-        escape(g.records[0].dataset)
+        escape(g.first.dataset)
         for g in groups
         if any(n.startswith(_ZERO_SHOT_SCORER) for r in g.records for n in r.scorers)
     ]
-    drawn = [_DRAWN] if groups[0].records[0].world == "synth" else []
-    return drawn + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
+    rendered = [_RENDERED] if groups[0].first.world == "synth" else []
+    return rendered + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
 
 
 def _settings(record: RunRecord) -> str:
@@ -278,122 +155,300 @@ def _settings(record: RunRecord) -> str:
     )
 
 
-def _shared(group: Group) -> list[tuple[str, list[str]]]:
-    """What the records of one data set must share → the values that they have."""
-    done = [r for r in group.of_kind("edit") if r.status == "done"]
-    found = {
-        "Scorers": {_scorers(r) for r in done},
-        "Attributes": {", ".join(map(escape, r.attributes)) for r in done},
-        "Backbone": {(r.backbone or "")[:8] for r in done},
-    }
-    return [(what, sorted(values - {""})) for what, values in found.items()]
-
-
-def _scorers(record: RunRecord) -> str:
-    return ", ".join(f"{escape(name)} ({h[:8]})" for name, h in sorted(record.scorers.items()))
-
-
 def _count(concepts: int) -> str:
     return f"{concepts} concept{'' if concepts == 1 else 's'}" if concepts else "no edit yet"
 
 
-# One part for several data sets of one world, suite and seed.
+def _over(group: Group) -> str:
+    """Over which concepts means are."""
+    if not group.across:
+        return f"concepts ({len(group.concepts)})"
+    return f"{len(group.concepts)} concepts of {len(group.datasets)} data sets"
 
 
-def overall_text(groups: Sequence[Group], across: Sequence[RunRecord] = ()) -> str:
-    """Means over all concepts of all data sets; nothing where there is but one data set.
+# Methods at equal effect: standings with rank intervals, pairs, and what the order rests on.
 
-    Args:
-        groups: comparable within themselves, of one world, suite and seed.
-        across: records that compare methods over several data sets; those of these groups' world,
-            suite and seed count.
-    """
-    names = [g.records[0].dataset for g in groups]
-    if len(set(names)) < 2:
+
+_EQUAL_EFFECT = (
+    "Every method is applied to test images at the strengths at which validation images show "
+    "{effect}. **EPR+**: target change as asked over the mean change of the other attributes, each "
+    "in σ, divided by what random directions get at the same effect (1 is chance, negative the "
+    "wrong way); mean over {concepts} concepts (n = {images} test images) of its signed logarithm, "
+    "where a concept in which the effect is not reached counts as 0. First interval: other images "
+    "and other concepts like these; second: these very concepts. Ranks are those that paired tests "
+    "with Holm's correction leave open; methods that share a letter are not significantly "
+    "different. Scorer's own: the part of the collateral that the perfect edit seems to have as "
+    "well at this effect, mean over the concepts in which both reach it."
+)
+_TOO_NARROW = (
+    "Where concepts do not reach the effect, the first interval is too narrow: with a fifth of "
+    "them not reached it covered 85 to 93 % in simulations, not 95 %, and differences of methods "
+    "likewise (`python tests/property/test_comparison_coverage.py 2000`)."
+)
+
+
+def comparison_section(group: Group, title: str) -> str:
+    """The standings; empty where nothing was compared."""
+    found = group.comparison
+    if found is None:
         return ""
-    title = overall_title(groups)
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        return f"{title}\n\nNo means: in several revisions stand here: {', '.join(twice)}."
-    first = groups[0].records[0]
-    same = (first.world, first.suite, first.seed)
-    own = [r for r in across if (r.world, r.suite, r.seed) == same]
-    group = Group([*(r for g in groups for r in g.records if r.kind != "comparison"), *own],
-                  across=True)  # fmt: skip
-    sections = [
-        comparison_section(group, "At equal effect, overall"),
-        edit_section(group),
-        drift_overall_section(group),
-        datasets_section("Reconstruction (no edit), overall", "reconstruction", group, names),
-        probe_overall_section(group),
-        datasets_section("SAE reconstruction of h, overall", "sae", group, names, prefix="sae."),
-        cost_section(group),
-        cost_sharing_section(group),
+    images = found.standings[0].epr_plus.n if found.standings else 0
+    about = _EQUAL_EFFECT.format(
+        effect=effect_in_words(found.level), concepts=len(found.concepts), images=f"{images:,}"
+    )
+    placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
+    pairs = fold("every two methods", table_of(PAIRS, found.pairs)) if found.pairs else ""
+    return section(title, about, table_of(STANDINGS, placed), *_sentences(found), pairs)
+
+
+def _sentences(found: Comparison) -> list[str]:
+    """Under the table: its limits, sensitivity, agreement of scorers, who is left out."""
+    lines = []
+    if any(s.reached + s.wrong_way < s.cells for s in found.standings):
+        lines.append(_TOO_NARROW)
+    if found.sensitivity:
+        lines.append(_sensitivity(found))
+    for agreement in found.agreements:
+        tau = DASH if agreement.tau is None else number(agreement.tau)
+        order = " > ".join(map(escape, agreement.order))
+        lines.append(
+            f"By {escape(agreement.scorer)}: {order}; Kendall's τ with the order above {tau} "
+            f"(n = {agreement.n} methods)."
+        )
+    if found.incomplete:
+        names = ", ".join(map(escape, found.incomplete))
+        lines.append(f"Not compared, because some of their cells are missing: {names}.")
+    return lines
+
+
+def _sensitivity(found: Comparison) -> str:
+    holds = sum(s.holds for s in found.sensitivity)
+    variants = sum(s.variants for s in found.sensitivity)
+    kinds = ", ".join(f"{s.kind} {s.holds} of {s.variants}" for s in found.sensitivity)
+    broken = [escape(what) for s in found.sensitivity for what in s.broken_by]
+    exceptions = ""
+    if broken:
+        verb = "exception drops" if len(broken) == 1 else "exceptions drop"
+        exceptions = f"; the {verb} {', '.join(broken)}"
+    first = escape(found.standings[0].method)
+    return (
+        f"Sensitivity: {first} ranks first in {holds} of {variants} leave-one-out variants "
+        f"({kinds}){exceptions}."
+    )
+
+
+def effect_in_words(name: str) -> str:
+    """A level's name, such as "effect_50"."""
+    kind, _, share = name.partition("_")
+    return f"{share} % flipped" if kind == "flip" else f"{share} % of the full effect"
+
+
+# Edits by method, by classifier, by concept, and the strengths that they took.
+
+
+def edit_section(group: Group) -> str:
+    """One row per method: means over concepts."""
+    if not group.edits:
+        return ""
+    columns = [METHOD, SUPERVISION]
+    for column in edit_columns(group.of_kind("edit")):
+        columns.append(over(column))
+        if column is BY_DATASET and group.across:
+            columns += [over(column, dataset=dataset) for dataset in group.datasets]
+    columns += [over(PARAMETERS), over(FIT_CALLS), CELLS]
+    weight = ", each concept with the same weight," if group.across else ""
+    return section(
+        "Edits, overall" if group.across else "Edits",
+        f"Means over {_over(group)}{weight} at the strength chosen on validation images; "
+        "controls below. In brackets: 95 % intervals, t over concepts. "
+        "U-Net calls are those of one concept's fit, in images.",
+        table_of(columns, group.rows),
+    )
+
+
+def classifier_section(group: Group) -> str:
+    """By every classifier: an order that the others do not share is the scorer's doing."""
+    names = {n for r in group.of_kind("edit") for n in r.measurements}
+    others = sorted({n.split("@", 1)[1] for n in names if "@" in n})
+    if not others:
+        return ""
+    columns = [METHOD]
+    for column in edit_columns(group.of_kind("edit"), BY_CLASSIFIER):
+        if column in BY_CLASSIFIER:
+            columns += [over(column), *(over(at_classifier(column, other)) for other in others)]
+    return section(
+        "Edits, by classifier",
+        "The first column of each measurement is the primary classifier's.",
+        table_of(columns, group.rows),
+    )
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One row of the table by concept."""
+
+    concept: str
+    key: RowKey
+    record: RunRecord
+
+
+def concept_section(group: Group) -> str:
+    """One row per concept and method, with intervals."""
+    if not group.edits:
+        return ""
+    metrics = edit_columns(group.of_kind("edit"), BY_CONCEPT)
+    cells = [
+        _Cell(concept, key, record)
+        for concept in group.concepts
+        for key in group.edits
+        if (record := group.done(key).get(concept)) is not None
     ]
-    return "\n\n".join([title, *(text for text in sections if text)])
 
+    def of(metric: Column[RunRecord]) -> Column[_Cell]:
+        return Column(
+            metric.name, metric.label, lambda cell: metric.of(cell.record), metric.digits,
+            metric.better,
+        )  # fmt: skip
 
-def render_tables(records: Sequence[RunRecord]) -> str:
-    """The markdown of any records, one part a (world, dataset, suite, seed).
+    def images(cell: _Cell) -> str:
+        """Images were scored, also where some metrics have no number of them."""
+        names = {metric.name for metric in metrics}
+        counts = [m.n for name, m in cell.record.measurements.items() if name in names]
+        return str(max(counts)) if counts else ""
 
-    Where several data sets share world, suite and seed, a part over all of them comes first.
-    """
-    found: dict[tuple[str, ...], list[RunRecord]] = {}
-    across: list[RunRecord] = []
-    for r in records:
-        suite = (r.suite.name, str(r.suite.version), "quick" if r.suite.quick else "")
-        key = (r.world, r.dataset, r.dataset_revision, *suite, f"{r.seed:020d}")
-        if r.kind == "comparison" and r.dataset == ALL:
-            across.append(r)
-        else:
-            found.setdefault(key, []).append(r)
-    groups = {key: Group(found[key]) for key in sorted(found)}
-    alike: dict[tuple[str, ...], list[Group]] = {}
-    for (world, _, _, *others), group in groups.items():
-        alike.setdefault((world, *others), []).append(group)
-    parts = [overall_text(alike[key], across) for key in sorted(alike)]
-    parts += [_group_text(group) for group in groups.values()]
-    return "\n\n".join(text for text in parts if text) + "\n"
-
-
-def _group_text(group: Group) -> str:
-    sections: list[Callable[[Group], str]] = [
-        group_title,
-        lambda g: comparison_section(g, "At equal effect"),
-        edit_section,
-        drift_section,
-        classifier_section,
-        concept_section,
-        level_section,
-        lambda g: reconstruction_section(g.of_kind("reconstruction")),
-        lambda g: probe_section(g.of_kind("probe")),
-        lambda g: sae_section(g.of_kind("sae")),
-        lambda g: scorer_section(g.of_kind("scorer")),
-        cost_section,
-        cost_sharing_section,
-        _failure_section,
+    columns: list[Column[_Cell]] = [
+        Column("concept", "concept", lambda cell: escape(cell.concept), text=True),
+        Column("method", "method", lambda cell: Row(group, cell.key).name, text=True),
+        Column("strength", "strength", lambda cell: strength_of(cell.record)),
+        Column("n", "n", images),
+        *map(of, metrics),
     ]
-    return "\n\n".join(text for part in sections if (text := part(group)))
+    if any(cell.record.flags for cell in cells):
+        columns.append(
+            Column("flags", "flags", lambda cell: escape(", ".join(map(flag, cell.record.flags))))
+        )
+    return section(
+        "Edits, by concept",
+        "In brackets: 95 % intervals, images resampled.",
+        table_of(columns, cells),
+    )
+
+
+def strength_of(record: RunRecord) -> str:
+    """Its chosen strength, empty where none was chosen."""
+    return "" if record.strength is None else f"{record.strength:g}"
+
+
+def level_section(group: Group) -> str:
+    """The strength that each effect took, concept by concept; empty where nothing was matched."""
+    edits = group.of_kind("edit")
+    names = list(dict.fromkeys(x.name for r in edits for x in r.levels if x.name != "full"))
+    if not names:
+        return ""
+    rows = []
+    for concept in group.concepts:
+        for key in group.edits:
+            record = group.done(key).get(concept)
+            if record is None or not record.levels:
+                continue
+            at = {level.name: level for level in record.levels}
+            response = "**not monotone**" if "non-monotone" in record.flags else "monotone"
+            cells = [_level(at[name]) if name in at else DASH for name in names]
+            rows.append([escape(concept), escape(key.method), *cells, response])
+    headings = ["concept", "method", *map(effect_in_words, names), "response"]
+    about = (
+        "Strength at which validation images show the effect → effect of the test images at it. "
+        "Nothing is extrapolated: an effect that no strength of the grid reaches is not reached, "
+        "with the largest effect in brackets."
+    )
+    return section("Strengths at equal effect", about, fold("by concept", table(headings, rows, 2)))
+
+
+def _level(level: LevelResult) -> str:
+    unit = " σ" if level.unit == "sd" else ""
+    if level.status == "not_reached":
+        largest = DASH if level.largest is None else f"{number(level.largest)}{unit}"
+        return f"not reached ({largest})"
+    name = "signed_target_change" if level.unit == "sd" else "flip_rate"
+    found = Number.of(level.measurements.get(name)).value
+    seen = DASH if found is None else f"{number(found)}{unit}"
+    way = "wrong way, " if level.status == "wrong_way" else ""
+    return f"{way}{level.strength:g} → {seen}"
+
+
+# Cost, and what failed.
+
+
+_COST = (
+    "Of one concept's fit and of one edit (one image at one strength): means over {over}; "
+    "parameters and memory are the largest. A fit that methods share counts in full for each of "
+    "them. Peak memory is that of the whole process during the fit, interpreter, libraries and "
+    "shared data included; on a GPU, of its tensors."
+)
+_SET_UP = (
+    "Each method pays as if it ran alone. **Set-up** is what it needs before its first concept: "
+    "inverting the training images, and the SAE where it uses one; every concept of a data set "
+    "bears an equal share of it ({shares}). Not included, as they are the same for all: inverting "
+    "the edited image, choosing strengths, scoring."
+)
+
+
+def cost_section(group: Group) -> str:
+    """One row per method, beside its EPR+; under it the machine that was measured."""
+    if not any(group.done(key) for key in group.edits):
+        return ""
+    standings = {s.method: s for s in group.comparison.standings} if group.comparison else {}
+    methods = [Placed(r, standings.get(r.key.method)) for r in group.rows if not r.key.control]
+    controls = [row for row in group.rows if row.key.control]
+    columns = [of_row(METHOD), of_row(SUPERVISION)]
+    columns += [column for column in STANDINGS if column.name == "epr_plus" and standings]
+    columns += map(of_row, COSTS)
+    about = _COST.format(over=_over(group))
+    if any(SHARED_COSTS[0].of(placed.row) != Number() for placed in methods):
+        columns += map(of_row, SHARED_COSTS)
+        shares = ", ".join(f"{len(own)} in {escape(d)}" for d, own in group.datasets.items())
+        about += " " + _SET_UP.format(shares=shares)
+    return section(
+        "Cost, overall" if group.across else "Cost",
+        about,
+        table_of(columns, methods) if methods else "",
+        machines(group),
+        fold("controls", table_of([METHOD, *COSTS], controls)) if controls else "",
+    )
+
+
+def machines(group: Group) -> str:
+    """Where times and memory were measured; a warning where that is more than one machine."""
+    found = sorted({_machine(record) for key in group.edits for record in group.done(key).values()})
+    if len(found) == 1:
+        return f"Times and memory: {found[0]}."
+    machines = "; ".join(found)
+    return f"**Times and memory are of different machines, not to be compared: {machines}.**"
+
+
+def _machine(record: RunRecord) -> str:
+    p = record.provenance
+    threads = "threads not recorded" if p.threads is None else f"threads: {p.threads}"
+    kernels = "" if p.kernels == "reference" else f", kernels: {p.kernels}"
+    return escape(f"{p.device}, {p.platform}, {threads}{kernels}")
+
+
+def failure_section(group: Group) -> str:
+    """Cells that failed or were skipped, each with the reason."""
+    columns: Sequence[Column[RunRecord]] = (
+        Column("what", "what", lambda r: escape(_what(r)), text=True),
+        Column("concept", "concept", lambda r: escape(r.concept or ""), text=True),
+        Column("status", "status", lambda r: r.status, text=True),
+        Column("why", "why", _why, text=True),
+    )
+    failed = [r for r in group.records if r.error is not None]
+    return section("Failed or skipped", table_of(columns, failed)) if failed else ""
 
 
 def _what(r: RunRecord) -> str:
-    beside = f" beside {r.beside}" if r.beside else ""
-    return f"{r.method or r.kind}{beside}{', probe' if r.method and r.kind == 'probe' else ''}"
+    name = RowKey(r.control, r.method or r.kind, r.beside or "").name
+    return f"{name}, probe" if r.method and r.kind == "probe" else name
 
 
-def _failure_section(group: Group) -> str:
-    failed = [r for r in group.records if r.error is not None]
-    if not failed:
-        return ""
-    rows = [
-        [
-            escape(_what(r)),
-            escape(r.concept or ""),
-            r.status,
-            escape(f"{r.error.type}: {r.error.message}") if r.error else "",
-        ]
-        for r in failed
-    ]
-    return section(
-        "Failed or skipped", table(["what", "concept", "status", "why"], rows, text_columns=4)
-    )
+def _why(r: RunRecord) -> str:
+    return escape(f"{r.error.type}: {r.error.message}") if r.error else ""

@@ -14,7 +14,7 @@ from casl_bench.core.errors import InputError, InvalidBenchmarkError
 
 Pixels = NDArray[np.uint8]
 FILE_NAME = "images.npz"
-_READ_ERRORS = (
+READ_ERRORS = (
     OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, InputError,
 )  # fmt: skip
 
@@ -88,7 +88,7 @@ class EditedImages:
                     file["edits"],
                     file.get("oracle"),
                 )
-        except _READ_ERRORS as error:
+        except READ_ERRORS as error:
             raise InvalidBenchmarkError(f"not a cell's pictures: {error}", where=where) from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from tabulate import tabulate
@@ -92,19 +92,8 @@ def _places(cache: Path, data_root: Path | None, weights_root: Path) -> Iterator
     may = "writable" if os.access(nearest, os.W_OK | os.X_OK) else "NOT writable"
     yield "cache", f"{cache}: {may}, {size / GB:.2f} GB"
     try:
-        yield from _of_the_real_world(data_root, weights_root)
+        # A guest: named, not imported, so that runs know nothing of photographs.
+        guest = import_module("casl_bench.photos.commands")
+        yield from guest.what_is_here(data_root, weights_root)
     except (BenchError, ImportError, OSError, RuntimeError) as error:
-        yield "real world", f"cannot be told: {error}".splitlines()[0]
-
-
-def _of_the_real_world(data_root: Path | None, weights_root: Path) -> Iterator[Row]:
-    from casl_bench.photos.domains import REAL_DATASETS, WEIGHTS, found_at
-
-    yield "data", str(data_root) if data_root else "no folder given (--data-root)"
-    yield "weights", f"{weights_root}; `casl-bench weights` tells more"
-    for dataset in REAL_DATASETS:
-        needed = [w for w in WEIGHTS if dataset in w.datasets]
-        there = sum(found_at(weights_root, w.place) is not None for w in needed)
-        folder = data_root is not None and (data_root / dataset).is_dir()
-        data = "a folder of data" if folder else "no folder of data"
-        yield dataset, f"{data}, {there} of {len(needed)} weights"
+        yield "photographs", f"cannot be told: {error}".splitlines()[0]

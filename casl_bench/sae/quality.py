@@ -19,10 +19,22 @@ from casl_bench.models.micro_batch import row_blocks
 from casl_bench.sae.sae import HSpaceSae
 from casl_bench.sae.training import Activations
 
-# What an SAE must beat: principal components with as many active numbers, and the mean alone.
+Reconstruct = Callable[[Tensor, int], Tensor]
+"""(h [n, C, h, w], t) -> h_hat, same shape: `HSpaceSae.reconstruct`, `HSpacePca.reconstruct`."""
 
+_IMAGES_AT_ONCE = 64
 
-_IMAGES_AT_ONCE_of_pca = 64
+SAE_METRICS = {
+    info.name: info
+    for info in (
+        MetricInfo("explained_variance", 1, True, "share", (None, 1), "explained variance"),
+        MetricInfo("normalised_mse", 1, False, "ratio", (0, None), "normalised MSE"),
+        MetricInfo("cosine", 1, True, "cosine", (-1, 1), "cosine"),
+        MetricInfo("l0", 1, None, "latents", (0, None), "L0"),
+        MetricInfo("dead_fraction", 1, False, "share", (0, 1), "dead latents"),
+        MetricInfo("eps_error", 1, False, "ratio", (0, None), "eps error"),
+    )
+}
 
 
 class HSpacePca:
@@ -59,12 +71,11 @@ class HSpacePca:
         total = torch.zeros(channels, dtype=torch.float64)
         products = torch.zeros(channels, channels, dtype=torch.float64)
         count = 0
-        for step, t in enumerate(activations.timesteps):
-            for block in row_blocks(len(activations), _IMAGES_AT_ONCE_of_pca):
-                rows = sae.normalise(activations.h(step, block), t).double()
-                total += rows.sum(0)
-                products += rows.T @ rows
-                count += len(rows)
+        for vectors in _normalised(sae, activations):
+            rows = vectors.double()
+            total += rows.sum(0)
+            products += rows.T @ rows
+            count += len(rows)
         mean = total / count
         covariance = products / count - torch.outer(mean, mean)
         vectors = torch.linalg.eigh(covariance).eigenvectors  # columns, weakest first
@@ -83,24 +94,6 @@ class HSpacePca:
         """h_hat of h [n, C, h, w] at timestep t, in the units of h."""
         rows = self.reconstruct_rows(self.sae.normalise(h, t))
         return self.sae.denormalise(rows, t, h.shape)
-
-
-Reconstruct = Callable[[Tensor, int], Tensor]
-"""(h [n, C, h, w], t) -> h_hat, same shape: `HSpaceSae.reconstruct`, `HSpacePca.reconstruct`."""
-
-_IMAGES_AT_ONCE = 32
-
-SAE_METRICS = {
-    info.name: info
-    for info in (
-        MetricInfo("explained_variance", 1, True, "share", (None, 1), "explained variance"),
-        MetricInfo("normalised_mse", 1, False, "ratio", (0, None), "normalised MSE"),
-        MetricInfo("cosine", 1, True, "cosine", (-1, 1), "cosine"),
-        MetricInfo("l0", 1, None, "latents", (0, None), "L0"),
-        MetricInfo("dead_fraction", 1, False, "share", (0, 1), "dead latents"),
-        MetricInfo("eps_error", 1, False, "ratio", (0, None), "eps error"),
-    )
-}
 
 
 @dataclass(frozen=True)

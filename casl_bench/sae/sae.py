@@ -1,4 +1,4 @@
-"""The SAE on h maps: one vector a position, normalised by the statistics of its timestep."""
+"""The sparse autoencoder: on plain vectors, and on h maps normalised by their timestep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_json, read_json, write_bytes, write_json
 from casl_bench.models.model_files import hash_tensors
 
-# The sparse autoencoder itself, on plain vectors: two formulas and their initialisation.
+_CONFIG_FILE, _WEIGHTS_FILE = "cfg.json", "sae.safetensors"
+_TENSORS = ("W_enc", "b_enc", "W_dec", "b_pre", "mean", "scale")
 
 
 class SaeConfig(BaseModel):
@@ -127,10 +128,6 @@ class SparseAutoencoder(nn.Module):
             gradient -= (gradient * self.W_dec).sum(1, keepdim=True) * self.W_dec
 
 
-_CONFIG_FILE, _WEIGHTS_FILE = "cfg.json", "sae.safetensors"
-_TENSORS = ("W_enc", "b_enc", "W_dec", "b_pre", "mean", "scale")
-
-
 class HSpaceSae:
     """A frozen SAE with its per-timestep normalisation: h_norm = (h - mean[t]) / scale[t].
 
@@ -227,9 +224,8 @@ class HSpaceSae:
         step = self._step_of(t)
         n, channels, height, width = shape
         h = rows * self.scale[step].to(rows) + self.mean[step].to(rows)
-        return (
-            h.unflatten(0, (n, height * width)).transpose(1, 2).reshape(n, channels, height, width)
-        )
+        maps = h.reshape(n, height * width, channels).transpose(1, 2)
+        return maps.reshape(n, channels, height, width)
 
     def decoder_directions(self, t: int) -> Tensor:
         """delta_h of one unit of each latent at timestep t: [d_sae, C], in the units of h."""
@@ -326,9 +322,6 @@ def _corrupt(folder: Path, reason: str) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
         f"stored SAE cannot be used: {reason}", where=str(folder), mend="delete it to train again"
     )
-
-
-# How a method asks for the SAE: it is trained once and shared by every method that uses one.
 
 
 @runtime_checkable

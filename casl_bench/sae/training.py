@@ -25,7 +25,20 @@ from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
-# The state of an unfinished training, whole in one file: weights, optimiser, random numbers.
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""(count, generator) -> [count, d_in] normalised vectors, drawn with that generator alone."""
+
+Progress = Callable[[int, int], None]
+"""(steps done, all steps)."""
+
+_MEDIAN_VECTORS = 8192
+_MEDIAN_ROUNDS = 50
+# Vectors taken from one map at a time: reading a map costs the same for one of its positions as
+# for all, and too many from one map would make the vectors of a batch alike.
+POSITIONS_PER_MAP = 16
+_IMAGES_AT_ONCE = 64
+_IN_MEMORY = 256 * 10**6
+"""Activations of at most so many bytes are read once; larger ones stay on disk."""
 
 
 def save_checkpoint(
@@ -88,16 +101,6 @@ def load_checkpoint(
 
 def _hash_of(tensors: dict[str, Tensor], done: int) -> str:
     return hash_json([hash_tensors(tensors), done])
-
-
-Sampler = Callable[[int, torch.Generator], Tensor]
-"""(count, generator) -> [count, d_in] normalised vectors, drawn with that generator alone."""
-
-Progress = Callable[[int, int], None]
-"""(steps done, all steps)."""
-
-_MEDIAN_VECTORS = 8192
-_MEDIAN_ROUNDS = 50
 
 
 class SaeTraining(BaseModel):
@@ -194,7 +197,7 @@ def train_sae(
         if not bool(torch.isfinite(loss)):
             raise InvalidBenchmarkError(f"SAE training diverged at step {step}")
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         sae.remove_parallel_gradient()
         optimiser.step()
         sae.normalise_decoder()
@@ -214,7 +217,7 @@ def _loss(sae: SparseAutoencoder, h: Tensor, training: SaeTraining, silent_for: 
     dead = silent_for >= training.dead_after
     silent_for += len(h)
     silent_for[z.detach().amax(0) > 0] = 0
-    loss = ((h_hat - h) ** 2).mean()
+    loss: Tensor = ((h_hat - h) ** 2).mean()
     if sae.config.activation == "relu":
         loss = loss + training.l1_weight * z.sum(1).mean()
     if training.aux_k and bool(dead.any()):
@@ -256,22 +259,11 @@ def geometric_median(vectors: Tensor) -> Tensor:
     for _ in range(_MEDIAN_ROUNDS):
         distance = (vectors - point).norm(dim=1).clamp_min(1e-8)
         weights = 1 / distance
-        moved = (weights[:, None] * vectors).sum(0) / weights.sum()
+        moved: Tensor = (weights[:, None] * vectors).sum(0) / weights.sum()
         if bool((moved - point).norm() < 1e-6 * (1 + point.norm())):
             return moved
         point = moved
     return point
-
-
-# Training vectors of the SAE: single positions of h, from all images and visited timesteps.
-
-
-# Vectors taken from one map at a time: reading a map costs the same for one of its positions as
-# for all, and too many from one map would make the vectors of a batch alike.
-POSITIONS_PER_MAP = 16
-_IMAGES_AT_ONCE = 64
-_IN_MEMORY = 256 * 10**6
-"""Activations of at most so many bytes are read once; larger ones stay on disk."""
 
 
 class Activations(Protocol):
@@ -380,9 +372,6 @@ class ActivationSampler:
             mean, scale = self._statistics.mean[step], self._statistics.scale[step]
             batch[rows] = (vectors - mean) / scale
         return batch.flatten(0, 1)
-
-
-# From stored activations to a ready HSpaceSae.
 
 
 def fit_h_space_sae(

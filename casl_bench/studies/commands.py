@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.options import cache_option
-from casl_bench.core.option_types import MOST, MOST_JOBS, BoundedInt
+from casl_bench.core.option_types import MOST, MOST_JOBS, SEED, BoundedFloat, BoundedInt
 
 
 @click.group("study")
@@ -67,7 +66,7 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
-@cache_option
+@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder of the run.")
 @click.pass_context
 def paper_questions_command(
     ctx: click.Context,
@@ -101,6 +100,43 @@ def paper_questions_command(
             write_rows(out, rows)
         numbers = tuple(read_numbers(records))
         click.echo(str(write_page(out, Evidence(numbers, read_rows(out)))))
+        return 0
+
+    return action
+
+
+_RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+
+
+@study_group.command("gate-rates")
+@click.argument("run", type=_RUN)
+@click.option("--runs", type=BoundedInt(20, 1_000_000), default=400, show_default=True,
+              help="Runs to resample unchanged, and with a 10 % loss in each cell.")  # fmt: skip
+@click.option("--methods", metavar="NAMES", default="", help="Methods that count.  [default: all "
+              "with two fits]")  # fmt: skip
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--shared", type=BoundedFloat(0, 1), default=0.0, show_default=True,
+              help="Probability that a seed leads to the same fit on both sides.")  # fmt: skip
+@click.option("--against", type=_RUN,
+              help="A run of other code: instead, how often it fails against RUN, and how much "
+              "the fits of the same seeds lost.")  # fmt: skip
+def gate_rates_command(
+    run: Path, runs: int, methods: str, seed: int, shared: float, against: Path | None
+) -> Callable[[], int]:
+    """Measure how often the gate errs, on runs resampled from the fits stored in RUN."""
+
+    def action() -> int:
+        from casl_bench.studies import gate_error_rates as rates
+
+        names = frozenset(methods.replace(",", " ").split()) or None
+        stored = rates.stored_fits(run, names)
+        if against is None:
+            found = rates.measure_rates(stored, runs, seed, shared=shared)
+            text = rates.rates_markdown(found)
+        else:
+            head = rates.stored_fits(against, names)
+            text = rates.against_text(stored, head, runs, seed, shared)
+        click.echo(text, nl=False)
         return 0
 
     return action

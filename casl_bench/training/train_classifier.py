@@ -20,7 +20,7 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
 from casl_bench.metrics.scorer_validation import calibration_error
-from casl_bench.models.attribute_classifier import MICRO_BATCH, build_classifier
+from casl_bench.models.attribute_classifier import build_classifier
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
@@ -82,7 +82,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     def closure() -> float:
         optimiser.zero_grad()
         loss = F.binary_cross_entropy_with_logits(logits * log_scale.exp() + bias, targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return float(loss.detach())
 
     optimiser.step(closure)
@@ -96,7 +96,7 @@ def measure(
     index = torch.arange(len(pool))
 
     def score(x: Tensor) -> Tensor:
-        return in_micro_batches(network, x, MICRO_BATCH) * scale + bias
+        return in_micro_batches(network, x) * scale + bias
 
     with torch.no_grad():
         labels, other, column = flipped_labels(pool, index)
@@ -164,7 +164,7 @@ def main(
     pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, name, "init"))
-        network = build_classifier(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_classifier(settings).to(memory_format=torch.channels_last)
     started = start_from(network, start)
     config = training_config(
         name, drawing, network=settings, start=started, batch_size=batch_size, images=images,
@@ -184,12 +184,12 @@ def main(
         whole = (target == target.round()).all(1)
         hits = ((logits > 0) == (target > 0.5))[whole].float().mean()
         run.update(loss, accuracy=float(hits))
-    shipped = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
     rng = generator(seed, name, "calibration")
     x, target = examples(held_out, torch.arange(len(held_out)), rng, blend=0.5)
     with torch.no_grad():
-        raw = in_micro_batches(shipped, degrade(x, rng), MICRO_BATCH)
+        raw = in_micro_batches(shipped, degrade(x, rng))
     scale, bias = (v.half().float() for v in calibrate(raw, target))
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     measured = measure(shipped, scale, bias, test, seed)

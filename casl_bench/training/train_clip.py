@@ -108,7 +108,8 @@ def direction_cosines(
     """
     moved = after - before
     moved = moved / (moved.norm(dim=1, keepdim=True) + floor)
-    return moved @ F.normalize(yes - no, dim=1).T
+    cosines: Tensor = moved @ F.normalize(yes - no, dim=1).T
+    return cosines
 
 
 def direction_loss(cosines: Tensor, column: Tensor, sign: Tensor) -> Tensor:
@@ -224,7 +225,7 @@ def main(
         images=images, seed=seed, learning_rate=learning_rate, bf16=bf16,
         direction_weight=DIRECTION_WEIGHT,
     )  # fmt: skip
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     tokenizer = WordTokenizer(network_config["words"], CONTEXT_LENGTH)
     writer = CaptionWriter(wording, manner)
     run = TrainingRun(
@@ -263,7 +264,7 @@ def main(
             accuracy=float(hits.mean()), worst=float(hits.min()), cosine=float(own.mean()),
             scale=float(scale.detach()),
         )  # fmt: skip
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     card = {
         "name": name,

@@ -22,7 +22,7 @@ from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Factors, to_pixels
-from casl_bench.models.embedder import MICRO_BATCH, EmbedderNet, feature_distance
+from casl_bench.models.embedder import EmbedderNet, feature_distance
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import blur, degrade
@@ -88,14 +88,13 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
     with torch.no_grad():
 
         def embed(x: Tensor) -> Tensor:
-            return in_micro_batches(lambda p: network.embed(network.features(p)), x, MICRO_BATCH)
+            return in_micro_batches(lambda p: network.embed(network.features(p)), x)
 
         def distance(a: Tensor, b: Tensor) -> float:
             pair = torch.stack([a, b], 1)
             parts = in_micro_batches(
                 lambda p: feature_distance(network.features(p[:, 0]), network.features(p[:, 1])),
                 pair,
-                MICRO_BATCH,
             )
             return round(float(parts.mean()), 4)
 
@@ -162,7 +161,7 @@ def main(
     read = [k for k, name in enumerate(drawing.nuisance) if name not in drawing.unread]
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, NAME, "init"))
-        model = _Trainee(len(read)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = _Trainee(len(read)).to(memory_format=torch.channels_last)
     started = start_from(model.network, start)
     config = training_config(
         NAME, drawing, network=NETWORK, start=started, pairs=pairs, images=images, seed=seed,
@@ -186,7 +185,7 @@ def main(
         run.update(
             matching + reading, matching=float(matching.detach()), reading=float(reading.detach())
         )
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
     card = {
         "name": NAME,

@@ -24,7 +24,6 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, Factors
 from casl_bench.models.factor_regressor import (
-    MICRO_BATCH,
     FactorRegressor,
     LookoutNet,
     build_regressor,
@@ -188,8 +187,8 @@ def finish(
     names = reading.columns[a:]
     targets = reading.targets(pool.factors)
     with torch.no_grad():
-        spoilt = in_micro_batches(network, degrade(x, rng), MICRO_BATCH)
-        clean = in_micro_batches(network, batch(pool, index), MICRO_BATCH)
+        spoilt = in_micro_batches(network, degrade(x, rng))
+        clean = in_micro_batches(network, batch(pool, index))
     of_attributes = calibrate(spoilt[:, :a], share)
     of_rest = calibrate_readings(clean[:, a:], targets, names)
     scale, bias = (
@@ -280,7 +279,7 @@ def main(
     targets = reading.targets(pool.factors)
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(seed, NAME, "init"))
-        network = build_regressor(settings).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build_regressor(settings).to(memory_format=torch.channels_last)
     started = start_from(network, start)
     config = training_config(
         NAME, drawing, network=settings, start=started, batch_size=batch_size, images=images,
@@ -299,7 +298,7 @@ def main(
         showing = F.binary_cross_entropy_with_logits(found[:, : share.shape[1]], share)
         missed = F.mse_loss(found[:, share.shape[1] :], targets[index])
         run.update(showing + missed, showing=float(showing.detach()), missed=float(missed.detach()))
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
     held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
     regressor, left_out = finish(shipped, reading, held_out, seed)
     test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)

@@ -79,7 +79,8 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
     error = (model(x_t, t).sample.float() - target).pow(2).mean((1, 2, 3))
     snr = (ab / (1 - ab)).flatten()
     weight = 0.5 + 0.5 * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1) * 2
-    return error * weight
+    loss: Tensor = error * weight
+    return loss
 
 
 @click.command()

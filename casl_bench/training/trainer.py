@@ -238,7 +238,7 @@ class TrainingRun:
     def update(self, loss: Tensor, **terms: float) -> None:
         """One optimiser step on a loss; `terms` go into the curve."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))

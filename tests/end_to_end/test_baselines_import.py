@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def test_another_folder_of_that_name_hides_nothing(other_baselines: Path, as_scr
 
 
 @pytest.mark.slow
+@pytest.mark.packaging
 @pytest.mark.parametrize("editable", [False, True])
 def test_an_installed_package_has_them_all(other_baselines: Path, editable: bool) -> None:
     site = other_baselines / "site"
@@ -58,13 +60,10 @@ def test_an_installed_package_has_them_all(other_baselines: Path, editable: bool
     subprocess.run(copied, check=True)
     what = ["--editable", str(source)] if editable else [str(source)]
     subprocess.run([*pip, "--target", str(site), *what], check=True)
-    # Away with where the tests' own package comes from; .pth files are read in site folders only.
-    command = (
-        "import os, site, sys; "
-        "sys.path[:] = [p for p in sys.path if not os.path.isdir(os.path.join(p, 'casl_bench'))]; "
-        f"site.addsitedir({str(site)!r}); {LIST}"
-    )
-    text = listed(["-c", command], other_baselines, [other_baselines])
+    # Without the tests' own site (-S), whose editable installation would be found first.
+    packages = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+    command = f"import site, sys; sys.path += {packages!r}; site.addsitedir({str(site)!r}); {LIST}"
+    text = listed(["-S", "-c", command], other_baselines, [other_baselines])
     assert [name for name in NAMES if name not in text.split()] == []
 
 

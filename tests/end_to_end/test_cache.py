@@ -30,7 +30,7 @@ from casl_bench.runs.suites import SUITES, RunConfig
 from tests.support.tiny_suite import tiny_suite
 
 PLUGIN = (Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py").resolve()
-pytestmark = pytest.mark.usefixtures("own_entrants")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_entrants")]
 
 MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "2"))
 """How many runs are killed, each in its own part of the run; each costs a run and a half."""

@@ -77,7 +77,7 @@ def fails(
         ("--memory-budget nan", "'--memory-budget': nan is no amount"),
         ("--memory-budget inf", "'--memory-budget': inf is not in the range"),
         ("--jobs 1000000000", "'--jobs': 1000000000 is not in the range"),
-        ("gate-rates . --shared nan", "'--shared': nan is no amount"),
+        ("study gate-rates . --shared nan", "'--shared': nan is no amount"),
         (f"--shard 1/{'9' * 5000}", "is no shard (--shard); give i/n with i from 1 and n up to"),
         ("--method casl", "No such option '--method'"),
         ("--methods", "Option '--methods' requires an argument"),

@@ -16,6 +16,8 @@ from casl_bench.runs.names import load_entrants
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, suite
 
+pytestmark = pytest.mark.slow
+
 TINY = suite("quick").model_copy(
     update={
         "num_steps": 6,

@@ -18,6 +18,8 @@ from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import suites as config_module
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 READ_ONLY = OSError(errno.EROFS, os.strerror(errno.EROFS))
 

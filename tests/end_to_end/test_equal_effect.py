@@ -22,6 +22,8 @@ from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 TOY = ToyShapes()
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=3)
 

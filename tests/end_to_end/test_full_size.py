@@ -23,6 +23,8 @@ from casl_bench.runs import suites as config_module
 from tests.support import real_files
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("lpips", reason="the extra `real` is not installed")
 pytest.importorskip("facenet_pytorch", reason="the extra `real` is not installed")
 
@@ -97,7 +99,6 @@ def write_classifier(path: Path, photos: Path) -> None:
     real_files.write_classifier(path, tuple(CELEBA_ATTRIBUTES), pixels, labels)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("CASL_BENCH_FULL_SIZE"),
     reason="minutes a data set on two cores: set CASL_BENCH_FULL_SIZE=1",

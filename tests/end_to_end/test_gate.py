@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cli import main as cli
+from casl_bench.cli.main import main
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 ROOT = Path(__file__).parents[2]
-BENCHMARK = ROOT / "benchmark.py"
-
 RUNS = {
     "base": MadeUpRun({"casl": MadeUpMethod()}, fits=2),
     "same": MadeUpRun({"casl": MadeUpMethod()}, fits=2),
@@ -32,12 +30,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def benchmark(cwd: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    known = {k: v for k, v in os.environ.items() if not k.startswith("GITHUB_")}
-    return subprocess.run([sys.executable, str(BENCHMARK), *arguments], cwd=cwd,
-                          capture_output=True, text=True, env=known | environment)  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("head", "code", "said"),
     [
@@ -45,46 +37,64 @@ def benchmark(cwd: Path, *arguments: str, **environment: str) -> subprocess.Comp
         ("worse", 1, "1 regression (exit 1)"),
         ("absent", 2, "no verdict: no records"),
         ("other seed", 4, "1 not comparable (exit 4)"),
-        ("other unit", 5, "no verdict: the random draws of made_up"),
+        ("other unit", 5, "no verdict: the random directions of made_up"),
     ],
 )
 def test_every_exit_code_writes_every_output(
-    runs: Path, tmp_path: Path, head: str, code: int, said: str
-) -> None:
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], head: str, code: int, said: str,
+) -> None:  # fmt: skip
     step = tmp_path / "step.md"
-    done = benchmark(runs, "gate", "base", head, "--out", str(tmp_path / "out"),
-                     GITHUB_STEP_SUMMARY=str(step), GITHUB_ACTIONS="true")  # fmt: skip
-    assert done.returncode == code, done.stderr
+    monkeypatch.chdir(runs)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    assert main(["gate", "base", head, "--out", str(tmp_path / "out")]) == code
     assert said in step.read_text(encoding="utf-8").splitlines()[0]
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {
         "gate.json", "junit.xml", "summary.md", "bencher.json", "github_action_benchmark.json",
     }  # fmt: skip
-    assert done.stdout.count("::error") == (code in (1, 2, 5))
-    assert done.stderr.count("\n") == (code in (2, 5)) and "Traceback" not in done.stderr
+    found = capsys.readouterr()
+    assert found.out.count("::error") == (code in (1, 2, 5))
+    assert found.err.count("\n") == (code in (2, 5)) and "Traceback" not in found.err
 
 
-def test_a_first_run_may_pass_and_be_accepted(
+def test_a_first_run_passes_if_allowed(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["gate", str(tmp_path / "none"), str(runs / "base")]
-    history = ["--history", str(tmp_path / "history.jsonl")]
-    assert cli.main(command) == 4
-    assert cli.main([*command, "--allow-missing-base", "--accept", *history]) == 0
+    assert main(command) == 4
+    assert main([*command, "--allow-missing-base"]) == 0
     assert "first run" in capsys.readouterr().out
-    assert cli.main(["trend", *history]) == 0
-    assert capsys.readouterr().out.startswith("made_up/casl: 1 runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("gate a b --accept", "--accept is gone: keep gate.json"),
+        ("gate a b --history h.jsonl", "--history is gone: keep gate.json"),
+        ("gate a b --speed a.json b.json", "--speed is gone: use pytest-benchmark's"),
+        ("trend --out trend.svg", "trend is gone: send"),
+        ("gate-rates runs/base", "gate-rates is gone: use casl-bench study gate-rates"),
+    ],
+)
+def test_what_is_gone_names_its_successor(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
 
 
 def test_the_exact_tier_and_its_golden_run(runs: Path, tmp_path: Path) -> None:
     golden = str(tmp_path / "golden")
-    assert cli.main(["golden", str(runs / "base"), golden]) == 0
-    assert cli.main(["gate", golden, str(runs / "same"), "--tier", "exact"]) == 0
-    assert cli.main(["gate", golden, str(runs / "worse"), "--tier", "exact"]) == 1
+    assert main(["golden", str(runs / "base"), golden]) == 0
+    assert main(["gate", golden, str(runs / "same"), "--tier", "exact"]) == 0
+    assert main(["gate", golden, str(runs / "worse"), "--tier", "exact"]) == 1
 
 
 def test_a_gate_loads_no_model_and_no_engine(runs: Path) -> None:
-    heavy = ("torch", "dask", "distributed", "matplotlib", "ruptures")
+    heavy = ("torch", "dask", "distributed", "matplotlib", "pandas", "joblib")
     code = (
         "import sys; from casl_bench.cli.main import main; code = main(['gate', 'base', 'same']); "
         f"sys.exit(code or bool(set({heavy}) & set(sys.modules)))"

@@ -9,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.cli import main as cli
+from casl_bench.cli import run as run_module
+from casl_bench.cli.main import main
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import WORLDS
 from casl_bench.gate.compare_runs import GateOptions, gate_folders
@@ -21,6 +22,8 @@ from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 from tests.support.tiny_suite import tiny_suite
+
+pytestmark = pytest.mark.slow
 
 PLUGIN = Path(__file__).parents[1] / "plugin" / "painters_plugin.py"
 FAULTS = ("wrong_sign", "half_strength", "shuffled_decoder", "one_row_off")
@@ -74,10 +77,10 @@ def test_compare_runs_the_head_and_gates_it(
         write(config.out, MadeUpMethod(damage=damage))
         return 0
 
-    monkeypatch.setattr(cli, "_run_and_report", run_and_report)
+    monkeypatch.setattr(run_module, "_run_and_report", run_and_report)
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
     write(tmp_path / "base", MadeUpMethod())
     command = ["--methods", "casl", "--out", str(tmp_path / "head")]
-    assert cli.main([*command, "--compare", str(tmp_path / "base")]) == code
+    assert main([*command, "--compare", str(tmp_path / "base")]) == code
     page = (tmp_path / "head" / "gate" / "summary.md").read_text(encoding="utf-8")
     assert f"(exit {code})" in page.splitlines()[0]

@@ -16,6 +16,8 @@ from casl_bench.cli.main import main
 from casl_bench.runs import suites as config_module
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 PLUGIN = Path(__file__).parents[1] / "plugin" / "hostile_names_plugin.py"
 HARMLESS = re.compile(r"(#|\.\./|[\w.-]+(/|$)|https://github\.com/)")
 

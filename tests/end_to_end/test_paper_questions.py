@@ -16,6 +16,8 @@ from casl_bench.studies.paper_questions import study as latent_study
 from casl_bench.studies.paper_questions.page import read_rows
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 KS = (1, 4)
 
 

@@ -24,6 +24,8 @@ from casl_bench.runs import suites as config_module
 from tests.support import layouts, real_files
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("lmdb", reason="the extra `real` is not installed")
 pytest.importorskip("lpips", reason="the extra `real` is not installed")
 facenet = pytest.importorskip("facenet_pytorch", reason="the extra `real` is not installed")
@@ -114,7 +116,6 @@ def editable(files: Path) -> str:
     raise AssertionError("no concept can be edited")
 
 
-@pytest.mark.slow
 def test_labelled_portraits_end_in_a_table(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,7 +137,6 @@ def test_labelled_portraits_end_in_a_table(
     assert scorer["measurements"]["linear.accuracy"]["value"] > 0.9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "concept"), [("afhq_dog", "happy"), ("lsun_church", "gothic")])
 def test_unlabelled_photographs_are_judged_zero_shot_and_say_so(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], dataset: str, concept: str
@@ -156,7 +156,6 @@ def test_unlabelled_photographs_are_judged_zero_shot_and_say_so(
     assert linear["status"] == "skipped" and "labels" in linear["error"]["message"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "concept", "write"),
     [
@@ -185,7 +184,6 @@ def test_the_other_published_layouts(
     assert all(".agreement" in name or ".worst" in name for name in marks)
 
 
-@pytest.mark.slow
 def test_published_delta_blocks_run_without_training(files: Path, tmp_path: Path) -> None:
     concept, folder = editable(files), tmp_path / "asyrp"
     folder.mkdir()
@@ -200,7 +198,6 @@ def test_published_delta_blocks_run_without_training(files: Path, tmp_path: Path
     assert edit["artefacts"]["pretrained"]
 
 
-@pytest.mark.slow
 def test_bad_images_stop_a_run_or_are_counted(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,7 +238,6 @@ def documented() -> list[list[str]]:
     return [shlex.split(line.removeprefix("python "))[1:] for line in calls]
 
 
-@pytest.mark.slow
 def test_the_documented_way_leads_to_a_table(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -22,6 +22,8 @@ from casl_bench.runs.suites import RunConfig
 from tests.support.pass_audit import DECODER, ENCODER, PassAudit
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 NO_SKIPS = "x_t and h of an inversion are kept, but no skip connections: they are ten times as much"
 TWICE = "the toy data set draws one picture twice"
 SAME_DRAWS = "entrants are given the same random numbers, and so the same pictures to learn from"
@@ -84,12 +86,10 @@ def run(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Watch
     return Watched(audit, progress.costs, list(RecordStore(config.out)))
 
 
-@pytest.mark.slow
 def test_nothing_passes_twice_without_a_reason(run: Watched) -> None:
     assert set(run.audit.repeats) <= set(NEEDED), set(run.audit.repeats) - set(NEEDED)
 
 
-@pytest.mark.slow
 def test_scorers_look_at_a_reconstruction_once(run: Watched) -> None:
     for name in ("toy_factors", "toy_scorer, images", "toy_second_reader"):
         seen = sum(count for (network, _), count in run.audit.rows.items() if network == name)
@@ -98,13 +98,11 @@ def test_scorers_look_at_a_reconstruction_once(run: Watched) -> None:
     assert not any("texts" in network for network, *_ in run.audit.repeats)
 
 
-@pytest.mark.slow
 def test_gradients_are_kept_by_fits_alone_and_by_the_attack(run: Watched) -> None:
     assert ("toy_reader", "edit") in run.audit.graphs  # the pixel attack
     assert {phase for network, phase in run.audit.graphs if network != "toy_reader"} == {"fit"}
 
 
-@pytest.mark.slow
 def test_records_keep_their_part_of_the_passes(run: Watched) -> None:
     for phase in ("edit", "choose strength", "fit", "SAE downstream"):
         kept = sum(record.provenance.unet_passes.get(phase, 0.0) for record in run.records)

@@ -23,6 +23,8 @@ from casl_bench.runs.plan import concepts_of, info_of
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.suites import SUITES, RunConfig, Suite
 
+pytestmark = pytest.mark.slow
+
 SHORT = Suite(
     name="short",
     version=1,
@@ -92,7 +94,6 @@ def test_all_of_ours_are_here() -> None:
     assert all(name in METHODS for name in OURS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", OURS)
 def test_the_target_logit_grows_with_strength(name: str, edited) -> None:  # type: ignore[no-untyped-def]
     edits, means, reconstruction = edited(name)
@@ -103,7 +104,6 @@ def test_the_target_logit_grows_with_strength(name: str, edited) -> None:  # typ
     assert answer[-1] > answer[0] + 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", LINEAR)
 def test_an_edit_and_its_negative_move_opposite_ways(name: str, edited) -> None:  # type: ignore[no-untyped-def]
     assert info_of(name).bidirectional

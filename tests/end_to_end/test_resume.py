@@ -30,7 +30,7 @@ from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
 
-pytestmark = pytest.mark.usefixtures("toy_registered")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("toy_registered")]
 METHOD = Path(__file__).parents[1] / "plugin" / "single_file_method.py"
 CONCEPT = CARD.concepts[0].name
 DRAW = CellKey(CARD.name, "null", "random_direction", fit_seed=1)

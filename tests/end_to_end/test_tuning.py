@@ -27,6 +27,8 @@ from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, Suite, read_settings
 from tests.support.tiny_suite import tiny_suite
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SECOND = "toy_shapes_2"
 TINY = tiny_suite()

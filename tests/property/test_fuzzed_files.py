@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from casl_bench.cache.store import Cache, CacheKey
 from casl_bench.cli.main import main
 from casl_bench.core.errors import BenchError
-from casl_bench.gate.speed import read_ratios
 from casl_bench.models.diffusers_folder import read_diffusers_folder, scheduler_settings
 from casl_bench.models.model_files import read_model
 from casl_bench.photos.checkpoints.convert import read_config
@@ -96,7 +95,7 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
     "method settings": ("chosen.json", text(TUNED.read_text("utf-8")), read_settings),
     "concepts": (
         "mine.toml",
-        text((PACKAGE / "images" / "concepts" / "afhq_dog.toml").read_text("utf-8")),
+        text((PACKAGE / "photos" / "concepts" / "afhq_dog.toml").read_text("utf-8")),
         read_concepts,
     ),
     "classifier": (
@@ -109,7 +108,7 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
     ),
     "checkpoint config": (
         "mine.json",
-        text((PACKAGE / "backbones" / "configs" / "afhq_dog_256_adm.json").read_text("utf-8")),
+        text((PACKAGE / "photos/checkpoints/configs/afhq_dog_256_adm.json").read_text("utf-8")),
         read_config,
     ),
     "scheduler": (
@@ -147,19 +146,6 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
         text("\n".join(RECORDS.splitlines()[:2])),
         lambda path: command("leaderboard", "--records", str(path.parent), "--out",
                              str(path.parent)),
-    ),
-    "history": (
-        "history.jsonl",
-        text({"commit": "c", "suite": "quick v1", "precision": {"a/casl": 2.0}}),
-        lambda path: command("trend", "--history", str(path)),
-    ),
-    "benchmarks": (
-        "speed.json",
-        text({"benchmarks": [
-            {"name": "calibration_kernel", "stats": {"median": 1.0}},
-            {"name": "edit", "stats": {"median": 2.0}, "extra_info": {"peak_memory_mb": 3.0}},
-        ]}),
-        read_ratios,
     ),
     "study": (
         "metric_validity.jsonl", text({"kind": "edit"}),

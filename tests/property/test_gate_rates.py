@@ -1,6 +1,6 @@
 """How often the gate errs where the truth is known: fits that vary by a normal on the gate's scale.
 
-The rates on stored scores of real fits are `casl-bench gate-rates RUN`, docs/regression_gate.md.
+On stored scores of real fits: `casl-bench study gate-rates RUN`, docs/regression_gate.md.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from casl_bench.analysis.significance import holm
-from casl_bench.gate.gate import p_worse, red
+from casl_bench.gate.calibration import p_worse, would_fail
 from casl_bench.gate.verdict import ALPHA, LOSS, TOLERATED
 from casl_bench.results.score_table import Array
 
@@ -25,8 +25,8 @@ def thetas(sd: float, mean: float = 0.0, seed: int = 0) -> Array:
 
 
 @pytest.mark.parametrize("sd", [0.01, 0.05, 0.2, 1.0])
-def test_one_cell_is_falsely_red_in_five_per_cent_at_most(sd: float) -> None:
-    assert red(thetas(sd)).mean() <= 0.05 + SLACK
+def test_one_cell_is_a_false_alarm_in_five_per_cent_at_most(sd: float) -> None:
+    assert would_fail(thetas(sd)).mean() <= 0.05 + SLACK
 
 
 @pytest.mark.parametrize("sd", [0.05, 1.0])
@@ -41,5 +41,5 @@ def test_so_are_twelve_cells_together(sd: float) -> None:
 
 
 def test_a_loss_of_ten_per_cent_is_seen_where_fits_vary_by_five() -> None:
-    assert red(thetas(0.05, TOLERATED)).mean() >= 0.8
-    assert red(thetas(0.2, TOLERATED)).mean() < 0.4
+    assert would_fail(thetas(0.05, TOLERATED)).mean() >= 0.8
+    assert would_fail(thetas(0.2, TOLERATED)).mean() < 0.4

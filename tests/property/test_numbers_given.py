@@ -60,7 +60,7 @@ def test_every_option_that_takes_a_number_has_bounds() -> None:
         BOUNDED
     )
     assert {"casl-bench --jobs", "casl-bench tune --trials", "casl-bench train unet --seed",
-            "casl-bench gate-rates --shared"} <= set(BOUNDED)  # fmt: skip
+            "casl-bench study gate-rates --shared"} <= set(BOUNDED)  # fmt: skip
 
 
 @given(name=st.sampled_from(sorted(BOUNDED)), text=NUMBERS)

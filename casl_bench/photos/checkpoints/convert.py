@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
 from casl_bench.core.files import parse_json
 from casl_bench.core.option_types import BoundedInt
 from casl_bench.models.unet import BackboneConfig, ScheduleConfig, filled_unet
@@ -117,9 +117,7 @@ def read_config(name: str | Path) -> CheckpointConfig:
             f"unreadable config: {error.strerror or type(error).__name__}", where=str(name)
         ) from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "config"
-        raise UsageError(f"invalid config: {place}: {fault['msg']}", where=str(name)) from error
+        raise UsageError(f"invalid config: {first_fault(error)}", where=str(name)) from error
     except ValueError as error:
         raise UsageError(f"invalid config: {error}", where=str(name)) from error
 

@@ -12,23 +12,22 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError, first_fault
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import LabelSource, ScorerInfo
-from casl_bench.models.weights import fitted_state, read_torch_file
-
-# What must be known of a user's classifier beside its weights: a JSON file of the same name.
-
+from casl_bench.models.weights import fitted_state, read_safetensors, read_torch_file
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Channels = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 PublishedNames = Mapping[str, tuple[str, int]]
 """Our attribute → the published one and +1, or -1 where that is its opposite (No_Beard)."""
+
+
+_MEND = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
+EPS = 1e-6
 
 
 class _Frozen(BaseModel):
@@ -134,10 +133,9 @@ def read_sidecar(weights: Path) -> ClassifierSidecar:
     except UnicodeDecodeError as error:
         raise UsageError("not UTF-8 text", where=str(path)) from error
     except ValidationError as error:
-        fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"]))
-        told = f"{place}: {fault['msg']}" if place else fault["msg"]
-        raise UsageError(f"invalid description of a classifier: {told}", where=str(path)) from error
+        raise UsageError(
+            f"invalid description of a classifier: {first_fault(error)}", where=str(path)
+        ) from error
 
 
 def check_hash(sidecar: ClassifierSidecar, found: str, where: str) -> None:
@@ -148,12 +146,6 @@ def check_hash(sidecar: ClassifierSidecar, found: str, where: str) -> None:
             where=where,
             mend="fetch or train them again",
         )
-
-
-# Networks that timm and torchvision describe, with weights from a local file, each one checked.
-
-
-_MEND = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
 
 
 def build_network(architecture: str, outputs: int) -> nn.Module:
@@ -202,13 +194,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
                 "not a dict of weights", where=str(path), mend="save the bare state dict"
             )
         return tensors
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InvalidBenchmarkError(
-            f"unreadable weights: {reason}", where=str(path), mend="fetch or train them again"
-        ) from error
+    return read_safetensors(path)
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -227,10 +213,6 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     absent = {k for k in own if k.endswith("num_batches_tracked") and k not in weights}
     wanted = {k: v for k, v in own.items() if k not in absent}
     network.load_state_dict(fitted_state(wanted, weights, where), strict=False)
-
-
-MICRO_BATCH = 16
-EPS = 1e-6
 
 
 class PhotoClassifier:
@@ -353,7 +335,7 @@ class PhotoClassifier:
             )
         if not len(pixels):
             return torch.empty(0, len(self.attributes))
-        raw = in_micro_batches(self._raw, pixels, MICRO_BATCH)
+        raw = in_micro_batches(self._raw, pixels)
         return raw[:, self._index] * self._scale + self._bias
 
     def _raw(self, pixels: Tensor) -> Tensor:
@@ -364,7 +346,7 @@ class PhotoClassifier:
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         x = (x - self._mean) / self._std
         # A script that rewrites itself after some calls would round otherwise from then on.
-        with torch.jit.optimized_execution(False):
+        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             out: Any = self._network(x)
         count, sidecar = len(self._sidecar.attributes), self._sidecar
         if not isinstance(out, Tensor) or out.numel() != len(x) * sidecar.outputs:
@@ -374,20 +356,21 @@ class PhotoClassifier:
                 where=self.info.name,
                 mend="describe all of its outputs, in their order",
             )
-        out = out.float().cpu()
+        outputs: Tensor = out.float().cpu()
         if sidecar.positive_class is None:
-            out = out.reshape(len(x), count)
+            outputs = outputs.reshape(len(x), count)
         else:
-            pair = out.reshape(len(x), count, 2)
+            pair = outputs.reshape(len(x), count, 2)
             there, other = pair[..., sidecar.positive_class], pair[..., 1 - sidecar.positive_class]
-            out = there if sidecar.output == "probabilities" else there - other
+            outputs = there if sidecar.output == "probabilities" else there - other
         if sidecar.output == "logits":
-            return out
-        if bool(((out < -EPS) | (out > 1 + EPS)).any()):
+            return outputs
+        if bool(((outputs < -EPS) | (outputs > 1 + EPS)).any()):
             raise InvalidBenchmarkError(
                 "outputs are no probabilities", where=self.info.name, mend="call them logits"
             )
-        return torch.logit(out, EPS)
+        logits: Tensor = torch.logit(outputs, EPS)
+        return logits
 
     @torch.no_grad()
     def _try(self) -> None:

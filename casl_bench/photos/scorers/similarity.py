@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json
-from casl_bench.models.micro_batch import run_in_micro_batches
+from casl_bench.models.micro_batch import MICRO_BATCH, run_in_micro_batches
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import Source, fitted_state, read_torch_file
@@ -27,7 +27,7 @@ VGGFACE2_FILE = "20180402-114759-vggface2.pt"
 """Name of facenet-pytorch's file of InceptionResnetV1 weights (MIT; trained on VGGFace2)."""
 
 FACE_SIZE = 160
-MICRO_BATCH = 8
+_FACES = 8  # in a pass
 # Side of the crop where no face is found, as a share of the image's shorter side: about the size
 # of the faces that are found in CelebA-HQ's framing.
 CENTRE_SHARE = 0.7
@@ -113,7 +113,7 @@ class FaceIdentity:
             torch.stack([cut(image, box) for image, box in zip(images, boxes, strict=True)])
             for images in (before, after)
         ]
-        return run_in_micro_batches(self._cosine, MICRO_BATCH, *faces)[0]
+        return run_in_micro_batches(self._cosine, _FACES, *faces)[0]
 
     def _cosine(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
         left, right = (F.normalize(self._network(x.to(self.device)), dim=1) for x in (a, b))
@@ -192,7 +192,6 @@ def _untrained() -> tuple[nn.Module, Any]:
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
 
-MICRO_BATCH_LPIPS_DISTANCE = 16
 # AlexNet's five stages need this many pixels to see more than padding.
 MIN_SIZE = 64
 
@@ -254,7 +253,7 @@ class LpipsDistance:
                 f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}, not [n, 3, H, W] twice",
                 where=self.info.name,
             )
-        return run_in_micro_batches(self._distance, MICRO_BATCH_LPIPS_DISTANCE, a, b)[0]
+        return run_in_micro_batches(self._distance, MICRO_BATCH, a, b)[0]
 
     def _distance(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
         distance: Tensor = self._network(self._seen(a), self._seen(b))

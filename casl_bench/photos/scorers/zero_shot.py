@@ -13,7 +13,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json
-from casl_bench.models.clip import MICRO_BATCH, ClipModel
+from casl_bench.models.clip import ClipModel
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import LabelSource, ScorerInfo
 
@@ -127,4 +127,4 @@ def _raw(clip: ClipModel, directions: Tensor, pixels: Tensor) -> Tensor:
     """[n, A] uncalibrated, on the CPU."""
     embeddings = clip.encode_image(pixels.float().clamp(-1, 1)).float().cpu()
     # A product of another height may sum in another order, and a row must not feel its company.
-    return in_micro_batches(lambda rows: rows @ directions.T, embeddings, MICRO_BATCH)
+    return in_micro_batches(lambda rows: rows @ directions.T, embeddings)

@@ -1,6 +1,6 @@
 """The pictures of one concept side by side: rows are methods, columns equal effects or strengths.
 
-Every picture carries what the scores say of it: the target's change and what changed beside it.
+Every picture carries what the scores say of it: the change of the target and of all else.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from casl_bench.results.score_table import ScoreTable
 
 
 Floats = NDArray[np.float64]
-_LEAST = 0.001
-"""Of a smaller mean change in σ, rounding is no small part: it tells no σ."""
 
 
 @dataclass(frozen=True)
@@ -55,45 +53,21 @@ class ImageChanges:
         }
 
 
-def logit_spreads(scored: Sequence[tuple[RunRecord, ScoreTable]]) -> dict[tuple[str, str], float]:
-    """(judge, attribute) → σ of the logit, from the record that moved the attribute most.
+def image_changes(
+    record: RunRecord, table: ScoreTable, spreads: Mapping[str, Floats]
+) -> ImageChanges:
+    """The changes of all images of a cell, by the classifier that decides its numbers.
 
     Args:
-        scored: records of one data set with their scores.
+        record: of the cell.
+        table: its scores.
+        spreads: classifier → [A] σ of its logits; one that is not known gives NaN.
     """
-    best: dict[tuple[str, str], tuple[float, float]] = {}
-    for record, table in scored:
-        if record.strength not in table.strengths:
-            continue
-        judge = judge_of(record, table)
-        moved = _logit_changes(table, judge)[table.strengths.index(record.strength)].mean(axis=0)
-        for attribute, change in zip(table.attributes, moved, strict=True):
-            drift = record.drift.get(attribute)
-            place = (judge, attribute)
-            if drift is None or abs(drift) < max(_LEAST, best.get(place, (0.0, 0.0))[0]):
-                continue
-            best[place] = (abs(drift), float(change) / drift)
-    return {place: spread for place, (_, spread) in best.items() if spread > 0}
-
-
-def image_changes(
-    record: RunRecord, table: ScoreTable, spreads: Mapping[tuple[str, str], float]
-) -> ImageChanges:
-    """The changes of all images of a cell."""
-    judge = judge_of(record, table)
-    sd = np.array([spreads.get((judge, a), np.nan) for a in table.attributes])
-    return ImageChanges(table.attributes, table.strengths, _logit_changes(table, judge) / sd)
-
-
-def judge_of(record: RunRecord, table: ScoreTable) -> str:
-    """The classifier that decides a record's numbers."""
-    return record.judges[0] if record.judges else table.classifiers[0]
-
-
-def _logit_changes(table: ScoreTable, judge: str) -> Floats:
-    """[S, n, A] edit minus reconstruction."""
-    k = table.classifiers.index(judge)
-    return np.asarray(table.edit_logits[k] - table.reconstruction_logits[k])
+    classifier = record.judges[0] if record.judges else table.classifiers[0]
+    k = table.classifiers.index(classifier)
+    moved = np.asarray(table.edit_logits[k] - table.reconstruction_logits[k])
+    sd = spreads.get(classifier, np.full(len(table.attributes), np.nan))
+    return ImageChanges(table.attributes, table.strengths, moved / sd)
 
 
 # Many small pictures in one file: what a page shows of them is a matter of place.
@@ -240,7 +214,7 @@ class EditGrid:
 def edit_grid(
     kept: Mapping[RowKey, Kept],
     styles: Mapping[RowKey, Style],
-    spreads: Mapping[tuple[str, str], float],
+    spreads: Mapping[str, Floats],
     sheet: Sheet,
 ) -> EditGrid:
     """The grid of a concept.
@@ -248,7 +222,7 @@ def edit_grid(
     Args:
         kept: row → its cell, in the order of rows; one or more, all of the same images.
         styles: of the rows.
-        spreads: (judge, attribute) → σ of its logit.
+        spreads: classifier → [A] σ of its logits.
         sheet: empty; the pictures go there.
     """
     columns = _columns([cell.record for cell in kept.values()])

@@ -20,18 +20,16 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.markdown import DASH, number
+from casl_bench.report.models import attributes_of
 from casl_bench.results.record import Comparison, Measurement, RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-
-
+    from matplotlib.figure import Figure
 # How a method looks in every figure: a colour, a dash and a marker of its own.
 
 
@@ -80,12 +78,6 @@ def styles_of(rows: Iterable[RowKey]) -> dict[RowKey, Style]:
         )
         controls, entrants = controls + control, entrants + (not control)
     return found
-
-
-def is_first_of_its_kind(row: RowKey) -> bool:
-    """Whether a row is no further draw of a control and no control beside an entrant."""
-    control, method, beside = row
-    return not control or not (beside or " #" in method)
 
 
 FOLDER = "figures"
@@ -244,7 +236,7 @@ def standings_chart(
     series = {}
     with figures.axes(5.2, 1.0 + 0.36 * len(found.standings)) as axes:
         for place, standing in enumerate(found.standings):
-            style = styles[(False, standing.method, "")]
+            style = styles[RowKey(False, standing.method)]
             for part, (m, width) in enumerate(
                 ((standing.epr_plus, 1.4), (standing.epr_plus_here, 4.0))
             ):
@@ -259,7 +251,7 @@ def standings_chart(
                 mark.set_gid(gid(style.series, 2))
             series[style.series] = standing.method
         axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
-        # The scale on which methods are averaged and told apart: sign(x) log(1 + |x|).
+        # The scale on which methods are averaged and compared: sign(x) log(1 + |x|).
         axes.set_xscale("function", functions=(_signed_log, _signed_exp))
         axes.set_xticks(_ticks(found))
         axes.set_xticks([], minor=True)
@@ -332,7 +324,7 @@ def _values(records: Sequence[RunRecord], name: str) -> list[float]:
 # What a method does as its strength grows: dose and response, precision and effect.
 
 
-_EFFECT, _PRECISION = "signed_target_change", "epr_floored"
+_EFFECT, _PRECISION = TARGET_CHANGE.name, EPR_FLOORED.name
 
 
 @dataclass(frozen=True)
@@ -366,7 +358,7 @@ def concept_curves(
             axes.axhline(0, color=INK, linewidth=0.6)
             axes.set_xscale("log")
             _plain_ticks(axes.xaxis)
-            axes.set(xlabel="strength", ylabel="target change (σ)")
+            axes.set(xlabel="strength", ylabel=TARGET_CHANGE.label)
             title = f"{place}: target change by strength, {images} images"
             found.append(figures.keep(axes, f"{place}-response", title, series))
     lines = {key: _line(_by_effect(r)) for key, r in records.items()}
@@ -376,7 +368,7 @@ def concept_curves(
             axes.axhline(1, color=INK, linewidth=0.6)
             axes.set_yscale("log")
             _plain_ticks(axes.yaxis)
-            axes.set(xlabel="target change (σ)", ylabel="EPR ≥")
+            axes.set(xlabel=TARGET_CHANGE.label, ylabel=EPR_FLOORED.label)
             title = f"{place}: precision by effect, {images} images"
             found.append(figures.keep(axes, f"{place}-precision", title, series))
     return found
@@ -449,12 +441,10 @@ def _draw(
 
 def label(key: RowKey) -> str:
     """A row's name in a figure."""
-    control, method, beside = key
-    name = f"{method} beside {beside}" if beside else method
-    return f"{name} (control)" if control else name
+    return f"{key.name} (control)" if key.control else key.name
 
 
-# What each method drags along: a matrix of concepts × attributes a method, shaded by size.
+# Off-target shift: a matrix of concepts × attributes per method, shaded by size.
 
 
 _FULL_SHADE = 1.0
@@ -493,29 +483,22 @@ class Matrix:
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
 
-def drift_matrices(group: Group) -> list[Matrix]:
-    """One a method and control that has any drift; not of further draws, nor beside a method."""
+def shift_matrices(group: Group) -> list[Matrix]:
+    """One per method and control that has any shift; not of further draws or matched controls."""
     found = []
-    for key in group.edits:
-        attributes = _attributes(group, key)
-        if attributes and is_first_of_its_kind(key):
+    for row in group.rows:
+        attributes = tuple(attributes_of(row.done.values()))
+        if attributes and row.key.is_first_of_its_kind:
             rows = tuple(
                 (c, tuple(_cell(r.drift.get(a), a == c) for a in attributes))
-                for c, r in sorted(group.done(key).items())
+                for c, r in sorted(row.done.items())
             )
-            found.append(Matrix(label(key), attributes, rows))
+            found.append(Matrix(label(row.key), attributes, rows))
     return found
 
 
-def _attributes(group: Group, key: RowKey) -> tuple[str, ...]:
-    """In the classifiers' order, as far as any concept has a drift of them."""
-    records = group.done(key).values()
-    there = {a for r in records for a in r.drift}
-    return tuple(dict.fromkeys(a for r in records for a in r.attributes if a in there))
-
-
-def _cell(drift: float | None, target: bool) -> Cell:
-    if drift is None:
+def _cell(shift: float | None, target: bool) -> Cell:
+    if shift is None:
         return Cell(DASH, 0.0, "", target)
-    sign = "up" if drift > 0 else "down"
-    return Cell(number(drift), min(1.0, abs(drift) / _FULL_SHADE), sign, target)
+    sign = "up" if shift > 0 else "down"
+    return Cell(number(shift), min(1.0, abs(shift) / _FULL_SHADE), sign, target)

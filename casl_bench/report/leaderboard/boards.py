@@ -7,16 +7,15 @@ Records of two files therefore never share a board, however alike their settings
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, hash_json
-from casl_bench.report.grouping import Group
-from casl_bench.report.markdown import escape
-from casl_bench.results.record import ALL, Comparison, RunRecord, Standing
+from casl_bench.report.grouping import Group, parts_of
+from casl_bench.report.markdown import escape, one_line
+from casl_bench.results.record import Comparison, RunRecord, Standing
 from casl_bench.results.run_folder import jsonl_files, jsonl_stem, read_jsonl
 
 RESERVED = frozenset({"README"})
@@ -41,13 +40,13 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Board:
+class LeaderboardTable:
     """What is ranked together.
 
     Attributes:
         source: the file that it is of.
         group: its records; `group.across` where they are of several data sets.
-        parts: the groups of the single data sets, this one alone where it is of one.
+        parts: the groups of the single data sets; `group` alone where it is of one.
         mixed: what the records of a data set should share and do not, such as "scorers"; then
             nothing is ranked.
     """
@@ -59,8 +58,8 @@ class Board:
 
     @property
     def first(self) -> RunRecord:
-        """A record that tells world, suite and seed of all."""
-        return self.parts[0].records[0]
+        """A record that has the domain, suite and seed of all."""
+        return self.parts[0].first
 
     @property
     def title(self) -> str:
@@ -68,10 +67,14 @@ class Board:
         return "Overall" if self.group.across else self.first.dataset
 
     @property
+    def suite(self) -> str:
+        """Name and version."""
+        return f"{self.first.suite.name} v{self.first.suite.version}"
+
+    @property
     def comparison(self) -> Comparison | None:
-        """What the methods are against each other; None where that was not recorded."""
-        found = [r.comparison for r in self.group.of_kind("comparison")]
-        return found[0] if len(found) == 1 and not self.mixed else None
+        """The comparison of the methods; None where there is none, or records are mixed."""
+        return None if self.mixed else self.group.comparison
 
     def standing(self, method: str) -> Standing | None:
         """A method's place; None where it has none."""
@@ -114,45 +117,15 @@ def read_sources(folder: Path) -> list[Source]:
     return sources
 
 
-def boards_of(source: Source) -> list[Board]:
-    """The boards of a file: over all data sets of a world, suite and seed first, then of each."""
-    runs: dict[tuple[str, ...], dict[tuple[str, str], list[RunRecord]]] = {}
-    across: dict[tuple[str, ...], list[RunRecord]] = {}
-    for r in source.records:
-        quick = "quick" if r.suite.quick else ""
-        run = (r.world, r.suite.name, f"{r.suite.version:09d}", quick, f"{r.seed:020d}")
-        if r.kind == "comparison" and r.dataset == ALL:
-            across.setdefault(run, []).append(r)
-        else:
-            place = (r.dataset, r.dataset_revision)
-            runs.setdefault(run, {}).setdefault(place, []).append(r)
+def boards_of(source: Source) -> list[LeaderboardTable]:
+    """The boards of a file: over all data sets of a domain, suite and seed first, then of each."""
     boards = []
-    for key in sorted(runs):
-        groups = [Group(runs[key][place]) for place in sorted(runs[key])]
-        boards += _overall(source, groups, across.get(key, []))
-        boards += [Board(source, g, (g,), mixed(g)) for g in groups]
+    for part in parts_of(source.records):
+        if part.overall is not None:
+            mixed = tuple(dict.fromkeys(what for g in part.groups for what in g.mixed))
+            boards.append(LeaderboardTable(source, part.overall, part.groups, mixed))
+        boards += [LeaderboardTable(source, g, (g,), g.mixed) for g in part.groups]
     return boards
-
-
-def _overall(source: Source, groups: Sequence[Group], across: list[RunRecord]) -> list[Board]:
-    """The board over several data sets; none where there is one, or one in several revisions."""
-    names = [g.records[0].dataset for g in groups]
-    if len(names) < 2 or len(set(names)) < len(names):
-        return []
-    own = [r for g in groups for r in g.records if r.kind != "comparison"]
-    differ = dict.fromkeys(what for g in groups for what in mixed(g))
-    return [Board(source, Group([*own, *across], across=True), tuple(groups), tuple(differ))]
-
-
-def mixed(group: Group) -> tuple[str, ...]:
-    """What the finished edits of a data set do not share, though its numbers rest on it."""
-    done = [r for r in group.of_kind("edit") if r.status == "done"]
-    shared = {
-        "scorers": len({tuple(sorted(r.scorers.items())) for r in done}),
-        "attributes": len({r.attributes for r in done}),
-        "backbones": len({r.backbone for r in done}),
-    }
-    return tuple(what for what, values in shared.items() if values > 1)
 
 
 # Where pages lie and how they link to each other.
@@ -189,7 +162,7 @@ def link(text: str, path: str, up: str = "") -> str:
 
 def code(text: str) -> str:
     """Text in a span of code that it cannot break out of."""
-    text = " ".join(text.split())
+    text = one_line(text)
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
     return f"{ticks}{space}{text}{space}{ticks}"

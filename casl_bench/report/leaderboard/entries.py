@@ -6,267 +6,201 @@ quantity, and would let a method gain by failing where it is bad.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.report.cost_tables import edit_seconds
-from casl_bench.report.grouping import RowKey, listed, mean
-from casl_bench.report.leaderboard.boards import Board
-from casl_bench.report.leaderboard.flags import count_flags
-from casl_bench.results.record import Kind, Measurement, RunRecord, Standing
+from casl_bench.report.columns import (
+    BOARD,
+    EPR_PLUS,
+    LETTERS,
+    RANK,
+    REACHED,
+    SUPERVISION,
+    Column,
+    Placed,
+    flag,
+    of_row,
+)
+from casl_bench.report.grouping import Number, Row
+from casl_bench.report.leaderboard.boards import METHODS, LeaderboardTable, link, page_of
+from casl_bench.report.markdown import escape
+from casl_bench.results.record import RunRecord
 
 Status = Literal["ranked", "unranked", "incomplete", "control"]
 
-EPR_PLUS = "epr_plus"
-PROBE_K = 16
-"""Latents of the probe that stands in the leaderboard, the papers' number; else the most there."""
-
 
 @dataclass(frozen=True)
-class Number:
-    """A value, or why there is none.
-
-    Attributes:
-        value: None where there is none.
-        low: lower end of its 95 % interval; None, with `high`, where there is no interval.
-        high: upper end.
-        reason: why there is no value; empty where a row of this kind never has one.
-    """
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Entry:
+class Entry(Placed):
     """One method on one board.
 
     Attributes:
         board: that it stands on.
-        method: its name.
         status: "ranked"; "unranked" where nothing was compared; "incomplete" where cells are
             missing; "control".
-        supervision: what guided its fits.
-        epr_plus: the headline; of a control without an interval.
-        standing: its place; None unless ranked.
-        numbers: column → number.
-        done: finished cells.
+        done: finished cells, of all fits.
         expected: cells that there should be.
-        flags: flag → cells that have it.
     """
 
-    board: Board
-    method: str
+    board: LeaderboardTable
     status: Status
-    supervision: str
-    epr_plus: Number
-    standing: Standing | None
     done: int
     expected: int
-    numbers: Mapping[str, Number] = field(default_factory=dict)
-    flags: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def rank(self) -> str:
-        """The ranks left open, such as `2–4`; empty without any."""
-        if self.standing is None:
-            return ""
-        low, high = self.standing.rank_low, self.standing.rank_high
-        return str(low) if low == high else f"{low}–{high}"
+    def method(self) -> str:
+        """Its name."""
+        return self.row.key.method
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Its cells, of all its fits or draws."""
+        return _records(self.board, self.row)
+
+    @property
+    def flags(self) -> dict[str, int]:
+        """Flag → number of cells that have it."""
+        return count_flags(self.row.done.values())
+
+    @property
+    def epr_plus(self) -> Number:
+        """The headline; of a control without an interval."""
+        if self.standing is not None:
+            return Number.of(self.standing.epr_plus)
+        if self.status == "control":
+            return _of_control(self.row)
+        if self.status == "incomplete":
+            missing = self.row.group.listed(set(self.row.group.concepts) - set(self.row.done))
+            return Number(reason=f"some cells are missing{f': {missing}' if missing else ''}")
+        if self.board.mixed:
+            return Number(reason=f"records differ in {', '.join(self.board.mixed)}: not comparable")
+        return Number(reason="these records hold no comparison at equal effect")
 
 
-@dataclass(frozen=True)
-class Column:
-    """A number of every row: how it is called, shown and found."""
-
-    name: str
-    heading: str
-    digits: int
-    of: Callable[[Board, RowKey], Number]
-
-
-def entries_of(board: Board) -> list[Entry]:
+def entries_of(board: LeaderboardTable) -> list[Entry]:
     """All rows: ranked ones best first, then by name the others, then the controls.
 
-    Of a control that is drawn several times its first draw is shown; controls that stand beside an
-    entrant are in the run's own tables.
+    Of a random control with several draws the first is shown; controls matched to a method are in
+    the run's own tables.
     """
-    keys = [k for k in board.group.edits if not k[2] and "#" not in k[1]]
-    found = [_entry(board, key) for key in keys]
+    found = [_entry(board, row) for row in board.group.rows if row.key.is_first_of_its_kind]
     standings = board.comparison.standings if board.comparison is not None else ()
     place = {standing.method: i for i, standing in enumerate(standings)}
     last: dict[Status, int] = {"ranked": 0, "unranked": 1, "incomplete": 1, "control": 2}
     return sorted(found, key=lambda e: (last[e.status], place.get(e.method, 0), e.method))
 
 
-def _entry(board: Board, key: RowKey) -> Entry:
-    control, method, _ = key
-    records = _records(board, key)
-    again = 1 + max(r.fit_seed for r in records) if control else board.fits
+def _entry(board: LeaderboardTable, row: Row) -> Entry:
+    records = _records(board, row)
+    again = 1 + max(r.fit_seed for r in records) if row.key.control else board.fits
     skipped = sum(r.status == "skipped" for r in records)
-    done = [r for r in records if r.status == "done"]
+    done = sum(r.status == "done" for r in records)
     expected = len(board.group.concepts) * again - skipped
-    standing = None if control or len(done) < expected else board.standing(method)
-    status: Status = "ranked"
-    if control:
-        status = "control"
-    elif len(done) < expected:
-        status = "incomplete"
-    elif standing is None:
-        status = "unranked"
-    shown = board.group.done(key).values()
-    return Entry(
-        board=board,
-        method=method,
-        status=status,
-        supervision=board.group.supervision(key),
-        epr_plus=_epr_plus(board, key, status, standing),
-        standing=standing,
-        done=len(done),
-        expected=expected,
-        numbers={c.name: c.of(board, key) for c in COLUMNS},
-        flags=count_flags(shown),
-    )
+    complete = not row.key.control and done >= expected
+    standing = board.standing(row.key.method) if complete else None
+    status: Status = "control" if row.key.control else "incomplete"
+    if complete:
+        status = "unranked" if standing is None else "ranked"
+    return Entry(row, standing, board, status, done, expected)
 
 
-def _records(board: Board, key: RowKey) -> list[RunRecord]:
-    """A row's records, of all its fits or draws."""
-    control, method, _ = key
+def _records(board: LeaderboardTable, row: Row) -> list[RunRecord]:
     return [
         r
         for r in board.group.of_kind("edit")
-        if (r.method, r.control, r.beside) == (method, control, None)
+        if (r.method, r.control, r.beside) == (row.key.method, row.key.control, None)
     ]
 
 
-def _epr_plus(board: Board, key: RowKey, status: Status, standing: Standing | None) -> Number:
-    if standing is not None:
-        return _as_number(standing.epr_plus)
-    if status == "incomplete":
-        missing = [c for c in board.group.concepts if c not in board.group.done(key)]
-        which = f": {listed(missing, board.group)}" if missing else ""
-        return Number(reason=f"not every cell is done{which}")
-    if status == "unranked":
-        if board.mixed:
-            return Number(reason=f"records differ in {', '.join(board.mixed)}: not comparable")
-        return Number(reason="these records hold no comparison at equal effect")
-    return _of_control(board, key)
-
-
-def _of_control(board: Board, key: RowKey) -> Number:
+def _of_control(row: Row) -> Number:
     """A control's EPR+ as comparisons average it; none of what EPR+ is divided by."""
-    found = [board.group.measurement(key, c, EPR_PLUS) for c in board.group.concepts]
-    values = [m.value for m in found if m is not None and m.value is not None]
-    if not values or len(values) < len(found):
-        return Number()
-    return Number(signed_exp(mean([signed_log(v) for v in values])))
+    found = [n.value for n in row.each(EPR_PLUS.of).values()]
+    logs = [signed_log(value) for value in found if value is not None]
+    complete = logs and len(logs) == len(found)
+    return Number(signed_exp(sum(logs) / len(logs))) if complete else Number()
 
 
-def _as_number(measurement: Measurement) -> Number:
-    return Number(measurement.value, measurement.low, measurement.high, measurement.reason or "")
+def board_columns(up: str = "") -> list[Column[Entry]]:
+    """Of a board, in order.
+
+    Args:
+        up: way from the page to the leaderboards' folder, see `link`.
+    """
+
+    def name(entry: Entry) -> str:
+        if entry.status == "control":
+            return f"*{escape(entry.method)}*"
+        return link(entry.method, page_of(METHODS, entry.method), up)
+
+    rank, *others = method_columns()
+    return [rank, Column("method", "method", name, text=True), *others]
 
 
-def _measurement(name: str) -> Callable[[Board, RowKey], Number]:
-    """Mean over concepts of a measurement at the headline's strength."""
-
-    def of(board: Board, key: RowKey) -> Number:
-        group = board.group
-        found = {c: group.measurement(key, c, name) for c in group.concepts}
-        values = [m.value for m in found.values() if m is not None and m.value is not None]
-        if values and len(values) == len(found):
-            return Number(mean(values))
-        there = [m for m in found.values() if m is not None and m.status != "missing"]
-        if not there:
-            return Number()  # a row of this kind has no such number
-        without = [c for c, m in found.items() if m is None or m.value is None]
-        # What comes after a reason's colon are figures that differ between concepts.
-        why = sorted({m.reason.split(":")[0] for m in there if m.reason})
-        reasons = f": {'; '.join(why)}" if why else ""
-        return Number(reason=f"no number for {listed(without, group)}{reasons}")
-
-    return of
+def method_columns() -> list[Column[Entry]]:
+    """Of one method on several boards, behind the name of the board."""
+    return [
+        RANK,
+        LETTERS,
+        of_row(SUPERVISION),
+        Column("epr_plus", EPR_PLUS.label, lambda entry: entry.epr_plus, 2, EPR_PLUS.better),
+        REACHED,
+        *map(of_row, BOARD),
+        Column("cells", "cells", lambda entry: f"{entry.done}/{entry.expected}"),
+        Column("flags", "flags", lambda entry: _short(entry.flags)),
+    ]
 
 
-def _counted(
-    of_record: Callable[[RunRecord], float | None], fold: Callable[[list[float]], float]
-) -> Callable[[Board, RowKey], Number]:
-    """One number of all concepts' counts."""
-
-    def of(board: Board, key: RowKey) -> Number:
-        found = board.group.values(key, of_record)
-        values = [v for v in found.values() if v is not None]
-        if values and len(values) == len(found):
-            return Number(fold(values))
-        without = listed((c for c, v in found.items() if v is None), board.group)
-        return Number(reason=f"no number for {without}")
-
-    return of
+# What a reader should know of a row, one letter per fault, with a legend.
 
 
-def probe_k(board: Board) -> int | None:
-    """Latents of the probe that is shown; None where there is no probe."""
-    names = {n for r in board.group.of_kind("probe") for n in r.measurements}
-    ks = sorted(int(n.split(".k")[1]) for n in names if n.startswith("top_units.k")
-                and n.count(".") == 1)  # fmt: skip
-    return PROBE_K if PROBE_K in ks else ks[-1] if ks else None
+NOT_CLEAN = "code not clean"
+"""Made by a checkout with changes, or by one of which that is not known."""
+
+_LETTERS = {
+    "not reached": ("N", "no strength of the grid has the headline's effect"),
+    "wrong way": ("W", "most images, or the effect as a whole, went against what was asked"),
+    "non-monotone": ("M", "more strength gave less effect before 75 % of the full one was reached"),
+    "one classifier only": ("C", "another classifier sees less than half of the target's change"),
+    "perceptual drift": ("P", "on average the edit moved more than half of the way to an unrelated "
+                         "image"),
+    "identity drift": ("I", "on average the edit's likeness to the subject fell more than half "
+                       "of the way to another subject's"),
+    "guided by a scorer": ("G", "optimised against a scorer, and scored by another"),
+    "pretrained weights": ("T", "fitted elsewhere and loaded"),
+    "EPR undefined": ("U", "the other attributes moved by less than the noise floor: no EPR raw"),
+    NOT_CLEAN: ("D", "made by code that is not a clean commit"),
+}  # fmt: skip
 
 
-def _probe(board: Board, key: RowKey) -> Number:
-    """Mean accuracy of the probe on a method's best aligned latents."""
-    control, method, _ = key
-    own = [r for r in board.group.of_kind("probe") if r.method == method and not control]
-    k = probe_k(board)
-    if not own or k is None:
-        return Number()
-    found = {board.group.concept_of(r): r.measurements.get(f"top_units.k{k}") for r in own}
-    values = [m.value for m in found.values() if m is not None and m.value is not None]
-    missing = [c for c in board.group.concepts if (m := found.get(c)) is None or m.value is None]
-    if missing:
-        return Number(reason=f"no number for {listed(missing, board.group)}")
-    return Number(mean(values))
+def count_flags(records: Iterable[RunRecord]) -> dict[str, int]:
+    """Flag → number of records that have it."""
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts.update(map(flag, record.flags))
+        if record.provenance.git_dirty is not False:
+            counts[NOT_CLEAN] += 1
+    return {name: counts[name] for name in _in_order(counts)}
 
 
-def _reconstruction(board: Board, key: RowKey) -> Number:
-    """PSNR of images given back without an edit: what all methods share."""
-    return _over_parts(board, "reconstruction", "psnr")
+def legend(entries: Iterable[Entry]) -> str:
+    """The flags that any row has; empty where there is none."""
+    parts = []
+    for name in _in_order({n for entry in entries for n in entry.flags}):
+        letter, what = _LETTERS.get(name, ("", ""))
+        parts.append(f"**{letter}** {escape(name)}: {what}" if letter else f"**{escape(name)}**")
+    return f"Flags, each with its number of cells: {'; '.join(parts)}." if parts else ""
 
 
-def _through_sae(board: Board, key: RowKey) -> Number:
-    """The same with h taken through the SAE, of methods that steer in it."""
-    if not any("sae" in r.artefacts for r in board.group.done(key).values()):
-        return Number()
-    return _over_parts(board, "sae", "sae.psnr")
+def _short(flags: Mapping[str, int]) -> str:
+    """As a cell shows them: `N 2, C 1`; a flag without a letter by its name."""
+    return ", ".join(
+        f"{_LETTERS[name][0] if name in _LETTERS else escape(name)} {count}"
+        for name, count in flags.items()
+    )
 
 
-def _over_parts(board: Board, kind: Kind, name: str) -> Number:
-    """Mean over the board's data sets."""
-    values, without = [], []
-    for part in board.parts:
-        own = [m for r in part.of_kind(kind) if (m := r.measurements.get(name)) is not None]
-        known = [m.value for m in own if m.value is not None]
-        if len(known) == 1:
-            values += known
-        else:
-            without.append(part.records[0].dataset)
-    if without:
-        return Number(reason=f"no number for {', '.join(without)}")
-    return Number(mean(values))
-
-
-COLUMNS: Sequence[Column] = (
-    Column("over_random", "÷ random ↑", 2, _measurement("epr_over_random")),
-    Column("success", "success ↑", 2, _measurement("flip_rate")),
-    Column("perceptual", "perceptual ↓", 3, _measurement("perceptual")),
-    Column("identity", "identity ↑", 3, _measurement("identity")),
-    Column("probe", "probe ↑", 2, _probe),
-    Column("reconstruction", "reconstruction (dB) ↑", 1, _reconstruction),
-    Column("through_sae", "through SAE (dB) ↑", 1, _through_sae),
-    Column("parameters", "parameters", 0, _counted(lambda r: r.cost.parameters, max)),
-    Column("fit_calls", "U-Net calls, fit", 0, _counted(lambda r: r.cost.unet_calls, mean)),
-    Column("edit_calls", "U-Net calls, edit", 1, _counted(lambda r: r.cost.edit_unet_calls, mean)),
-    Column("edit_seconds", "edit (s)", 3, _counted(edit_seconds, mean)),
-)
+def _in_order(names: Iterable[str]) -> list[str]:
+    places = {name: place for place, name in enumerate(_LETTERS)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))

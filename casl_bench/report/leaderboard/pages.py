@@ -5,40 +5,134 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from casl_bench.analysis.significance import ALPHA
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import write_text
-from casl_bench.report.columns import concept_section
-from casl_bench.report.cost_tables import cost_section
-from casl_bench.report.grouping import Group
+from casl_bench.report.columns import (
+    EPR_RAW,
+    METHOD,
+    Column,
+    is_significant,
+    over,
+    probe_k,
+    shown,
+    table_of,
+)
+from casl_bench.report.grouping import Group, Number, Row
 from casl_bench.report.leaderboard.boards import (
     DATASETS,
     INDEX,
     MARKER,
     METHODS,
     RECORDS,
-    Board,
+    LeaderboardTable,
     Source,
     boards_of,
     code,
     link,
     page_of,
 )
-from casl_bench.report.leaderboard.entries import Entry, entries_of
-from casl_bench.report.leaderboard.tables import (
-    about,
-    board_table,
-    folded,
-    method_table,
-    published_epr,
+from casl_bench.report.leaderboard.entries import (
+    Entry,
+    board_columns,
+    entries_of,
+    legend,
+    method_columns,
 )
-from casl_bench.report.markdown import DASH, Footnotes, escape, fold, measured, number, table
-from casl_bench.report.tables import comparison_section, group_title, overall_title, render_tables
-from casl_bench.results.record import Measurement, RunRecord
+from casl_bench.report.markdown import (
+    DASH,
+    Footnotes,
+    compact,
+    escape,
+    fold,
+    number,
+    table,
+)
+from casl_bench.report.tables import (
+    comparison_section,
+    concept_section,
+    cost_section,
+    group_title,
+    overall_title,
+    render_tables,
+)
+from casl_bench.results.record import Measurement
 
-# The page of one method: its places, every concept, whom it is told apart from, its settings.
+# A board as one table, with its legend.
+
+
+_ABOUT_BOARD = (
+    "Ranks are those that paired tests with Holm's correction leave open; methods that share a "
+    "letter are not significantly different. EPR+ [95 % interval for other images and concepts "
+    "like these]: target change over the mean change of the other attributes, divided by what "
+    "random directions get; 1 is chance. All other numbers are means over {concepts} "
+    "concepts{where}. Flip rate: share of images that the edit flips. Incomplete rows and "
+    "*controls* have no rank. Reconstruction is shared by all methods{probe}. Parameters are the "
+    "most of any concept, U-Net calls of a fit are those of one concept, in images; time is of the "
+    "machine that ran it."
+)
+
+
+def about(board: LeaderboardTable) -> str:
+    """What the numbers of a board are, in a few sentences."""
+    where = "" if board.comparison is None else " at equal effect"
+    k = probe_k(board.group)
+    probe = "" if k is None else f"; probe: accuracy of a linear SVM on a method's {k} best latents"
+    return _ABOUT_BOARD.format(concepts=len(board.group.concepts), where=where, probe=probe)
+
+
+def board_table(board: LeaderboardTable, up: str = "") -> str:
+    """The ranked table of a board with what must be known to read it; for `up` see `link`."""
+    entries = entries_of(board)
+    return _joined(about(board), table_of(board_columns(up), entries), legend(entries))
+
+
+def method_table(entries: Sequence[Entry]) -> str:
+    """One method on several boards, a row each, never a mean over them."""
+    place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
+    return _joined(table_of([place, *method_columns()], entries), legend(entries))
+
+
+_ABOUT_EPR_RAW = (
+    "Mean absolute change of the target's logit over that of the other attributes, not "
+    "standardised: blind to direction, and not to be compared between attributes or at other "
+    "effects."
+)
+
+
+def published_epr(board: LeaderboardTable) -> str:
+    """EPR as the paper defines it, by method and concept or data set, in a fold."""
+    group = board.group
+
+    def of_concept(concept: str) -> Column[Row]:
+        def of(row: Row) -> Number | str:
+            record = row.done.get(concept)
+            return Number() if record is None else EPR_RAW.of(record)
+
+        return Column(concept, escape(concept), of)
+
+    columns = [METHOD]
+    for name in group.datasets if group.across else group.concepts:
+        column = over(EPR_RAW, dataset=name) if group.across else of_concept(name)
+        columns.append(replace(column, label=escape(name), better=None))
+    columns.append(replace(over(EPR_RAW), label="mean", better=None))
+    rows = [row for row in group.rows if row.key.is_first_of_its_kind]
+    return fold("EPR as published (EPR raw)", f"{_ABOUT_EPR_RAW}\n\n{table_of(columns, rows)}")
+
+
+def folded(title: str, text: str) -> str:
+    """A section of the run's own tables, closed and under another title; empty without any."""
+    _heading, _, body = text.partition("\n\n")
+    return fold(title, body) if body else ""
+
+
+def _joined(*parts: str) -> str:
+    return "\n\n".join(filter(None, parts))
+
+
+# The page of one method: its places, every concept, the paired tests, its settings.
 
 
 def method_page(name: str, entries: Sequence[Entry]) -> str:
@@ -49,29 +143,22 @@ def method_page(name: str, entries: Sequence[Entry]) -> str:
         entries: its rows, at least one, in the order of the boards.
     """
     parts = [MARKER, f"# {escape(name)}", _what(entries), about(entries[0].board)]
-    parts.append(method_table(entries, [_place(e.board) for e in entries]))
+    parts.append(method_table(entries))
     for entry in entries:
         board = entry.board
         parts.append(_against(entry))
         if not board.group.across:
-            own = Group(_own(entry))
-            title = f"Concepts of {_plain(board)}"
-            parts.append(folded(title, concept_section(own)))
+            own = concept_section(Group(entry.records))
+            parts.append(folded(f"Concepts of {_plain(board)}", own))
     parts += _settings(entries)
-    parts.append(link("All leaderboards", INDEX, "../"))
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _own(entry: Entry) -> list[RunRecord]:
-    records = entry.board.group.of_kind("edit")
-    return [r for r in records if r.method == entry.method and not r.control]
+    return _joined(*parts, link("All leaderboards", INDEX, "../")) + "\n"
 
 
 def _what(entries: Sequence[Entry]) -> str:
-    records = [r for e in entries for r in _own(e)]
+    records = [r for e in entries for r in e.records]
     versions = sorted({r.method_version for r in records if r.method_version is not None})
     guides = sorted({g for r in records for g in r.guided_by})
-    supervision = sorted({e.supervision for e in entries})
+    supervision = sorted({e.row.supervision for e in entries})
     lines = [f"Supervision: {', '.join(map(escape, supervision))}."]
     if versions:
         lines.append(f"Version: {', '.join(map(str, versions))}.")
@@ -80,24 +167,22 @@ def _what(entries: Sequence[Entry]) -> str:
     return " ".join(lines)
 
 
-def _place(board: Board) -> str:
+def _place(board: LeaderboardTable) -> str:
     """A board as the first cell of a row names it."""
     first = board.first
     where = "all data sets"
     if not board.group.across:
         where = link(first.dataset, page_of(DATASETS, first.dataset), "../")
-    run = f"{first.world}, {first.suite.name} v{first.suite.version}, seed {first.seed}"
+    run = f"{first.world}, {board.suite}, seed {first.seed}"
     return f"{where} ({escape(run)}; {escape(board.source.name)})"
 
 
-def _plain(board: Board) -> str:
-    first = board.first
-    suite = f"{first.suite.name} v{first.suite.version}"
-    return f"{board.title} ({suite}, seed {first.seed}; {board.source.name})"
+def _plain(board: LeaderboardTable) -> str:
+    return f"{board.title} ({board.suite}, seed {board.first.seed}; {board.source.name})"
 
 
 def _against(entry: Entry) -> str:
-    """Every other method of a board: which is better, where tests tell; in a fold."""
+    """The paired test with every other method of a board, in a fold."""
     comparison = entry.board.comparison
     if comparison is None or entry.standing is None:
         return ""
@@ -106,12 +191,12 @@ def _against(entry: Entry) -> str:
         if entry.method not in (pair.a, pair.b):
             continue
         other, sign = (pair.b, 1) if pair.a == entry.method else (pair.a, -1)
-        shown = pair.difference if sign > 0 else _turned(pair.difference)
-        verdict = "not told apart"
-        if pair.p_holm is not None and pair.p_holm <= ALPHA and shown.value is not None:
-            verdict = "better" if shown.value > 0 else "worse"
+        difference = pair.difference if sign > 0 else _turned(pair.difference)
+        verdict = "not significantly different"
+        if is_significant(pair) and difference.value is not None:
+            verdict = "better" if difference.value > 0 else "worse"
         p = DASH if pair.p_holm is None else number(pair.p_holm, 3)
-        rows.append([escape(other), verdict, measured(shown, notes), p])
+        rows.append([escape(other), verdict, shown(Number.of(difference), notes), p])
     if not rows:
         return ""
     headings = ["other", "this method is", "difference, mean signed log of EPR+", "p (Holm)"]
@@ -137,7 +222,7 @@ def _settings(entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         if entry.board.group.across:
             continue
-        for record in _own(entry):
+        for record in entry.records:
             text = json.dumps(record.method_config, indent=2, sort_keys=True, ensure_ascii=False)
             boards = found.setdefault(text, [])
             if _plain(entry.board) not in boards:
@@ -150,17 +235,16 @@ def _block(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-_ABOUT = (
+_ABOUT_PAGES = (
     "Made by `casl-bench leaderboard` of the record files in [records](records); "
-    "`casl-bench leaderboard --check` says whether it still is what they say. How to read it, how "
+    "`casl-bench leaderboard --check` reports whether it still matches them. How to read it, how "
     "to add results of your own, and how they are checked: "
     "[docs/leaderboards.md](../docs/leaderboards.md). LaTeX, CSV and JSON: "
     "`casl-bench leaderboard --format latex`."
 )
 _APART = (
-    "{n} boards stand here apart. Ranks are those of one run, whose methods edit the same images; "
-    "numbers of two boards may be set beside each other only where all that their titles say is "
-    "the same."
+    "{n} separate boards. Ranks are those of one run, whose methods edit the same images; numbers "
+    "of two boards may be compared only where everything in their titles is the same."
 )
 
 
@@ -178,20 +262,20 @@ def render_pages(sources: Sequence[Source]) -> dict[str, str]:
     for name, entries in _by_method(boards).items():
         pages[page_of(METHODS, name)] = method_page(name, entries)
     for source in sources:
-        pages[f"{source.name}.md"] = render_tables(source.records)
+        pages[f"{source.name}.md"] = compact(render_tables(source.records))
     return pages
 
 
-def _by_dataset(boards: Iterable[Board]) -> dict[str, list[Board]]:
+def _by_dataset(boards: Iterable[LeaderboardTable]) -> dict[str, list[LeaderboardTable]]:
     """Data set → its boards, in order of name."""
-    found: dict[str, list[Board]] = {}
+    found: dict[str, list[LeaderboardTable]] = {}
     for board in boards:
         if not board.group.across:
             found.setdefault(board.first.dataset, []).append(board)
     return dict(sorted(found.items()))
 
 
-def _by_method(boards: Iterable[Board]) -> dict[str, list[Entry]]:
+def _by_method(boards: Iterable[LeaderboardTable]) -> dict[str, list[Entry]]:
     """Entrant → its rows, in order of name; controls have no page."""
     found: dict[str, list[Entry]] = {}
     for board in boards:
@@ -201,8 +285,8 @@ def _by_method(boards: Iterable[Board]) -> dict[str, list[Entry]]:
     return dict(sorted(found.items()))
 
 
-def _index(sources: Sequence[Source], boards: Sequence[Board]) -> str:
-    parts = [MARKER, "# Leaderboards", _ABOUT]
+def _index(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> str:
+    parts = [MARKER, "# Leaderboards", _ABOUT_PAGES]
     leading = [b for b in boards if b.group.across or _alone(b, boards)]
     if len(leading) > 1:
         parts.append(_APART.format(n=len(leading)))
@@ -214,16 +298,16 @@ def _index(sources: Sequence[Source], boards: Sequence[Board]) -> str:
     if methods:
         parts += ["## Methods", methods]
     parts += ["## Records", _sources_table(sources)]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _joined(*parts) + "\n"
 
 
-def _alone(board: Board, boards: Sequence[Board]) -> bool:
+def _alone(board: LeaderboardTable, boards: Sequence[LeaderboardTable]) -> bool:
     """Whether no board over several data sets holds this one."""
     groups = [id(g) for b in boards if b.group.across for g in b.parts]
     return id(board.group) not in groups
 
 
-def _dataset_page(name: str, boards: Sequence[Board]) -> str:
+def _dataset_page(name: str, boards: Sequence[LeaderboardTable]) -> str:
     parts = [MARKER, f"# {escape(name)}"]
     if len(boards) > 1:
         parts.append(_APART.format(n=len(boards)))
@@ -238,16 +322,15 @@ def _dataset_page(name: str, boards: Sequence[Board]) -> str:
             folded(_TESTS, tests),
             folded("Cost", cost_section(group)),
         ]
-    parts.append(link("All leaderboards", INDEX, "../"))
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return _joined(*parts, link("All leaderboards", INDEX, "../")) + "\n"
 
 
-def board_title(board: Board) -> str:
+def board_title(board: LeaderboardTable) -> str:
     """Heading and what was measured by what, as above the run's own tables."""
     return overall_title(board.parts) if board.group.across else group_title(board.group)
 
 
-def _made_by(board: Board, up: str) -> str:
+def _made_by(board: LeaderboardTable, up: str) -> str:
     """Where the numbers are from: records, their tables, command, commit."""
     name, file = board.source.name, board.source.file
     records = board.group.records
@@ -262,7 +345,7 @@ def _made_by(board: Board, up: str) -> str:
     )
 
 
-def _datasets_table(boards: Sequence[Board]) -> str:
+def _datasets_table(boards: Sequence[LeaderboardTable]) -> str:
     rows = []
     for name, own in _by_dataset(boards).items():
         for board in own:
@@ -271,7 +354,7 @@ def _datasets_table(boards: Sequence[Board]) -> str:
                 [
                     link(name, page_of(DATASETS, name)),
                     escape(first.world),
-                    escape(f"{first.suite.name} v{first.suite.version}"),
+                    escape(board.suite),
                     str(first.seed),
                     escape(board.source.name),
                     _leaders(board),
@@ -282,7 +365,7 @@ def _datasets_table(boards: Sequence[Board]) -> str:
     return table(headings, rows, text_columns=6)
 
 
-def _leaders(board: Board) -> str:
+def _leaders(board: LeaderboardTable) -> str:
     """Every method whose rank interval holds 1."""
     comparison = board.comparison
     if comparison is None:

@@ -19,8 +19,8 @@ from casl_bench.analysis.significance import Difference, holm, rank_intervals
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.report.grouping import Group
-from casl_bench.report.leaderboard.boards import RESERVED, mixed
+from casl_bench.report.grouping import Group, RowKey
+from casl_bench.report.leaderboard.boards import RESERVED
 from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, Pair, RunRecord
 from casl_bench.results.run_folder import (
     CellKey,
@@ -30,7 +30,7 @@ from casl_bench.results.run_folder import (
     write_jsonl,
 )
 
-# Does a comparison follow from the cells beside it?
+# Does a comparison follow from the cells of its run?
 
 
 TOLERANCE = 1e-6
@@ -123,7 +123,7 @@ def _same(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
-# What a complete run of a suite holds, asked of the package that is installed.
+# What a complete run of a suite holds.
 
 
 @dataclass(frozen=True)
@@ -153,47 +153,6 @@ class Expected:
     beside: Mapping[str, tuple[str, ...]]
     versions: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-def expected_of(records: Sequence[RunRecord]) -> Expected:
-    """What a run with these records' suite, data sets and methods should hold.
-
-    Args:
-        records: at least one, all of one suite.
-    """
-    from casl_bench.domains.dataset import DATASETS
-    from casl_bench.methods.method import METHODS
-    from casl_bench.runs.names import load_entrants, resolve_datasets
-    from casl_bench.runs.plan import card_of, info_of, make_method
-    from casl_bench.runs.suites import suite as suite_named
-    from casl_bench.runs.suites import world_of_suite
-
-    name = records[0].suite.name
-    load_entrants()
-    try:
-        suite = suite_named(name)
-    except UsageError:
-        return Expected(None, "", 0, 0, {}, (), {}, {})
-    infos = {m: info_of(m) for m in METHODS}
-    known = sorted({r.method for r in records if r.method in infos})
-    methods = {m: make_method(m, suite) for m in known}
-    datasets = sorted({r.dataset for r in records} & set(DATASETS.names()))
-    return Expected(
-        suite_version=suite.version,
-        suite_hash=hash_json(suite.model_dump(mode="json")),
-        images=suite.test_images_per_concept,
-        draws=suite.random_draws,
-        concepts={d: tuple(c.name for c in card_of(d).concepts) for d in datasets},
-        every_dataset=resolve_datasets(["all"], world_of_suite(name)),
-        alone={m: i.draws for m, i in infos.items() if i.control and not i.beside},
-        beside={
-            m: tuple(c for c, i in infos.items() if i.beside and i.space == infos[m].space)
-            for m in known
-            if not infos[m].control
-        },
-        versions={m: method.info.version for m, method in methods.items()},
-        settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
-    )
 
 
 # Values that no measurement can have, whatever the method.
@@ -335,7 +294,7 @@ def _alike(records: Records) -> list[str]:
         own = [r for r in records if r.dataset == dataset]
         if len({r.dataset_revision for r in own}) > 1:
             faults.append(f"{dataset} in several revisions")
-        faults += [f"records of {dataset} differ in {what}" for what in mixed(Group(list(own)))]
+        faults += [f"records of {dataset} differ in {what}" for what in Group(list(own)).mixed]
         # The others of one concept are not those of another, and are part of an identity.
         identities = {(r.concept, *i) for r in own for i in r.metric_identities.items()}
         if len({(concept, name) for concept, name, _ in identities}) < len(identities):
@@ -415,11 +374,10 @@ def _name(record: RunRecord) -> str:
 
 def _key_name(key: CellKey) -> str:
     """A cell in words."""
-    method = key.method or ""
-    beside = f" beside {key.beside}" if key.beside else ""
     again = f" #{key.fit_seed}" if key.fit_seed else ""
+    method = RowKey(False, f"{key.method or ''}{again}", key.beside or "").name
     kind = "" if key.kind == "edit" else key.kind
-    return "/".join(x for x in (key.dataset, kind, f"{method}{again}{beside}", key.concept) if x)
+    return "/".join(x for x in (key.dataset, kind, method, key.concept) if x)
 
 
 def _listed(names: Sequence[str] | dict[str, None]) -> str:
@@ -441,12 +399,20 @@ _SHOWN_of_submit = 8
 _MANIFEST = "manifest.json"
 
 
-def submit(source: Path, folder: Path, *, name: str | None = None, dry_run: bool = False) -> Path:
+def submit(
+    source: Path,
+    folder: Path,
+    expected_of: Callable[[Sequence[RunRecord]], Expected],
+    *,
+    name: str | None = None,
+    dry_run: bool = False,
+) -> Path:
     """Check records and add them to the published ones.
 
     Args:
         source: a run folder or a file of records.
         folder: of the published record files.
+        expected_of: what a complete run with these records' suite, data sets and methods holds.
         name: of the new file, without ending; default what it is of.
         dry_run: check only.
 

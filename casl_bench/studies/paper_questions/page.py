@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from casl_bench.core.files import write_bytes, write_text
-from casl_bench.report.grouping import section
-from casl_bench.report.markdown import DASH, escape, number, table
+from casl_bench.report.markdown import DASH, escape, number, section, table
 from casl_bench.results.record import ALL, RunRecord
 from casl_bench.runs.strength import DIP
 from casl_bench.studies.paper_questions import answers

@@ -252,7 +252,7 @@ class LatentStudy:
         method = make_method(STEER, self.config.suite)
         for k in self.ks:
             settings = method.config.model_dump() | {"k": k}
-            sized = type(method)(**settings)  # type: ignore[call-arg]
+            sized = type(method)(**settings)
             editor, _ = self.cells.fitting.fit(sized, concept, Stopwatch(), 0.0)
             matching, _ = self.cells.match_strengths(editor, info_of(STEER), concept)
             headline = headline_level(matching.levels)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from casl_bench.gate.log_ratio import RunSide, read_side
+from casl_bench.gate.run_side import RunSide, read_side
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 MakeRun = Callable[..., Path]

@@ -18,7 +18,9 @@ arguments = sys.argv[1:]
 out = pathlib.Path(arguments[arguments.index("--out") + 1])
 plugin = pathlib.Path(arguments[arguments.index("--plugin") + 1]).read_text()
 out.write_text(json.dumps({"arguments": arguments, "plugin": plugin, "code": __file__}))
-sys.exit(int((pathlib.Path(__file__).parent / "code").read_text()))
+
+def main():
+    return int((pathlib.Path(__file__).parent / "code").read_text())
 """
 OPTIONS = frozenset({"--plugin", "--data-root", "--out"})
 

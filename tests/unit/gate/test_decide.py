@@ -7,29 +7,30 @@ import math
 import pytest
 
 from casl_bench.gate.gate import decide
-from casl_bench.gate.log_ratio import LogRatio, Measured
-from casl_bench.gate.verdict import ALPHA, ALPHA_OF_TWO_LOOKS, Verdict, exit_code
+from casl_bench.gate.log_ratio import Measured
+from casl_bench.gate.verdict import (
+    ALPHA,
+    ALPHA_OF_TWO_LOOKS,
+    Effect,
+    Quantity,
+    Verdict,
+    exit_code,
+)
 
-CELL = ("faces", "casl")
 
-
-def ratio(percent: float, half: float, p: float | None, quantity: str = "precision") -> LogRatio:
+def effect(
+    percent: float, half: float, p: float | None, quantity: Quantity = "precision"
+) -> Effect:
     value = math.log1p(percent / 100)
-    bounds = (value - half, value + half) if p is not None else (None, None)
-    better = None if p is None else 1 - p
-    return LogRatio(quantity, value, *bounds, p, better, "fits", 5)  # type: ignore[arg-type]
+    known = {} if p is None else {
+        "low": value - half, "high": value + half, "p": p, "p_better": 1 - p
+    }  # fmt: skip
+    return Effect(quantity=quantity, log_ratio=value, varies_by="fits", n=5, **known)
 
 
-def measured(
-    precision: LogRatio | None, potency: LogRatio | None = None, **fields: object
-) -> Measured:
-    known = {"base": 5.0, "head": 5.0, "lost": (), "stochastic": True}
-    return Measured(precision, potency, **(known | fields))  # type: ignore[arg-type]
-
-
-def verdicts(*cells: Measured) -> list[Verdict]:
+def verdicts(*cells: Measured, alpha: float = ALPHA) -> list[Verdict]:
     named = {("faces", f"m{i}"): cell for i, cell in enumerate(cells)}
-    return [c.verdict for c in decide(named, dict.fromkeys(named, (6, 5)))]
+    return [c.verdict for c in decide(named, alpha)]
 
 
 @pytest.mark.parametrize(
@@ -47,40 +48,39 @@ def verdicts(*cells: Measured) -> list[Verdict]:
     ],
 )
 def test_margins(percent: float, half: float, p: float | None, expected: Verdict) -> None:
-    assert verdicts(measured(ratio(percent, half, p))) == [expected]
+    assert verdicts(Measured(effect(percent, half, p))) == [expected]
 
 
 def test_many_cells_share_one_chance_of_a_false_alarm() -> None:
-    suspect, quiet = measured(ratio(-8, 0.06, 0.02)), measured(ratio(0, 0.05, 0.5))
+    suspect, quiet = Measured(effect(-8, 0.06, 0.02)), Measured(effect(0, 0.05, 0.5))
     assert verdicts(suspect)[0] == Verdict.FAIL
     assert verdicts(suspect, quiet)[0] == Verdict.FAIL
     assert verdicts(suspect, quiet, quiet)[0] == Verdict.INCONCLUSIVE
 
 
-def test_who_may_look_twice_is_stricter_each_time() -> None:
-    suspect = {CELL: measured(ratio(-8, 0.06, 0.04))}
-    for alpha, expected in ((ALPHA, Verdict.FAIL), (ALPHA_OF_TWO_LOOKS, Verdict.INCONCLUSIVE)):
-        (found,) = decide(suspect, {CELL: (6, 5)}, alpha)
-        assert found.verdict == expected
+def test_two_looks_are_each_stricter() -> None:
+    suspect = Measured(effect(-8, 0.06, 0.04))
+    assert verdicts(suspect) == [Verdict.FAIL]
+    assert verdicts(suspect, alpha=ALPHA_OF_TWO_LOOKS) == [Verdict.INCONCLUSIVE]
 
 
-def test_potency_is_judged_by_its_own_margin_and_takes_nothing_from_precision() -> None:
+def test_strength_has_a_margin_of_its_own_and_costs_precision_nothing() -> None:
     def weaker(percent: float, p: float) -> Measured:
-        return measured(ratio(0, 0.02, 0.5), ratio(percent, 0.1, p, "potency"))
+        return Measured(effect(0, 0.02, 0.5), effect(percent, 0.1, p, "effect_per_unit_strength"))
 
     assert verdicts(weaker(-50, 0.001)) == [Verdict.FAIL]
     assert verdicts(weaker(-20, 0.001)) == [Verdict.PASS]
     assert verdicts(weaker(-50, 0.02)) == [Verdict.PASS]
-    # With potencies in the same family, p = 0.02 of four tests would be 0.08.
-    lossy = measured(ratio(-8, 0.06, 0.02), ratio(0, 0.05, 0.5, "potency"))
+    # With tests of strength in the same family, p = 0.02 of four tests would be 0.08.
+    lossy = Measured(effect(-8, 0.06, 0.02), effect(0, 0.05, 0.5, "effect_per_unit_strength"))
     assert verdicts(lossy, weaker(0, 0.5)) == [Verdict.FAIL, Verdict.PASS]
 
 
 def test_no_number_is_no_pass() -> None:
-    assert verdicts(measured(None, undefined="head")) == [Verdict.FAIL]
-    assert verdicts(measured(None, undefined="base")) == [Verdict.NOT_COMPARABLE]
-    assert verdicts(measured(None, undefined="both")) == [Verdict.NOT_COMPARABLE]
-    assert verdicts(measured(ratio(0, 0.01, 0.5), lost=("hat",))) == [Verdict.FAIL]
+    assert verdicts(Measured(None, undefined="head")) == [Verdict.FAIL]
+    assert verdicts(Measured(None, undefined="base")) == [Verdict.NOT_COMPARABLE]
+    assert verdicts(Measured(None, undefined="both")) == [Verdict.NOT_COMPARABLE]
+    assert verdicts(Measured(effect(0, 0.01, 0.5), lost=("hat",))) == [Verdict.FAIL]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.exact import compare_exactly, difference, write_golden
 from casl_bench.gate.gate import Scope
-from casl_bench.gate.log_ratio import RunSide, read_side
+from casl_bench.gate.run_side import RunSide, read_side
 from casl_bench.gate.verdict import Verdict
 from casl_bench.results.score_table import ScoreTable
 from tests.support.scored_run import MadeUpMethod
@@ -39,7 +39,7 @@ def moved(table: ScoreTable, share: float) -> ScoreTable:
 def test_a_score_may_move_by_its_last_digits_only(table: ScoreTable) -> None:
     assert difference(table, table) is None
     assert difference(table, moved(table, 5e-6)) is None
-    assert difference(table, moved(table, 3e-5)) == "edit_logits moved by a relative 3.0e-05"
+    assert difference(table, moved(table, 3e-5)) == "edit_logits differs by a relative 3.0e-05"
 
 
 def test_a_logit_near_zero_is_measured_by_its_column(table: ScoreTable) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from junitparser import Error, Failure, JUnitXml, Skipped
 
 from casl_bench.core.errors import InvalidBenchmarkError
@@ -20,7 +19,6 @@ from casl_bench.gate.outputs import (
     write_outputs,
 )
 from casl_bench.gate.verdict import (
-    Alert,
     CellVerdict,
     Effect,
     GateReport,
@@ -56,13 +54,16 @@ def test_the_first_line_is_the_verdict() -> None:
     assert summary_markdown(report(cell(Verdict.INCONCLUSIVE))).startswith("### ⚠️ ")
 
 
-@pytest.mark.parametrize("verdict", [Verdict.FAIL, Verdict.PASS])
-def test_ten_thousand_cells_find_room(verdict: Verdict) -> None:
-    cells = [cell(verdict, "m" * 60 + str(i), reason="é" * 200) for i in range(10_000)]
+def test_ten_thousand_cells_find_room() -> None:
+    cells = [
+        cell(Verdict.FAIL if i < 500 else Verdict.PASS, "m" * 60 + str(i), reason="é" * 200)
+        for i in range(10_000)
+    ]
     notes = tuple(f"A/A m{i}: {'sd ' * 100}" for i in range(10_000))
     page = summary_markdown(report(*cells, notes=notes))
     assert "9,980 more notes are in gate.json." in page
     assert 500_000 < len(page.encode()) < 900_000
+    assert page.count("| ❌") == 500 and page.count("| ✅") > 500
     assert "more are in gate.json." in page
     assert page.rstrip().endswith("excluded.")
 
@@ -110,12 +111,9 @@ def test_outside_of_github_nothing_is_printed(tmp_path: Path) -> None:
 
 def test_no_more_annotations_than_are_shown() -> None:
     cells = [cell(Verdict.FAIL, f"m{i}") for i in range(30)]
-    alerts = (Alert(name="test_a (time)", ratio=2.0, text="slower"),)
-    lines = annotation_lines(report(*cells, alerts=alerts))
-    assert len(lines) == 10 and lines[-1].endswith("::22 more are in the summary")
-    assert annotation_lines(report(cell(Verdict.PASS), alerts=alerts)) == [
-        "::warning title=casl_bench gate%3A test_a (time)::slower"
-    ]
+    lines = annotation_lines(report(*cells))
+    assert len(lines) == 10 and lines[-1].endswith("::21 more are in the summary")
+    assert annotation_lines(report(cell(Verdict.PASS))) == []
 
 
 def test_trend_pages_get_numbers_of_the_head() -> None:

@@ -12,11 +12,11 @@ import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.gate.gate import Scope, gate
-from casl_bench.gate.log_ratio import (
+from casl_bench.gate.run_side import (
+    FitScoreMatrix,
     RunSide,
     from_scale,
-    headline,
-    method_board,
+    matched_level,
     target_of,
     to_scale,
 )
@@ -39,7 +39,7 @@ def verdict(
 
 
 def edited(side: RunSide, change: Callable[[RunRecord], RunRecord]) -> RunSide:
-    """The same run with its entrants' records changed."""
+    """The same run with its methods' records changed."""
     edits = {
         name: {c: {k: change(r) for k, r in fits.items()} for c, fits in cells.items()}
         for name, cells in side.edits.items()
@@ -47,12 +47,12 @@ def edited(side: RunSide, change: Callable[[RunRecord], RunRecord]) -> RunSide:
     return replace(side, edits=edits)
 
 
-def test_a_board_gives_the_records_own_epr_plus(make_side: MakeSide) -> None:
+def test_the_score_matrix_gives_the_records_own_epr_plus(make_side: MakeSide) -> None:
     side = make_side("run", {"casl": SOUND})
     cells = side.edits["made_up", "casl"]
-    board = method_board(side, cells, [0])
-    recorded = [headline(fits[0]).measurements["epr_plus"].value for fits in cells.values()]
-    assert from_scale(board.whole_precision)[0] == pytest.approx(recorded, rel=1e-9)
+    matrix = FitScoreMatrix.read(side, cells, [0])
+    recorded = [matched_level(fits[0]).measurements["epr_plus"].value for fits in cells.values()]
+    assert from_scale(matrix.precision)[0] == pytest.approx(recorded, rel=1e-9)
 
 
 def test_the_same_passes_as_the_same(make_side: MakeSide) -> None:
@@ -136,7 +136,7 @@ def test_too_few_fits_settle_nothing(make_side: MakeSide, fits: int) -> None:
 def test_one_of_five_fits_that_misses_by_chance_is_noise(make_side: MakeSide) -> None:
     base, head = (make_side(n, {"casl": NOISY}, fits=5) for n in ("base", "head"))
     missed = head.edits["made_up", "casl"]["hat"]
-    level = headline(missed[2]).model_copy(update={"status": "not_reached", "strength": None})
+    level = matched_level(missed[2]).model_copy(update={"status": "not_reached", "strength": None})
     levels = (missed[2].levels[0], level, missed[2].levels[2])
     missed[2] = missed[2].model_copy(update={"levels": levels})
     (found,) = gate(base, head, Scope())
@@ -200,17 +200,17 @@ def test_other_images_are_not_compared(make_side: MakeSide) -> None:
     )  # fmt: skip
 
 
-def test_a_yardstick_that_moved_makes_the_benchmark_invalid(make_side: MakeSide) -> None:
+def test_a_null_that_changed_makes_the_benchmark_invalid(make_side: MakeSide) -> None:
     base = make_side("base", {"casl": SOUND})
     with pytest.raises(InvalidBenchmarkError, match=r"0\.80 times the base's EPR"):
         gate(base, make_side("head", {"casl": SOUND}, unit=0.8), Scope())
 
 
-def test_a_concept_of_another_name_is_found_by_its_drift(make_side: MakeSide) -> None:
+def test_a_concept_of_another_name_is_found_by_its_shift(make_side: MakeSide) -> None:
     record = make_side("run", {"casl": SOUND}).edits["made_up", "casl"]["hat"][0]
     change = record.measurements["signed_target_change"].value
-    drift = {"beard": 0.1, "hat": change}
-    assert target_of(record.model_copy(update={"concept": "cap", "drift": drift})) == "hat"
+    shift = {"beard": 0.1, "hat": change}
+    assert target_of(record.model_copy(update={"concept": "cap", "drift": shift})) == "hat"
     with pytest.raises(InvalidBenchmarkError, match="no attribute"):
         target_of(record.model_copy(update={"concept": "cap"}))
 

@@ -87,27 +87,10 @@ def test_a_fit_lowers_its_loss_and_spends_one_pass_an_image(task: EditTask) -> N
     assert task.guide_clip is not None
     shape = task.backbone.h_shape
     shift = torch.nn.Parameter(torch.zeros(shape))
-    config = DirectionFitConfig(
-        steps=4,
-        batch_size=2,
-        learning_rate=0.1,
-        clip_weight=1.0,
-        l1_weight=0.1,
-        log_loss=False,
-        scale_l1_by_text=False,
-        pixel_noise=0.0,
-        t_edit=300,
-    )
+    config = DirectionFitConfig(fit_steps=4, batch_size=2, learning_rate=0.1, pixel_noise=0.0)
     with task.backbone.count_calls() as calls:
         spent = fit_direction(
-            lambda h, t, temb: shift.expand(len(h), *shape),
-            [shift],
-            concept=task.concept,
-            backbone=task.backbone,
-            store=task.trajectories,
-            clip=task.guide_clip,
-            generator=task.generator,
-            config=config,
+            lambda h, t, temb: shift.expand(len(h), *shape), [shift], task, config, t_edit=300
         )
     assert spent == calls.unet_calls == 4 * 2
     assert shift.detach().abs().sum() > 0

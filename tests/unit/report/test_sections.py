@@ -98,35 +98,35 @@ def cells(text: str, section: str, start: str, fold: str | None = None) -> dict[
     return dict(zip(rows[0], next(r for r in rows if r[0] == start), strict=True))
 
 
-# Drift ----------------------------------------------------------------------------------------
+# Shift ----------------------------------------------------------------------------------------
 
-DRIFT = "Drift of the other attributes"
+SHIFT = "Off-target shift"
 
 
-def test_drift_is_signed_and_its_target_marked() -> None:
+def test_shift_is_signed_and_its_target_marked() -> None:
     text = render_tables([edit("hat", drift={"smiling": -0.25, "hat": 1.5, "blond": None})])
-    assert cells(text, DRIFT, "hat", "casl, drift by concept") == {
+    assert cells(text, SHIFT, "hat", "casl, shift by concept") == {
         "concept": "hat", "strength": "0.5", "smiling": "−0.25", "hat": "**1.50**",
         "blond": "— [1]",
     }  # fmt: skip
-    assert "[1] undefined" in part(text, DRIFT)
+    assert "[1] undefined" in part(text, SHIFT)
 
 
-def test_off_target_drift_is_absolute_and_leaves_out_the_target() -> None:
+def test_off_target_shift_is_absolute_and_leaves_out_the_target() -> None:
     text = render_tables(
         [
             edit("hat", drift={"smiling": -0.2, "hat": 9.0, "blond": 0.1}),
             edit("blond", drift={"smiling": 0.4, "hat": -0.6, "blond": 9.0}),
         ]
     )
-    found = cells(text, DRIFT, "casl")
+    found = cells(text, SHIFT, "casl")
     assert found["smiling"] == "0.30 [−0.97, 1.57]"  # of |−0.2| and |0.4|: signed, 0.1
     assert (found["hat"], found["blond"]) == ("0.60", "0.10")
     assert found["all"] == "0.33 [−1.90, 2.55]"  # of (0.2 + 0.1) / 2 and (0.4 + 0.6) / 2
     assert list(found) == ["method", *FACES, "all"]
 
 
-def test_no_mean_drift_over_fewer_concepts() -> None:
+def test_no_mean_shift_over_fewer_concepts() -> None:
     drift = {"smiling": 0.2, "hat": 0.2, "blond": 0.2}
     text = render_tables(
         [
@@ -135,48 +135,48 @@ def test_no_mean_drift_over_fewer_concepts() -> None:
             failed(edit("blond", method="asyrp")),
         ]
     )
-    found = cells(text, DRIFT, "asyrp")
+    found = cells(text, SHIFT, "asyrp")
     assert found["smiling"] == found["hat"] == found["all"] == "— [1]"
     assert found["blond"] == "0.20"  # the concept that failed aims at it
-    assert "[1] no number for blond" in part(text, DRIFT)
-    assert cells(text, DRIFT, "casl")["smiling"] == "0.20"
-    in_fold = cells(text, DRIFT, "blond", "asyrp, drift by concept")
+    assert "[1] no number for blond" in part(text, SHIFT)
+    assert cells(text, SHIFT, "casl")["smiling"] == "0.20"
+    in_fold = cells(text, SHIFT, "blond", "asyrp, shift by concept")
     assert in_fold["smiling"] == in_fold["blond"] == "— [1]"
 
 
-def test_drift_stands_with_half_of_its_interval() -> None:
+def test_shift_stands_with_half_of_its_interval() -> None:
     record = edit("hat", drift={"smiling": -0.25, "hat": 1.5}, drift_margin={"smiling": 0.125})
-    found = cells(render_tables([record]), DRIFT, "hat", "casl, drift by concept")
+    found = cells(render_tables([record]), SHIFT, "hat", "casl, shift by concept")
     assert (found["smiling"], found["hat"]) == ("−0.25 ± 0.12", "**1.50**")
 
 
-def test_undefined_drift_is_no_zero() -> None:
+def test_undefined_shift_is_no_zero() -> None:
     text = render_tables([edit("hat", drift={"smiling": None, "hat": 1.0, "blond": 0.5})])
-    found = cells(text, DRIFT, "casl")
+    found = cells(text, SHIFT, "casl")
     assert found["smiling"] == found["all"] == "— [1]"
     assert found["blond"] == "0.50"
     assert found["hat"] == "— [2]"
-    assert "[2] no concept that aims at another attribute" in part(text, DRIFT)
+    assert "[2] no concept that aims at another attribute" in part(text, SHIFT)
 
 
 def test_a_concept_without_an_attribute_of_its_name_enters_no_mean() -> None:
     drift = {"smiling": 0.5, "hat": 0.1, "blond": 0.1}
     text = render_tables([edit("grin", drift=drift), edit("hat", drift=drift)])
-    assert "No attribute is named like grin" in part(text, DRIFT)
-    assert cells(text, DRIFT, "casl")["blond"] == "— [1]"
-    assert "**" not in "".join(cells(text, DRIFT, "grin", "casl, drift by concept").values())
+    assert "No attribute is named like grin" in part(text, SHIFT)
+    assert cells(text, SHIFT, "casl")["blond"] == "— [1]"
+    assert "**" not in "".join(cells(text, SHIFT, "grin", "casl, shift by concept").values())
 
 
-def test_controls_show_their_drift_too() -> None:
+def test_controls_show_their_shift_too() -> None:
     drift = dict.fromkeys(FACES, 0.1)
     control = edit(method="random_rotation", control=True, beside="casl", drift=drift)
     text = render_tables([edit(drift=drift), control])
-    assert cells(text, DRIFT, "*random_rotation beside casl*")["blond"] == "0.10"
-    assert "<summary>random_rotation beside casl, drift by concept</summary>" in text
+    assert cells(text, SHIFT, "*random_rotation matched to casl*")["blond"] == "0.10"
+    assert "<summary>random_rotation matched to casl, shift by concept</summary>" in text
 
 
-def test_records_without_drift_have_no_such_section() -> None:
-    assert "Drift" not in render_tables([edit()])
+def test_records_without_shift_have_no_such_section() -> None:
+    assert "Off-target" not in render_tables([edit()])
 
 
 # Cost -----------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_no_mean_time_over_fewer_fits() -> None:
 def test_a_control_beside_a_method_has_no_fit_of_its_own() -> None:
     own = provenance(fit_seconds=None, fit_peak_memory_mb=None)
     control = edit(method="random_rotation", control=True, beside="casl", provenance=own)
-    found = cells(render_tables([control]), "Cost", "*random_rotation beside casl*")
+    found = cells(render_tables([control]), "Cost", "*random_rotation matched to casl*")
     assert (found["fit (s)"], found["peak memory (MB)"], found["edit (s)"]) == ("—", "—", "0.200")
 
 
@@ -251,9 +251,11 @@ def test_overall_is_the_mean_over_all_concepts_of_all_data_sets() -> None:
     assert "rendered_dogs (1 concept), rendered_faces (2 concepts)" in text
     assert "Means over 3 concepts of 2 data sets" in part(text, "Edits, overall")
     found = cells(text, "Edits, overall", "casl")
-    assert found["EPR ≥ ↑"].split()[0] == "3.00"  # not 3.75, the mean of the data sets' means
-    assert found["EPR ≥ ↑, rendered_dogs"] == "6.00"
-    assert found["EPR ≥ ↑, rendered_faces"].split()[0] == "1.50"
+    assert (
+        found["EPR (noise-floored) ↑"].split()[0] == "3.00"
+    )  # not 3.75, the mean of the data sets' means
+    assert found["EPR (noise-floored), rendered_dogs ↑"] == "6.00"
+    assert found["EPR (noise-floored), rendered_faces ↑"].split()[0] == "1.50"
     assert (found["supervision"], found["cells"]) == ("text", "3/3")
     assert cells(text, "Edits", "casl")["cells"] == "1/1"  # the data set's own table
 
@@ -261,19 +263,26 @@ def test_overall_is_the_mean_over_all_concepts_of_all_data_sets() -> None:
 def test_no_overall_mean_where_a_data_set_lacks() -> None:
     text = render_tables([edit(), dogs(), edit(method="asyrp", epr=3.0)])
     found = cells(text, "Edits, overall", "asyrp")
-    assert found["EPR ≥ ↑"] == found["EPR ≥ ↑, rendered_dogs"] == found["U-Net calls"] == "— [1]"
-    assert found["EPR ≥ ↑, rendered_faces"] == "3.00"
+    assert (
+        found["EPR (noise-floored) ↑"]
+        == found["EPR (noise-floored), rendered_dogs ↑"]
+        == found["U-Net calls, fit"]
+        == "— [1]"
+    )
+    assert found["EPR (noise-floored), rendered_faces ↑"] == "3.00"
     assert found["cells"] == "1/2"
     assert "[1] no number for all of rendered_dogs" in part(text, "Edits, overall")
-    assert cells(text, "Edits, overall", "casl")["EPR ≥ ↑"].split()[0] == "3.00"
+    assert cells(text, "Edits, overall", "casl")["EPR (noise-floored) ↑"].split()[0] == "3.00"
 
 
 def test_no_overall_mean_where_a_cell_failed() -> None:
     text = render_tables([edit("hat"), failed(edit("smiling")), dogs("hat"), dogs("tongue")])
     found = cells(text, "Edits, overall", "casl")
-    assert found["EPR ≥ ↑"] == found["EPR ≥ ↑, rendered_faces"] == "— [1]"
+    assert (
+        found["EPR (noise-floored) ↑"] == found["EPR (noise-floored), rendered_faces ↑"] == "— [1]"
+    )
     assert "no number for rendered_faces/smiling" in part(text, "Edits, overall")
-    assert found["EPR ≥ ↑, rendered_dogs"] == "4.00"
+    assert found["EPR (noise-floored), rendered_dogs ↑"] == "4.00"
 
 
 def test_one_data_set_has_no_overall_part() -> None:
@@ -298,14 +307,16 @@ def test_seeds_worlds_and_suites_never_mix(change: dict[str, Any]) -> None:
 def test_two_seeds_of_two_data_sets_are_two_parts() -> None:
     text = render_tables([edit(epr=1.0), dogs(epr=2.0), edit(epr=3.0, seed=1), dogs(seed=1)])
     titles = [line for line in text.splitlines() if line.startswith("## ")]
-    assert [t.split(":")[0] for t in titles[:2]] == ["## Overall", "## Overall"]
-    assert "seed 0" in titles[0] and "seed 1" in titles[1] and len(titles) == 6
-    assert cells(text, "Edits, overall", "casl")["EPR ≥ ↑"].split()[0] == "1.50"
+    assert [t.split()[1].strip(":") for t in titles] == 2 * [
+        "Overall", "rendered_dogs", "rendered_faces",
+    ]  # fmt: skip
+    assert ["seed 0" in t for t in titles] == [True] * 3 + [False] * 3
+    assert cells(text, "Edits, overall", "casl")["EPR (noise-floored) ↑"].split()[0] == "1.50"
 
 
 def test_two_revisions_of_a_data_set_are_not_averaged() -> None:
     text = render_tables([edit(), edit(dataset_revision="r2"), dogs()])
-    assert "No means: in several revisions stand here: rendered_faces." in text
+    assert "No means: several revisions of rendered_faces." in text
     assert "Edits, overall" not in text
 
 
@@ -321,14 +332,14 @@ def test_quick_and_drawn_are_stamped_overall() -> None:
     assert "its numbers mean nothing" in text and "not photographs" in text
 
 
-def test_drift_overall_by_data_set() -> None:
+def test_shift_overall_by_data_set() -> None:
     text = render_tables(
         [
             edit("hat", drift={"smiling": 0.2, "hat": 9.0, "blond": -0.4}),
             dogs("hat", drift={"tongue": -0.5, "hat": 9.0}),
         ]
     )
-    assert cells(text, f"{DRIFT}, overall", "casl") == {
+    assert cells(text, f"{SHIFT}, overall", "casl") == {
         "method": "casl", "rendered_dogs": "0.50", "rendered_faces": "0.30",
         "all": "0.40 [−0.87, 1.67]",
     }  # fmt: skip
@@ -395,7 +406,7 @@ def test_names_cannot_break_the_tables() -> None:
                                        provenance=provenance(device=name))])  # fmt: skip
     assert "<i>" not in text
     widths = {}
-    for line in part(text, "Cost, overall").splitlines() + part(text, DRIFT).splitlines():
+    for line in part(text, "Cost, overall").splitlines() + part(text, SHIFT).splitlines():
         if line.startswith("|"):
             widths.setdefault(len(line.replace("\\|", "").split("|")), line)
     assert len(widths) <= 3  # of the cost table, the drift table and its fold
@@ -418,36 +429,39 @@ def two_concepts(method: str, fit: float, edit_seconds: float, **changes: Any) -
     ]  # 32 images at three strengths
 
 
-def test_set_up_is_shared_by_concepts_and_paid_by_who_uses_it() -> None:
+def test_set_up_is_shared_by_concepts_and_paid_by_methods_that_use_it() -> None:
     with_sae = two_concepts("casl", 10.0, 0.1, artefacts={"sae": "b" * 64})
     without = two_concepts("asyrp", 20.0, 0.5)
     text = render_tables([*with_sae, *without, *shared()])
-    part = text.split("### Cost beside quality")[1]
-    casl = next(line for line in part.splitlines() if line.startswith("| casl "))
-    asyrp = next(line for line in part.splitlines() if line.startswith("| asyrp "))
-    assert [c.strip() for c in casl.split("|")[3:7]] == ["45.0", "10.0", "0.100", "65.0"]
-    assert [c.strip() for c in asyrp.split("|")[3:7]] == ["30.0", "20.0", "0.500", "100.0"]
-    # 55 + 0.1 N against 50 + 0.5 N.
-    assert "from 13 [13, 13]" in part and "up to 12 [12, 12]" in part
+    names = ("set-up, its share (s)", "fit (s)", "edit (s)", "100 edits of a concept (s)")
+    casl, asyrp = (cells(text, "Cost", name) for name in ("casl", "asyrp"))
+    assert [casl[n] for n in names] == ["45.0", "10.0", "0.100", "65.0"]
+    assert [asyrp[n] for n in names] == ["30.0", "20.0", "0.500", "100.0"]
 
 
 def test_without_the_time_of_the_set_up_nothing_is_shared() -> None:
-    records = two_concepts("asyrp", 20.0, 0.5)
-    assert "### Cost\n" in render_tables(records)
-    assert "Cost beside quality" not in render_tables(records)
+    text = part(render_tables(two_concepts("asyrp", 20.0, 0.5)), "Cost")
+    assert "fit (s)" in text and "set-up" not in text
 
 
-def test_who_has_not_run_everything_is_not_in_it() -> None:
+def test_no_shared_cost_over_fewer_concepts() -> None:
     records = [*two_concepts("asyrp", 20.0, 0.5), *two_concepts("casl", 9.0, 0.5)[:1], *shared()]
-    part = render_tables(records).split("### Cost beside quality")[1]
-    assert "asyrp" in part and "| casl" not in part
+    text = render_tables(records)
+    assert cells(text, "Cost", "asyrp")["set-up, its share (s)"] == "30.0"
+    assert cells(text, "Cost", "casl")["set-up, its share (s)"] == "— [1]"
+    assert "[1] no number for smiling" in part(text, "Cost")
+
+
+def test_controls_pay_no_set_up() -> None:
+    control = edit("hat", method="oracle", control=True)
+    text = render_tables([*two_concepts("asyrp", 20.0, 0.5), *shared(), control])
+    assert "set-up" not in part(text, "Cost").split("<summary>controls</summary>")[1]
 
 
 def test_set_up_over_data_sets_is_each_ones_own() -> None:
     faces = two_concepts("asyrp", 20.0, 0.5)
     spent = provenance(seconds={"edit": 48.0}, fit_seconds=20.0)
     records = [*faces, *shared(), dogs("tongue", method="asyrp", provenance=spent)]
-    part = render_tables([*records, *shared("rendered_dogs")])
-    overall = part.split("### Cost beside quality, overall")[1].split("###")[0]
-    row = next(line for line in overall.splitlines() if line.startswith("| asyrp "))
-    assert row.split("|")[3].strip() == "40.0"  # (30 + 30 + 60) / 3
+    text = render_tables([*records, *shared("rendered_dogs")])
+    found = cells(text, "Cost, overall", "asyrp")
+    assert found["set-up, its share (s)"] == "40.0"  # (30 + 30 + 60) / 3

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,10 @@ import pytest
 from PIL import Image
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.report.markdown import Footnotes, escape, measured, number
+from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo
+from casl_bench.report.columns import shown
+from casl_bench.report.grouping import Number
+from casl_bench.report.markdown import Footnotes, compact, escape, number
 from casl_bench.report.pictures import (
     ReportedEdits,
     Row,
@@ -100,17 +101,17 @@ def test_a_row_is_the_mean_over_concepts() -> None:
         [record(), record(concept="smiling", measurements={"epr_floored": ok(3.5)})]
     )
     # 2.5 and 3.5: mean 3, standard error 0.5, and 12.7 of them with one degree of freedom.
-    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "3.00 [−3.35, 9.35]"
+    assert column(text, "Edits", "casl", "EPR (noise-floored) ↑") == "3.00 [−3.35, 9.35]"
     assert column(text, "Edits", "casl", "cells") == "2/2"
     assert column(text, "Edits", "casl", "parameters") == "1,234,567"
 
 
 def test_no_mean_over_fewer_concepts() -> None:
     text = render_tables([record(), record(concept="smiling"), record(method="asyrp")])
-    assert column(text, "Edits", "asyrp", "EPR ≥ ↑") == "— [1]"
+    assert column(text, "Edits", "asyrp", "EPR (noise-floored) ↑") == "— [1]"
     assert column(text, "Edits", "asyrp", "cells") == "1/2"
     assert "[1] no number for smiling" in text
-    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "2.50"
+    assert column(text, "Edits", "casl", "EPR (noise-floored) ↑") == "2.50"
 
 
 def test_a_failed_cell_is_no_zero() -> None:
@@ -121,7 +122,7 @@ def test_a_failed_cell_is_no_zero() -> None:
         measurements={},
     )
     text = render_tables([record(), failed])
-    assert column(text, "Edits", "casl", "EPR ≥ ↑") == "— [1]"
+    assert column(text, "Edits", "casl", "EPR (noise-floored) ↑") == "— [1]"
     assert column(text, "Edits", "casl", "cells") == "1/2"
     assert "InputError: a \\| pipe and &lt;b&gt;a line&lt;/b&gt;" in text
 
@@ -131,9 +132,9 @@ def test_undefined_says_why() -> None:
     undefined = record(method="identity", control=True,
                        measurements={"epr_floored": Measurement.undefined(why, 32)})  # fmt: skip
     text = render_tables([undefined])
-    assert column(text, "Edits", "*identity*", "EPR ≥ ↑") == "— [1]"
-    assert "[1] undefined for hat: below the noise floor" in text
-    assert f"[1] undefined: {why}" in text
+    assert column(text, "Edits", "*identity*", "EPR (noise-floored) ↑") == "— [1]"
+    assert "[1] below the noise floor  \n" in text  # of the mean, without one concept's figures
+    assert f"[1] {why}" in text
 
 
 def test_what_no_control_has_is_a_plain_dash() -> None:
@@ -144,7 +145,7 @@ def test_what_no_control_has_is_a_plain_dash() -> None:
 
 def test_what_no_record_has_is_no_column() -> None:
     text = render_tables([record()])
-    assert "EPR ≥ ↑" in text and "÷ random ↑" not in text
+    assert "EPR (noise-floored) ↑" in text and "÷ random ↑" not in text
 
 
 def test_controls_stand_at_the_foot_entrants_by_name() -> None:
@@ -157,7 +158,7 @@ def test_controls_stand_at_the_foot_entrants_by_name() -> None:
     text = render_tables(records)
     part = text.split("### Edits\n", 1)[1].split("###", 1)[0]
     names = [line.split("|")[1].strip() for line in part.splitlines() if line.startswith("| ")][1:]
-    assert names == ["asyrp", "casl", "*identity*", "*random_rotation beside casl*"]
+    assert names == ["asyrp", "casl", "*identity*", "*random_rotation matched to casl*"]
 
 
 def test_a_control_that_does_not_apply_has_no_row() -> None:
@@ -190,7 +191,7 @@ def test_images_are_counted_where_the_first_number_is_missing() -> None:
 def test_other_classifiers_have_their_say() -> None:
     both = {"epr_floored": ok(2), "epr_floored@cnn_b": ok(1), "flip_rate": ok(1)}
     text = render_tables([record(measurements=both)])
-    assert column(text, "Edits, by classifier", "casl", "EPR ≥ ↑, cnn_b") == "1.00"
+    assert column(text, "Edits, by classifier", "casl", "EPR (noise-floored), cnn_b ↑") == "1.00"
     assert "by classifier" not in render_tables([record()])
 
 
@@ -261,7 +262,7 @@ def test_probe_accuracy_by_k() -> None:
 
     text = render_tables([probe("hat", 0.75), probe("smiling", 0.85)])
     title = "top (latent, position) units"
-    assert row(text, "SVM probe", title) == [title, "0.80 [0.16, 1.44]", "0.90", ""]
+    assert row(text, "SVM probe", title) == [title, "0.80 [0.16, 1.00]", "0.90", ""]
     assert "(h at t = 100)" in text
     assert row(text, "SVM probe", "raw h") == ["raw h", "", "", "1.00"]
     assert row(text, "SVM probe", f"{title}, shuffled")[1:3] == ["0.50", ""]
@@ -300,10 +301,11 @@ def test_numbers() -> None:
 
 def test_footnotes_share_a_number() -> None:
     notes = Footnotes()
-    assert measured(Measurement.missing("a"), notes) == "— [1]"
-    assert measured(Measurement.missing("b"), notes) == "— [2]"
-    assert measured(Measurement.missing("a"), notes) == "— [1]"
-    assert notes.under("table") == "table\n\n[1] missing: a  \n[2] missing: b  "
+    assert shown(Number(reason="a"), notes) == "— [1]"
+    assert shown(Number(reason="b"), notes) == "— [2]"
+    assert shown(Number(reason="a"), notes) == "— [1]"
+    assert shown(Number(), notes) == "—"
+    assert notes.under("table") == "table\n\n[1] a  \n[2] b  "
     assert Footnotes().under("table") == "table"
 
 
@@ -312,14 +314,39 @@ def test_escaping_keeps_words_readable() -> None:
     assert escape("_a_ \x1b[31m\nb") == "\\_a\\_ \N{REPLACEMENT CHARACTER}\\[31m b"
 
 
-def test_reports_need_no_torch_of_their_own() -> None:
-    """A table of records is there at once; what torch costs must not creep into reports."""
-    code = (
-        "import sys; from pathlib import Path; import casl_bench.report as r; "
-        "sources = [p.read_text() for p in Path(r.__path__[0]).glob('*.py')]; "
-        "sys.exit(any('import torch' in s or 'from torch' in s for s in sources))"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def test_compact_tables_hold_the_same_cells() -> None:
+    text = render_tables([record(), record("reconstruction", measurements={"psnr": ok(1)})])
+    squeezed = compact(text)
+    assert len(squeezed) < 0.9 * len(text)
+    cells = [[c.strip(" -:") for c in line.split("|")] for line in text.splitlines()]
+    assert cells == [[c.strip(" -:") for c in line.split("|")] for line in squeezed.splitlines()]
+
+
+# A metric of somebody else ----------------------------------------------------------------------
+
+
+def test_a_registered_metric_has_a_column_by_its_declaration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    info = MetricInfo("sharpness", 1, False, "sd", (None, None), "lost sharpness")
+    metric = EditMetric(info, lambda s: s.edit, lambda means: means[..., 0])
+    monkeypatch.setattr(METRICS, "names", lambda: ("sharpness",))
+    monkeypatch.setattr(METRICS, "create", lambda name: metric)
+    own = record(measurements={"sharpness": ok(0.5), "flip_rate": ok(1.0)})
+    text = render_tables([own])
+    assert column(text, "Edits", "casl", "lost sharpness (σ) ↓") == "0.50"
+    assert column(text, "Edits, by concept", "hat", "lost sharpness (σ) ↓") == "0.50"
+
+
+def test_a_metric_that_is_not_registered_here_is_shown_under_its_name() -> None:
+    text = render_tables([record(measurements={"my_metric": ok(0.5)})])
+    assert column(text, "Edits", "casl", "my metric") == "0.50"
+
+
+def test_measurements_of_older_versions_have_their_column() -> None:
+    text = render_tables([record(measurements={"flip_precision": ok(0.5)})])
+    assert column(text, "Edits", "casl", "off-target flips per flip ↓") == "0.50"
+    assert "flip precision" not in text
 
 
 # Pictures -------------------------------------------------------------------------------------

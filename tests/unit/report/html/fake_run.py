@@ -13,6 +13,12 @@ import numpy as np
 
 from casl_bench.core.files import hash_bytes
 from casl_bench.results.edited_images import FILE_NAME, EditedImages
+from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
+from casl_bench.results.latent_images import (
+    LatentImages,
+    find_latent_images,
+    latents_to_bytes,
+)
 from casl_bench.results.record import (
     Agreement,
     Comparison,
@@ -94,7 +100,10 @@ class FakeRun:
                                     "epr_raw": Measurement.undefined("nothing moved")})  # fmt: skip
             for draw in (0, 1):
                 self.edit("random_direction", concept, control=True, fit_seed=draw, **more)
-            self.put("probe", method=self.methods[0], concept=concept, flags=("h at t = 96",),
+            latents = latents_to_bytes(self._latents())
+            ref = FileRef(file=LATENTS_FILE, sha256=hash_bytes(latents))
+            self.put("probe", {LATENTS_FILE: latents}, method=self.methods[0], concept=concept,
+                     flags=("h at t = 96",), images=ref,
                      measurements={"top_units.k1": ok(0.7), "top_units.k4": ok(0.9),
                                    "random_units.k1": ok(0.5), "random_units.k4": ok(0.6),
                                    "majority": ok(0.5)})  # fmt: skip
@@ -102,7 +111,9 @@ class FakeRun:
                  error=ErrorInfo(type="InputError", message=text))  # fmt: skip
         self.put("reconstruction", measurements={"psnr": ok(40.0)})
         self.put("sae", measurements={"sae.cosine": ok(0.98), "sae.l0": ok(31.0)})
-        self.put("scorer", measurements={"classifier_a.accuracy": ok(0.99)})
+        spreads = {f"classifier_a.spread/{a}": Measurement.of(s, IMAGES)
+                   for a, s in zip(self.attributes, SPREADS, strict=True)}  # fmt: skip
+        self.put("scorer", measurements={"classifier_a.accuracy": ok(0.99), **spreads})
         self.put("comparison", comparison=self._comparison(text))
         return self.store
 
@@ -142,9 +153,9 @@ class FakeRun:
         }  # fmt: skip
         self.store.write(self._record("edit", **(fields | changes)), files)
 
-    def put(self, kind: Any, **fields: Any) -> None:
-        """A cell without files."""
-        self.store.write(self._record(kind, **fields))
+    def put(self, kind: Any, files: dict[str, bytes] | None = None, **fields: Any) -> None:
+        """A cell with these files."""
+        self.store.write(self._record(kind, **fields), files)
 
     def _record(self, kind: Any, **fields: Any) -> RunRecord:
         provenance = Provenance(
@@ -158,6 +169,13 @@ class FakeRun:
             "attributes": self.attributes, "provenance": provenance,
         }  # fmt: skip
         return RunRecord(**(common | fields))
+
+    def _latents(self) -> list[LatentImages]:
+        """Latent 1 responds to the left half of images 2 and 0, latent 3 to none."""
+        codes = np.zeros((IMAGES, 4, 2, 2), np.float32)
+        codes[2, 1, :, 0], codes[0, 1, 0, 0] = 4.0, 1.0
+        pictures = self._random.integers(1, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)
+        return find_latent_images(codes, [1, 3], pictures)
 
     def _images(self) -> EditedImages:
         one = self._random.integers(0, 256, (IMAGES, SIDE, SIDE, 3), dtype=np.uint8)

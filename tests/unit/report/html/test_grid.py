@@ -7,13 +7,14 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.report.grouping import Group
-from casl_bench.report.html.edit_grid import EditGrid, Kept, edit_grid, logit_spreads, new_sheet
+from casl_bench.report.grouping import Group, RowKey
+from casl_bench.report.html.edit_grid import EditGrid, Kept, edit_grid, new_sheet
 from casl_bench.report.html.figures import styles_of
+from casl_bench.report.html.sections import logit_spreads
 from casl_bench.report.pictures import load_images
 from casl_bench.results.run_folder import RecordStore
 
-ROWS = [(False, "casl", ""), (False, "asyrp", ""), (True, "random_direction", "")]
+ROWS = [RowKey(False, "casl"), RowKey(False, "asyrp"), RowKey(True, "random_direction")]
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +22,8 @@ def grid(run_folder: Path) -> EditGrid:
     store = RecordStore(run_folder)
     group = Group(list(store))
     records = {key: group.done(key)["hat"] for key in ROWS}
-    scored = {key: store.scores(r) for key, r in records.items()}
-    kept = {key: Kept(r, load_images(store, r), scored[key]) for key, r in records.items()}
-    spreads = logit_spreads([(records[k], t) for k, t in scored.items() if t is not None])
-    return edit_grid(kept, styles_of(ROWS), spreads, new_sheet(1, "hat"))
+    kept = {key: Kept(r, load_images(store, r), store.scores(r)) for key, r in records.items()}
+    return edit_grid(kept, styles_of(ROWS), logit_spreads(group), new_sheet(1, "hat"))
 
 
 def test_columns_are_effects_and_what_is_not_matched(grid: EditGrid) -> None:

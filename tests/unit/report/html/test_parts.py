@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from casl_bench.report.grouping import Group
-from casl_bench.report.html.edit_grid import LARGEST, image_changes, logit_spreads, new_sheet
+from casl_bench.report.grouping import Group, RowKey
+from casl_bench.report.html.edit_grid import LARGEST, image_changes, new_sheet
 from casl_bench.report.html.figures import (
     Figures,
     concept_curves,
-    drift_matrices,
+    shift_matrices,
     standings_chart,
     styles_of,
 )
-from casl_bench.report.html.pages import FEW_NOTES, bounds_of, fold_first, to_html, without_heading
+from casl_bench.report.html.from_markdown import FEW_NOTES, fold_first, to_html, without_heading
+from casl_bench.report.html.sections import bounds_of, logit_spreads
 from casl_bench.report.markdown import Footnotes, escape, fold, table
 from casl_bench.results.record import Measurement
 from casl_bench.results.run_folder import RecordStore
 
-CASL = (False, "casl", "")
+CASL = RowKey(False, "casl")
 
 
 @pytest.fixture(scope="module")
@@ -110,27 +111,22 @@ def test_large_pictures_are_kept_smaller() -> None:
 # Changes of an image --------------------------------------------------------------------------
 
 
-def test_sigma_comes_back_from_drift_and_logits(run_folder: Path, fake: ModuleType) -> None:
-    store = RecordStore(run_folder)
-    scored = [(r, t) for r in store if (t := store.scores(r)) is not None]
-    spreads = logit_spreads(scored)
-    for attribute, expected in zip(fake.ATTRIBUTES, fake.SPREADS, strict=True):
-        assert spreads["classifier_a", attribute] == pytest.approx(expected, rel=1e-4)
-    record, scores = next((r, t) for r, t in scored if r.method == "casl" and r.concept == "hat")
-    found = image_changes(record, scores, spreads)
+def test_sigma_is_that_of_the_scorers_record(group: Group, fake: ModuleType) -> None:
+    assert logit_spreads(group)["classifier_a"].tolist() == list(fake.SPREADS)
+    assert logit_spreads(Group(group.of_kind("edit"))) == {}
+
+
+def test_changes_of_images_are_those_of_the_records(
+    run_folder: Path, group: Group, fake: ModuleType
+) -> None:
+    record = group.done(CASL)["hat"]
+    scores = RecordStore(run_folder).scores(record)
+    assert scores is not None
+    found = image_changes(record, scores, logit_spreads(group))
     mean = np.mean([found.at(1.0, i)["hat"] for i in range(fake.IMAGES)])
     assert mean == pytest.approx(record.drift["hat"], rel=1e-3)
-
-
-def test_an_unknown_sigma_is_no_number(run_folder: Path) -> None:
-    store = RecordStore(run_folder)
-    record = next(r for r in store if r.method == "casl" and r.kind == "edit")
-    scores = store.scores(record)
-    assert scores is not None
-    still = record.model_copy(update={"drift": dict.fromkeys(record.drift, 0.0)})
-    assert logit_spreads([(still, scores)]) == {}
     assert set(image_changes(record, scores, {}).at(1.0, 0).values()) == {None}
-    assert image_changes(record, scores, {}).at(9.0, 0) == {}
+    assert found.at(9.0, 0) == {}
 
 
 # Controls -------------------------------------------------------------------------------------
@@ -148,13 +144,13 @@ def test_bounds_hold_are_broken_or_say_nothing(
 
 
 def test_a_matrix_marks_what_was_asked_for(group: Group) -> None:
-    matrix = next(m for m in drift_matrices(group) if m.name == "casl")
+    matrix = next(m for m in shift_matrices(group) if m.name == "casl")
     rows = dict(matrix.rows)
     assert matrix.attributes == ("smiling", "hat", "pale")
     assert [cell.target for cell in rows["hat"]] == [False, True, False]
     assert rows["hat"][1].sign == "up" and rows["hat"][1].shade == 1.0
     assert rows["hat"][0].shade == pytest.approx(0.1, abs=0.05)
-    assert not any("#1" in m.name for m in drift_matrices(group))
+    assert not any("#1" in m.name for m in shift_matrices(group))
 
 
 # Figures --------------------------------------------------------------------------------------
@@ -181,7 +177,7 @@ class Seen(Figures):
 
 def test_curves_are_the_records_numbers(group: Group, tmp_path: Path) -> None:
     figures = Seen(tmp_path)
-    styles = styles_of([CASL, (True, "oracle", "")])
+    styles = styles_of([CASL, RowKey(True, "oracle")])
     response, precision = concept_curves(group, "hat", styles, figures)
     by_strength, by_effect = figures.lines
     assert set(by_strength) == {"casl", "oracle (control)"}
@@ -209,14 +205,14 @@ def test_standings_without_a_number_are_not_drawn(group: Group, tmp_path: Path) 
     unknown = second.model_copy(update={"epr_plus": none, "epr_plus_here": none})
     found = record.comparison.model_copy(update={"standings": (first, unknown)})
     figures = Seen(tmp_path)
-    styles = styles_of([CASL, (False, "asyrp", "")])
+    styles = styles_of([CASL, RowKey(False, "asyrp")])
     drawing = standings_chart(found, "faces", styles, figures)
     marks = re.findall(r'data-series="(\d)"', drawing.markup)
     assert marks == ["0", "0", "0"]
 
 
 def test_no_two_entrants_look_alike() -> None:
-    rows = [(False, f"method_{i}", "") for i in range(20)]
+    rows = [RowKey(False, f"method_{i}") for i in range(20)]
     styles = styles_of(rows)
     assert len({(s.colour, s.dash, s.marker) for s in styles.values()}) == 20
     assert len({s.series for s in styles.values()}) == 20

@@ -13,9 +13,10 @@ import pytest
 
 from casl_bench.cli.main import main
 from casl_bench.core.errors import UsageError
-from casl_bench.report.html.pages import Source, parts_of, write_report
+from casl_bench.report.grouping import parts_of
+from casl_bench.report.html.pages import Source, write_report
 
-SECTIONS = ("standings", "pictures", "edits", "drift", "controls", "by-concept", "levels",
+SECTIONS = ("standings", "pictures", "edits", "shift", "controls", "by-concept", "levels",
             "reconstruction", "probe", "sae", "scorers", "latents", "cost", "failed",
             "origin")  # fmt: skip
 
@@ -44,8 +45,8 @@ def test_every_section_is_there(report: Path) -> None:
     assert tuple(page.attribute("section", "id")) == SECTIONS
     assert "h_pca" in page.text and "InputError: cpu only" in page.text
     assert page.text.count("not reached, at most 0.80 σ") == 6
-    assert "The cache holds no alignment of these records" in page.text
-    assert len(page.attribute("details", "class")) == 2  # a concept each
+    assert "smiling, ranked by casl" in page.text and "latent 1" in page.text
+    assert page.text.count("Silent on all test images") == 2  # latent 3, in two concepts
 
 
 def test_all_that_is_referred_to_lies_in_the_folder(report: Path) -> None:
@@ -58,7 +59,7 @@ def test_all_that_is_referred_to_lies_in_the_folder(report: Path) -> None:
         elif target != "data:,":
             assert (report / target).is_file()
     sheets = re.findall(r'url\("(.+?)"\)', (report / "index.html").read_text("utf-8"))
-    assert len(sheets) == 2 and all((report / sheet).is_file() for sheet in sheets)
+    assert len(sheets) == 4 and all((report / sheet).is_file() for sheet in sheets)
     names = [a["id"] for _, a in page.found if "id" in a]
     assert len(names) == len(set(names))
 
@@ -88,7 +89,7 @@ def test_records_alone_say_what_is_not_with_them(fake: ModuleType, tmp_path: Pat
     page = Elements(tmp_path / "a" / "index.html")
     assert tuple(page.attribute("section", "id")) == SECTIONS
     assert page.text.count("No pictures: they are kept in a run folder") == 1
-    assert "These are records alone" in page.text
+    assert "No images of latents: they are kept in a run folder" in page.text
     assert not (tmp_path / "a" / "images").exists()
     write_report(Source.read(path), tmp_path / "b")
     files = {p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()}

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from casl_bench.cli import leaderboard as command_module
 from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
-from casl_bench.report.leaderboard import submission as submit_module
 from casl_bench.report.leaderboard.submission import Expected
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import RecordStore, read_jsonl, write_jsonl
@@ -42,7 +42,7 @@ def leaderboard(out: Path, *more: str) -> int:
 @pytest.fixture
 def knows_suite(monkeypatch: pytest.MonkeyPatch, expected: Expected) -> None:
     """Spares the import of torch."""
-    monkeypatch.setattr(submit_module, "expected_of", lambda records: expected)
+    monkeypatch.setattr(command_module, "expected_of", lambda records: expected)
 
 
 def submit(out: Path, path: Path, *more: str) -> int:
@@ -247,7 +247,7 @@ def test_a_run_folder_shows_its_suite(
 ) -> None:
     run, suite = tmp_path / "run", {"name": "standard", "num_steps": 20}
     monkeypatch.setattr(
-        submit_module,
+        command_module,
         "expected_of",
         lambda records: dataclasses.replace(expected, suite_hash=hash_json(suite)),
     )
@@ -286,7 +286,7 @@ def test_the_package_knows_what_a_run_should_hold(
     tmp_path: Path, made_up_run: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run as the real suite, data set and methods want it: accepted, and not with less."""
-    from casl_bench.report.leaderboard.submission import expected_of
+    from casl_bench.cli.leaderboard import expected_of
 
     (some,) = made_up_run({"h_linear": {"brick": 2.0}}).records[:1]
     wanted = expected_of([some])

@@ -22,10 +22,10 @@ def test_csv_has_a_line_a_row(whole: list[RunRecord]) -> None:
     casl = lines[0]
     assert (casl["method"], casl["rank_low"], casl["rank_high"]) == ("casl", "1", "1")
     assert float(casl["epr_plus"]) == float(casl["epr_plus_low"]) + 1
-    assert (casl["success"], casl["cells_done"]) == ("0.5", "3")
+    assert (casl["flip_rate"], casl["cells_done"]) == ("0.5", "3")
     assert lines[1]["flags"] == "not reached: 1"
     oracle = next(line for line in lines if line["method"] == "oracle")
-    assert (oracle["status"], oracle["rank_low"], oracle["over_random"]) == ("control", "", "")
+    assert (oracle["status"], oracle["rank_low"], oracle["epr_over_random"]) == ("control", "", "")
 
 
 def test_json_tells_what_it_is_of(whole: list[RunRecord]) -> None:
@@ -35,7 +35,7 @@ def test_json_tells_what_it_is_of(whole: list[RunRecord]) -> None:
     ]
     (board,) = found["boards"]
     assert (board["suite"], board["suite_version"], board["level"]) == ("standard", 3, "effect_50")
-    assert board["rows"][1]["tie_group"] == "b"
+    assert board["rows"][1]["significance_letters"] == "b"
     assert board["rows"][1]["flags"] == {"not reached": 1}
     assert board["pairs"][0]["a"] == "casl"
     assert board["rows"][0]["numbers"]["through_sae"]["value"] is None

@@ -41,19 +41,21 @@ def test_ranks_are_those_of_the_comparison(whole: Records) -> None:
     page = pages(whole)[DATASET]
     best, second = rows(page)[:2]
     assert best["method"] == "[casl](../methods/casl.md)"
-    assert (best["rank"], best["group"], best["reached"]) == ("1", "a", "3/3")
+    assert (best["rank"], best["letters"], best["reached"]) == ("1", "a", "3/3")
     # (10 · 8 · 9)^(1/3) − 1, and what is not reached counts as 0: (4 · 3 · 1)^(1/3) − 1.
     assert best["EPR+ ↑"] == "7.96 [6.96, 8.96]"
-    assert (second["rank"], second["group"], second["reached"]) == ("2", "b", "2/3")
+    assert (second["rank"], second["letters"], second["reached"]) == ("2", "b", "2/3")
     assert second["EPR+ ↑"] == "1.29 [0.29, 2.29]"
     assert second["flags"] == "N 1"
     assert "**N** not reached" in page
 
 
-def test_methods_that_are_not_told_apart_share_ranks(made_up_run: Any, scores: Any) -> None:
+def test_methods_that_do_not_differ_significantly_share_ranks(
+    made_up_run: Any, scores: Any
+) -> None:
     page = pages(made_up_run(scores, p=0.4).records)[DATASET]
     assert [r["rank"] for r in rows(page)[:2]] == ["1–2", "1–2"]
-    assert [r["group"] for r in rows(page)[:2]] == ["a", "a"]
+    assert [r["letters"] for r in rows(page)[:2]] == ["a", "a"]
 
 
 def test_controls_stand_at_the_foot_without_a_rank(whole: Records) -> None:
@@ -70,11 +72,11 @@ def test_no_mean_over_fewer_concepts(whole: Records) -> None:
     page = pages(fewer)[DATASET]
     found = row(page, "asyrp")
     assert found["cells"] == "2/3"
-    assert (found["rank"], found["group"]) == ("—", "—")
-    for column in ("EPR+ ↑", "success ↑", "÷ random ↑", "parameters"):
+    assert (found["rank"], found["letters"]) == ("—", "—")
+    for column in ("EPR+ ↑", "flip rate ↑", "÷ random ↑", "parameters"):
         assert found[column].startswith("— ["), column
-    assert "not every cell is done: dome" in page and "no number for dome" in page
-    assert row(page, "casl")["success ↑"] == "0.50"
+    assert "some cells are missing: dome" in page and "no number for dome" in page
+    assert row(page, "casl")["flip rate ↑"] == "0.50"
 
 
 def test_a_number_that_is_undefined_says_why(
@@ -83,7 +85,7 @@ def test_a_number_that_is_undefined_says_why(
     cell = next(r for r in whole if r.method == "casl")
     undefined = {**cell.measurements, "flip_rate": Measurement.undefined("none left: 0 of 32")}
     page = pages(replaced(whole, lambda r: r is cell, measurements=undefined))[DATASET]
-    assert row(page, "casl")["success ↑"] == "— [1]"
+    assert row(page, "casl")["flip rate ↑"] == "— [1]"
     assert "[1] no number for brick: none left" in page
 
 
@@ -108,7 +110,7 @@ def test_records_without_a_comparison_are_shown_unranked(whole: Records) -> None
     page = pages([r for r in whole if r.kind != "comparison"])[DATASET]
     assert [r["rank"] for r in rows(page)[:2]] == ["—", "—"]
     assert "these records hold no comparison at equal effect" in page
-    assert row(page, "casl")["success ↑"] == "0.50"
+    assert row(page, "casl")["flip rate ↑"] == "0.50"
 
 
 def test_code_that_is_not_clean_is_flagged(
@@ -164,7 +166,7 @@ def test_several_data_sets_have_a_board_over_all(made_up_run: Any, scores: Any) 
     assert len(boards) == 3 and boards[0].startswith("all data sets")
 
 
-def test_what_cannot_be_compared_stands_apart(made_up_run: Any, scores: Any) -> None:
+def test_boards_that_cannot_be_compared_are_separate(made_up_run: Any, scores: Any) -> None:
     ours = made_up_run(scores).records
     later = made_up_run(scores, suite=SuiteRef(name="standard", version=4)).records
     other_seed = made_up_run(scores, seed=1).records
@@ -172,7 +174,7 @@ def test_what_cannot_be_compared_stands_apart(made_up_run: Any, scores: Any) -> 
     made = render_pages([source([*ours, *later, *other_seed]), source(theirs, "theirs")])
     page = made[DATASET]
     assert page.count("\n## rendered_churches") == 4
-    assert "4 boards stand here apart" in page
+    assert "4 separate boards" in page
     # Theirs is first of its own run, and changes no rank of another.
     assert [r["rank"] for r in rows(made["methods/mine.md"])] == ["1"]
     assert [r["rank"] for r in rows(made["methods/casl.md"])] == ["1", "1", "1"]

@@ -45,7 +45,7 @@ def test_a_control_that_stands_beside_a_method_is_expected(
     whole: Records, expected: Expected, made_up_run: Any, scores: Any
 ) -> None:
     wanted = dataclasses.replace(expected, beside={"casl": ("random_rotation",)})
-    assert "random_rotation beside casl/brick" in "; ".join(faults_of(whole, wanted))
+    assert "random_rotation matched to casl/brick" in "; ".join(faults_of(whole, wanted))
     complete = made_up_run(scores, beside={"casl": "random_rotation"}).records
     assert faults_of(complete, wanted) == []
 

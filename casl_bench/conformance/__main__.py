@@ -1,0 +1,8 @@
+"""`python -m casl_bench.conformance my_method.py`: does a method keep the benchmark's rules?"""
+
+import sys
+
+from casl_bench.conformance.check_method import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""Images that activate a method's best aligned latents most, as the cell of a probe keeps them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.results.edited_images import READ_ERRORS, Pixels
+
+FILE_NAME = "latents.npz"
+LATENTS, IMAGES = 4, 6
+"""How many of a concept's latents, and images of each, are kept."""
+_DIMMED = 0.25
+"""How bright a picture stays where a latent is silent."""
+
+
+@dataclass(frozen=True)
+class LatentImages:
+    """The images that activate one latent most.
+
+    Attributes:
+        latent: its number in the SAE.
+        pictures: best first, [H, W, 3] each; fewer than `IMAGES` where others leave it silent.
+        maps: [h, w] activation over positions of each picture, its largest value 1.
+        activations: of each picture, the largest over positions, in the SAE's units.
+    """
+
+    latent: int
+    pictures: tuple[Pixels, ...]
+    maps: tuple[NDArray[np.float32], ...]
+    activations: tuple[float, ...]
+
+    def dimmed(self, place: int) -> Pixels:
+        """The picture at this place, dark where the latent is silent."""
+        picture = self.pictures[place]
+        height, width, _ = picture.shape
+        smooth = Image.fromarray(self.maps[place]).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
+        light = _DIMMED + (1 - _DIMMED) * np.asarray(smooth)
+        return np.rint(picture * light[..., None]).astype(np.uint8)
+
+
+def find_latent_images(
+    codes: NDArray[np.float32], ranking: Sequence[int], pictures: Pixels
+) -> list[LatentImages]:
+    """The best latents of a ranking, each with the images that activate it most somewhere.
+
+    Args:
+        codes: [n, d_sae, h, w] activations of n images.
+        ranking: latents, best first.
+        pictures: [n, H, W, 3] of the same images.
+    """
+    found = []
+    for latent in ranking[:LATENTS]:
+        maps = codes[:, latent]
+        peaks = maps.max(axis=(1, 2))
+        best = [i for i in np.argsort(-peaks, kind="stable")[:IMAGES] if peaks[i] > 0]
+        found.append(
+            LatentImages(
+                int(latent),
+                tuple(pictures[i] for i in best),
+                tuple((maps[i] / peaks[i]).astype(np.float32) for i in best),
+                tuple(float(peaks[i]) for i in best),
+            )
+        )
+    return found
+
+
+def latents_to_bytes(found: Sequence[LatentImages]) -> bytes:
+    """An npz file; equal content gives equal bytes."""
+    arrays = {"latents": np.array([latent.latent for latent in found])}
+    for place, latent in enumerate(found):
+        if latent.pictures:
+            arrays[f"pictures{place}"] = np.stack(latent.pictures)
+            arrays[f"maps{place}"] = np.stack(latent.maps)
+            arrays[f"activations{place}"] = np.array(latent.activations)
+    out = io.BytesIO()
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    return out.getvalue()
+
+
+def latents_from_bytes(data: bytes, where: str = "") -> list[LatentImages]:
+    """What `latents_to_bytes` wrote.
+
+    Raises:
+        InvalidBenchmarkError: if it is none of its files.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return [
+                LatentImages(
+                    int(latent),
+                    tuple(arrays[f"pictures{i}"]) if f"pictures{i}" in arrays else (),
+                    tuple(arrays[f"maps{i}"]) if f"pictures{i}" in arrays else (),
+                    tuple(arrays[f"activations{i}"].tolist()) if f"pictures{i}" in arrays else (),
+                )
+                for i, latent in enumerate(arrays["latents"])
+            ]
+    except READ_ERRORS as error:
+        raise InvalidBenchmarkError(f"cannot read latents' images: {error}", where=where) from error
