@@ -58,7 +58,7 @@ SEED = BoundedInt(0, 2**63 - 1)
 # Options that name a folder of this machine, where an address would make one called `s3:`.
 
 
-MEND = "give a folder; casl-bench push copies a run to an address"
+MEND = "give a folder of this machine"
 
 
 def is_address(text: str) -> bool:

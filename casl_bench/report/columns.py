@@ -7,7 +7,7 @@ its column.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
@@ -101,127 +101,46 @@ def measurement(record: RunRecord, name: str) -> Measurement | None:
 
 
 def _metric(
-    name: str,
-    label: str,
-    better: Better | None,
-    note: str = "",
-    digits: int = 2,
-    bounds: tuple[float, float] | None = None,
+    name: str, label: str, better: Better | None, note: str = "", digits: int = 2
 ) -> Column[RunRecord]:
+    share = (0.0, 1.0) if name in ("flip_rate", "wrong_way_rate") else None
     return Column(
-        name,
-        label,
-        lambda record: Number.of(measurement(record, name)),
-        digits,
-        better,
-        bounds=bounds,
-        note=note,
-    )
+        name, label, lambda record: Number.of(measurement(record, name)), digits, better,
+        bounds=share, note=note,
+    )  # fmt: skip
 
 
-_SHARE = (0.0, 1.0)
-EPR_PLUS = _metric(
-    "epr_plus",
-    "EPR+",
-    "higher",
-    "target change over other changes, divided by what random directions get; 1 is chance",
-)
-EPR_FLOORED = _metric(
-    "epr_floored",
-    "EPR (noise-floored)",
-    "higher",
-    "EPR with what inversion alone moves as the least denominator",
-)
-EPR_RAW = _metric(
-    "epr_raw", "EPR raw", "higher", "EPR as the paper defines it, logits not standardised"
-)
-OVER_RANDOM = _metric(
-    "epr_over_random", "÷ random", "higher", "EPR over that of the matched random control"
-)
-TARGET_CHANGE = _metric(
-    "signed_target_change",
-    "target change (σ)",
-    "higher",
-    "mean change of the target in standard deviations of its logit",
-)
-FLIP_RATE = _metric(
-    "flip_rate",
-    "flip rate",
-    "higher",
-    "share of images whose target was off before and is on after",
-    bounds=_SHARE,
-)
-WRONG_WAY = _metric(
-    "wrong_way_rate",
-    "wrong way",
-    "lower",
-    "share of images whose target moved against what was asked",
-    bounds=_SHARE,
-)
-PERCEPTUAL = _metric(
-    "perceptual", "perceptual", "lower", "perceptual distance of edit and reconstruction", 3
-)
-IDENTITY = _metric(
-    "identity", "identity", "higher", "similarity of the subject in edit and reconstruction", 3
-)
-
+_UP: Better = "higher"
+_DOWN: Better = "lower"
 EDITS = (
-    EPR_PLUS,
-    EPR_FLOORED,
-    EPR_RAW,
-    OVER_RANDOM,
-    _metric(
-        "worst_attribute_epr",
-        "EPR, worst attribute",
-        "higher",
-        "EPR over the attribute that is damaged most",
-    ),
-    _metric(
-        "factor_epr",
-        "EPR, factors",
-        "higher",
-        "EPR of the factors that the image was rendered from",
-    ),
-    _metric(
-        "off_target_flips_per_flip",
-        "off-target flips per flip",
-        "lower",
-        "other attributes that crossed 0 for each target that flipped",
-    ),
-    TARGET_CHANGE,
-    FLIP_RATE,
-    WRONG_WAY,
-    _metric(
-        "mean_collateral",
-        "collateral (σ)",
-        "lower",
-        "mean absolute change of the other attributes",
-    ),
-    _metric(
-        "clip_similarity",
-        "CLIP direction",
-        "higher",
-        "cosine of the change of the image with the change of the text",
-    ),
-    PERCEPTUAL,
-    IDENTITY,
-    _metric(
-        "pixel_locality",
-        "locality",
-        "higher",
-        "share of the changed pixels' energy where the perfect edit changes the image",
-    ),
-    _metric(
-        "precision_area",
-        "area",
-        "higher",
-        "area under precision against effect, 25 to 75 % of the full effect",
-    ),
+    _metric("epr_plus", "EPR+", _UP, "EPR divided by what random directions get; 1 is chance"),
+    _metric("epr_floored", "EPR (noise-floored)", _UP, "target change over other changes"),
+    _metric("epr_raw", "EPR raw", _UP, "EPR as the paper defines it, logits not standardised"),
+    _metric("epr_over_random", "÷ random", _UP, "EPR over that of the matched random control"),
+    _metric("worst_attribute_epr", "EPR, worst attribute", _UP, "over the most damaged attribute"),
+    _metric("factor_epr", "EPR, factors", _UP, "EPR of the factors that the image was made from"),
+    _metric("off_target_flips_per_flip", "off-target flips per flip", _DOWN),
+    _metric("signed_target_change", "target change (σ)", _UP, "of the logit, as asked"),
+    _metric("flip_rate", "flip rate", _UP, "share of images whose target is on after, not before"),
+    _metric("wrong_way_rate", "wrong way", _DOWN, "share of images that moved the other way"),
+    _metric("mean_collateral", "collateral (σ)", _DOWN, "mean change of the other attributes"),
+    _metric("clip_similarity", "CLIP direction", _UP, "cosine of changes of image and text"),
+    _metric("perceptual", "perceptual", _DOWN, "distance of edit and reconstruction", 3),
+    _metric("identity", "identity", _UP, "likeness of the subject to the reconstruction", 3),
+    _metric("pixel_locality", "locality", _UP, "share of the change where it belongs"),
+    _metric("precision_area", "area", _UP, "under precision against effect, 25 to 75 %"),
 )
 """Of the table of edits, in order."""
+_BY_NAME = {column.name: column for column in EDITS}
+EPR_PLUS, EPR_FLOORED, EPR_RAW = (_BY_NAME[f"epr_{n}"] for n in ("plus", "floored", "raw"))
+TARGET_CHANGE, FLIP_RATE = _BY_NAME["signed_target_change"], _BY_NAME["flip_rate"]
+OVER_RANDOM = _BY_NAME["epr_over_random"]
 
-BY_CONCEPT = (EPR_PLUS, EPR_FLOORED, EPR_RAW, OVER_RANDOM, TARGET_CHANGE, FLIP_RATE, WRONG_WAY)
 BY_CLASSIFIER = (EPR_PLUS, EPR_FLOORED, TARGET_CHANGE, FLIP_RATE)
+BY_CONCEPT = (
+    EPR_PLUS, EPR_FLOORED, EPR_RAW, OVER_RANDOM, TARGET_CHANGE, FLIP_RATE,
+    _BY_NAME["wrong_way_rate"],
+)  # fmt: skip
 BY_DATASET = EPR_FLOORED
 """Shown of each data set too, in tables over several."""
 
@@ -233,12 +152,7 @@ _NOT_IN_TABLES = frozenset(
 def edit_columns(
     records: Iterable[RunRecord], of: Sequence[Column[RunRecord]] = EDITS
 ) -> list[Column[RunRecord]]:
-    """Those of the columns that any record has, then those of metrics that are no part of CASL.
-
-    Args:
-        records: of the kind "edit"; what none of them measured is no column.
-        of: columns to choose from.
-    """
+    """Those of the columns that any edit has measured, then those of plug-ins' metrics."""
     units: dict[str, str] = {}
     for record in records:
         for name, found in record.measurements.items():
@@ -254,13 +168,11 @@ def _plug_in(name: str, unit: str) -> Column[RunRecord]:
     if name not in METRICS.names():
         return _metric(name, escape(name.replace("_", " ")), None)
     info = METRICS.create(name).info
-    better: Better | None = None
-    if info.higher_is_better is not None:
-        better = "higher" if info.higher_is_better else "lower"
+    better = {True: _UP, False: _DOWN, None: None}[info.higher_is_better]
     low, high = info.bounds
+    label = escape(info.title) + {"sd": " (σ)", "dB": " (dB)"}.get(unit or info.unit, "")
     bounds = None if low is None or high is None else (low, high)
-    unit = {"sd": " (σ)", "dB": " (dB)"}.get(unit or info.unit, "")
-    return _metric(name, escape(info.title) + unit, better, bounds=bounds)
+    return replace(_metric(name, label, better), bounds=bounds)
 
 
 def at_classifier(column: Column[RunRecord], classifier: str) -> Column[RunRecord]:
@@ -339,13 +251,7 @@ EDIT_SECONDS: Column[RunRecord] = Column(
 def over(
     column: Column[RunRecord], *, dataset: str | None = None, interval: bool = True
 ) -> Column[Row]:
-    """A column of cells as one of methods.
-
-    Args:
-        column: of single cells.
-        dataset: over the concepts of this one alone.
-        interval: whether it is shown with its t interval over concepts.
-    """
+    """A column of cells as one of methods: over all concepts, or those of one data set."""
 
     def of(row: Row) -> Number:
         found = row.each(column.of)
@@ -410,7 +316,8 @@ def _of_datasets(group: Group, kind: Kind, name: str) -> Number:
 
 
 BOARD: tuple[Column[Row], ...] = (
-    *(over(c, interval=False) for c in (OVER_RANDOM, FLIP_RATE, PERCEPTUAL, IDENTITY)),
+    *(over(_BY_NAME[name], interval=False)
+      for name in ("epr_over_random", "flip_rate", "perceptual", "identity")),
     Column("probe", "probe", _probe, 2, "higher", interval=False),
     Column("reconstruction", "reconstruction (dB)", _reconstruction, 1, "higher", interval=False),
     Column("through_sae", "through SAE (dB)", _through_sae, 1, "higher", interval=False),
@@ -470,9 +377,11 @@ def _total(set_up: Number, fit: Number, edit: Number) -> Number:
 
 
 SHARED_COSTS: tuple[Column[Row], ...] = (
-    Column("set_up_seconds", "set-up, its share (s)", _set_up_share, 1, interval=False),
-    Column("many_edits_seconds", f"{MANY} edits of a concept (s)", _many_edits, 1),
-)
+    Column("set_up_seconds", "set-up, its share (s)", _set_up_share, 1, interval=False,
+           note="a concept's share of what the method needs before its first concept"),
+    Column("many_edits_seconds", f"{MANY} edits of a concept (s)", _many_edits, 1,
+           note="set-up, fit and edits together"),
+)  # fmt: skip
 COSTS: tuple[Column[Row], ...] = (
     *map(over, (PARAMETERS, FIT_CALLS, FIT_SECONDS, FIT_MEMORY, EDIT_CALLS, EDIT_SECONDS)),
 )
@@ -520,7 +429,7 @@ def _leakage(placed: Placed) -> Number:
     )  # fmt: skip
     found = [leakage_share(oracle[c], own[c]) for c in own if c in oracle]
     shares = [share for share in found if share is not None]
-    return mean_of(shares, _SHARE) if shares else Number()
+    return mean_of(shares, (0.0, 1.0)) if shares else Number()
 
 
 def _collateral(record: RunRecord, name: str) -> float | None:
@@ -590,38 +499,39 @@ PAIRS: tuple[Column[Pair], ...] = (
 # Measurements of what stands beside the edits: reconstruction, SAE, scorers, probe.
 
 
-_MODELS: Mapping[str, tuple[str, Better | None]] = {
-    "psnr": ("PSNR (dB)", "higher"),
-    "attribute_agreement": ("attribute agreement", "higher"),
-    "x_T_mean": ("mean of x_T (≈ 0)", None),
-    "x_T_std": ("std of x_T (≈ 1)", None),
-    "worst_attribute_agreement": ("worst attribute", "higher"),
-    "accuracy": ("accuracy", "higher"),
-    "worst_attribute": ("worst attribute", "higher"),
-    "accuracy_on_reconstructions": ("on reconstructions", "higher"),
-    "accuracy_on_oracle_edits": ("on known edits", "higher"),
-    "calibration_error": ("calibration error", "lower"),
-    "calibration_error_on_reconstructions": ("on reconstructions", "lower"),
-    "calibration_error_on_oracle_edits": ("on known edits", "lower"),
-    "flips_seen": ("known flips seen", "higher"),
-    "slope": ("slope (1 is right)", None),
-    "correlation": ("correlation", "higher"),
-    "leakage": ("leakage (σ)", "lower"),
-    "agreement": ("agreement with the primary", "higher"),
-    "agreement_on_reconstructions": ("on reconstructions", "higher"),
-    "identity": ("identity", "higher"),
-    "faces_missed": ("no face found", None),
-    "images_left_out": ("unusable images left out", None),
-    "explained_variance": ("explained variance", "higher"),
-    "normalised_mse": ("normalised MSE", "lower"),
-    "cosine": ("cosine", "higher"),
-    "l0": ("L0", None),
-    "dead_share": ("dead latents", "lower"),
-    "eps_error": ("eps error", "lower"),
-    "sae": ("SAE", None),
-    "pca": ("PCA of the same rank", None),
-    "mean": ("constant mean", None),
+_MODELS = {
+    "psnr": "PSNR (dB) ↑",
+    "attribute_agreement": "attribute agreement ↑",
+    "x_T_mean": "mean of x_T (≈ 0)",
+    "x_T_std": "std of x_T (≈ 1)",
+    "worst_attribute_agreement": "worst attribute ↑",
+    "accuracy": "accuracy ↑",
+    "worst_attribute": "worst attribute ↑",
+    "accuracy_on_reconstructions": "on reconstructions ↑",
+    "accuracy_on_oracle_edits": "on known edits ↑",
+    "calibration_error": "calibration error ↓",
+    "calibration_error_on_reconstructions": "on reconstructions ↓",
+    "calibration_error_on_oracle_edits": "on known edits ↓",
+    "flips_seen": "known flips seen ↑",
+    "slope": "slope (1 is right)",
+    "correlation": "correlation ↑",
+    "leakage": "leakage (σ) ↓",
+    "agreement": "agreement with the primary ↑",
+    "agreement_on_reconstructions": "on reconstructions ↑",
+    "identity": "identity ↑",
+    "faces_missed": "no face found",
+    "images_left_out": "unusable images left out",
+    "explained_variance": "explained variance ↑",
+    "normalised_mse": "normalised MSE ↓",
+    "cosine": "cosine ↑",
+    "l0": "L0",
+    "dead_share": "dead latents ↓",
+    "eps_error": "eps error ↓",
+    "sae": "SAE",
+    "pca": "PCA of the same rank",
+    "mean": "constant mean",
 }
+"""Measurement of a model, or a part of its name → heading; also their order."""
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -632,5 +542,4 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def model_header(name: str) -> str:
     """Heading of a measurement of models."""
-    label, better = _MODELS.get(name, (escape(name.replace("_", " ")), None))
-    return label + _ARROWS[better]
+    return _MODELS.get(name) or escape(name.replace("_", " "))

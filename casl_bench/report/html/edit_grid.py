@@ -30,13 +30,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageChanges:
-    """Changes against the reconstruction.
-
-    Attributes:
-        attributes: A names.
-        strengths: S strengths.
-        changes: [S, n, A] in σ; NaN where an attribute's σ is not known.
-    """
+    """Changes against the reconstruction, [S, n, A] in σ; NaN where σ is not known."""
 
     attributes: tuple[str, ...]
     strengths: tuple[float, ...]
@@ -82,11 +76,7 @@ _COLUMNS = 12
 
 @dataclass
 class Sheet:
-    """Pictures of one size that go into one WebP file, in the order in which they are added.
-
-    Attributes:
-        name: of the file, without its ending.
-    """
+    """Pictures of one size that go into one WebP file, in the order in which they are added."""
 
     name: str
     _tiles: list[Pixels] = field(default_factory=list)
@@ -156,14 +146,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture of the grid, or the reason why there is none.
-
-    Attributes:
-        style: CSS that shows it; empty where there is no picture.
-        caption: under it.
-        about: what it shows or why there is none, in words; for those who cannot see it, too.
-        changes: (attribute, change in σ or None), the target first.
-    """
+    """A picture of the grid; without a style there is none, and `about` says why."""
 
     style: str
     caption: str
@@ -183,13 +166,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ImageGrid:
-    """All pictures made of one test image.
-
-    Attributes:
-        image_id: of the data set.
-        given: source, reconstruction and, where it is known, the oracle.
-        rows: a method each.
-    """
+    """All pictures made of one test image; `given` are those that no method made."""
 
     image_id: str
     given: tuple[Tile, ...]
@@ -198,13 +175,7 @@ class ImageGrid:
 
 @dataclass(frozen=True)
 class EditGrid:
-    """A concept's pictures.
-
-    Attributes:
-        columns: headings over the tiles of a row.
-        images: one grid a test image.
-        sheet: that holds the pictures.
-    """
+    """A concept's pictures: one grid per test image, all on one sheet."""
 
     columns: tuple[str, ...]
     images: tuple[ImageGrid, ...]
@@ -217,14 +188,7 @@ def edit_grid(
     spreads: Mapping[str, Floats],
     sheet: Sheet,
 ) -> EditGrid:
-    """The grid of a concept.
-
-    Args:
-        kept: row → its cell, in the order of rows; one or more, all of the same images.
-        styles: of the rows.
-        spreads: classifier → [A] σ of its logits.
-        sheet: empty; the pictures go there.
-    """
+    """The grid of a concept: rows of cells on the same images; pictures go to the empty sheet."""
     columns = _columns([cell.record for cell in kept.values()])
     first = next(iter(kept.values())).images
     count = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))

@@ -44,14 +44,7 @@ _GREY = "#888888"
 
 @dataclass(frozen=True)
 class Style:
-    """Of one row (an entrant or a control).
-
-    Attributes:
-        series: number of the row in a page: what its curves and its check box share.
-        colour: "#rrggbb".
-        dash: as matplotlib names it.
-        marker: as matplotlib names it.
-    """
+    """Of one row; `series` is its number in a page, shared by its curves and its check box."""
 
     series: int
     colour: str
@@ -89,14 +82,7 @@ _ID = re.compile(r'(\bid="|url\(#|href="#)')
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure in a report.
-
-    Attributes:
-        markup: inline SVG.
-        title: what it shows, in words.
-        svg: its file, relative to the report.
-        png: its file, relative to the report.
-    """
+    """A figure in a report: inline SVG, and its files relative to the report."""
 
     markup: Markup
     title: str
@@ -105,11 +91,7 @@ class Drawing:
 
 
 class Figures:
-    """Draws the figures of one report.
-
-    Args:
-        folder: of the report; files go into `figures/` of it.
-    """
+    """Draws the figures of one report into `figures/` of its folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._count = folder / FOLDER, 0
@@ -143,14 +125,7 @@ class Figures:
             yield Figure(figsize=(width, height), layout="constrained").add_subplot()
 
     def keep(self, axes: Axes, name: str, title: str, series: dict[int, str]) -> Drawing:
-        """Write the figure's files; call it within `axes`.
-
-        Args:
-            axes: of this object.
-            name: of the files; made safe and distinct here.
-            title: what it shows, for those who cannot see it.
-            series: number of a row → its name; of the rows whose artists have `gid` set.
-        """
+        """Write the figure's files, within `axes`; `series` names rows whose artists have a gid."""
         figure = axes.get_figure(root=True)
         assert figure is not None
         self._count += 1
@@ -225,14 +200,7 @@ _PROBES = {
 def standings_chart(
     found: Comparison, where: str, styles: Mapping[RowKey, Style], figures: Figures
 ) -> Drawing:
-    """EPR+ of every method with both intervals, best on top.
-
-    Args:
-        found: the comparison.
-        where: the data set, in words.
-        styles: of all rows of the page.
-        figures: to draw with.
-    """
+    """EPR+ of every method with both intervals, best on top."""
     series = {}
     with figures.axes(5.2, 1.0 + 0.36 * len(found.standings)) as axes:
         for place, standing in enumerate(found.standings):
@@ -279,14 +247,7 @@ def _ticks(found: Comparison) -> list[int]:
 def probe_chart(
     records: Sequence[RunRecord], where: str, method: str, figures: Figures
 ) -> Drawing | None:
-    """Accuracy by number of features, mean over concepts; the band holds all concepts.
-
-    Args:
-        records: of the kind "probe", of one method, one a concept.
-        where: the data set.
-        method: whose latents.
-        figures: to draw with.
-    """
+    """Accuracy by number of features, mean over concepts; the band holds all concepts."""
     ks = sorted(
         {int(part[1:]) for r in records for name in r.measurements
          for part in name.split(".")[1:2] if part[:1] == "k" and part[1:].isdigit()}
@@ -453,14 +414,7 @@ _FULL_SHADE = 1.0
 
 @dataclass(frozen=True)
 class Cell:
-    """Mean change of an attribute.
-
-    Attributes:
-        text: in σ, or a dash.
-        shade: 0 … 1, how strong its colour is.
-        sign: "up", "down" or "" (unknown).
-        target: whether it is the attribute asked for.
-    """
+    """Mean change of an attribute in σ; `shade` in [0, 1], `sign` "up", "down" or ""."""
 
     text: str
     shade: float
@@ -470,13 +424,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Of one method.
-
-    Attributes:
-        name: of the method.
-        attributes: columns.
-        rows: (concept, its cells).
-    """
+    """Of one method: (concept, its cells), a cell per attribute."""
 
     name: str
     attributes: tuple[str, ...]

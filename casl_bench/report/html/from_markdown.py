@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any
 
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from casl_bench.report.columns import BOARD, COSTS, EDITS, SHARED_COSTS, STANDINGS, Column
 
 _OPEN = re.compile(r"<p>&lt;details&gt;\n&lt;summary&gt;(.*?)&lt;/summary&gt;</p>")
 _CLOSE = "<p>&lt;/details&gt;</p>"
@@ -14,6 +17,7 @@ _NOTES = re.compile(r"<p>(\[1\] .*?)</p>", re.DOTALL)
 _NAMED_SECOND = re.compile(
     r"<table>(?=\s*<thead>\s*<tr>\s*<th[^>]*>[^<]*</th>\s*<th[^>]*>method</th>)"
 )
+_HEADER = re.compile(r"<th([^>]*)>([^<]+)</th>")
 FEW_NOTES = 6
 """More notes than these under a table are folded."""
 _HEADING = re.compile(r"\A#+ (.+)\n\n?")
@@ -36,10 +40,23 @@ def to_html(text: str) -> Markup:
     html = _parser().render(text)
     html = _OPEN.sub(r"<details><summary>\1</summary>", html).replace(_CLOSE, "</details>")
     html = _NAMED_SECOND.sub('<table class="second">', _NOTES.sub(_notes, html))
+    html = _HEADER.sub(_with_note, html)
     html = html.replace(
         "<table", '<div class="scroll" tabindex="0" role="region" aria-label="table"><table'
     )
     return Markup(html.replace("</table>", "</table></div>"))
+
+
+@cache
+def _column_notes() -> dict[str, str]:
+    columns: list[Column[Any]] = [*EDITS, *BOARD, *COSTS, *SHARED_COSTS, *STANDINGS]
+    return {column.header: column.note for column in columns if column.note}
+
+
+def _with_note(found: re.Match[str]) -> str:
+    """A heading with the note of its column, shown where the pointer rests."""
+    note = _column_notes().get(found[2])
+    return f'<th{found[1]} title="{escape(note)}">{found[2]}</th>' if note else found[0]
 
 
 def _notes(found: re.Match[str]) -> str:

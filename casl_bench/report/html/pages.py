@@ -95,16 +95,7 @@ class Link:
 
 @dataclass(frozen=True)
 class Page:
-    """One HTML file.
-
-    Attributes:
-        file: its name.
-        title: its heading.
-        about: what must be known before any number is read.
-        faults: broken bounds, as sentences; no ranking is on a page that has any.
-        sections: in order.
-        choices: rows that can be hidden.
-    """
+    """One HTML file; with `faults`, broken bounds as sentences, it has no ranking."""
 
     file: str
     title: str

@@ -52,14 +52,7 @@ from casl_bench.results.run_folder import CellKey, RecordStore
 
 @dataclass(frozen=True)
 class Bound:
-    """A control, what it must show, and what it shows.
-
-    Attributes:
-        control: its name.
-        must: what holds if metrics, scorers and runner work.
-        faults: what does not hold, as sentences; empty where all does.
-        was_run: whether any cell of it is done; where none is, the bound says nothing.
-    """
+    """A control, what it must show, and the sentences of what does not hold."""
 
     control: str
     must: str
@@ -106,11 +99,7 @@ _BOUNDS: tuple[tuple[str, str, Callable[[Records], list[str]]], ...] = (
 
 
 def bounds_of(records: Sequence[RunRecord]) -> list[Bound]:
-    """Every control's bound.
-
-    Args:
-        records: of one data set.
-    """
+    """Every control's bound, on the records of one data set."""
     done = {r.method for r in records if r.kind == "edit" and r.control and r.status == "done"}
     return [Bound(name, must, tuple(of(records)), name in done) for name, must, of in _BOUNDS]
 
@@ -126,18 +115,7 @@ _NO_COMPARISON = (
 
 @dataclass
 class Section:
-    """A part of a page.
-
-    Attributes:
-        id: its anchor.
-        title: its heading.
-        text: tables and sentences.
-        figures: under them.
-        bounds: of the controls.
-        matrices: of off-target shift.
-        macro: of the template, that shows `content`.
-        content: what the macro is given.
-    """
+    """A part of a page; the `macro` of the template shows `content`."""
 
     id: str
     title: str
@@ -258,13 +236,7 @@ _WITH_CURVES = ("oracle", "random_direction")
 
 @dataclass(frozen=True)
 class ConceptPart:
-    """A concept in a page.
-
-    Attributes:
-        name: of the concept.
-        grid: its pictures; None where none are kept.
-        figures: its curves.
-    """
+    """A concept in a page; no grid where no pictures are kept."""
 
     name: str
     grid: EditGrid | None
@@ -273,23 +245,14 @@ class ConceptPart:
 
 @dataclass(frozen=True)
 class LatentPart:
-    """A latent in a page.
-
-    Attributes:
-        found: the latent.
-        styles: (picture, dimmed picture) of each image as CSS.
-    """
+    """A latent in a page, with (picture, dimmed picture) of each image as CSS."""
 
     found: LatentImages
     styles: tuple[tuple[str, str], ...]
 
 
 class Sheets:
-    """The files of pictures of one report.
-
-    Args:
-        report: the report's folder.
-    """
+    """The files of pictures of one report."""
 
     def __init__(self, report: Path) -> None:
         self._report, self._numbers = report, count(1)

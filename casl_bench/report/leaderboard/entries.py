@@ -123,11 +123,7 @@ def _of_control(row: Row) -> Number:
 
 
 def board_columns(up: str = "") -> list[Column[Entry]]:
-    """Of a board, in order.
-
-    Args:
-        up: way from the page to the leaderboards' folder, see `link`.
-    """
+    """Of a board, in order; for `up` see `link`."""
 
     def name(entry: Entry) -> str:
         if entry.status == "control":

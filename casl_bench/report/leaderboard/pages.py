@@ -136,12 +136,7 @@ def _joined(*parts: str) -> str:
 
 
 def method_page(name: str, entries: Sequence[Entry]) -> str:
-    """Everything that boards say of a method.
-
-    Args:
-        name: of the method.
-        entries: its rows, at least one, in the order of the boards.
-    """
+    """Everything that boards say of a method; its rows in the order of the boards."""
     parts = [MARKER, f"# {escape(name)}", _what(entries), about(entries[0].board)]
     parts.append(method_table(entries))
     for entry in entries:
@@ -249,11 +244,7 @@ _APART = (
 
 
 def render_pages(sources: Sequence[Source]) -> dict[str, str]:
-    """Every page: path relative to the leaderboards' folder → its text.
-
-    Args:
-        sources: record files, in any order.
-    """
+    """Every page: path relative to the leaderboards' folder → its text."""
     sources = sorted(sources, key=lambda s: s.name)
     boards = [board for source in sources for board in boards_of(source)]
     pages = {INDEX: _index(sources, boards)}

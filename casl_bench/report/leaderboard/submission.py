@@ -40,11 +40,7 @@ _EPR_PLUS = "epr_plus"
 
 
 def inconsistencies(records: Sequence[RunRecord]) -> list[str]:
-    """What the comparisons of a run say and its cells do not, as sentences.
-
-    Args:
-        records: of one world, suite and seed.
-    """
+    """What the comparisons of a run say and its cells do not, as sentences."""
     cells = {
         (f"{r.dataset}/{r.concept}", r.method or ""): r
         for r in records
@@ -172,12 +168,7 @@ _SLACK = 1e-6
 
 
 def implausible(records: Sequence[RunRecord], images: int | None = None) -> list[str]:
-    """Impossible values, as sentences.
-
-    Args:
-        records: of any kind.
-        images: the most that a concept is measured on; None where that is not known.
-    """
+    """Values that are impossible, or of more images than the suite has, as sentences."""
     return [fault for record in records for fault in _of_record(record, images)]
 
 
@@ -227,13 +218,7 @@ def early_faults(records: Records) -> list[str]:
 
 
 def faults_of(records: Records, expected: Expected, published: Sequence[str] = ()) -> list[str]:
-    """Why records may not be published; empty where they may.
-
-    Args:
-        records: of one file, at least one.
-        expected: what a complete run of their suite holds.
-        published: ids of all records that are published already.
-    """
+    """Why a file's records may not be published, given all published ids; else empty."""
     first = early_faults(records) or _suite(records, expected)
     if first:
         return first  # held against another suite, nothing else would mean anything

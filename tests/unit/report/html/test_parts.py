@@ -58,6 +58,12 @@ def test_the_name_stays_in_sight_wherever_it_stands() -> None:
         assert ('<table class="second">' in to_html(table(headings, [["1", "2"]]))) == second
 
 
+def test_a_heading_explains_itself() -> None:
+    html = to_html(table(["method", "flip rate ↑"], [["casl", "0.50"]]))
+    assert 'title="share of images whose target is on after, not before">flip rate ↑</th>' in html
+    assert "<th>method</th>" in html or '<th style="text-align:left">method</th>' in html
+
+
 @pytest.mark.parametrize(
     "name", ["<script>alert(1)</script>", "![x](http://a/b)", "<details>", "[a](javascript:b)"]
 )
