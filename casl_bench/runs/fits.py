@@ -136,17 +136,6 @@ class FitStore:
             entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
         return made[0] if made else _read(entry.folder / FIT_FILE)
 
-    def find(self, key: str) -> StoredFit | None:
-        """A fit of this key, by whatever code it was made; None where there is none.
-
-        Raises:
-            InvalidBenchmarkError: if it is damaged.
-        """
-        for sidecar in self.cache.entries("fits"):
-            if sidecar.inputs.get("fit") == key and (entry := self.cache.find(sidecar.key)):
-                return _read(entry.folder / FIT_FILE)
-        return None
-
 
 def _write(path: Path, fit: StoredFit) -> None:
     cost = {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from casl_bench.cache.store import stored_in
+from casl_bench.cache.maintenance import stored_in
 from casl_bench.core.errors import BenchError
 from casl_bench.core.memory import GB, free_memory
 from casl_bench.runs.preflight import check_torch, resolve_device
