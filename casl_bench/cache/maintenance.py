@@ -17,8 +17,8 @@ from casl_bench.cache.store import (
     DamagedEntryError,
     Sidecar,
     check_files,
+    exclusive_lock,
     is_entry_name,
-    locked_by_nobody,
     read_sidecar,
 )
 from casl_bench.core.errors import UsageError
@@ -116,7 +116,7 @@ def delete(root: Path, entry: Stored) -> bool:
     lock_file = root / entry.kind / ".locks" / entry.hash
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock_file, timeout=0), locked_by_nobody(entry.folder / SIDECAR) as free:
+        with FileLock(lock_file, timeout=0), exclusive_lock(entry.folder / SIDECAR) as free:
             if not free:
                 return False
             aside = entry.folder.with_name(f".{entry.hash}.gone")

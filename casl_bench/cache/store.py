@@ -34,7 +34,7 @@ KINDS = ("inversions", "sae", "fits")
 """What the cache keeps; each is made of those before it."""
 
 HASHED_ON_OPEN = 32 * 2**20
-"""Larger files are told by their size when an entry is opened, and hashed when they are used."""
+"""Of larger files only the size is checked when an entry is opened; they are hashed when used."""
 
 
 class DamagedEntryError(Exception):
@@ -65,8 +65,8 @@ class CacheKey:
     @cached_property
     def hash(self) -> str:
         """SHA-256, hex: the name of the entry's folder."""
-        told = {name: value for name, value in self.inputs.items() if name != ABOUT}
-        return hash_json([FORMAT, self.kind, told])
+        hashed = {name: value for name, value in self.inputs.items() if name != ABOUT}
+        return hash_json([FORMAT, self.kind, hashed])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CacheKey) and self.hash == other.hash
@@ -83,7 +83,7 @@ class Sidecar:
         kind: of its key.
         inputs: of its key, in clear.
         files: path within the entry, with "/" → what is expected there.
-        seconds: wall time of the making; None where it was interrupted and nobody measured it all.
+        seconds: wall time of the making; None where it was interrupted.
         made: UTC date and time, for the reader alone: nothing is decided by it.
     """
 
@@ -203,7 +203,7 @@ def lock_for_reading(path: Path) -> int | None:
 
 
 @contextmanager
-def locked_by_nobody(path: Path) -> Iterator[bool]:
+def exclusive_lock(path: Path) -> Iterator[bool]:
     """Whether no process has locked a sidecar; while the block lasts none can."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -272,7 +272,7 @@ class Cache:
 
     Args:
         root: the cache's folder; made on the first write.
-        say: told, in one line, of an entry that was damaged.
+        say: shows a line about an entry that was damaged.
     """
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:

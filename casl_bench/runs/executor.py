@@ -166,7 +166,7 @@ def drive(
         waves: tasks; those of one are begun when those before it are over.
         engine: carries tasks out.
         attempts: what was begun and not ended.
-        say: told of processes that died.
+        say: shows a line to the user.
 
     Raises:
         BenchError: as a task raises it.

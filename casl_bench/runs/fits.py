@@ -45,7 +45,7 @@ class FitResources:
     """What a fit took of the machine that made it.
 
     Attributes:
-        seconds: wall time; None of a fit that nobody measured.
+        seconds: wall time; None where it was not measured.
         peak_memory_mb: as `peak_memory` has it; None where unknown.
     """
 
@@ -173,7 +173,7 @@ def _read(path: Path) -> StoredFit:
 class NotApplicableError(InputError):
     """What is asked for is not to be had here: the cell is skipped, not failed.
 
-    Such as labels that nobody has, or something for a control to stand beside.
+    Such as labels that a data set lacks, or an edit that a control could be matched to.
     """
 
 

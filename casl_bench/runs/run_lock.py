@@ -1,4 +1,4 @@
-"""The run folder's door: one configuration a folder, one process at a time."""
+"""One configuration per run folder, and one process at a time in it."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class FinishedCommand:
         seed: int,
         shard: Shard | None,
     ) -> FinishedCommand | None:
-        """None where files are used that nobody compares: photographs, installed plugins."""
+        """None where files take part that are not compared: photographs, installed plugins."""
         rendered = sorted(path.name for path in (PACKAGE / "domains" / "assets").iterdir())
         every = rendered if world_of_suite(suite) == "synth" else [""]
         named = dict.fromkeys(n for d in datasets for n in (every if d == "all" else [d]))
