@@ -16,7 +16,7 @@ import numpy as np
 from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_json
 from casl_bench.core.registry import Registry
-from casl_bench.results.score_table import Array, EditScores
+from casl_bench.metrics.edit_scores import Array, EditScores
 
 # What a number may depend on beside the edit itself: parts of what the metric is.
 OTHERS = "others: the attributes but the target"
