@@ -19,12 +19,11 @@ from typing import Any
 
 import pytest
 import torch
-from casl_bench.runs.finished import without
 
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.domains.domain import World
-from casl_bench.results.record import ErrorInfo, RunRecord
+from casl_bench.results.record import CellRecord, ErrorInfo
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs import graph as engine
@@ -388,7 +387,7 @@ def test_merged_shards_are_the_whole_run(serial: Path, shards: list[Path], tmp_p
         assert again == Merged(merged.cells, (), ()) and ids(tmp_path / "part") == ids(serial)
 
 
-def overlap(one: Path, other: Path) -> RunRecord:
+def overlap(one: Path, other: Path) -> CellRecord:
     """A record without files that both parts have."""
     theirs = RecordStore(other)
     return next(r for r in RecordStore(one) if r.scores is None and theirs.find(CellKey.of(r)))
@@ -452,24 +451,6 @@ def test_a_cell_that_failed_is_filled_by_the_part_that_told_so_and_by_no_other(
     assert ids(out) == ids(serial)
     with pytest.raises(InvalidBenchmarkError, match=r"disagrees on .*done and failed"):
         merge(out, [str(failing)])
-    assert ids(out) == ids(serial)
-
-
-def test_a_cell_that_lacks_a_comparison_is_filled_by_its_part_run_again(
-    serial: Path, shards: list[Path], tmp_path: Path
-) -> None:
-    out, lacking = tmp_path / "out", tmp_path / "lacking"
-    shutil.copytree(shards[0], lacking)
-    store, theirs = RecordStore(lacking), RecordStore(shards[1])
-    record = next(r for r in store if r.scores is not None and not theirs.find(CellKey.of(r)))
-    lacks = {without(CellKey("toy_shapes", method="random_direction", concept="red")): "failed"}
-    told = record.model_copy(update={"artefacts": record.artefacts | lacks})
-    folder = store.folder(CellKey.of(record))
-    refs = [ref for ref in (record.scores, record.images) if ref is not None]
-    store.write(told, {ref.file: (folder / ref.file).read_bytes() for ref in refs})
-    merge(out, [str(lacking)])
-    merge(out, [str(shards[0])])
-    merge(out, [str(shards[1])])
     assert ids(out) == ids(serial)
 
 
