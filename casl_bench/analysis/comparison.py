@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,7 +24,7 @@ from casl_bench.analysis.uncertainty import (
 )
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL, student_margin
-from casl_bench.metrics.epr import floored_columns, floored_ratio, gain_column
+from casl_bench.metrics.epr_plus import null_epr, signed_epr, signed_exp, signed_log
 from casl_bench.results.record import (
     Agreement,
     Comparison,
@@ -96,50 +95,6 @@ def aggregates(
     return tuple(found)
 
 
-# The scale on which EPR+ of several concepts is averaged: logarithmic, through zero, signed.
-
-
-@overload
-def signed_log(x: float) -> float: ...
-@overload
-def signed_log(x: Array) -> Array: ...
-def signed_log(x: float | Array) -> float | Array:
-    """g(x) = sign(x) log(1 + |x|).
-
-    A ratio's logarithm is what adds up, but a logarithm knows neither 0 nor the wrong way, and a
-    cell without a number would have to be left out of the mean: whoever fails on hard concepts
-    would then win. On this scale each cell has a place. g is strictly monotone, a cell that did not
-    reach the effect is 0, and the wrong way is negative: wrong way < not reached < any positive
-    value. So there is nothing to be gained by not reaching, and nothing by editing backwards.
-
-    Args:
-        x: EPR+, or another ratio of either sign; 0 for a cell that did not reach the effect. NaN
-            stays NaN.
-
-    Returns:
-        About x near 0, about log(x) for large x.
-    Source: ours; symmetric logarithms go back to Tukey's started logarithm, log(x + 1).
-    """
-    return cast("float | Array", np.sign(x) * np.log1p(np.abs(x)))
-
-
-@overload
-def signed_exp(y: float) -> float: ...
-@overload
-def signed_exp(y: Array) -> Array: ...
-def signed_exp(y: float | Array) -> float | Array:
-    """The inverse of `signed_log`: sign(y) (exp(|y|) - 1).
-
-    Args:
-        y: on the logarithmic scale, e.g. a mean over concepts or an end of its interval.
-
-    Returns:
-        On the scale of EPR+.
-    Source: ours.
-    """
-    return cast("float | Array", np.sign(y) * np.expm1(np.abs(y)))
-
-
 # EPR+ of every method on every concept as a function of how images are weighted.
 
 
@@ -168,16 +123,18 @@ class ConceptScores:
         key: data set and concept.
         attributes: of the classifiers' columns.
         methods: method → its edits; every method has one.
-        null: judge → scores of the random draws on the same images.
+        null: classifier → scores of random directions.
+        null_image_ids: of the images of these.
     """
 
     key: ConceptKey
     attributes: tuple[str, ...]
     methods: Mapping[str, Edits]
     null: Mapping[str, Sequence[EditScores]]
+    null_image_ids: tuple[str, ...]
 
 
-class Scoreboard:
+class ScoreMatrix:
     """Signed logs of EPR+, methods by concepts.
 
     Args:
@@ -200,9 +157,12 @@ class Scoreboard:
             raise InputError("concepts with different methods cannot be compared")
         places: dict[tuple[str, str], int] = {}
         for concept in concepts:
-            for edits in concept.methods.values():
-                for image in edits.image_ids:
-                    places.setdefault((concept.key[0], image), len(places))
+            used = [
+                *(edits.image_ids for edits in concept.methods.values()),
+                concept.null_image_ids,
+            ]
+            for image in (image for ids in used for image in ids):
+                places.setdefault((concept.key[0], image), len(places))
         self.images = tuple(places)
         self._places = places
 
@@ -225,7 +185,8 @@ class Scoreboard:
             left_out = None
             if without is not None and without[0] == concept.key[0]:
                 left_out = concept.attributes.index(without[1])
-            null: dict[tuple[str, tuple[str, ...]], Array] = {}
+            of_null = self._own(weights, concept.key[0], concept.null_image_ids)
+            null: dict[str, Array] = {}
             for m, method in enumerate(self.methods):
                 edits = concept.methods[method]
                 own = self._own(weights, concept.key[0], edits.image_ids)
@@ -233,14 +194,13 @@ class Scoreboard:
                     result[:, m, c] = np.where(np.isnan(own).any(1), np.nan, 0.0)
                     continue
                 name = judge if judge is not None else next(iter(edits.judged))
-                place = (name, edits.image_ids)
-                if place not in null:
-                    null[place] = _null(own, concept.null[name], left_out)
+                if name not in null:
+                    draws = [_without(r, left_out) for r in concept.null[name]]
+                    null[name] = null_epr(of_null, draws)
                 scores = _without(edits.judged[name], left_out)
-                columns = floored_columns(gain_column(scores), scores)
-                # Over random draws that moved nothing there is no ratio: not finite.
+                # Over random directions that moved nothing there is no ratio: not finite.
                 with np.errstate(divide="ignore", invalid="ignore"):
-                    result[:, m, c] = signed_log(floored_ratio(own @ columns) / null[place])
+                    result[:, m, c] = signed_log(signed_epr(own, scores) / null[name])
         return result
 
     @property
@@ -255,18 +215,6 @@ class Scoreboard:
         with np.errstate(invalid="ignore"):
             normalised: Array = own / own.sum(1, keepdims=True)
         return normalised
-
-
-def _null(weights: Array, draws: Sequence[EditScores], left_out: int | None) -> Array:
-    """[R] geometric mean of the random draws' unsigned EPR, see `random_epr`."""
-    logs = []
-    for draw in draws:
-        scores = _without(draw, left_out)
-        columns = floored_columns(np.abs(gain_column(scores)), scores)
-        with np.errstate(divide="ignore"):  # a draw that moves nothing: -inf, not a number below
-            logs.append(np.log(floored_ratio(weights @ columns)))
-    geometric: Array = np.exp(np.mean(logs, axis=0))
-    return geometric
 
 
 def _without(scores: EditScores, column: int | None) -> EditScores:
@@ -337,11 +285,11 @@ def fit_spread(scores: ArrayLike, *, level: float = LEVEL) -> FitSpread:
 
 
 def compare(
-    board: Scoreboard,
+    board: ScoreMatrix,
     level: str,
     seed: int,
     *,
-    fits: Mapping[str, Array],
+    fits: Mapping[str, ArrayLike],
     wrong_way: Mapping[str, int],
     incomplete: Sequence[str] = (),
 ) -> Comparison:
@@ -415,7 +363,7 @@ def _on_epr_scale(found: Aggregate) -> Measurement:
     )
 
 
-def _fit_sd(scores: Array) -> Measurement:
+def _fit_sd(scores: ArrayLike) -> Measurement:
     spread = fit_spread(scores)
     if spread.sd is None:
         return Measurement.undefined("a single fit", spread.n, "log ratio")
@@ -435,7 +383,7 @@ def _pair(found: Difference) -> Pair:
     return Pair(a=found.a, b=found.b, difference=difference, p=found.p, p_holm=found.p_holm)
 
 
-def _agreements(board: Scoreboard, means: Mapping[str, float]) -> tuple[Agreement, ...]:
+def _agreements(board: ScoreMatrix, means: Mapping[str, float]) -> tuple[Agreement, ...]:
     """How each classifier that judges every method, and does not decide for all, orders them."""
     found = []
     decide = {
@@ -455,7 +403,7 @@ def _agreements(board: Scoreboard, means: Mapping[str, float]) -> tuple[Agreemen
     return tuple(found)
 
 
-def _common_judges(board: Scoreboard) -> list[str]:
+def _common_judges(board: ScoreMatrix) -> list[str]:
     """Classifiers that every null and every reached cell of the board has scores of."""
     names = dict.fromkeys(name for concept in board.concepts for name in concept.null)
     return [
@@ -470,14 +418,14 @@ def _common_judges(board: Scoreboard) -> list[str]:
 
 
 def _means(
-    board: Scoreboard, judge: str | None = None, without: tuple[str, str] | None = None
+    board: ScoreMatrix, judge: str | None = None, without: tuple[str, str] | None = None
 ) -> dict[str, float]:
     """Method → mean over concepts, all images alike."""
     scores = board.scores(np.ones((1, len(board.images))), judge, without)[0]
     return dict(zip(board.methods, map(float, scores.mean(1)), strict=True))
 
 
-def _sensitivity(board: Scoreboard, scores: Array) -> tuple[Sensitivity, ...]:
+def _sensitivity(board: ScoreMatrix, scores: Array) -> tuple[Sensitivity, ...]:
     """Leave-one-out over attributes, scorers, data sets and concepts, as far as there are two."""
     variants: dict[tuple[str, str], Array] = {}
     for dataset, attribute in dict.fromkeys(

@@ -11,9 +11,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from casl_bench.analysis.comparison import signed_exp, signed_log
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.metrics.bootstrap import wilson_interval
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.metrics.image_similarity import GUARD_THRESHOLD
 from casl_bench.results.record import FULL, Measurement, RunRecord
 

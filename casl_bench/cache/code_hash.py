@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[1]
 INVERSION_CODE = ("core", "models", "domains", "diffusion", "photos", "runs/artefacts.py")
 SAE_CODE = (*INVERSION_CODE, "sae")
 FIT_CODE = (*SAE_CODE, "methods", "runs/fits.py")
-RECORD_CODE = (*FIT_CODE, "metrics", "analysis", "results", "runs")
+PACKAGE_CODE = (".",)
 """Folders and files of the package that a stage's result depends on, stage by stage."""
 
 _LIBRARIES = ("torch", "numpy", "diffusers", "open_clip_torch", "peft", "scikit-learn", "scipy")

@@ -16,13 +16,14 @@ def report_run(out: Path) -> None:
     Args:
         out: the run folder; nothing is written where it holds no record.
     """
+    from casl_bench.analysis.analyse import read_numbers
     from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures
     from casl_bench.report.tables import render_tables
     from casl_bench.results.run_folder import RecordStore
 
     store = RecordStore(out)
-    records = list(store)
+    records = read_numbers(out) if store.cells.is_dir() else []
     if records:
         table = render_tables(records)
         write_text(out / "table.md", table)

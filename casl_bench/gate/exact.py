@@ -36,13 +36,14 @@ def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVe
         scope: what is compared; controls of its data sets always are.
     """
     found: dict[CellName, list[_Finding]] = {}
+    here = {CellKey.of(record): record for record in head.records}
     for record in golden.records:
         if record.kind != "edit" or record.status != "done":
             continue
         of_datasets = scope.datasets is None or record.dataset in scope.datasets
         if not of_datasets or not (record.control or scope.holds(record)):
             continue
-        finding = _compare(golden, head, record, head.store.find(CellKey.of(record)))
+        finding = _compare(golden, head, record, here.get(CellKey.of(record)))
         beside = f" matched to {record.beside}" if record.beside else ""
         found.setdefault((record.dataset, (record.method or "") + beside), []).append(finding)
     return [_worst(name, findings) for name, findings in found.items()]
@@ -116,7 +117,7 @@ def _raised_version(was: RunRecord, now: RunRecord) -> str | None:
 
 
 def write_golden(run: Path, out: Path) -> int:
-    """Copy edits and per-image scores of a valid run, without pictures, levels and curves.
+    """Copy cells and per-image scores of a valid run, without pictures and validation scores.
 
     Args:
         run: folder of a finished run.
@@ -133,12 +134,12 @@ def write_golden(run: Path, out: Path) -> int:
     if out.exists() and any(out.iterdir()):
         raise UsageError("the folder is not empty", where=str(out), mend="remove it first")
     side, store = read_side(run), RecordStore(out)
-    edits = [r for r in side.records if r.kind == "edit"]
-    for record in edits:
-        slim = record.model_copy(update={"images": None, "levels": (), "curve": ()})
+    kept = [record for record in side.store if record.kind in ("edit", "null", "scorer")]
+    for record in kept:
         files = {}
         if record.scores is not None:
             place = side.store.folder(CellKey.of(record))
             files[record.scores.file] = (place / record.scores.file).read_bytes()
-        store.write(slim, files)
-    return len(edits)
+        slim = {"images": None, "validation_scores": None}
+        store.write(record.model_copy(update=slim), files)
+    return len(kept)

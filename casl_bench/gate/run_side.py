@@ -13,21 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.comparison import (
-    ConceptScores,
-    Edits,
-    Scoreboard,
-    signed_exp,
-    signed_log,
-)
+from casl_bench.analysis.analyse import DatasetScores, analyse_cells, group_cells
+from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix
 from casl_bench.analysis.controls import check_bounds
-from casl_bench.analysis.spreads import spreads_of
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import Quantity
-from casl_bench.metrics.epr import gain_column
+from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
 from casl_bench.results.record import LevelResult, RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.results.stored_cells import read_cells
 
 CellName = tuple[str, str]
 """(data set, method): what gets a verdict."""
@@ -46,9 +41,10 @@ class RunSide:
     Attributes:
         where: the folder.
         store: of its records.
-        records: all of them.
+        records: all numbers.
         edits: (data set, method) → concept → fits, controls left out.
         random: (data set, concept) → records of the random directions, by seed.
+        datasets: data set → its per-image scores.
     """
 
     where: Path
@@ -56,7 +52,7 @@ class RunSide:
     records: list[RunRecord] = field(default_factory=list)
     edits: dict[CellName, dict[str, dict[int, RunRecord]]] = field(default_factory=dict)
     random: dict[tuple[str, str], list[RunRecord]] = field(default_factory=dict)
-    _spreads: dict[str, dict[str, Array]] = field(default_factory=dict)
+    datasets: dict[str, DatasetScores] = field(default_factory=dict)
 
     def scores(self, record: RunRecord) -> ScoreTable:
         """Per-image scores of a finished edit.
@@ -64,26 +60,11 @@ class RunSide:
         Raises:
             InvalidBenchmarkError: if it has none.
         """
-        table = self.store.scores(record)
-        if table is None:
+        cell = self.datasets[record.dataset].by_place.get(CellKey.of(record))
+        if cell is None or cell.scores is None:
             place = str(self.store.folder(CellKey.of(record)))
             raise InvalidBenchmarkError("a finished edit has no scores", where=place)
-        return table
-
-    def spread(self, dataset: str, classifier: str) -> Array:
-        """[A] standard deviation of a classifier's logits over real images.
-
-        Raises:
-            InvalidBenchmarkError: if the run has none.
-        """
-        if dataset not in self._spreads:
-            trials = (r for r in self.records if r.kind == "scorer" and r.dataset == dataset)
-            self._spreads[dataset] = next(map(spreads_of, trials), {})
-        if classifier not in self._spreads[dataset]:
-            raise InvalidBenchmarkError(
-                f"no spread of classifier '{classifier}' on {dataset}", where=str(self.where)
-            )
-        return self._spreads[dataset][classifier]
+        return cell.scores
 
     def concept_scores(self, records: Sequence[RunRecord]) -> ConceptScores:
         """Per-image scores, at equal effect, of fits of one method on one concept.
@@ -92,29 +73,14 @@ class RunSide:
             InvalidBenchmarkError: if scores, spreads or random directions are missing.
         """
         some = records[0]
-        key, classifier, target = (
-            (some.dataset, some.concept or ""),
-            some.judges[0],
-            target_of(some),
-        )
-        spread = self.spread(some.dataset, classifier)
-        edits = {}
-        for record in records:
-            table, strength = self.scores(record), matched_level(record).strength
-            own = {}
-            if strength is not None:
-                own[classifier] = table.at(strength, target, spread, classifier=classifier)
-            edits[str(record.fit_seed)] = Edits(table.image_ids, own)
-        random = [
-            self.scores(r).at(r.strength, target, spread, classifier=classifier)
-            for r in self.random.get(key, [])
-            if r.status == "done" and r.strength is not None
-        ]
-        if not random:
+        scores, concept = self.datasets[some.dataset], some.concept or ""
+        cells = {str(r.fit_seed): scores.by_place[CellKey.of(r)] for r in records}
+        found = scores.concept_scores(concept, cells)
+        if not found.null_image_ids:
             raise InvalidBenchmarkError(
-                f"no random direction of {some.concept} to compare with", where=str(self.where)
+                f"no random direction of {concept} to compare with", where=str(self.where)
             )
-        return ConceptScores(key, some.attributes, edits, {classifier: random})
+        return found
 
 
 def read_side(folder: Path) -> RunSide:
@@ -124,8 +90,9 @@ def read_side(folder: Path) -> RunSide:
         UsageError: if it holds no record.
         InvalidBenchmarkError: on a corrupt record, or a control out of its bounds.
     """
-    store = RecordStore(folder)
-    side = RunSide(folder, store, list(store))
+    cells = read_cells(folder)
+    side = RunSide(folder, RecordStore(folder), analyse_cells(cells))
+    side.datasets = {d.name: d for d in group_cells(cells)}
     if not side.records:
         raise UsageError("no records", where=str(folder), mend="give the folder of a finished run")
     for record in side.records:
@@ -146,24 +113,6 @@ def read_side(folder: Path) -> RunSide:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds any cell."""
     return any((folder / "cells").glob("*/*/*/record.json"))
-
-
-def target_of(record: RunRecord) -> str:
-    """The attribute that a record's concept turns on.
-
-    Most concepts are named as their attribute. Of the others it is the attribute whose shift is
-    the measured change of the target.
-
-    Raises:
-        InvalidBenchmarkError: if there is no such attribute.
-    """
-    if record.concept in record.attributes:
-        return record.concept or ""
-    change = record.measurements.get("signed_target_change")
-    for name, shift in record.drift.items():
-        if shift is not None and change is not None and change.value == shift:
-            return name
-    raise InvalidBenchmarkError(f"no attribute of the record is the concept '{record.concept}'")
 
 
 def matched_level(record: RunRecord) -> LevelResult:
@@ -215,7 +164,7 @@ class FitScoreMatrix:
         strengths: [F, C] at which it was, NaN elsewhere.
     """
 
-    matrix: Scoreboard
+    matrix: ScoreMatrix
     reached: NDArray[np.bool_]
     strengths: Array
 
@@ -239,7 +188,7 @@ class FitScoreMatrix:
         strengths = np.array(
             [[np.nan if x.strength is None else x.strength for x in own] for own in levels]
         ).T
-        matrix = Scoreboard([side.concept_scores(own) for own in records])
+        matrix = ScoreMatrix([side.concept_scores(own) for own in records])
         return cls(matrix, reached, np.where(reached, strengths, np.nan))
 
     @property
@@ -283,7 +232,7 @@ class FitScoreMatrix:
             edits = [*own.methods.values(), *others.methods.values()]
             concepts.append(replace(own, methods={str(f): e for f, e in enumerate(edits)}))
         return FitScoreMatrix(
-            Scoreboard(concepts),
+            ScoreMatrix(concepts),
             np.concatenate([self.reached, more.reached]),
             np.concatenate([self.strengths, more.strengths]),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -139,6 +140,13 @@ def first_column(means: Array) -> Array:
     return means[..., 0]
 
 
+def signed_ratio(target: Array, others: Array) -> Array:
+    """The ratio of the two; 0 where the target did not move, NaN where it did and nothing else."""
+    ratio = np.where(target == 0, 0.0, np.nan)
+    with np.errstate(over="ignore"):  # infinity, refused by whoever makes an estimate of it
+        return cast(Array, np.divide(target, others, out=ratio, where=others > 0))
+
+
 METRICS: Registry[EditMetric] = Registry("metric", entry_point_group="casl_bench.metrics")
 
 
@@ -160,3 +168,21 @@ def register_metric(metric: EditMetric) -> EditMetric:
     factory.__qualname__ = f"{metric.per_image.__module__}.{metric.info.name}"
     METRICS.register(metric.info.name, factory)
     return metric
+
+
+_DERIVED: dict[str, MetricInfo] = {}
+
+
+def register_info(info: MetricInfo) -> MetricInfo:
+    """Declare a number that needs more than the scores of one edit, such as a random direction's.
+
+    It is not in `METRICS`, as no `EditMetric` computes it, but has a version and an identity alike.
+    """
+    _DERIVED[info.name] = info
+    return info
+
+
+def metric_infos() -> list[MetricInfo]:
+    """Declarations of everything that is measured on edits, in order of name."""
+    registered = {name: METRICS.create(name).info for name in METRICS.names()}
+    return [info for _, info in sorted({**registered, **_DERIVED}.items())]

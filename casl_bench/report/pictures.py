@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import InputError, UsageError, unknown_name
 from casl_bench.core.files import hash_json, safe_name, write_bytes
 from casl_bench.results.edited_images import EditedImages, Pixels
@@ -183,7 +184,8 @@ def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path
     Raises:
         UsageError: on a concept that no entrant of the run has edited.
     """
-    done = [r for r in store if r.kind == "edit" and r.images is not None and not r.control]
+    numbers = read_numbers(store.run)
+    done = [r for r in numbers if r.kind == "edit" and r.images is not None and not r.control]
     known = {r.concept or "" for r in done}
     for name in concepts:
         if name not in known:

@@ -1,4 +1,4 @@
-"""The record of one cell: everything that a table may say of it, and where it came from.
+"""Records: what one cell knows of itself (`CellRecord`), and its numbers (`RunRecord`).
 
 `provenance` is the only part that may differ between two runs of the same settings; `record_id`
 is the hash of all the rest, so equal ids mean equal results.
@@ -7,8 +7,9 @@ is the hash of all the rest, so equal ids mean equal results.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AllowInfNan,
@@ -212,9 +213,10 @@ class Comparison(Frozen):
     incomplete: tuple[str, ...] = ()
 
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
-Kind = Literal["edit", "reconstruction", "sae", "probe", "scorer", "comparison"]
+CellKind = Literal["edit", "null", "reconstruction", "sae", "probe", "scorer"]
+Kind = Literal[CellKind, "comparison"]
 Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -237,8 +239,8 @@ FULL = "full"
 """The level of strength 1, of controls whose full effect is known."""
 
 
-class LevelResult(Frozen):
-    """One effect at which methods are compared, and what a method did there.
+class Level(Frozen):
+    """One effect at which methods are compared, and the strength that a method needs for it.
 
     Attributes:
         name: "effect_50" (per cent of the full effect), "flip_50", or "full" (strength 1).
@@ -248,7 +250,6 @@ class LevelResult(Frozen):
         strength: chosen there and applied to the test images; None where nothing was reached.
         largest: the largest effect that the validation images showed; None where there was no
             choice.
-        measurements: of the test images at this strength.
     """
 
     name: str
@@ -257,13 +258,43 @@ class LevelResult(Frozen):
     status: Literal["reached", "not_reached", "wrong_way"]
     strength: Finite | None = None
     largest: Finite | None = None
-    measurements: dict[str, Measurement] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _consistent(self) -> LevelResult:
+    def _consistent(self) -> Level:
         if (self.strength is None) != (self.status == "not_reached"):
             raise ValueError("a level has a strength if and only if something was reached")
         return self
+
+
+class LevelResult(Level):
+    """A level with what the test images show at its strength."""
+
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+
+
+LevelT = TypeVar("LevelT", bound=Level)
+
+
+def headline_level(levels: Sequence[LevelT]) -> LevelT | None:
+    """The level of effect at which methods are compared, the middle one; None without levels."""
+    effects = [level for level in levels if level.name.startswith("effect_")]
+    return effects[len(effects) // 2] if effects else None
+
+
+class ReferenceScales(Frozen):
+    """The units of a data set's scores, measured once.
+
+    Attributes:
+        spreads: classifier → standard deviation of each of its logits over the training images,
+            in the order of the record's attributes.
+        unrelated_perceptual: mean perceptual distance of pairs of unrelated test images, > 0; None
+            where it is unknown.
+        unrelated_identity: mean identity similarity of such pairs, in [-1, 1); None likewise.
+    """
+
+    spreads: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]]
+    unrelated_perceptual: Finite | None = None
+    unrelated_identity: Finite | None = None
 
 
 class Cost(Frozen):
@@ -346,14 +377,14 @@ _NEW_IN_2 = frozenset(
 )  # fmt: skip
 """Fields that records of version 1 have not; such a record is read as it is, with defaults."""
 
+_NEW_IN_3 = frozenset({"attribute", "monotone"})
+"""Likewise of versions 1 and 2."""
 
-class RunRecord(Frozen):
-    """One cell.
+
+class _Record(Frozen):
+    """What cells and numbers both say of a cell.
 
     Attributes:
-        schema_version: raised, with a migration, when the meaning of a field changes.
-        kind: "edit" (a method on a concept), "reconstruction" (inversion and back), "sae",
-            "probe" or "scorer".
         world: "synth" or "real".
         dataset: its name.
         dataset_revision: changes whenever a pixel or a label may.
@@ -364,47 +395,34 @@ class RunRecord(Frozen):
         method_config: all its settings.
         supervision: what guided the fit.
         control: whether it is a control (unranked).
-        beside: for a control matched to an entrant: that entrant.
+        beside: for a control matched to a method: that method.
         concept: None for kinds that concern no concept.
+        attribute: that the concept turns on; None for kinds that concern no concept, and in records
+            of versions 1 and 2.
         strength: the chosen one.
         strength_chosen_on: "validation", or "given" where there was no choice.
         strengths: all that were run on the test images.
-        measurements: at the chosen strength; per metric name.
-        levels: at equal effect: what was chosen on validation images, and what it did.
         full_effect: mean target change of the perfect edit on the validation images, in sd, of
             which the levels are shares; None where nothing was matched.
-        curve: at every strength of the suite's grid.
-        curve_on: the images it is of.
-        fit_seed: which of several fits (or draws of a random control) this is.
+        monotone: whether the effect never falls as strength grows, up to the largest asked for.
+        fit_seed: which of several fits (or random directions) this is.
         judges: classifiers that judge, the first one decides; all of those that the method was not
             guided by come before those that it was.
         guided_by: scorers that the method was optimised against.
-        metric_identities: metric name → hash of its version, the list of other attributes, the
-            baseline and the noise floor: what must be equal for two numbers to be comparable.
-        comparison: of the kind "comparison": methods against each other.
-        drift: attribute → signed mean change at the chosen strength, in standard deviations of its
-            logit; None where undefined. The target is among them.
-        drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
-            with fewer than two.
-        metric_versions: metric name → version.
         attributes: all attributes of the classifiers in order; those other than the target are
             part of what EPR means.
         scorers: scorer name → hash of its weights.
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
-        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …);
-            "without PLACE" → status of a cell that it was to be compared with and could not be.
+        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …).
         cost: counts.
-        scores: per-image scores, a CSV beside the record.
+        scores: per-image scores of the test images, a file beside the record.
         images: edited images, a file beside the record.
         status: "failed" and "skipped" have an `error`.
         error: its class and message.
-        flags: what a reader should know before trusting the numbers, sorted.
         provenance: not part of the record's identity.
     """
 
-    schema_version: Literal[1, 2] = SCHEMA_VERSION
-    kind: Kind
     world: str
     dataset: str
     dataset_revision: str
@@ -417,22 +435,15 @@ class RunRecord(Frozen):
     control: bool = False
     beside: str | None = None
     concept: str | None = None
+    attribute: str | None = None
     strength: Finite | None = None
     strength_chosen_on: Literal["validation", "given"] | None = None
     strengths: tuple[Finite, ...] = ()
-    measurements: dict[str, Measurement] = Field(default_factory=dict)
-    levels: tuple[LevelResult, ...] = ()
     full_effect: Finite | None = None
-    curve: tuple[CurvePoint, ...] = ()
-    curve_on: Literal["validation", "test"] = "test"
+    monotone: bool = True
     fit_seed: int = Field(default=0, ge=0)
     judges: tuple[str, ...] = ()
     guided_by: tuple[str, ...] = ()
-    metric_identities: dict[str, str] = Field(default_factory=dict)
-    comparison: Comparison | None = None
-    drift: dict[str, Finite | None] = Field(default_factory=dict)
-    drift_margin: dict[str, Finite] = Field(default_factory=dict)
-    metric_versions: dict[str, int] = Field(default_factory=dict)
     attributes: tuple[str, ...] = ()
     scorers: dict[str, str] = Field(default_factory=dict)
     backbone: str | None = None
@@ -442,21 +453,16 @@ class RunRecord(Frozen):
     images: FileRef | None = None
     status: Literal["done", "failed", "skipped"] = "done"
     error: ErrorInfo | None = None
-    flags: tuple[str, ...] = ()
     provenance: Provenance
 
     @model_validator(mode="after")
-    def _consistent(self) -> RunRecord:
+    def _consistent(self) -> Self:
         if (self.status == "done") != (self.error is None):
             raise ValueError("a record has an error if and only if its status is not done")
-        if self.kind == "edit" and (self.method is None or self.concept is None):
-            raise ValueError("the record of an edit names a method and a concept")
         if self.beside is not None and self.method is None:
             raise ValueError("only a method can stand beside another")
         if self.strength is not None and self.strength_chosen_on is None:
             raise ValueError("a strength says where it was chosen")
-        if list(self.flags) != sorted(set(self.flags)):
-            raise ValueError("flags are sorted and distinct")
         json.dumps(self.method_config, allow_nan=False)
         return self
 
@@ -466,12 +472,7 @@ class RunRecord(Frozen):
 
     def _dumped(self) -> dict[str, Any]:
         """All fields that the record's version of the schema has."""
-        if self.schema_version == 1:
-            return self.model_dump(mode="json", exclude=set(_NEW_IN_2))
-        # A cell of one image has no margins, and a record written before there were any is whole.
-        return self.model_dump(
-            mode="json", exclude=set() if self.drift_margin else {"drift_margin"}
-        )
+        return self.model_dump(mode="json")
 
     @property
     def record_id(self) -> str:
@@ -483,7 +484,7 @@ class RunRecord(Frozen):
         return {"record_id": self.record_id, **self._dumped()}
 
     @classmethod
-    def from_json(cls, stored: Any, where: str = "") -> RunRecord:
+    def from_json(cls, stored: Any, where: str = "") -> Self:
         """The record that `to_json` described.
 
         Raises:
@@ -508,6 +509,91 @@ class RunRecord(Frozen):
                 mend="run the cell again",
             )
         return record
+
+
+DIRECTIONS = "random_directions"
+"""Under this name the `artefacts` of a random direction's record hold how many were asked for."""
+
+
+class CellRecord(_Record):
+    """What one cell knows of itself: no metric, no version of a metric, no other cell.
+
+    Attributes:
+        kind: "edit" (a method on a concept), "null" (a random direction on the images that serve
+            every concept), "reconstruction" (inversion and back), "sae", "probe" or "scorer".
+        levels: at equal effect: what was chosen on validation images.
+        validation_scores: per-image scores of the validation images at every strength tried.
+        measurements: of a whole data set or a probe, which nothing else holds; empty for edits.
+        scales: of the kind "scorer": the units of all scores of the data set.
+    """
+
+    schema_version: Literal[3] = SCHEMA_VERSION
+    kind: CellKind
+    levels: tuple[Level, ...] = ()
+    validation_scores: FileRef | None = None
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+    scales: ReferenceScales | None = None
+    flags: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _knows_only_itself(self) -> CellRecord:
+        if self.kind == "edit" and (self.method is None or self.attribute is None):
+            raise ValueError("the record of an edit names a method and an attribute")
+        if self.kind == "edit" and self.measurements:
+            raise ValueError("the record of an edit holds scores, not measurements")
+        return self
+
+
+class RunRecord(_Record):
+    """The numbers of one cell, or of a comparison: what tables are made of.
+
+    Attributes:
+        schema_version: raised, with a migration, when the meaning of a field changes.
+        kind: as of a `CellRecord`, or "comparison".
+        measurements: at the chosen strength; per metric name.
+        levels: at equal effect: what was chosen on validation images, and what it did.
+        curve: at every strength of the suite's grid.
+        curve_on: the images it is of.
+        metric_identities: metric name → hash of its version, the list of other attributes, the
+            baseline and the noise floor: what must be equal for two numbers to be comparable.
+        metric_versions: metric name → version.
+        comparison: of the kind "comparison": methods against each other.
+        drift: attribute → signed mean change at the chosen strength, in standard deviations of its
+            logit; None where undefined. The target is among them.
+        drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
+            with fewer than two.
+        flags: what a reader should know before trusting the numbers, sorted.
+    """
+
+    schema_version: Literal[1, 2, 3] = SCHEMA_VERSION
+    kind: Kind
+    measurements: dict[str, Measurement] = Field(default_factory=dict)
+    levels: tuple[LevelResult, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    curve_on: Literal["validation", "test"] = "test"
+    metric_identities: dict[str, str] = Field(default_factory=dict)
+    metric_versions: dict[str, int] = Field(default_factory=dict)
+    comparison: Comparison | None = None
+    drift: dict[str, Finite | None] = Field(default_factory=dict)
+    drift_margin: dict[str, Finite] = Field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> RunRecord:
+        if self.kind == "edit" and (self.method is None or self.concept is None):
+            raise ValueError("the record of an edit names a method and a concept")
+        if list(self.flags) != sorted(set(self.flags)):
+            raise ValueError("flags are sorted and distinct")
+        return self
+
+    def _dumped(self) -> dict[str, Any]:
+        newer: frozenset[str] = frozenset()
+        if self.schema_version < 3:
+            newer = _NEW_IN_3 if self.schema_version == 2 else _NEW_IN_2 | _NEW_IN_3
+        # A cell of one image has no margins, and a record written before there were any is whole.
+        if not self.drift_margin:
+            newer |= {"drift_margin"}
+        return self.model_dump(mode="json", exclude=set(newer))
 
 
 # The published format of records: `python -m casl_bench.results.record` writes schema.json.

@@ -23,7 +23,12 @@ from casl_bench.core.files import (
     write_bytes,
     write_json,
 )
-from casl_bench.results.record import FileRef, Kind, RunRecord
+from casl_bench.results.record import (
+    CellRecord,
+    FileRef,
+    Kind,
+    RunRecord,
+)
 from casl_bench.results.score_table import ScoreTable
 
 # Records of many cells in one file: one JSON object a line, plain or gzipped (`.jsonl.gz`).
@@ -117,7 +122,7 @@ class CellKey:
     fit_seed: int = 0
 
     @classmethod
-    def of(cls, record: RunRecord) -> CellKey:
+    def of(cls, record: CellRecord | RunRecord) -> CellKey:
         """The cell that a record is of."""
         place = (record.dataset, record.kind, record.method, record.beside, record.concept)
         return cls(*place, record.fit_seed)
@@ -158,7 +163,7 @@ class RecordStore:
         """Where a cell is kept."""
         return self.cells / key.path
 
-    def write(self, record: RunRecord, files: Mapping[str, bytes] | None = None) -> Path:
+    def write(self, record: CellRecord, files: Mapping[str, bytes] | None = None) -> Path:
         """Keep a record with the files it refers to, replacing an older one of the same cell.
 
         Everything is written into a folder aside, which is then renamed into place: an
@@ -166,7 +171,7 @@ class RecordStore:
 
         Args:
             record: the record.
-            files: name → content of `record.scores` and `record.images`, and no others.
+            files: name → content of every file that the record refers to, and no others.
 
         Returns:
             The cell's folder.
@@ -195,7 +200,7 @@ class RecordStore:
                 self._partial.rmdir()
         return target
 
-    def find(self, key: CellKey) -> RunRecord | None:
+    def find(self, key: CellKey) -> CellRecord | None:
         """The record of a cell, or None where it has none.
 
         Raises:
@@ -211,27 +216,55 @@ class RecordStore:
         """Folders of all cells, whole or not, in order."""
         return sorted(path for path in self.cells.glob("*/*/*") if path.is_dir())
 
-    def read(self, folder: Path) -> RunRecord | None:
-        """The record in a cell's folder, or None where there is no such folder.
+    def read(self, folder: Path) -> CellRecord | None:
+        """The record in a cell's folder, or None where there is none of this schema.
+
+        Older ones are read as numbers, see `read_old`.
 
         Raises:
             InvalidBenchmarkError: if it is corrupt.
         """
         return _while_whole(folder, self._read)
 
-    def scores(self, record: RunRecord) -> ScoreTable | None:
-        """The per-image scores kept with a record, or None where it has none.
+    def read_old(self) -> list[RunRecord]:
+        """Records of schemas 1 and 2, whose cells held their own numbers.
+
+        Raises:
+            InvalidBenchmarkError: at the first corrupt one.
+        """
+        found = []
+        for folder in self.folders():
+            stored = _load_json(folder / _RECORD) if (folder / _RECORD).is_file() else {}
+            if _schema(stored) in (1, 2):
+                found.append(RunRecord.from_json(stored, where=str(folder / _RECORD)))
+        return found
+
+    def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
+        """The per-image scores of the test images, or None where a record has none.
 
         Raises:
             InvalidBenchmarkError: if the file is absent or is not the one that was written.
         """
-        if record.scores is None:
+        return self._table(record, record.scores)
+
+    def validation_scores(self, record: CellRecord) -> ScoreTable | None:
+        """The per-image scores of the validation images, or None where a record has none.
+
+        Raises:
+            InvalidBenchmarkError: if the file is absent or is not the one that was written.
+        """
+        return self._table(record, record.validation_scores)
+
+    def _table(self, record: CellRecord | RunRecord, ref: FileRef | None) -> ScoreTable | None:
+        if ref is None:
             return None
-        ref = record.scores
 
         def read(folder: Path) -> ScoreTable:
             _verify(folder / ref.file, ref)
-            return ScoreTable.from_csv((folder / ref.file).read_text(encoding="utf-8"))
+            data = (folder / ref.file).read_bytes()
+            if ref.file.endswith(".csv"):  # schemas 1 and 2
+                return ScoreTable.from_csv(data.decode())
+            return ScoreTable.from_npz(data)
 
         folder = self.folder(CellKey.of(record))
         table = _while_whole(folder, read)
@@ -239,8 +272,8 @@ class RecordStore:
             raise _changed(folder / ref.file)
         return table
 
-    def __iter__(self) -> Iterator[RunRecord]:
-        """All records, in the order of their folders' names.
+    def __iter__(self) -> Iterator[CellRecord]:
+        """All records of this schema, in the order of their folders' names.
 
         Raises:
             InvalidBenchmarkError: at the first corrupt one.
@@ -250,19 +283,12 @@ class RecordStore:
             if record is not None:
                 yield record
 
-    def write_jsonl(self, path: Path | None = None) -> Path:
-        """All records as one JSON object a line, in the order of iteration.
-
-        Args:
-            path: default `records.jsonl` in the run folder.
-        """
-        path = path or self.run / "records.jsonl"
-        write_jsonl(path, self)
-        return path
-
-    def _read(self, folder: Path) -> RunRecord:
+    def _read(self, folder: Path) -> CellRecord | None:
         path = folder / _RECORD
-        record = RunRecord.from_json(_load_json(path), where=str(path))
+        stored = _load_json(path)
+        if _schema(stored) in (1, 2):
+            return None
+        record = CellRecord.from_json(stored, where=str(path))
         if self.folder(CellKey.of(record)) != folder:
             raise InvalidBenchmarkError("record lies in another cell's folder", where=str(path))
         for ref in _refs(record):
@@ -362,8 +388,13 @@ def _load_json(path: Path) -> object:
         ) from error
 
 
-def _refs(record: RunRecord) -> list[FileRef]:
-    return [ref for ref in (record.scores, record.images) if ref is not None]
+def _schema(stored: object) -> object:
+    return stored.get("schema_version") if isinstance(stored, dict) else None
+
+
+def _refs(record: CellRecord) -> list[FileRef]:
+    refs = (record.scores, record.validation_scores, record.images)
+    return [ref for ref in refs if ref is not None]
 
 
 def _verify(path: Path, ref: FileRef) -> None:

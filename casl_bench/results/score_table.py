@@ -1,13 +1,14 @@
 """Per-image scores of one cell: what every metric of edits is computed from, and nothing else.
 
-A table goes to CSV and comes back equal, so a metric gives the same number from the file as it
-gave during the run.
+A table goes to a file and comes back equal, so every analysis of a run gives the same numbers.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -144,6 +145,14 @@ def check_unrelated(perceptual: float | None, identity: float | None) -> None:
 
 
 _KEYS = ("image_id", "picture", "strength")
+_NAMES = ("image_ids", "strengths", "attributes", "classifiers")
+_LOGITS = {"source_logits": 1, "reconstruction_logits": 1, "edit_logits": 2}
+"""Array → the axis of its images."""
+
+READ_ERRORS = (
+    OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What numpy raises on a file that is no npz, or another one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,35 +277,105 @@ class ScoreTable:
             unrelated_identity=unrelated_identity,
         )
 
-    def to_csv(self) -> str:
-        """One row a picture: the source, the reconstruction, and the edit at each strength.
+    def take(self, image_ids: Sequence[str]) -> ScoreTable:
+        """The rows of these images, in this order.
 
-        Columns: image_id, picture, strength, those of `PER_IMAGE` that are known, then one a
-        classifier and attribute. Numbers have nine significant digits, which give a float32 back
-        exactly.
+        Raises:
+            InputError: if one of them is not there.
         """
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        logits = [f"{c}/{a}" for c in self.classifiers for a in self.attributes]
-        kept = [name for name in PER_IMAGE if getattr(self, name) is not None]
-        writer.writerow([*_KEYS, *kept, *logits])
+        rows = np.array([_place("image", i, self.image_ids) for i in image_ids], dtype=np.intp)
+        changes: dict[str, Any] = {
+            name: None if (v := getattr(self, name)) is None else np.take(v, rows, axis=axis)
+            for name, axis in (*_LOGITS.items(), *dict.fromkeys(PER_IMAGE, 1).items())
+        }
+        return replace(self, image_ids=tuple(image_ids), **changes)
 
-        def row(i: int, picture: str, strength: str, extra: list[str], values: Array) -> None:
-            cells = [_text(v) for v in values[:, i].ravel()]
-            writer.writerow([self.image_ids[i], picture, strength, *extra, *cells])
+    def joined(self, other: ScoreTable) -> ScoreTable:
+        """These strengths and those of another table of the same images, in increasing order."""
+        if (self.image_ids, self.classifiers) != (other.image_ids, other.classifiers):
+            raise InputError("only scores of the same images and classifiers can be joined")
+        strengths = (*self.strengths, *other.strengths)
+        order = np.argsort(strengths)
+        changes: dict[str, Any] = {"strengths": tuple(strengths[i] for i in order)}
+        for name, axis in (("edit_logits", 1), *((n, 0) for n in PER_IMAGE)):
+            own, more = getattr(self, name), getattr(other, name)
+            if own is not None:
+                changes[name] = np.take(np.concatenate([own, more], axis), order, axis)
+        return replace(self, **changes)
 
-        blank = [""] * len(kept)
-        for i in range(len(self)):
-            row(i, "source", "", blank, self.source_logits)
-            row(i, "reconstruction", "0.0", blank, self.reconstruction_logits)
-            for s, strength in enumerate(self.strengths):
-                extra = [_text(getattr(self, name)[s, i]) for name in kept]
-                row(i, "edit", repr(strength), extra, self.edit_logits[:, s])
-        return out.getvalue()
+    def interpolated(self, strength: float) -> ScoreTable:
+        """Scores at one strength, each linear between the strengths around it.
+
+        Strength 0 is the reconstruction: its logits, distance 0 and identity 1. A score of which
+        strength 0 is not known is left out below the smallest strength.
+
+        Args:
+            strength: in (0, largest of `strengths`].
+
+        Raises:
+            InputError: beyond the largest strength.
+        """
+        order = np.argsort(self.strengths)
+        grid = np.array(self.strengths)[order]
+        if not 0 < strength <= grid[-1]:
+            raise InputError(f"strength {strength} is outside (0, {grid[-1]:g}]")
+        above = int(np.searchsorted(grid, strength))
+        low = grid[above - 1] if above else 0.0
+        share = (strength - low) / (grid[above] - low)
+
+        def between(values: Array, axis: int, at_zero: Array | float | None) -> Array | None:
+            upper = np.take(values, [order[above]], axis)
+            if above:
+                lower = np.take(values, [order[above - 1]], axis)
+            elif at_zero is None:
+                return None
+            else:
+                lower = np.broadcast_to(np.asarray(at_zero), upper.shape)
+            return np.asarray(lower + share * (upper - lower))
+
+        changes: dict[str, Any] = {"strengths": (strength,)}
+        base = self.reconstruction_logits[:, None]
+        changes["edit_logits"] = between(self.edit_logits, 1, base)
+        zeros = {"perceptual": 0.0, "identity": 1.0}
+        for name in PER_IMAGE:
+            if (values := getattr(self, name)) is not None:
+                changes[name] = between(values, 0, zeros.get(name))
+        return replace(self, **changes)
+
+    def to_npz(self) -> bytes:
+        """A compressed npz file of float32 arrays: the same scores give the same bytes."""
+        arrays: dict[str, Any] = {
+            name: np.array(getattr(self, name))
+            for name in ("image_ids", "strengths", "attributes", "classifiers")
+        }
+        for name in (*_LOGITS, *PER_IMAGE):
+            if (values := getattr(self, name)) is not None:
+                arrays[name] = values.astype(np.float32)
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)
+        return file.getvalue()
+
+    @classmethod
+    def from_npz(cls, data: bytes) -> ScoreTable:
+        """Read what `to_npz` wrote.
+
+        Raises:
+            InvalidBenchmarkError: on anything else.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            names: dict[str, Any] = {k: tuple(arrays.pop(k).tolist()) for k in _NAMES}
+            return cls(**names, **arrays)
+        except (*READ_ERRORS, InputError) as error:
+            raise InvalidBenchmarkError(f"not a table of scores: {error}") from error
 
     @classmethod
     def from_csv(cls, text: str) -> ScoreTable:
-        """Read what `to_csv` wrote.
+        """Read the table of a record of schema 1 or 2: one row a picture.
+
+        Columns: image_id, picture, strength, those of `PER_IMAGE` that are known, then one a
+        classifier and attribute.
 
         Raises:
             InvalidBenchmarkError: on anything else.
@@ -359,7 +438,3 @@ def _same(a: object, b: object) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return np.array_equal(a, b)
     return type(a) is type(b) and (a is b or a == b)
-
-
-def _text(value: float) -> str:
-    return f"{value:.9g}"

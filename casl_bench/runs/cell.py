@@ -1,10 +1,13 @@
-"""One cell: fit a method on a concept, choose its strength, edit test images, score, record."""
+"""One cell: fit a method on a concept, choose its strength, edit test images, score, record.
+
+Nothing here is a number of a table: those are computed from the stored scores, see `analysis`.
+"""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_bytes, hash_file, hash_json
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory
-from casl_bench.domains.dataset import Concept, SupportsOracle
+from casl_bench.domains.dataset import Concept, DatasetCard, SupportsOracle
 from casl_bench.domains.domain import World
 from casl_bench.methods.method import (
-    METHODS,
     EditingMethod,
     Editor,
     FitCost,
@@ -28,51 +30,39 @@ from casl_bench.methods.method import (
     SupportsWeightDelta,
 )
 from casl_bench.metrics.bootstrap import RESAMPLES, bootstrap_interval
-from casl_bench.metrics.epr import EPR_PLUS_INFO
-from casl_bench.metrics.metric import METRICS, MetricInfo, metric_identity
 from casl_bench.models.backbone import Backbone
 from casl_bench.results.edited_images import FILE_NAME, EditedImages
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import (
+    DIRECTIONS,
+    CellRecord,
     Cost,
-    CurvePoint,
     ErrorInfo,
     FileRef,
     Measurement,
     Provenance,
-    RunRecord,
     SuiteRef,
 )
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.fits import FitSpent, Fitting, NotApplicableError
-from casl_bench.runs.lacks import lacks
-from casl_bench.runs.measuring import (
-    OVER_RANDOM,
-    PRECISION_AREA,
-    View,
-    area_measurement,
-    drift_by_attribute,
-    drift_margins,
-    flags,
-    level_result,
-    measurements,
-    not_reached,
-    over_random,
-)
+from casl_bench.runs.fits import FitResources, Fitting, NotApplicableError
 from casl_bench.runs.plan import (
+    BESIDE_IMAGES,
     KEY_ARTEFACT,
+    NULL_IMAGES,
     Cell,
+    Sources,
     guides_of,
     info_of,
+    judges,
     make_method,
     pretrained_file,
     with_sources,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
-from casl_bench.runs.scoring import Scorers, Yardstick, to_8_bits
-from casl_bench.runs.strength import Matching, given, headline_name, match
+from casl_bench.runs.scoring import DatasetScales, Scorers, to_8_bits
+from casl_bench.runs.strength import StrengthMatch, fixed_strength, match
 from casl_bench.runs.suites import RunConfig
 
 # How many images are edited at once: as many as memory holds, and fewer where it does not.
@@ -88,7 +78,7 @@ the edit, and what it is put together and checked with."""
 _FLOAT = 4
 
 
-class AtOnce:
+class EditBatcher:
     """Splits the images of a cell into batches that fit into memory.
 
     Args:
@@ -179,24 +169,31 @@ def common_fields(world: World, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
-    """Fields of a record that say which cell it is of and how its method is set."""
-    method = make_method(cell.method, config.suite)
+def method_fields(method: EditingMethod) -> dict[str, Any]:
+    """Fields of a record that say which method made it and how that was set."""
     return {
-        "kind": "edit",
-        "method": cell.method,
+        "method": method.info.name,
         "method_version": method.info.version,
         "method_config": method.config.model_dump(mode="json"),
         "supervision": method.info.supervision,
-        "control": cell.control,
+        "control": method.info.control,
+    }
+
+
+def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
+    """Fields of a record that say which cell it is of and how its method is set."""
+    return {
+        **method_fields(make_method(cell.method, config.suite)),
+        "kind": "edit",
         "beside": cell.beside,
         "fit_seed": cell.fit_seed,
         "concept": cell.concept.name,
+        "attribute": cell.concept.attribute,
     }
 
 
 def provenance(
-    config: RunConfig, watch: Stopwatch | None = None, spent: FitSpent | None = None
+    config: RunConfig, watch: Stopwatch | None = None, spent: FitResources | None = None
 ) -> Provenance:
     """Where and when.
 
@@ -225,10 +222,10 @@ def without_result(
     cell: Cell,
     status: Literal["failed", "skipped"],
     error: Exception,
-) -> RunRecord:
+) -> CellRecord:
     """The record of a cell that has come to nothing, with the reason."""
     message = " ".join(str(error).split()) or type(error).__name__
-    return RunRecord(
+    return CellRecord(
         **common_fields(world, config),
         **cell_fields(cell, config),
         status=status,
@@ -236,20 +233,6 @@ def without_result(
         artefacts={KEY_ARTEFACT: cell.key},
         provenance=provenance(config),
     )
-
-
-def metric_versions() -> dict[str, int]:
-    """Metric name → version."""
-    return {info.name: info.version for info in _metric_infos()}
-
-
-def metric_identities(attributes: Sequence[str]) -> dict[str, str]:
-    """Metric name → hash of what must be equal for two of its numbers to be comparable."""
-    return {info.name: metric_identity(info, attributes) for info in _metric_infos()}
-
-
-def _metric_infos() -> list[MetricInfo]:
-    return [METRICS.create(name).info for name in METRICS.names()] + [EPR_PLUS_INFO]
 
 
 def over_images(
@@ -275,7 +258,7 @@ def over_images(
     return Measurement(status="ok", value=value, low=low, high=high, n=n, unit=unit)
 
 
-SCORES_FILE = "scores.csv"
+SCORES_FILE, VALIDATION_FILE = "scores.npz", "validation.npz"
 _MATCHED_BY: dict[str, type] = {"h_space": SupportsDeltaH, "weights": SupportsWeightDelta}
 """Edit space → what an editor must offer for a random control to be as large as its edit."""
 _FIT_SHARE = 0.5
@@ -283,35 +266,35 @@ _FIT_SHARE = 0.5
 
 
 class PartnerFailedError(NotApplicableError):
-    """What a control stands beside fails, perhaps but this once."""
+    """The method that a control is matched to has no finished cell, perhaps but this once."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A method fitted on a concept, with what it runs at.
+    """A method fitted on a concept, with the strengths that it runs at.
 
     Attributes:
         editor: ready to edit.
-        cost: of the fit, whoever made it.
-        matching: its strengths, chosen on validation images or given.
-        curve: measurements of validation images at every strength of the grid.
-        spent: time and memory of the fit, whoever made it; None of a control beside another.
+        cost: of the fit, whichever process made it.
+        match: its strengths, chosen on validation images or fixed.
+        validation: scores of the validation images at every strength tried; None where none was.
+        resources: time and memory of the fit; None of a control matched to another method.
     """
 
     editor: Editor
     cost: FitCost
-    matching: Matching
-    curve: tuple[CurvePoint, ...] = ()
-    spent: FitSpent | None = None
+    match: StrengthMatch
+    validation: ScoreTable | None = None
+    resources: FitResources | None = None
 
 
 @dataclass(frozen=True)
-class TriedOut:
+class TrialEdits:
     """Edits of a method that is not part of the run's plan.
 
     Attributes:
         table: their scores at every strength of the suite.
-        fit_cost: of the fit, whoever made it.
+        fit_cost: of the fit, whichever process made it.
         edit_unet_calls: spent on all of them, in images.
     """
 
@@ -334,35 +317,33 @@ class EditCells:
         self.store, self.progress = store, progress
         self.scorers = Scorers(self.world)
         self.fitting = Fitting(artefacts, progress)
-        self.yardstick = Yardstick(artefacts, self.scorers)
-        self.at_once = AtOnce(
+        self.scales = DatasetScales(artefacts, self.scorers)
+        self.batcher = EditBatcher(
             self.config, self.world.backbone, lambda line: self.progress.note(line)
         )
-        self._fitted: dict[tuple[str, str, int], Fitted] = {}
-        self._null: dict[Concept, list[tuple[ScoreTable, float]]] = {}
 
-    def run(self, cell: Cell) -> RunRecord:
+    def run(self, cell: Cell) -> CellRecord:
         """Run one cell and write its record with scores and pictures.
 
         Raises:
-            NotApplicableError: if a control does not apply to the method it stands beside.
-            PartnerFailedError: if that method fails.
+            NotApplicableError: if a control does not apply to the method it is matched to.
+            PartnerFailedError: if that method failed.
             InputError: if the method's edits are of the wrong shape, not finite, or it fails.
         """
         watch = Stopwatch(self.progress.costs)
         suite, concept = self.config.suite, cell.concept
         if cell.beside is None:
-            work = cell.work * _FIT_SHARE
-            fitted = self.fitted(cell.method, concept, watch, work, cell.fit_seed)
+            fitted = self._fitted(cell, watch)
+            count = suite.test_images_per_concept
         else:
             fitted = self._beside(cell, watch)
-        present = info_of(cell.method).on_present
+            count = min(BESIDE_IMAGES, suite.test_images_per_concept)
         split = self.artefacts.concept_split(
-            self.artefacts.test, concept, suite.test_images_per_concept, present=present
+            self.artefacts.test, concept, count, present=info_of(cell.method).on_present
         )
         if not len(split.batch):
             raise NotApplicableError(f"no test image has '{concept.attribute}'")
-        strengths = fitted.matching.strengths
+        strengths = fitted.match.strengths
         count = len(split.batch)
         with (
             self.progress.task(f"{cell.label}: edit", count, cell.work * (1 - _FIT_SHARE)) as step,
@@ -372,43 +353,57 @@ class EditCells:
             edits = self.edit_images(fitted.editor, split, strengths, step)
         with watch.phase("score"):
             table, images = self.scorers.table(concept, split.inversions, edits, strengths)
-        edit_calls = calls.unet_calls / count / len(strengths)
-        record = with_sources(self._record(cell, fitted, table, watch, edit_calls), cell.sources)
         files = {
-            SCORES_FILE: table.to_csv().encode(),
-            FILE_NAME: self._with_oracle(images, concept),
+            "scores": (SCORES_FILE, table.to_npz()),
+            "images": (FILE_NAME, self._with_oracle(images, concept)),
         }
-        refs = {"scores": SCORES_FILE, "images": FILE_NAME}
-        for name, file in refs.items():
-            ref = FileRef(file=file, sha256=hash_bytes(files[file]))
-            record = record.model_copy(update={name: ref})
-        self.store.write(record, files)
+        if fitted.validation is not None:
+            files["validation_scores"] = (VALIDATION_FILE, fitted.validation.to_npz())
+        refs = {
+            field: FileRef(file=name, sha256=hash_bytes(content))
+            for field, (name, content) in files.items()
+        }
+        edit_calls = calls.unet_calls / count / len(strengths)
+        record = self._record(cell, fitted, table.strengths, watch, edit_calls)
+        record = with_sources(record.model_copy(update=refs), cell.sources)
+        self.store.write(record, dict(files.values()))
         return record
 
-    def fitted(
-        self, name: str, concept: Concept, watch: Stopwatch, work: float = 0.0, fit_seed: int = 0
-    ) -> Fitted:
-        """The method fitted on a concept, with what it runs at."""
-        place = (name, concept.name, fit_seed)
-        if place not in self._fitted:
-            editor, fit = self.fitting.editor(name, concept, watch, work, fit_seed)
-            info = info_of(name)
-            matching: Matching = given(1.0)
-            curve: tuple[CurvePoint, ...] = ()
-            if info.matched or not info.control:
-                with watch.phase("choose strength"):
-                    matching, curve = self.match_strengths(editor, info, concept)
-            self._fitted = {place: Fitted(editor, fit.cost, matching, curve, fit.spent)}
-        return self._fitted[place]
+    def _fitted(self, cell: Cell, watch: Stopwatch) -> Fitted:
+        """The method fitted on its concept, with its strengths."""
+        info, work = info_of(cell.method), cell.work * _FIT_SHARE
+        editor, fit = self.fitting.editor(cell.method, cell.concept, watch, work, cell.fit_seed)
+        if info.control and not info.matched:
+            return Fitted(editor, fit.cost, fixed_strength(1.0), None, fit.resources)
+        with watch.phase("choose strength"):
+            found, table = self.match_strengths(editor, info, cell.concept)
+        return Fitted(editor, fit.cost, found, table, fit.resources)
 
-    def try_out(
+    def _beside(self, cell: Cell, watch: Stopwatch) -> Fitted:
+        """A control matched to a fitted method, at the strength chosen for that method."""
+        assert cell.beside is not None
+        place = CellKey(cell.dataset, "edit", cell.beside, None, cell.concept.name)
+        partner = self.store.find(place)
+        if partner is None or partner.status != "done" or partner.strength is None:
+            raise PartnerFailedError(f"'{cell.beside}' has no edits of {cell.concept.name}")
+        editor, _ = self.fitting.editor(cell.beside, cell.concept, watch)
+        method = make_method(cell.method, self.config.suite)
+        offer = _MATCHED_BY.get(method.info.space)
+        if offer is not None and not isinstance(editor, offer):
+            raise NotApplicableError(
+                f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
+            )
+        task = self.fitting.task(method, cell.concept, self.fitting.scratch(cell.key), editor)
+        return Fitted(method.fit(task), FitCost(), fixed_strength(partner.strength))
+
+    def run_trial(
         self,
         method: EditingMethod,
         concept: Concept,
         split: InvertedSplit,
         watch: Stopwatch,
         work: float = 0.0,
-    ) -> TriedOut:
+    ) -> TrialEdits:
         """Fit a method of any settings and score its edits of a split; no record is written.
 
         Raises:
@@ -425,62 +420,36 @@ class EditCells:
             edits = self.edit_images(editor, split, strengths, step)
         with watch.phase("score"):
             table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
-        return TriedOut(table, fit.cost, calls.unet_calls)
-
-    def _beside(self, cell: Cell, watch: Stopwatch) -> Fitted:
-        """A control matched to a fitted method, at the strength chosen for that method."""
-        assert cell.beside is not None
-        try:
-            partner = self.fitted(cell.beside, cell.concept, watch)
-        except InvalidBenchmarkError:
-            raise
-        except Exception as error:  # told in full by the method's own cell
-            raise PartnerFailedError(f"'{cell.beside}' itself fails: {error}") from error
-        method = make_method(cell.method, self.config.suite)
-        offer = _MATCHED_BY.get(method.info.space)
-        if offer is not None and not isinstance(partner.editor, offer):
-            raise NotApplicableError(
-                f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
-            )
-        scratch = self.fitting.scratch(cell.key)
-        task = self.fitting.task(method, cell.concept, scratch, partner.editor)
-        return Fitted(method.fit(task), FitCost(), given(partner.matching.strength))
+        return TrialEdits(table, fit.cost, calls.unet_calls)
 
     def match_strengths(
         self, editor: Editor, info: MethodInfo, concept: Concept
-    ) -> tuple[Matching, tuple[CurvePoint, ...]]:
-        """What a method runs at on test images, and how validation images respond.
+    ) -> tuple[StrengthMatch, ScoreTable]:
+        """What a method runs at on test images, and the scores of validation images it rests on.
 
         The strength that the grid leads to for the headline is run too, and the crossings found
         again: where a method has its effect far below the grid's steps, a straight line misses it.
-        A random draw, whose effect is but a unit, is spared that, and sized on fewer images.
         """
         suite, split = self.config.suite, self.artefacts.concept_validation(concept)
-        if info.draws:
-            few = range(suite.draw_validation_images)
-            split = InvertedSplit(split.batch.take(few), split.inversions.take(few), None)
-        views: dict[float, View] = {}
+        judge = judges(info, self.scorers.names)[0]
+        full_effect = self.scales.full_effect(concept, judge)
 
-        def respond(strengths: tuple[float, ...]) -> Matching:
+        def scored(strengths: tuple[float, ...]) -> ScoreTable:
             edits = self.edit_images(editor, split, strengths, None)
-            table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
-            view = self.yardstick.view(table, concept, info)
-            views.update(dict.fromkeys(strengths, view))
-            return match(
-                {s: views[s].at(s) for s in views},
-                suite,
-                self.yardstick.full_effect(concept, view.judges[0]),
-                unsigned=info.draws,
-            )
+            return self.scorers.table(concept, split.inversions, edits, strengths)[0]
 
-        matching = respond(suite.strengths)
-        if matching.strength not in views and not info.draws:
-            matching = respond((matching.strength,))
-        curve = tuple(
-            CurvePoint(strength=s, measurements=measurements(views[s], s, self.config.seed))
-            for s in sorted(views)
-        )
-        return matching.with_full() if info.control and not info.draws else matching, curve
+        def matched(table: ScoreTable) -> StrengthMatch:
+            spread = self.scales.spread(judge)
+            seen = {s: table.at(s, concept.attribute, spread, classifier=judge)
+                    for s in table.strengths}  # fmt: skip
+            return match(seen, suite, full_effect)
+
+        table = scored(suite.strengths)
+        found = matched(table)
+        if found.strength not in table.strengths:
+            table = table.joined(scored((found.strength,)))
+            found = matched(table)
+        return found.with_full() if info.control else found, table
 
     def edit_images(
         self, editor: Editor, split: InvertedSplit, strengths: tuple[float, ...], step: Any
@@ -502,30 +471,55 @@ class EditCells:
                 step(len(chunk))
             return edits
 
-        return torch.cat(self.at_once.edit(len(split.batch), len(strengths), edit), dim=1)
+        return torch.cat(self.batcher.edit(len(split.batch), len(strengths), edit), dim=1)
+
+    def random_direction(self, name: str, draw: int, key: str, sources: Sources) -> None:
+        """One random direction on the images that serve every concept, over a grid of strengths.
+
+        What it does depends on no concept, so it is run once and scored on all attributes.
+
+        Args:
+            name: of the control.
+            draw: which of the suite's random directions.
+            key: of the record.
+            sources: of what takes part and is not this package's own.
+        """
+        watch = Stopwatch(self.progress.costs)
+        card, strengths = self.world.dataset.card, self.config.suite.strengths
+        editor, fit = self.fitting.editor(name, any_concept(card), watch, fit_seed=draw)
+        test = self.artefacts.test
+        rows = range(min(NULL_IMAGES, len(test.batch)))
+        split = InvertedSplit(test.batch.take(rows), test.inversions.take(rows), None)
+        with watch.phase("edit"), self.world.backbone.count_calls() as calls:
+            edits = self.edit_images(editor, split, strengths, None)
+        with watch.phase("score"):
+            table, _ = self.scorers.table(None, split.inversions, edits, strengths)
+        content = table.to_npz()
+        method = make_method(name, self.config.suite)
+        record = CellRecord(
+            **common_fields(self.world, self.config),
+            **method_fields(method),
+            kind="null",
+            fit_seed=draw,
+            strengths=strengths,
+            judges=self.scorers.names,
+            artefacts={KEY_ARTEFACT: key, DIRECTIONS: str(self.config.suite.random_draws)},
+            scores=FileRef(file=SCORES_FILE, sha256=hash_bytes(content)),
+            cost=Cost(edit_unet_calls=calls.unet_calls / len(rows) / len(strengths)),
+            provenance=provenance(self.config, watch, fit.resources),
+        )
+        self.store.write(with_sources(record, sources), {SCORES_FILE: content})
 
     def _record(
-        self, cell: Cell, fitted: Fitted, table: ScoreTable, watch: Stopwatch, edit_calls: float
-    ) -> RunRecord:
-        config, concept, matching = self.config, cell.concept, fitted.matching
+        self,
+        cell: Cell,
+        fitted: Fitted,
+        strengths: tuple[float, ...],
+        watch: Stopwatch,
+        edit_calls: float,
+    ) -> CellRecord:
+        config, concept, found = self.config, cell.concept, fitted.match
         method = make_method(cell.method, config.suite)
-        view = self.yardstick.view(table, concept, method.info)
-        null = (
-            self.null(cell.dataset, cell.concept)
-            if cell.beside is None and not method.info.draws
-            else []
-        )
-        levels, at = (
-            tuple(level_result(view, level, config.seed, null) for level in matching.levels),
-            measurements(view, matching.strength, config.seed, null),
-        )
-        headline = next((x for x in levels if x.name == headline_name(config.suite)), None)
-        if headline is not None and headline.status == "not_reached":
-            at |= not_reached(headline, at)
-        if not cell.control:
-            at |= {OVER_RANDOM: self._over_random(cell, view, matching.strength)}
-        if len(levels) > 1:
-            at |= {PRECISION_AREA: area_measurement(view, config.suite, matching, config.seed)}
         artefacts = {KEY_ARTEFACT: cell.key}
         if method.info.uses_sae:
             artefacts["sae"] = self.artefacts.sae.content_hash
@@ -534,89 +528,34 @@ class EditCells:
             artefacts["pretrained"] = hash_file(weights)
         if isinstance(method, SupportsFitKey):
             artefacts["fit"] = hash_json([method.fit_key()])
-        artefacts |= lacks(self.store, cell)
-        card = self.world.dataset.card
-        return RunRecord(
+        return CellRecord(
             **common_fields(self.world, config),
             **cell_fields(cell, config),
-            strength=matching.strength,
-            strength_chosen_on="validation" if matching.levels or cell.beside else "given",
-            strengths=table.strengths,
-            measurements=at,
-            levels=levels,
-            full_effect=matching.full_effect,
-            curve=fitted.curve,
-            curve_on="validation",
-            judges=view.judges,
+            strength=found.strength,
+            strength_chosen_on="validation" if found.levels or cell.beside else "given",
+            strengths=strengths,
+            levels=found.levels,
+            full_effect=found.full_effect,
+            monotone=found.monotone,
+            judges=judges(method.info, self.scorers.names),
             guided_by=guides_of(method.info, self.scorers.names),
-            drift=drift_by_attribute(view, matching.strength, card.attributes),
-            drift_margin=drift_margins(view, matching.strength, card.attributes),
-            metric_versions=metric_versions(),
-            metric_identities=metric_identities(
-                [name for name in card.attributes if name != concept.attribute]
-            ),
             artefacts=artefacts,
             cost=Cost(
                 parameters=fitted.cost.parameters,
                 unet_calls=fitted.cost.unet_calls,
                 edit_unet_calls=edit_calls,
             ),
-            flags=flags(
-                at,
-                headline,
-                matching,
-                view,
-                pretrained=weights is not None,
-                guided=bool(method.info.guided_by),
-            ),
-            provenance=provenance(config, watch, fitted.spent),
+            provenance=provenance(config, watch, fitted.resources),
         )
-
-    def null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
-        """Scores of a concept's random draws, once these have run, with the strengths they ran at.
-
-        Empty unless all of the suite's draws are there. Read once a concept.
-        """
-        if concept not in self._null and (found := self._read_null(dataset, concept)):
-            self._null = {concept: found}
-        return self._null.get(concept, [])
-
-    def _read_null(self, dataset: str, concept: Concept) -> list[tuple[ScoreTable, float]]:
-        found = []
-        names = [name for name in METHODS if info_of(name).draws]
-        for name in names:
-            for draw in range(self.config.suite.random_draws):
-                key = CellKey(dataset, "edit", name, None, concept.name, draw)
-                record = self.store.find(key)
-                scores = None if record is None else self.store.scores(record)
-                if record is None or scores is None or record.strength is None:
-                    return []  # a null of fewer draws is another null
-                found.append((scores, record.strength))
-        return found
-
-    def _over_random(self, cell: Cell, view: View, strength: float) -> Measurement:
-        """EPR over that of the random control of its space, whose cell has run before this one."""
-        if not cell.matched:
-            return Measurement.missing("there is no random control beside it")
-        key = CellKey(cell.dataset, "edit", cell.matched[0], cell.method, cell.concept.name)
-        record = self.store.find(key)
-        if record is None or record.status != "done" or record.strength != strength:
-            return Measurement.missing("no random control was run beside it")
-        scores = self.store.scores(record)
-        if scores is None:
-            return Measurement.missing("the random control's scores are not there")
-        return over_random(view, scores, strength, self.config.seed)
 
     def _with_oracle(self, images: EditedImages, concept: Concept) -> bytes:
         dataset = self.world.dataset
         oracle = None
         if isinstance(dataset, SupportsOracle):
             oracle = to_8_bits(dataset.oracle(images.image_ids, concept.attribute))
-        return EditedImages(
-            images.image_ids,
-            images.strengths,
-            images.source,
-            images.reconstruction,
-            images.edits,
-            oracle,
-        ).to_bytes()
+        return replace(images, oracle=oracle).to_bytes()
+
+
+def any_concept(card: DatasetCard) -> Concept:
+    """What stands for every concept where a fit reads none of its words or labels."""
+    return Concept("every_concept", "", "", card.attributes[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from casl_bench.core.files import hash_json
 from casl_bench.diffusion.trajectories import GB, disk_budget, store_bytes
 from casl_bench.methods.method import SupportsFitKey
-from casl_bench.runs.plan import Cell, card_of, make_method, shared_work, work_of_fit
+from casl_bench.runs.plan import Cell, card_of, make_method, null_work, shared_work, work_of_fit
 from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
 
 FULL_SIZE_H = (512, 8, 8)
@@ -97,7 +97,7 @@ def estimate_cost(
     return CostEstimate(
         inversion=shared_work(config) * len(datasets) / len(config.datasets),
         fits=fits,
-        edits=sum(cell.work for cell in cells) - all_fits,
+        edits=sum(cell.work for cell in cells) - all_fits + null_work(suite) * len(datasets),
         sae=_SAE_PASSES * sae_images * suite.num_steps * len(with_sae),
         trajectories=trajectories,
         others=others,

@@ -32,24 +32,25 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.record import Cost, Kind, Measurement, RunRecord
+from casl_bench.results.record import CellKind, CellRecord, Cost, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array
 from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
-from casl_bench.runs.finished import is_done
-from casl_bench.runs.fits import FitSpent, NotApplicableError
+from casl_bench.runs.fits import FitResources, NotApplicableError
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
+    NULL_IMAGES,
     STAGE_VERSION,
     Cell,
     Sources,
     changed,
+    done,
     fingerprint,
     info_of,
     make_method,
+    random_directions,
     sources_of_methods,
-    sources_of_metrics,
     sources_of_world,
     with_sources,
 )
@@ -80,7 +81,7 @@ class ScorerTrials:
 
     def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
         self.artefacts, self.world = artefacts, artefacts.world
-        self.scorers, self.yardstick = cells.scorers, cells.yardstick
+        self.scorers, self.scales = cells.scorers, cells.scales
         self.attributes = self.world.dataset.card.attributes
 
     def measurements(self) -> dict[str, Measurement]:
@@ -88,8 +89,7 @@ class ScorerTrials:
 
         `NAME.accuracy`, `NAME.calibration_error`, each also `_on_reconstructions` and
         `_on_oracle_edits`; `NAME.worst_attribute`; of known flips `NAME.flips_seen`, `.slope`,
-        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE`, `NAME.leakage/ATTRIBUTE` and
-        `NAME.spread/ATTRIBUTE`, the unit of every sd.
+        `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE` and `NAME.leakage/ATTRIBUTE`.
 
         Raises:
             InvalidBenchmarkError: if one is under the world's floor on an attribute.
@@ -111,14 +111,9 @@ class ScorerTrials:
                 lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
                 len(truth), "share", f"{name} worst",
             )  # fmt: skip
-            spread = self.yardstick.spreads[k]
+            spread = self.scales.spreads[k]
             if edits is not None:
                 found |= self._known_flips(name, source[k], edits[k], truth, spread)
-            n = len(self.artefacts.train.batch)
-            found |= {
-                f"{name}.spread/{a}": Measurement.of(float(v), n, "logit")
-                for a, v in zip(self.attributes, spread, strict=True)
-            }
         return found
 
     def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
@@ -229,7 +224,7 @@ class DatasetRecords:
         self.artefacts, self.cells = artefacts, cells
         self.world, self.config = artefacts.world, artefacts.config
 
-    def scorer(self, key: str) -> RunRecord:
+    def scorer(self, key: str) -> CellRecord:
         """Every classifier on trial, see `ScorerTrials`.
 
         Raises:
@@ -238,9 +233,10 @@ class DatasetRecords:
         watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
             found = ScorerTrials(self.artefacts, self.cells).measurements()
-        return self._record("scorer", key, found, watch)
+            scales = self.cells.scales.reference_scales()
+        return self._record("scorer", key, found, watch, scales=scales)
 
-    def reconstruction(self, key: str) -> RunRecord:
+    def reconstruction(self, key: str) -> CellRecord:
         """How well inversion and generation give the test images back."""
         watch = Stopwatch(self.artefacts.progress.costs)
         with watch.phase("score"):
@@ -293,7 +289,7 @@ class DatasetRecords:
             "faces_missed": Measurement.of(missed, len(source)),
         }
 
-    def sae(self, key: str) -> RunRecord:
+    def sae(self, key: str) -> CellRecord:
         """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
         watch = Stopwatch(self.artefacts.progress.costs)
         sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
@@ -312,7 +308,7 @@ class DatasetRecords:
             error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        spent = FitSpent(self.artefacts.sae_seconds)
+        spent = FitResources(self.artefacts.sae_seconds)
         return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(
@@ -355,7 +351,7 @@ class DatasetRecords:
             raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
         )
 
-    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> RunRecord:
+    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> CellRecord:
         """SVM probes on a method's best aligned latents of one concept, with their controls."""
         watch = Stopwatch(self.artefacts.progress.costs)
         suite = self.config.suite
@@ -402,15 +398,15 @@ class DatasetRecords:
 
     def _record(
         self,
-        kind: Kind,
+        kind: CellKind,
         key: str,
         found: Mapping[str, Measurement],
         watch: Stopwatch,
         artefacts: Mapping[str, str] | None = None,
-        spent: FitSpent | None = None,
+        spent: FitResources | None = None,
         **fields: Any,
-    ) -> RunRecord:
-        return RunRecord(
+    ) -> CellRecord:
+        return CellRecord(
             **common_fields(self.world, self.config),
             kind=kind,
             measurements=dict(found),
@@ -464,7 +460,7 @@ class DatasetRun:
         self.records = DatasetRecords(self.artefacts, self.cells)
         self._probes: Probes | None = None
 
-    def hear(self, progress: Progress) -> None:
+    def set_progress(self, progress: Progress) -> None:
         """Show progress elsewhere from now on."""
         self.progress = self.cells.progress = self.artefacts.progress = progress
         self.cells.fitting.progress = progress
@@ -484,13 +480,32 @@ class DatasetRun:
         """Whether any cell failed; cells are in the plan's order."""
         failed = False
         with self._watching():
-            for cell in cells:  # the plan puts a control beside a method before that method
-                if not is_done(self.store, cell):
+            for cell in cells:
+                if done(self.store, cell) is None:
                     failed |= not self._run_cell(cell)
                     finished(cell)
                 if not cell.control and not cell.fit_seed:
                     failed |= not self._probe(cell)
         return failed
+
+    def run_random_directions(self) -> None:
+        """What random directions do, once for all concepts: what EPR+ is divided by."""
+        card = self.world.dataset.card
+        with self._watching():
+            for name, draw in random_directions(self.config):
+                method = make_method(name, self.config.suite)
+                inputs = [
+                    "null", STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card),
+                    name, method.info.version, method.config.model_dump(mode="json"), draw,
+                    NULL_IMAGES,
+                ]  # fmt: skip
+                key, sources = hash_json(inputs), self._sources([name])
+                place = CellKey(card.name, "null", name, fit_seed=draw)
+                if self._has(place, key, sources):
+                    continue
+                work = NULL_IMAGES * len(self.config.suite.strengths) * self.config.suite.num_steps
+                with self.progress.task(f"{name} {draw + 1}", 1, float(work)):
+                    self.cells.random_direction(name, draw, key, sources)
 
     def finish(self) -> None:
         """What comes last, where a method reads the SAE: how good it is."""
@@ -530,7 +545,7 @@ class DatasetRun:
             Whether there is no more to be had: a fault of the method ends its probe alone.
         """
         method = make_method(cell.method, self.config.suite)
-        if not method.info.uses_sae or not is_done(self.store, cell):
+        if not method.info.uses_sae or done(self.store, cell) is None:
             return True
         key = hash_json([cell.key, "probe", STAGE_VERSION])
         if self._has(cell.probe_store_key, key, self._sources([cell.method])):
@@ -562,11 +577,11 @@ class DatasetRun:
 
     def _no_probe(
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
-    ) -> RunRecord:
+    ) -> CellRecord:
         record = without_result(self.world, self.config, cell, status, error)
         return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
 
-    def _shared(self, kind: Kind, make: Callable[[str], RunRecord]) -> None:
+    def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
         """A record of the whole data set, unless it is there."""
         card = self.world.dataset.card
         inputs: list[JsonValue] = [
@@ -575,8 +590,7 @@ class DatasetRun:
         key = hash_json(inputs)
         # Some of these run entrants of their own, such as known edits.
         names = [name for name in METHODS if info_of(name).control]
-        sources = {**self._sources(names), **sources_of_metrics()}
-
+        sources = self._sources(names)
         if self._has(CellKey(card.name, kind), key, sources):
             return
         record = with_sources(make(key), sources)

@@ -41,7 +41,7 @@ from casl_bench.runs.progress import Progress, Stopwatch
 
 
 @dataclass(frozen=True)
-class FitSpent:
+class FitResources:
     """What a fit took of the machine that made it.
 
     Attributes:
@@ -59,7 +59,7 @@ class StoredFit:
 
     state: dict[str, Tensor]
     cost: FitCost
-    spent: FitSpent = FitSpent()
+    resources: FitResources = FitResources()
 
 
 def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor, StoredFit]:
@@ -67,8 +67,8 @@ def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor
     started = time.monotonic()
     with peak_memory(device) as peak:
         editor = method.fit(task)
-    spent = FitSpent(time.monotonic() - started, peak.mb)
-    return editor, StoredFit(editor.state(), editor.cost, spent)
+    resources = FitResources(time.monotonic() - started, peak.mb)
+    return editor, StoredFit(editor.state(), editor.cost, resources)
 
 
 def given_fit(method: SupportsPretrained, path: Path) -> StoredFit:
@@ -152,8 +152,8 @@ def _write(path: Path, fit: StoredFit) -> None:
     cost = {
         "parameters": fit.cost.parameters,
         "unet_calls": fit.cost.unet_calls,
-        "seconds": fit.spent.seconds,
-        "peak_memory_mb": fit.spent.peak_memory_mb,
+        "seconds": fit.resources.seconds,
+        "peak_memory_mb": fit.resources.peak_memory_mb,
     }
     metadata = {"cost": json.dumps(cost), "sha256": hash_tensors(fit.state)}
     tensors = {name: t.detach().cpu().contiguous() for name, t in fit.state.items()}
@@ -168,8 +168,8 @@ def _read(path: Path) -> StoredFit:
         if hash_tensors(state) != metadata["sha256"]:
             raise ValueError("its content is not what was written")
         cost = json.loads(metadata["cost"])
-        spent = FitSpent(cost.pop("seconds", None), cost.pop("peak_memory_mb", None))
-        return StoredFit(state, FitCost(**cost), spent)
+        resources = FitResources(cost.pop("seconds", None), cost.pop("peak_memory_mb", None))
+        return StoredFit(state, FitCost(**cost), resources)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InvalidBenchmarkError(
             f"a stored fit cannot be used: {error}",

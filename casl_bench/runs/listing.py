@@ -11,8 +11,16 @@ from casl_bench.domains.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.cost_estimate import cost_text
-from casl_bench.runs.finished import is_done
-from casl_bench.runs.plan import Cell, WorldIdentity, card_of, identify, info_of, open_world, plan
+from casl_bench.runs.plan import (
+    Cell,
+    WorldIdentity,
+    card_of,
+    done,
+    identify,
+    info_of,
+    open_world,
+    plan,
+)
 from casl_bench.runs.run_lock import check_run_folder
 from casl_bench.runs.suites import SUITES, RunConfig
 
@@ -74,19 +82,19 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     cells = plan(config, worlds)
     store = RecordStore(config.out)
     damaged = damaged_cells(store)
-    done = {
+    there = {
         cell.key
         for cell in cells
-        if store.folder(cell.store_key) not in damaged and is_done(store, cell)
+        if store.folder(cell.store_key) not in damaged and done(store, cell)
     }
-    to_do = [cell for cell in cells if cell.key not in done]
+    to_do = [cell for cell in cells if cell.key not in there]
     lines = [
         f"run folder: {config.out}",
         f"suite {config.suite.name} v{config.suite.version}, seed {config.seed}, "
         f"device {config.device}",
         "",
-        *(_matrix(dataset, cells, done) for dataset in config.datasets),
-        f"{len(cells)} cells: {len(done)} done, {len(to_do)} to do",
+        *(_matrix(dataset, cells, there) for dataset in config.datasets),
+        f"{len(cells)} cells: {len(there)} done, {len(to_do)} to do",
         cost_text(config, to_do, h_shapes, unet_speed),
         *missing,
     ]

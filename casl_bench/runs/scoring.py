@@ -18,14 +18,12 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.domains.domain import World
-from casl_bench.methods.method import MethodInfo
 from casl_bench.metrics.image_similarity import pixel_locality
 from casl_bench.models.scorers import compare
 from casl_bench.results.edited_images import EditedImages, Pixels, to_pixels
+from casl_bench.results.record import ReferenceScales
 from casl_bench.results.score_table import Array, ScoreTable
 from casl_bench.runs.artefacts import Artefacts
-from casl_bench.runs.measuring import Unrelated, View
-from casl_bench.runs.plan import judges
 
 
 def to_8_bits(images: Tensor) -> Pixels:
@@ -65,12 +63,17 @@ class Scorers:
         return torch.stack([c.logits(images).double() for c in self.world.classifiers], 1)
 
     def table(
-        self, concept: Concept, inversions: Inversions, edits: Tensor, strengths: Sequence[float]
+        self,
+        concept: Concept | None,
+        inversions: Inversions,
+        edits: Tensor,
+        strengths: Sequence[float],
     ) -> tuple[ScoreTable, EditedImages]:
-        """Score the edits of one concept.
+        """Score edits.
 
         Args:
-            concept: what was edited; its words are what CLIP compares with.
+            concept: what was edited; its words are what CLIP compares with. None of a random edit,
+                which is then scored by what serves all concepts alone.
             inversions: the n images.
             edits: [S, n, 3, H, W].
             strengths: S numbers, none of them 0.
@@ -84,14 +87,16 @@ class Scorers:
         ids, clip, reader = inversions.image_ids, self.world.score_clip, self.world.factors
         base_clip = self._base_clip(ids, base)
         base_images, images = from_8_bits(base), from_8_bits(edited)
-        words = (concept.source_prompt, concept.target_prompt)
-        known = self._known_change(concept, inversions)
+        known = None if concept is None else self._known_change(concept, inversions)
         perceptual, identity = compare(self.world.embedder, images, base_images)
         logits, similarity = [], []
         locality: list[Array] = []
         factors: list[tuple[Array, Array]] = []
         for some in images:
             logits.append(self.logits(some))
+            if concept is None:
+                continue
+            words = (concept.source_prompt, concept.target_prompt)
             agreement = clip.direction_similarity(base_clip, clip.embed(some), *words)
             similarity.append(agreement.numpy())
             if known is not None:
@@ -108,7 +113,7 @@ class Scorers:
             _by_classifier(self._source_logits(ids, source)),
             _by_classifier(self._base_logits(ids, base)),
             np.stack(logits, axis=1),
-            np.stack(similarity),
+            np.stack(similarity) if similarity else None,
             perceptual.numpy(),
             None if identity is None else identity.numpy(),  # nobody tells that of a church
             np.stack(locality) if locality else None,
@@ -182,7 +187,7 @@ BALANCED = 2.0
 """Distance in sd of two classes that are equally common and well apart."""
 
 
-class Yardstick:
+class DatasetScales:
     """The units of one data set, each measured once.
 
     Args:
@@ -204,15 +209,27 @@ class Yardstick:
         """[K, A] standard deviation of each classifier's logits over the training images."""
         return np.asarray(self.train_logits.std(axis=1))
 
-    @cached_property
-    def unrelated(self) -> Unrelated:
-        """How far apart test images are that have nothing to do with each other."""
-        return Unrelated(*self.scorers.unrelated(self.artefacts.test.inversions))
+    def spread(self, judge: str) -> Array:
+        """[A] of one classifier."""
+        own: Array = self.spreads[self.scorers.names.index(judge)]
+        return own
+
+    def reference_scales(self) -> ReferenceScales:
+        """As records keep them."""
+        perceptual, identity = self.scorers.unrelated(self.artefacts.test.inversions)
+        return ReferenceScales(
+            spreads={
+                name: tuple(map(float, own))
+                for name, own in zip(self.scorers.names, self.spreads, strict=True)
+            },
+            unrelated_perceptual=perceptual,
+            unrelated_identity=identity,
+        )
 
     def full_effect(self, concept: Concept, judge: str) -> float:
         """Mean target change of the perfect edit on the validation images, in sd.
 
-        Where nobody can draw the perfect edit: the distance of the mean logits of training images
+        Where the perfect edit is not known: the distance of the mean logits of training images
         with the attribute and without it, which is what a flip comes to on the average. Where
         these are all of one class: what two balanced classes would be apart.
 
@@ -228,11 +245,6 @@ class Yardstick:
                 mend="use another classifier, or leave the concept out",
             )
         return effect
-
-    def view(self, table: ScoreTable, concept: Concept, info: MethodInfo) -> View:
-        """A table as the judges of a method see it."""
-        names = judges(info, self.scorers.names)
-        return View(table, concept.attribute, self.spreads, names, self.unrelated)
 
     def _measure(self, concept: Concept) -> Array:
         """[K] by each classifier."""

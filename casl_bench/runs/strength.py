@@ -1,89 +1,21 @@
-"""The strengths of a method at equal effect: chosen on validation images, before any test image."""
+"""Which strengths of a method are run: chosen on validation images, before any test image."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.bootstrap import RESAMPLES, percentile_interval, resampling_weights
-from casl_bench.metrics.metric import Estimate
-from casl_bench.results.record import FULL
-from casl_bench.results.score_table import Array, EditScores, check_array
+from casl_bench.metrics.strength_at_effect import strength_at_effect
+from casl_bench.results.record import FULL, Level, headline_level
+from casl_bench.results.score_table import EditScores, check_array
 from casl_bench.runs.suites import Suite
-
-# At which strength does a method reach a given effect? Read off its response, never beyond it.
-
-
-Status = Literal["reached", "not_reached", "wrong_way"]
 
 DIP = 0.05
 """A response that falls by more than this share of the full effect as strength grows is flagged."""
-
-DIGITS = 6
-"""Decimals of a chosen strength: what is written is what is run."""
-
-
-@dataclass(frozen=True)
-class Crossing:
-    """Whether and where a response crosses a goal.
-
-    Attributes:
-        status: "reached"; "wrong_way" where the opposite goal is crossed and this one never is;
-            else "not_reached".
-        strength: at the crossing; None where nothing is crossed.
-        largest: the largest response on the grid.
-    """
-
-    status: Status
-    strength: float | None
-    largest: float
-
-
-def crossing(strengths: Sequence[float], effects: ArrayLike, goal: float) -> Crossing:
-    """The smallest strength at which the effect is the goal, linear between grid points.
-
-    The response starts at (0, 0): no strength, no effect. Nothing is extrapolated beyond the
-    largest strength that was run.
-
-    Args:
-        strengths: S increasing numbers > 0.
-        effects: [S] mean effects on the same images at these strengths, finite.
-        goal: > 0, in the unit of the effects.
-
-    Returns:
-        Where the goal is crossed first.
-
-    Raises:
-        InputError: on strengths that do not increase from above 0, effects of another shape or not
-            finite, or a goal that is not positive.
-    Source: ours; the comparison at matched effect that AxBench and anchors of its kind ask for.
-    """
-    grid = check_array("strengths", strengths, 1)
-    values = check_array("effects", effects, 1, grid.shape)
-    if not len(grid) or grid[0] <= 0 or (np.diff(grid) <= 0).any():
-        raise InputError("strengths must increase from above 0")
-    if not (goal > 0 and np.isfinite(goal)):
-        raise InputError(f"a goal must be positive, got {goal}")
-    largest = float(values.max())
-    knots = list(zip([0.0, *grid.tolist()], [0.0, *values.tolist()], strict=True))
-    found = _first(knots, goal)
-    if found is not None:
-        return Crossing("reached", found, largest)
-    found = _first([(s, -e) for s, e in knots], goal)
-    return Crossing("not_reached" if found is None else "wrong_way", found, largest)
-
-
-def _first(knots: Sequence[tuple[float, float]], goal: float) -> float | None:
-    for (s_0, e_0), (s_1, e_1) in pairwise(knots):
-        if e_0 < goal <= e_1:
-            return round(s_0 + (s_1 - s_0) * (goal - e_0) / (e_1 - e_0), DIGITS)
-    return None
 
 
 def is_monotone(effects: ArrayLike, full_effect: float) -> bool:
@@ -103,121 +35,8 @@ def is_monotone(effects: ArrayLike, full_effect: float) -> bool:
     return fall <= DIP * full_effect
 
 
-def precision(target_change: ArrayLike, others_change: ArrayLike) -> Array:
-    """T / (|T| + N): the signed share that the target has in all that moves.
-
-    EPR / (1 + EPR) where T >= 0: the same order on a bounded scale, so that it can be averaged
-    over effects and is 0 where an effect is not reached.
-
-    Args:
-        target_change: [...] T, signed, in sd.
-        others_change: [...] N >= 0, mean change of the others, in sd.
-
-    Returns:
-        [...] in [-1, 1]; 0 where nothing moved.
-
-    Raises:
-        InputError: on NaN or infinity, or a negative N.
-    Source: ours.
-    """
-    t, n = np.asarray(target_change, np.float64), np.asarray(others_change, np.float64)
-    if not (np.isfinite(t).all() and np.isfinite(n).all() and (n >= 0).all()):
-        raise InputError("changes must be finite, and those of the others not negative")
-    total = np.abs(t) + n
-    share: Array = np.divide(t, total, out=np.zeros(total.shape), where=total > 0)
-    return share
-
-
-def area(effects: ArrayLike, precisions: ArrayLike) -> Array:
-    """Mean precision between the smallest and the largest effect, by the trapezoid rule.
-
-    Args:
-        effects: [L] increasing, L >= 2.
-        precisions: [..., L], 0 where an effect was not reached.
-
-    Returns:
-        [...] in [-1, 1].
-
-    Raises:
-        InputError: on fewer than two effects or effects that do not increase.
-    Source: ours.
-    """
-    x = check_array("effects", effects, 1)
-    y = np.asarray(precisions, np.float64)
-    if len(x) < 2 or (np.diff(x) <= 0).any() or y.shape[-1:] != x.shape:
-        raise InputError("an area needs a precision for each of two or more increasing effects")
-    inner: Array = ((y[..., 1:] + y[..., :-1]) / 2 * np.diff(x)).sum(-1)
-    height: Array = inner / (x[-1] - x[0])
-    return height
-
-
-def precision_area(
-    effects: Sequence[float], levels: Sequence[EditScores | None], seed: int
-) -> Estimate:
-    """Area under precision versus effect, between the smallest and the largest level.
-
-    Args:
-        effects: L increasing shares of the full effect.
-        levels: L scores of the same n images, None where the level was not reached: 0 there.
-        seed: of the resamples, drawn jointly for all levels.
-
-    Returns:
-        In [-1, 1] with its interval; undefined where no level was reached.
-
-    Raises:
-        InputError: as `area`, or on scores of different numbers of images.
-    Source: ours.
-    """
-    there = [scores for scores in levels if scores is not None]
-    if not there:
-        return Estimate(None, 0, reason="no level was reached")
-    n = len(there[0])
-    if any(len(scores) != n for scores in there):
-        raise InputError("levels of different images have no area")
-
-    def of(weights: Array) -> Array:
-        columns = []
-        for scores in levels:
-            if scores is None:
-                columns.append(np.zeros(len(weights)))
-                continue
-            change = (scores.edit - scores.base) / scores.spread
-            target = weights @ (scores.sign * change[:, scores.target])
-            others = weights @ np.abs(change[:, scores.others]).mean(1)
-            columns.append(precision(target, others))
-        return area(effects, np.stack(columns, axis=-1))
-
-    value = float(of(np.full((1, n), 1 / n))[0])
-    interval = None
-    if n >= 2:
-        interval = percentile_interval(of(resampling_weights(n, RESAMPLES, seed)), n=n)
-    low, high = interval or (None, None)
-    return Estimate(value, n, low, high)
-
-
 @dataclass(frozen=True)
-class Level:
-    """One effect, and the strength at which validation images show it.
-
-    Attributes:
-        name: as in records.
-        goal: of the effect.
-        unit: of `goal`.
-        status: whether it was shown.
-        strength: where; None where nothing was reached.
-        largest: the largest effect seen; None where there was no choice.
-    """
-
-    name: str
-    goal: float
-    unit: str
-    status: Status
-    strength: float | None
-    largest: float | None
-
-
-@dataclass(frozen=True)
-class Matching:
+class StrengthMatch:
     """What a method runs at on test images.
 
     Attributes:
@@ -239,15 +58,15 @@ class Matching:
         chosen = {level.strength for level in self.levels if level.strength is not None}
         return tuple(sorted(chosen | {self.strength}))
 
-    def with_full(self) -> Matching:
+    def with_full(self) -> StrengthMatch:
         """The same with strength 1 beside the matched ones."""
-        full = Level(FULL, 1.0, "strength", "reached", 1.0, None)
-        return Matching((*self.levels, full), self.strength, self.full_effect, self.monotone)
+        full = Level(name=FULL, goal=1.0, unit="strength", status="reached", strength=1.0)
+        return StrengthMatch((*self.levels, full), self.strength, self.full_effect, self.monotone)
 
 
-def given(strength: float) -> Matching:
+def fixed_strength(strength: float) -> StrengthMatch:
     """A strength that nobody chose."""
-    return Matching((), strength)
+    return StrengthMatch((), strength)
 
 
 def effect_name(share: float) -> str:
@@ -255,65 +74,50 @@ def effect_name(share: float) -> str:
     return f"effect_{round(100 * share)}"
 
 
-def headline_name(suite: Suite) -> str:
-    """Of the level that the main table compares methods at."""
-    return effect_name(suite.headline_effect)
-
-
-def match(
-    responses: Mapping[float, EditScores],
-    suite: Suite,
-    full_effect: float,
-    *,
-    unsigned: bool = False,
-) -> Matching:
+def match(responses: Mapping[float, EditScores], suite: Suite, full_effect: float) -> StrengthMatch:
     """Choose a method's strengths.
 
     Args:
         responses: strength → scores of the same validation images, by the classifier that decides.
         suite: its levels.
         full_effect: mean target change of the perfect edit, in sd, > 0.
-        unsigned: of a random edit: match the change in any direction, at the headline alone.
 
     Raises:
         InputError: where the full effect is not positive.
     """
     grid = sorted(responses)
-    effects = np.array([_effect(responses[s], unsigned) for s in grid])
-    shares = (suite.headline_effect,) if unsigned else suite.effects
+    effects = np.array([_effect(responses[s]) for s in grid])
+    flips = np.array([_flips(responses[s]) for s in grid])
+    asked = [(effect_name(share), share * full_effect, "sd", effects) for share in suite.effects]
+    asked.append((f"flip_{round(100 * suite.flip_goal)}", suite.flip_goal, "share", flips))
     levels = []
-    for share in shares:
-        goal = share * full_effect
-        found = crossing(grid, effects, goal)
+    for name, goal, unit, response in asked:
+        found = strength_at_effect(grid, response, goal)
         levels.append(
-            Level(effect_name(share), goal, "sd", found.status, found.strength, found.largest)
+            Level(
+                name=name,
+                goal=goal,
+                unit=unit,
+                status=found.status,
+                strength=found.strength,
+                largest=found.largest,
+            )
         )
-    if not unsigned:
-        flips = np.array([_flips(responses[s]) for s in grid])
-        found = crossing(grid, flips, suite.flip_goal)
-        name = f"flip_{round(100 * suite.flip_goal)}"
-        levels.append(
-            Level(name, suite.flip_goal, "share", found.status, found.strength, found.largest)
-        )
-    headline = next(level for level in levels if level.name == headline_name(suite))
+    headline = headline_level(levels)
+    assert headline is not None  # every suite has effects
     strength = headline.strength
     if strength is None:
         strength = grid[int(effects.argmax())]
     # What comes after the largest effect asked for chooses nothing: there an edit may overshoot.
-    beyond = np.flatnonzero(effects >= max(shares) * full_effect)
+    beyond = np.flatnonzero(effects >= max(suite.effects) * full_effect)
     needed = effects[: beyond[0] + 1] if len(beyond) else effects
-    return Matching(tuple(levels), strength, full_effect, is_monotone(needed, full_effect))
+    return StrengthMatch(tuple(levels), strength, full_effect, is_monotone(needed, full_effect))
 
 
-def _change(scores: EditScores) -> Array:
+def _effect(scores: EditScores) -> float:
     t = scores.target
-    change: Array = scores.sign * (scores.edit[:, t] - scores.base[:, t]) / scores.spread[t]
-    return change
-
-
-def _effect(scores: EditScores, unsigned: bool) -> float:
-    change = _change(scores)
-    return float(np.abs(change).mean() if unsigned else change.mean())
+    change = scores.sign * (scores.edit[:, t] - scores.base[:, t]) / scores.spread[t]
+    return float(change.mean())
 
 
 def _flips(scores: EditScores) -> float:

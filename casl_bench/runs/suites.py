@@ -242,11 +242,6 @@ class Suite(BaseModel):
         return pool * self.validation_images
 
     @property
-    def draw_validation_images(self) -> int:
-        """Validation images on which a random draw is sized: its effect is a unit, no result."""
-        return max(1, self.validation_images // 3)
-
-    @property
     def headline_effect(self) -> float:
         """The level of the main table."""
         return self.effects[len(self.effects) // 2]
@@ -308,7 +303,7 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite(
             name="standard",
-            version=3,
+            version=4,
             description="The suite of the published tables: every method on every data set in "
             "under three hours on two cores.",
             num_steps=20,
@@ -328,7 +323,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="quick",
-            version=5,
+            version=6,
             description="For trying out, on a few concepts of each data set: its numbers "
             "mean nothing.",
             quick=True,
@@ -352,7 +347,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="paper",
-            version=2,
+            version=3,
             description="The papers' counts on the real data sets, for a GPU: 40 evenly spaced "
             "DDIM steps, 32 test images an attribute. CASL chooses its strength by eye for each "
             "concept; here all methods are matched in their effect on validation images.",
@@ -416,7 +411,7 @@ class RunConfig(BaseModel):
             share of what is free. It changes speed and memory, never a number.
         batch_size: at most so many images at once, and in a part of an inversion; None leaves it
             to the memory budget. It changes speed and memory, never a number.
-        jobs: processes that run cells beside each other, each with its share of the threads.
+        jobs: processes that run cells beside each other, each on one thread.
         execution: by which engine, for how long, which part: no number depends on it.
         options: what a world is made of, where the user may choose.
         method_weights: method → folder of weights that somebody else trained for it.

@@ -49,7 +49,6 @@ from casl_bench.runs.plan import (
     sources_of_methods,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
-from casl_bench.runs.strength_selection import choose_strength
 from casl_bench.runs.suites import RunConfig, Suite
 
 # The one number that a tuning sweep maximises.
@@ -86,6 +85,34 @@ class Objective:
         if not self.flip_rate or not target:
             return 0.0
         return self.flip_rate * (target / (target + self.collateral))
+
+
+FLIP_GOAL = 0.5
+"""The smallest strength that flips at least this share of validation images is taken."""
+
+
+def choose_strength(table: ScoreTable, attribute: str, spread: Array) -> float:
+    """The smallest strength that flips half of the images, by the primary classifier.
+
+    Comparing methods at one effect rather than at one number called strength: EPR grows with
+    strength, so each method at a strength somebody liked would rank the strengths. Where no
+    strength flips that many, the one with the largest signed change is taken.
+
+    Args:
+        table: scores of validation images.
+        attribute: the concept's.
+        spread: [A] standard deviation of the primary classifier's logits.
+    """
+    effects = []
+    for strength in sorted(table.strengths):
+        scores = table.at(strength, attribute, spread)
+        base, edit = scores.base[:, scores.target], scores.edit[:, scores.target]
+        flipped = flip_rate(base, edit) or 0.0
+        if flipped >= FLIP_GOAL:
+            return strength
+        change = signed_target_change(base, edit, float(spread[scores.target]))
+        effects.append((change, -strength))
+    return -max(effects)[1]
 
 
 def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
@@ -522,8 +549,8 @@ class _DatasetSweep:
         watch = Stopwatch()
         fits_before = self.cells.fitting.store.made
         try:
-            tried = self.cells.try_out(method, attempt.concept, split, watch, attempt.work)
-            spread = self.cells.yardstick.spreads[0]
+            tried = self.cells.run_trial(method, attempt.concept, split, watch, attempt.work)
+            spread = self.cells.scales.spreads[0]
             found = objective(tried.table, attempt.concept.attribute, spread)
         except InvalidBenchmarkError:
             raise

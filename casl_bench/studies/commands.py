@@ -84,7 +84,7 @@ def paper_questions_command(
     """
 
     def action() -> int:
-        from casl_bench.results.run_folder import RecordStore, read_jsonl
+        from casl_bench.analysis.analyse import read_numbers
         from casl_bench.studies.paper_questions.answers import Evidence
         from casl_bench.studies.paper_questions.page import read_rows, write_page, write_rows
         from casl_bench.studies.paper_questions.study import COMMAND
@@ -98,8 +98,8 @@ def paper_questions_command(
             say = partial(click.echo, err=True)
             rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)
             write_rows(out, rows)
-        found = RecordStore(records) if records.is_dir() else read_jsonl(records)
-        click.echo(str(write_page(out, Evidence(tuple(found), read_rows(out)))))
+        numbers = tuple(read_numbers(records))
+        click.echo(str(write_page(out, Evidence(numbers, read_rows(out)))))
         return 0
 
     return action

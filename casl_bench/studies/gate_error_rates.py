@@ -6,21 +6,21 @@ Rates are of whole gate runs, with Holm's adjustment over all their cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.comparison import ConceptScores, Edits, Scoreboard
+from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.calibration import would_fail
 from casl_bench.gate.gate import decide
 from casl_bench.gate.log_ratio import measure
 from casl_bench.gate.run_side import CellName, FitScoreMatrix, read_side
 from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, MIN_FITS, CellVerdict, Verdict
-from casl_bench.metrics.epr import gain_column
+from casl_bench.metrics.epr_plus import gain_column
 from casl_bench.report.markdown import number, table
 from casl_bench.results.score_table import EditScores
 
@@ -162,10 +162,8 @@ def resampled_side(
     concepts, reached, strengths = [], [], []
     for c, concept in enumerate(matrix.matrix.concepts):
         stored = list(concept.methods.values())
-        names = stored[0].image_ids
-        index = [i for i, name in enumerate(names) for _ in range(images[name])]
-        # Copies of an image are images of their own.
-        ids = tuple(f"{name}~{copy}" for name in names for copy in range(images[name]))
+        index, ids = _copies(stored[0].image_ids, images)
+        of_null, null_ids = _copies(concept.null_image_ids, images)
         judge = next(iter(concept.null))
         own: list[ResampledFit] = []
         for f in fits[:, c]:
@@ -177,11 +175,17 @@ def resampled_side(
             str(place): Edits(ids, {} if fit.scores is None else {judge: fit.scores})
             for place, fit in enumerate(own)
         }
-        null = {judge: [random.take(index) for random in concept.null[judge]]}
-        concepts.append(ConceptScores(concept.key, concept.attributes, edits, null))
+        null = {judge: [random.take(of_null) for random in concept.null[judge]]}
+        concepts.append(ConceptScores(concept.key, concept.attributes, edits, null, null_ids))
         reached.append([fit.reached for fit in own])
         strengths.append([fit.strength if fit.reached else math.nan for fit in own])
-    return FitScoreMatrix(Scoreboard(concepts), np.array(reached).T, np.array(strengths).T)
+    return FitScoreMatrix(ScoreMatrix(concepts), np.array(reached).T, np.array(strengths).T)
+
+
+def _copies(names: Sequence[str], images: Mapping[str, int]) -> tuple[list[int], tuple[str, ...]]:
+    """Rows of images as often as they were sampled; copies of an image are images of their own."""
+    index = [i for i, name in enumerate(names) for _ in range(images[name])]
+    return index, tuple(f"{name}~{copy}" for name in names for copy in range(images[name]))
 
 
 # Rates: resampled runs are gated, and verdicts counted.

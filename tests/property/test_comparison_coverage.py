@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from casl_bench.analysis.comparison import aggregates, signed_log
+from casl_bench.analysis.comparison import aggregates
 from casl_bench.analysis.significance import paired_differences, rank_intervals
 from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
+from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.results.score_table import Array
 
 IMAGES, USED, RESAMPLES = 100, 32, 300

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from casl_bench.core.files import hash_bytes, hash_json
-from casl_bench.metrics.epr import EPR_SIGNED, epr_plus, gain_column
+from casl_bench.metrics.epr_plus import EPR_SIGNED, epr_plus, gain_column
 from casl_bench.results.record import (
     FileRef,
     LevelResult,

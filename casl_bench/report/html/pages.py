@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
@@ -35,7 +36,7 @@ from casl_bench.report.html.sections import (
 )
 from casl_bench.report.tables import group_title, overall_text
 from casl_bench.results.record import RunRecord
-from casl_bench.results.run_folder import RecordStore, read_jsonl
+from casl_bench.results.run_folder import RecordStore
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Source:
             InvalidBenchmarkError: if a record or a file kept with one is corrupt.
         """
         store = None if path.is_file() else RecordStore(path)
-        records = read_jsonl(path) if store is None else list(store)
+        records = read_numbers(path)
         if not records:
             raise UsageError(
                 "no records", where=str(path), mend="give a run folder or a records.jsonl"

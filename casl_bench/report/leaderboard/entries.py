@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from casl_bench.analysis.comparison import signed_exp, signed_log
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.columns import (
     BOARD,
     EPR_PLUS,

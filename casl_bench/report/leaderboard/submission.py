@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from casl_bench.analysis.comparison import signed_exp, signed_log
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.analysis.significance import Difference, holm, rank_intervals
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.leaderboard.boards import RESERVED
 from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, Pair, RunRecord
 from casl_bench.results.run_folder import (
     CellKey,
-    RecordStore,
     jsonl_files,
     jsonl_stem,
     read_jsonl,
@@ -443,7 +443,7 @@ def _refuse(faults: Sequence[str], source: Path) -> None:
 
 
 def _read(source: Path) -> list[RunRecord]:
-    records = list(RecordStore(source)) if source.is_dir() else read_jsonl(source)
+    records = read_numbers(source)
     if not records:
         raise UsageError(
             "no records", where=str(source), mend="give a run folder or its records.jsonl"

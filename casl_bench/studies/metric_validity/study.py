@@ -8,7 +8,7 @@ from itertools import groupby
 
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.rendered import DOMAINS, domain_named, synth_world
-from casl_bench.metrics.epr import EPR_PLUS_INFO
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import MetricInfo
 from casl_bench.results.provenance import package_versions
 from casl_bench.results.score_table import EditScores

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from casl_bench.metrics.epr import epr_plus
+from casl_bench.metrics.epr_plus import epr_plus
 from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.scorers import Differentiable
 from casl_bench.results.score_table import Array, EditScores

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from casl_bench.analysis.comparison import signed_exp, signed_log
 from casl_bench.metrics.bootstrap import (
     LEVEL,
     RESAMPLES,
@@ -16,6 +15,7 @@ from casl_bench.metrics.bootstrap import (
     resampling_weights,
     student_margin,
 )
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.markdown import DASH, number
 from casl_bench.results.record import ALL, Comparison, LevelResult, RunRecord
 from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from joblib import Parallel, delayed, parallel_config
 from pydantic import Field
 from torch import Tensor
 
+from casl_bench.analysis.analyse import group_cells
+from casl_bench.analysis.measure import ScoredCell, measurements
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json, write_text
 from casl_bench.domains.dataset import Concept
@@ -20,16 +22,21 @@ from casl_bench.methods.casl import CaslEditor, top_mask
 from casl_bench.methods.h_space_editor import HSpaceEditor
 from casl_bench.methods.method import Editor
 from casl_bench.results.provenance import package_versions
-from casl_bench.results.record import Finite, Frozen, Measurement, RunRecord
+from casl_bench.results.record import (
+    CellRecord,
+    Finite,
+    Frozen,
+    Measurement,
+    headline_level,
+)
 from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.stored_cells import read_cells
 from casl_bench.runs.artefacts import InvertedSplit
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.measuring import measurements
 from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import info_of, make_method, open_worlds
+from casl_bench.runs.plan import info_of, judges, make_method, open_worlds
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
-from casl_bench.runs.strength import headline_name
 from casl_bench.runs.suites import RunConfig
 from casl_bench.studies.study_files import parse_lines, to_lines
 
@@ -227,6 +234,7 @@ class LatentStudy:
         self.store = RecordStore(config.out)
         self.run = DatasetRun(open_worlds(config)[dataset], config, self.store, SilentProgress())
         self.cells, self.artefacts = self.run.cells, self.run.artefacts
+        self.scores = next(d for d in group_cells(read_cells(config.out)) if d.name == dataset)
 
     def rows(self, concept: Concept) -> Iterator[VariantRow]:
         """Every variant of one concept.
@@ -247,11 +255,10 @@ class LatentStudy:
             sized = type(method)(**settings)
             editor, _ = self.cells.fitting.fit(sized, concept, Stopwatch(), 0.0)
             matching, _ = self.cells.match_strengths(editor, info_of(STEER), concept)
-            headline = headline_name(self.config.suite)
-            status = next(level.status for level in matching.levels if level.name == headline)
+            headline = headline_level(matching.levels)
             yield self._row(
                 concept, "size", "top", k, editor, matching.strength, self._lacking(concept),
-                reached=status == "reached",
+                reached=headline is not None and headline.status == "reached",
             )  # fmt: skip
 
     def _ablations(self, concept: Concept) -> Iterator[VariantRow]:
@@ -298,7 +305,7 @@ class LatentStudy:
             yield "top", k, top
             yield "alike", k, alike_latents(top, activation)
 
-    def _casl(self, concept: Concept) -> tuple[CaslEditor, RunRecord]:
+    def _casl(self, concept: Concept) -> tuple[CaslEditor, CellRecord]:
         """CASL as the run fitted it, and what the run found."""
         record = finished_record(self.store, self.dataset, MAP, concept.name)
         editor, _ = self.cells.fitting.editor(MAP, concept, Stopwatch())
@@ -322,12 +329,11 @@ class LatentStudy:
     ) -> VariantRow:
         edits = self.cells.edit_images(editor, split, (strength,), None)
         table, _ = self.cells.scorers.table(concept, split.inversions, edits, (strength,))
-        view = self.cells.yardstick.view(table, concept, info_of(MAP))
-        # Random draws ran on images that lack the attribute: no null for the others.
-        null = [] if question == "absence" else self.cells.null(self.dataset, concept)
-        judge = view.judges[0]
-        view = replace(view, judges=(judge,))
-        found = measurements(view, strength, self.config.seed, null)
+        judge = judges(info_of(MAP), self.cells.scorers.names)[0]
+        cell = ScoredCell(table, concept.attribute, (judge,), self.scores.scales)
+        # A method is compared with random directions on images that lack the attribute.
+        null = [] if question == "absence" else self.scores.random_directions(concept.name)
+        found = measurements(cell, strength, self.config.seed, null)
         return VariantRow(
             dataset=self.dataset,
             concept=concept.name,
@@ -336,7 +342,7 @@ class LatentStudy:
             k=k,
             strength=strength,
             reached=reached,
-            full_effect=self.cells.yardstick.full_effect(concept, judge),
+            full_effect=self.cells.scales.full_effect(concept, judge),
             measurements=_kept(found),
         )
 
@@ -345,7 +351,7 @@ def _kept(found: Mapping[str, Measurement]) -> dict[str, Measurement]:
     return {name: found[name] for name in KEPT if name in found}
 
 
-def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> RunRecord:
+def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> CellRecord:
     """A run's record of a method.
 
     Raises:

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, t
 
-from casl_bench.analysis.comparison import fit_spread, signed_exp, signed_log
+from casl_bench.analysis.comparison import fit_spread
 from casl_bench.analysis.significance import kendall_tau, sensitivity
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 
 FINITE = st.floats(-1e6, 1e6)
 

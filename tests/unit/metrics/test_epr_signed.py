@@ -9,8 +9,8 @@ import pytest
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import evaluate
-from casl_bench.metrics.epr import (
-    EPR_RAW,
+from casl_bench.metrics.epr import EPR_RAW
+from casl_bench.metrics.epr_plus import (
     EPR_SIGNED,
     WORST_ATTRIBUTE_EPR,
     epr_signed,

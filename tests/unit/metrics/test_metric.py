@@ -9,7 +9,8 @@ import pytest
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.registry import discover
-from casl_bench.metrics.epr import EPR_PLUS_INFO, EPR_RAW
+from casl_bench.metrics.epr import EPR_RAW
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import (
     BASELINE,
     FLOOR,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import pytest
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.results import run_folder as record_store
-from casl_bench.results.record import FileRef, Provenance, RunRecord, SuiteRef
-from casl_bench.results.run_folder import CellKey, RecordStore, read_jsonl
+from casl_bench.results.record import CellRecord, FileRef, Provenance, SuiteRef
+from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 
 PROVENANCE = Provenance(
@@ -35,11 +34,11 @@ TABLE = ScoreTable(
     np.ones((1, 2, 2)),
     np.full((1, 1, 2, 2), 0.1),
 )
-CSV = TABLE.to_csv().encode()
-SCORES = FileRef(file="scores.csv", sha256=hashlib.sha256(CSV).hexdigest(), rows=2)
+NPZ = TABLE.to_npz()
+SCORES = FileRef(file="scores.npz", sha256=hashlib.sha256(NPZ).hexdigest(), rows=2)
 
 
-def record(**changes: Any) -> RunRecord:
+def record(**changes: Any) -> CellRecord:
     fields: dict[str, Any] = {
         "kind": "edit",
         "world": "synth",
@@ -49,17 +48,18 @@ def record(**changes: Any) -> RunRecord:
         "seed": 0,
         "method": "casl",
         "concept": "smiling",
+        "attribute": "smiling",
         "provenance": PROVENANCE,
     }
-    return RunRecord(**fields | changes)
+    return CellRecord(**fields | changes)
 
 
 def test_a_cell_comes_back_with_its_scores(tmp_path: Path) -> None:
     store, r = RecordStore(tmp_path / "run"), record(scores=SCORES)
     assert store.find(CellKey.of(r)) is None
-    folder = store.write(r, {"scores.csv": CSV})
+    folder = store.write(r, {"scores.npz": NPZ})
     assert folder == tmp_path / "run/cells/faces/casl/smiling"
-    assert sorted(p.name for p in folder.iterdir()) == ["record.json", "scores.csv"]
+    assert sorted(p.name for p in folder.iterdir()) == ["record.json", "scores.npz"]
     assert sorted(p.name for p in store.run.iterdir()) == ["cells"]
     assert store.find(CellKey.of(r)) == r
     assert store.scores(r) == TABLE
@@ -95,7 +95,7 @@ def test_impossible_names_are_refused(name: str) -> None:
 
 def test_a_second_write_replaces_the_cell_and_its_files(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
-    store.write(record(scores=SCORES), {"scores.csv": CSV})
+    store.write(record(scores=SCORES), {"scores.npz": NPZ})
     folder = store.write(record(seed=1))
     assert [p.name for p in folder.iterdir()] == ["record.json"]
     assert [r.seed for r in store] == [1]
@@ -105,8 +105,8 @@ def test_files_must_be_those_the_record_refers_to(tmp_path: Path) -> None:
     store = RecordStore(tmp_path)
     for r, files in (
         (record(scores=SCORES), {}),
-        (record(), {"scores.csv": CSV}),
-        (record(scores=SCORES), {"scores.csv": CSV + b" "}),
+        (record(), {"scores.npz": NPZ}),
+        (record(scores=SCORES), {"scores.npz": NPZ + b" "}),
     ):
         with pytest.raises(InputError):
             store.write(r, files)
@@ -149,7 +149,7 @@ def test_an_unwritable_run_folder_is_a_usage_error(tmp_path: Path) -> None:
 )
 def test_a_damaged_cell_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     store, r = RecordStore(tmp_path), record(scores=SCORES)
-    folder = store.write(r, {"scores.csv": CSV})
+    folder = store.write(r, {"scores.npz": NPZ})
     path = folder / "record.json"
     key = CellKey.of(r)
     if damage == "truncated":
@@ -164,7 +164,7 @@ def test_a_damaged_cell_is_one_clear_error(tmp_path: Path, damage: str) -> None:
     elif damage == "no record":
         path.unlink()
     else:
-        (folder / "scores.csv").write_bytes(CSV.replace(b"0.1", b"0.2", 1))
+        (folder / "scores.npz").write_bytes(NPZ[:-1] + b"x")
     with pytest.raises(InvalidBenchmarkError) as caught:
         store.find(key)
     assert caught.value.exit_code == 5
@@ -187,28 +187,8 @@ def test_all_records_come_in_the_order_of_their_names(tmp_path: Path) -> None:
     ]
 
 
-def test_jsonl_does_not_depend_on_the_order_of_writing(tmp_path: Path) -> None:
-    config = {"text": "one\u2028line"}
-    records = [record(concept=c, seed=i, method_config=config) for i, c in enumerate("cab")]
-    texts = []
-    for name, order in (("1", records), ("2", records[::-1])):
-        store = RecordStore(tmp_path / name)
-        for r in order:
-            store.write(r)
-        path = store.write_jsonl()
-        texts.append(path.read_bytes())
-        assert {r.record_id for r in read_jsonl(path)} == {r.record_id for r in records}
-    assert texts[0] == texts[1]
-    assert [json.loads(line)["concept"] for line in texts[0].decode().rstrip("\n").split("\n")] == [
-        "a",
-        "b",
-        "c",
-    ]
-
-
 def test_an_empty_run_has_no_records(tmp_path: Path) -> None:
     assert list(RecordStore(tmp_path / "none")) == []
-    assert read_jsonl(RecordStore(tmp_path / "none").write_jsonl()) == []
 
 
 def test_the_folder_aside_may_be_taken_away_by_another_process(
@@ -257,7 +237,7 @@ def test_a_cell_that_is_replaced_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, verify, calls = RecordStore(tmp_path), record_store._verify, []
-    store.write(record(scores=SCORES), {"scores.csv": CSV})
+    store.write(record(scores=SCORES), {"scores.npz": NPZ})
 
     def replaced(path: Path, ref: FileRef) -> None:
         calls.append(path)
@@ -269,5 +249,5 @@ def test_a_cell_that_is_replaced_while_it_is_read_is_read_again(
     found = store.find(CellKey.of(record()))
     assert found is not None and found.seed == 1
     calls.clear()
-    store.write(record(scores=SCORES), {"scores.csv": CSV})
+    store.write(record(scores=SCORES), {"scores.npz": NPZ})
     assert [r.seed for r in store] == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.results.score_table import ScoreTable
+from tests.support.score_csv import to_csv
 
 
 def make(n: int = 3, strengths: tuple[float, ...] = (-1.0, 0.5, 2.0), k: int = 2) -> ScoreTable:
@@ -52,22 +54,58 @@ def with_known_factors() -> ScoreTable:
     ],
 )
 def test_a_table_comes_back_equal_from_its_file(table: ScoreTable) -> None:
-    text = table.to_csv()
-    again = ScoreTable.from_csv(text)
+    data = table.to_npz()
+    again = ScoreTable.from_npz(data)
     assert again == table
-    assert again.to_csv() == text
+    assert again.to_npz() == data
+    assert ScoreTable.from_csv(to_csv(table)) == table
 
 
-def test_file_has_one_row_a_picture() -> None:
-    lines = make().to_csv().split("\n")
-    assert lines[0] == (
-        "image_id,picture,strength,clip_similarity,perceptual,identity,"
-        "pkg/net0/w,pkg/net0/x,pkg/net0/y,pkg/net0/z,pkg/net1/w,pkg/net1/x,pkg/net1/y,pkg/net1/z"
+@pytest.mark.parametrize("damage", [b"", b"no archive", make().to_npz()[:-30], b"PK\x03\x04"])
+def test_what_is_no_table_is_refused(damage: bytes) -> None:
+    with pytest.raises(InvalidBenchmarkError, match="not a table of scores"):
+        ScoreTable.from_npz(damage)
+
+
+def test_an_archive_of_other_arrays_is_refused() -> None:
+    file = io.BytesIO()
+    np.savez(file, image_ids=np.array(["a"]), pickled=np.array([object()], dtype=object))
+    with pytest.raises(InvalidBenchmarkError, match="not a table of scores"):
+        ScoreTable.from_npz(file.getvalue())
+
+
+def test_rows_are_taken_by_image_and_strengths_joined_in_order() -> None:
+    table = make()
+    some = table.take([table.image_ids[2], table.image_ids[0]])
+    np.testing.assert_array_equal(some.edit_logits, table.edit_logits[:, :, [2, 0]])
+    np.testing.assert_array_equal(some.source_logits, table.source_logits[:, [2, 0]])
+    with pytest.raises(InputError, match="no image"):
+        table.take(["another"])
+    one, rest = (
+        replace(table, strengths=tuple(table.strengths[i] for i in keep),
+                edit_logits=table.edit_logits[:, keep], identity=table.identity[keep],
+                perceptual=table.perceptual[keep], clip_similarity=table.clip_similarity[keep])
+        for keep in ([1], [2, 0])
+    )  # fmt: skip
+    assert one.joined(rest) == table
+    with pytest.raises(InputError, match="same images"):
+        one.joined(rest.take(table.image_ids[:1]))
+
+
+def test_scores_between_two_strengths_lie_on_the_line() -> None:
+    table = with_known_factors()
+    grid = replace(table, strengths=(1.0, 2.0, 4.0))
+    half = grid.interpolated(3.0)
+    np.testing.assert_allclose(
+        half.edit_logits[:, 0], (grid.edit_logits[:, 1] + grid.edit_logits[:, 2]) / 2, rtol=1e-6
     )
-    assert lines[-1] == "" and len(lines) == 1 + 3 * (2 + 3) + 1
-    assert lines[1].startswith('"img, 0",source,,,,,')
-    assert lines[2].startswith('"img, 0",reconstruction,0.0,,,,')
-    assert lines[3].startswith('"img, 0",edit,-1.0,')
+    below = grid.interpolated(0.25)
+    expected = 0.75 * grid.reconstruction_logits + 0.25 * grid.edit_logits[:, 0]
+    np.testing.assert_allclose(below.edit_logits[:, 0], expected, rtol=1e-5, atol=1e-6)
+    assert below.clip_similarity is None and below.identity is not None
+    assert grid.interpolated(2.0).edit_logits.shape[1] == 1
+    with pytest.raises(InputError, match="outside"):
+        grid.interpolated(4.5)
 
 
 def test_tables_differ_when_any_part_does() -> None:
@@ -112,7 +150,7 @@ def test_a_file_from_before_these_columns_still_reads() -> None:
         "x,source,,,,,1,2\nx,reconstruction,0.0,,,,1.5,2.5\nx,edit,0.5,0.25,0.5,0.75,3,4\n"
     )
     table = ScoreTable.from_csv(text)
-    assert table.to_csv() == text
+    assert to_csv(table) == text
     assert table.locality is None and table.factor_target is None and table.factor_others is None
 
 
@@ -158,7 +196,7 @@ def test_unknown_names_are_refused(what: str) -> None:
 
 
 def _damage(kind: str) -> str:
-    lines = make().to_csv().splitlines(keepends=True)
+    lines = to_csv(make()).splitlines(keepends=True)
     if kind == "truncated row":
         return "".join(lines)[:-40]
     if kind == "row missing":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,14 +16,24 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import Concept, DatasetCard
 from casl_bench.methods.method import MethodConfig, MethodInfo
-from casl_bench.results.record import Provenance, RunRecord, SuiteRef
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
+from casl_bench.metrics.metric import metric_infos, register_info
+from casl_bench.results.record import CellRecord, Provenance, SuiteRef
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import names as names_module
 from casl_bench.runs import plan as plan_module
 from casl_bench.runs.cost_estimate import cost_text
-from casl_bench.runs.finished import is_done
 from casl_bench.runs.listing import dry_run_text
-from casl_bench.runs.plan import KEY_ARTEFACT, Cell, WorldIdentity, plan, shared_work
+from casl_bench.runs.plan import (
+    BESIDE_CONCEPTS,
+    BESIDE_IMAGES,
+    KEY_ARTEFACT,
+    Cell,
+    WorldIdentity,
+    done,
+    plan,
+    shared_work,
+)
 from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
 from casl_bench.runs.run_lock import MANIFEST, check_run_folder, claim_run_folder
 from casl_bench.runs.suites import (
@@ -201,35 +212,42 @@ def test_a_quick_suite_edits_the_first_concepts_unless_they_are_named(
     assert concepts(concepts=("hat", "smiling")) == concepts(suite=full) == {"smiling", "hat"}
 
 
-def test_controls_are_always_planned_what_stands_beside_an_entrant_before_it(
+def test_controls_are_always_planned_those_matched_to_a_method_after_it(
     tmp_path: Path,
 ) -> None:
     planned = [(c.method, c.beside) for c in cells(config(tmp_path, concepts=("hat",)))]
     assert planned == [
         ("identity", None),
         ("oracle", None),
-        ("random_rotation", "casl"),
         ("casl", None),
-        ("random_rotation", "mean_difference"),
+        ("random_rotation", "casl"),
         ("mean_difference", None),
+        ("random_rotation", "mean_difference"),
     ]
 
 
 def test_a_random_control_stands_beside_the_entrants_of_its_space(tmp_path: Path) -> None:
     methods = ("casl", "fine_tuned", "pixels")
-    planned = [
-        (c.method, c.beside, c.matched)
-        for c in cells(config(tmp_path, methods=methods, concepts=("hat",)))
-    ]
+    run = config(tmp_path, methods=methods, concepts=("hat",))
+    planned = [(c.method, c.beside) for c in cells(run)]
     assert planned == [
-        ("identity", None, ()),
-        ("oracle", None, ()),
-        ("random_rotation", "casl", ()),
-        ("casl", None, ("random_rotation",)),
-        ("random_weights", "fine_tuned", ()),
-        ("fine_tuned", None, ("random_weights",)),
-        ("pixels", None, ()),
+        ("identity", None),
+        ("oracle", None),
+        ("casl", None),
+        ("random_rotation", "casl"),
+        ("fine_tuned", None),
+        ("random_weights", "fine_tuned"),
+        ("pixels", None),
     ]
+
+
+def test_a_control_matched_to_a_method_is_run_on_the_first_concepts_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert BESIDE_CONCEPTS > 1
+    monkeypatch.setattr(plan_module, "BESIDE_CONCEPTS", 1)
+    beside = [c.concept.name for c in cells(config(tmp_path)) if c.beside == "casl"]
+    assert beside == ["smiling"]
 
 
 def test_controls_alone_can_be_asked_for(tmp_path: Path) -> None:
@@ -303,7 +321,7 @@ def test_a_new_version_of_a_method_moves_its_keys_and_those_beside_it(
     assert moved == {label for label in before if "casl" in label}
 
 
-def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
+def test_a_new_version_of_a_control_moves_its_own_cells_alone(
     tmp_path: Path, methods: Registry[Any]
 ) -> None:
     before = {c.label: c.key for c in cells(config(tmp_path))}
@@ -312,7 +330,20 @@ def test_a_new_version_of_a_control_moves_what_is_compared_with_it(
     )
     after = {c.label: c.key for c in cells(config(tmp_path))}
     moved = {label for label in before if before[label] != after[label]}
-    assert moved == {label for label in before if "casl" in label or "mean_difference" in label}
+    assert moved == {label for label in before if "random_rotation" in label}
+
+
+def test_no_metric_is_in_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = cells(config(tmp_path))
+    raised = replace(EPR_PLUS_INFO, version=EPR_PLUS_INFO.version + 1)
+    monkeypatch.setattr("casl_bench.metrics.epr_plus.EPR_PLUS_INFO", raised)
+    register_info(raised)
+    try:
+        assert {i.name: i.version for i in metric_infos()}["epr_plus"] == raised.version
+        assert [c.key for c in cells(config(tmp_path))] == [c.key for c in before]
+        assert "epr" not in json.dumps(before[0].inputs)
+    finally:
+        register_info(EPR_PLUS_INFO)
 
 
 def test_the_suite_gives_the_fit_budget(tmp_path: Path) -> None:
@@ -329,7 +360,8 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     edit = s.validation_images * (len(s.strengths) + 1) + s.test_images_per_concept * 4
     edit *= s.num_steps
     assert by_method["identity"] == by_method["oracle"] == 0
-    assert by_method["random_rotation"] == s.test_images_per_concept * s.num_steps
+    images = min(BESIDE_IMAGES, s.test_images_per_concept)
+    assert by_method["random_rotation"] == images * s.num_steps
     assert by_method["casl"] == edit + QUICK.fit_steps * 3
     assert shared_work(run) == (2 + s.refinements) * s.num_steps * (
         s.train_images + s.validation_pool_images + s.test_pool_images
@@ -340,8 +372,8 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
     run = config(tmp_path, methods=("casl",), concepts=("hat",))
     store = RecordStore(run.out)
     cell = next(c for c in cells(run) if c.method == "casl")
-    assert not is_done(store, cell)
-    record = RunRecord(
+    assert done(store, cell) is None
+    record = CellRecord(
         kind="edit",
         world="synth",
         dataset="toy",
@@ -350,6 +382,7 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
         seed=0,
         method="casl",
         concept="hat",
+        attribute="hat",
         artefacts={KEY_ARTEFACT: "0" * 64},
         provenance=Provenance(
             package_version="0",
@@ -362,9 +395,9 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
         ),
     )
     store.write(record)
-    assert not is_done(store, cell)
+    assert done(store, cell) is None
     store.write(record.model_copy(update={"artefacts": {KEY_ARTEFACT: cell.key}}))
-    assert is_done(store, cell)
+    assert done(store, cell) is not None
 
 
 def test_a_dry_run_shows_the_matrix_and_writes_nothing(

@@ -27,7 +27,7 @@ from casl_bench.runs.plan import (
 from casl_bench.runs.suites import RunConfig, suite
 
 load_entrants()
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OURS = [name for name in METHODS if "/" not in name and not info_of(name).control]
 
 

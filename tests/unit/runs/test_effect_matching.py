@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.precision_area import area, precision, precision_area
+from casl_bench.metrics.strength_at_effect import strength_at_effect
 from casl_bench.results.score_table import EditScores
-from casl_bench.runs.strength import area, crossing, is_monotone, precision, precision_area
+from casl_bench.runs.strength import is_monotone
 
 GRID = (0.5, 1.0, 2.0)
 few = settings(max_examples=50)
@@ -31,7 +33,7 @@ few = settings(max_examples=50)
 def test_hand_worked_crossings(
     effects: list[float], goal: float, status: str, strength: float | None
 ) -> None:
-    found = crossing(GRID, effects, goal)
+    found = strength_at_effect(GRID, effects, goal)
     assert (found.status, found.strength) == (status, pytest.approx(strength))
     assert found.largest == max(effects)
 
@@ -41,7 +43,7 @@ def test_hand_worked_crossings(
 def test_a_crossing_is_where_the_broken_line_has_the_goal(
     effects: list[float], goal: float
 ) -> None:
-    found = crossing(GRID, effects, goal)
+    found = strength_at_effect(GRID, effects, goal)
     line = np.interp(np.linspace(0, 2, 4001), [0.0, *GRID], [0.0, *effects])
     assert (found.status == "reached") == bool(max(effects) >= goal)
     if found.status == "reached":
@@ -57,8 +59,8 @@ def test_a_crossing_is_where_the_broken_line_has_the_goal(
 def test_a_crossing_does_not_depend_on_the_unit(
     effects: list[float], goal: float, unit: float
 ) -> None:
-    one = crossing(GRID, effects, goal)
-    other = crossing(GRID, [unit * e for e in effects], unit * goal)
+    one = strength_at_effect(GRID, effects, goal)
+    other = strength_at_effect(GRID, [unit * e for e in effects], unit * goal)
     if abs(max(map(abs, effects)) - goal) > 1e-9:  # a tie may round either way
         assert one.status == other.status
         assert one.strength == pytest.approx(other.strength, abs=2e-6)
@@ -75,7 +77,7 @@ def test_what_is_no_response_is_refused() -> None:
         (GRID, [1, 2, 3], 0),
     ):
         with pytest.raises(InputError):
-            crossing(strengths, effects, goal)
+            strength_at_effect(strengths, effects, goal)
 
 
 def test_a_response_that_falls_is_flagged_and_a_ripple_is_not() -> None:

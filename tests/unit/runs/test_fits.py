@@ -16,7 +16,7 @@ from casl_bench.cache.store import Cache, CacheKey
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import FitCost
 from casl_bench.models.model_files import hash_tensors
-from casl_bench.runs.fits import FIT_FILE, FitSpent, FitStore, StoredFit, make_fit
+from casl_bench.runs.fits import FIT_FILE, FitResources, FitStore, StoredFit, make_fit
 
 KEY = "0123456789abcdef" * 4
 STATE = {"direction": torch.ones(3)}
@@ -46,9 +46,9 @@ def fitted(workspace: Path = Path()) -> StoredFit:
 
 def test_a_fit_is_measured() -> None:
     fit = fitted()
-    assert fit.spent.seconds is not None and 0.05 <= fit.spent.seconds < 5
+    assert fit.resources.seconds is not None and 0.05 <= fit.resources.seconds < 5
     if Path("/proc/self/clear_refs").exists():
-        assert fit.spent.peak_memory_mb is not None and fit.spent.peak_memory_mb > 10
+        assert fit.resources.peak_memory_mb is not None and fit.resources.peak_memory_mb > 10
     assert fit.cost == FitCost(parameters=3, unet_calls=7.5)
 
 
@@ -62,17 +62,17 @@ def test_what_it_took_is_kept_with_it(tmp_path: Path) -> None:
     read = again.get(KEY, no_fit, {})
     assert again.made == 0
     assert (read.cost.parameters, read.cost.unet_calls) == (3, 7.5)
-    assert read.spent == made.spent and read.spent.seconds is not None
+    assert read.resources == made.resources and read.resources.seconds is not None
     with safe_open(next(tmp_path.glob("fits/*/*.safetensors")), "pt") as file:
         cost = json.loads(file.metadata()["cost"])
-    assert cost["seconds"] == made.spent.seconds
-    assert cost["peak_memory_mb"] == made.spent.peak_memory_mb
+    assert cost["seconds"] == made.resources.seconds
+    assert cost["peak_memory_mb"] == made.resources.peak_memory_mb
 
 
 def test_what_is_unknown_stays_unknown(tmp_path: Path) -> None:
     fit = StoredFit(STATE, FitCost(3, 7.5))
     store(tmp_path).get(KEY, lambda workspace: fit, {})
-    assert store(tmp_path).get(KEY, no_fit, {}).spent == FitSpent(None, None)
+    assert store(tmp_path).get(KEY, no_fit, {}).resources == FitResources(None, None)
 
 
 def test_a_fit_is_found_whatever_code_has_made_it(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from casl_bench.results.score_table import EditScores
-from casl_bench.runs.strength import given, headline_name, match
+from casl_bench.runs.strength import fixed_strength, match
 from tests.support.tiny_suite import tiny_suite
 
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0))
@@ -35,7 +35,7 @@ def test_levels_are_shares_of_the_full_effect_and_a_flip_rate() -> None:
     # None flips at 0.5, where the logit is 0, and all do at 1: half of the way.
     assert levels["flip_50"].strength == 0.75
     assert matching.strengths == (0.5, 0.75, 1.0, 1.5)
-    assert matching.monotone and headline_name(SUITE) == "effect_50"
+    assert matching.monotone
 
 
 def test_what_is_not_reached_is_said_and_runs_at_the_largest_effect() -> None:
@@ -59,16 +59,10 @@ def test_the_wrong_way_has_a_strength_of_its_own() -> None:
     assert matching.strength == 1.0
 
 
-def test_a_random_draw_is_matched_in_any_direction_at_the_headline_alone() -> None:
-    matching = match(responses(-1.0, -2.0, -4.0), SUITE, full_effect=2.0, unsigned=True)
-    (level,) = matching.levels
-    assert (level.name, level.status, level.strength) == ("effect_50", "reached", 1.0)
-
-
 def test_strength_one_stands_beside_the_matched_ones_of_a_known_edit() -> None:
     matching = match(responses(1.0, 2.0, 4.0), SUITE, full_effect=4.0).with_full()
     assert matching.levels[-1].name == "full" and 1.0 in matching.strengths
-    assert given(2.0).strengths == (2.0,) and given(2.0).levels == ()
+    assert fixed_strength(2.0).strengths == (2.0,) and fixed_strength(2.0).levels == ()
 
 
 def test_more_strengths_find_the_crossing_again() -> None:

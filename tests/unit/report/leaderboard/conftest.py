@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from casl_bench.analysis.comparison import signed_exp, signed_log
 from casl_bench.analysis.significance import Difference, holm, rank_intervals
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.leaderboard.submission import Expected
 from casl_bench.results.record import (
     ALL,

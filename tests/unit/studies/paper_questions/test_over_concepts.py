@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from casl_bench.analysis.comparison import signed_log
+from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.studies.paper_questions.answers import Over, from_signed_log, mean_over, share_of
 
 

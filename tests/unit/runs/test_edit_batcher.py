@@ -18,8 +18,8 @@ from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import cell as at_once
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
-from casl_bench.runs.cell import PICTURES, AtOnce, EditCells
-from casl_bench.runs.progress import Notes
+from casl_bench.runs.cell import PICTURES, EditBatcher, EditCells
+from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
 
@@ -79,7 +79,7 @@ def config(tmp_path: Path) -> Callable[..., RunConfig]:
 def edited(
     world: World, split: InvertedSplit, config: RunConfig, editor: Any
 ) -> tuple[Tensor, list[str]]:
-    notes = Notes()
+    notes = BufferedProgress()
     cells = EditCells(Artefacts(world, config, notes), RecordStore(config.out), notes)
     return cells.edit_images(editor, split, STRENGTHS, None), notes.lines
 
@@ -146,8 +146,8 @@ def test_without_a_budget_processes_share_half_of_what_is_free(
     world: World, config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(at_once, "free_memory", lambda device: 2 * 40 * OF_A_ROW)
-    assert AtOnce(config(), world.backbone, print).images(1) == 40
-    assert AtOnce(config(jobs=2), world.backbone, print).images(1) == 20
+    assert EditBatcher(config(), world.backbone, print).images(1) == 40
+    assert EditBatcher(config(jobs=2), world.backbone, print).images(1) == 20
 
 
 def test_a_container_may_leave_less_than_the_machine(

@@ -1,0 +1,427 @@
+"""Scores → numbers: a pure function of what runs have stored, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix, compare
+from casl_bench.analysis.measure import (
+    EPR_PLUS,
+    RandomDirections,
+    ScoredCell,
+    measure,
+    numbers_of,
+)
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.seeding import derive_seed
+from casl_bench.metrics.epr_plus import signed_log
+from casl_bench.metrics.metric import EditMetric
+from casl_bench.metrics.strength_at_effect import strength_at_effect
+from casl_bench.results.record import (
+    ALL,
+    DIRECTIONS,
+    CellRecord,
+    Level,
+    ReferenceScales,
+    RunRecord,
+    headline_level,
+)
+from casl_bench.results.run_folder import CellKey, jsonl_files, read_jsonl, write_jsonl
+from casl_bench.results.score_table import EditScores, ScoreTable
+from casl_bench.results.stored_cells import StoredCell, read_cells
+
+NUMBERS_FILE = "numbers.jsonl"
+"""In a run folder: what its analysis gave, written anew by every command that analyses it."""
+
+RANDOM_DIRECTION = "random_direction"
+"""The control that EPR+ is divided by."""
+
+
+def analyse(
+    folders: Sequence[Path], metrics: Sequence[EditMetric] | None = None
+) -> list[RunRecord]:
+    """All numbers of one or several run folders, and how their methods compare.
+
+    Of a cell that lies in several folders the first one counts.
+
+    Args:
+        folders: run folders.
+        metrics: of per-image scores; default all that are registered.
+
+    Returns:
+        A record per cell, then one per data set that compares all methods which are complete in
+        what was given, and one over all data sets where there are several.
+
+    Raises:
+        InvalidBenchmarkError: if a stored record or its scores are damaged.
+    """
+    return analyse_cells([cell for folder in folders for cell in read_cells(folder)], metrics)
+
+
+def read_numbers(
+    paths: Path | Sequence[Path], metrics: Sequence[EditMetric] | None = None
+) -> list[RunRecord]:
+    """Numbers of anything: run folders are analysed together, files of numbers read as they are.
+
+    Args:
+        paths: run folders, or `.jsonl(.gz)` files of any schema.
+        metrics: as for `analyse`.
+
+    Raises:
+        UsageError: if a path holds neither.
+        InvalidBenchmarkError: if something stored is damaged.
+    """
+    paths = [paths] if isinstance(paths, Path) else paths
+    folders = [path for path in paths if (path / "cells").is_dir()]
+    numbers = analyse(folders, metrics) if folders else []
+    for path in paths:
+        if path in folders:
+            continue
+        files = [path] if path.is_file() else jsonl_files(path)
+        if not files:
+            raise UsageError("no run folder and no file of records", where=str(path))
+        numbers += [record for file in files for record in read_jsonl(file)]
+    return numbers
+
+
+def analyse_cells(
+    cells: Iterable[StoredCell], metrics: Sequence[EditMetric] | None = None
+) -> list[RunRecord]:
+    """`analyse` of cells that were read already."""
+    runs: dict[tuple[object, ...], list[DatasetScores]] = {}
+    for dataset in group_cells(cells):
+        some = dataset.cells[0].record
+        runs.setdefault((some.suite, some.seed), []).append(dataset)
+    numbers = []
+    for datasets in runs.values():
+        measured = {d.name: d.numbers(metrics) for d in datasets}
+        for dataset in datasets:
+            numbers += measured[dataset.name]
+            numbers += compare_methods([dataset], measured)
+        if len(datasets) > 1:
+            numbers += compare_methods(datasets, measured)
+    return numbers
+
+
+def group_cells(cells: Iterable[StoredCell]) -> list[DatasetScores]:
+    """Cells by suite, seed and data set; of one place the first counts."""
+    groups: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
+    for cell in cells:
+        r = cell.record
+        group = groups.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
+        group.setdefault(CellKey.of(r), cell)
+    return [DatasetScores(tuple(own.values())) for own in groups.values()]
+
+
+@dataclass(frozen=True)
+class DatasetScores:
+    """All cells of one data set, of one suite and seed.
+
+    Attributes:
+        cells: each of another place.
+    """
+
+    cells: tuple[StoredCell, ...]
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        return self.cells[0].record.dataset
+
+    @cached_property
+    def scales(self) -> ReferenceScales:
+        """The units of all scores.
+
+        Raises:
+            InvalidBenchmarkError: if the scorers' own record is not there.
+        """
+        for cell in self.cells:
+            if cell.record.scales is not None:
+                return cell.record.scales
+        raise InvalidBenchmarkError(
+            f"the units of the scores on {self.name} are not there: the record of its scorers is "
+            "missing",
+            mend="run the folder's command again",
+        )
+
+    @cached_property
+    def edits(self) -> tuple[StoredCell, ...]:
+        """Finished edits that have scores, concepts in the order of their attributes."""
+        done = [c for c in self.cells if _is_edit(c)]
+        return tuple(sorted([*done, *self._sized_directions(done)], key=_place))
+
+    def _sized_directions(self, done: Sequence[StoredCell]) -> list[StoredCell]:
+        """Random directions as edits of every concept, each as large as the headline's effect."""
+        directions = sorted(
+            (c for c in self.cells if c.record.kind == "null" and c.scores is not None),
+            key=lambda c: c.record.fit_seed,
+        )
+        wanted = {c.record.artefacts.get(DIRECTIONS) for c in directions}
+        if wanted != {str(len(directions))}:
+            return []  # of fewer directions than the suite's it would be another number
+        found = []
+        for concept in dict.fromkeys(c.record.concept for c in done):
+            known = [c.record for c in done if c.record.concept == concept and c.record.levels]
+            # Of the primary classifier where a method is judged by it: all controls are.
+            known.sort(
+                key=lambda r: (r.judges[0] != directions[0].record.judges[0], r.method or "")
+            )
+            if known:
+                found += [sized_direction(d, known[0], self.scales) for d in directions]
+        return found
+
+    @cached_property
+    def by_place(self) -> dict[CellKey, StoredCell]:
+        """Finished edits by their place in a run folder."""
+        return {CellKey.of(cell.record): cell for cell in self.edits}
+
+    @cached_property
+    def concepts(self) -> tuple[str, ...]:
+        """Those that a method has edited, in the order of their attributes."""
+        own = (c.record.concept or "" for c in self.edits if not c.record.control)
+        return tuple(dict.fromkeys(own))
+
+    @cached_property
+    def methods(self) -> dict[str, dict[str, dict[int, StoredCell]]]:
+        """Method, no control → concept → fit → its finished cell."""
+        found: dict[str, dict[str, dict[int, StoredCell]]] = {}
+        for cell in self.edits:
+            r = cell.record
+            if not r.control and r.method is not None and r.concept is not None:
+                found.setdefault(r.method, {}).setdefault(r.concept, {})[r.fit_seed] = cell
+        return found
+
+    def random_directions(self, concept: str) -> RandomDirections:
+        """What random directions do to a concept; empty where none were run.
+
+        Runs of schema 2 have cells of their own for every concept.
+        """
+        own = [
+            c
+            for c in self.edits
+            if (c.record.method, c.record.concept, c.record.beside)
+            == (RANDOM_DIRECTION, concept, None)
+        ]
+        own.sort(key=lambda c: c.record.fit_seed)
+        return [(c.scores, c.record.strength) for c in own if c.scores and c.record.strength]
+
+    def numbers(self, metrics: Sequence[EditMetric] | None = None) -> list[RunRecord]:
+        """A record per cell."""
+        nulls = {c: self.random_directions(c) for c in {e.record.concept or "" for e in self.edits}}
+        found = [numbers_of(cell) for cell in self.cells if not _is_edit(cell)]
+        for cell in self.edits:
+            null = nulls[cell.record.concept or ""]
+            if cell.record.method == RANDOM_DIRECTION:
+                null = ()
+            found.append(measure(cell, self.scales, null, self._beside(cell.record), metrics))
+        return sorted(found, key=lambda r: CellKey.of(r).path.parts)
+
+    def _beside(self, record: CellRecord) -> StoredCell | None:
+        """The control matched to a method's first fit."""
+        if record.control or record.fit_seed:
+            return None
+        place = (record.method, record.concept)
+        return next((c for c in self.edits if (c.record.beside, c.record.concept) == place), None)
+
+    def concept_scores(self, concept: str, cells: Mapping[str, StoredCell]) -> ConceptScores:
+        """Cells of one concept at the headline's effect, over what random directions do.
+
+        Args:
+            concept: its name.
+            cells: name in the comparison → finished cell.
+        """
+        records = [cell.record for cell in cells.values()]
+        judges = dict.fromkeys(judge for r in records for judge in r.judges)
+        edits = {}
+        for name, cell in cells.items():
+            assert cell.scores is not None
+            level = headline_level(cell.record.levels)
+            seen = self._scored(cell.record, cell.scores)
+            judged: dict[str, EditScores] = {}
+            if level is not None and level.strength is not None:
+                judged = {j: _logits(seen.at(level.strength, j)) for j in cell.record.judges}
+            edits[name] = Edits(cell.scores.image_ids, judged)
+        null = self.random_directions(concept)
+        return ConceptScores(
+            (self.name, concept),
+            records[0].attributes,
+            edits,
+            {
+                judge: [_logits(self._scored(records[0], t).at(s, judge)) for t, s in null]
+                for judge in judges
+            },
+            null[0][0].image_ids if null else (),
+        )
+
+    def _scored(self, record: CellRecord, table: ScoreTable) -> ScoredCell:
+        assert record.attribute is not None
+        return ScoredCell(table, record.attribute, record.judges, self.scales)
+
+
+def sized_direction(direction: StoredCell, like: CellRecord, scales: ReferenceScales) -> StoredCell:
+    """A random direction as an edit of one concept, at the headline's effect in either direction.
+
+    Scores between two strengths that were run are interpolated. Where the effect is not reached,
+    the strength with the largest effect stands.
+
+    Args:
+        direction: with scores over a grid of strengths.
+        like: a record of the concept, matched in its effect.
+        scales: of the data set.
+    """
+    headline, table = headline_level(like.levels), direction.scores
+    assert headline is not None and table is not None and like.attribute is not None
+    judge = like.judges[0]
+    column = table.attributes.index(like.attribute)
+    k = table.classifiers.index(judge)
+    change = table.edit_logits[k, :, :, column] - table.reconstruction_logits[k, :, column]
+    effects = np.abs(change).mean(1) / scales.spreads[judge][column]
+    found = strength_at_effect(table.strengths, effects, headline.goal)
+    reached = found.status == "reached" and found.strength is not None
+    strength = found.strength if reached else table.strengths[int(effects.argmax())]
+    assert strength is not None
+    level = Level(
+        name=headline.name,
+        goal=headline.goal,
+        unit=headline.unit,
+        status="reached" if reached else "not_reached",
+        strength=strength if reached else None,
+        largest=found.largest,
+    )
+    spent_once: dict[str, object] = {"seconds": {}, "unet_passes": {}, "fit_seconds": None}
+    record = direction.record.model_copy(
+        update={
+            "kind": "edit",
+            "concept": like.concept,
+            "attribute": like.attribute,
+            "strength": strength,
+            "strength_chosen_on": "given",
+            "strengths": (strength,),
+            "levels": (level,),
+            "full_effect": like.full_effect,
+            "scores": None,
+            "provenance": direction.record.provenance.model_copy(update=spent_once),
+        }
+    )
+    return StoredCell(record, table.interpolated(strength))
+
+
+def compare_methods(
+    datasets: Sequence[DatasetScores], numbers: Mapping[str, Sequence[RunRecord]]
+) -> list[RunRecord]:
+    """How all methods compare that are complete on these data sets; empty where none can be.
+
+    Args:
+        datasets: one, or all of a run.
+        numbers: data set → what was measured there.
+    """
+    concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
+    names = sorted({name for d in datasets for name in d.methods})
+    complete = [
+        name for name in names if all(0 in d.methods.get(name, {}).get(c, {}) for d, c in concepts)
+    ]
+    if not complete or not concepts:
+        return []
+    matrix = ScoreMatrix(
+        [d.concept_scores(c, {n: d.methods[n][c][0] for n in complete}) for d, c in concepts]
+    )
+    if not matrix.defined:
+        return []
+    first = datasets[0].methods[complete[0]][concepts[0][1]][0].record
+    name = first.dataset if len(datasets) == 1 else ALL
+    level = _headline(first)
+    measured = {
+        (d.name, r.method or "", r.concept or "", r.fit_seed): _logged(r)
+        for d in datasets
+        for r in numbers[d.name]
+        if r.kind == "edit" and r.status == "done" and r.beside is None
+    }
+    comparison = compare(
+        matrix,
+        level.name,
+        derive_seed(first.seed, "comparison", name),
+        fits={
+            method: [
+                [measured[d.name, method, c, fit] for d, c in concepts]
+                for fit in _whole_fits(method, concepts)
+            ]
+            for method in complete
+        },
+        wrong_way={
+            method: sum(
+                _headline(d.methods[method][c][0].record).status == "wrong_way" for d, c in concepts
+            )
+            for method in complete
+        },
+        incomplete=[name for name in names if name not in complete],
+    )
+    everywhere = len(datasets) > 1
+    some = next(r for r in numbers[first.dataset] if r.method == first.method and r.metric_versions)
+    return [
+        RunRecord(
+            kind="comparison",
+            world=first.world,
+            dataset=name,
+            dataset_revision="" if everywhere else first.dataset_revision,
+            suite=first.suite,
+            seed=first.seed,
+            attributes=() if everywhere else first.attributes,
+            scorers={} if everywhere else first.scorers,
+            backbone=None if everywhere else first.backbone,
+            metric_versions=some.metric_versions,
+            comparison=comparison,
+            provenance=first.provenance.model_copy(
+                update={"seconds": {}, "unet_passes": {}, "fit_seconds": None}
+            ),
+        )
+    ]
+
+
+def _whole_fits(method: str, concepts: Sequence[tuple[DatasetScores, str]]) -> list[int]:
+    """Fits of a method that are there on every concept."""
+    return sorted(set.intersection(*(set(d.methods[method][c]) for d, c in concepts)))
+
+
+def _headline(record: CellRecord) -> Level:
+    level = headline_level(record.levels)
+    if level is None:
+        raise InvalidBenchmarkError(
+            f"'{record.method}' was not matched in its effect on {record.concept}"
+        )
+    return level
+
+
+def _logged(record: RunRecord) -> float:
+    """EPR+ at the headline on the scale on which it is averaged; 0 where that was not reached."""
+    level = headline_level(record.levels)
+    value = None if level is None else level.measurements.get(EPR_PLUS)
+    return signed_log(value.value) if value is not None and value.value else 0.0
+
+
+def _logits(scores: EditScores) -> EditScores:
+    """What a comparison needs: without what other scorers measured."""
+    return EditScores(
+        scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
+    )
+
+
+def _is_edit(cell: StoredCell) -> bool:
+    return cell.record.kind == "edit" and cell.record.status == "done" and cell.scores is not None
+
+
+def _place(cell: StoredCell) -> tuple[int, str, str, int]:
+    r = cell.record
+    column = r.attributes.index(r.attribute) if r.attribute in r.attributes else len(r.attributes)
+    return column, r.concept or "", r.method or "", r.fit_seed
+
+
+def write_numbers(run: Path, numbers: Sequence[RunRecord]) -> Path:
+    """Keep the numbers of a run folder beside its cells."""
+    path = run / NUMBERS_FILE
+    write_jsonl(path, numbers)
+    return path

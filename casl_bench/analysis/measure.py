@@ -1,0 +1,297 @@
+"""Per-image scores of a cell → its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from casl_bench.core.seeding import derive_seed
+from casl_bench.metrics.bootstrap import evaluate, evaluate_ratio
+from casl_bench.metrics.edit_success import drift, drift_margin
+from casl_bench.metrics.epr import EPR_FLOORED, EPR_OVER_RANDOM_INFO
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO, evaluate_epr_plus
+from casl_bench.metrics.image_similarity import GUARD_THRESHOLD
+from casl_bench.metrics.metric import METRICS, EditMetric, metric_identity, metric_infos
+from casl_bench.metrics.precision_area import PRECISION_AREA_INFO, precision_area
+from casl_bench.results.record import (
+    CurvePoint,
+    Level,
+    LevelResult,
+    Measurement,
+    ReferenceScales,
+    RunRecord,
+    headline_level,
+)
+from casl_bench.results.score_table import Array, EditScores, ScoreTable
+from casl_bench.results.stored_cells import StoredCell
+
+EPR_PLUS = EPR_PLUS_INFO.name
+OVER_RANDOM = EPR_OVER_RANDOM_INFO.name
+PRECISION_AREA = PRECISION_AREA_INFO.name
+
+ONE_JUDGE = 0.5
+"""A target change that another classifier sees less than this share of is flagged."""
+
+RandomDirections = Sequence[tuple[ScoreTable, float]]
+"""Scores of random directions, each with the strength at which it has its effect on a concept."""
+
+
+@dataclass(frozen=True)
+class ScoredCell:
+    """A table as classifiers see it.
+
+    Attributes:
+        table: scores of one cell.
+        attribute: the target.
+        judges: classifiers, the one that decides first.
+        scales: the units of the data set's scores.
+    """
+
+    table: ScoreTable
+    attribute: str
+    judges: tuple[str, ...]
+    scales: ReferenceScales
+
+    def at(self, strength: float, judge: str | None = None) -> EditScores:
+        """What a metric sees at a strength; scores of further classifiers hold logits alone.
+
+        Args:
+            strength: one of the table's, or 0.
+            judge: default the one that decides.
+        """
+        name = judge or self.judges[0]
+        scores = self.table.at(
+            strength,
+            self.attribute,
+            np.array(self.scales.spreads[name]),
+            classifier=name,
+            unrelated_perceptual=self.scales.unrelated_perceptual,
+            unrelated_identity=self.scales.unrelated_identity,
+        )
+        if name == self.judges[0]:
+            return scores
+        return EditScores(
+            scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
+        )
+
+    def of(self, table: ScoreTable) -> ScoredCell:
+        """Another table, seen alike."""
+        return replace(self, table=table)
+
+
+def measurements(
+    cell: ScoredCell,
+    strength: float,
+    seed: int,
+    null: RandomDirections = (),
+    metrics: Sequence[EditMetric] | None = None,
+) -> dict[str, Measurement]:
+    """Every metric of per-image scores, and EPR+.
+
+    Under the metric's name by the classifier that decides, under `metric@classifier` by the
+    others, of these only what is defined.
+
+    Args:
+        cell: its scores.
+        strength: one of the table's.
+        seed: of the resamples.
+        null: what random directions do to the concept.
+        metrics: default all that are registered.
+    """
+    found: dict[str, Measurement] = {}
+    chosen = [METRICS.create(n) for n in METRICS.names()] if metrics is None else metrics
+    for judge in cell.judges:
+        scores = cell.at(strength, judge)
+        own = {}
+        for metric in chosen:
+            name = metric.info.name
+            estimate = evaluate(metric, scores, derive_seed(seed, "bootstrap", name))
+            own[name] = Measurement.from_estimate(estimate, metric.info.unit)
+        own[EPR_PLUS] = _epr_plus(cell, scores, judge, seed, null)
+        if judge == cell.judges[0]:
+            found |= own
+        else:
+            found |= {f"{n}@{judge}": m for n, m in own.items() if m.status == "ok"}
+    return found
+
+
+def _epr_plus(
+    cell: ScoredCell, scores: EditScores, judge: str, seed: int, null: RandomDirections
+) -> Measurement:
+    if not null:
+        return Measurement.missing("no random direction was run", "ratio")
+    estimate = evaluate_epr_plus(
+        scores,
+        [cell.of(table).at(strength, judge) for table, strength in null],
+        derive_seed(seed, "bootstrap", EPR_PLUS),
+        same_images=null[0][0].image_ids == cell.table.image_ids,
+    )
+    return Measurement.from_estimate(estimate, "ratio")
+
+
+def measure(
+    stored: StoredCell,
+    scales: ReferenceScales,
+    null: RandomDirections = (),
+    beside: StoredCell | None = None,
+    metrics: Sequence[EditMetric] | None = None,
+) -> RunRecord:
+    """The numbers of one edit cell.
+
+    Args:
+        stored: a finished cell with scores.
+        scales: of its data set.
+        null: what random directions do to its concept.
+        beside: the control matched to it; None where there is none.
+        metrics: default all that are registered.
+    """
+    record = stored.record
+    assert (
+        stored.scores is not None and record.strength is not None and record.attribute is not None
+    )
+    cell = ScoredCell(stored.scores, record.attribute, record.judges, scales)
+    seed, strength = record.seed, record.strength
+    if record.beside is not None:
+        null = ()
+    levels = tuple(_level_result(cell, level, seed, null, metrics) for level in record.levels)
+    at = measurements(cell, strength, seed, null, metrics)
+    headline = headline_level(levels)
+    if headline is not None and headline.status == "not_reached":
+        at |= _not_reached(headline, at)
+    if not record.control:
+        at[OVER_RANDOM] = _over_random(cell, strength, seed, beside)
+    if len(levels) > 1:
+        at[PRECISION_AREA] = _area(cell, levels, record.full_effect, seed)
+    curve = stored.curve
+    if stored.validation is not None:
+        validation = cell.of(stored.validation)
+        curve = tuple(
+            CurvePoint(strength=s, measurements=measurements(validation, s, seed, (), metrics))
+            for s in stored.validation.strengths
+        )
+    scores, names = cell.at(strength), record.attributes
+    margins = drift_margin(scores.base, scores.edit, scores.spread)
+    others = [name for name in names if name != record.attribute]
+    infos = metric_infos() if metrics is None else [m.info for m in metrics]
+    return numbers_of(stored).model_copy(
+        update={
+            "measurements": at,
+            "levels": levels,
+            "curve": curve,
+            "curve_on": "validation",
+            "drift": _by_name(names, drift(scores.base, scores.edit, scores.spread)),
+            "drift_margin": {} if margins is None else _by_name(names, margins),
+            "metric_versions": {info.name: info.version for info in infos},
+            "metric_identities": {i.name: metric_identity(i, others) for i in infos},
+            "flags": _flags(stored, at, headline),
+        }
+    )
+
+
+def numbers_of(stored: StoredCell) -> RunRecord:
+    """The record of a cell as it is, without what is measured on scores."""
+    record = stored.record
+    own = RunRecord.model_fields.keys() & type(record).model_fields.keys() - {"levels"}
+    fields = {name: getattr(record, name) for name in own}
+    levels = tuple(LevelResult(**level.model_dump()) for level in record.levels)
+    return RunRecord(**fields, levels=levels)
+
+
+def _by_name(names: Sequence[str], values: Array) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+
+def _level_result(
+    cell: ScoredCell,
+    level: Level,
+    seed: int,
+    null: RandomDirections,
+    metrics: Sequence[EditMetric] | None,
+) -> LevelResult:
+    found: dict[str, Measurement] = {}
+    if level.strength is not None:
+        found = measurements(cell, level.strength, seed, null, metrics)
+    return LevelResult(**level.model_dump(), measurements=found)
+
+
+def _not_reached(headline: Level, at: Mapping[str, Measurement]) -> dict[str, Measurement]:
+    """EPR+ of a cell that did not reach the headline's effect: no number, by any classifier."""
+    reason = (
+        f"not reached: largest effect {headline.largest:.3g} of {headline.goal:.3g} {headline.unit}"
+    )
+    return {
+        name: Measurement.undefined(reason, m.n, m.unit)
+        for name, m in at.items()
+        if name.split("@")[0] == EPR_PLUS
+    }
+
+
+def _over_random(
+    cell: ScoredCell, strength: float, seed: int, beside: StoredCell | None
+) -> Measurement:
+    """EPR over that of a random edit of equal norm, on the images of that control."""
+    if beside is None or beside.scores is None or beside.record.strength != strength:
+        return Measurement.missing("no random control was run beside it")
+    estimate = evaluate_ratio(
+        EPR_FLOORED,
+        cell.of(cell.table.take(beside.scores.image_ids)).at(strength),
+        cell.of(beside.scores).at(strength),
+        derive_seed(seed, "bootstrap", OVER_RANDOM),
+    )
+    return Measurement.from_estimate(estimate, "ratio")
+
+
+def _area(
+    cell: ScoredCell, levels: Sequence[Level], full_effect: float | None, seed: int
+) -> Measurement:
+    """Area under precision versus effect over the levels of effect."""
+    effects = [level for level in levels if level.name.startswith("effect_")]
+    assert full_effect is not None  # whatever has levels was matched
+    estimate = precision_area(
+        [level.goal / full_effect for level in effects],
+        [
+            cell.at(level.strength)
+            if level.status == "reached" and level.strength is not None
+            else None
+            for level in effects
+        ],
+        derive_seed(seed, "bootstrap", PRECISION_AREA),
+    )
+    return Measurement.from_estimate(estimate, "share")
+
+
+def _flags(
+    stored: StoredCell, at: Mapping[str, Measurement], headline: LevelResult | None
+) -> tuple[str, ...]:
+    """What a reader should know before trusting a cell's numbers, sorted."""
+    record = stored.record
+
+    def value(name: str) -> float | None:
+        return at[name].value if name in at else None
+
+    found = set()
+    if "pretrained" in record.artefacts:
+        found.add("pretrained weights")
+    if record.guided_by:
+        found.add("guided by a scorer")
+    if "epr_raw" in at and at["epr_raw"].status == "undefined":
+        found.add("EPR undefined")
+    wrong = value("wrong_way_rate")
+    if (wrong is not None and wrong > 0.5) or (headline and headline.status == "wrong_way"):
+        found.add("wrong way")
+    if headline is not None and headline.status == "not_reached":
+        found.add("not reached")
+    if not record.monotone:
+        found.add("non-monotone")
+    for guard in ("perceptual_guard", "identity_guard"):
+        far = value(guard)
+        if far is not None and far > GUARD_THRESHOLD:
+            found.add(guard.replace("_", " "))
+    change = value("signed_target_change")
+    for judge in record.judges[1:]:
+        seen = value(f"signed_target_change@{judge}")
+        if change is not None and change > 0 and seen is not None and seen < ONE_JUDGE * change:
+            found.add("one judge only")
+    return tuple(sorted(found))
