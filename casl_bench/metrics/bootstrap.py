@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.metric import EditMetric, Estimate
+from casl_bench.metrics.metric import EditMetric
+from casl_bench.results.record import Estimate
 from casl_bench.results.score_table import Array, EditScores
 
 RESAMPLES = 1000

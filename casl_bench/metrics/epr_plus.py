@@ -21,13 +21,13 @@ from casl_bench.metrics.metric import (
     OTHERS,
     SPREAD,
     EditMetric,
-    Estimate,
     MetricInfo,
     no_others,
     register_info,
     register_metric,
     signed_ratio,
 )
+from casl_bench.results.record import Estimate
 from casl_bench.results.score_table import Array, EditScores
 
 # Sums in another order differ in their last bits: attributes this close are equally damaged.

@@ -79,27 +79,6 @@ def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
     return hash_json(parts)[:12]
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval, or the reason why there is none.
-
-    Attributes:
-        value: None where the metric is undefined; never NaN or infinite.
-        n: images (or test items) behind the number.
-        low: lower end of the interval; None (with `high`) where there is no interval.
-        high: upper end.
-        level: nominal coverage.
-        reason: why the value is undefined; None where it is defined.
-    """
-
-    value: float | None
-    n: int
-    low: float | None = None
-    high: float | None = None
-    level: float = 0.95
-    reason: str | None = None
-
-
 def _always_defined(_: EditScores) -> str | None:
     return None
 

@@ -13,10 +13,10 @@ from casl_bench.metrics.metric import (
     BASELINE,
     OTHERS,
     SPREAD,
-    Estimate,
     MetricInfo,
     register_info,
 )
+from casl_bench.results.record import Estimate
 from casl_bench.results.score_table import Array, EditScores, check_array
 
 PRECISION_AREA_INFO = register_info(
