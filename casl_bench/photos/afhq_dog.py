@@ -12,11 +12,11 @@ the hash of their names, so that the two web sites they come from are mixed.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from casl_bench.core.errors import UsageError
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.options import DataSource
 from casl_bench.photos.layouts import (
     Layout,
     cut_off_validation,
@@ -67,17 +67,7 @@ KIND = PhotoKind(
     hub_class="dog",
 )
 
-
-class AfhqDog(PhotoDataset):
-    """Dogs' faces without labels.
-
-    Args:
-        source: where the files are; None only for the card.
-        resolution: side of the images in pixels.
-    """
-
-    def __init__(self, source: DataSource | None = None, resolution: int = 256) -> None:
-        super().__init__(KIND, source, resolution)
-
+AfhqDog = partial(PhotoDataset, KIND)
+"""Dogs' faces without labels: takes a source and a resolution."""
 
 DATASETS.register("afhq_dog", AfhqDog)

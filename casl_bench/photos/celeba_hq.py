@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +28,6 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import hash_bytes
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.options import DataSource
 from casl_bench.photos.layouts import (
     Layout,
     cut_in_three,
@@ -41,9 +41,6 @@ from casl_bench.photos.layouts import (
     shuffled,
 )
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
-
-# CelebA-HQ's 40 attributes: their published names, ours, and the file that labels the images.
-
 
 PUBLISHED_NAMES = (
     "5_o_Clock_Shadow", "Arched_Eyebrows", "Attractive", "Bags_Under_Eyes", "Bald", "Bangs",
@@ -229,17 +226,7 @@ KIND = PhotoKind(
     find_layout=find_layout,
 )
 
-
-class CelebaHq(PhotoDataset):
-    """Portraits, with 40 attributes where the annotation is there.
-
-    Args:
-        source: where the files are; None only for the card.
-        resolution: side of the images in pixels.
-    """
-
-    def __init__(self, source: DataSource | None = None, resolution: int = 256) -> None:
-        super().__init__(KIND, source, resolution)
-
+CelebaHq = partial(PhotoDataset, KIND)
+"""Portraits, with 40 attributes where the annotation is there: takes a source and a resolution."""
 
 DATASETS.register("celeba_hq", CelebaHq)

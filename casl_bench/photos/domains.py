@@ -37,9 +37,6 @@ from casl_bench.photos.scorers.similarity import (
 )
 from casl_bench.photos.scorers.zero_shot import ZeroShotClassifier
 
-# Every weights file of the real world: what it is, where it comes from, where it goes.
-
-
 REAL_DATASETS = ("celeba_hq", "afhq_dog", "lsun_church")
 GUIDE_CLIP = "ViT-B-16-quickgelu:openai"
 """The guide of both reference codes; OpenAI's weights need the quick GELU, which a file's name
@@ -48,6 +45,19 @@ SCORE_CLIP = "ViT-B-32:laion2b_s34b_b79k"
 """Trained on other images than the guide's."""
 ZERO_SHOT_CLIP = "ViT-B-32:datacomp_xl_s13b_b90k"
 """On other ones again: it judges attributes where the score CLIP judges directions."""
+
+
+CALIBRATION_IMAGES = 128
+"""Training images from which a zero-shot classifier takes its units."""
+ACCURACY_FLOOR = 0.6
+"""Of a classifier of photographs on its worst attribute. The 40 attributes of CelebA are partly
+opinion: published classifiers reach 0.87 in the mean and 0.66 on oval_face (Liu et al. 2015,
+table 1), so the floor of rendered images would refuse all of them."""
+_MICRO_BATCH = {"cpu": 1, "mps": 4}
+_GPU_MICRO_BATCH = 16
+"""Rows of a pass of a 256-pixel U-Net: a CPU is full with one, a GPU is not."""
+_CLASSIFIER_ENDINGS = (".safetensors", ".pt", ".pth")
+_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -213,12 +223,6 @@ def weights_text(root: Path) -> str:
     )
 
 
-# A published CLIP by its name: from a file, the Hub's local cache, or the Hub where allowed.
-
-
-_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-
-
 def find_clip(spec: str, root: Path) -> str | None:
     """The weights file of ARCHITECTURE:TAG or ARCHITECTURE:FILE; None where it is not here.
 
@@ -234,7 +238,7 @@ def find_clip(spec: str, root: Path) -> str | None:
     if local is not None:
         return str(local)
     hub = (open_clip.get_pretrained_cfg(architecture, tag) or {}).get("hf_hub", "").strip("/")
-    for name in _FILES if hub else ():
+    for name in _CLIP_FILES if hub else ():
         cached = try_to_load_from_cache(hub, name)
         if isinstance(cached, str):
             return cached
@@ -274,18 +278,6 @@ def _parts(spec: str) -> tuple[str, str]:
             f"'{spec}' names no CLIP", mend="write ARCHITECTURE:TAG or ARCHITECTURE:FILE"
         )
     return architecture, tag
-
-
-CALIBRATION_IMAGES = 128
-"""Training images from which a zero-shot classifier takes its units."""
-ACCURACY_FLOOR = 0.6
-"""Of a classifier of photographs on its worst attribute. The 40 attributes of CelebA are partly
-opinion: published classifiers reach 0.87 in the mean and 0.66 on oval_face (Liu et al. 2015,
-table 1), so the floor of drawn images would refuse all of them."""
-_MICRO_BATCH = {"cpu": 1, "mps": 4}
-_GPU_MICRO_BATCH = 16
-"""Rows of a pass of a 256-pixel U-Net: a CPU is full with one, a GPU is not."""
-_CLASSIFIER_ENDINGS = (".safetensors", ".pt", ".pth")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,10 @@ from casl_bench.domains.dataset import Split
 from casl_bench.photos.photo_file import SUFFIXES, read_photo_bytes
 
 T = TypeVar("T")
+Sizes = dict[str, int]
+"""Name of a file → its bytes."""
+
+_MEND = "the layouts that are read are in docs/real_data_sets.md"
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,6 @@ def cut_off_validation(train: Sequence[T], test: Sequence[T]) -> dict[Split, Seq
 def last_tenth(count: int) -> int:
     """Where the last tenth of so many begins."""
     return count * 9 // 10
-
-
-# Folders of image files: listed quickly, in an order that is not the file system's.
-
-
-Sizes = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -193,9 +191,6 @@ def no_layout(dataset: str, root: Path, expected: str) -> UsageError:
         where=str(root),
         mend=f"expected {expected}; {_MEND}",
     )
-
-
-_MEND = "the layouts that are read are in docs/real_data_sets.md"
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -23,7 +23,6 @@ from typing import Any
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.options import DataSource
 from casl_bench.photos.layouts import (
     Layout,
     Photo,
@@ -39,9 +38,8 @@ from casl_bench.photos.layouts import (
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
 from casl_bench.photos.photo_file import BadPhotoError
 
-# LSUN's databases: encoded images under keys of 40 hexadecimal digits, read where they lie.
-
-
+TRAIN, VAL = "church_outdoor_train", "church_outdoor_val"
+_MEND = "download and unpack it again"
 # LMDB refuses to open a database twice in one process.
 _ONE_AT_A_TIME = threading.RLock()
 _SMALLEST = 8192  # bytes: its two first pages
@@ -99,9 +97,6 @@ def count_images(path: Path) -> int:
     return count
 
 
-_MEND = "download and unpack it again"
-
-
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     try:
@@ -149,9 +144,6 @@ def _value(transaction: Any, key: bytes, where: str) -> bytes:
         return bytes(transaction.get(key) or b"")
     except lmdb.Error as error:
         raise BadPhotoError(f"the database is damaged here: {error}", where) from error
-
-
-TRAIN, VAL = "church_outdoor_train", "church_outdoor_val"
 
 
 def find_layout(root: Path) -> Layout:
@@ -207,17 +199,7 @@ KIND = PhotoKind(
     find_layout=find_layout,
 )
 
-
-class LsunChurch(PhotoDataset):
-    """Churches from outside, without labels.
-
-    Args:
-        source: where the files are; None only for the card.
-        resolution: side of the images in pixels.
-    """
-
-    def __init__(self, source: DataSource | None = None, resolution: int = 256) -> None:
-        super().__init__(KIND, source, resolution)
-
+LsunChurch = partial(PhotoDataset, KIND)
+"""Churches from outside, without labels: takes a source and a resolution."""
 
 DATASETS.register("lsun_church", LsunChurch)

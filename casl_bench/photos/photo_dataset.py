@@ -20,6 +20,11 @@ from casl_bench.photos.layouts import Layout
 from casl_bench.photos.photo_file import MIN_SIDE, PREPROCESSING, BadPhotoError, decode_photo
 from casl_bench.photos.photo_hub import hub_layout
 
+_CONCEPTS = Path(__file__).with_name("concepts")
+_TABLES = {
+    "concept": ("name", "source", "target", "attribute"),
+    "unmeasured": ("name", "source", "target"),
+}
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -173,16 +178,6 @@ def _revision(layout: Layout | None, resolution: int) -> str:
     return hash_json([PREPROCESSING, resolution, layout.contents])[:12]
 
 
-# A data set's concepts with their texts, in one TOML file that anybody can read and edit.
-
-
-_FOLDER = Path(__file__).with_name("concepts")
-_TABLES = {
-    "concept": ("name", "source", "target", "attribute"),
-    "unmeasured": ("name", "source", "target"),
-}
-
-
 @dataclass(frozen=True)
 class TextPair:
     """What a text-driven method would need of a concept that nobody can measure."""
@@ -207,7 +202,7 @@ class ConceptFile:
 
 def shipped_concepts(dataset: str, attributes: Sequence[str] | None = None) -> ConceptFile:
     """The file that comes with the package for a data set. See `read_concepts`."""
-    return read_concepts(_FOLDER / f"{dataset}.toml", attributes)
+    return read_concepts(_CONCEPTS / f"{dataset}.toml", attributes)
 
 
 def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> ConceptFile:

@@ -1,7 +1,7 @@
 """Train a classifier of photographs' attributes: `casl-bench train attributes --help`.
 
 On the labels of a real data set, for whoever has its files but no classifier of the right
-attributes. The result is what `scorers/photo_classifier.py` reads: NAME.safetensors, its
+attributes. The result is what `photos/scorers/classifier.py` reads: NAME.safetensors, its
 description NAME.json that carries the calibration, and the card NAME.md, NAME_card.json. Several
 may share a folder; each keeps its checkpoint in a folder of its own beside them.
 
@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import platform
-import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,6 @@ from typing import Any
 import click
 import torch
 import torch.nn.functional as F
-from click.core import ParameterSource
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -47,7 +44,7 @@ from casl_bench.photos.scorers.classifier import (
     read_weights,
 )
 from casl_bench.training.train_classifier import calibrate
-from casl_bench.training.trainer import TrainingRun, card_text, one_line_errors, rounded_to_half
+from casl_bench.training.trainer import TrainingRun, card_text, rounded_to_half, training_part
 
 # Of each channel, as ImageNet networks expect them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -179,7 +176,7 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
     return torch.cat([classifier.logits(as_floats(images.pixels[b])) for b in blocks])
 
 
-@click.command()
+@click.command("attributes")
 @click.option(
     "--data-root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -333,16 +330,7 @@ def finish(run: TrainingRun, held_out: LabelledImages, out: Path, device: str, n
         "data": f"{config['images']} training images, revision {config['revision']}",
         "held_out": f"{len(raw[1::2])} validation images, others than those that calibrated",
         "measured": measured,
-        "training": {
-            "config": config,
-            "steps": run.step,
-            "seconds": round(run.seconds),
-            "note": note,
-            "command": _command(),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "device": f"{device}, {torch.get_num_threads()} threads, {platform.machine()}",
-            "torch": torch.__version__.split("+")[0],
-        },
+        "training": training_part(run, note, device),
     }
     path = out / f"{config['name']}.safetensors"
     half = {k: v.half() if v.is_floating_point() else v for k, v in shipped.state_dict().items()}
@@ -354,20 +342,3 @@ def finish(run: TrainingRun, held_out: LabelledImages, out: Path, device: str, n
     # As a run will read it: what cannot be used is told now.
     PhotoClassifier.load(path, attributes)
     click.echo(f"mean accuracy {measured['mean_accuracy']:.3f}; wrote {path}")
-
-
-def _command() -> str:
-    """The options that were given, paths shortened to their names, the note left out."""
-    context = click.get_current_context()
-    words = ["casl-bench", "train", "attributes"]
-    for option in context.command.params:
-        name, value = str(option.name), context.params.get(str(option.name))
-        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
-        if given and name != "note":
-            text = value.name if isinstance(value, Path) else str(value)
-            words += [option.opts[0], text]
-    return shlex.join(words)
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()

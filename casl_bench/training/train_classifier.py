@@ -1,4 +1,4 @@
-"""Train an attribute classifier: `python -m casl_bench.training.train_classifier --help`.
+"""Train an attribute classifier: `casl-bench train classifier --help`.
 
 Pictures are spoilt as edits spoil them, and a share is blended with their own re-render with one
 attribute flipped, labelled by the share of it that shows: so a half-made edit gets a logit near 0
@@ -7,7 +7,6 @@ and logits stay graded where a plain classifier would jump.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,9 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
-from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.core.option_types import BoundedInt
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
 from casl_bench.metrics.scorer_validation import calibration_error
 from casl_bench.models.attribute_classifier import build_classifier
@@ -26,24 +23,18 @@ from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,
-    TrainingRun,
+    ScorerTraining,
     batch,
-    bf16_pays,
     flipped_labels,
-    load_pool,
-    one_line_errors,
     per_attribute,
-    publish,
     rounded_to_half,
-    start_from,
-    training_config,
+    training_options,
 )
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "plain": {"architecture": "plain", "widths": [24, 48, 96, 128]},
     "depthwise": {"architecture": "depthwise", "widths": [48, 96], "blocks": [1, 3]},
 }
-HELD_OUT = 4096
 BLEND_SHARE = 0.3
 
 
@@ -107,7 +98,7 @@ def measure(
         mixed_logits = score(degrade(mixed, rng))
     rows = torch.arange(len(index))
     # In units of each logit's spread, so that attributes can be compared.
-    change = (flipped - clean) / clean.std(0)
+    change = (flipped - clean) / clean.std(0).clamp_min(1e-6)
     own = change[rows, column]
     right = (own * (other[rows, column].float() * 2 - 1) > 0).float()
     leak = change.abs()
@@ -131,86 +122,48 @@ def measure(
     }
 
 
-@click.command()
-@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
+@click.command("classifier")
 @click.option("--architecture", type=click.Choice(sorted(ARCHITECTURES)), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
-@click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
-              "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=BoundedInt(), help="Length in steps.")
-@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
 @click.option("--batch-size", type=BoundedInt(), default=128, show_default=True)
-@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
-@click.option("--seed", type=SEED, default=1, show_default=True)
-@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
-@click.option("--note", default="", help="What a reader of the card should know of this run.")
-def main(
-    domain: str, architecture: str, out: Path, ship: Path | None, cache: Path | None,
-    start: Path | None,
-    steps: int | None, minutes: float | None, batch_size: int, images: int, seed: int,
-    bf16: bool | None,
-    note: str,
-) -> None:  # fmt: skip
+@training_options(seed=1)
+def main(training: ScorerTraining, architecture: str, batch_size: int) -> None:
     """Train, calibrate, measure and publish one classifier."""
-    bf16 = bf16_pays() if bf16 is None else bf16
-    name, drawing = f"classifier_{architecture}", DOMAINS[domain].drawing
+    name, drawing, seed = f"classifier_{architecture}", training.drawing, training.seed
     settings = {
         **ARCHITECTURES[architecture],
         "attributes": list(drawing.attributes),
         "image_size": IMAGE_SIZE,
     }
-    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, name, "init"))
-        network = build_classifier(settings).to(memory_format=torch.channels_last)
-    started = start_from(network, start)
-    config = training_config(
-        name, drawing, network=settings, start=started, batch_size=batch_size, images=images,
-        seed=seed,
-        bf16=bf16, blend_share=BLEND_SHARE, learning_rate=3e-3,
+    pool = training.pool()
+    run, network = training.begin(
+        name, lambda: build_classifier(settings), learning_rate=3e-3, network=settings,
+        batch_size=batch_size, blend_share=BLEND_SHARE,
     )  # fmt: skip
-    run = TrainingRun(out, network, learning_rate=3e-3, config=config, steps=steps, minutes=minutes)
-    network.train()
     for step in run.steps():
         rng = generator(seed, name, step)
         index = torch.randint(len(pool), (batch_size,), generator=rng)
         x, target = examples(pool, index, rng, BLEND_SHARE)
         x = degrade(x, rng).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with training.autocast():
             logits = network(x)
         loss = F.binary_cross_entropy_with_logits(logits.float(), target)
         whole = (target == target.round()).all(1)
         hits = ((logits > 0) == (target > 0.5))[whole].float().mean()
         run.update(loss, accuracy=float(hits))
-    shipped = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
-    held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
+    shipped = rounded_to_half(run.average)
+    held_out = training.pool("calibration")
     rng = generator(seed, name, "calibration")
     x, target = examples(held_out, torch.arange(len(held_out)), rng, blend=0.5)
     with torch.no_grad():
         raw = in_micro_batches(shipped, degrade(x, rng))
     scale, bias = (v.half().float() for v in calibrate(raw, target))
-    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
-    measured = measure(shipped, scale, bias, test, seed)
-    card = {
-        "name": name,
-        "title": f"Attribute classifier `{name}` of {domain}",
-        "description": f"Multi-label attribute logits of drawn {drawing.subject}, calibrated for "
+    training.publish(
+        run, shipped, settings, (scale, bias),
+        title=f"Attribute classifier `{name}` of {training.domain}",
+        description=f"Multi-label attribute logits of rendered {drawing.subject}, calibrated for "
         "each attribute (scale and bias) on a separate pool of spoilt and blended pictures. Trained"
         " with blur, noise, compression, resampling, small shifts and light changes, and on "
         "pictures blended with their own flip (label = share that shows), so that logits of "
         "half-made edits are graded. A threshold of 0 decides.",
-        "config": settings,
-        "parameters": sum(p.numel() for p in shipped.parameters()),
-        "data": f"{images} rendered pictures and as many flips, stream (0, train)",
-        "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
-        "measured": measured,
-    }
-    tensors = {f"network.{k}": v for k, v in shipped.state_dict().items()}
-    tensors |= {"calibration.scale": scale, "calibration.bias": bias}
-    publish(run, tensors, ship, card, note)
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()
+        measured=measure(shipped, scale, bias, training.pool("heldout"), seed),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Train a small CLIP on a domain's pictures: `python -m casl_bench.training.train_clip --help`.
+"""Train a small CLIP on a domain's pictures: `casl-bench train clip --help`.
 
 Plain caption matching learns attributes one after another and a tiny model stops half-way. Here
 every batch holds pictures together with their re-render with one attribute flipped, every step
@@ -9,7 +9,6 @@ Guide and scorer differ in architecture, seed, order of data and manner of the c
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,8 +17,7 @@ import torch.nn.functional as F
 from open_clip.model import CLIP
 from torch import Tensor
 
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
-from casl_bench.core.seeding import derive_seed
+from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.captions import CONTEXT_LENGTH, CaptionWriter, compatible
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
@@ -29,17 +27,12 @@ from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,
-    TrainingRun,
+    ScorerTraining,
     batch,
-    bf16_pays,
     flipped_labels,
-    load_pool,
-    one_line_errors,
     per_attribute,
-    publish,
     rounded_to_half,
-    start_from,
-    training_config,
+    training_options,
 )
 
 TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 64, "heads": 2, "layers": 2}
@@ -60,7 +53,6 @@ ROLES: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
-HELD_OUT = 4096
 DIRECTION_WEIGHT = 0.5
 # Cosines of displacements are divided by this before the softmax over attributes.
 DIRECTION_TEMPERATURE = 0.1
@@ -176,63 +168,38 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
     }
 
 
-@click.command()
+@click.command("clip")
 @click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
-@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
-@click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
-              "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=BoundedInt(), help="Length in steps.")
-@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
 @click.option(
     "--pairs",
     type=BoundedInt(),
     default=64,
     show_default=True,
-    help="Pictures a batch, each with a flip.",
+    help="Pictures per batch, each with a flip.",
 )
-@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
-@click.option("--seed", type=SEED, default=11, show_default=True)
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=2e-3, show_default=True)
-@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
-@click.option("--note", default="", help="What a reader of the card should know of this run.")
-def main(
-    role: str, domain: str, out: Path, ship: Path | None, cache: Path | None,
-    start: Path | None, steps: int | None,
-    minutes: float | None, pairs: int, images: int, seed: int, learning_rate: float,
-    bf16: bool | None,
-    note: str,
-) -> None:  # fmt: skip
+@training_options(seed=11)
+def main(training: ScorerTraining, role: str, pairs: int, learning_rate: float) -> None:
     """Train, measure and publish one CLIP."""
-    bf16 = bf16_pays() if bf16 is None else bf16
-    settings = ROLES[role]
-    name, drawing, wording = settings["name"], DOMAINS[domain].drawing, DOMAINS[domain].wording
-    manner = wording.manners[settings["manner"]]
+    settings, wording = ROLES[role], DOMAINS[training.domain].wording
+    name, manner, seed = settings["name"], wording.manners[settings["manner"]], training.seed
     network_config = {
         "embed_dim": 64, "vision": settings["vision"], "text": TEXT, "words": wording.vocabulary(),
     }  # fmt: skip
-    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, name, "init"))
+
+    def build() -> CLIP:
         network = build_clip(network_config)
         # Starts mild enough that a wrong pair costs little, and is learned from there.
         network.logit_scale.data.fill_(3.0)
-    started = start_from(network, start)
-    config = training_config(
-        name, drawing, network=network_config, manner=manner, start=started, pairs=pairs,
-        images=images, seed=seed, learning_rate=learning_rate, bf16=bf16,
-        direction_weight=DIRECTION_WEIGHT,
+        return network
+
+    pool = training.pool()
+    run, network = training.begin(
+        name, build, learning_rate=learning_rate, weight_decay=0.02, network=network_config,
+        manner=manner, pairs=pairs, direction_weight=DIRECTION_WEIGHT,
     )  # fmt: skip
-    network = network.to(memory_format=torch.channels_last)
     tokenizer = WordTokenizer(network_config["words"], CONTEXT_LENGTH)
     writer = CaptionWriter(wording, manner)
-    run = TrainingRun(
-        out, network, learning_rate=learning_rate, config=config, steps=steps, minutes=minutes,
-        weight_decay=0.02,
-    )  # fmt: skip
-    network.train()
     for step in run.steps():
         rng = generator(seed, name, step)
         index = torch.randint(len(pool), (pairs,), generator=rng)
@@ -242,7 +209,7 @@ def main(
         x = degrade(x, rng, copies=2).contiguous(memory_format=torch.channels_last)
         captions = writer.describe(labels, rng)
         stated, denied = writer.contrasts(rng)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with training.autocast():
             images_out = network.encode_image(x)
             texts_out = network.encode_text(tokenizer([*captions.texts, *stated, *denied]))
         seen = F.normalize(images_out.float(), dim=1)
@@ -264,28 +231,17 @@ def main(
             accuracy=float(hits.mean()), worst=float(hits.min()), cosine=float(own.mean()),
             scale=float(scale.detach()),
         )  # fmt: skip
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
-    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
-    card = {
-        "name": name,
-        "title": f"{'Guide' if role == 'guide' else 'Scoring'} CLIP `{name}` of {domain}",
-        "description": "An open_clip model of small configuration over a word-level vocabulary, "
-        f"trained on rendered {drawing.subject} with generated captions (manner "
+    shipped: Any = rounded_to_half(run.average)
+    training.publish(
+        run, shipped, network_config,
+        title=f"{'Guide' if role == 'guide' else 'Scoring'} CLIP `{name}` of {training.domain}",
+        description="An open_clip model of small configuration over a word-level vocabulary, "
+        f"trained on rendered {training.drawing.subject} with generated captions (manner "
         f"'{manner}'): multi-positive caption matching, every attribute stated "
         "against denied, and the displacement of a picture to its re-render with one attribute "
         "flipped pulled to the displacement of the text. The known attributes of the renders were "
-        "used to make captions and pairs: this is the synth world's stand-in for web-scale "
+        "used to make captions and pairs: this is a rendered domain's stand-in for web-scale "
         "pre-training, and knows nothing beyond these pictures."
-        + ("" if role == "guide" else " It marks edits and never guides a method."),
-        "config": network_config,
-        "parameters": sum(p.numel() for p in shipped.parameters()),
-        "data": f"{images} rendered pictures and as many flips, stream (0, train)",
-        "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
-        "measured": measure(shipped, tokenizer, test, seed),
-    }
-    tensors = {f"network.{k}": v for k, v in shipped.state_dict().items()}
-    publish(run, tensors, ship, card, note)
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()
+        + ("" if role == "guide" else " It scores edits and never guides a method."),
+        measured=measure(shipped, tokenizer, training.pool("heldout"), seed),
+    )  # fmt: skip

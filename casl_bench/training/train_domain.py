@@ -1,4 +1,4 @@
-"""Train and ship every model of a domain: `python -m casl_bench.training.train_domain --help`.
+"""Train and ship every model of a domain: `casl-bench train domain --help`.
 
 The models are trained one after another, each by its own command, in the order in which they are
 needed: a classifier measures the U-Net. Killed anywhere and started again, it goes on.
@@ -15,7 +15,6 @@ import click
 from casl_bench.core.errors import BenchError
 from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.domains.rendered import ASSETS, DOMAINS
-from casl_bench.training.trainer import one_line_errors
 
 UNET_STEPS = 3000
 STEPS: dict[str, int] = {
@@ -28,17 +27,17 @@ STEPS: dict[str, int] = {
 }
 """Optimiser steps of the scorers where each starts from another domain's; twice that from none."""
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "classifier_plain": ("train_classifier", "--architecture", "plain", "--seed", "1"),
-    "render_embedder": ("train_embedder",),
-    "guide_clip": ("train_clip", "--role", "guide", "--seed", "11"),
-    "score_clip": ("train_clip", "--role", "score", "--seed", "12", "--fp32",
+    "classifier_plain": ("classifier", "--architecture", "plain", "--seed", "1"),
+    "render_embedder": ("embedder",),
+    "guide_clip": ("clip", "--role", "guide", "--seed", "11"),
+    "score_clip": ("clip", "--role", "score", "--seed", "12", "--fp32",
                    "--learning-rate", "0.001"),
-    "classifier_depthwise": ("train_classifier", "--architecture", "depthwise", "--seed", "2"),
-    "factor_regressor": ("train_factors",),
+    "classifier_depthwise": ("classifier", "--architecture", "depthwise", "--seed", "2"),
+    "factor_regressor": ("factors",),
 }  # fmt: skip
 
 
-@click.command()
+@click.command("domain")
 @click.option("--domain", type=click.Choice(list(DOMAINS)), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folders.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
@@ -74,22 +73,21 @@ def main(
         if start is not None:
             common += ("--start", str(ASSETS / start / name))
         if name == "unet":
-            _run("train_unet", *common, "--steps", str(round(UNET_STEPS * scale)))
-            _run("export_unet", "--training", str(training), "--steps", "28", "--power", "1.5")
+            _run("casl_bench", "train", "unet", *common, "--steps", str(round(UNET_STEPS * scale)))
+            _run(
+                "casl_bench.training.export_unet", "--training", str(training), "--steps", "28",
+                "--power", "1.5",
+            )  # fmt: skip
         elif not (training / "done").exists():
             steps = round(STEPS[name] * scale * (1 if start else 2))
             ship = ("--ship", str(ASSETS / domain / name), "--steps", str(steps))
-            _run(*COMMANDS[name], *common, *ship)
+            _run("casl_bench", "train", *COMMANDS[name], *common, *ship)
             (training / "done").touch()
 
 
-def _run(module: str, *options: str) -> None:
+def _run(*command: str) -> None:
     """One training in a process of its own, so that its memory is given back."""
-    click.echo(f"{module} {' '.join(options)}")
-    code = subprocess.call([sys.executable, "-m", f"casl_bench.training.{module}", *options])
+    click.echo(" ".join(command))
+    code = subprocess.call([sys.executable, "-m", *command])
     if code:
-        raise BenchError(f"{module} ended with exit code {code}")
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()
+        raise BenchError(f"{command[0]} ended with exit code {code}")

@@ -1,4 +1,4 @@
-"""Train the `render_embedder` of a domain: `python -m casl_bench.training.train_embedder --help`.
+"""Train the `render_embedder` of a domain: `casl-bench train embedder --help`.
 
 A picture and its re-render with one attribute flipped, both spoilt in their own way, must embed
 alike; others must not. Since every attribute is flipped on every kind of subject, agreement
@@ -8,7 +8,6 @@ factors keeps the embedding from living on the background's colour alone.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -18,30 +17,24 @@ import torch.nn.functional as F
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
+from casl_bench.core.option_types import BoundedInt
 from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Factors, to_pixels
 from casl_bench.models.embedder import EmbedderNet, feature_distance
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import blur, degrade
 from casl_bench.training.trainer import (
+    HELD_OUT,
     Pool,
-    TrainingRun,
+    ScorerTraining,
     batch,
-    bf16_pays,
-    load_pool,
-    one_line_errors,
-    publish,
     rounded_to_half,
-    start_from,
-    training_config,
+    training_options,
 )
 
 NAME = "render_embedder"
 NETWORK: dict[str, Any] = {"widths": [24, 48, 96, 128], "embed_dim": 64, "image_size": IMAGE_SIZE}
-HELD_OUT = 4096
 TEMPERATURE = 0.1
 
 
@@ -54,7 +47,6 @@ class _Trainee(nn.Module):
         self.read_out = nn.Linear(NETWORK["embed_dim"], factors)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """[n, 3, H, W] → unit embeddings [n, D]."""
         return self.network.embed(self.network.features(pixels))
 
 
@@ -128,15 +120,7 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
     }
 
 
-@click.command()
-@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
-@click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
-              "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=BoundedInt(), help="Length in steps.")
-@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
+@click.command("embedder")
 @click.option(
     "--pairs",
     type=BoundedInt(),
@@ -144,39 +128,22 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
     show_default=True,
     help="Subjects a batch, each twice.",
 )
-@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
-@click.option("--seed", type=SEED, default=21, show_default=True)
-@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
-@click.option("--note", default="", help="What a reader of the card should know of this run.")
-def main(
-    domain: str, out: Path, ship: Path | None, cache: Path | None, start: Path | None,
-    steps: int | None,
-    minutes: float | None, pairs: int, images: int, seed: int, bf16: bool | None,
-    note: str,
-) -> None:  # fmt: skip
+@training_options(seed=21)
+def main(training: ScorerTraining, pairs: int) -> None:
     """Train, measure and publish the embedder."""
-    bf16 = bf16_pays() if bf16 is None else bf16
-    drawing = DOMAINS[domain].drawing
-    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
+    drawing, seed, pool = training.drawing, training.seed, training.pool()
     read = [k for k, name in enumerate(drawing.nuisance) if name not in drawing.unread]
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, NAME, "init"))
-        model = _Trainee(len(read)).to(memory_format=torch.channels_last)
-    started = start_from(model.network, start)
-    config = training_config(
-        NAME, drawing, network=NETWORK, start=started, pairs=pairs, images=images, seed=seed,
-        bf16=bf16,
-        temperature=TEMPERATURE, learning_rate=3e-3,
+    run, model = training.begin(
+        NAME, lambda: _Trainee(len(read)), learning_rate=3e-3, network=NETWORK, pairs=pairs,
+        shipped_part=lambda model: model.network, temperature=TEMPERATURE,
     )  # fmt: skip
-    run = TrainingRun(out, model, learning_rate=3e-3, config=config, steps=steps, minutes=minutes)
-    model.train()
     for step in run.steps():
         rng = generator(seed, NAME, step)
         index = torch.randint(len(pool), (pairs,), generator=rng)
         x = torch.cat(
             [degrade(batch(pool, index), rng), degrade(batch(pool, index, flipped=True), rng)]
         )
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with training.autocast():
             embedding = model(x.contiguous(memory_format=torch.channels_last)).float()
         factors = torch.from_numpy(pool.factors.nuisance[index.numpy()][:, read]).repeat(2, 1)
         # Factors are uniform on [0, 1): unit variance after this.
@@ -185,25 +152,15 @@ def main(
         run.update(
             matching + reading, matching=float(matching.detach()), reading=float(reading.detach())
         )
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
-    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
-    card = {
-        "name": NAME,
-        "title": f"Embedder `{NAME}` of {domain}",
-        "description": f"Perceptual and identity distance of drawn {drawing.subject}. Features of "
+    shipped: Any = rounded_to_half(run.average)
+    training.publish(
+        run, shipped.network, NETWORK,
+        title=f"Embedder `{NAME}` of {training.domain}",
+        description=f"Perceptual and identity distance of rendered {drawing.subject}. Features of "
         "all stages give the perceptual distance; the embedding is trained to agree between a "
         f"picture and its re-render with any of {len(drawing.attributes)} attributes flipped, "
         "spoilt or not, and to differ between subjects (everything continuous in the drawing: "
         "shape, pose, tones, colours, background). It is neither LPIPS nor a face recogniser.",
-        "config": NETWORK,
-        "parameters": sum(p.numel() for p in shipped.network.parameters()),
-        "data": f"{images} rendered pictures and as many flips, stream (0, train)",
-        "held_out": f"{HELD_OUT} subjects, stream (0, heldout)",
-        "measured": measure(shipped.network, test, seed),
-    }
-    tensors = {f"network.{k}": v for k, v in shipped.network.state_dict().items()}
-    publish(run, tensors, ship, card, note)
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()
+        held_out=f"{HELD_OUT} subjects, stream (0, heldout)",
+        measured=measure(shipped.network, training.pool("heldout"), seed),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Train the `factor_regressor` of a domain: `python -m casl_bench.training.train_factors --help`.
+"""Train the `factor_regressor` of a domain: `casl-bench train factors --help`.
 
 It reads every factor off a picture that the picture shows. Trained like a classifier on pictures
 spoilt as edits spoil them and on blends with their flip, labelled by the share that shows; what a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -19,9 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
-from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.core.option_types import BoundedInt
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, Factors
 from casl_bench.models.factor_regressor import (
     FactorRegressor,
@@ -34,25 +31,20 @@ from casl_bench.models.scorers import ScorerInfo
 from casl_bench.training.degrade import degrade
 from casl_bench.training.train_classifier import calibrate, examples
 from casl_bench.training.trainer import (
+    HELD_OUT,
     Pool,
-    TrainingRun,
+    ScorerTraining,
     batch,
-    bf16_pays,
     flipped_labels,
-    load_pool,
-    one_line_errors,
     per_attribute,
-    publish,
     rounded_to_half,
-    start_from,
-    training_config,
+    training_options,
 )
 
 NAME = "factor_regressor"
 NETWORK: dict[str, Any] = {
     "architecture": "lookout", "widths": [24, 64], "lookouts": 24, "seen": 32, "hidden": 96,
 }  # fmt: skip
-HELD_OUT = 4096
 BLEND_SHARE = 0.3
 FLOOR = 0.5
 """A factor whose reading explains less of its variance on unseen pictures is left out."""
@@ -246,28 +238,12 @@ def measure(regressor: FactorRegressor, reading: Reading, pool: Pool, seed: int)
     }
 
 
-@click.command()
-@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
-@click.option("--ship", type=click.Path(path_type=Path), help="Folder of weights and card.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
-              "model of the same architecture to start from, as another domain's.")  # fmt: skip
-@click.option("--steps", type=BoundedInt(), help="Length in steps.")
-@click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
+@click.command("factors")
 @click.option("--batch-size", type=BoundedInt(), default=128, show_default=True)
-@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
-@click.option("--seed", type=SEED, default=31, show_default=True)
-@click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
-@click.option("--note", default="", help="What a reader of the card should know of this run.")
-def main(
-    domain: str, out: Path, ship: Path | None, cache: Path | None, start: Path | None,
-    steps: int | None, minutes: float | None, batch_size: int, images: int, seed: int,
-    bf16: bool | None, note: str,
-) -> None:  # fmt: skip
+@training_options(seed=31)
+def main(training: ScorerTraining, batch_size: int) -> None:
     """Train, calibrate, measure and publish the regressor of known factors."""
-    bf16 = bf16_pays() if bf16 is None else bf16
-    drawing = DOMAINS[domain].drawing
+    drawing, seed = training.drawing, training.seed
     reading = Reading(drawing, circular_factors(drawing))
     settings = {
         **NETWORK,
@@ -275,39 +251,32 @@ def main(
         "columns": list(reading.columns),
         "image_size": IMAGE_SIZE,
     }
-    pool = load_pool(drawing, images, 0, cache_dir=cache, flips=True)
+    pool = training.pool()
     targets = reading.targets(pool.factors)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, NAME, "init"))
-        network = build_regressor(settings).to(memory_format=torch.channels_last)
-    started = start_from(network, start)
-    config = training_config(
-        NAME, drawing, network=settings, start=started, batch_size=batch_size, images=images,
-        seed=seed, bf16=bf16, blend_share=BLEND_SHARE, learning_rate=3e-3,
+    run, network = training.begin(
+        NAME, lambda: build_regressor(settings), learning_rate=3e-3, network=settings,
+        batch_size=batch_size, blend_share=BLEND_SHARE,
     )  # fmt: skip
-    run = TrainingRun(out, network, learning_rate=3e-3, config=config, steps=steps, minutes=minutes)
-    network.train()
     for step in run.steps():
         rng = generator(seed, NAME, step)
         index = torch.randint(len(pool), (batch_size,), generator=rng)
         x, share = examples(pool, index, rng, BLEND_SHARE)
         x = degrade(x, rng).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with training.autocast():
             found = network(x)
         found = found.float()
         showing = F.binary_cross_entropy_with_logits(found[:, : share.shape[1]], share)
         missed = F.mse_loss(found[:, share.shape[1] :], targets[index])
         run.update(showing + missed, showing=float(showing.detach()), missed=float(missed.detach()))
-    shipped: Any = rounded_to_half(run.average).to(memory_format=torch.contiguous_format)
-    held_out = load_pool(drawing, HELD_OUT, 0, "calibration", cache_dir=cache, flips=True)
-    regressor, left_out = finish(shipped, reading, held_out, seed)
-    test = load_pool(drawing, HELD_OUT, 0, "heldout", cache_dir=cache, flips=True)
-    measured = measure(regressor, reading, test, seed)
+    shipped: Any = rounded_to_half(run.average)
+    regressor, left_out = finish(shipped, reading, training.pool("calibration"), seed)
+    measured = measure(regressor, reading, training.pool("heldout"), seed)
     measured |= {f"left_out_for_r2_of_{name}": value for name, value in left_out.items()}
-    card = {
-        "name": NAME,
-        "title": f"Factor regressor `{NAME}` of {domain}",
-        "description": f"Reads how drawn {drawing.subject} were drawn: how much of each attribute "
+    training.publish(
+        run, shipped, {**settings, "columns": list(regressor.columns)},
+        (regressor.scale, regressor.bias),
+        title=f"Factor regressor `{NAME}` of {training.domain}",
+        description=f"Reads how {drawing.subject} were rendered: how much of each attribute "
         "shows, and the continuous factors that a picture shows, those of a full turn "
         f"({', '.join(n for n in reading.nuisance if n in reading.circular)}) as cosine and sine. "
         "All in standard deviations over the data set. Trained with blur, noise, compression, "
@@ -316,17 +285,7 @@ def main(
         f"that reason alone. Factors whose R² on unseen clean pictures is under {FLOOR} are left "
         f"out, and so are those that were never asked for: {', '.join(drawing.unread)}. No "
         "classifier and no guide uses it.",
-        "config": {**settings, "columns": list(regressor.columns)},
-        "parameters": sum(p.numel() for p in shipped.parameters()),
-        "data": f"{images} rendered pictures and as many flips, stream (0, train)",
-        "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout); what to leave out was "
+        held_out=f"{HELD_OUT} pictures and flips, stream (0, heldout); what to leave out was "
         "decided on as many of stream (0, calibration)",
-        "measured": measured,
-    }
-    tensors = {f"network.{k}": v for k, v in shipped.state_dict().items()}
-    tensors |= {"calibration.scale": regressor.scale, "calibration.bias": regressor.bias}
-    publish(run, tensors, ship, card, note)
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()
+        measured=measured,
+    )  # fmt: skip

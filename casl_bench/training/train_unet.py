@@ -1,4 +1,4 @@
-"""Train the diffusion model of a synth domain: `python -m casl_bench.training.train_unet --help`.
+"""Train the diffusion model of a synth domain: `casl-bench train unet --help`.
 
 A DDPM (Ho et al. 2020) with 1000 linear steps on pixel-unshuffled images, predicting v (Salimans
 & Ho 2022): a net that predicts x_0 divides its error by sqrt(1 - alpha_bar) = 0.01 at t = 0 and
@@ -35,7 +35,6 @@ from casl_bench.training.trainer import (
     batch,
     bf16_pays,
     load_pool,
-    one_line_errors,
     plateau,
     training_config,
 )
@@ -83,7 +82,7 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
     return loss
 
 
-@click.command()
+@click.command("unet")
 @click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
@@ -136,13 +135,6 @@ def main(
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
             loss = v_loss(model, x_0, t, noise, alpha_bar).mean()
         run.update(loss)
-
-
-if __name__ == "__main__":
-    one_line_errors(main)()
-
-
-# Whether a trained U-Net can carry the benchmark: measured, not judged by its loss.
 
 
 DIRECTION_STRENGTHS = (2.0, 4.0, 6.0, 8.0)

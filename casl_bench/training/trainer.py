@@ -7,35 +7,44 @@ by the step, so no random state has to be saved.
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import os
 import platform
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
 import torch
+from click.core import ParameterSource
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from casl_bench.core.errors import BenchError, UsageError
+from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, write_bytes, write_text
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
+from casl_bench.domains.rendered import DOMAINS
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.models.model_files import WEIGHTS, read_model, write_model
 
-# Pre-rendered training pictures: drawn once, kept on disk, shared by every training.
-
-
 CHUNK = 8192
-"""Pictures a chunk file: the work lost at most when a build is killed."""
+"""Pictures per chunk file: the work lost at most when a build is killed."""
+
+CHECKPOINT_SECONDS = 45.0
+WARMUP = 0.03
+DECAY_SHARE = 0.35
+EMA_DECAY = 0.995
+HELD_OUT = 4096
+"""Pictures that calibrate, and as many others that are measured."""
+
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -142,12 +151,6 @@ def _write(path: Path, array: NDArray[np.uint8]) -> None:
         f.flush()
         os.fsync(f.fileno())
     temporary.replace(path)
-
-
-CHECKPOINT_SECONDS = 45.0
-WARMUP = 0.03
-DECAY_SHARE = 0.35
-EMA_DECAY = 0.995
 
 
 def cosine(progress: float) -> float:
@@ -313,9 +316,10 @@ def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return labels, other, column
 
 
-def rounded_to_half(model: nn.Module) -> nn.Module:
+def rounded_to_half(model: N) -> N:
     """A copy with the numbers that will be shipped: rounded to float16, kept in float32."""
     twin = copy.deepcopy(model).eval().requires_grad_(False)
+    twin.to(memory_format=torch.contiguous_format)
     for value in twin.state_dict().values():
         if value.is_floating_point():
             value.copy_(value.half().float())
@@ -382,44 +386,189 @@ def start_from(model: nn.Module, folder: Path | None) -> str | None:
     return files.weights_hash
 
 
-def publish(
-    run: TrainingRun,
-    tensors: Mapping[str, Tensor],
-    ship: Path | None,
-    card: Mapping[str, Any],
-    note: str,
-) -> dict[str, Any]:
-    """Write weights, card, its readable form and the curve into `ship` (or the run's folder)."""
-    folder = ship or run.out
-    whole = {
-        **card,
-        "training": {
-            "config": run.config,
-            "steps": run.step,
-            "seconds": round(run.seconds),
-            "note": note,
-            "command": _command(),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "device": f"CPU, {torch.get_num_threads()} threads, {platform.machine()}",
-            "torch": torch.__version__.split("+")[0],
-        },
+def training_part(run: TrainingRun, note: str, device: str = "CPU") -> dict[str, Any]:
+    """What a card says of the training: from within its command."""
+    return {
+        "config": run.config,
+        "steps": run.step,
+        "seconds": round(run.seconds),
+        "note": note,
+        "command": command_line(),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "device": f"{device}, {torch.get_num_threads()} threads, {platform.machine()}",
+        "torch": torch.__version__.split("+")[0],
     }
-    write_model(folder, tensors, whole)
-    if folder != run.out:
-        write_bytes(folder / "curve.csv", (run.out / "curve.csv").read_bytes())
-    write_text(folder / "README.md", card_text(whole))
-    click.echo(f"wrote {folder / WEIGHTS}")
-    return whole
 
 
-def _command() -> str:
-    """The command of this process, without the note and without the paths of this machine."""
-    words = list(sys.argv[1:])
-    if "--note" in words:
-        at = words.index("--note")
-        del words[at : at + 2]
-    portable = [Path(word).name if word.startswith("/") else word for word in words]
-    return shlex.join(["python", "-m", f"casl_bench.training.{Path(sys.argv[0]).stem}", *portable])
+@dataclass(frozen=True)
+class ScorerTraining:
+    """What every training of a rendered domain's scorer is told, and what all of them do.
+
+    Attributes:
+        domain: name of its data set.
+        out: training folder.
+        ship: folder of weights and card; `out` where None.
+        cache: folder of rendered pools.
+        start: folder of a shipped model of the same architecture to start from.
+        steps: length in steps, or
+        minutes: length in minutes.
+        images: pictures to train on.
+        seed: of the run.
+        bf16: whether passes run under autocast to bfloat16.
+        note: what a reader of the card should know.
+    """
+
+    domain: str
+    out: Path
+    ship: Path | None
+    cache: Path | None
+    start: Path | None
+    steps: int | None
+    minutes: float | None
+    images: int
+    seed: int
+    bf16: bool
+    note: str
+
+    @property
+    def drawing(self) -> Drawing:
+        """The renderer."""
+        return DOMAINS[self.domain].drawing
+
+    def pool(self, split: str = "train") -> Pool:
+        """Pictures with their flips: to train on, or `HELD_OUT` of another stream."""
+        count = self.images if split == "train" else HELD_OUT
+        return load_pool(self.drawing, count, 0, split, self.cache, flips=True)
+
+    def begin(
+        self,
+        name: str,
+        build: Callable[[], N],
+        *,
+        learning_rate: float,
+        weight_decay: float = 1e-3,
+        shipped_part: Callable[[N], nn.Module] = lambda model: model,
+        **settings: Any,
+    ) -> tuple[TrainingRun, N]:
+        """A run, new or resumed, and the model that it trains.
+
+        Args:
+            name: of the model.
+            build: makes it, from random numbers that are keyed by name and seed.
+            learning_rate: at its peak.
+            weight_decay: of AdamW.
+            shipped_part: the part of the model that may start from another domain's.
+            settings: what else determines the result.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(self.seed, name, "init"))
+            model = build()
+        model.to(memory_format=torch.channels_last)
+        started = start_from(shipped_part(model), self.start)
+        config = training_config(
+            name, self.drawing, start=started, images=self.images, seed=self.seed, bf16=self.bf16,
+            learning_rate=learning_rate, **settings,
+        )  # fmt: skip
+        run = TrainingRun(
+            self.out, model, learning_rate=learning_rate, config=config, steps=self.steps,
+            minutes=self.minutes, weight_decay=weight_decay,
+        )  # fmt: skip
+        model.train()
+        return run, model
+
+    def autocast(self) -> torch.autocast:
+        """Of the passes of a training."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
+
+    def publish(
+        self,
+        run: TrainingRun,
+        network: nn.Module,
+        config: Mapping[str, Any],
+        calibration: tuple[Tensor, Tensor] | None = None,
+        **card: Any,
+    ) -> None:
+        """Write weights, card, its readable form and the curve.
+
+        Args:
+            run: the training.
+            network: what is shipped.
+            config: builds the network again.
+            calibration: scale and bias of its outputs.
+            card: title, description, measured, and what differs from the defaults.
+        """
+        folder = self.ship or self.out
+        whole = {
+            "name": run.config["name"],
+            "config": config,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "data": f"{self.images} rendered pictures and as many flips, stream (0, train)",
+            "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
+            "training": training_part(run, self.note),
+            **card,
+        }
+        tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+        if calibration is not None:
+            tensors |= dict(
+                zip(("calibration.scale", "calibration.bias"), calibration, strict=True)
+            )
+        write_model(folder, tensors, whole)
+        if folder != self.out:
+            write_bytes(folder / "curve.csv", (self.out / "curve.csv").read_bytes())
+        write_text(folder / "README.md", card_text(whole))
+        click.echo(f"wrote {folder / WEIGHTS}")
+
+
+def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: the options of `ScorerTraining`, which the function is given first.
+
+    Args:
+        seed: its default.
+    """
+    folder = click.Path(path_type=Path)
+    options = (
+        click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces"),
+        click.option("--out", type=folder, required=True, help="Training folder."),
+        click.option("--ship", type=folder, help="Folder of weights and card."),
+        click.option("--cache", type=folder, help="Folder of rendered pools."),
+        click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a "
+                     "shipped model of the same architecture to start from."),
+        click.option("--steps", type=BoundedInt(), help="Length in steps."),
+        click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead."),
+        click.option("--images", type=BoundedInt(), default=40_960, show_default=True),
+        click.option("--seed", type=SEED, default=seed, show_default=True),
+        click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]"),
+        click.option("--note", default="", help="What a reader of the card should know."),
+    )  # fmt: skip
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(bf16: bool | None, **given: Any) -> None:
+            common = {f.name: given.pop(f.name) for f in fields(ScorerTraining) if f.name in given}
+            common["bf16"] = bf16_pays() if bf16 is None else bf16
+            function(ScorerTraining(**common), **given)
+
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def command_line() -> str:
+    """The options given to this command, paths shortened to their names, the note left out."""
+    context = click.get_current_context()
+    words = ["casl-bench", "train", str(context.command.name)]
+    for option in context.command.params:
+        name = str(option.name)
+        given = context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        if given and name != "note":
+            value = context.params[name]
+            flag = option.opts if value is not False else option.secondary_opts
+            words += [flag[0]]
+            if not isinstance(value, bool):
+                words += [value.name if isinstance(value, Path) else str(value)]
+    return shlex.join(words)
 
 
 def card_text(card: Mapping[str, Any]) -> str:
@@ -457,21 +606,3 @@ def per_attribute(drawing: Drawing, values: Tensor) -> dict[str, float]:
     """Attribute → number, rounded for a card."""
     pairs = zip(drawing.attributes, values.tolist(), strict=True)
     return {name: round(float(v), 4) for name, v in pairs}
-
-
-def one_line_errors(command: click.Command) -> Callable[[], None]:
-    """The command as a program: faults end it with one line and the documented exit code."""
-
-    def program() -> None:
-        try:
-            command.main(standalone_mode=False)
-        except BenchError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
-        except click.ClickException as error:
-            click.echo(f"error: {error.format_message()}", err=True)
-            sys.exit(2)
-        except (click.Abort, KeyboardInterrupt):
-            sys.exit(130)
-
-    return program

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import click
 from diffusers.models.unets.unet_2d import UNet2DModel
@@ -25,13 +25,7 @@ from casl_bench.photos.checkpoints.formats import (
     ddpm_state,
 )
 
-if TYPE_CHECKING:
-    pass
-
-
-# What is known of a published checkpoint beside its file: a JSON file, named or one's own.
-
-
+FAULTS_TOLD = 50
 _CONFIGS = files("casl_bench.photos.checkpoints") / "configs"
 
 
@@ -124,9 +118,6 @@ def read_config(name: str | Path) -> CheckpointConfig:
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
-
-
-FAULTS_TOLD = 50
 
 
 @dataclass(frozen=True)
@@ -237,9 +228,6 @@ def _check_channels(found: Architecture, where: str) -> None:
         )
 
 
-# `casl-bench convert`: a published checkpoint → a folder that we and diffusers read.
-
-
 _PATH = click.Path(path_type=Path)
 
 
@@ -273,7 +261,6 @@ def convert_command(
             )
         import torch
 
-        pass
         from casl_bench.core.files import hash_file
         from casl_bench.models.diffusers_folder import check_vacant, write_diffusers_folder
 

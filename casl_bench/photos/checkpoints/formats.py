@@ -1,8 +1,8 @@
-"""Checkpoints of the ADM family, as diffusers' UNet2DModel.
+"""Published checkpoints of two families: what network they hold, and their weights for diffusers.
 
-The family of AFHQ-Dog and FFHQ at 256 px (Dhariwal & Nichol 2021, improved DDPM, P2 weighting):
-scale-shift norm, residual up- and downsampling, multi-head attention with packed qkv, and a
-learned variance in the second half of the output channels.
+DDPM (Ho et al. 2020; CelebA-HQ, LSUN-Church at 256 px) and ADM (Dhariwal & Nichol 2021, improved
+DDPM, P2 weighting; AFHQ-Dog and FFHQ at 256 px): scale-shift norm, residual up- and downsampling,
+multi-head attention with packed qkv, and a learned variance in the second half of the channels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.models.weights import Source, fitted_state
 
-_RESNET_PARTS = {
+_ADM_RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
     "time_emb_proj": "emb_layers.1",
@@ -26,13 +26,34 @@ _RESNET_PARTS = {
     "conv2": "out_layers.3",
     "conv_shortcut": "skip_connection",
 }
-_TOP_LEVEL = {
+_ADM_TOP_LEVEL = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
 }
+_DDPM_RESNET = {"time_emb_proj": "temb_proj", "conv_shortcut": "nin_shortcut"}
+_DDPM_ATTENTION = {
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+_DDPM_TOP_LEVEL = {
+    "time_embedding.linear_1": "temb.dense.0",
+    "time_embedding.linear_2": "temb.dense.1",
+    "conv_in": "conv_in",
+    "conv_norm_out": "norm_out",
+    "conv_out": "conv_out",
+}
+_SIGNS = {
+    "ddpm": ("conv_in.weight", "temb.dense.0.weight", "conv_out.weight"),
+    "adm": ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight"),
+}
+_KEYS_TOLD = 6
+DEFAULT_HEAD_CHANNELS = 64
 _BLOCK = re.compile(
     r"(down_blocks|up_blocks|mid_block)\.?(\d*)\."
     r"(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
@@ -96,15 +117,15 @@ def adm_state(
 
     def source_of(name: str) -> Source:
         module, _, kind = name.rpartition(".")
-        if module in _TOP_LEVEL:
-            return Source(f"{_TOP_LEVEL[module]}.{kind}")
+        if module in _ADM_TOP_LEVEL:
+            return Source(f"{_ADM_TOP_LEVEL[module]}.{kind}")
         match = _BLOCK.fullmatch(module)
         if match is None:
             return Source(name)
         half, level, group, place, part = match.groups()
         prefix = places[f"{half}.{level}.{group}.{place}"]
         if group != "attentions":
-            return Source(f"{prefix}.{_RESNET_PARTS.get(part, part)}.{kind}")
+            return Source(f"{prefix}.{_ADM_RESNET.get(part, part)}.{kind}")
         if part == "group_norm":
             return Source(f"{prefix}.norm.{kind}")
         if part == "to_out.0":
@@ -165,37 +186,6 @@ def _take_qkv(packed: Tensor, which: int, head_channels: int, new_attention_orde
     return part.flatten(1) if part.ndim > 1 else part
 
 
-# Checkpoints of the DDPM family, as diffusers' UNet2DModel.
-
-
-_RESNET_PARTS_of_ddpm_checkpoint = {
-    "norm1": "norm1",
-    "conv1": "conv1",
-    "time_emb_proj": "temb_proj",
-    "norm2": "norm2",
-    "conv2": "conv2",
-    "conv_shortcut": "nin_shortcut",
-}
-_ATTENTION_PARTS = {
-    "group_norm": "norm",
-    "to_q": "q",
-    "to_k": "k",
-    "to_v": "v",
-    "to_out.0": "proj_out",
-}
-_TOP_LEVEL_of_ddpm_checkpoint = {
-    "time_embedding.linear_1": "temb.dense.0",
-    "time_embedding.linear_2": "temb.dense.1",
-    "conv_in": "conv_in",
-    "conv_norm_out": "norm_out",
-    "conv_out": "conv_out",
-}
-_BLOCK_of_ddpm_checkpoint = re.compile(
-    r"(down_blocks|up_blocks|mid_block)\.?(\d*)\."
-    r"(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
-)
-
-
 def ddpm_unet_config(model: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     """Arguments of `UNet2DModel` for a reference configuration.
 
@@ -243,9 +233,9 @@ def ddpm_state(
 
 def _source_of(name: str, levels: int) -> Source:
     module, _, kind = name.rpartition(".")
-    if module in _TOP_LEVEL_of_ddpm_checkpoint:
-        return Source(f"{_TOP_LEVEL[module]}.{kind}")
-    match = _BLOCK_of_ddpm_checkpoint.fullmatch(module)
+    if module in _DDPM_TOP_LEVEL:
+        return Source(f"{_DDPM_TOP_LEVEL[module]}.{kind}")
+    match = _BLOCK.fullmatch(module)
     if match is None:
         return Source(name)
     half, level, group, place, part = match.groups()
@@ -259,23 +249,12 @@ def _source_of(name: str, levels: int) -> Source:
         block = f"{half.removesuffix('_blocks')}.{depth}."
         resnet, attention = f"block.{place}", f"attn.{place}"
     if group == "resnets":
-        return Source(f"{block}{resnet}.{_RESNET_PARTS.get(part, part)}.{kind}")
+        return Source(f"{block}{resnet}.{_DDPM_RESNET.get(part, part)}.{kind}")
     if group == "attentions":
-        key = f"{block}{attention}.{_ATTENTION_PARTS.get(part, part)}.{kind}"
+        key = f"{block}{attention}.{_DDPM_ATTENTION.get(part, part)}.{kind}"
         is_convolution = kind == "weight" and part != "group_norm"
         return Source(key, lambda x: x.flatten(1)) if is_convolution else Source(key)
     return Source(f"{block}{group.removesuffix('rs')}.{part}.{kind}")
-
-
-# What a published state dict's names and shapes tell of its network.
-
-
-_SIGNS = {
-    "ddpm": ("conv_in.weight", "temb.dense.0.weight", "conv_out.weight"),
-    "adm": ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight"),
-}
-_KEYS_TOLD = 6
-DEFAULT_HEAD_CHANNELS = 64
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import Source, fitted_state, read_torch_file
 from casl_bench.photos.scorers.classifier import fill, read_weights
 
-# Whether two photographs show the same person: VGGFace2 embeddings of the aligned face.
-
+ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
+"""Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
 
 VGGFACE2_FILE = "20180402-114759-vggface2.pt"
 """Name of facenet-pytorch's file of InceptionResnetV1 weights (MIT; trained on VGGFace2)."""
@@ -31,6 +31,8 @@ _FACES = 8  # in a pass
 # Side of the crop where no face is found, as a share of the image's shorter side: about the size
 # of the faces that are found in CelebA-HQ's framing.
 CENTRE_SHARE = 0.7
+# AlexNet's five stages need this many pixels to see more than padding.
+MIN_SIZE = 64
 
 Box = tuple[int, int, int, int]
 """left, top, right, bottom in pixels; right and bottom are outside."""
@@ -186,16 +188,6 @@ def _untrained() -> tuple[nn.Module, Any]:
         return InceptionResnetV1(pretrained=None, classify=False), MTCNN(device="cpu")
 
 
-# LPIPS with AlexNet: how differently two photographs look.
-
-
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-"""Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
-
-# AlexNet's five stages need this many pixels to see more than padding.
-MIN_SIZE = 64
-
-
 class LpipsDistance:
     """Frozen LPIPS 0.1, AlexNet.
 
@@ -220,7 +212,7 @@ class LpipsDistance:
             InvalidBenchmarkError: the file is absent, damaged, unsafe or of another network.
         """
         weights = read_torch_file(alexnet)
-        network = _untrained_of_lpips_distance()
+        network = _untrained_lpips()
         features = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
         trunk = network.net
         state = fitted_state(trunk.state_dict(), features, str(alexnet), _as_torchvision_names_it)
@@ -268,7 +260,7 @@ class LpipsDistance:
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
-def _untrained_of_lpips_distance() -> Any:
+def _untrained_lpips() -> Any:
     """LPIPS with its own heads on a random AlexNet."""
     try:
         import lpips

@@ -1,6 +1,6 @@
-"""The edits of the study, in families: the known edit of a concept with more and more gone wrong.
+"""The edits of the study, in families: the exact edit of a concept with more and more gone wrong.
 
-An edit is described by factors before it is drawn, so its truth never depends on a picture or a
+An edit is described by factors before it is rendered, so its truth never depends on a picture or a
 network. All random choices are nested: what is wrong at one level is wrong at the next one, too.
 """
 
@@ -23,8 +23,7 @@ from casl_bench.models.random_numbers import image_noise
 from casl_bench.results.score_table import Array
 from casl_bench.training.degrade import blur, compress
 
-# What an edit truly did, read off the factors that were drawn: no network is asked.
-
+# The true change of an edit, from the rendered factors: no network is asked.
 
 ATTRIBUTE_SD = 0.5
 NUISANCE_SD = 12**-0.5
@@ -32,7 +31,7 @@ NUISANCE_SD = 12**-0.5
 
 @dataclass(frozen=True)
 class KnownChange:
-    """Means over images, in standard deviations of the factors.
+    """Means over images of an edit, in standard deviations of the factors.
 
     Attributes:
         target: signed change of the target, + where it is turned on.
@@ -148,10 +147,7 @@ class GradedEdit:
         family: name of its family.
         level: how much of what the family is about.
         target: column of the attribute that is to be turned on.
-        before: factors of the images that are edited.
-        start: factors of the picture that is blended from.
-        end: factors of the picture that is blended to.
-        share: of `end`, in [0, 1].
+        before, start, end, share: see `known_change`.
         other: the attribute that is changed as well, where it is one.
         damage: spoils the finished pixels [n, 3, H, W]; None where nothing does.
     """

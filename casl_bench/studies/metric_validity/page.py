@@ -1,21 +1,17 @@
-"""The study's page, made of its records alone."""
+"""The study's page and figures, made of its records alone."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image, PngImagePlugin
 
 from casl_bench.core.files import hash_bytes, write_bytes, write_text
 from casl_bench.metrics.bootstrap import Interval
 from casl_bench.report.markdown import DASH, fold, number, table
+from casl_bench.studies.frame import packages_text, png, read_text
 from casl_bench.studies.metric_validity.edits import FAMILIES
 from casl_bench.studies.metric_validity.ranking import (
     ALL,
@@ -25,36 +21,51 @@ from casl_bench.studies.metric_validity.ranking import (
     KNOWN_PRECISION,
     MATCHED,
     NEEDS_KNOWN_FACTORS,
-    Point,
     Ranking,
-    classifiers,
     exact,
     ranking,
     response,
     verdict,
     worst,
 )
-from casl_bench.studies.metric_validity.scored_edits import (
-    MetricRef,
-    StudyRecords,
-    TrickRow,
-    Values,
-)
+from casl_bench.studies.metric_validity.records import MetricRef, StudyRecords, TrickRow
 from casl_bench.studies.metric_validity.tricks import TRICKS
-from casl_bench.studies.study_files import read_text
-
-# What the files of the study are called.
-
 
 NAME = "metric_validity"
 RECORDS = f"{NAME}.jsonl"
 PAGE = f"{NAME}.md"
 RANKING_FIGURE = f"{NAME}_ranking.png"
 RESPONSE_FIGURE = f"{NAME}_response.png"
+MADE_FROM = "made-from"
+"""Field of a PNG that holds the hash of the records."""
 
 
-# Tables of the study's page.
+def write_records(folder: Path, records: StudyRecords) -> None:
+    """Write the records into a folder."""
+    write_text(folder / RECORDS, records.to_jsonl())
 
+
+def read_records(folder: Path) -> StudyRecords:
+    """The records in a folder.
+
+    Raises:
+        UsageError: there are none.
+        InvalidBenchmarkError: the file is something else.
+    """
+    path = folder / RECORDS
+    text = read_text(path, mend="make them, without --render-only")
+    return StudyRecords.from_jsonl(text, str(path))
+
+
+def write_page(folder: Path, records: StudyRecords) -> Path:
+    """Write page and figures; returns the page."""
+    write_bytes(folder / RANKING_FIGURE, ranking_figure(records))
+    write_bytes(folder / RESPONSE_FIGURE, response_figure(records))
+    write_text(folder / PAGE, render_page(records))
+    return folder / PAGE
+
+
+# Tables.
 
 POOLED = (ALL, ATTRIBUTES, MATCHED)
 IN_TRICKS = (
@@ -66,7 +77,7 @@ IN_TRICKS = (
 
 
 def families_table(records: StudyRecords) -> str:
-    """What each family does, and which precisions it spans."""
+    """What each family does, and the precisions that it spans."""
     rows = []
     for family in FAMILIES.values():
         known = [r.precision for r in records.edits if r.family == family.name]
@@ -80,25 +91,21 @@ def within_table(records: StudyRecords, classifier: str, columns: Sequence[str])
     rows = []
     for metric in records.header.metrics:
         found = [ranking(records, metric.name, classifier, COLUMNS[c]) for c in columns]
-        rows.append((found[0].within.value, [metric_name(metric), *map(correlation, found)]))
+        rows.append((found[0].within, [metric_name(metric), *map(correlation, found)]))
     rows.sort(key=lambda r: -2.0 if r[0] is None else r[0], reverse=True)
-    count = len({(r.dataset, r.concept) for r in records.edits})
-    headers = [f"metric (n = {count} concepts)", *(c.replace("_", " ") for c in columns)]
+    headers = [f"metric (n = {_concepts(records)} concepts)", *map(_words, columns)]
     return table(headers, [row for _, row in rows])
 
 
 def over_table(records: StudyRecords) -> str:
     """One correlation over the edits of all concepts."""
-    columns = [(column, c) for column in POOLED for c in classifiers(records)]
-    rows = []
+    columns = [(column, c) for column in POOLED for c in records.classifiers]
+    rows, edits = [], 0
     for metric in records.header.metrics:
         found = [ranking(records, metric.name, c, COLUMNS[column]) for column, c in columns]
-        cells = [
-            DASH if f.over is None else f"{number(f.over)}{_bracket(_edits_of_tables(f))}"
-            for f in found
-        ]
+        edits = found[0].edits
+        cells = [DASH if f.over is None else number(f.over) + _bracket(_defined(f)) for f in found]
         rows.append([metric_name(metric), *cells])
-    edits = ranking(records, records.header.metrics[0].name, columns[0][1], COLUMNS[ALL]).edits
     return table([f"metric (n = {edits} edits)", *(f"{a}, {b}" for a, b in columns)], rows)
 
 
@@ -112,7 +119,7 @@ def sizes_table(records: StudyRecords, classifier: str) -> str:
         start = exact(records, metric.name, classifier)
         points = [start, *(worst(records, metric.name, classifier, f) for f in families)]
         rows.append([metric_name(metric), *(plain(p.value) for p in points)])
-    return table(["", "exact edit", *(f.replace("_", " ") for f in families)], rows)
+    return table(["", "exact edit", *map(_words, families)], rows)
 
 
 def tricks_table(records: StudyRecords) -> str:
@@ -120,24 +127,24 @@ def tricks_table(records: StudyRecords) -> str:
     places = {m.name: k for k, m in enumerate(records.header.metrics_of_tricks)}
     shown = {m: places[m] for m in IN_TRICKS if m in places}
     rows = []
-    for name, trick in TRICKS.items():
+    for name, sides in TRICKS.items():
         for classifier, before, after in trick_sides(records, name):
             cells = [_arrow(before.values[k], after.values[k]) for k in shown.values()]
-            rows.append([f"{trick.before} → {trick.after}", f"`{classifier}`", *cells])
+            rows.append([" → ".join(sides), f"`{classifier}`", *cells])
     return table(["trick", "classifier", *(f"`{m}`" for m in shown)], rows, 2)
 
 
 def tricks_folds(records: StudyRecords) -> str:
-    """Each trick with all metrics that say anything of it, and their spread over cases."""
+    """Each trick with all metrics that are defined for it, and their spread over cases."""
     folds = []
-    for name, trick in TRICKS.items():
+    for name, sides in TRICKS.items():
         for classifier, before, after in trick_sides(records, name):
             rows = [
-                [metric_name(m), *(_range(side, k) for side in (before, after))]
+                [metric_name(m), _range(before, k), _range(after, k)]
                 for k, m in enumerate(records.header.metrics_of_tricks)
                 if before.values[k] is not None or after.values[k] is not None
             ]
-            headers = [f"metric (n = {after.cases} cases)", trick.before, trick.after]
+            headers = [f"metric (n = {after.cases} cases)", *sides]
             folds.append(fold(f"{name}, by {classifier}", table(headers, rows)))
     return "\n".join(folds)
 
@@ -157,10 +164,11 @@ def metric_name(metric: MetricRef) -> str:
 
 def correlation(found: Ranking) -> str:
     """The mean within a concept with its interval, and the count where not all are defined."""
-    if found.within.value is None:
+    if found.within is None:
         return DASH
-    around = f" {interval(found.within.interval)}" if found.within.interval else ""
-    return f"{number(found.within.value)}{around}{_count(found)}"
+    around = f" {interval(found.interval)}" if found.interval else ""
+    varies = f"n = {found.varying}" if found.varying < found.concepts else ""
+    return f"{number(found.within)}{around}{_bracket(varies, _defined(found))}"
 
 
 def interval(ends: Interval | None) -> str:
@@ -176,18 +184,13 @@ def plain(value: float | None) -> str:
     return number(value, 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3)
 
 
-def _count(found: Ranking) -> str:
-    varies = f"n = {found.within.concepts}" if found.within.concepts < found.concepts else ""
-    return _bracket(varies, _edits_of_tables(found))
-
-
-def _edits_of_tables(found: Ranking) -> str:
+def _defined(found: Ranking) -> str:
     return f"{found.defined} of {found.edits}" if found.defined < found.edits else ""
 
 
 def _bracket(*parts: str) -> str:
-    said = "; ".join(part for part in parts if part)
-    return f" ({said})" if said else ""
+    text = "; ".join(part for part in parts if part)
+    return f" ({text})" if text else ""
 
 
 def _arrow(before: float | None, after: float | None) -> str:
@@ -195,13 +198,17 @@ def _arrow(before: float | None, after: float | None) -> str:
 
 
 def _range(side: TrickRow, place: int) -> str:
-    value, low, high = (_at(v, place) for v in (side.values, side.low, side.high))
-    return value if value == DASH else f"{value} [{low}, {high}]"
+    if side.values[place] is None:
+        return DASH
+    value, low, high = (plain(v[place]) for v in (side.values, side.low, side.high))
+    return f"{value} [{low}, {high}]"
 
 
-def _at(values: Values, place: int) -> str:
-    return plain(values[place])
+def _concepts(records: StudyRecords) -> int:
+    return len({(r.dataset, r.concept) for r in records.edits})
 
+
+# The page.
 
 HEADLINE = "epr_signed"
 """EPR+ is this over a constant of the concept: both rank the edits of a concept alike."""
@@ -228,8 +235,8 @@ def _opening(records: StudyRecords) -> str:
     command = records.header.command
     return f"""# Do the metrics rank edits as they deserve?
 
-A metric of edits is a claim: the higher the number, the more precise the edit. On drawn images
-the claim can be tried, since the truth of an edit is known there. This page tries all registered
+A metric of edits is a claim: the higher the number, the more precise the edit. On rendered images
+the claim can be tested, since the truth of an edit is known there. This page tests all registered
 metrics and a few plain alternatives, and then plays known tricks on them. No editing method and
 no diffusion model takes part.
 
@@ -270,40 +277,39 @@ def _favoured(records: StudyRecords, column: str, what: str) -> str:
 
 def _headline(records: StudyRecords) -> str:
     said = []
-    for classifier in classifiers(records):
+    for classifier in records.classifiers:
         one = ranking(records, HEADLINE, classifier, COLUMNS[REQUIRED_IN])
-        reached = one.within.value is not None and one.within.value >= REQUIRED
+        reached = one.within is not None and one.within >= REQUIRED
         said.append(
-            f"{correlation(one)} by `{classifier}` (n = {one.within.concepts} concepts, "
+            f"{correlation(one)} by `{classifier}` (n = {one.varying} concepts, "
             f"{'reached' if reached else '**not reached**'})"
         )
     return (
-        f"The headline of the tables is EPR+, which is `{HEADLINE}` over what the random direction "
-        "gets: a constant of the concept, so both rank the edits of a concept alike. Required of "
-        f"it is a rank correlation with the known precision of at least {REQUIRED} where one other "
-        f"attribute changes in some of the images: {'; '.join(said)}."
+        f"The headline of the tables is EPR+, which is `{HEADLINE}` over that of random "
+        "directions: a constant of the concept, so both rank the edits of a concept alike. "
+        f"Required of it is a rank correlation with the known precision of at least {REQUIRED} "
+        f"where one other attribute changes in some of the images: {'; '.join(said)}."
     )
 
 
 def _edits(records: StudyRecords) -> str:
     header = records.header
-    concepts = len({(r.dataset, r.concept) for r in records.edits})
     return f"""## What was edited, and what is known of it
 
-{concepts} concepts of {len(header.datasets)} drawn data sets; of each the first {header.images}
-{header.split} images that lack its attribute. The exact edit draws them again with the attribute
-turned on, all else equal; the other edits are that one with something gone wrong, more and more of
-it. They are scored by the code that scores a method's edits, against a reconstruction that is the
-image itself with noise of 50 dB, as good as the benchmark's inversion.
+{_concepts(records)} concepts of {len(header.datasets)} rendered data sets; of each the first
+{header.images} {header.split} images that lack its attribute. The exact edit renders them again
+with the attribute turned on, all else equal; the other edits are that one with something gone
+wrong, more and more of it. They are scored by the code that scores a method's edits, against a
+reconstruction that is the image itself with noise of 50 dB, as good as the benchmark's inversion.
 
-Known of each edit, from the factors that were drawn (no network is asked), each in its own
+Known of each edit, from the rendered factors (no network is asked), each in its own
 standard deviations:
 
 > precision = signed change of the target / (absolute change of the target + sum of the absolute
 > changes of all other factors), means over images; from 1 (only what was asked) to −1 (only the
 > opposite)
 
-Other factors are the other attributes and everything else that is drawn (shape, pose, tones,
+Other factors are the other attributes and everything else that is rendered (shape, pose, tones,
 place, light). A blend of two pictures changes a factor by its share. Blur, noise and compression
 change no factor: there the truth is the damage, and a metric ranks well if it falls as damage
 grows.
@@ -312,7 +318,7 @@ grows.
 
 
 def _rankings(records: StudyRecords) -> str:
-    first, *others = classifiers(records)
+    first, *others = records.classifiers
     columns = (*POOLED, *KNOWN_PRECISION)
     return f"""## Ranking by the truth
 
@@ -347,7 +353,7 @@ direction would count here, and is not made.
 
 
 def _sizes(records: StudyRecords) -> str:
-    classifier = classifiers(records)[0]
+    classifier = records.classifiers[0]
     return f"""## Rank is not size
 
 A correlation of 1 within a family says that a metric falls as things get worse, not that it falls
@@ -360,11 +366,11 @@ enough. Here is how far: each family at its worst level, medians over the same c
 
 _Made by `{records.header.command}`._
 
-{_blind(records, classifier)}"""
+{_unseen(records, classifier)}"""
 
 
-def _blind(records: StudyRecords, classifier: str) -> str:
-    """Where EPR looks away, in its own numbers."""
+def _unseen(records: StudyRecords, classifier: str) -> str:
+    """What EPR does not see, in its own numbers."""
     drift = worst(records, HEADLINE, classifier, "identity_drift")
     blur = worst(records, HEADLINE, classifier, "blur")
     names = [m.name for m in records.header.metrics if m.name in GUARDS]
@@ -375,7 +381,7 @@ def _blind(records: StudyRecords, classifier: str) -> str:
         for name in names
     ]
     return (
-        "**Where EPR is all but blind.** Moving everything that makes up the subject by "
+        "**Where EPR sees next to nothing.** Moving everything that makes up the subject by "
         f"{100 * drift.level:g} % of its range leaves a known precision of "
         f"{number(drift.precision)}, and `{HEADLINE}` at {plain(drift.value)}: as much as for "
         f"{_alike(records, classifier, drift.value)}. It counts what the classifier's attributes "
@@ -385,7 +391,8 @@ def _blind(records: StudyRecords, classifier: str) -> str:
         f"that; their rank correlation with the truth: {'; '.join(seen)}. It is also why "
         f"`{HEADLINE}` orders the edits of all families at equal effect (`{MATCHED}`) no better "
         f"than {_matched(records, HEADLINE, classifier)}; `factor_epr`, which reads the subject as "
-        f"well and exists on drawn images alone, has {_matched(records, 'factor_epr', classifier)}."
+        f"well and exists on rendered images alone, has "
+        f"{_matched(records, 'factor_epr', classifier)}."
     )
 
 
@@ -406,10 +413,10 @@ def _alike(records: StudyRecords, classifier: str, value: float | None) -> str:
 def _tricks(records: StudyRecords) -> str:
     return f"""## Tricks
 
-What known tricks gain, as medians over cases: before → after. On drawn images a case is a concept;
-where the classifier is `linear`, it is an attribute of one of several random linear toys (Gaussian
-vectors, correlated attributes, logits of different scales), for tricks that need no picture. EPR+
-is known there alone: it needs random directions. A dash: undefined in most cases.
+What known tricks gain, as medians over cases: before → after. On rendered images a case is a
+concept; where the classifier is `linear`, it is an attribute of one of several random linear toys
+(Gaussian vectors, correlated attributes, logits of different scales), for tricks that need no
+picture. EPR+ is known there alone: it needs random directions. A dash: undefined in most cases.
 
 {tricks_table(records)}
 
@@ -463,8 +470,8 @@ def _place(records: StudyRecords, metric: str) -> int:
 
 _LIMITS = """## What this does not show
 
-- The pictures are drawn, the classifiers near perfect on them, and an exact edit exists. On
-  photographs a classifier leaks more, and nobody knows the truth.
+- The images are rendered, the classifiers near perfect on them, and an exact edit exists. On
+  photographs a classifier leaks more, and the truth is unknown.
 - Precision adds factors up, one standard deviation of any as much as of any other. Within a family
   that changes one thing, other weights would give the same order; over several families they would
   not. Drift moves many factors at once, so it weighs much.
@@ -481,13 +488,12 @@ def _rests_on(records: StudyRecords) -> str:
         for name, revision in header.datasets.items()
     )
     versions = ", ".join(f"`{m.name}` {m.version}" for m in header.metrics_of_tricks)
-    packages = ", ".join(f"{name} {v}" for name, v in sorted(header.packages.items()))
     return f"""## What it rests on
 
-- study version {header.version}; {header.images} {header.split} images a concept
+- study version {header.version}; {header.images} {header.split} images per concept
 {data}
 - versions of metrics: {versions}
-- packages: {packages}"""
+- packages: {packages_text(header.packages)}"""
 
 
 def _folds(records: StudyRecords, title: str, others: Sequence[str], columns: Sequence[str]) -> str:
@@ -498,50 +504,43 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-# Figures of the study, each with the command that made it; equal records give equal bytes.
+# Figures.
 
-
-MADE_FROM = "made-from"
-"""Field of a PNG that holds the hash of the records."""
-DPI = 90
-COLOURS = 160
 PANELS = ("epr_signed", "epr_raw", "clip_similarity", "perceptual_guard", "identity_guard")
 """Metrics of the second figure."""
 
 
 def ranking_figure(records: StudyRecords) -> bytes:
     """PNG: metrics by families, rank correlation with the truth within a concept."""
-    classifier = classifiers(records)[0]
+    classifier = records.classifiers[0]
     metrics = [m.name for m in records.header.metrics]
-    found = {
-        (m, c): ranking(records, m, classifier, families).within.value
+    found = [
+        [ranking(records, m, classifier, families).within for families in COLUMNS.values()]
         for m in metrics
-        for c, families in COLUMNS.items()
-    }
-    values = np.array([[_or_nan(found[m, c]) for c in COLUMNS] for m in metrics])
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(10, 0.34 * len(metrics) + 1.9), dpi=DPI, layout="constrained")
+    ]
+    values = np.array(found, dtype=np.float64)
+
+    def draw(figure: Any) -> None:
         axes = figure.subplots()
         axes.imshow(values, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
         axes.set_xticks(range(len(COLUMNS)), [_words(c) for c in COLUMNS], rotation=30, ha="right")
         axes.set_yticks(range(len(metrics)), metrics)
-        for i, j in np.ndindex(*values.shape):
-            known = np.isfinite(values[i, j])
-            dark = known and abs(values[i, j]) > 0.6
+        for (i, j), value in np.ndenumerate(values):
             axes.text(
-                j, i, f"{values[i, j]:.2f}" if known else "–", ha="center", va="center",
-                fontsize=8, color="white" if dark else "black",
+                j, i, f"{value:.2f}" if np.isfinite(value) else "–", ha="center", va="center",
+                fontsize=8, color="white" if abs(value) > 0.6 else "black",
             )  # fmt: skip
         axes.set_title(f"rank correlation with what is known, mean over concepts ({classifier})")
-        return _png(figure, records)
+
+    return _png((10, 0.34 * len(metrics) + 1.9), draw, records)
 
 
 def response_figure(records: StudyRecords) -> bytes:
     """PNG: a few metrics against the known precision, and against damage."""
     names = {m.name for m in records.header.metrics}
     shown = [name for name in PANELS if name in names]
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(2.7 * len(shown), 6.4), dpi=DPI, layout="constrained")
+
+    def draw(figure: Any) -> None:
         grid = figure.subplots(2, len(shown), squeeze=False)
         for column, metric in enumerate(shown):
             for axes, families in zip(grid[:, column], (KNOWN_PRECISION, DAMAGE), strict=True):
@@ -552,14 +551,19 @@ def response_figure(records: StudyRecords) -> bytes:
             row[0].set_ylabel("median over concepts", fontsize=8)
             for axes in row:
                 axes.set_xlabel(what, fontsize=8)
-        return _png(figure, records)
+
+    return _png((2.7 * len(shown), 6.4), draw, records)
 
 
-def _panel(axes: Axes, records: StudyRecords, metric: str, families: Sequence[str]) -> None:
+def _panel(axes: Any, records: StudyRecords, metric: str, families: Sequence[str]) -> None:
     for family in families:
-        points = response(records, metric, classifiers(records)[0], family)
+        points = response(records, metric, records.classifiers[0], family)
+        largest = max(p.level for p in points)
+        damage = FAMILIES[family].truth == "damage"
         known = sorted(
-            (_place_of_figures(p, family, points), p.value) for p in points if p.value is not None
+            (p.level / largest if damage else p.precision, p.value)
+            for p in points
+            if p.value is not None
         )
         # One precision at several strengths is no curve.
         line = "o" if family == "unmatched_strength" else "o-"
@@ -569,70 +573,10 @@ def _panel(axes: Axes, records: StudyRecords, metric: str, families: Sequence[st
     axes.grid(alpha=0.3)
 
 
-def _place_of_figures(point: Point, family: str, points: Sequence[Point]) -> float:
-    if FAMILIES[family].truth == "precision":
-        return point.precision
-    return point.level / max(p.level for p in points)
+def _png(size: tuple[float, float], draw: Any, records: StudyRecords) -> bytes:
+    made_from = hash_bytes(records.to_jsonl().encode())
+    return png(size, draw, records.header.command, colours=160, info=[(MADE_FROM, made_from)])
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _png(figure: Figure, records: StudyRecords) -> bytes:
-    """Reduced to a palette, which halves the file and costs nothing that the eye sees."""
-    figure.supxlabel(f"made by: {records.header.command}", fontsize=7)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    info = PngImagePlugin.PngInfo()
-    info.add_text(MADE_FROM, hash_bytes(records.to_jsonl().encode()))
-    out = io.BytesIO()
-    drawn.quantize(COLOURS).save(out, "PNG", pnginfo=info, optimize=True)
-    return out.getvalue()
-
-
-# The files of the study: records, and the page with its figures that are made of them alone.
-
-
-def write_records(folder: Path, records: StudyRecords) -> None:
-    """One JSON line each.
-
-    Raises:
-        UsageError: where the folder cannot be written.
-    """
-    write_text(folder / RECORDS, records.to_jsonl())
-
-
-def read_records(folder: Path) -> StudyRecords:
-    """The records in a folder.
-
-    Raises:
-        UsageError: there are none.
-        InvalidBenchmarkError: the file is something else.
-    """
-    path = folder / RECORDS
-    text = read_text(path, mend="make them, without --render-only")
-    return StudyRecords.from_jsonl(text, str(path))
-
-
-def write_page(folder: Path, records: StudyRecords) -> Path:
-    """Page and figures.
-
-    Returns:
-        The page.
-
-    Raises:
-        UsageError: where the folder cannot be written.
-    """
-    pass
-    pass
-
-    write_bytes(folder / RANKING_FIGURE, ranking_figure(records))
-    write_bytes(folder / RESPONSE_FIGURE, response_figure(records))
-    write_text(folder / PAGE, render_page(records))
-    return folder / PAGE

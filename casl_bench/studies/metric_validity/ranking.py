@@ -1,15 +1,16 @@
-"""Records of the study → how well each metric ranks edits by what is known of them."""
+"""Records of the study → how well each metric ranks edits by their known truth."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
-from numpy.typing import ArrayLike
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.bootstrap import (
     RESAMPLES,
@@ -17,83 +18,9 @@ from casl_bench.metrics.bootstrap import (
     percentile_interval,
     resampling_weights,
 )
-from casl_bench.results.score_table import Array, check_array
+from casl_bench.results.score_table import Array
 from casl_bench.studies.metric_validity.edits import FAMILIES, SEED
-from casl_bench.studies.metric_validity.scored_edits import EditRow, MetricRef, StudyRecords
-
-# Spearman's rank correlation, and its mean over concepts with an interval over concepts.
-
-
-def ranks(values: ArrayLike) -> Array:
-    """Places from 1 on; equal values share the mean of their places.
-
-    Args:
-        values: [n], finite.
-
-    Raises:
-        InputError: on another shape, NaN or infinity.
-    """
-    array = check_array("values", values, 1)
-    _, place, count = np.unique(array, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)
-    mean_place: Array = (last - (count - 1) / 2)[place]
-    return mean_place
-
-
-def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Pearson's correlation of the ranks, in [-1, 1].
-
-    Args:
-        a: [n], finite.
-        b: [n], finite.
-
-    Returns:
-        None where either does not vary, or n < 2.
-
-    Raises:
-        InputError: on other shapes, NaN or infinity.
-    Source: Spearman 1904, with mean ranks for ties.
-    """
-    x, y = ranks(a), ranks(b)
-    if len(x) != len(y):
-        raise InputError(f"a correlation needs pairs, got {len(x)} and {len(y)} values")
-    if len(x) < 2:
-        return None
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(np.clip(x @ y / scale, -1, 1)) if scale > 0 else None
-
-
-@dataclass(frozen=True)
-class MeanCorrelation:
-    """A mean over concepts.
-
-    Attributes:
-        value: None where no concept has a correlation.
-        interval: over concepts; None with fewer than two, or where all agree.
-        concepts: how many have one.
-    """
-
-    value: float | None
-    interval: Interval | None
-    concepts: int
-
-
-def mean_over_concepts(correlations: Sequence[float | None], seed: int) -> MeanCorrelation:
-    """The mean of those that are defined, with a bootstrap interval over concepts.
-
-    Args:
-        correlations: one a concept, None where a concept has none.
-        seed: of the resamples.
-    """
-    known = np.array([c for c in correlations if c is not None], dtype=np.float64)
-    if len(known) == 0:
-        return MeanCorrelation(None, None, 0)
-    interval = None
-    if len(known) > 1:
-        interval = percentile_interval(resampling_weights(len(known), RESAMPLES, seed) @ known)
-    return MeanCorrelation(float(known.mean()), interval, len(known))
-
+from casl_bench.studies.metric_validity.records import StudyRecords
 
 ALL, ATTRIBUTES, MATCHED = "all", "attributes", "matched"
 KNOWN_PRECISION = tuple(f.name for f in FAMILIES.values() if f.truth == "precision")
@@ -107,12 +34,24 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Column of a table → the families whose edits are ranked together in it."""
 
 NEEDS_KNOWN_FACTORS = ("factor_epr", "pixel_locality")
-"""Metrics that exist on drawn images alone: judged here, but no headline of a benchmark."""
+"""Metrics that exist on rendered images alone: judged here, but no headline of a benchmark."""
 MOST_UNDEFINED = 0.05
 """A metric undefined for more than this share of the edits cannot rank them."""
 
-Key = tuple[str, str]
-"""(data set, concept)."""
+_CONCEPT = ["dataset", "concept"]
+
+
+def rank_correlation(a: ArrayLike, b: ArrayLike) -> float | None:
+    """Spearman's rank correlation of two [n], with mean ranks for ties.
+
+    Returns:
+        None where either does not vary, or n < 2.
+    Source: Spearman 1904.
+    """
+    ranks = rankdata([a, b], axis=1)
+    if ranks.shape[1] < 2 or not np.ptp(ranks, axis=1).all():
+        return None
+    return round(float(np.corrcoef(ranks)[0, 1]), 12)  # no bits of summation left
 
 
 @dataclass(frozen=True)
@@ -120,23 +59,23 @@ class Ranking:
     """How a metric ranks the edits of one column.
 
     Attributes:
-        within: rank correlation with the truth within a concept, mean over concepts.
-        over: the same over the edits of all concepts together; None where it does not exist.
-        concepts: all of them; `within` counts those in which the metric varies.
-        defined: edits for which the metric has a value.
-        edits: all of them.
+        within: rank correlation with the truth within a concept, mean over the concepts that have
+            one; None where none has.
+        interval: of `within`, over concepts; None with fewer than two, or where all agree.
+        varying: number of concepts that have a correlation.
+        over: the correlation over the edits of all concepts together.
+        concepts: number of concepts.
+        defined: number of edits for which the metric has a value.
+        edits: number of edits.
     """
 
-    within: MeanCorrelation
+    within: float | None
+    interval: Interval | None
+    varying: int
     over: float | None
     concepts: int
     defined: int
     edits: int
-
-
-def oriented(metric: MetricRef) -> int:
-    """+1 where a higher value is better, -1 where a lower one is."""
-    return -1 if metric.higher_is_better is False else 1
 
 
 def ranking(
@@ -151,21 +90,26 @@ def ranking(
         families: of one kind of truth, whose edits are ranked together.
     """
     points = _points(records, metric, classifier, families)
-    pairs = [_defined(p) for p in points.values()]
-    together = np.concatenate(pairs) if pairs else np.empty((0, 2))
-    seed = derive_seed(SEED, "study interval", metric, *families)
+    within = _within(points)
+    own = np.array([c for c in within if c is not None])
+    interval = None
+    if len(own) > 1:
+        seed = derive_seed(SEED, "study interval", metric, *families)
+        interval = percentile_interval(resampling_weights(len(own), RESAMPLES, seed) @ own)
     return Ranking(
-        mean_over_concepts([_correlation(p) for p in pairs], seed),
-        _correlation(together),
-        len(points),
-        len(together),
-        sum(len(p) for p in points.values()),
+        float(own.mean()) if len(own) else None,
+        interval,
+        len(own),
+        rank_correlation(*points.defined),
+        len(within),
+        points.defined.shape[1],
+        len(points.value),
     )
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which metric the study favours, by the rule on its page.
+    """The metric that the study favours, by the rule on its page.
 
     Attributes:
         metric: its name.
@@ -180,7 +124,7 @@ class Verdict:
 
 
 def verdict(records: StudyRecords, column: str = ALL) -> Verdict:
-    """The metric with the highest score, among those that real images have, too.
+    """The metric with the highest score, among those that exist on real images.
 
     Args:
         records: of the study.
@@ -203,25 +147,19 @@ def verdict(records: StudyRecords, column: str = ALL) -> Verdict:
     return Verdict(best, scores, level)
 
 
-def classifiers(records: StudyRecords) -> list[str]:
-    """In the order of the records: the primary one first."""
-    return list(dict.fromkeys(row.classifier for row in records.edits))
-
-
 def _eligible(records: StudyRecords, families: Sequence[str]) -> dict[str, Array]:
     """Metric → its correlations [classifiers, concepts], where none is missing."""
     found = {}
-    for ref in records.header.metrics:
-        if ref.name in NEEDS_KNOWN_FACTORS or ref.higher_is_better is None:
+    for metric in records.header.metrics:
+        if metric.name in NEEDS_KNOWN_FACTORS or metric.higher_is_better is None:
             continue
         rows = []
-        for classifier in classifiers(records):
-            points = _points(records, ref.name, classifier, families).values()
-            pairs = [_defined(p) for p in points]
-            if sum(map(len, pairs)) >= (1 - MOST_UNDEFINED) * sum(map(len, points)):
-                rows.append([_correlation(p) for p in pairs])
-        if len(rows) == len(classifiers(records)) and all(v is not None for r in rows for v in r):
-            found[ref.name] = np.array(rows, dtype=np.float64)
+        for classifier in records.classifiers:
+            points = _points(records, metric.name, classifier, families)
+            if np.isfinite(points.value).mean() >= 1 - MOST_UNDEFINED:
+                rows.append(_within(points))
+        if len(rows) == len(records.classifiers) and all(None not in row for row in rows):
+            found[metric.name] = np.array(rows, dtype=np.float64)
     return found
 
 
@@ -233,40 +171,43 @@ def _difference(best: Array, other: Array) -> Interval | None:
     return percentile_interval(scores[0] - scores[1]) if concepts > 1 else None
 
 
+@dataclass(frozen=True)
+class _Points:
+    """Per edit: number of its concept, value of the metric (higher is better), and truth."""
+
+    concept: NDArray[np.intp]
+    value: Array
+    truth: Array
+
+    @property
+    def defined(self) -> Array:
+        """[2, n] value and truth where there is a value."""
+        known = np.isfinite(self.value)
+        return np.stack([self.value[known], self.truth[known]])
+
+
 def _points(
     records: StudyRecords, metric: str, classifier: str, families: Sequence[str]
-) -> dict[Key, list[tuple[float | None, float]]]:
-    """(data set, concept) → (oriented value, truth) of each edit."""
-    place = records.place(metric)
-    sign = oriented(records.header.metrics[place])
-    truth = _truth(families)
-    wanted = set(families)
-    if any(FAMILIES[name].with_exact for name in families):
-        wanted.add("exact")
-    points: dict[Key, list[tuple[float | None, float]]] = {}
-    for row in records.edits:
-        if row.classifier == classifier and row.family in wanted:
-            value = row.values[place]
-            known = None if value is None else sign * value
-            points.setdefault((row.dataset, row.concept), []).append((known, truth(row)))
-    return points
+) -> _Points:
+    exact = ["exact"] if any(FAMILIES[f].with_exact for f in families) else []
+    rows = _rows(records, classifier, *families, *exact)
+    damage = all(FAMILIES[f].truth == "damage" for f in families)
+    sign = -1 if records.metric(metric).higher_is_better is False else 1
+    truth = -rows["level"] if damage else rows["precision"]
+    concept = rows.groupby(_CONCEPT, sort=False).ngroup()
+    return _Points(
+        np.asarray(concept, dtype=np.intp), sign * rows[metric].to_numpy(), truth.to_numpy()
+    )
 
 
-def _truth(families: Sequence[str]) -> Callable[[EditRow], float]:
-    if all(FAMILIES[name].truth == "damage" for name in families):
-        return lambda row: -row.level
-    return lambda row: row.precision
+def _within(points: _Points) -> list[float | None]:
+    """The correlation of each concept."""
+    masks = (points.concept == c for c in np.unique(points.concept))
+    groups = (_Points(points.concept[m], points.value[m], points.truth[m]) for m in masks)
+    return [rank_correlation(*group.defined) for group in groups]
 
 
-def _defined(points: Sequence[tuple[float | None, float]]) -> Array:
-    return np.array([p for p in points if p[0] is not None], dtype=np.float64).reshape(-1, 2)
-
-
-def _correlation(pairs: Array) -> float | None:
-    return rank_correlation(pairs[:, 0], pairs[:, 1])
-
-
-# Records of the study → how large a metric is at each level of a family.
+# How large a metric is at each level of a family.
 
 
 @dataclass(frozen=True)
@@ -295,35 +236,30 @@ def response(records: StudyRecords, metric: str, classifier: str, family: str) -
         classifier: whose logits.
         family: of `FAMILIES`.
     """
-    wanted = {family, "exact"} if FAMILIES[family].with_exact else {family}
-    strengths = family == "unmatched_strength"
-    groups: dict[tuple[float, float], list[EditRow]] = {}
-    for row in records.edits:
-        if row.classifier == classifier and row.family in wanted:
-            key = (row.level, round(row.precision, 2) if strengths else 0.0)
-            groups.setdefault(key, []).append(row)
-    place = records.place(metric)
-    return [_point(groups[key], place) for key in sorted(groups)]
+    rows = _rows(records, classifier, family, *(["exact"] if FAMILIES[family].with_exact else []))
+    precision = rows["precision"].round(2) if family == "unmatched_strength" else 0.0
+    groups = rows.assign(group=precision).groupby(["level", "group"])
+    return [_point(own, metric) for _, own in groups]
 
 
 def exact(records: StudyRecords, metric: str, classifier: str) -> Point:
     """A metric at the exact edit."""
-    rows = [r for r in records.edits if r.classifier == classifier and r.family == "exact"]
-    return _point(rows, records.place(metric))
+    return _point(_rows(records, classifier, "exact"), metric)
 
 
 def worst(records: StudyRecords, metric: str, classifier: str, family: str) -> Point:
-    """The last level that each concept has of a family."""
-    of_family = [r for r in records.edits if r.classifier == classifier and r.family == family]
-    last: dict[tuple[str, str], float] = {}
-    for row in of_family:
-        key = (row.dataset, row.concept)
-        last[key] = max(row.level, last.get(key, row.level))
-    rows = [r for r in of_family if r.level == last[r.dataset, r.concept]]
-    return _point(rows, records.place(metric))
+    """A metric at the last level that each concept has of a family."""
+    rows = _rows(records, classifier, family)
+    last = rows.groupby(_CONCEPT)["level"].transform("max")
+    return _point(rows[rows["level"] == last], metric)
 
 
-def _point(rows: Sequence[EditRow], place: int) -> Point:
-    known = [v for r in rows if (v := r.values[place]) is not None]
-    value = median(known) if 2 * len(known) > len(rows) else None
-    return Point(median(r.level for r in rows), median(r.precision for r in rows), value)
+def _rows(records: StudyRecords, classifier: str, *families: str) -> pd.DataFrame:
+    table = records.table
+    return table[(table["classifier"] == classifier) & table["family"].isin(families)]
+
+
+def _point(rows: pd.DataFrame, metric: str) -> Point:
+    known = rows[metric].dropna()
+    value = float(known.median()) if 2 * len(known) > len(rows) else None
+    return Point(float(rows["level"].median()), float(rows["precision"].median()), value)

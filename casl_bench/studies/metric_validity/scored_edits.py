@@ -1,36 +1,36 @@
 """Graded edits → scores, by the very code that scores a method's edits.
 
 Reconstructions are all but perfect here: noise as strong as the error of the benchmark's own
-inversion is added to a picture and to its edit alike, so that there is a noise floor to speak of.
+inversion is added to an image and to its edit alike, so that there is a noise floor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from itertools import groupby
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import World
+from casl_bench.domains.rendered import domain_named
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.metrics.epr import EPS
 from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo, first_column
 from casl_bench.models.random_numbers import image_noise
-from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.score_table import Array, EditScores
 from casl_bench.runs.scoring import Scorers
-from casl_bench.studies.metric_validity.edits import SEED, GradedEdit, Subject
-from casl_bench.studies.study_files import parse_lines, to_lines
+from casl_bench.studies.metric_validity.edits import FAMILIES, SEED, GradedEdit, Subject, exact
+from casl_bench.studies.metric_validity.records import EditRow, MetricRef, rounded
 
 SPLIT = "validation"
+IMAGES = 64
+"""Images per concept of those that lack its attribute, and of those that have it."""
 SPREAD_IMAGES = 128
 """Training images over which logits' standard deviations and unrelated pairs are taken."""
 RECONSTRUCTION_NOISE = 0.0063
@@ -38,13 +38,7 @@ RECONSTRUCTION_NOISE = 0.0063
 
 
 def subject_of(drawing: Drawing, concept: Concept, images: int) -> Subject:
-    """The first validation images that lack the concept's attribute, and as many that have it.
-
-    Args:
-        drawing: the renderer.
-        concept: what is edited.
-        images: n of each.
-    """
+    """The first validation images that lack the concept's attribute, and as many that have it."""
     stream = derive_seed(SEED, drawing.name, SPLIT)
     factors = drawing.sample(np.arange(8 * images + 64), stream)
     has = factors.attributes[:, drawing.index(concept.attribute)]
@@ -52,11 +46,11 @@ def subject_of(drawing: Drawing, concept: Concept, images: int) -> Subject:
 
 
 class Renderer:
-    """Draws each picture once: edits of a concept share most of theirs."""
+    """Renders each picture once: edits of a concept share most of theirs."""
 
     def __init__(self, drawing: Drawing) -> None:
         self.drawing = drawing
-        self._drawn: dict[tuple[bytes, bytes], Tensor] = {}
+        self._rendered: dict[tuple[bytes, bytes], Tensor] = {}
 
     def draw(self, factors: Factors) -> Tensor:
         """[n, 3, H, W] float32 in [-1, 1]."""
@@ -64,9 +58,9 @@ class Renderer:
 
     def _one(self, factors: Factors) -> Tensor:
         key = (factors.attributes.tobytes(), factors.nuisance.tobytes())
-        if key not in self._drawn:
-            self._drawn[key] = to_pixels(self.drawing.render(factors))[0]
-        return self._drawn[key]
+        if key not in self._rendered:
+            self._rendered[key] = to_pixels(self.drawing.render(factors))[0]
+        return self._rendered[key]
 
     def draw_edit(self, edit: GradedEdit) -> Tensor:
         """The finished pictures of an edit, [n, 3, H, W]."""
@@ -78,11 +72,7 @@ class Renderer:
 
 
 class Judge:
-    """The scorers of a world.
-
-    Args:
-        world: a drawn one.
-    """
+    """The scorers of a rendered data set."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -92,22 +82,22 @@ class Judge:
         self.unrelated = self.scorers.unrelated(_inversions(train.image_ids, train.pixels))
 
     def scores(
-        self, concept: Concept, before: Factors, drawn: Tensor, edits: Sequence[Tensor]
+        self, concept: Concept, before: Factors, rendered: Tensor, edits: Sequence[Tensor]
     ) -> list[dict[str, EditScores]]:
         """Scores of edits of the same images.
 
         Args:
             concept: what is edited.
             before: factors of the n images.
-            drawn: their pictures [n, 3, H, W].
+            rendered: their pictures [n, 3, H, W].
             edits: S times [n, 3, H, W].
 
         Returns:
             For each edit: classifier → scores.
         """
         ids = tuple(f"{SPLIT}-{i:06d}" for i in before.image_ids.tolist())
-        noise = _reconstruction_noise(ids, drawn)
-        images = _inversions(ids, drawn, drawn + noise)
+        noise = RECONSTRUCTION_NOISE * image_noise(rendered.shape[1:], ids, SEED, "reconstruction")
+        images = _inversions(ids, rendered, rendered + noise)
         places = [float(i) for i in range(1, len(edits) + 1)]
         edited = torch.stack([edit + noise for edit in edits])
         table, _ = self.scorers.table(concept, images, edited, places)
@@ -133,10 +123,6 @@ def _inversions(
     """Images as scorers take them; nothing is inverted."""
     base = images if reconstruction is None else reconstruction
     return Inversions(ids, (0,), images, torch.zeros_like(images), base)
-
-
-def _reconstruction_noise(ids: tuple[str, ...], drawn: Tensor) -> Tensor:
-    return RECONSTRUCTION_NOISE * image_noise(drawn.shape[1:], ids, SEED, "reconstruction")
 
 
 # Plain alternatives to the registered metrics: judged beside them, offered nowhere else.
@@ -171,12 +157,7 @@ TARGET_MINUS_OTHERS = EditMetric(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A metric on trial.
-
-    Attributes:
-        metric: the metric.
-        registered: whether it is one of `METRICS`, or a plain alternative.
-    """
+    """A metric on trial: one of `METRICS`, or a plain alternative."""
 
     metric: EditMetric
     registered: bool
@@ -188,167 +169,61 @@ def candidates() -> list[Candidate]:
     return found + [Candidate(m, False) for m in (MEAN_OF_RATIOS, TARGET_MINUS_OTHERS)]
 
 
-# What the study keeps: one JSON line each for the study, a scored edit and a side of a trick.
-
-
-DIGITS = 5
-"""Significant digits of a metric's value."""
-
-Values = tuple[Finite | None, ...]
-
-
-class MetricRef(Frozen):
-    """A metric on trial.
-
-    Attributes:
-        name: lower_snake.
-        version: as declared.
-        title: as in a table.
-        higher_is_better: as declared.
-        registered: whether it is one of `METRICS`, or a plain alternative of this study.
-    """
-
-    name: str
-    version: int
-    title: str
-    higher_is_better: bool | None
-    registered: bool
-
-
-class StudyHeader(Frozen):
-    """What all other lines rest on.
-
-    Attributes:
-        kind: "study".
-        version: of the study: of its edits, its truth and its tricks.
-        command: that made the records.
-        images: edited for each concept.
-        split: that they are of.
-        datasets: data set → revision.
-        scorers: data set → scorer → hash of its weights.
-        packages: versions of python and of the packages that decide numbers.
-        metrics: in the order of an edit's `values`.
-        metrics_of_tricks: in the order of a trick's `values`: the same, then EPR+.
-    """
-
-    kind: Literal["study"] = "study"
-    version: int
-    command: str
-    images: int
-    split: str
-    datasets: dict[str, str]
-    scorers: dict[str, dict[str, str]]
-    packages: dict[str, str]
-    metrics: tuple[MetricRef, ...]
-    metrics_of_tricks: tuple[MetricRef, ...]
-
-
-class EditRow(Frozen):
-    """One graded edit of one concept, as one classifier and the other scorers see it.
-
-    Attributes:
-        kind: "edit".
-        dataset: its name.
-        concept: its name.
-        family: of `FAMILIES`, or "exact".
-        other: the attribute that is changed as well, where it is one.
-        level: of the family.
-        classifier: whose logits.
-        precision: the known one, in [-1, 1].
-        collateral: the known one, in standard deviations summed over factors.
-        values: one a metric; None where undefined.
-    """
-
-    kind: Literal["edit"] = "edit"
-    dataset: str
-    concept: str
-    family: str
-    other: str = ""
-    level: Finite
-    classifier: str
-    precision: Finite = Field(ge=-1, le=1)
-    collateral: Finite = Field(ge=0)
-    values: Values
-
-
-class TrickRow(Frozen):
-    """One side of a trick, over all cases that it was tried on.
-
-    Attributes:
-        kind: "trick".
-        trick: its name.
-        side: "before" or "after".
-        classifier: whose logits; "linear" in the toy.
-        cases: that it was tried on: (data set, concept) or (draw of the toy, target).
-        values: medians over cases, one a metric; None where it is undefined in most cases.
-        low: 5 % quantiles over cases.
-        high: 95 % quantiles.
-    """
-
-    kind: Literal["trick"] = "trick"
-    trick: str
-    side: Literal["before", "after"]
-    classifier: str
-    cases: int
-    values: Values
-    low: Values
-    high: Values
-
-
-@dataclass(frozen=True)
-class StudyRecords:
-    """The whole of it.
-
-    Attributes:
-        header: what it rests on.
-        edits: in the order in which they were made.
-        tricks: likewise.
-    """
-
-    header: StudyHeader
-    edits: tuple[EditRow, ...]
-    tricks: tuple[TrickRow, ...]
-
-    def place(self, metric: str) -> int:
-        """Where a metric stands in an edit's `values`.
-
-        Raises:
-            InvalidBenchmarkError: the records do not have it.
-        """
-        names = [m.name for m in self.header.metrics]
-        if metric not in names:
-            raise InvalidBenchmarkError(
-                f"the study's records hold no metric '{metric}'", mend="make them anew"
-            )
-        return names.index(metric)
-
-    def to_jsonl(self) -> str:
-        """One line each, the header first; equal records give equal bytes."""
-        return to_lines((self.header, *self.edits, *self.tricks))
-
-    @classmethod
-    def from_jsonl(cls, text: str, where: str = "") -> StudyRecords:
-        """Read what `to_jsonl` wrote.
-
-        Raises:
-            InvalidBenchmarkError: on anything else.
-        """
-        header, edits, tricks = parse_lines(text, _parts, where)
-        for rows, metrics in ((edits, header.metrics), (tricks, header.metrics_of_tricks)):
-            if not {len(r.values) for r in rows} <= {len(metrics)}:
-                raise InvalidBenchmarkError("rows and header differ in their metrics", where=where)
-        return cls(header, tuple(edits), tuple(tricks))
-
-
-def _parts(lines: list[Any]) -> tuple[StudyHeader, list[EditRow], list[TrickRow]]:
-    first, *rest = lines
-    return (
-        StudyHeader.model_validate(first),
-        [EditRow.model_validate(row) for row in rest if row["kind"] == "edit"],
-        [TrickRow.model_validate(row) for row in rest if row["kind"] != "edit"],
+def metric_ref(info: MetricInfo, registered: bool) -> MetricRef:
+    """What records say of a metric on trial."""
+    return MetricRef(
+        name=info.name,
+        version=info.version,
+        title=info.title,
+        higher_is_better=info.higher_is_better,
+        registered=registered,
     )
 
 
-def rounded(value: float | None) -> float | None:
-    """With `DIGITS` significant digits."""
-    return None if value is None else float(f"{value:.{DIGITS}g}")
+def edit_rows(
+    judge: Judge,
+    concepts: Sequence[Concept],
+    metrics: Sequence[Candidate],
+    *,
+    images: int = IMAGES,
+    families: Sequence[str] = tuple(FAMILIES),
+    say: Callable[[str], None] = lambda _: None,
+) -> list[EditRow]:
+    """The scored edits of some concepts of one data set: the exact edit, then family by family.
+
+    Args:
+        judge: of the data set.
+        concepts: those that are edited.
+        metrics: on trial.
+        images: n per concept.
+        families: of the edits.
+        say: is given the name of each concept that is begun.
+    """
+    dataset = judge.world.dataset.card.name
+    drawing = domain_named(dataset).drawing
+    rows = []
+    for concept in concepts:
+        say(f"{dataset}: {concept.name}")
+        subject, renderer = subject_of(drawing, concept, images), Renderer(drawing)
+        edits = [exact(subject), *(e for name in families for e in FAMILIES[name].make(subject))]
+        # Edits of the same images are scored together.
+        for _, group in groupby(edits, key=lambda e: (e.family, id(e.before))):
+            together = list(group)
+            before, rendered = together[0].before, [renderer.draw_edit(e) for e in together]
+            scores = judge.scores(concept, before, renderer.draw(before), rendered)
+            rows += [
+                EditRow(
+                    dataset=dataset,
+                    concept=concept.name,
+                    family=edit.family,
+                    other=edit.other,
+                    level=edit.level,
+                    classifier=classifier,
+                    precision=round(edit.known.precision, 6),
+                    collateral=round(edit.known.collateral, 6),
+                    values=tuple(rounded(c.metric.value(own)) for c in metrics),
+                )
+                for edit, by_classifier in zip(together, scores, strict=True)
+                for classifier, own in by_classifier.items()
+            ]
+    return rows

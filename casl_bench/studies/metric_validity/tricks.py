@@ -1,7 +1,7 @@
 """Known tricks: what each metric says before and after.
 
-Those that need no picture are played on linear logits (linear_toy.py), the others on the drawn
-images. A trick has many cases; what is kept is their median and their 5 % and 95 % quantiles.
+Those that need no picture are played on linear logits, the others on rendered images. A trick has
+many cases; what is kept is their median and their 5 % and 95 % quantiles.
 """
 
 from __future__ import annotations
@@ -20,18 +20,152 @@ from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.scorers import Differentiable
 from casl_bench.results.score_table import Array, EditScores
 from casl_bench.studies.metric_validity.edits import SEED, Subject
-from casl_bench.studies.metric_validity.scored_edits import (
-    Candidate,
-    EditRow,
-    Judge,
-    Renderer,
-    TrickRow,
-    Values,
-    rounded,
-)
+from casl_bench.studies.metric_validity.records import EditRow, TrickRow, Values, rounded
+from casl_bench.studies.metric_validity.scored_edits import Candidate, Judge, Renderer
 
-# Attributes as linear logits of Gaussian vectors, for tricks that need no picture.
+Side = Literal["before", "after"]
+SIDES: tuple[Side, Side] = ("before", "after")
+INSENSITIVE = 20
+"""Attributes added by the trick `padded`."""
+WEAK, STRONG = 0.25, 4.0
+"""Strengths between which the trick of strength moves."""
 
+_RANDOM = "a random direction"
+_CLASSIFIER = "the target's own direction"
+_EXACT = "the exact edit"
+_PURE = "a pure direction with imperfect reconstruction, strength"
+TRICKS: dict[str, tuple[str, str]] = {
+    "wrong_way": (_EXACT, "every image edited the wrong way"),
+    "half_wrong_way": (_EXACT, "half of the images edited the wrong way"),
+    "copy": (_EXACT, "nothing edited: exact copies"),
+    "jittered_copy": (_EXACT, "nothing edited: copies with a little noise"),
+    "pixel_attack": (_EXACT, "8 grey levels against `classifier_plain`, nothing edited"),
+    "random_direction": (_CLASSIFIER, _RANDOM),
+    "strength": (f"{_PURE} {WEAK:g}", f"the same, strength {STRONG:g}"),
+    "logit_times_8": (_RANDOM, "the same, the target's logit times 8"),
+    "logit_times_0.2": (_RANDOM, "the same, the target's logit times 0.2"),
+    "dropped": (_CLASSIFIER, "the most correlated attribute left out of the list"),
+    "padded": (_CLASSIFIER, f"{INSENSITIVE} insensitive attributes added to the list"),
+}
+"""Name → the edit that is compared with, and the trick, which should gain nothing."""
+
+
+class Tally:
+    """Collects the cases of tricks, and sums them up."""
+
+    def __init__(self, metrics: Sequence[Candidate]) -> None:
+        self.metrics = metrics
+        self._cases: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
+
+    def add(
+        self,
+        trick: str,
+        side: Side,
+        classifier: str,
+        scores: EditScores,
+        null: Sequence[EditScores] = (),
+    ) -> None:
+        """One case of one side; EPR+ is known where random directions are."""
+        values = tuple(c.metric.value(scores) for c in self.metrics)
+        plus = epr_plus(scores, null) if null else None
+        self.add_values(trick, side, classifier, (*values, plus))
+
+    def add_values(self, trick: str, side: Side, classifier: str, values: Values) -> None:
+        """One case whose metrics are known already, EPR+ last."""
+        self._cases[trick, side, classifier].append(values)
+
+    def rows(self) -> list[TrickRow]:
+        """One row per side and classifier, in the order of `TRICKS`."""
+        keys = [key for name in TRICKS for key in self._cases if key[0] == name]
+        return [self._row(*key) for key in keys]
+
+    def _row(self, trick: str, side: Side, classifier: str) -> TrickRow:
+        cases = self._cases[trick, side, classifier]
+        columns = list(zip(*cases, strict=True))
+        middle, low, high = (
+            tuple(_quantile(column, q) for column in columns) for q in (0.5, 0.05, 0.95)
+        )
+        return TrickRow(
+            trick=trick, side=side, classifier=classifier, cases=len(cases),
+            values=middle, low=low, high=high,
+        )  # fmt: skip
+
+
+def _quantile(column: Values, q: float) -> float | None:
+    known = [v for v in column if v is not None]
+    return rounded(float(np.quantile(known, q))) if len(known) > len(column) / 2 else None
+
+
+# On rendered images.
+
+RADIUS = 8 / 127.5
+"""Largest change of a value, pixels in [-1, 1]: 8 grey levels of 255."""
+STEPS = 20
+OTHERS_WEIGHT = 4.0
+"""What a change of the others costs, against what the same change of the target brings."""
+COPY_JITTER = 0.02
+"""Standard deviation of the noise on a copy, pixels in [-1, 1]."""
+
+
+def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array) -> Tensor:
+    """Pictures within `RADIUS` of the given ones whose target logit is up and whose others stay.
+
+    Args:
+        scorer: the classifier that is deceived.
+        pixels: [n, 3, H, W] in [-1, 1].
+        target: column to be turned on.
+        spread: [A] standard deviation of each logit over real images, > 0.
+
+    Returns:
+        Same shape, in [-1, 1].
+    Source: projected signed gradient ascent, Madry et al. 2018.
+    """
+    scale = torch.from_numpy(spread).float()
+    before = scorer.logits(pixels)
+    others = torch.arange(len(scale)) != target
+    change = torch.zeros_like(pixels)
+    for _ in range(STEPS):
+        change.requires_grad_(True)
+        moved = (scorer.logits_with_grad(pixels + change) - before) / scale
+        gain = moved[:, target] - OTHERS_WEIGHT * moved[:, others].abs().mean(1)
+        (slope,) = torch.autograd.grad(gain.sum(), change)
+        change = (change.detach() + RADIUS / 8 * slope.sign()).clamp(-RADIUS, RADIUS)
+        change = (pixels + change).clamp(-1, 1) - pixels
+    return pixels + change
+
+
+def play_on_images(tally: Tally, judge: Judge, subject: Subject, renderer: Renderer) -> None:
+    """The tricks that edit nothing, on one concept; the judge's first classifier is attacked."""
+    deceived = judge.world.classifiers[0]
+    assert isinstance(deceived, Differentiable)  # all that are shipped are
+    images = renderer.draw(subject.lacking)
+    right = renderer.draw(subject.drawing.flipped(subject.lacking, subject.concept.attribute))
+    ids = [str(i) for i in subject.lacking.image_ids.tolist()]
+    noise = COPY_JITTER * image_noise(images.shape[1:], ids, SEED, "jittered copy")
+    edits = {
+        "copy": images,
+        "jittered_copy": images + noise,
+        "pixel_attack": attacked(deceived, images, subject.target, judge.spreads[0]),
+    }
+    exact, *tried = judge.scores(subject.concept, subject.lacking, images, [right, *edits.values()])
+    for name, found in zip(edits, tried, strict=True):
+        for classifier in exact:
+            tally.add(name, "before", classifier, exact[classifier])
+            tally.add(name, "after", classifier, found[classifier])
+
+
+def play_on_rows(tally: Tally, rows: Sequence[EditRow]) -> None:
+    """The tricks that are levels of a family: the wrong way, wholly and by half."""
+    exact = {(r.dataset, r.concept, r.classifier): r for r in rows if r.family == "exact"}
+    for name, level in (("wrong_way", 1.0), ("half_wrong_way", 0.5)):
+        for row in rows:
+            if row.family == "wrong_way" and row.level == level:
+                before = exact[row.dataset, row.concept, row.classifier]
+                tally.add_values(name, "before", row.classifier, (*before.values, None))
+                tally.add_values(name, "after", row.classifier, (*row.values, None))
+
+
+# On attributes that are linear logits of Gaussian vectors.
 
 DIMENSIONS = 48
 ATTRIBUTES = 12
@@ -42,17 +176,25 @@ SCALE_SD = 0.5
 """Standard deviation of the logarithm of the scales."""
 JITTER = 0.05
 """Standard deviation, in each dimension, of what an imperfect reconstruction adds."""
+LINEAR = "linear"
+"""The toy's only classifier."""
+TOYS = 10
+"""Toys that are sampled; every attribute of each is the target once."""
+NULL_DIRECTIONS = 8
+"""Random directions behind EPR+."""
+TRIED, NULL = 0, 1
+"""Streams of random directions: the tricks' own, and the null's."""
 
 
 @dataclass(frozen=True)
 class LinearToy:
-    """One draw of it.
+    """A sampled toy.
 
     Attributes:
         samples: [n, D] x.
         directions: [A, D] unit vectors w_j.
         scales: [A] of the logits, > 0.
-        seed: of the draw.
+        seed: of all random numbers.
     """
 
     samples: Array
@@ -60,13 +202,24 @@ class LinearToy:
     scales: Array
     seed: int
 
+    @classmethod
+    def sample(cls, seed: int) -> LinearToy:
+        """A toy with random vectors, scales and samples."""
+        rng = np.random.default_rng(seed)
+        common = rng.standard_normal(DIMENSIONS)
+        own = rng.standard_normal((ATTRIBUTES, DIMENSIONS))
+        mixed = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * own
+        directions = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
+        scales = np.exp(SCALE_SD * rng.standard_normal(ATTRIBUTES))
+        return cls(rng.standard_normal((SAMPLES, DIMENSIONS)), directions, scales, seed)
+
     def logits(self, x: Array) -> Array:
         """[n, D] → [n, A]."""
         logits: Array = x @ self.directions.T * self.scales
         return logits
 
     def rng(self, *stream: int) -> np.random.Generator:
-        """Random numbers of this draw and a stream."""
+        """Random numbers of this toy and a stream."""
         return np.random.default_rng([self.seed, *stream])
 
     def jitter(self, stream: int) -> Array:
@@ -103,10 +256,7 @@ class LinearToy:
         return replace(self, directions=self.directions[places], scales=self.scales[places])
 
     def padded(self, count: int) -> LinearToy:
-        """With further attributes of scale 1 that no other one's vector is a part of.
-
-        At most D - A of them.
-        """
+        """With at most D - A further attributes of scale 1, orthogonal to all others."""
         rest = self.rng(2).standard_normal((count, self.samples.shape[1]))
         basis, _ = np.linalg.qr(np.concatenate([self.directions, rest]).T)
         added = basis[:, len(self.directions) :].T
@@ -117,211 +267,14 @@ class LinearToy:
         )
 
 
-def draw_toy(seed: int) -> LinearToy:
-    """A toy whose vectors, scales and samples are drawn at random."""
-    rng = np.random.default_rng(seed)
-    common = rng.standard_normal(DIMENSIONS)
-    own = rng.standard_normal((ATTRIBUTES, DIMENSIONS))
-    mixed = np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * own
-    directions = mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
-    scales = np.exp(SCALE_SD * rng.standard_normal(ATTRIBUTES))
-    return LinearToy(rng.standard_normal((SAMPLES, DIMENSIONS)), directions, scales, seed)
-
-
 def _unit(vector: Array) -> Array:
     unit: Array = np.divide(vector, np.linalg.norm(vector))
     return unit
 
 
-# Pixels moved a little so that one classifier sees the edit, and nobody else does.
-
-
-RADIUS = 8 / 127.5
-"""Largest change of a value, pixels in [-1, 1]: 8 grey levels of 255."""
-STEPS = 20
-OTHERS_WEIGHT = 4.0
-"""What a change of the others costs, against what the same change of the target brings."""
-
-
-def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array) -> Tensor:
-    """Pictures within `RADIUS` of the given ones whose target logit is up and whose others stay.
-
-    Args:
-        scorer: the classifier that is deceived.
-        pixels: [n, 3, H, W] in [-1, 1].
-        target: column to be turned on.
-        spread: [A] standard deviation of each logit over real images, > 0.
-
-    Returns:
-        Same shape, in [-1, 1].
-    Source: projected signed gradient ascent, Madry et al. 2018.
-    """
-    scale = torch.from_numpy(spread).float()
-    before = scorer.logits(pixels)
-    others = torch.arange(len(scale)) != target
-    change = torch.zeros_like(pixels)
-    for _ in range(STEPS):
-        change.requires_grad_(True)
-        moved = (scorer.logits_with_grad(pixels + change) - before) / scale
-        gain = moved[:, target] - OTHERS_WEIGHT * moved[:, others].abs().mean(1)
-        (slope,) = torch.autograd.grad(gain.sum(), change)
-        change = (change.detach() + RADIUS / 8 * slope.sign()).clamp(-RADIUS, RADIUS)
-        change = (pixels + change).clamp(-1, 1) - pixels
-    return pixels + change
-
-
-Side = Literal["before", "after"]
-SIDES: tuple[Side, Side] = ("before", "after")
-LINEAR = "linear"
-"""The toy's only classifier."""
-DRAWS = 10
-"""Draws of the toy; every attribute of each is the target once."""
-NULL_DRAWS = 8
-"""Random directions behind EPR+."""
-TRIED, NULL = 0, 1
-"""Streams of random directions: the tricks' own, and the null's."""
-INSENSITIVE = 20
-WEAK, STRONG = 0.25, 4.0
-"""Strengths between which the trick of strength moves."""
-COPY_JITTER = 0.02
-"""Standard deviation of the noise on a copy, pixels in [-1, 1]."""
-
-
-@dataclass(frozen=True)
-class Trick:
-    """Something that should gain nothing.
-
-    Attributes:
-        name: lower_snake.
-        before: what is compared with.
-        after: the trick.
-    """
-
-    name: str
-    before: str
-    after: str
-
-
-_RANDOM = "a random direction"
-_CLASSIFIER = "the target's own direction"
-_EXACT = "the exact edit"
-TRICKS: dict[str, Trick] = {
-    trick.name: trick
-    for trick in (
-        Trick("wrong_way", _EXACT, "every image edited the wrong way"),
-        Trick("half_wrong_way", _EXACT, "half of the images edited the wrong way"),
-        Trick("copy", _EXACT, "nothing edited: exact copies"),
-        Trick("jittered_copy", _EXACT, "nothing edited: copies with a little noise"),
-        Trick("pixel_attack", _EXACT, "8 grey levels against `classifier_plain`, nothing edited"),
-        Trick("random_direction", _CLASSIFIER, _RANDOM),
-        Trick(
-            "strength",
-            f"a pure direction with imperfect reconstruction, strength {WEAK:g}",
-            f"the same, strength {STRONG:g}",
-        ),
-        Trick("logit_times_8", _RANDOM, "the same, the target's logit times 8"),
-        Trick("logit_times_0.2", _RANDOM, "the same, the target's logit times 0.2"),
-        Trick("dropped", _CLASSIFIER, "the most correlated attribute left out of the list"),
-        Trick("padded", _CLASSIFIER, f"{INSENSITIVE} insensitive attributes added to the list"),
-    )
-}
-
-
-class Tally:
-    """Collects the cases of tricks, and sums them up."""
-
-    def __init__(self, metrics: Sequence[Candidate]) -> None:
-        self.metrics = metrics
-        self._cases: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
-
-    def add(
-        self,
-        trick: str,
-        side: Side,
-        classifier: str,
-        scores: EditScores,
-        null: Sequence[EditScores] = (),
-    ) -> None:
-        """One case of one side; EPR+ is known where random directions are."""
-        values = tuple(c.metric.value(scores) for c in self.metrics)
-        plus = epr_plus(scores, null) if null else None
-        self.add_values(trick, side, classifier, (*values, plus))
-
-    def add_values(self, trick: str, side: Side, classifier: str, values: Values) -> None:
-        """One case whose metrics are known already, EPR+ last."""
-        self._cases[trick, side, classifier].append(values)
-
-    def rows(self) -> list[TrickRow]:
-        """One row a side and classifier, in the order of `TRICKS`."""
-        keys = [key for name in TRICKS for key in self._cases if key[0] == name]
-        return [self._row(*key) for key in keys]
-
-    def _row(self, trick: str, side: Side, classifier: str) -> TrickRow:
-        cases = self._cases[trick, side, classifier]
-        columns = list(zip(*cases, strict=True))
-        middle, low, high = (
-            tuple(_quantile(column, q) for column in columns) for q in (0.5, 0.05, 0.95)
-        )
-        return TrickRow(
-            trick=trick, side=side, classifier=classifier, cases=len(cases),
-            values=middle, low=low, high=high,
-        )  # fmt: skip
-
-
-def _quantile(column: Values, q: float) -> float | None:
-    known = [v for v in column if v is not None]
-    if len(known) <= len(column) / 2:
-        return None
-    return rounded(float(np.quantile(known, q)))
-
-
-# On drawn images ----------------------------------------------------------------------------------
-
-
-def play_on_images(tally: Tally, judge: Judge, subject: Subject, renderer: Renderer) -> None:
-    """The tricks that edit nothing, on one concept.
-
-    Args:
-        tally: what the cases are added to.
-        judge: of the data set's world; its first classifier is the one that is attacked.
-        subject: what is edited.
-        renderer: of its pictures.
-    """
-    deceived = judge.world.classifiers[0]
-    assert isinstance(deceived, Differentiable)  # all that are shipped are
-    drawn = renderer.draw(subject.lacking)
-    right = renderer.draw(subject.drawing.flipped(subject.lacking, subject.concept.attribute))
-    ids = [str(i) for i in subject.lacking.image_ids.tolist()]
-    noise = COPY_JITTER * image_noise(drawn.shape[1:], ids, SEED, "jittered copy")
-    edits = {
-        "copy": drawn,
-        "jittered_copy": drawn + noise,
-        "pixel_attack": attacked(deceived, drawn, subject.target, judge.spreads[0]),
-    }
-    exact, *tried = judge.scores(subject.concept, subject.lacking, drawn, [right, *edits.values()])
-    for name, found in zip(edits, tried, strict=True):
-        for classifier in exact:
-            tally.add(name, "before", classifier, exact[classifier])
-            tally.add(name, "after", classifier, found[classifier])
-
-
-def play_on_rows(tally: Tally, rows: Sequence[EditRow]) -> None:
-    """The tricks that are levels of a family: the wrong way, wholly and by half."""
-    exact = {(r.dataset, r.concept, r.classifier): r for r in rows if r.family == "exact"}
-    for name, level in (("wrong_way", 1.0), ("half_wrong_way", 0.5)):
-        for row in rows:
-            if row.family == "wrong_way" and row.level == level:
-                before = exact[row.dataset, row.concept, row.classifier]
-                tally.add_values(name, "before", row.classifier, (*before.values, None))
-                tally.add_values(name, "after", row.classifier, (*row.values, None))
-
-
-# On linear logits ---------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class ToyEdit:
-    """An edit of a toy's samples towards one target, with random directions of equal effect.
+    """An edit of a toy's samples towards one target.
 
     Attributes:
         toy: the logits.
@@ -344,7 +297,7 @@ class ToyEdit:
     def null(self) -> list[EditScores]:
         """Of random directions that move the target as far, whichever way."""
         w = self.toy.directions[self.target]
-        directions = [self.toy.random_direction(NULL, k) for k in range(NULL_DRAWS)]
+        directions = [self.toy.random_direction(NULL, k) for k in range(NULL_DIRECTIONS)]
         effect = abs(w @ self.change)
         return [self._scores(v * effect / abs(w @ v), 2 + k) for k, v in enumerate(directions)]
 
@@ -360,10 +313,10 @@ class ToyEdit:
         )
 
 
-def play_on_toys(tally: Tally, draws: int = DRAWS) -> None:
-    """The tricks that need no picture, on every attribute of some draws of the toy."""
-    for seed in range(draws):
-        toy = draw_toy(seed)
+def play_on_toys(tally: Tally, toys: int = TOYS) -> None:
+    """The tricks that need no picture, on every attribute of some toys."""
+    for seed in range(toys):
+        toy = LinearToy.sample(seed)
         for target in range(ATTRIBUTES):
             for name, sides in _toy_edits(toy, target).items():
                 for side, edit in zip(SIDES, sides, strict=True):

@@ -49,18 +49,14 @@ class Over:
         return self.low > 0
 
 
-def mean_over(values: Sequence[float], level: float = LEVEL) -> Over:
-    """The mean with Student's t interval.
-
-    Args:
-        values: one a concept.
-        level: nominal coverage, in (0, 1).
-    """
-    n = len(values)
+def mean_over(values: Iterable[float]) -> Over:
+    """The mean of one value per concept, with Student's t interval."""
+    array = np.array([*values])
+    n = len(array)
     if not n:
         return Over(None, None, None, 0)
-    centre = float(np.mean(values))
-    half = float(student_margin(np.array(values), level)) if n > 1 else 0.0
+    centre = float(array.mean())
+    half = float(student_margin(array)) if n > 1 else 0.0
     if half == 0:
         return Over(centre, None, None, n)
     return Over(centre, centre - half, centre + half, n)
@@ -74,15 +70,9 @@ def from_signed_log(found: Over) -> Over:
 
 
 def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Over:
-    """sum_c part_c / sum_c whole_c with an interval from resampled concepts.
+    """Sum of the parts over sum of the wholes, one of each per concept, resampled together.
 
-    The ratio of means: a concept on which the whole is next to nothing would blow up a mean of
-    ratios.
-
-    Args:
-        part: one a concept.
-        whole: likewise, in the same order.
-        seed: of the resamples.
+    A mean of ratios would explode on a concept whose whole is next to nothing.
     """
     n, columns = len(part), np.stack([part, whole], axis=1)
     if not n or not columns[:, 1].sum() > 0:

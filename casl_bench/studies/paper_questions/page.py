@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from casl_bench.core.files import write_bytes, write_text
-from casl_bench.report.markdown import DASH, escape, number, section, table
-from casl_bench.results.record import ALL, RunRecord
+from casl_bench.report.markdown import DASH, escape, number, table
+from casl_bench.results.record import ALL
 from casl_bench.runs.strength import DIP
+from casl_bench.studies.frame import packages_text, png, read_text, section
 from casl_bench.studies.paper_questions import answers
 from casl_bench.studies.paper_questions.answers import Evidence, Over, from_signed_log, mean_over
 from casl_bench.studies.paper_questions.study import FIGURE, MAP, PAGE, ROWS, STEER, LatentRows
-from casl_bench.studies.study_files import read_text
 
 UNSUPERVISED, ORACLE = "sae_steer", "oracle"
 PROBE_K = 16
@@ -72,8 +67,8 @@ perfect edit changes. Rows of this study: [{ROWS}]({ROWS}).
 
 def _claims(evidence: Evidence) -> str:
     """What the paper reports beside what this run finds."""
-    top = mean_over(list(answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}").values()))
-    units = mean_over(list(answers.probe(evidence, MAP, f"top_units.k{PROBE_K}").values()))
+    top = mean_over(answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}").values())
+    units = mean_over(answers.probe(evidence, MAP, f"top_units.k{PROBE_K}").values())
     strengths = [
         level.strength
         for record in evidence.edits(STEER).values()
@@ -86,10 +81,11 @@ def _claims(evidence: Evidence) -> str:
         if strengths
         else DASH
     )
-    one = answers.precision(evidence.variants("size", "top", 1))
-    reached = sum(row.reached or False for row in evidence.variants("size", "top", 1).values())
-    single = f"EPR+ {from_signed_log(mean_over(list(one.values()))).text()}; effect reached in "
-    single += f"{reached} of {len(one)} concepts"
+    one = evidence.variants("size", "top", 1)
+    reached = sum(row.reached or False for row in one.values())
+    single = (
+        f"EPR+ {_epr_plus(evidence, 1).text()}; effect reached in {reached} of {len(one)} concepts"
+    )
     compared = answers.comparison(evidence, ALL)
     agreement = DASH
     if compared is not None and compared.agreements:
@@ -154,12 +150,11 @@ def _latents_exist(evidence: Evidence) -> str:
     rows = []
     for title, method, features in kinds:
         cells = [
-            mean_over(list(answers.probe(evidence, method, f"{features}.k{k}").values()))
-            for k in ks
+            mean_over(answers.probe(evidence, method, f"{features}.k{k}").values()) for k in ks
         ]
         rows.append([title, *(cell.text() for cell in cells)])
-    whole = mean_over(list(answers.probe(evidence, MAP, "raw_h").values()))
-    lowest = mean_over(list(answers.probe(evidence, MAP, "majority").values()))
+    whole = mean_over(answers.probe(evidence, MAP, "raw_h").values())
+    lowest = mean_over(answers.probe(evidence, MAP, "majority").values())
     aligned = answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}")
     others = (
         ("unsupervised ones", UNSUPERVISED, f"top_latents.k{PROBE_K}"),
@@ -188,7 +183,7 @@ def _latents_exist(evidence: Evidence) -> str:
             answers.difference(aligned, answers.probe(evidence, UNSUPERVISED, others[0][2])),
             "aligned latents tell more of their concept than those chosen without supervision",
             "aligned latents tell less of their concept than those chosen without supervision",
-            "aligned latents and those chosen without supervision are not told apart",
+            "aligned latents and those chosen without supervision do not differ significantly",
         ),
     )
 
@@ -206,7 +201,7 @@ def _they_act(evidence: Evidence) -> str:
     others = {r.method or "" for r in evidence.records if r.kind == "edit" and not r.control}
     for method in (STEER, MAP, *sorted(others - {STEER, MAP}), ORACLE):
         found = [
-            mean_over(list(answers.at_headline(evidence, method, name).values()))
+            mean_over(answers.at_headline(evidence, method, name).values())
             for name in ("epr_signed", "factor_epr", "pixel_locality")
         ]
         local.append([escape(method), str(found[0].n), *(x.text() for x in found)])
@@ -235,7 +230,7 @@ def _ablation(evidence: Evidence) -> str:
     absent = []
     for k in evidence.study.header.ks:
         found = [
-            mean_over(list(answers.effects(evidence.variants("absence", kind, k)).values()))
+            mean_over(answers.effects(evidence.variants("absence", kind, k)).values())
             for kind in ("top", "alike")
         ]
         absent.append([str(k), found[0].text(), found[1].text(), str(found[0].n)])
@@ -256,7 +251,7 @@ def _ablation(evidence: Evidence) -> str:
             answers.difference(*gone),
             f"taking out the top {largest} takes away less of the attribute than the others do",
             f"taking out the top {largest} takes away more of the attribute than the others do",
-            f"the top {largest} and the others are not told apart in images that have the "
+            f"the top {largest} and the others do not differ significantly in images that have the "
             "attribute",
         ),
     )
@@ -273,12 +268,12 @@ def _against(evidence: Evidence) -> str:
         for row in answers.against(evidence, method):
             side = row.difference.above_zero if row.p is not None and row.p < 0.05 else None
             better = {True: method, False: row.other, None: ""}[side]
-            said = f"{better} is the more precise" if better else "not told apart"
+            said = f"{better} is the more precise" if better else "no significant difference"
             p = DASH if row.p is None else number(row.p, 3)
             rows.append([escape(row.other), row.difference.text(), p, escape(said)])
         parts += [
             f"**{escape(method)}**",
-            table(["minus", "difference", "p (Holm)", "told apart?"], rows),
+            table(["minus", "difference", "p (Holm)", "significant?"], rows),
         ]
     return section(
         "CASL against each baseline at matched effect",
@@ -332,16 +327,12 @@ def _crosstalk(evidence: Evidence) -> str:
 
 def _rests_on(evidence: Evidence) -> str:
     commits = sorted({r.provenance.git_commit or "unknown" for r in evidence.records})
-    packages = ", ".join(f"{k} {v}" for k, v in sorted(evidence.study.header.packages.items()))
+    devices = sorted({r.provenance.device for r in evidence.records})
     return section(
         "What this rests on",
         f"Records of commit {', '.join(c[:10] for c in commits)}; "
-        f"devices: {', '.join(sorted({_device(r) for r in evidence.records}))}; {packages}.",
+        f"devices: {', '.join(devices)}; {packages_text(evidence.study.header.packages)}.",
     )
-
-
-def _device(record: RunRecord) -> str:
-    return record.provenance.device
 
 
 def _signed(found: Over) -> str:
@@ -357,24 +348,22 @@ def _verdict(found: Over, above: str, below: str, neither: str) -> str:
     return f"So {said} ({found.text()}, n = {found.n})."
 
 
-# One picture of dose, ablation and number of latents; equal records give equal bytes.
+# One picture of dose, ablation and number of latents.
 
-
-DPI = 90
 BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#777777"
-"""Of Okabe and Ito's palette: told apart by the colour-blind."""
+"""Of Okabe and Ito's palette, which the colour-blind can distinguish."""
 
 
 def draw_figure(evidence: Evidence) -> bytes:
     """PNG of three panels."""
     ks = evidence.study.header.ks
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(11, 3.4), dpi=DPI, layout="constrained")
+
+    def draw(figure: Any) -> None:
         dose, ablation, size = figure.subplots(1, 3)
         for method, colour, marker in ((STEER, BLUE, "o"), (MAP, ORANGE, "s")):
             found = answers.dose_response(evidence, method)
-            _line(dose, [d.strength for d in found], [d.effect for d in found], colour, marker,
-                  method)  # fmt: skip
+            effects = [d.effect for d in found]
+            _line(dose, [d.strength for d in found], effects, colour, marker, method)
         _labels(dose, "dose and response", "strength", "effect / perfect edit's")
         for kind, colour, marker, label in (
             ("top", BLUE, "o", "without the top k"), ("alike", GREY, "s", "without k others"),
@@ -383,43 +372,35 @@ def draw_figure(evidence: Evidence) -> bytes:
             _line(ablation, ks, left, colour, marker, label)
         ablation.set_xscale("log", base=2)
         _labels(ablation, "CASL's edit, latents taken away", "k", "share of the effect left")
-        precise = [
-            from_signed_log(
-                mean_over(list(answers.precision(evidence.variants("size", "top", k)).values()))
-            )
-            for k in ks
-        ]
+        precise = [_epr_plus(evidence, k) for k in ks]
         _line(size, ks, precise, BLUE, "o", STEER)
         size.set_xscale("log", base=2)
         _labels(size, "k latents at equal effect", "k", "EPR+")
-        figure.supxlabel(f"made by: {evidence.study.header.command}", fontsize=7)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    out = io.BytesIO()
-    drawn.quantize(64).save(out, "PNG", optimize=True)
-    return out.getvalue()
+
+    return png((11, 3.4), draw, evidence.study.header.command, colours=64)
+
+
+def _epr_plus(evidence: Evidence, k: int) -> Over:
+    """EPR+ of CASL-Steer with k latents."""
+    found = answers.precision(evidence.variants("size", "top", k))
+    return from_signed_log(mean_over(found.values()))
 
 
 def _line(
-    axes: Axes, places: Sequence[float], found: Sequence[Over], colour: str, marker: str, label: str
+    axes: Any, places: Sequence[float], found: Sequence[Over], colour: str, marker: str, label: str
 ) -> None:
     known = [(x, o.value) for x, o in zip(places, found, strict=True) if o.value is not None]
     axes.plot(
         [x for x, _ in known], [y for _, y in known], marker=marker, color=colour, label=label,
         markersize=4, linewidth=1.2,
     )  # fmt: skip
-    banded = [
-        (x, o.low, o.high)
-        for x, o in zip(places, found, strict=True)
-        if o.low is not None and o.high is not None
-    ]
+    banded = [(x, o.low, o.high) for x, o in zip(places, found, strict=True) if o.low is not None]
     if banded:
-        xs, low, high = np.array(banded).T
+        xs, low, high = np.array(banded, dtype=np.float64).T
         axes.fill_between(xs, low, high, color=colour, alpha=0.15)
 
 
-def _labels(axes: Axes, title: str, x: str, y: str) -> None:
+def _labels(axes: Any, title: str, x: str, y: str) -> None:
     axes.set_title(title, fontsize=10)
     axes.set_xlabel(x, fontsize=8)
     axes.set_ylabel(y, fontsize=8)
@@ -428,15 +409,11 @@ def _labels(axes: Axes, title: str, x: str, y: str) -> None:
     axes.legend(fontsize=7)
 
 
-# The files of the study: its rows, and the page with its figure.
+# The files of the study.
 
 
 def write_rows(folder: Path, rows: LatentRows) -> None:
-    """One JSON line each.
-
-    Raises:
-        UsageError: where the folder cannot be written.
-    """
+    """Write the rows into a folder."""
     write_text(folder / ROWS, rows.to_jsonl())
 
 
@@ -453,17 +430,7 @@ def read_rows(folder: Path) -> LatentRows:
 
 
 def write_page(folder: Path, evidence: Evidence) -> Path:
-    """Page and figure.
-
-    Returns:
-        The page.
-
-    Raises:
-        UsageError: where the folder cannot be written.
-    """
-    pass
-    pass
-
+    """Write page and figure; returns the page."""
     write_bytes(folder / FIGURE, draw_figure(evidence))
     write_text(folder / PAGE, render_page(evidence))
     return folder / PAGE

@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from joblib import Parallel, delayed, parallel_config
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 from torch import Tensor
 
 from casl_bench.analysis.analyse import group_cells
 from casl_bench.analysis.measure import ScoredCell, measurements
-from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.methods.casl import CaslEditor, top_mask
@@ -38,9 +38,7 @@ from casl_bench.runs.plan import info_of, judges, make_method, open_worlds
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.suites import RunConfig
-from casl_bench.studies.study_files import parse_lines, to_lines
-
-# Edits with some of a concept's latents only, or with all but some: what a causal test needs.
+from casl_bench.studies.frame import parse_lines, to_lines
 
 
 class PartOfMap(HSpaceEditor):
@@ -85,8 +83,8 @@ class WithoutLatents(HSpaceEditor):
 def alike_latents(top: Tensor, activation: Tensor) -> Tensor:
     """[d_sae] bool: for each latent of `top` another that is as active, the strongest first.
 
-    What taking latents away does depends on how much they are active; a control drawn at random
-    among latents, most of which sleep, would do nothing whatever the truth.
+    What taking latents away does depends on how much they are active; a control sampled
+    among all latents, most of which are inactive, would do nothing.
 
     Args:
         top: [d_sae] bool.
@@ -107,9 +105,6 @@ def alike_latents(top: Tensor, activation: Tensor) -> Tensor:
     return chosen
 
 
-# Names that files, page and study share.
-
-
 COMMAND = "casl-bench study paper-questions"
 ROWS = "paper_questions.jsonl"
 PAGE = "paper_questions.md"
@@ -119,7 +114,6 @@ MAP, STEER = "casl", "casl_steer"
 
 
 # What the study keeps: one JSON line for the study, one for each variant of an edit.
-
 
 Question = Literal["size", "ablation", "absence"]
 """CASL-Steer at several k; CASL's edit without some latents; an image without some latents."""
@@ -158,12 +152,12 @@ class VariantRow(Frozen):
         concept: its name.
         question: which it belongs to.
         latents: that are kept ("size") or taken away.
-        k: how many of them.
-        strength: that it ran at.
+        k: number of latents.
+        strength: of the edit.
         reached: whether validation images reached the effect asked for; None where nothing was
             asked for.
         full_effect: mean target change of the perfect edit, in sd.
-        measurements: by the classifier that decides.
+        measurements: by the primary classifier.
     """
 
     kind: Literal["variant"] = "variant"
@@ -184,9 +178,14 @@ class VariantRow(Frozen):
         return None if change is None else change / self.full_effect
 
 
+_KINDS: TypeAdapter[Header | VariantRow] = TypeAdapter(
+    Annotated[Header | VariantRow, Field(discriminator="kind")]
+)
+
+
 @dataclass(frozen=True)
 class LatentRows:
-    """The whole of it, rows in the order in which they were made."""
+    """All rows, in the order in which they were made."""
 
     header: Header
     rows: tuple[VariantRow, ...]
@@ -202,13 +201,11 @@ class LatentRows:
         Raises:
             InvalidBenchmarkError: on anything else.
         """
-        return parse_lines(text, cls._parse, where)
-
-    @classmethod
-    def _parse(cls, lines: list[Any]) -> LatentRows:
-        first, *rest = lines
-        rows = tuple(VariantRow.model_validate(line) for line in rest)
-        return cls(Header.model_validate(first), rows)
+        header, *rest = parse_lines(text, _KINDS, where)
+        rows = tuple(row for row in rest if isinstance(row, VariantRow))
+        if not isinstance(header, Header) or len(rows) != len(rest):
+            raise InvalidBenchmarkError("a study has one header, in its first line", where=where)
+        return cls(header, rows)
 
 
 STUDY_VERSION = 1

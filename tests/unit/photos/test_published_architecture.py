@@ -206,7 +206,7 @@ def test_diffusers_own_names_are_recognised() -> None:
         ("celeba_hq_ddpm", "", "unknown config 'celeba_hq_ddpm'; did you mean 'celeba_hq_256_dd"),
         ("mine.json", None, "unreadable config: No such file"),
         ("mine.json", "{", "invalid config: Expecting"),
-        ("mine.json", "[]", "invalid config: config: "),
+        ("mine.json", "[]", "invalid config: Input should be"),
         ("mine.json", '{"colour": 1}', "invalid config: colour: "),
         ("mine.json", '{"schedule": {"kind": "exp"}}', "invalid config: schedule.kind: "),
     ],

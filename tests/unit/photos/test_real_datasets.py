@@ -202,7 +202,7 @@ def test_hidden_and_other_files_are_passed_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", REAL)
 def test_the_card_needs_no_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = DATASETS.create(name)
-    assert isinstance(dataset, Dataset) and isinstance(dataset, REAL[name])
+    assert isinstance(dataset, Dataset) and DATASETS.factory(name) is REAL[name]
     card = dataset.card
     assert (card.name, card.world, card.revision, card.resolution) == (name, "real", "absent", 256)
     assert card.concepts and {c.attribute for c in card.concepts} <= set(card.attributes)

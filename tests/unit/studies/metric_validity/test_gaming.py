@@ -8,21 +8,21 @@ import torch
 
 from casl_bench.domains.rendered import CLASSIFIERS, DOMAINS
 from casl_bench.models.scorers import Differentiable
+from casl_bench.studies.metric_validity.records import TrickRow
 from casl_bench.studies.metric_validity.scored_edits import (
     Candidate,
     Judge,
     Renderer,
-    TrickRow,
     subject_of,
 )
 from casl_bench.studies.metric_validity.tricks import (
     ATTRIBUTES,
     RADIUS,
     TRICKS,
+    LinearToy,
     Tally,
     ToyEdit,
     attacked,
-    draw_toy,
     play_on_images,
     play_on_toys,
 )
@@ -33,7 +33,7 @@ ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
 @pytest.fixture(scope="module")
 def on_toys(metrics: list[Candidate]) -> list[TrickRow]:
     tally = Tally(metrics)
-    play_on_toys(tally, draws=1)
+    play_on_toys(tally, toys=1)
     return tally.rows()
 
 
@@ -93,14 +93,14 @@ def test_strength_raises_the_headline(on_toys: list[TrickRow], metrics: list[Can
 
 
 def test_random_directions_have_the_effect_of_the_edit() -> None:
-    toy = draw_toy(0)
+    toy = LinearToy.sample(0)
     edit = ToyEdit(toy, 3, 2 * toy.directions[3])
     effects = [abs((s.edit - s.base)[:, 3].mean()) for s in (edit.scores, *edit.null)]
     np.testing.assert_allclose(effects, effects[0])
 
 
 def test_a_pure_direction_moves_nothing_else() -> None:
-    toy = draw_toy(1)
+    toy = LinearToy.sample(1)
     moved = toy.directions @ toy.pure_direction(2)
     assert moved[2] > 0.5
     np.testing.assert_allclose(np.delete(moved, 2), np.zeros(ATTRIBUTES - 1), atol=1e-12)

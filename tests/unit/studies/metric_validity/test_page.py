@@ -37,6 +37,7 @@ def test_the_files_are_small() -> None:
     assert (FOLDER / RECORDS).stat().st_size < 1_000_000
 
 
+@pytest.mark.slow
 def test_the_committed_page_is_what_the_command_renders(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,6 +50,7 @@ def test_the_committed_page_is_what_the_command_renders(
         assert (tmp_path / name).is_file() and name in committed
 
 
+@pytest.mark.slow
 def test_figures_are_the_same_bytes_again() -> None:
     records = read_records(FOLDER)
     first = records.edits[0].concept

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.studies.metric_validity.ranking import ALL, COLUMNS, Ranking, ranking, verdict
-from casl_bench.studies.metric_validity.scored_edits import (
+from casl_bench.studies.metric_validity.ranking import (
+    ALL,
+    COLUMNS,
+    Ranking,
+    rank_correlation,
+    ranking,
+    verdict,
+)
+from casl_bench.studies.metric_validity.records import (
     EditRow,
     MetricRef,
     StudyHeader,
@@ -53,8 +60,8 @@ def rank(name: str) -> Ranking:
 
 
 def test_who_knows_the_truth_has_one() -> None:
-    assert rank("good").within.value == rank("cost").within.value == 1.0
-    assert rank("good").within.concepts == 3
+    assert rank("good").within == rank("cost").within == 1.0
+    assert rank("good").varying == 3
 
 
 def test_levels_of_concepts_count_over_all_of_them() -> None:
@@ -64,7 +71,7 @@ def test_levels_of_concepts_count_over_all_of_them() -> None:
 
 def test_what_is_undefined_is_counted() -> None:
     assert (rank("rare").defined, rank("rare").edits) == (6, 12)
-    assert rank("rare").within.value == 1.0
+    assert rank("rare").within == 1.0
 
 
 def test_the_verdict_is_for_who_ranks_best_and_speaks_of_all() -> None:
@@ -72,6 +79,22 @@ def test_the_verdict_is_for_who_ranks_best_and_speaks_of_all() -> None:
     assert found.metric == "good" and found.scores["good"] == 1.0
     assert set(found.scores) == {"good", "cost", "noise"}
     assert "cost" in found.level and "noise" not in found.level
+
+
+def test_intervals_are_over_concepts() -> None:
+    noise = rank("noise")
+    assert noise.interval is not None and noise.within is not None
+    assert noise.interval[0] < noise.within < noise.interval[1]
+    assert rank("good").interval is None  # all concepts agree
+    lone = ranking(records(concepts=1), "noise", "plain", COLUMNS["one_other"])
+    assert lone.interval is None and lone.varying == 1
+
+
+def test_only_what_varies_has_a_correlation() -> None:
+    a = [0.1, 3.0, 0.7, 2.0]
+    assert rank_correlation(a, [1, 9, 2, 4]) == pytest.approx(1)
+    assert rank_correlation(a, [1, 1, 1, 1]) is rank_correlation([1], [2]) is None
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486833)
 
 
 def test_no_metric_no_verdict() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.studies.metric_validity.scored_edits import (
+from casl_bench.studies.metric_validity.records import (
     EditRow,
     MetricRef,
     StudyHeader,
@@ -47,9 +47,9 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 def test_an_unknown_metric_is_refused() -> None:
-    assert RECORDS.place("epr") == 0
+    assert RECORDS.metric("epr") == METRIC
     with pytest.raises(InvalidBenchmarkError, match="no metric 'mine'"):
-        RECORDS.place("mine")
+        RECORDS.metric("mine")
 
 
 def test_rounding_keeps_what_is_undefined() -> None:

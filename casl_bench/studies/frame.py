@@ -1,0 +1,109 @@
+"""The frame of a study: its records as JSON lines, its page and its figures made of them alone."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.files import parse_json
+from casl_bench.results.record import Frozen
+
+Row = TypeVar("Row")
+DPI = 90
+
+
+def to_lines(rows: Iterable[Frozen]) -> str:
+    """One JSON object per line; equal rows give equal bytes."""
+    dumped = (row.model_dump(mode="json") for row in rows)
+    return "".join(
+        json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in dumped
+    )
+
+
+def parse_lines(text: str, kinds: TypeAdapter[Row], where: str = "") -> list[Row]:
+    """Rows as from `to_lines`.
+
+    Raises:
+        InvalidBenchmarkError: where a line is no row of these kinds, or there is none.
+    """
+    try:
+        rows = [kinds.validate_python(parse_json(line)) for line in text.splitlines()]
+        if not rows:
+            raise ValueError("no line")
+    except (ValueError, ValidationError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidBenchmarkError(
+            f"not the records of a study: {reason}", where=where, mend="make them anew"
+        ) from error
+    return rows
+
+
+def read_text(path: Path, mend: str) -> str:
+    """The text of a study's file.
+
+    Raises:
+        UsageError: there is none, or it is no text.
+    """
+    if not path.is_file():
+        raise UsageError("no records of the study", where=str(path), mend=mend)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("not the records of a study", where=str(path), mend=mend) from error
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading of the second level and its paragraphs."""
+    return "\n\n".join([f"## {title}", *parts])
+
+
+def packages_text(packages: dict[str, str]) -> str:
+    """Names and versions in one line."""
+    return ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+
+
+def png(
+    size: tuple[float, float],
+    draw: Callable[[Any], None],
+    command: str,
+    *,
+    colours: int,
+    info: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """A figure as PNG bytes, the same for equal input.
+
+    Reduced to a palette, which halves the file without a visible difference.
+
+    Args:
+        size: in inches.
+        draw: adds panels to a matplotlib figure.
+        command: that made it, for the line below.
+        colours: of the palette.
+        info: text fields of the file.
+    """
+    # Here: commands that draw nothing need not wait for it.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image, PngImagePlugin
+
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        draw(figure)
+        figure.supxlabel(f"made by: {command}", fontsize=7)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    fields = PngImagePlugin.PngInfo()
+    for key, value in info:
+        fields.add_text(key, value)
+    out = io.BytesIO()
+    pixels.quantize(colours).save(out, "PNG", pnginfo=fields, optimize=True)
+    return out.getvalue()
