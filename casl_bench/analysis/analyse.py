@@ -84,7 +84,9 @@ def read_numbers(
             continue
         files = [path] if path.is_file() else jsonl_files(path)
         if not files:
-            raise UsageError("no run folder and no file of records", where=str(path))
+            raise UsageError(
+                "no records", where=str(path), mend="give a run folder or a file of numbers"
+            )
         numbers += [record for file in files for record in read_jsonl(file)]
     return numbers
 

@@ -196,6 +196,13 @@ def numbers_of(stored: StoredCell) -> RunRecord:
     own = RunRecord.model_fields.keys() & type(record).model_fields.keys() - {"levels"}
     fields = {name: getattr(record, name) for name in own}
     levels = tuple(LevelResult(**level.model_dump()) for level in record.levels)
+    if record.scales is not None:
+        fields["measurements"] = fields["measurements"] | {
+            f"{judge}.spread/{attribute}": Measurement.of(spread, unit="logit", n=0)
+            for judge, spreads in record.scales.spreads.items()
+            for attribute, spread in zip(record.attributes, spreads, strict=True)
+            if f"{judge}.spread/{attribute}" not in fields["measurements"]
+        }
     return RunRecord(**fields, levels=levels)
 
 

@@ -18,6 +18,7 @@ from casl_bench.cli.run import RUN_OPTIONS, run_command
 from casl_bench.core.errors import unknown_name
 
 COMMANDS = {
+    "analyse": ("casl_bench.cli.analyse:analyse_command", "Make all tables of runs anew."),
     "cache": ("casl_bench.cli.cache:cache_group", "List, prune and check what runs share."),
     "convert": (
         "casl_bench.photos.checkpoints.convert:convert_command",
@@ -36,6 +37,10 @@ COMMANDS = {
     ),
     "picture": ("casl_bench.cli.report:picture_command", "Draw edits of one test image."),
     "report": ("casl_bench.cli.report:report_command", "Write a page that opens in a browser."),
+    "rescore": (
+        "casl_bench.cli.analyse:rescore_command",
+        "Score the pictures of a run anew, by today's scorers.",
+    ),
     "study": ("casl_bench.studies.commands:study_group", "Study the benchmark itself."),
     "submit": ("casl_bench.cli.leaderboard:submit_command", "Check a run and add its records."),
     "table": ("casl_bench.cli.report:table_command", "Print the table of a run anew."),

@@ -16,7 +16,7 @@ def report_run(out: Path) -> None:
     Args:
         out: the run folder; nothing is written where it holds no record.
     """
-    from casl_bench.analysis.analyse import read_numbers
+    from casl_bench.analysis.analyse import read_numbers, write_numbers
     from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures
     from casl_bench.report.tables import render_tables
@@ -25,6 +25,7 @@ def report_run(out: Path) -> None:
     store = RecordStore(out)
     records = read_numbers(out) if store.cells.is_dir() else []
     if records:
+        write_numbers(out, records)
         table = render_tables(records)
         write_text(out / "table.md", table)
         write_pictures(store, records)

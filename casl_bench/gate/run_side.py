@@ -74,7 +74,14 @@ class RunSide:
         """
         some = records[0]
         scores, concept = self.datasets[some.dataset], some.concept or ""
-        cells = {str(r.fit_seed): scores.by_place[CellKey.of(r)] for r in records}
+        stored = {r.fit_seed: scores.by_place[CellKey.of(r)] for r in records}
+        cells = {
+            str(r.fit_seed): replace(
+                stored[r.fit_seed],
+                record=stored[r.fit_seed].record.model_copy(update={"levels": r.levels}),
+            )
+            for r in records
+        }
         found = scores.concept_scores(concept, cells)
         if not found.null_image_ids:
             raise InvalidBenchmarkError(

@@ -493,8 +493,8 @@ class EditCells:
         with watch.phase("edit"), self.world.backbone.count_calls() as calls:
             edits = self.edit_images(editor, split, strengths, None)
         with watch.phase("score"):
-            table, _ = self.scorers.table(None, split.inversions, edits, strengths)
-        content = table.to_npz()
+            table, images = self.scorers.table(None, split.inversions, edits, strengths)
+        scores, pictures = table.to_npz(), images.to_bytes()
         method = make_method(name, self.config.suite)
         record = CellRecord(
             **common_fields(self.world, self.config),
@@ -504,11 +504,12 @@ class EditCells:
             strengths=strengths,
             judges=self.scorers.names,
             artefacts={KEY_ARTEFACT: key, DIRECTIONS: str(self.config.suite.random_draws)},
-            scores=FileRef(file=SCORES_FILE, sha256=hash_bytes(content)),
+            scores=FileRef(file=SCORES_FILE, sha256=hash_bytes(scores)),
+            images=FileRef(file=FILE_NAME, sha256=hash_bytes(pictures)),
             cost=Cost(edit_unet_calls=calls.unet_calls / len(rows) / len(strengths)),
             provenance=provenance(self.config, watch, fit.resources),
         )
-        self.store.write(with_sources(record, sources), {SCORES_FILE: content})
+        self.store.write(with_sources(record, sources), {SCORES_FILE: scores, FILE_NAME: pictures})
 
     def _record(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from casl_bench.cache.store import CacheError
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_json
+from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.core.memory import told_in_one_line
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.ddim import ddim_generation
@@ -32,7 +32,10 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.record import CellKind, CellRecord, Cost, Measurement
+from casl_bench.results.edited_images import Pixels
+from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
+from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
+from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import Array
 from casl_bench.runs.artefacts import Artefacts, InversionCost
@@ -349,10 +352,18 @@ class DatasetRecords:
             latents=ProbeData(*(pooled_features(z) for z in codes)),
             units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
             raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
+            codes=codes[1],
+            pictures=to_8_bits(test.inversions.x_0[: suite.probe_test_images]),
         )
 
-    def probe(self, key: str, method: str, concept: Concept, probes: Probes) -> CellRecord:
-        """SVM probes on a method's best aligned latents of one concept, with their controls."""
+    def probe(
+        self, key: str, method: str, concept: Concept, probes: Probes
+    ) -> tuple[CellRecord, bytes]:
+        """SVM probes on a method's best aligned latents of one concept, with their controls.
+
+        Returns:
+            The record, and the file of the images that activate these latents most.
+        """
         watch = Stopwatch(self.artefacts.progress.costs)
         suite = self.config.suite
         editor, _ = self.cells.fitting.editor(method, concept, watch)
@@ -380,7 +391,9 @@ class DatasetRecords:
         found: dict[str, Measurement] = {}
         for result in results:
             found |= _probe_measurements(result)
-        return self._record(
+        best = find_latent_images(probes.codes, editor.latent_ranking().tolist(), probes.pictures)
+        images = latents_to_bytes(best)
+        record = self._record(
             "probe",
             key,
             found,
@@ -389,7 +402,9 @@ class DatasetRecords:
             method=method,
             concept=concept.name,
             flags=(f"h at t = {probes.timestep}",),
+            images=FileRef(file=LATENTS_FILE, sha256=hash_bytes(images)),
         )
+        return record, images
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
         """The mean over images with its bootstrap interval."""
@@ -416,6 +431,7 @@ class DatasetRecords:
         )
 
 
+@dataclass(frozen=True)
 class Probes:
     """Features that probes read, made once for all concepts.
 
@@ -424,11 +440,16 @@ class Probes:
         latents: pooled over positions.
         units: (latent, position) pairs.
         raw: a probe on all of h.
+        codes: [n, d_sae, h, w] latents of the test images.
+        pictures: [n, H, W, 3] of these.
     """
 
-    def __init__(self, timestep: int, latents: ProbeData, units: ProbeData, raw: RawProbe) -> None:
-        """Keep them."""
-        self.timestep, self.latents, self.units, self.raw = timestep, latents, units, raw
+    timestep: int
+    latents: ProbeData
+    units: ProbeData
+    raw: RawProbe
+    codes: NDArray[np.float32]
+    pictures: Pixels
 
 
 def _probe_measurements(result: ProbeResult) -> dict[str, Measurement]:
@@ -569,11 +590,13 @@ class DatasetRun:
         if self._probes is None:
             self._probes = self.records.probe_features()
         with self.progress.task(f"{cell.label}: probe", 1):
+            files: dict[str, bytes] = {}
             try:
-                record = self.records.probe(key, cell.method, cell.concept, self._probes)
+                record, images = self.records.probe(key, cell.method, cell.concept, self._probes)
+                files = {LATENTS_FILE: images}
             except InputError as error:  # such as an attribute that all images have
                 record = self._no_probe(cell, key, "skipped", error)
-            self.store.write(with_sources(record, self._sources([cell.method])))
+            self.store.write(with_sources(record, self._sources([cell.method])), files)
 
     def _no_probe(
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception

@@ -44,6 +44,7 @@ class UnrecordedError(RuntimeError):
     """A process reported a cell as ended and left no record where this one looks."""
 
 
+@one_thread()
 def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet.
 
@@ -59,25 +60,24 @@ def run(config: RunConfig, progress: Progress) -> int:
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
             a control out of its bounds.
     """
-    with one_thread():
-        check_engine(config)
-        worlds = open_worlds(config)
-        check_images(config, worlds)
-        check_judges(config, worlds)
-        cells = plan(config, identify(worlds))
-        resolutions = {d: w.dataset.card.resolution for d, w in worlds.items()}
-        tasks = make_tasks(config.suite, cells, resolutions)
-        if config.execution.shard is not None:
-            tasks = part_of(tasks, config.execution.shard)
-        store = RecordStore(config.out)
-        if line := set_aside(config.out, damaged_cells(store)):
-            progress.note(line)
-        failed = _carry_out(config, worlds, store, tasks, progress)
-        numbers = analyse([config.out])
-        write_numbers(config.out, numbers)
-        check_bounds([r for r in numbers if r.dataset in worlds], config.out)
-        progress.note(progress.costs.text())
-        return EXIT_INCOMPLETE if failed else EXIT_DONE
+    check_engine(config)
+    worlds = open_worlds(config)
+    check_images(config, worlds)
+    check_judges(config, worlds)
+    cells = plan(config, identify(worlds))
+    resolutions = {d: w.dataset.card.resolution for d, w in worlds.items()}
+    tasks = make_tasks(config.suite, cells, resolutions)
+    if config.execution.shard is not None:
+        tasks = part_of(tasks, config.execution.shard)
+    store = RecordStore(config.out)
+    if line := set_aside(config.out, damaged_cells(store)):
+        progress.note(line)
+    failed = _carry_out(config, worlds, store, tasks, progress)
+    numbers = analyse([config.out])
+    write_numbers(config.out, numbers)
+    check_bounds([r for r in numbers if r.dataset in worlds], config.out)
+    progress.note(progress.costs.text())
+    return EXIT_INCOMPLETE if failed else EXIT_DONE
 
 
 def _carry_out(
@@ -166,7 +166,7 @@ def drive(
         waves: tasks; those of one are begun when those before it are over.
         engine: carries tasks out.
         attempts: what was begun and not ended.
-        say: told of processes that died.
+        say: shows a line to the user.
 
     Raises:
         BenchError: as a task raises it.

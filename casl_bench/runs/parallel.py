@@ -1,4 +1,4 @@
-"""Who carries out tasks: this process, several of this machine, or the workers of a Dask cluster.
+"""Engines: this process, several processes of this machine, or the workers of a Dask cluster.
 
 Only `dask_engine` imports Dask. An engine holds no task back and hands out no more than processes
 can begin at once, so a process that dies takes nothing along that merely waited.
@@ -122,7 +122,7 @@ def dask_engine(config: RunConfig, say: Callable[[str], None]) -> Iterator[Engin
 
     Args:
         config: the run.
-        say: told when there is nobody to work.
+        say: shows a line to the user.
 
     Raises:
         UsageError: if no scheduler answers, or a queue cannot be asked.
@@ -151,7 +151,7 @@ def dask_engine(config: RunConfig, say: Callable[[str], None]) -> Iterator[Engin
             )
 
         def run(tasks: Sequence[Task]) -> Iterator[TaskResult]:
-            waiting, futures, told = iter(tasks), set[Any](), False
+            waiting, futures, warned = iter(tasks), set[Any](), False
             try:
                 while True:
                     free = max(1, len(client.nthreads())) - len(futures)
@@ -161,10 +161,10 @@ def dask_engine(config: RunConfig, say: Callable[[str], None]) -> Iterator[Engin
                     try:
                         done = wait(futures, WAIT_SECONDS, return_when="FIRST_COMPLETED").done
                     except TimeoutError:
-                        if not told and not has_workers():
+                        if not warned and not has_workers():
                             kind = "with a GPU (--resources GPU=1) " if resources else ""
                             say(f"no worker {kind}is connected: waiting for one")
-                            told = True
+                            warned = True
                         continue
                     futures -= done
                     for future in done:

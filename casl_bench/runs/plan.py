@@ -501,6 +501,15 @@ def judges(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
     return (*free, *(name for name in classifiers if name in guides))
 
 
+def judges_of_record(record: CellRecord, classifiers: Sequence[str]) -> tuple[str, ...]:
+    """`judges` of a method that has been run: the one that decided goes on doing so."""
+    first = [name for name in record.judges[:1] if name in classifiers]
+    free = [n for n in classifiers if n not in (*first, *record.guided_by) or record.control]
+    rest = [n for n in free if n not in first]
+    guided = [n for n in classifiers if n not in (*first, *rest)]
+    return (*first, *rest, *guided)
+
+
 def guides_of(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
     """Names of the scorers that guided a method."""
     return tuple(classifiers[0] if name == PRIMARY else name for name in info.guided_by)

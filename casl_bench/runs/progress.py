@@ -332,11 +332,11 @@ class Stopwatch:
     """Seconds and passes a phase, for provenance.
 
     Args:
-        costs: of the run, whose phases pay for the same blocks; None where nobody adds them up.
+        costs: of the run, whose phases are charged as well; None where they are not added up.
 
     Attributes:
         seconds: phase → wall time, phases within it included.
-        passes: phase → U-Net passes that it paid for itself, in images; none where there were none.
+        passes: phase → U-Net passes charged to it alone, in images; none where there were none.
     """
 
     def __init__(self, costs: PhaseCosts | None = None) -> None:

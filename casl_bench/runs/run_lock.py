@@ -1,4 +1,4 @@
-"""The run folder's door: one configuration a folder, one process at a time."""
+"""One configuration per run folder, and one process at a time in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from casl_bench.cache.code_hash import PACKAGE, environment
-from casl_bench.cache.store import cache_of
+from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
 from casl_bench.core.registry import baselines_folder
@@ -93,7 +93,7 @@ def config_of_run(
         out: the run folder.
         datasets: of the run.
         methods: of the run.
-        cache: of the run; None for its own, or the one that runs share by default.
+        cache: of the run; None for the one that runs share by default.
 
     Raises:
         UsageError: where it is no run folder, or of a suite that this version does not know.
@@ -108,7 +108,7 @@ def config_of_run(
             seed=key["seed"],
             device=key["device"],
             out=out,
-            cache=cache or cache_of(out),
+            cache=cache or default_cache(),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
@@ -141,7 +141,7 @@ class FinishedCommand:
         seed: int,
         shard: Shard | None,
     ) -> FinishedCommand | None:
-        """None where files are used that nobody compares: photographs, installed plugins."""
+        """None where files take part that are not compared: photographs, installed plugins."""
         rendered = sorted(path.name for path in (PACKAGE / "domains" / "assets").iterdir())
         every = rendered if world_of_suite(suite) == "synth" else [""]
         named = dict.fromkeys(n for d in datasets for n in (every if d == "all" else [d]))

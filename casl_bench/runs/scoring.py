@@ -81,13 +81,30 @@ class Scorers:
         Returns:
             The scores, and the pictures that were scored.
         """
-        source = to_8_bits(inversions.x_0)
-        base = to_8_bits(inversions.reconstruction)
-        edited = to_8_bits(edits)
-        ids, clip, reader = inversions.image_ids, self.world.score_clip, self.world.factors
+        pictures = EditedImages(
+            inversions.image_ids,
+            tuple(strengths),
+            to_8_bits(inversions.x_0),
+            to_8_bits(inversions.reconstruction),
+            to_8_bits(edits),
+        )
+        known = None if concept is None else self._known_change(concept, inversions)
+        return self.scores(concept, pictures, known), pictures
+
+    def scores(
+        self, concept: Concept | None, pictures: EditedImages, known: Array | None = None
+    ) -> ScoreTable:
+        """Score pictures as they are stored.
+
+        Args:
+            concept: as for `table`.
+            pictures: n images at S strengths.
+            known: [n, 3, H, W] what the perfect edit changes; None where that is unknown.
+        """
+        ids, clip, reader = pictures.image_ids, self.world.score_clip, self.world.factors
+        source, base, edited = pictures.source, pictures.reconstruction, pictures.edits
         base_clip = self._base_clip(ids, base)
         base_images, images = from_8_bits(base), from_8_bits(edited)
-        known = None if concept is None else self._known_change(concept, inversions)
         perceptual, identity = compare(self.world.embedder, images, base_images)
         logits, similarity = [], []
         locality: list[Array] = []
@@ -105,9 +122,9 @@ class Scorers:
                 moved = reader.factors(some) - self._base_factors(ids, base)
                 target, others = reader.change_of(moved, concept.attribute)
                 factors.append((target.numpy(), others.numpy()))
-        table = ScoreTable(
+        return ScoreTable(
             ids,
-            tuple(strengths),
+            pictures.strengths,
             self.world.dataset.card.attributes,
             self.names,
             _by_classifier(self._source_logits(ids, source)),
@@ -120,7 +137,6 @@ class Scorers:
             np.stack([target for target, _ in factors]) if factors else None,
             np.stack([others for _, others in factors]) if factors else None,
         )
-        return table, EditedImages(ids, tuple(strengths), source, base, edited, None)
 
     def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
         """[n, 3, H, W] what the perfect edit changes; None where nobody knows."""

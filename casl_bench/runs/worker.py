@@ -48,7 +48,7 @@ class Worker:
         open_world: data set → its world.
         progress: shown meanwhile.
         attempts: where tasks and cells are marked while they last; None in the command's own
-            process, whose death nobody would look into.
+            process, which nothing outlives.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ def _open_world(config: RunConfig, dataset: str) -> World:
 
 
 def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: a killed command can tell its processes nothing."""
+    """End this process once its parent is gone: a killed command cannot stop them itself."""
 
     def watch() -> None:
         while os.getppid() == parent:  # an orphan is given another parent

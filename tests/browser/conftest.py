@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from casl_bench.report.html.pages import Source, write_report
+from casl_bench.report.html.pages import write_report
 
 _FAKE_RUN = Path(__file__).parents[1] / "unit" / "report" / "html" / "fake_run.py"
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -48,7 +48,7 @@ def small(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a report of drawn numbers."""
     folder = tmp_path_factory.mktemp("browser")
     fake.FakeRun(folder / "run").write()
-    return write_report(Source.read(folder / "run"), folder / "report")
+    return write_report(fake.source(folder / "run"), folder / "report")
 
 
 @pytest.fixture(scope="session")

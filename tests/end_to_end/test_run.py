@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
 
+from casl_bench.analysis.analyse import NUMBERS_FILE, analyse
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
+from casl_bench.metrics.metric import register_info
 from casl_bench.report.tables import render_tables
-from casl_bench.results.record import RunRecord
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.record import CellRecord
+from casl_bench.results.run_folder import RecordStore, read_jsonl
 from casl_bench.runs import executor as runner
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.progress import SilentProgress
@@ -122,21 +126,26 @@ def test_leaves_a_record_of_every_cell(finished: Path) -> None:
         "edit/inverted@None/hat",
         "edit/destroy@None/hat",
         "edit/pixel_attack@None/hat",
-        "edit/random_direction@None/hat",
+        "null/random_direction@None/None",
         "edit/random_rotation@casl/hat",
         "edit/random_rotation@asyrp/hat",
         "probe/casl@None/hat",
         "sae/None@None/None",
         "scorer/None@None/None",
         "reconstruction/None@None/None",
-        "comparison/None@None/None",
     }
-    assert len((finished / "records.jsonl").read_text().splitlines()) == 16
+    numbers = read_jsonl(finished / NUMBERS_FILE)
+    assert [(r.kind, r.dataset) for r in numbers if r.kind == "comparison"] == [
+        ("comparison", "rendered_faces")
+    ]
+    # The random direction is measured on the concept as well.
+    assert len(numbers) == 15 + 2
 
 
 def test_table_is_a_function_of_the_records(finished: Path) -> None:
-    table = render_tables(list(RecordStore(finished)))
-    assert table == render_tables(list(reversed(list(RecordStore(finished)))))
+    numbers = analyse([finished])
+    table = render_tables(numbers)
+    assert table == render_tables(numbers[::-1])
     for part in ("casl", "asyrp", "oracle", "SVM probe", "Reconstruction", "quick"):
         assert part in table
 
@@ -152,7 +161,7 @@ def test_another_seed_gives_other_fits(finished: Path, tmp_path: Path) -> None:
     assert run(config(tmp_path / "seed", methods=("asyrp",), seed=1)) == 0
     key = "edit/asyrp@None/hat"
     other = comparable(tmp_path / "seed")[key]
-    assert other["measurements"] != comparable(finished)[key]["measurements"]
+    assert other["scores"] != comparable(finished)[key]["scores"]
 
 
 def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +175,18 @@ def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.M
     before = comparable(finished)
     assert run(config(finished)) == 0
     assert comparable(finished) == before
+    # A new version of the headline is a new analysis, and no new cell.
+    raised = replace(EPR_PLUS_INFO, version=EPR_PLUS_INFO.version + 1)
+    register_info(raised)
+    try:
+        assert run(config(finished)) == 0
+        numbers = read_jsonl(finished / NUMBERS_FILE)
+    finally:
+        register_info(EPR_PLUS_INFO)
+    assert comparable(finished) == before
+    edits = [r for r in numbers if r.kind == "edit"]
+    assert {r.metric_versions["epr_plus"] for r in edits} == {raised.version}
+    assert {"epr_over_random", "precision_area"} <= edits[0].metric_versions.keys()
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(
@@ -175,7 +196,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 
     out, real, cells = tmp_path / "resumed", EditCells.run, []
 
-    def interrupt_third(self: EditCells, cell: Any) -> RunRecord:
+    def interrupt_third(self: EditCells, cell: Any) -> CellRecord:
         cells.append(cell.label)
         if len(cells) == 3:
             raise KeyboardInterrupt
@@ -185,7 +206,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         run(config(out))
     assert run(config(out)) == 0
-    assert len(cells) == 12  # eleven cells, the interrupted one twice
+    assert len(cells) == 11  # ten cells, the interrupted one twice
     assert comparable(out) == comparable(finished)
 
 
@@ -206,7 +227,7 @@ def _truncate(path: Path) -> None:
 
 def _change_number(path: Path) -> None:
     stored = json.loads(path.read_text())
-    stored["measurements"]["epr_raw"]["value"] = 99.0
+    stored["levels"][0]["goal"] = 99.0
     path.write_text(json.dumps(stored))
 
 
@@ -214,7 +235,7 @@ def _change_number(path: Path) -> None:
     ("pattern", "damage"),
     [
         ("cells/*/casl/hat/record.json", _change_number),
-        ("cells/*/casl/hat/scores.csv", _truncate),
+        ("cells/*/casl/hat/scores.npz", _truncate),
     ],
 )
 def test_a_damaged_file_is_made_again(

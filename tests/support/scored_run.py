@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 
 from casl_bench.core.files import hash_bytes, hash_json
-from casl_bench.metrics.epr_plus import EPR_SIGNED, epr_plus, gain_column
 from casl_bench.results.record import (
+    CellRecord,
     FileRef,
-    LevelResult,
-    Measurement,
+    Level,
     Provenance,
-    RunRecord,
+    ReferenceScales,
     SuiteRef,
 )
 from casl_bench.results.run_folder import RecordStore
-from casl_bench.results.score_table import EditScores, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 
 ATTRIBUTES = ("hat", "beard", "blond", "smiling")
 JUDGE = "made_up_classifier"
@@ -88,108 +87,70 @@ class MadeUpRun:
 def write_made_up_run(folder: Path, run: MadeUpRun) -> RecordStore:
     """Write records and scores of a run into a folder."""
     store = RecordStore(folder)
-    store.write(_scorer_record(run))
+    spreads = {JUDGE: tuple(map(float, _SPREAD))}
+    scorer = CellRecord(**_common(run), kind="scorer", scales=ReferenceScales(spreads=spreads))
+    store.write(scorer.model_copy(update=dict(run.changes or {})))
     for concept in run.concepts:
-        draws = []
         for k in range(run.draws):
             gain = run.unit * (-1) ** k
             table = _table(run, concept, MadeUpMethod(gain, 1.0), 1.0, f"draw {k}")
-            draws.append(_scores(table, concept))
-            _write_draw(store, run, concept, k, table, draws[-1])
+            _write(store, run, concept, "random_direction", table, k, control=True)
         for name, method in run.methods.items():
             for fit in range(run.fits):
-                _write_edit(store, run, concept, name, method, fit, draws)
+                _write_edit(store, run, concept, name, method, fit)
     return store
 
 
 def _write_edit(
-    store: RecordStore,
-    run: MadeUpRun,
-    concept: str,
-    name: str,
-    method: MadeUpMethod,
-    fit: int,
-    draws: list[EditScores],
+    store: RecordStore, run: MadeUpRun, concept: str, name: str, method: MadeUpMethod, fit: int
 ) -> None:
     rng = _rng(method.luck, name, concept, fit)
     own = replace(method, damage=method.damage * math.exp(method.fit_sd * rng.standard_normal()))
     needed = GOAL / abs(own.gain) if own.gain else math.inf
     status = "not_reached" if needed > LARGEST else "reached" if own.gain > 0 else "wrong_way"
     strength = min(needed, LARGEST)
-    table = _table(run, concept, own, strength, "edit")
-    scores = _scores(table, concept)
-    change = float(gain_column(scores).mean())
-    found = {"signed_target_change": Measurement.of(change, len(scores), "sd")}
-    value = epr_plus(scores, draws)
-    if value is not None:
-        found["epr_plus"] = Measurement.of(value, len(scores), "ratio")
-    levels = [
-        LevelResult(
+    levels = tuple(
+        Level(
             name=f"effect_{share}",
             goal=GOAL * share / 50,
             unit="sd",
             status=status,  # type: ignore[arg-type]  # one of the three
             strength=None if status == "not_reached" else strength,
-            measurements={} if status == "not_reached" else found,
+            largest=LARGEST * abs(own.gain),
         )
         for share in (25, 50, 75)
-    ]
-    record = RunRecord(
-        **_common(run),
-        kind="edit",
-        method=name,
-        method_version=1,
-        concept=concept,
-        supervision="text",
-        strength=strength,
-        strength_chosen_on="validation",
-        strengths=(strength,),
-        measurements=found,
-        levels=tuple(levels),
-        fit_seed=fit,
     )
-    _write(store, run, record, table)
+    table = _table(run, concept, own, strength, "edit")
+    fields = {"supervision": "text", "levels": levels, "full_effect": 2 * GOAL}
+    _write(store, run, concept, name, table, fit, **fields)
 
 
-def _write_draw(
+def _write(
     store: RecordStore,
     run: MadeUpRun,
     concept: str,
-    draw: int,
+    method: str,
     table: ScoreTable,
-    scores: EditScores,
+    fit_seed: int,
+    **fields: Any,
 ) -> None:
-    epr = abs(EPR_SIGNED.value(scores) or 0.0)
-    record = RunRecord(
+    scores = table.to_npz()
+    ref = FileRef(file="scores.npz", sha256=hash_bytes(scores))
+    record = CellRecord(
         **_common(run),
         kind="edit",
-        method="random_direction",
+        method=method,
         method_version=1,
-        control=True,
         concept=concept,
-        strength=1.0,
+        attribute=concept,
+        strength=table.strengths[0],
         strength_chosen_on="validation",
-        strengths=(1.0,),
-        measurements={"epr_std": Measurement.of(epr, len(scores))},
-        fit_seed=draw,
+        strengths=table.strengths,
+        fit_seed=fit_seed,
+        scores=ref,
+        **fields,
     )
-    _write(store, run, record, table)
-
-
-def _write(store: RecordStore, run: MadeUpRun, record: RunRecord, table: ScoreTable) -> None:
-    scores = table.to_csv().encode()
-    ref = FileRef(file="scores.csv", sha256=hash_bytes(scores))
-    changed = record.model_copy(update={"scores": ref, **(run.changes or {})})
-    store.write(changed, {ref.file: scores})
-
-
-def _scorer_record(run: MadeUpRun) -> RunRecord:
-    spreads = {
-        f"{JUDGE}.spread/{name}": Measurement.of(float(value), run.images, "logit")
-        for name, value in zip(ATTRIBUTES, _SPREAD, strict=True)
-    }
-    record = RunRecord(**_common(run), kind="scorer", measurements=spreads)
-    return record.model_copy(update=dict(run.changes or {}))
+    store.write(record.model_copy(update=dict(run.changes or {})), {ref.file: scores})
 
 
 def _common(run: MadeUpRun) -> dict[str, Any]:
@@ -202,8 +163,6 @@ def _common(run: MadeUpRun) -> dict[str, Any]:
         "attributes": ATTRIBUTES,
         "scorers": {JUDGE: hash_json(JUDGE)},
         "judges": (JUDGE,),
-        "metric_versions": {"epr_plus": 1},
-        "metric_identities": {"epr_plus": "1"},
         "provenance": Provenance(
             package_version="0",
             git_commit=run.commit,
@@ -235,10 +194,6 @@ def _table(
     return ScoreTable(
         ids, (strength,), ATTRIBUTES, (JUDGE,), source[None], base[None], edit[None, None]
     )
-
-
-def _scores(table: ScoreTable, concept: str) -> EditScores:
-    return table.at(table.strengths[0], concept, _SPREAD)
 
 
 def _rng(*keys: int | str) -> np.random.Generator:

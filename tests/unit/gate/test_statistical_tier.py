@@ -17,7 +17,6 @@ from casl_bench.gate.run_side import (
     RunSide,
     from_scale,
     matched_level,
-    target_of,
     to_scale,
 )
 from casl_bench.gate.verdict import CellVerdict, Verdict
@@ -204,15 +203,6 @@ def test_a_null_that_changed_makes_the_benchmark_invalid(make_side: MakeSide) ->
     base = make_side("base", {"casl": SOUND})
     with pytest.raises(InvalidBenchmarkError, match=r"0\.80 times the base's EPR"):
         gate(base, make_side("head", {"casl": SOUND}, unit=0.8), Scope())
-
-
-def test_a_concept_of_another_name_is_found_by_its_shift(make_side: MakeSide) -> None:
-    record = make_side("run", {"casl": SOUND}).edits["made_up", "casl"]["hat"][0]
-    change = record.measurements["signed_target_change"].value
-    shift = {"beard": 0.1, "hat": change}
-    assert target_of(record.model_copy(update={"concept": "cap", "drift": shift})) == "hat"
-    with pytest.raises(InvalidBenchmarkError, match="no attribute"):
-        target_of(record.model_copy(update={"concept": "cap"}))
 
 
 def test_the_scale_is_a_log_ratio_that_knows_the_wrong_way() -> None:

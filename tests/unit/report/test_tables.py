@@ -37,6 +37,7 @@ from casl_bench.results.record import (
     SuiteRef,
 )
 from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.stored_cells import cell_of
 
 NOBODY = Provenance(
     package_version="0",
@@ -431,12 +432,13 @@ def test_a_comparison_has_a_row_a_concept_and_a_column_a_method() -> None:
 
 
 def test_a_run_gets_its_pictures_once(tmp_path: Path) -> None:
-    store = RecordStore(tmp_path)
+    store, numbers = RecordStore(tmp_path), []
     for method, strengths in (("casl", (0.5, 1.0)), ("asyrp", (0.5, 1.0)), ("odd", (3.0,))):
         data = pictures(strengths=strengths).to_bytes()
         ref = FileRef(file=FILE_NAME, sha256=hashlib.sha256(data).hexdigest())
-        store.write(record(method=method, images=ref), {FILE_NAME: data})
-    folder = write_pictures(store, list(store))
+        numbers.append(record(method=method, images=ref))
+        store.write(cell_of(numbers[-1]), {FILE_NAME: data})
+    folder = write_pictures(store, numbers)
     made = {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.png")}
     assert set(made) == {
         "rendered_faces.png",
@@ -444,6 +446,6 @@ def test_a_run_gets_its_pictures_once(tmp_path: Path) -> None:
     }
     with Image.open(folder / "rendered_faces.png") as picture:
         picture.load()
-    write_pictures(store, list(store))
+    write_pictures(store, numbers)
     again = {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.png")}
     assert again == made

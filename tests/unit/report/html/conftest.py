@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from casl_bench.report.html.pages import Source, write_report
+from casl_bench.report.html.pages import write_report
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def run_folder(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def report(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(fake: ModuleType, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "out"
-    write_report(Source.read(run_folder), folder)
+    write_report(fake.source(run_folder), folder)
     return folder

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from casl_bench.analysis.analyse import NUMBERS_FILE
 from casl_bench.core.files import hash_bytes
+from casl_bench.report.html.pages import Source
 from casl_bench.results.edited_images import FILE_NAME, EditedImages
 from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
 from casl_bench.results.latent_images import (
@@ -35,8 +37,9 @@ from casl_bench.results.record import (
     Standing,
     SuiteRef,
 )
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.run_folder import RecordStore, read_jsonl, write_jsonl
 from casl_bench.results.score_table import ScoreTable
+from casl_bench.results.stored_cells import cell_of
 
 ATTRIBUTES = ("smiling", "hat", "pale")
 SPREADS = (2.0, 0.5, 1.25)
@@ -54,6 +57,16 @@ EVIL = (
 
 def ok(value: float, half: float = 0.2) -> Measurement:
     return Measurement(status="ok", value=value, low=value - half, high=value + half, n=IMAGES)
+
+
+def source(run: Path) -> Source:
+    """What a report of a fake run is made of."""
+    return Source(run.name, tuple(numbers_of(run)), RecordStore(run))
+
+
+def numbers_of(run: Path) -> list[RunRecord]:
+    """The numbers of a fake run."""
+    return read_jsonl(run / NUMBERS_FILE)
 
 
 class FakeRun:
@@ -131,7 +144,7 @@ class FakeRun:
             ("classifier_a",), base, base, (base[0] + moved)[None],
         )  # fmt: skip
         drift = dict(zip(self.attributes, (moved[1].mean(axis=0) / SPREADS).tolist(), strict=True))
-        files = {"scores.csv": table.to_csv().encode(), FILE_NAME: self._images().to_bytes()}
+        files = {"scores.npz": table.to_npz(), FILE_NAME: self._images().to_bytes()}
         fields: dict[str, Any] = {
             "method": method, "concept": concept, "supervision": "text",
             "strength": STRENGTHS[1], "strength_chosen_on": "validation", "strengths": STRENGTHS,
@@ -148,14 +161,22 @@ class FakeRun:
             "curve_on": "validation", "judges": ("classifier_a",), "drift": drift,
             "cost": Cost(parameters=100, unet_calls=20, edit_unet_calls=2),
             "scorers": {"classifier_a": "a" * 64}, "backbone": "b" * 64,
-            "scores": FileRef(file="scores.csv", sha256=hash_bytes(files["scores.csv"])),
+            "scores": FileRef(file="scores.npz", sha256=hash_bytes(files["scores.npz"])),
             "images": FileRef(file=FILE_NAME, sha256=hash_bytes(files[FILE_NAME])),
         }  # fmt: skip
-        self.store.write(self._record("edit", **(fields | changes)), files)
+        self._keep(self._record("edit", **(fields | changes)), files)
 
     def put(self, kind: Any, files: dict[str, bytes] | None = None, **fields: Any) -> None:
         """A cell with these files."""
-        self.store.write(self._record(kind, **fields), files)
+        self._keep(self._record(kind, **fields), files)
+
+    def _keep(self, numbers: RunRecord, files: dict[str, bytes] | None = None) -> None:
+        """The numbers as they are, whatever the scores say, and the cell's files."""
+        path = self.store.run / NUMBERS_FILE
+        write_jsonl(path, [*(read_jsonl(path) if path.exists() else []), numbers])
+        if numbers.kind != "comparison" and files:
+            record = numbers.model_copy(update={"attribute": numbers.concept})
+            self.store.write(cell_of(record), files)
 
     def _record(self, kind: Any, **fields: Any) -> RunRecord:
         provenance = Provenance(

@@ -18,9 +18,9 @@ ROWS = [RowKey(False, "casl"), RowKey(False, "asyrp"), RowKey(True, "random_dire
 
 
 @pytest.fixture(scope="module")
-def grid(run_folder: Path) -> EditGrid:
+def grid(fake: ModuleType, run_folder: Path) -> EditGrid:
     store = RecordStore(run_folder)
-    group = Group(list(store))
+    group = Group(fake.numbers_of(run_folder))
     records = {key: group.done(key)["hat"] for key in ROWS}
     kept = {key: Kept(r, load_images(store, r), store.scores(r)) for key, r in records.items()}
     return edit_grid(kept, styles_of(ROWS), logit_spreads(group), new_sheet(1, "hat"))
@@ -55,9 +55,9 @@ def test_a_picture_tells_target_and_collateral(grid: EditGrid) -> None:
     assert tile.caption == f"+{change:.2f} σ"
 
 
-def test_strengths_are_columns_where_nothing_is_matched(run_folder: Path) -> None:
+def test_strengths_are_columns_where_nothing_is_matched(fake: ModuleType, run_folder: Path) -> None:
     store = RecordStore(run_folder)
-    record = Group(list(store)).done(ROWS[2])["hat"]
+    record = Group(fake.numbers_of(run_folder)).done(ROWS[2])["hat"]
     kept = {ROWS[2]: Kept(record, load_images(store, record), None)}
     found = edit_grid(kept, styles_of(ROWS), {}, new_sheet(1, "hat"))
     assert found.columns == ("strength 0.5", "strength 1")

@@ -30,8 +30,8 @@ CASL = RowKey(False, "casl")
 
 
 @pytest.fixture(scope="module")
-def group(run_folder: Path) -> Group:
-    return Group(list(RecordStore(run_folder)))
+def group(fake: ModuleType, run_folder: Path) -> Group:
+    return Group(fake.numbers_of(run_folder))
 
 
 # Markdown -------------------------------------------------------------------------------------
@@ -141,11 +141,11 @@ def test_changes_of_images_are_those_of_the_records(
 def test_bounds_hold_are_broken_or_say_nothing(
     run_folder: Path, fake: ModuleType, tmp_path: Path
 ) -> None:
-    verdicts = {b.control: b.verdict for b in bounds_of(list(RecordStore(run_folder)))}
+    verdicts = {b.control: b.verdict for b in bounds_of(fake.numbers_of(run_folder))}
     assert verdicts["identity"] == verdicts["random_direction"] == "holds"
     assert verdicts["destroy"] == verdicts["shuffled"] == "not run"
     broken = fake.FakeRun(tmp_path, concepts=["hat"]).write(moved_identity=0.5)
-    (identity,) = [b for b in bounds_of(list(broken)) if b.control == "identity"]
+    (identity,) = [b for b in bounds_of(fake.numbers_of(broken.run)) if b.control == "identity"]
     assert identity.verdict == "broken" and "hat" in identity.faults[0]
 
 

@@ -70,7 +70,7 @@ def test_names_are_text_wherever_they_stand(fake: ModuleType, tmp_path: Path) ->
     run = fake.FakeRun(tmp_path / "run", [concept], (method, "asyrp"), (concept, "hat", attribute),
                        dataset="<svg onload=alert(4)>")  # fmt: skip
     run.write(text=evil)
-    index = write_report(Source.read(tmp_path / "run"), tmp_path / "out")
+    index = write_report(fake.source(tmp_path / "run"), tmp_path / "out")
     page = Elements(index)
     assert page.attribute("script", "src") == ["report.js"]
     assert {t for t, _ in page.found} & {"img", "iframe", "object", "embed", "base"} == set()
@@ -83,8 +83,8 @@ def test_names_are_text_wherever_they_stand(fake: ModuleType, tmp_path: Path) ->
 
 
 def test_records_alone_say_what_is_not_with_them(fake: ModuleType, tmp_path: Path) -> None:
-    store = fake.FakeRun(tmp_path / "run", ["hat"]).write(curves=False)
-    path = store.write_jsonl(tmp_path / "records.jsonl")
+    fake.FakeRun(tmp_path / "run", ["hat"]).write(curves=False)
+    path = tmp_path / "run" / "numbers.jsonl"
     assert main(["report", str(path), "--out", str(tmp_path / "a")]) == 0
     page = Elements(tmp_path / "a" / "index.html")
     assert tuple(page.attribute("section", "id")) == SECTIONS
@@ -103,7 +103,8 @@ def test_a_broken_control_takes_the_ranking_away(
     fake: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake.FakeRun(tmp_path / "run", ["hat"]).write(moved_identity=0.5, curves=False)
-    assert main(["report", str(tmp_path / "run")]) == 5
+    assert main(["report", str(tmp_path / "run" / "numbers.jsonl"), "--out",
+                 str(tmp_path / "run" / "report")]) == 5  # fmt: skip
     assert "out of its bounds" in capsys.readouterr().err
     page = Elements(tmp_path / "run" / "report" / "index.html")
     assert not {"standings", "edits"} & set(page.attribute("section", "id"))
@@ -112,8 +113,8 @@ def test_a_broken_control_takes_the_ranking_away(
 
 def test_several_data_sets_have_a_page_each(fake: ModuleType, tmp_path: Path) -> None:
     for name in ("rendered_dogs", "rendered_faces"):
-        store = fake.FakeRun(tmp_path / "run", ["hat"], dataset=name).write(curves=False)
-    path = store.write_jsonl(tmp_path / "both.jsonl")
+        fake.FakeRun(tmp_path / "run", ["hat"], dataset=name).write(curves=False)
+    path = tmp_path / "run" / "numbers.jsonl"
     assert len(parts_of(Source.read(path).records)[0].groups) == 2
     write_report(Source.read(path), tmp_path / "out")
     pages = sorted(p.name for p in (tmp_path / "out").glob("*.html"))
@@ -124,16 +125,18 @@ def test_several_data_sets_have_a_page_each(fake: ModuleType, tmp_path: Path) ->
     assert {"#overall-0-0", "#overall-0-1"} <= set(index.attribute("a", "href"))
 
 
-def test_another_folder_is_left_alone(report: Path, run_folder: Path, tmp_path: Path) -> None:
+def test_another_folder_is_left_alone(
+    report: Path, fake: ModuleType, run_folder: Path, tmp_path: Path
+) -> None:
     (tmp_path / "index.html").write_text("<p>mine", encoding="utf-8")
     with pytest.raises(UsageError, match="not empty and holds no report"):
-        write_report(Source.read(run_folder), tmp_path)
+        write_report(fake.source(run_folder), tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
 
 
 def test_an_older_report_is_replaced(fake: ModuleType, tmp_path: Path) -> None:
     fake.FakeRun(tmp_path / "run", ["hat"]).put("reconstruction")
-    source = Source.read(tmp_path / "run")
+    source = fake.source(tmp_path / "run")
     write_report(source, tmp_path / "out")
     (tmp_path / "out" / "old.txt").write_text("stale", encoding="utf-8")
     write_report(source, tmp_path / "out")

@@ -55,7 +55,7 @@ def test_a_control_that_stands_beside_a_method_is_expected(
     [
         ({"suite": SuiteRef(name="standard", version=2)}, "of version 2, today it is 3"),
         ({"suite": SuiteRef(name="standard", version=3, quick=True)}, "for trying out"),
-        ({"schema_version": 1}, "not of schema 2"),
+        ({"schema_version": 1}, "not of schema 3"),
     ],
 )
 def test_another_suite_or_schema(

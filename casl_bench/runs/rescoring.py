@@ -1,0 +1,71 @@
+"""Stored pictures → per-image scores by today's scorers: no image is edited again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from casl_bench.core.files import hash_bytes
+from casl_bench.domains.dataset import Concept
+from casl_bench.results.edited_images import EditedImages
+from casl_bench.results.record import CellRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.runs.cell import SCORES_FILE
+from casl_bench.runs.dataset import DatasetRun
+from casl_bench.runs.plan import judges_of_record, open_worlds
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.run_lock import config_of_run
+
+
+def rescore(run: Path) -> int:
+    """Score the pictures of a run folder again, and the scorers themselves.
+
+    Strengths stay as they were chosen on validation images, whose pictures are not kept, and so do
+    the scores of these. Where a change lies is no scorer's word and stays too.
+
+    Returns:
+        How many cells were scored.
+
+    Raises:
+        UsageError: where it is no run folder.
+        InvalidBenchmarkError: if something stored is damaged, or a scorer is under its floor.
+    """
+    store = RecordStore(run)
+    cells = [r for r in store if r.images is not None and r.kind in ("edit", "null")]
+    datasets = tuple(dict.fromkeys(r.dataset for r in cells))
+    if not datasets:
+        return 0
+    methods = tuple(dict.fromkeys(r.method or "" for r in cells))
+    config = config_of_run(run, datasets, methods)
+    for dataset, world in open_worlds(config).items():
+        own = DatasetRun(world, config, store, SilentProgress())
+        own.prepare()  # makes the record of the scorers anew where they have changed
+        concepts = {c.name: c for c in world.dataset.card.concepts}
+        for record in (r for r in cells if r.dataset == dataset):
+            _rescore(own, record, concepts.get(record.concept or ""))
+    return len(cells)
+
+
+def _rescore(own: DatasetRun, record: CellRecord, concept: Concept | None) -> None:
+    store = own.store
+    assert record.images is not None and record.scores is not None
+    folder = store.folder(CellKey.of(record))
+    files = {
+        ref.file: (folder / ref.file).read_bytes()
+        for ref in (record.images, record.validation_scores)
+        if ref is not None
+    }
+    pictures = EditedImages.from_bytes(files[record.images.file])
+    before = store.scores(record)
+    table = own.cells.scorers.scores(concept, pictures)
+    if before is not None:
+        table = replace(table, locality=before.locality)
+    scores = table.to_npz()
+    changes = {
+        "scores": record.scores.model_copy(
+            update={"file": SCORES_FILE, "sha256": hash_bytes(scores)}
+        ),
+        "scorers": own.world.scorer_hashes,
+        "judges": judges_of_record(record, own.cells.scorers.names),
+    }
+    store.write(record.model_copy(update=changes), {**files, SCORES_FILE: scores})
