@@ -5,7 +5,7 @@ code (MIT): the Δ-block (DDPM or ADM form), the loss clip_w · (-log((2 - L_dir
 l1_w · cos(source text, target text) · L1 on the predicted clean images of each step, the window
 t >= t_edit, quality boosting below t_boost, and the degree of change as a factor on delta_h.
 Two choices of ours: Adam instead of SGD at rate 0.5 (which needs 1,000 images and several epochs),
-and timesteps drawn at random from the stored inversions instead of walked in order; both were
+and timesteps sampled at random from the stored inversions instead of walked in order; both were
 given to CASL too.
 """
 
@@ -34,7 +34,7 @@ from casl_bench.methods.direction_fit import (
     stored_prediction,
     text_similarity,
 )
-from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor, combine_delta_h
+from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
 from casl_bench.methods.method import (
     ConfiguredMethod,
     EditTask,
@@ -126,28 +126,6 @@ class AsyrpEditor(HSpaceEditor):
         w = self.window
         block = {_BLOCK + name: tensor.clone() for name, tensor in self.block.state_dict().items()}
         return {**block, _WINDOW: torch.tensor([w.t_edit, w.t_boost])}
-
-
-class CombinedAsyrpEditor(HSpaceEditor):
-    """Several attributes at once: h' = h + strength · sum_i c_i delta_h_i (paper, section 5.3)."""
-
-    def __init__(self, editors: Sequence[AsyrpEditor], coefficients: Sequence[float]) -> None:
-        """Combine fitted editors of one backbone; the first one's window holds."""
-        first = editors[0]
-        cost = FitCost(
-            sum(e.cost.parameters for e in editors), sum(e.cost.unet_calls for e in editors)
-        )
-        super().__init__(first.backbone, first.window, first.noise_seed, cost)
-        self.editors = tuple(editors)
-        self._combined = combine_delta_h([e.unit_delta_h for e in editors], coefficients)
-
-    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
-        """The weighted sum."""
-        return self._combined(h, t, temb)
-
-    def state(self) -> dict[str, Tensor]:
-        """Every editor's tensors, numbered."""
-        return {f"{i}.{n}": t for i, e in enumerate(self.editors) for n, t in e.state().items()}
 
 
 @register_method

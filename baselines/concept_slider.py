@@ -62,7 +62,7 @@ class ConceptSliderConfig(MethodConfig):
 
     Attributes:
         fit_steps: optimiser steps.
-        batch_size: images a step.
+        batch_size: images per step.
         learning_rate: of AdamW, decayed linearly to zero.
         rank: of the adapter.
         alpha: the adapter's change is alpha / rank · B A.

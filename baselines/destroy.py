@@ -1,4 +1,4 @@
-"""Control: the picture is ruined. Whatever else it scores, the guards of quality must fire.
+"""Control: the picture is ruined. The thresholds on identity and perceptual drift must fire.
 
 The reconstruction fades into its own mean colour, a blur without limit, while noise rises: at
 strength 1 nothing of the subject is left, beyond it there is more noise.

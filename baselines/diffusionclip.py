@@ -14,7 +14,7 @@ Choices of ours:
   faces only and with weight 0 in their command; a task holds no such network.
 - Noise on both images before CLIP, against adversarial pixel patterns, as Asyrp and CASL are
   given here.
-- An epoch is a fifth of the fit rather than a pass over 50 images, and images are drawn at random.
+- An epoch is a fifth of the fit rather than a pass over 50 images; images are sampled at random.
 - One image a walk, as in the code: 120 steps through six passes spend 720 U-Net passes with their
   gradients, about as much time as two fits of 960 passes that go back through the decoder half.
 - The learning rate is ten to twenty times the authors', as the U-Nets here are some forty times

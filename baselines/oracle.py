@@ -1,6 +1,6 @@
 """Control: the perfect edit, known only where the image's factors are.
 
-The image is drawn again with the one factor flipped; the change of pixels is added to the
+The image is rendered again with the one factor flipped; the change of pixels is added to the
 reconstruction, so that the oracle has the same baseline as every method and strength 1 is exactly
 the known edit.
 """

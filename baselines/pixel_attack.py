@@ -1,8 +1,8 @@
 """Control: an adversarial attack on one classifier. Nothing is edited that anybody can see.
 
-Pixels move by a few grey levels so that the classifier that judges first sees the target and
+Pixels move by a few grey levels so that the primary classifier sees the target and
 nothing else change. It is to win the published EPR by that classifier and to fail by any other:
-what is optimised against a judge must not be judged by it alone.
+what is optimised against a scorer must not be scored by it alone.
 
 Source: projected signed gradient ascent, Madry et al., "Towards deep learning models resistant to
 adversarial attacks", ICLR 2018, with the momentum of Dong et al., "Boosting adversarial attacks
@@ -117,7 +117,7 @@ def _mean_size(slope: Tensor) -> Tensor:
 class PixelAttack(UnfittedMethod[PixelAttackConfig]):
     """Signed gradient ascent on the first classifier.
 
-    `guided_by` is ("primary",): whichever classifier judges first in the world at hand.
+    `guided_by` is ("primary",): the primary classifier of the world at hand.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -6,8 +6,8 @@ h over the images. Strength 1 is thus one random deviation as large as those fro
 
 Why not a Gaussian of unit covariance: h has far more numbers than directions in which it varies.
 Such a draw spends its norm where no image ever goes and hardly moves the picture (at the norm of
-strength 1 a third as far or less, in the drawn domains), so that to beat it would say little. What
-this one moves is what real variation moves.
+strength 1 a third as far or less, in the rendered domains), so that to beat it would say little.
+What this one moves is what real variation moves.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RandomDirection(ConfiguredMethod[RandomDirectionConfig]):
     config_class = RandomDirectionConfig
 
     def fit(self, task: EditTask) -> DirectionEditor:
-        """Draw g and read the directions off the stored trajectories; no U-Net call.
+        """Sample g and read the directions off the stored trajectories; no U-Net call.
 
         Raises:
             InputError: if no visited timestep is edited.

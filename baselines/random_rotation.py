@@ -1,8 +1,8 @@
 """Control: the delta_h of the method it stands beside, turned at random.
 
 A random rotation of the channels: at every image, position and timestep the norm stays and only
-the direction is random. One rotation is drawn a cell. `random_direction` is the null that EPR+ is
-divided by; this one asks what a method's own delta_h does beyond its size, time and place.
+the direction is random. One rotation is sampled per cell. `random_direction` is the null that EPR+
+is divided by; this one asks what a method's own delta_h does beyond its size, time and place.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class RandomRotation(ConfiguredMethod[MethodConfig]):
     config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RandomRotationEditor:
-        """Draw the rotation."""
+        """Sample the rotation."""
         rotation = random_rotation(task.backbone.h_shape[0], task.generator)
         return RandomRotationEditor(_partner(task), rotation)
 

@@ -73,7 +73,7 @@ class RandomWeights(ConfiguredMethod[MethodConfig]):
     config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RandomWeightsEditor:
-        """Draw the noise."""
+        """Sample the noise."""
         seed = int(torch.randint(MAX_SEED, (1,), generator=task.generator))
         return RandomWeightsEditor(_partner(task), seed)
 

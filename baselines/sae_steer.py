@@ -87,7 +87,7 @@ def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) ->
 
 @dataclass(frozen=True)
 class Contrast:
-    """What tells two groups of images apart in an SAE's code.
+    """What distinguishes two groups of images in an SAE's code.
 
     Attributes:
         score: [d_sae, h, w], share of the group with the concept's activation that falls on a

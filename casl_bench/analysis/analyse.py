@@ -19,6 +19,7 @@ from casl_bench.analysis.measure import (
 )
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.metrics.metric import EditMetric
 from casl_bench.metrics.strength_at_effect import strength_at_effect
@@ -32,7 +33,7 @@ from casl_bench.results.record import (
     headline_level,
 )
 from casl_bench.results.run_folder import CellKey, jsonl_files, read_jsonl, write_jsonl
-from casl_bench.results.score_table import EditScores, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import StoredCell, read_cells
 
 NUMBERS_FILE = "numbers.jsonl"
@@ -73,7 +74,7 @@ def read_numbers(
         metrics: as for `analyse`.
 
     Raises:
-        UsageError: if a path holds neither.
+        UsageError: if there are none.
         InvalidBenchmarkError: if something stored is damaged.
     """
     paths = [paths] if isinstance(paths, Path) else paths
@@ -82,12 +83,11 @@ def read_numbers(
     for path in paths:
         if path in folders:
             continue
-        files = [path] if path.is_file() else jsonl_files(path)
-        if not files:
-            raise UsageError(
-                "no records", where=str(path), mend="give a run folder or a file of numbers"
-            )
-        numbers += [record for file in files for record in read_jsonl(file)]
+        for file in [path] if path.is_file() else jsonl_files(path):
+            numbers += read_jsonl(file)
+    if not numbers:
+        where = ", ".join(map(str, paths))
+        raise UsageError("no records", where=where, mend="give a run folder or a file of numbers")
     return numbers
 
 

@@ -24,6 +24,7 @@ from casl_bench.analysis.uncertainty import (
 )
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL, student_margin
+from casl_bench.metrics.edit_scores import Array, EditScores, check_array
 from casl_bench.metrics.epr_plus import null_epr, signed_epr, signed_exp, signed_log
 from casl_bench.results.record import (
     Agreement,
@@ -33,7 +34,6 @@ from casl_bench.results.record import (
     Sensitivity,
     Standing,
 )
-from casl_bench.results.score_table import Array, EditScores, check_array
 
 # The mean of each method over concepts, with an interval for these concepts or for others.
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.bootstrap import evaluate, evaluate_ratio
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.edit_success import drift, drift_margin
 from casl_bench.metrics.epr import EPR_FLOORED, EPR_OVER_RANDOM_INFO
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO, evaluate_epr_plus
@@ -24,7 +25,7 @@ from casl_bench.results.record import (
     RunRecord,
     headline_level,
 )
-from casl_bench.results.score_table import Array, EditScores, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import StoredCell
 
 EPR_PLUS = EPR_PLUS_INFO.name

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from casl_bench.analysis.uncertainty import ScoreDraws, noise_beyond
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
-from casl_bench.results.score_table import check_array
+from casl_bench.metrics.edit_scores import check_array
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from casl_bench.metrics.bootstrap import (
     Interval,
     resampling_weights,
 )
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 
 Score = Callable[[Array], Array]
 """Weights [R, I] >= 0 of all I images → scores [R, M, C] of M methods on C concepts.

@@ -38,11 +38,11 @@ def table_command(where: Path) -> Callable[[], int]:
     """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
 
     def action() -> int:
+        from casl_bench.analysis.analyse import read_numbers
         from casl_bench.analysis.controls import check_bounds
-        from casl_bench.report.html.pages import Source
         from casl_bench.report.tables import render_tables
 
-        records = Source.read(where).records
+        records = read_numbers(where)
         check_bounds(records, where)
         click.echo(render_tables(records), nl=False)
         return 0

@@ -102,7 +102,7 @@ def check_count(trial: DatasetTrial) -> None:
     """The first images are the same however many are loaded."""
     fewer = COUNT - 1
     for split, batch in trial.batches.items():
-        # A repeated load that differs is told apart from a count that matters.
+        # A repeated load that differs is distinguished from a count that matters.
         again = trial.dataset.load(split, COUNT).take(range(fewer))
         if torch.equal(again.pixels, batch.pixels[:fewer]):
             _require_same(

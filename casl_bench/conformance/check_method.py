@@ -121,7 +121,7 @@ def _report(name: str, method_class: MethodClass) -> int:
             check()
         except NotRun as reason:
             click.echo(f"  --    {rule}: not run: {first_line(reason)}")
-        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+        except Exception as error:  # noqa: BLE001 - a third-party method may fail in any way
             failed += 1
             click.echo(f"  FAIL  {rule}: {first_line(error)}")
         else:

@@ -96,7 +96,7 @@ class ToyShapes:
     def load(self, split: Split, count: int) -> ImageBatch:
         """The first `count` images of a split; there is no end to them."""
         ids = tuple(f"toy_{split}_{i:05d}" for i in range(count))
-        factors = [_factors_of_toy_shapes(i) for i in ids]
+        factors = [_factors_of(i) for i in ids]
         labels = torch.from_numpy(np.array([coins for coins, _ in factors], bool).reshape(-1, 3))
         return ImageBatch(ids, _stack([_draw(*f) for f in factors]), labels)
 
@@ -109,11 +109,11 @@ class ToyShapes:
         if attribute not in ATTRIBUTES:
             raise unknown_name("attribute", attribute, ATTRIBUTES)
         flip = np.array([a == attribute for a in ATTRIBUTES])
-        factors = [_factors_of_toy_shapes(i) for i in image_ids]
+        factors = [_factors_of(i) for i in image_ids]
         return _stack([_draw(coins ^ flip, nuisance) for coins, nuisance in factors])
 
 
-def _factors_of_toy_shapes(image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def _factors_of(image_id: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     rng = np.random.default_rng(derive_seed(0, "toy picture", image_id))
     return rng.random(3) < 0.5, rng.random(3)
 
@@ -144,7 +144,7 @@ LOGIT_SCALE = (8.0, 3.0, 20.0)
 
 
 def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
-    """A new world, equal to every other one, whose networks are nobody else's."""
+    """A new world, equal to every other one, whose networks are its own."""
     return World(
         name=CARD.world,
         dataset=ToyShapes(),

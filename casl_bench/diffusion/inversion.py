@@ -75,7 +75,7 @@ def invert(
 
     Args:
         backbone: the noise predictor.
-        ids: one id an image.
+        ids: one id per image.
         x_0: [n, 3, H, W] float32 in [-1, 1].
         timesteps: increasing from 0.
         progress: called with (images done, n) after every micro-batch.
@@ -216,11 +216,6 @@ def invert_in_parts(
         torch.cat([p.x_T for p in parts]).contiguous(),
         torch.cat([p.reconstruction for p in parts]).contiguous(),
     )
-
-
-def any_parts(folder: Path) -> bool:
-    """Whether an interrupted call left finished parts."""
-    return any(folder.glob(_PART))
 
 
 def forget_parts(folder: Path) -> None:

@@ -39,7 +39,7 @@ class ShardedArray:
         steps: first dimension.
         images: n.
         shape: of one image.
-        per_shard: images a file, at least 1; in memory there is one shard.
+        per_shard: images per file, at least 1; in memory there is one shard.
         check: called with each file before it is first read or written.
     """
 

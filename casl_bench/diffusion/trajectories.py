@@ -114,7 +114,7 @@ class TrajectoryStore:
         timesteps: increasing, as visited.
         refined: whether the inversion was refined (`ddim_inversion`): each x_t was then reached
             with the eps at itself, else with the eps at the x_t before it.
-        shard_images: images a file; n or more in memory.
+        shard_images: images per file; n or more in memory.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class TrajectoryStore:
             image_shape: (3, H, W).
             h_shape: (C, h, w).
             refined: whether the inversion to be recorded is.
-            shard_images: images a file; None takes as many as keep it under 256 MB.
+            shard_images: images per file; None takes as many as keep it under 256 MB.
             max_disk_bytes: what it may take; None stands for `disk_budget`.
 
         Raises:

@@ -53,7 +53,7 @@ class ImageBatch:
     Attributes:
         image_ids: n ids, unique within the data set.
         pixels: [n, 3, H, W] float32 in [-1, 1].
-        attributes: [n, A] bool in the card's order, or None where nobody knows.
+        attributes: [n, A] bool in the card's order, or None where they are unknown.
     """
 
     image_ids: tuple[str, ...]

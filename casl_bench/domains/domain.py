@@ -28,7 +28,7 @@ class World:
         score_clip: the CLIP that scores: other weights than the guide's, or construction fails.
         classifiers: attribute classifiers, the primary one first.
         embedder: perceptual and identity distances.
-        factors: reads how an image was drawn; None where nobody knows.
+        factors: reads the factors of a rendered image; None for photographs.
         accuracy_floor: a classifier under this accuracy on any attribute of real images is refused
             (exit 5), where labels are known.
     """

@@ -11,9 +11,6 @@ from pydantic import BaseModel, ConfigDict
 
 from casl_bench.core.errors import UsageError
 
-# Where the files of a data set are, and what is done with a file that cannot be used.
-
-
 OnBadImage = Literal["error", "skip"]
 
 
@@ -35,7 +32,6 @@ class DataSource:
 
 
 WEIGHTS_VARIABLE = "CASL_BENCH_WEIGHTS"
-DATA_VARIABLE = "CASL_BENCH_DATA"
 
 
 def default_weights_root() -> Path:
@@ -45,7 +41,7 @@ def default_weights_root() -> Path:
 
 
 class WorldOptions(BaseModel):
-    """Options of the real world; a drawn one has no use for them.
+    """Options of photographs; rendered domains have no use for them.
 
     Attributes:
         data_root: folder of the data: of one data set, or holding one folder a data set, by name.
@@ -54,7 +50,7 @@ class WorldOptions(BaseModel):
         backbone: data set → folder, file or Hub id of its backbone; under "" for whichever.
         guide_clip: ARCHITECTURE:TAG or ARCHITECTURE:FILE of the CLIP that methods train against.
         score_clip: likewise, of the CLIP that scores.
-        zero_shot_clip: likewise, of the CLIP that judges attributes where nobody has labelled them.
+        zero_shot_clip: likewise, of the CLIP that scores attributes where there are no labels.
         classifiers: files of attribute classifiers, the primary one first.
         on_bad_image: stop at an unusable image, or leave it out and count it.
         allow_download: whether the Hub may be asked for what is not here.

@@ -1,4 +1,4 @@
-"""The synth world: drawn images with known factors, and small models shipped with the package."""
+"""Rendered domains: images with known factors, and small models shipped with the package."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from pathlib import Path
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.domains.domain import WORLDS, World
 from casl_bench.domains.options import WorldOptions
-from casl_bench.domains.rendering import churches as churches
-from casl_bench.domains.rendering import churches as wording_churches
-from casl_bench.domains.rendering import dogs as dogs
-from casl_bench.domains.rendering import dogs as wording_dogs
-from casl_bench.domains.rendering import faces as faces
-from casl_bench.domains.rendering import faces as wording_faces
+from casl_bench.domains.rendering import churches, dogs, faces
 from casl_bench.domains.rendering.captions import Wording
 from casl_bench.domains.rendering.renderer import Drawing, RenderedDataset
 from casl_bench.models.attribute_classifier import AttributeClassifier
@@ -23,12 +18,16 @@ from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.embedder import RenderEmbedder
 from casl_bench.models.factor_regressor import FactorRegressor
 
-# The rendered domains: a drawing with the words in which it is spoken of.
+ASSETS = Path(__file__).parent / "assets"
+"""One folder per domain, one folder per model in it: weights, card, curve."""
+
+CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
+"""The first one is primary: it chooses strengths and decides the headline columns."""
 
 
 @dataclass(frozen=True)
-class Domain:
-    """What models of a synth world are trained on.
+class RenderedDomain:
+    """A renderer, and the words in which its pictures are described.
 
     Attributes:
         drawing: the renderer.
@@ -51,35 +50,28 @@ class Domain:
         return self.drawing.name
 
 
-DOMAINS: dict[str, Domain] = {
+RENDERED: dict[str, RenderedDomain] = {
     domain.name: domain
     for domain in (
-        Domain(faces.DRAWING, wording_faces.WORDING),
-        Domain(dogs.DRAWING, wording_dogs.WORDING),
-        Domain(churches.DRAWING, wording_churches.WORDING),
+        RenderedDomain(faces.DRAWING, faces.WORDING),
+        RenderedDomain(dogs.DRAWING, dogs.WORDING),
+        RenderedDomain(churches.DRAWING, churches.WORDING),
     )
 }
 
 
-def domain_named(name: str) -> Domain:
+def domain_named(name: str) -> RenderedDomain:
     """The domain of this data set.
 
     Raises:
         UsageError: there is none, with the nearest name offered.
     """
-    if name not in DOMAINS:
-        raise unknown_name("domain", name, DOMAINS)
-    return DOMAINS[name]
+    if name not in RENDERED:
+        raise unknown_name("domain", name, RENDERED)
+    return RENDERED[name]
 
 
-ASSETS = Path(__file__).parent / "assets"
-"""One folder a domain, one folder a model in it: weights, card, curve."""
-
-CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
-"""The first one is primary: it chooses strengths and decides the headline columns."""
-
-
-def synth_world(
+def rendered_world(
     domain: str,
     device: str = "cpu",
     options: WorldOptions | None = None,
@@ -120,6 +112,6 @@ def synth_world(
     )
 
 
-for _name in DOMAINS:
+for _name in RENDERED:
     BACKBONES.register(f"{_name}_unet", Backbone.from_folder)
-    WORLDS.register(_name, functools.partial(synth_world, _name))
+    WORLDS.register(_name, functools.partial(rendered_world, _name))

@@ -15,7 +15,7 @@ from casl_bench.gate.log_ratio import ALIKE
 from casl_bench.gate.run_side import CellName, FitScoreMatrix, RunSide, from_scale, to_scale
 from casl_bench.gate.verdict import ALPHA, LOSS, MIN_FITS, TOLERATED
 from casl_bench.metrics.bootstrap import resampling_weights
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 
 MIN_POWER = 0.5
 """A cell in which a 10 % loss would be seen less often than this is not gated."""

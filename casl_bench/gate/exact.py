@@ -14,9 +14,10 @@ from casl_bench.core.errors import UsageError
 from casl_bench.gate.gate import Scope
 from casl_bench.gate.run_side import CellName, RunSide, read_side
 from casl_bench.gate.verdict import QUESTIONS, CellVerdict, Verdict, why_not_comparable
+from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.results.score_table import PER_IMAGE, Array, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 
 TOLERANCE = 1e-5
 """Relative to a score itself or to the mean size of its column, whichever is larger: a logit near

@@ -26,7 +26,7 @@ from casl_bench.analysis.uncertainty import Design, Noise, noise_here
 from casl_bench.gate.run_side import FitScoreMatrix
 from casl_bench.gate.verdict import ALPHA, MIN_FITS, Effect, Quantity
 from casl_bench.metrics.bootstrap import RESAMPLES, resampling_weights
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 
 Mask = NDArray[np.bool_]
 ALIKE = 1e-9

@@ -18,10 +18,11 @@ from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import Quantity
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
 from casl_bench.results.record import LevelResult, RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
 
 CellName = tuple[str, str]

@@ -50,27 +50,6 @@ class EditWindow:
         return self.t_edit <= t < self.t_end
 
 
-def combine_delta_h(
-    delta_hs: Sequence[DeltaH], coefficients: Sequence[float], h_coefficient: float = 1.0
-) -> DeltaH:
-    """Several attributes at once: h' = c_0 h + sum_i c_i delta_h_i (Asyrp).
-
-    Args:
-        delta_hs: one an attribute.
-        coefficients: c_i, one an attribute.
-        h_coefficient: c_0.
-    """
-    pairs = list(zip(delta_hs, coefficients, strict=True))
-
-    def combined(h: Tensor, t: int, temb: Tensor) -> Tensor:
-        total = (h_coefficient - 1) * h
-        for delta_h, coefficient in pairs:
-            total = total + coefficient * delta_h(h, t, temb)
-        return total
-
-    return combined
-
-
 def checked_strengths(strengths: Sequence[float]) -> Tensor:
     """[S] float32.
 
@@ -100,7 +79,7 @@ def generate_edits(
         strengths: S factors of delta_h. 0 is the reconstruction itself, never boosted.
         delta_h: called with micro-batches of fixed size.
         window: when to edit.
-        noise_seed: of the boosting noise, which is drawn per image and timestep and is the same
+        noise_seed: of the boosting noise, which is sampled per image and timestep and is the same
             for every strength.
 
     Returns:

@@ -50,10 +50,10 @@ class MethodInfo:
         uses_validation: whether `task.validation` is asked for.
         bidirectional: whether a negative strength is meaningful (turns the concept off).
         guided_by: names of scorers that the fit or the edits are optimised against. Such a scorer
-            is never the only one to judge this method, see `runs.plan.judges`.
+            is never the only one to score this method, see `runs.plan.judges`.
         control: whether it is a control (unranked): floor or ceiling, not an entrant.
         needs_oracle: controls only: may re-render the test images.
-        needs_scorer: controls only: may see the classifier that judges first.
+        needs_scorer: controls only: may see the primary classifier.
         beside: controls only: this control is run once beside every entrant of its space.
         matched: controls only: its strengths are chosen at equal effect, as an entrant's are; any
             other control runs at strength 1, one beside an entrant at that entrant's.

@@ -67,7 +67,7 @@ class RerenderEditor(PixelEditor):
             InputError: where the task grants none.
         """
         if task.oracle is None:
-            raise InputError("an image is drawn again only where its factors are known")
+            raise InputError("an image is rendered again only where its factors are known")
         return cls(task.oracle, attribute)
 
     def prepare(self, inversions: Inversions) -> PixelEdit:

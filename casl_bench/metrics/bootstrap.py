@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.metric import EditMetric
-from casl_bench.results.record import Estimate
-from casl_bench.results.score_table import Array, EditScores
+from casl_bench.metrics.edit_scores import Array, EditScores
+from casl_bench.metrics.metric import EditMetric, Estimate
 
 RESAMPLES = 1000
 LEVEL = 0.95

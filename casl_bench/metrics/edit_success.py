@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL, student_margin
+from casl_bench.metrics.edit_scores import Array, EditScores, check_array
 from casl_bench.metrics.epr import check_spread
 from casl_bench.metrics.metric import (
     BASELINE,
@@ -22,7 +23,6 @@ from casl_bench.metrics.metric import (
     no_others,
     register_metric,
 )
-from casl_bench.results.score_table import Array, EditScores, check_array
 
 
 def signed_target_change(

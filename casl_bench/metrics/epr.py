@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import Array, EditScores, check_array
 from casl_bench.metrics.metric import (
     BASELINE,
     FLOOR,
@@ -24,7 +25,6 @@ from casl_bench.metrics.metric import (
     register_metric,
     signed_ratio,
 )
-from casl_bench.results.score_table import Array, EditScores, check_array
 
 EPS = 1e-8
 

@@ -15,20 +15,20 @@ import numpy as np
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL, RESAMPLES, percentile_interval, resampling_weights
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.metric import (
     BASELINE,
     FLOOR,
     OTHERS,
     SPREAD,
     EditMetric,
+    Estimate,
     MetricInfo,
     no_others,
     register_info,
     register_metric,
     signed_ratio,
 )
-from casl_bench.results.record import Estimate
-from casl_bench.results.score_table import Array, EditScores
 
 # Sums in another order differ in their last bits: attributes this close are equally damaged.
 _TIE = 1e-9

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import Array, EditScores, check_array, check_unrelated
 from casl_bench.metrics.metric import (
     BASELINE,
     UNRELATED,
@@ -14,7 +15,6 @@ from casl_bench.metrics.metric import (
     first_column,
     register_metric,
 )
-from casl_bench.results.score_table import Array, EditScores, check_array, check_unrelated
 
 
 def mean_of_column(field: str, info: MetricInfo) -> EditMetric:

@@ -16,7 +16,7 @@ import numpy as np
 from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_json
 from casl_bench.core.registry import Registry
-from casl_bench.results.score_table import Array, EditScores
+from casl_bench.metrics.edit_scores import Array, EditScores
 
 # What a number may depend on beside the edit itself: parts of what the metric is.
 OTHERS = "others: the attributes but the target"
@@ -77,6 +77,27 @@ def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
         "others": sorted(attributes) if OTHERS in metric.depends_on else [],
     }
     return hash_json(parts)[:12]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, or the reason why there is none.
+
+    Attributes:
+        value: None where the metric is undefined; never NaN or infinite.
+        n: images (or test items) behind the number.
+        low: lower end of the interval; None (with `high`) where there is no interval.
+        high: upper end.
+        level: nominal coverage.
+        reason: why the value is undefined; None where it is defined.
+    """
+
+    value: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+    level: float = 0.95
+    reason: str | None = None
 
 
 def _always_defined(_: EditScores) -> str | None:

@@ -9,15 +9,15 @@ from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import RESAMPLES, percentile_interval, resampling_weights
+from casl_bench.metrics.edit_scores import Array, EditScores, check_array
 from casl_bench.metrics.metric import (
     BASELINE,
     OTHERS,
     SPREAD,
+    Estimate,
     MetricInfo,
     register_info,
 )
-from casl_bench.results.record import Estimate
-from casl_bench.results.score_table import Array, EditScores, check_array
 
 PRECISION_AREA_INFO = register_info(
     MetricInfo(

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import wilson_interval
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.metric import MetricInfo
-from casl_bench.results.score_table import Array
 
 PROBE_INFO = MetricInfo(
     "probe_accuracy", 1, True, "share", (0, 1), "SVM probe", "CASL (arXiv 2601.15441)"

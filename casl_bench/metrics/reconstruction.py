@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import Array, check_array
 from casl_bench.metrics.metric import MetricInfo
-from casl_bench.results.score_table import Array, check_array
 
 PSNR_CEILING = 100.0
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
-from casl_bench.results.score_table import check_array
+from casl_bench.metrics.edit_scores import check_array
 
 Status = Literal["reached", "not_reached", "wrong_way"]
 

@@ -138,7 +138,7 @@ class Backbone:
         """A backbone whose weights are a copy, to be fine-tuned or shifted; this one stays frozen.
 
         Its passes are counted here too. It keeps this backbone's `weights_hash`, which no longer
-        tells the weights apart once the twin's are changed.
+        identifies the weights once the twin's are changed.
         """
         twin = copy.copy(self)
         twin.unet = copy.deepcopy(self.unet)

@@ -1,4 +1,4 @@
-"""`render_embedder`: how alike two drawn portraits look, and whether they show the same person.
+"""`render_embedder`: how alike two rendered images look, and whether they show the same person.
 
 A small network of our own, trained on renders of this domain. It is neither LPIPS nor a face
 recogniser, and its numbers compare with neither.

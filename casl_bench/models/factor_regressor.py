@@ -1,4 +1,4 @@
-"""How a drawn image was drawn: every factor that can be read off it, in standard deviations.
+"""The factors of a rendered image, as far as they can be read off it, in standard deviations.
 
 Attributes are a share in [0, 1] of what shows, other factors are continuous; each is divided by its
 standard deviation over the data set, so that a change of one compares with a change of another. A
@@ -24,7 +24,7 @@ from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 class LookoutNet(nn.Module):
     """Convolutions to a grid, on which learned lookouts each find a place and what is there.
 
-    Unlike the classifiers it tells positions by where its lookouts settle (the mean place under a
+    Unlike the classifiers it reads positions from where its lookouts settle (the mean place under a
     softmax over the grid), not by what lies at fixed places.
 
     Args:

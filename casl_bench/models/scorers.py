@@ -20,11 +20,11 @@ class ScorerInfo:
 
     Attributes:
         name: lower_snake.
-        kind: what it tells: attribute logits, agreement with a text, similarity of two images, or
-            how an image was drawn.
+        kind: what it measures: attribute logits, agreement with a text, similarity of two images,
+            or the factors of a rendered image.
         version: raise it whenever the numbers may change with equal weights.
         weights_hash: SHA-256 of the weights file.
-        guides: whether methods are trained against it; such a network must not mark them.
+        guides: whether methods are trained against it; such a network must not score them.
     """
 
     name: str
@@ -113,11 +113,11 @@ def label_source(scorer: AttributeScorer) -> LabelSource:
 
 @runtime_checkable
 class FactorReader(Protocol):
-    """A frozen network that reads how an image was drawn.
+    """A frozen network that reads the factors of a rendered image.
 
     Attributes:
         info: its identity.
-        names: of the factors: the attributes first, then what else is drawn.
+        names: of the factors: the attributes first, then the continuous ones.
     """
 
     info: ScorerInfo
@@ -150,7 +150,7 @@ class Similarity(Protocol):
         ...
 
     def identity_similarity(self, edited: Tensor, original: Tensor, /) -> Tensor | None:
-        """The same images → cosine [n] in [-1, 1] on the CPU; None where nobody can tell.
+        """The same images → cosine [n] in [-1, 1] on the CPU; None where there is no person.
 
         The order matters to a scorer that looks for the face: it looks at the original.
         """
@@ -172,16 +172,16 @@ def compare(
     """Distance and likeness of all edits of some images.
 
     Args:
-        similarity: tells them.
+        similarity: the scorer.
         edits: [S, n, 3, H, W] in [-1, 1].
         originals: [n, 3, H, W], what each of the S is compared with.
 
     Returns:
-        [S, n] distances, and [S, n] cosines or None where nobody can tell.
+        [S, n] distances, and [S, n] cosines or None where there is no person.
     """
     if isinstance(similarity, ComparesManyEdits):
         return similarity.compare(edits, originals)
     distances = [similarity.perceptual_distance(images, originals) for images in edits]
     likenesses = [similarity.identity_similarity(images, originals) for images in edits]
-    told = [alike for alike in likenesses if alike is not None]
-    return torch.stack(distances), torch.stack(told) if told else None
+    known = [alike for alike in likenesses if alike is not None]
+    return torch.stack(distances), torch.stack(known) if known else None

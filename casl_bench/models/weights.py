@@ -51,7 +51,7 @@ class UnfitWeightsError(InvalidBenchmarkError):
 
     Attributes:
         faults: each tensor that is missing, unexpected, of another shape or not finite; the
-            message tells the first of them.
+            message names the first of them.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_torch_file(path: Path) -> Any:
-    """Whatever torch saved in a file, read without running any code in it.
+    """The content of a file that torch saved, read without running any code in it.
 
     Raises:
         InvalidBenchmarkError: if the file is absent, damaged or unsafe.
@@ -205,7 +205,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
 
     Raises:
         InvalidBenchmarkError: if the file is absent, damaged, unsafe, or holds no state dict; the
-            keys of its top level are told.
+            message names the keys of its top level.
     """
     if path.suffix == ".safetensors":
         return CheckpointFile(_without_prefixes(read_safetensors(path)))

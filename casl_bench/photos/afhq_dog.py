@@ -55,7 +55,7 @@ def _published(base: Path) -> Layout:
     return file_layout("AFHQ v1" if tests == "val" else "AFHQ v2", base, splits, train | test)
 
 
-_CONCEPTS = shipped_concepts("afhq_dog").concepts
+_CONCEPTS = shipped_concepts("afhq_dog")
 KIND = PhotoKind(
     name="afhq_dog",
     attributes=tuple(concept.attribute for concept in _CONCEPTS),

@@ -10,7 +10,7 @@ Layouts of the folder, the first that fits (each also below `CelebAMask-HQ/` or 
   validates.
 - Flat: images right in the folder, cut in three: eight, one and one tenth.
 
-Without the annotation nobody knows the attributes. Where there is none, images are in the order of
+Without the annotation the attributes are unknown. Then images are in the order of
 the hash of their names.
 """
 
@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_bytes
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.photos.layouts import (
@@ -59,7 +59,7 @@ CELEBA_ATTRIBUTES: dict[str, tuple[str, int]] = {
     for name in PUBLISHED_NAMES
 }
 
-_ROW = re.compile(r"(\S+)  ((?:-?1 ){39}-?1)")
+_ROW = re.compile(r"([^\s./\\][^\s/\\]*)  ((?:-?1 ){39}-?1)")
 _MEND = "download the annotation again"
 
 
@@ -104,58 +104,27 @@ def read_annotation(path: Path) -> Annotation:
         lines = data.decode().splitlines()
     except UnicodeDecodeError as error:
         raise _fault(path, data[: error.start].count(b"\n") + 1, "not a text file") from error
-    count = _count(path, lines)
-    _check_header(path, lines)
-    names, rows = [], bytearray()
+    announced, header, *rows = [*lines, "", ""] if len(lines) < 2 else lines
+    if not re.fullmatch(r"\s*[0-9]*[1-9][0-9]*\s*", announced):
+        raise _fault(path, 1, f"'{announced[:40]}' is no number of images")
+    if tuple(header.split()) != PUBLISHED_NAMES:
+        raise _fault(path, 2, "not the 40 published names of attributes in their order")
+    count, names, values = int(announced), list[str](), bytearray()
     seen: dict[str, int] = {}
-    for number, line in enumerate(lines[2:], start=3):
-        name, values = _row(path, number, line)
-        if (before := seen.setdefault(name, number)) != number:
-            raise _fault(path, number, f"'{name}' is on line {before}, too")
-        names.append(name)
-        rows += values
+    for number, line in enumerate(rows, start=3):
+        match = _ROW.fullmatch(line)
+        if match is None:
+            wanted = "file name, two blanks, 40 times 1 or -1 one blank apart"
+            raise _fault(path, number, f"the line is not: {wanted}")
+        if (before := seen.setdefault(match[1], number)) != number:
+            raise _fault(path, number, f"'{match[1]}' is on line {before}, too")
+        names.append(match[1])
+        values += bytes(value == "1" for value in match[2].split(" "))
     if len(names) != count:
         raise _fault(path, 1, f"{count} images are announced, {len(names)} follow")
     signs = torch.tensor([sign for _, sign in CELEBA_ATTRIBUTES.values()])
-    table = torch.frombuffer(rows, dtype=torch.uint8).reshape(count, -1).bool()
+    table = torch.frombuffer(values, dtype=torch.uint8).reshape(count, -1).bool()
     return Annotation(tuple(names), table ^ (signs < 0), hash_bytes(data))
-
-
-def _count(path: Path, lines: Sequence[str]) -> int:
-    first = lines[0].strip() if lines else ""
-    if not first.isascii() or not first.isdecimal() or int(first) == 0:
-        raise _fault(path, 1, f"'{first[:40]}' is no number of images")
-    return int(first)
-
-
-def _check_header(path: Path, lines: Sequence[str]) -> None:
-    names = lines[1].split() if len(lines) > 1 else []
-    if len(names) != len(PUBLISHED_NAMES):
-        raise _fault(path, 2, f"{len(names)} attribute names, not {len(PUBLISHED_NAMES)}")
-    for place, (name, published) in enumerate(zip(names, PUBLISHED_NAMES, strict=True), start=1):
-        if name not in PUBLISHED_NAMES:
-            offer = unknown_name("attribute", name, PUBLISHED_NAMES).mend.partition(" (known")[0]
-            raise _fault(path, 2, f"unknown attribute '{name}', {offer}")
-        if name != published:
-            raise _fault(path, 2, f"attribute {place} is '{name}', not '{published}'")
-
-
-def _row(path: Path, number: int, line: str) -> tuple[str, bytes]:
-    """File name and 40 bytes of 0 and 1."""
-    if match := _ROW.fullmatch(line):
-        name, values = match.groups()
-        if "/" in name or "\\" in name or name.startswith("."):
-            raise _fault(path, number, f"'{name}' is no plain file name")
-        return name, bytes(value == "1" for value in values.split(" "))
-    # The line is faulty; say how.
-    name, *rest = line.split() or [""]
-    if not name:
-        raise _fault(path, number, "an empty line")
-    if odd := [value for value in rest if value not in ("1", "-1")]:
-        raise _fault(path, number, f"'{odd[0][:40]}' is neither 1 nor -1")
-    if len(rest) != len(PUBLISHED_NAMES):
-        raise _fault(path, number, f"{len(rest)} values, not {len(PUBLISHED_NAMES)}")
-    raise _fault(path, number, "not: file name, two blanks, values one blank apart")
 
 
 def _fault(path: Path, line: int, what: str) -> InvalidBenchmarkError:
@@ -219,7 +188,7 @@ def _by_gender(base: Path) -> Layout:
 KIND = PhotoKind(
     name="celeba_hq",
     attributes=tuple(CELEBA_ATTRIBUTES),
-    concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)).concepts,
+    concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)),
     description="CelebA-HQ: 30,000 aligned portraits of celebrities with 40 annotated attributes.",
     licence="non-commercial research and education (CelebAMask-HQ's terms)",
     source="https://github.com/switchablenorms/CelebAMask-HQ",

@@ -29,7 +29,7 @@ def what_is_here(data_root: Path | None, weights_root: Path) -> Iterator[tuple[s
     from casl_bench.photos.domains import REAL_DATASETS, WEIGHTS, found_at
 
     yield "data", str(data_root) if data_root else "no folder given (--data-root)"
-    yield "weights", f"{weights_root}; `casl-bench weights` tells more"
+    yield "weights", f"{weights_root}; see `casl-bench weights`"
     for dataset in REAL_DATASETS:
         needed = [w for w in WEIGHTS if dataset in w.datasets]
         there = sum(found_at(weights_root, w.place) is not None for w in needed)

@@ -1,6 +1,6 @@
 """The real world: photographs and published weights that the user has, found and never fetched.
 
-Dogs and churches have no labels. Their attributes are judged by CLIPs from the concepts' own texts
+Dogs and churches have no labels. Their attributes are scored by CLIPs from the concepts' own texts
 (`ZeroShotClassifier`), which every table says; no method is given what these see.
 """
 
@@ -44,7 +44,7 @@ alone would not tell."""
 SCORE_CLIP = "ViT-B-32:laion2b_s34b_b79k"
 """Trained on other images than the guide's."""
 ZERO_SHOT_CLIP = "ViT-B-32:datacomp_xl_s13b_b90k"
-"""On other ones again: it judges attributes where the score CLIP judges directions."""
+"""On other ones again: it scores attributes where the score CLIP scores directions."""
 
 
 CALIBRATION_IMAGES = 128
@@ -191,7 +191,7 @@ def missing_error(root: Path, missing: Iterable[Weight], dataset: str) -> UsageE
     return UsageError(
         f"weights for {dataset} are missing: {named}",
         where=str(root),
-        mend="put them there (`casl-bench weights` tells more), name others by option, or "
+        mend="put them there (see `casl-bench weights`), name others by option, or "
         "--allow-download where the Hub has them",
     )
 
@@ -281,7 +281,7 @@ def _parts(spec: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True)
-class RealDomain:
+class PhotoDomain:
     """What a real data set needs beside its images.
 
     Attributes:
@@ -289,7 +289,7 @@ class RealDomain:
         hub_backbone: Hub id of a published backbone, or None.
         faces: whether there is a person whose identity can change.
         published: our attribute → (published name, sign) of a labelled set; None where attributes
-            are judged zero-shot.
+            are scored zero-shot.
     """
 
     dataset: Callable[..., PhotoDataset]
@@ -298,16 +298,16 @@ class RealDomain:
     published: PublishedNames | None = None
 
 
-DOMAINS: dict[str, RealDomain] = {
-    "celeba_hq": RealDomain(
+PHOTO_DOMAINS: dict[str, PhotoDomain] = {
+    "celeba_hq": PhotoDomain(
         CelebaHq, "google/ddpm-ema-celebahq-256", faces=True, published=CELEBA_ATTRIBUTES
     ),
-    "afhq_dog": RealDomain(AfhqDog, None),
-    "lsun_church": RealDomain(LsunChurch, "google/ddpm-ema-church-256"),
+    "afhq_dog": PhotoDomain(AfhqDog, None),
+    "lsun_church": PhotoDomain(LsunChurch, "google/ddpm-ema-church-256"),
 }
 
 
-def real_world(name: str, device: str = "cpu", options: WorldOptions | None = None) -> World:
+def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = None) -> World:
     """A real data set with the user's weights.
 
     Args:
@@ -320,14 +320,14 @@ def real_world(name: str, device: str = "cpu", options: WorldOptions | None = No
         InvalidBenchmarkError: files are damaged or do not fit together.
     """
     options = options or WorldOptions()
-    domain = DOMAINS[name]
+    domain = PHOTO_DOMAINS[name]
     source = options.source(name)
     if source.root is None and source.hub_id is None:
         raise UsageError(
             f"no images of {name}",
             mend="say where they are: --data-root FOLDER, CASL_BENCH_DATA or --data-id ID",
         )
-    domain.dataset(source)  # a wrong folder is told before gigabytes are read
+    domain.dataset(source)  # a wrong folder is refused before gigabytes are read
     _check_weights(name, domain, options)
     backbone = _backbone(name, domain, options, device)
     dataset = domain.dataset(source, backbone.image_size)
@@ -360,7 +360,7 @@ def real_world(name: str, device: str = "cpu", options: WorldOptions | None = No
     )
 
 
-def _check_weights(name: str, domain: RealDomain, options: WorldOptions) -> None:
+def _check_weights(name: str, domain: PhotoDomain, options: WorldOptions) -> None:
     """Name everything that is missing at once, before anything big is read."""
     root, missing = options.weights, list[Weight]()
 
@@ -386,7 +386,7 @@ def _check_weights(name: str, domain: RealDomain, options: WorldOptions) -> None
         raise missing_error(root, missing, name)
 
 
-def _backbone(name: str, domain: RealDomain, options: WorldOptions, device: str) -> Backbone:
+def _backbone(name: str, domain: PhotoDomain, options: WorldOptions, device: str) -> Backbone:
     place = options.backbone_of(name) or found_at(options.weights, f"backbones/{name}")
     kind = device.split(":")[0]
     try:
@@ -428,5 +428,5 @@ def _found(root: Path, place: str) -> Path:
     return path
 
 
-for _name in DOMAINS:
-    WORLDS.register(_name, functools.partial(real_world, _name))
+for _name in PHOTO_DOMAINS:
+    WORLDS.register(_name, functools.partial(photo_world, _name))

@@ -188,7 +188,7 @@ def _databases(base: Path) -> Layout:
     )
 
 
-_CONCEPTS = shipped_concepts("lsun_church").concepts
+_CONCEPTS = shipped_concepts("lsun_church")
 KIND = PhotoKind(
     name="lsun_church",
     attributes=tuple(concept.attribute for concept in _CONCEPTS),

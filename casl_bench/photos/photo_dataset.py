@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from casl_bench.core.errors import BenchError, InputError, UsageError, unknown_name
+from casl_bench.core.errors import InputError, UsageError, first_fault, unknown_name
 from casl_bench.core.files import hash_json
 from casl_bench.domains.dataset import Concept, DatasetCard, ImageBatch, Split
 from casl_bench.domains.options import DataSource
@@ -21,10 +20,6 @@ from casl_bench.photos.photo_file import MIN_SIDE, PREPROCESSING, BadPhotoError,
 from casl_bench.photos.photo_hub import hub_layout
 
 _CONCEPTS = Path(__file__).with_name("concepts")
-_TABLES = {
-    "concept": ("name", "source", "target", "attribute"),
-    "unmeasured": ("name", "source", "target"),
-}
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -116,7 +111,7 @@ class PhotoDataset:
         """The first `count` good images of a split: always the same ones, in the same order.
 
         Raises:
-            UsageError: there is no such split, or nobody said where the files are.
+            UsageError: there is no such split, or it was not said where the files are.
             InputError: there are fewer images, or the count is negative.
             InvalidBenchmarkError: a file is no usable image and may not be left out.
         """
@@ -178,37 +173,28 @@ def _revision(layout: Layout | None, resolution: int) -> str:
     return hash_json([PREPROCESSING, resolution, layout.contents])[:12]
 
 
-@dataclass(frozen=True)
-class TextPair:
-    """What a text-driven method would need of a concept that nobody can measure."""
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, str_strip_whitespace=True)
 
-    name: str
-    source_prompt: str
-    target_prompt: str
-
-
-@dataclass(frozen=True)
-class ConceptFile:
-    """What a file holds.
-
-    Attributes:
-        concepts: those offered, in the file's order.
-        unmeasured: those that no published attribute measures: checked, never offered.
-    """
-
-    concepts: tuple[Concept, ...]
-    unmeasured: tuple[TextPair, ...]
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    source: str = Field(min_length=1)
+    target: str = Field(min_length=1)
+    attribute: str = Field(min_length=1)
 
 
-def shipped_concepts(dataset: str, attributes: Sequence[str] | None = None) -> ConceptFile:
-    """The file that comes with the package for a data set. See `read_concepts`."""
+class _ConceptFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    concept: list[_Row] = Field(min_length=1)
+
+
+def shipped_concepts(dataset: str, attributes: Sequence[str] | None = None) -> tuple[Concept, ...]:
+    """The concepts that come with the package for a data set. See `read_concepts`."""
     return read_concepts(_CONCEPTS / f"{dataset}.toml", attributes)
 
 
-def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> ConceptFile:
-    """Read a file of `[[concept]]` tables (name, source, target, attribute).
-
-    Tables `[[unmeasured]]` have the same fields but the last.
+def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> tuple[Concept, ...]:
+    """Read a TOML file of `[[concept]]` tables: name, source, target, attribute.
 
     Args:
         path: the file.
@@ -218,71 +204,29 @@ def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> Concep
         UsageError: the file is absent, no TOML, or any field of it is unknown, missing or wrong.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        rows = _ConceptFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).concept
     except OSError as error:
         reason = "no concept file" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise UsageError(reason, where=str(path)) from error
+    except ValidationError as error:
+        raise UsageError(f"not a concept file: {first_fault(error)}", where=str(path)) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"not TOML: {error}", where=str(path)) from error
-    for table in tables:
-        if table not in _TABLES:
-            raise _located(unknown_name("table", table, _TABLES), str(path))
     seen: set[str] = set()
-    rows = {
-        table: [
-            _row(row, fields, f"{path}, {table} {place}", seen)
-            for place, row in enumerate(_rows(tables, table, path), start=1)
-        ]
-        for table, fields in _TABLES.items()
-    }
-    if not rows["concept"]:
-        raise UsageError("no [[concept]]", where=str(path))
-    for row in rows["concept"]:
-        where = f"{path}, concept '{row['name']}'"
-        if attributes is not None and row["attribute"] not in attributes:
-            raise _located(unknown_name("attribute", row["attribute"], attributes), where)
-        if attributes is None and row["attribute"] != row["name"]:
+    for row in rows:
+        where = f"{path}, concept '{row.name}'"
+        if row.name in seen:
+            raise UsageError(f"concept '{row.name}' is there twice", where=where)
+        seen.add(row.name)
+        if row.source.split() == row.target.split():
+            raise UsageError("source and target are the same text", where=where)
+        if attributes is not None and row.attribute not in attributes:
+            unknown = unknown_name("attribute", row.attribute, attributes)
+            raise UsageError(unknown.what, where=where, mend=unknown.mend)
+        if attributes is None and row.attribute != row.name:
             raise UsageError(
-                f"attribute '{row['attribute']}' is not the concept's own name",
+                f"attribute '{row.attribute}' is not the concept's own name",
                 where=where,
-                mend="images without labels are judged by the concept itself",
+                mend="images without labels are scored by the concept itself",
             )
-    return ConceptFile(
-        tuple(
-            Concept(r["name"], r["source"], r["target"], r["attribute"]) for r in rows["concept"]
-        ),
-        tuple(TextPair(r["name"], r["source"], r["target"]) for r in rows["unmeasured"]),
-    )
-
-
-def _rows(tables: dict[str, Any], table: str, path: Path) -> list[Any]:
-    rows = tables.get(table, [])
-    if not isinstance(rows, list):
-        raise UsageError(f"'{table}' is no list of tables", where=str(path), mend=f"[[{table}]]")
-    return rows
-
-
-def _row(row: Any, fields: Sequence[str], where: str, seen: set[str]) -> dict[str, str]:
-    if not isinstance(row, dict):
-        raise UsageError("not a table", where=where)
-    for field in row:
-        if field not in fields:
-            raise _located(unknown_name("field", field, fields), where)
-    for field in fields:
-        if field not in row:
-            raise UsageError(f"'{field}' is missing", where=where)
-        if not isinstance(row[field], str) or not row[field].strip():
-            raise UsageError(f"'{field}' is no text", where=where)
-    name = row["name"]
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UsageError(f"name '{name}' is not lower_snake", where=where)
-    if name in seen:
-        raise UsageError(f"concept '{name}' is there twice", where=where)
-    seen.add(name)
-    if row["source"].split() == row["target"].split():
-        raise UsageError("source and target are the same text", where=f"{where}, '{name}'")
-    return {field: row[field] for field in fields}
-
-
-def _located(error: BenchError, where: str) -> UsageError:
-    return UsageError(error.what, where=where, mend=error.mend)
+    return tuple(Concept(row.name, row.source, row.target, row.attribute) for row in rows)

@@ -173,11 +173,11 @@ def _orientation(image: Image.Image) -> Any:
 
 def _eight_bit_rgb(image: Image.Image, where: str) -> Image.Image:
     if image.mode == "F":
-        raise BadPhotoError("floating-point pixels, whose range nobody knows", where)
+        raise BadPhotoError("floating-point pixels of unknown range", where)
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
-            raise BadPhotoError("32-bit pixels, whose range nobody knows", where)
+            raise BadPhotoError("32-bit pixels of unknown range", where)
         return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
     try:
         if image.has_transparency_data:

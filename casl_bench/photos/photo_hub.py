@@ -194,7 +194,7 @@ def _cell(images: Any, row: int, where: str) -> bytes:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """No progress bars or log lines among our own: what fails is told as an error."""
+    """No progress bars or log lines among our own: what fails is raised as an error."""
     shown, verbosity = datasets.is_progress_bar_enabled(), datasets.logging.get_verbosity()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)

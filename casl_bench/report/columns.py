@@ -144,6 +144,8 @@ BY_CONCEPT = (
 BY_DATASET = EPR_FLOORED
 """Shown of each data set too, in tables over several."""
 
+_WHERE_RUN = frozenset({"epr_over_random"})
+"""Means over the concepts on which a matched control was run, which are not all of them."""
 _NOT_IN_TABLES = frozenset(
     {"epr_std", "epr_signed", "identity_drift", "perceptual_drift", *_OLD_NAMES.values()}
 )
@@ -214,7 +216,7 @@ def _measured(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], 
 
 
 def _of_fit(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], Number]:
-    """Of a fit of its own, which a control matched to a method has not."""
+    """Of a fit of its own, which a matched control does not have."""
     known = _measured(of)
     return lambda record: Number() if record.beside else known(record)
 
@@ -245,7 +247,7 @@ EDIT_SECONDS: Column[RunRecord] = Column(
 )  # fmt: skip
 
 
-# Columns of methods: means over concepts, and what stands for a method as a whole.
+# Columns of methods: means over concepts, and numbers of a method as a whole.
 
 
 def over(
@@ -256,7 +258,9 @@ def over(
     def of(row: Row) -> Number:
         found = row.each(column.of)
         if dataset is not None:
-            found = {c: found[c] for c in row.group.datasets[dataset]}
+            found = {c: n for c, n in found.items() if c in row.group.datasets[dataset]}
+        if column.name in _WHERE_RUN:
+            found = {c: n for c, n in found.items() if not n.missing}
         return over_concepts(found, row.group, column.over, column.bounds)
 
     label = column.label if dataset is None else f"{column.label}, {escape(dataset)}"
@@ -271,7 +275,7 @@ SUPERVISION: Column[Row] = Column(
     note="what guided the fit: nothing, text, or labels",
 )  # fmt: skip
 CELLS: Column[Row] = Column(
-    "cells", "cells", lambda row: f"{len(row.done)}/{len(row.group.concepts)}",
+    "cells", "cells", lambda row: f"{len(row.done)}/{len(row.concepts)}",
     note="finished / expected",
 )  # fmt: skip
 
@@ -496,7 +500,7 @@ PAIRS: tuple[Column[Pair], ...] = (
 )
 
 
-# Measurements of what stands beside the edits: reconstruction, SAE, scorers, probe.
+# Measurements of models: reconstruction, SAE, scorers, probe.
 
 
 _MODELS = {

@@ -40,19 +40,22 @@ class Number:
         low: lower end of its 95 % interval; None, with `high`, where there is no interval.
         high: upper end.
         reason: why there is no value; empty where a row of this kind never has one.
+        missing: whether nothing was run that it could be computed from.
     """
 
     value: float | None = None
     low: float | None = None
     high: float | None = None
     reason: str = ""
+    missing: bool = False
 
     @classmethod
     def of(cls, found: Measurement | None) -> Number:
         """A record's measurement."""
         if found is None:
             return cls()
-        return cls(found.value, found.low, found.high, found.reason or "")
+        missing = found.status == "missing"
+        return cls(found.value, found.low, found.high, found.reason or "", missing)
 
 
 NOT_DONE = Number(reason="no finished cell")
@@ -185,10 +188,16 @@ class Row:
         own = self.group.edits.get(self.key, {})
         return next((r.supervision for r in own.values() if r.supervision), "none" if own else DASH)
 
+    @property
+    def concepts(self) -> list[str]:
+        """Those that count: of a matched control only those on which it was to be run."""
+        own = self.group.edits.get(self.key, {})
+        return [c for c in self.group.concepts if c in own or not self.key.matched_to]
+
     def each(self, of: Callable[[RunRecord], Number | str]) -> dict[str, Number]:
         """Concept → its number; text is no number."""
         done = self.done
-        found = {c: of(done[c]) if c in done else NOT_DONE for c in self.group.concepts}
+        found = {c: of(done[c]) if c in done else NOT_DONE for c in self.concepts}
         return {c: n if isinstance(n, Number) else Number() for c, n in found.items()}
 
 
@@ -214,7 +223,7 @@ def over_concepts(
         return Number(max(values)) if over == "largest" else mean_of(values, bounds)
     reasons = {n.reason for n in found.values() if n.value is None}
     if reasons <= {""}:
-        return Number(reason="" if found else "no number")
+        return Number()
     # What comes after a reason's colon are figures that differ between concepts.
     heads = sorted({reason.split(":")[0] for reason in reasons - {"", NOT_DONE.reason}})
     if not values and not reasons & {"", NOT_DONE.reason}:

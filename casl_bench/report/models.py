@@ -269,7 +269,8 @@ def off_target_overall_section(group: Group) -> str:
     def column(dataset: str) -> Column[Row]:
         def of(row: Row) -> Number:
             found = row.each(_mean_off_target)
-            return over_concepts({c: found[c] for c in group.datasets[dataset]}, group)
+            own = {c: n for c, n in found.items() if c in group.datasets[dataset]}
+            return over_concepts(own, group)
 
         return Column(dataset, escape(dataset), of)
 
@@ -330,7 +331,7 @@ _ALL_OFF_TARGET: Column[Row] = Column(
 def _matrix(row: Row, attributes: Sequence[str]) -> str:
     """Signed shift, concepts × attributes, the target in bold."""
     notes, rows, done = Footnotes(), [], row.done
-    for concept in row.group.concepts:
+    for concept in row.concepts:
         record = done.get(concept)
         if record is None:
             mark = notes.mark(f"no number for {concept}")

@@ -22,7 +22,7 @@ from casl_bench.results.run_folder import CellKey, RecordStore
 SCALE = 3
 """A 64-pixel image is shown at 192 pixels."""
 COMPARISON_SCALE = 2
-"""Of the pictures with a column a method, which are wide."""
+"""Of the pictures with a column per method, which are wide."""
 _GAP, _MARGIN, _TEXT_SIZE = 6, 10, 15
 _PAPER, _INK = (255, 255, 255), (30, 30, 36)
 
@@ -42,7 +42,7 @@ def draw_rows(
 
     Args:
         columns: one title a column.
-        rows: as many pictures a row as there are columns.
+        rows: each with one picture per column.
         title: above everything; may be empty.
         scale: enlargement of each picture (Lanczos).
 
@@ -83,17 +83,16 @@ def draw_rows(
     return canvas
 
 
-def column_titles(strengths: Sequence[float], *, oracle: bool) -> tuple[str, ...]:
-    """Source, reconstruction, one a strength, and the oracle where it is known."""
-    edits = tuple(f"strength {s:g}" for s in strengths)
-    return ("source", "reconstruction", *edits, *(("oracle",) if oracle else ()))
-
-
 def draw_cell(images: EditedImages, *, title: str, max_rows: int = 6) -> Image.Image:
-    """A cell's first images: source, reconstruction, every strength, oracle."""
-    rows = [_row("", images, i) for i in range(min(len(images.image_ids), max_rows))]
-    titles = column_titles(images.strengths, oracle=images.oracle is not None)
-    return draw_rows(titles, rows, title=title)
+    """A cell's first images: source, reconstruction, every strength, and the oracle if known."""
+    columns = ["source", "reconstruction", *(f"strength {s:g}" for s in images.strengths)]
+    stacks = [images.source, images.reconstruction, *images.edits]
+    if images.oracle is not None:
+        columns.append("oracle")
+        stacks.append(images.oracle)
+    count = min(len(images.image_ids), max_rows)
+    rows = [Row("", tuple(stack[i] for stack in stacks)) for i in range(count)]
+    return draw_rows(columns, rows, title=title)
 
 
 @dataclass(frozen=True)
@@ -112,14 +111,13 @@ class ReportedEdits:
 
 
 def draw_comparison(
-    rows: Sequence[tuple[str, Mapping[str, ReportedEdits]]], *, image: int = 0, title: str = ""
+    rows: Sequence[tuple[str, Mapping[str, ReportedEdits]]], *, image: int = 0
 ) -> Image.Image:
-    """One row a concept, one column a method, each at the strength that the tables report.
+    """One row per concept, one column per method, each at the strength that the tables report.
 
     Args:
         rows: label, and method → its pictures of the concept; all of the same images.
         image: place of the image shown (the last one where there are fewer).
-        title: above everything; may be empty.
 
     Raises:
         InputError: if there is no picture.
@@ -135,13 +133,7 @@ def draw_comparison(
         row = (kept[0].source[i], kept[0].reconstruction[i], *edits)
         drawn.append(Row(label, (*row, oracle) if known else row))
     columns = ("source", "reconstruction", *methods, *(("oracle",) if known else ()))
-    return draw_rows(columns, drawn, title=title, scale=COMPARISON_SCALE)
-
-
-def _row(label: str, images: EditedImages, i: int) -> Row:
-    oracle = () if images.oracle is None else (images.oracle[i],)
-    edits = tuple(edit[i] for edit in images.edits)
-    return Row(label, (images.source[i], images.reconstruction[i], *edits, *oracle))
+    return draw_rows(columns, drawn, scale=COMPARISON_SCALE)
 
 
 FOLDER = "pictures"
@@ -149,13 +141,13 @@ _MADE_FROM = "made-from"
 
 
 def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
-    """One PNG an entrant's cell and one overview a data set; what is up to date is left alone.
+    """One PNG per cell of a method, one overview per data set; what is up to date is left alone.
 
     Returns:
         The folder of the pictures, in the run folder.
     """
     folder = store.run / FOLDER
-    # The controls' pictures stay in their cells: nobody looks at eight sheets of no edit.
+    # The controls' pictures stay in their cells: eight sheets of no edit help no reader.
     shown = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
     for record in shown:
         cell = CellKey.of(record).path
@@ -173,7 +165,7 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
 
 
 def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path: Path) -> None:
-    """One row a concept, one column an entrant at its reported strength.
+    """One row per concept, one column per method at its reported strength.
 
     Args:
         store: a run's records.
@@ -182,7 +174,7 @@ def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path
         path: PNG file to write.
 
     Raises:
-        UsageError: on a concept that no entrant of the run has edited.
+        UsageError: on a concept that no method of the run has edited.
     """
     numbers = read_numbers(store.run)
     done = [r for r in numbers if r.kind == "edit" and r.images is not None and not r.control]
@@ -227,9 +219,8 @@ def load_images(store: RecordStore, record: RunRecord) -> EditedImages:
 
 
 def _title(record: RunRecord) -> str:
-    beside = f" beside {record.beside}" if record.beside else ""
     quick = " (quick: for trying out)" if record.suite.quick else ""
-    return f"{record.concept}: {record.method}{beside}, {record.dataset}{quick}"
+    return f"{record.concept}: {record.method}, {record.dataset}{quick}"
 
 
 def _hash_of(records: Sequence[RunRecord]) -> str:

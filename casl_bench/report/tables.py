@@ -394,7 +394,7 @@ _SET_UP = (
 
 
 def cost_section(group: Group) -> str:
-    """One row per method, beside its EPR+; under it the machine that was measured."""
+    """One row per method, with its EPR+; under it the machine that was measured."""
     if not any(group.done(key) for key in group.edits):
         return ""
     standings = {s.method: s for s in group.comparison.standings} if group.comparison else {}

@@ -16,6 +16,8 @@ from casl_bench.results.edited_images import READ_ERRORS, Pixels
 FILE_NAME = "latents.npz"
 LATENTS, IMAGES = 4, 6
 """How many of a concept's latents, and images of each, are kept."""
+LARGEST = 128
+"""Pictures are kept at no more pixels a side than this."""
 _DIMMED = 0.25
 """How bright a picture stays where a latent is silent."""
 
@@ -65,12 +67,22 @@ def find_latent_images(
         found.append(
             LatentImages(
                 int(latent),
-                tuple(pictures[i] for i in best),
+                tuple(at_most(pictures[i], LARGEST) for i in best),
                 tuple((maps[i] / peaks[i]).astype(np.float32) for i in best),
                 tuple(float(peaks[i]) for i in best),
             )
         )
     return found
+
+
+def at_most(picture: Pixels, side: int) -> Pixels:
+    """The picture [H, W, 3], made smaller where a side has more pixels than this."""
+    height, width, _ = picture.shape
+    if max(height, width) <= side:
+        return picture
+    scale = side / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 def latents_to_bytes(found: Sequence[LatentImages]) -> bytes:

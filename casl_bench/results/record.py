@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -24,6 +23,7 @@ from pydantic import (
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import hash_json, json_text, write_text
+from casl_bench.metrics.metric import Estimate
 
 # A number as records keep it: with its interval, or with the reason why there is none.
 
@@ -35,27 +35,6 @@ class Frozen(BaseModel):
     """Base of everything stored: unknown fields refused, no NaN, not changed after making."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its interval, or the reason why there is none.
-
-    Attributes:
-        value: None where the metric is undefined; never NaN or infinite.
-        n: images (or test items) behind the number.
-        low: lower end of the interval; None (with `high`) where there is no interval.
-        high: upper end.
-        level: nominal coverage.
-        reason: why the value is undefined; None where it is defined.
-    """
-
-    value: float | None
-    n: int
-    low: float | None = None
-    high: float | None = None
-    level: float = 0.95
-    reason: str | None = None
 
 
 class Measurement(Frozen):

@@ -21,6 +21,7 @@ from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.dataset import Concept, Split, SupportsOracle
 from casl_bench.domains.domain import CountsBadImages, FindsFaces, World
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.probe import (
     ProbeData,
     ProbeResult,
@@ -37,7 +38,6 @@ from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
 from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
 from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.results.score_table import Array
 from casl_bench.runs.artefacts import Artefacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
 from casl_bench.runs.fits import FitResources, NotApplicableError
@@ -234,6 +234,7 @@ class DatasetRecords:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
         watch = Stopwatch(self.artefacts.progress.costs)
+        self._every_split_inverted()  # their time is their own, not the scorers'
         with watch.phase("score"):
             found = ScorerTrials(self.artefacts, self.cells).measurements()
             scales = self.cells.scales.reference_scales()

@@ -18,11 +18,12 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.domains.domain import World
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.image_similarity import pixel_locality
 from casl_bench.models.scorers import compare
 from casl_bench.results.edited_images import EditedImages, Pixels, to_pixels
 from casl_bench.results.record import ReferenceScales
-from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artefacts import Artefacts
 
 

@@ -27,12 +27,13 @@ from casl_bench.core.files import hash_json, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import World
 from casl_bench.methods.method import METHODS
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.edit_success import flip_rate, mean_collateral, signed_target_change
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.run_folder import RecordStore, set_aside
-from casl_bench.results.score_table import Array, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import (

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.trajectories import TrajectoryStore
-from casl_bench.metrics.metric import MetricInfo
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.sae.sae import HSpaceSae
@@ -23,18 +22,6 @@ Reconstruct = Callable[[Tensor, int], Tensor]
 """(h [n, C, h, w], t) -> h_hat, same shape: `HSpaceSae.reconstruct`, `HSpacePca.reconstruct`."""
 
 _IMAGES_AT_ONCE = 64
-
-SAE_METRICS = {
-    info.name: info
-    for info in (
-        MetricInfo("explained_variance", 1, True, "share", (None, 1), "explained variance"),
-        MetricInfo("normalised_mse", 1, False, "ratio", (0, None), "normalised MSE"),
-        MetricInfo("cosine", 1, True, "cosine", (-1, 1), "cosine"),
-        MetricInfo("l0", 1, None, "latents", (0, None), "L0"),
-        MetricInfo("dead_fraction", 1, False, "share", (0, 1), "dead latents"),
-        MetricInfo("eps_error", 1, False, "ratio", (0, None), "eps error"),
-    )
-}
 
 
 class HSpacePca:

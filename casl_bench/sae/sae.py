@@ -227,10 +227,6 @@ class HSpaceSae:
         maps = h.reshape(n, height * width, channels).transpose(1, 2)
         return maps.reshape(n, channels, height, width)
 
-    def decoder_directions(self, t: int) -> Tensor:
-        """delta_h of one unit of each latent at timestep t: [d_sae, C], in the units of h."""
-        return self.sae.W_dec * self.scale[self._step_of(t)]
-
     def to(self, device: torch.device | str) -> HSpaceSae:
         """Move the weights (in place) and statistics to a device; returns itself."""
         self.sae.to(device)

@@ -26,7 +26,7 @@ from casl_bench.models.model_files import hash_tensors
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 Sampler = Callable[[int, torch.Generator], Tensor]
-"""(count, generator) -> [count, d_in] normalised vectors, drawn with that generator alone."""
+"""(count, generator) -> [count, d_in] normalised vectors, sampled with that generator alone."""
 
 Progress = Callable[[int, int], None]
 """(steps done, all steps)."""

@@ -20,9 +20,9 @@ from casl_bench.gate.gate import decide
 from casl_bench.gate.log_ratio import measure
 from casl_bench.gate.run_side import CellName, FitScoreMatrix, read_side
 from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, MIN_FITS, CellVerdict, Verdict
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import gain_column
 from casl_bench.report.markdown import number, table
-from casl_bench.results.score_table import EditScores
 
 Matrices = Mapping[CellName, FitScoreMatrix]
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from casl_bench.core.files import hash_file, write_json
-from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, DOMAINS
+from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, RenderedDataset
 from casl_bench.domains.rendering.shapes import contact_sheet
 from casl_bench.models.attribute_classifier import AttributeClassifier
@@ -55,7 +55,11 @@ def main(
     classifier = AttributeClassifier.load(ASSETS / domain / CLASSIFIERS[0])
     timesteps = power_timesteps(steps, 999, power)
     gates, samples = measure_gates(
-        backbone, RenderedDataset(DOMAINS[domain].drawing), classifier, timesteps, refinements
+        backbone,
+        RenderedDataset(RENDERED[domain].drawing),
+        classifier,
+        timesteps,
+        refinements,
     )
     sheet = contact_sheet(to_pixels(samples.numpy().astype(np.float32)), 8)
     Image.fromarray(sheet).save(out / "samples.png", optimize=True)

@@ -1,6 +1,6 @@
 """Train a classifier of photographs' attributes: `casl-bench train attributes --help`.
 
-On the labels of a real data set, for whoever has its files but no classifier of the right
+On the labels of a real data set, for users who have its files but no classifier of the right
 attributes. The result is what `photos/scorers/classifier.py` reads: NAME.safetensors, its
 description NAME.json that carries the calibration, and the card NAME.md, NAME_card.json. Several
 may share a folder; each keeps its checkpoint in a folder of its own beside them.
@@ -83,7 +83,7 @@ def load_labelled(dataset: Dataset, split: Split, count: int) -> LabelledImages:
     """The first images of a split.
 
     Raises:
-        UsageError: nobody knows their attributes.
+        UsageError: their attributes are unknown.
     """
     batch = dataset.load(split, count)
     if batch.attributes is None:
@@ -237,7 +237,7 @@ def main(
     discover("casl_bench.photos", DATASETS)
     make = DATASETS.factory(dataset)
     if "source" not in inspect.signature(make).parameters:
-        raise UsageError(f"{dataset} is drawn", mend="casl-bench train classifier is for that")
+        raise UsageError(f"{dataset} is rendered", mend="casl-bench train classifier is for that")
     data = make(DataSource(root=data_root), image_size)
     attributes = data.card.attributes
     # Before the images are read, since this is what may be misspelt.
@@ -339,6 +339,6 @@ def finish(run: TrainingRun, held_out: LabelledImages, out: Path, device: str, n
     write_json(path.with_suffix(".json"), sidecar.model_dump(mode="json", exclude_none=True))
     write_json(out / f"{config['name']}_card.json", card)
     write_text(path.with_suffix(".md"), card_text(card).replace(WEIGHTS, path.name))
-    # As a run will read it: what cannot be used is told now.
+    # As a run will read it: what cannot be used is refused now.
     PhotoClassifier.load(path, attributes)
     click.echo(f"mean accuracy {measured['mean_accuracy']:.3f}; wrote {path}")

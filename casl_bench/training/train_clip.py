@@ -18,7 +18,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 
 from casl_bench.core.option_types import BoundedFloat, BoundedInt
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.captions import CONTEXT_LENGTH, CaptionWriter, compatible
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE
 from casl_bench.models.clip import WordTokenizer, build_clip
@@ -181,7 +181,7 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 @training_options(seed=11)
 def main(training: ScorerTraining, role: str, pairs: int, learning_rate: float) -> None:
     """Train, measure and publish one CLIP."""
-    settings, wording = ROLES[role], DOMAINS[training.domain].wording
+    settings, wording = ROLES[role], RENDERED[training.domain].wording
     name, manner, seed = settings["name"], wording.manners[settings["manner"]], training.seed
     network_config = {
         "embed_dim": 64, "vision": settings["vision"], "text": TEXT, "words": wording.vocabulary(),

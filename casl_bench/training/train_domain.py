@@ -14,7 +14,7 @@ import click
 
 from casl_bench.core.errors import BenchError
 from casl_bench.core.option_types import BoundedFloat, BoundedInt
-from casl_bench.domains.rendered import ASSETS, DOMAINS
+from casl_bench.domains.rendered import ASSETS, RENDERED
 
 UNET_STEPS = 3000
 STEPS: dict[str, int] = {
@@ -38,10 +38,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 @click.command("domain")
-@click.option("--domain", type=click.Choice(list(DOMAINS)), required=True)
+@click.option("--domain", type=click.Choice(list(RENDERED)), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folders.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
-@click.option("--start", type=click.Choice(list(DOMAINS)), help="Domain whose shipped models are "
+@click.option("--start", type=click.Choice(list(RENDERED)), help="Domain whose shipped models are "
               "started from.  [default: from nothing]")  # fmt: skip
 @click.option(
     "--images",

@@ -58,7 +58,7 @@ def matching_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def other_subjects(pool: Pool, rng: np.random.Generator) -> tuple[Factors, Factors]:
-    """The same subjects with all attributes drawn anew, and others before the same scenery."""
+    """The same subjects with all attributes sampled anew, and others before the same scenery."""
     f = pool.factors
     same = Factors(f.image_ids, rng.random(f.attributes.shape) < 0.5, f.nuisance)
     nuisance = np.roll(f.nuisance, 1, axis=0)

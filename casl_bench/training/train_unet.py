@@ -22,7 +22,7 @@ from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import Dataset, ImageBatch
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.domains.rendered import RENDERED
 from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 from casl_bench.metrics.probe import ProbeData, RawProbe
 from casl_bench.metrics.reconstruction import noise_statistics, psnr
@@ -83,7 +83,7 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
 
 
 @click.command("unet")
-@click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces")
+@click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
@@ -103,7 +103,7 @@ def main(
 ) -> None:  # fmt: skip
     """Train, resuming from OUT's checkpoint; `export_unet` makes the shipped file of it."""
     bf16 = bf16_pays() if bf16 is None else bf16
-    drawing = DOMAINS[domain].drawing
+    drawing = RENDERED[domain].drawing
     pool = load_pool(drawing, images, seed, "train", cache)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

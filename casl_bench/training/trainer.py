@@ -30,7 +30,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, write_bytes, write_text
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
 from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.models.model_files import WEIGHTS, read_model, write_model
 
@@ -55,7 +55,7 @@ class Pool:
         drawing: the renderer.
         images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
         attributes: bool [n, A] in the renderer's order.
-        factors: the factors that were drawn.
+        factors: of the pictures.
         flipped: uint8 [n, 64, 64, 3], each picture again with one attribute negated and all else
             equal; None where the pool was asked for without.
         flipped_attribute: int64 [n], the column that was negated in `flipped`.
@@ -402,7 +402,7 @@ def training_part(run: TrainingRun, note: str, device: str = "CPU") -> dict[str,
 
 @dataclass(frozen=True)
 class ScorerTraining:
-    """What every training of a rendered domain's scorer is told, and what all of them do.
+    """Training of a rendered domain's scorer: the options, and the steps that all of them share.
 
     Attributes:
         domain: name of its data set.
@@ -433,7 +433,7 @@ class ScorerTraining:
     @property
     def drawing(self) -> Drawing:
         """The renderer."""
-        return DOMAINS[self.domain].drawing
+        return RENDERED[self.domain].drawing
 
     def pool(self, split: str = "train") -> Pool:
         """Pictures with their flips: to train on, or `HELD_OUT` of another stream."""
@@ -527,7 +527,7 @@ def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[...,
     """
     folder = click.Path(path_type=Path)
     options = (
-        click.option("--domain", type=click.Choice(list(DOMAINS)), default="rendered_faces"),
+        click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces"),
         click.option("--out", type=folder, required=True, help="Training folder."),
         click.option("--ship", type=folder, help="Folder of weights and card."),
         click.option("--cache", type=folder, help="Folder of rendered pools."),

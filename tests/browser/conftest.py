@@ -47,8 +47,8 @@ def browser() -> Iterator[Any]:
 def small(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a report of drawn numbers."""
     folder = tmp_path_factory.mktemp("browser")
-    fake.FakeRun(folder / "run").write()
-    return write_report(fake.source(folder / "run"), folder / "report")
+    run = fake.FakeRun(folder / "run").write()
+    return write_report(run.source, folder / "report")
 
 
 @pytest.fixture(scope="session")

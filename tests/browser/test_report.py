@@ -175,7 +175,7 @@ def test_names_run_nothing(visit: Visit, fake: ModuleType, tmp_path: Path) -> No
     method, concept, _ = fake.EVIL
     run = fake.FakeRun(tmp_path / "run", [concept], (method, "asyrp"), (concept, "hat", "pale"))
     run.write(text=" ".join(fake.EVIL))
-    page = visit(write_report(fake.source(tmp_path / "run"), tmp_path / "out"))
+    page = visit(write_report(run.source, tmp_path / "out"))
     open_all(page)
     page.locator("table.grid .pic").first.focus()
     assert method in page.locator("#inspector").inner_text()

@@ -61,7 +61,6 @@ def test_each_broken_method_fails_and_no_sound_one(
     shutil.copytree(tmp_path / "base", tmp_path / "head")
     for name in FAULTS:
         shutil.rmtree(tmp_path / "head" / "cells" / "toy_shapes" / name)
-    shutil.rmtree(tmp_path / "head" / "cache" / "records")  # keys do not see what memory holds
     monkeypatch.setattr(painters, "FAULTY", True)
     assert verdicts(tmp_path / "head") == dict.fromkeys(FAULTS, Verdict.FAIL)
 

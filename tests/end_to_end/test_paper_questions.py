@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.cli import main as cli
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.run_folder import write_jsonl
 from casl_bench.runs.executor import run
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.run_lock import claim_run_folder
@@ -55,13 +56,13 @@ def test_every_question_has_its_rows_and_its_section(finished: Path, tmp_path: P
     assert (tmp_path / "paper_questions.png").read_bytes()[:4] == b"\x89PNG"
 
     # Whole map: what the run itself has measured, not run again.
-    record = next(r for r in RecordStore(finished) if (r.kind, r.method) == ("edit", "casl"))
+    record = next(r for r in read_numbers(finished) if (r.kind, r.method) == ("edit", "casl"))
     whole = next(r for r in found.rows if (r.question, r.latents) == ("ablation", "none"))
     assert whole.measurements["epr_signed"] == record.measurements["epr_signed"]
 
     before = (tmp_path / "paper_questions.jsonl").read_bytes(), page
     records = finished / "records.jsonl"
-    RecordStore(finished).write_jsonl(records)
+    write_jsonl(records, read_numbers(finished))
     assert cli.main(["study", "paper-questions", str(records), "--out", str(tmp_path)]) == 0
     again = (
         (tmp_path / "paper_questions.jsonl").read_bytes(),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from casl_bench.diffusion.ddim import ddim_step, predict_x_0
 from casl_bench.diffusion.inversion import Inversions, invert
-from casl_bench.methods.h_space_editor import DeltaH, EditWindow, combine_delta_h, generate_edits
+from casl_bench.methods.h_space_editor import DeltaH, EditWindow, generate_edits
 from casl_bench.models.noise_schedule import linspace_timesteps
 
 TOLERANCE = 1e-5
@@ -64,8 +64,8 @@ def at_timesteps(
         found[f"delta_h_{t}"] = delta
         for c in (1.0, 1.7):
             found[f"eps_edit_{t}_c{c}"] = backbone.decode(state, c * delta)
-        both = combine_delta_h([first, second], [0.6, 0.8])
-        found[f"eps_edit2_{t}"] = backbone.decode(state, both(state.h, at, state.temb))
+        both = 0.6 * delta + 0.8 * second(state.h, at, state.temb)
+        found[f"eps_edit2_{t}"] = backbone.decode(state, both)
     return found
 
 

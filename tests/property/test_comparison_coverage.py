@@ -17,8 +17,8 @@ import pytest
 from casl_bench.analysis.comparison import aggregates
 from casl_bench.analysis.significance import paired_differences, rank_intervals
 from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import signed_log
-from casl_bench.results.score_table import Array
 
 IMAGES, USED, RESAMPLES = 100, 32, 300
 

@@ -13,7 +13,7 @@ import pytest
 from casl_bench.analysis.significance import holm
 from casl_bench.gate.calibration import p_worse, would_fail
 from casl_bench.gate.verdict import ALPHA, LOSS, TOLERATED
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 
 RUNS, FITS = 2000, 5
 SLACK = 3 * math.sqrt(0.05 * 0.95 / RUNS)

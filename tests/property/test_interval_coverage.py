@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from casl_bench.metrics.bootstrap import evaluate, wilson_interval
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.metric import METRICS, EditMetric
-from casl_bench.results.score_table import EditScores
 
 TRIALS = 300
 

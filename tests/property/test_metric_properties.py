@@ -17,10 +17,11 @@ from casl_bench.core.errors import InputError
 from casl_bench.core.registry import discover
 from casl_bench.metrics import edit_success as success
 from casl_bench.metrics.bootstrap import evaluate
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import epr_raw, epr_std
 from casl_bench.metrics.epr_plus import epr_plus, evaluate_epr_plus, random_epr, worst_attribute
 from casl_bench.metrics.metric import METRICS, OTHERS, metric_identity
-from casl_bench.results.score_table import EditScores, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from tests.support.score_csv import to_csv
 
 discover("casl_bench.metrics", METRICS)

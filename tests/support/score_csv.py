@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
-from casl_bench.results.score_table import PER_IMAGE, ScoreTable
+from casl_bench.metrics.edit_scores import PER_IMAGE
+from casl_bench.results.score_table import ScoreTable
 
 
 def to_csv(table: ScoreTable) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -302,9 +303,6 @@ def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.ui
     return _Church(attributes, nuisance).draw()
 
 
-# The `rendered_churches` data set: drawn churches with known factors and a true counterfactual.
-
-
 CONCEPTS: tuple[Concept, ...] = (
     Concept("brick", "a church with plaster walls", "a church with brick walls", "brick"),
     Concept("spire", "a church with a flat tower", "a church with a gothic spire", "spire"),
@@ -322,25 +320,13 @@ DRAWING = Drawing(
     unread=UNREAD,
     concepts=CONCEPTS,
     draw=draw,
-    source="casl_bench.images.rendered_churches",
+    source="casl_bench.domains.rendering.churches",
 )
 
-
-class RenderedChurches(RenderedDataset):
-    """Churches drawn on request.
-
-    Args:
-        seed: of the data set; one seed has three splits that share no picture.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__(DRAWING, seed)
-
+RenderedChurches = partial(RenderedDataset, DRAWING)
+"""Churches drawn on request: takes the seed of the data set."""
 
 DATASETS.register("rendered_churches", RenderedChurches)
-
-
-# The words in which drawn churches are spoken of, in two manners.
 
 
 _COMMON: Phrases = {

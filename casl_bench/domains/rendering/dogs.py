@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,9 +268,6 @@ def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.ui
     return _Dog(attributes, nuisance).draw()
 
 
-# The `rendered_dogs` data set: drawn dogs with known factors and a true counterfactual.
-
-
 CONCEPTS: tuple[Concept, ...] = (
     Concept("tongue", "a dog with a closed mouth", "a dog with its tongue out", "tongue"),
     Concept("ears_up", "a dog with floppy ears", "a dog with pointed ears", "ears_up"),
@@ -287,25 +285,13 @@ DRAWING = Drawing(
     unread=UNREAD,
     concepts=CONCEPTS,
     draw=draw,
-    source="casl_bench.images.rendered_dogs",
+    source="casl_bench.domains.rendering.dogs",
 )
 
-
-class RenderedDogs(RenderedDataset):
-    """Dogs drawn on request.
-
-    Args:
-        seed: of the data set; one seed has three splits that share no picture.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__(DRAWING, seed)
-
+RenderedDogs = partial(RenderedDataset, DRAWING)
+"""Dogs drawn on request: takes the seed of the data set."""
 
 DATASETS.register("rendered_dogs", RenderedDogs)
-
-
-# The words in which drawn dogs are spoken of, in two manners.
 
 
 _COMMON: Phrases = {

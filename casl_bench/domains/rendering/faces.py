@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -312,9 +313,6 @@ def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.ui
     return _Portrait(attributes, nuisance).draw()
 
 
-# The `rendered_faces` data set: drawn portraits with known factors and a true counterfactual.
-
-
 CONCEPTS: tuple[Concept, ...] = (
     Concept("smiling", "a sad face", "a smiling face", "smiling"),
     Concept("eyeglasses", "a face without eyeglasses", "a face with eyeglasses", "eyeglasses"),
@@ -334,25 +332,13 @@ DRAWING = Drawing(
     unread=UNREAD,
     concepts=CONCEPTS,
     draw=draw,
-    source="casl_bench.images.rendered_faces",
+    source="casl_bench.domains.rendering.faces",
 )
 
-
-class RenderedFaces(RenderedDataset):
-    """Portraits drawn on request.
-
-    Args:
-        seed: of the data set; one seed has three splits that share no picture.
-    """
-
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__(DRAWING, seed)
-
+RenderedFaces = partial(RenderedDataset, DRAWING)
+"""Portraits drawn on request: takes the seed of the data set."""
 
 DATASETS.register("rendered_faces", RenderedFaces)
-
-
-# The words in which drawn portraits are spoken of, in two manners.
 
 
 _COMMON: Phrases = {

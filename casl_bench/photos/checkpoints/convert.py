@@ -30,7 +30,7 @@ _CONFIGS = files("casl_bench.photos.checkpoints") / "configs"
 
 
 class CheckpointConfig(BaseModel):
-    """Facts of a published network. Those that its file tells are checked against it.
+    """Facts of a published network. Those that its file shows are checked against it.
 
     Attributes:
         description: for a person.
@@ -60,7 +60,7 @@ class CheckpointConfig(BaseModel):
     learned_sigma: bool | None = None
 
     def check(self, found: Architecture, name: str, where: str) -> None:
-        """Compare with what the file tells.
+        """Compare with what the file shows.
 
         Raises:
             InvalidBenchmarkError: naming the fields that differ.
@@ -127,9 +127,9 @@ class Conversion:
     Attributes:
         config: of the backbone, with the U-Net's arguments.
         unet: filled, float32.
-        architecture: what the file told.
+        architecture: as read from the file.
         taken: which of the file's state dicts; empty where it holds one alone.
-        assumed: what neither the file nor the caller told, "name value" each.
+        assumed: what neither the file nor the caller said, "name value" each.
     """
 
     config: BackboneConfig
@@ -153,7 +153,7 @@ def convert(
         path: the file.
         name: of the backbone, as in a table.
         image_size: side of the image, pixels.
-        config: name of a config of the package, or a JSON file; what the file tells is checked
+        config: name of a config of the package, or a JSON file; what the file shows is checked
             against it.
         head_channels: channels of an attention head, ADM only.
 

@@ -45,7 +45,7 @@ class ClassifierSidecar(_Frozen):
     """The sidecar of `NAME.pt` or `NAME.safetensors`, `NAME.json`.
 
     Attributes:
-        attributes: what the outputs tell, in their order, under published or under our names.
+        attributes: what the outputs are of, in their order, under published or under our names.
         image_size: H = W that the network takes, pixels.
         mean: of each channel, for pixels in [0, 1].
         std: likewise.
@@ -95,7 +95,7 @@ class ClassifierSidecar(_Frozen):
             where: the classifier, for the message.
 
         Raises:
-            UsageError: naming those that it does not tell.
+            UsageError: naming those that it does not know.
         """
         found, missing = [], []
         for attribute in attributes:
@@ -108,9 +108,9 @@ class ClassifierSidecar(_Frozen):
                 missing.append(f"'{attribute}'" + (f" ({other})" if other != attribute else ""))
         if missing:
             raise UsageError(
-                f"the classifier does not tell {', '.join(missing)}",
+                f"the classifier does not know {', '.join(missing)}",
                 where=where,
-                mend="give one that tells every attribute of the data set, under these names",
+                mend="give one that knows every attribute of the data set, under these names",
             )
         return found
 
@@ -227,7 +227,7 @@ class PhotoClassifier:
         published: other names that the classifier may have for them.
 
     Raises:
-        UsageError: it does not tell one of them.
+        UsageError: it does not know one of them.
         InvalidBenchmarkError: the network does not give what the sidecar says.
     """
 
@@ -275,7 +275,7 @@ class PhotoClassifier:
             published: our attribute → (name that the classifier may have for it, sign).
 
         Raises:
-            UsageError: no description, an invalid one, or an attribute that it does not tell.
+            UsageError: no description, an invalid one, or an attribute that it does not know.
             InvalidBenchmarkError: weights are absent, damaged or do not fit the description.
         """
         sidecar, where = read_sidecar(path), str(path)

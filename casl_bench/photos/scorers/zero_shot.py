@@ -1,4 +1,4 @@
-"""Attributes that nobody labelled: a CLIP compares an image with a pair of texts.
+"""Attributes without labels: a CLIP compares an image with a pair of texts.
 
 A second opinion about images without annotation, no measurement of them: it knows an attribute by
 its words alone, and its threshold is an assumed share.

@@ -19,6 +19,7 @@ from casl_bench.report.grouping import RowKey
 from casl_bench.report.html.figures import Style, label, slug
 from casl_bench.report.markdown import number
 from casl_bench.results.edited_images import EditedImages, Pixels
+from casl_bench.results.latent_images import LARGEST, at_most
 from casl_bench.results.record import LevelResult, RunRecord
 from casl_bench.results.score_table import ScoreTable
 
@@ -68,8 +69,6 @@ def image_changes(
 
 
 FOLDER = "images"
-LARGEST = 128
-"""Pictures are kept at no more pixels a side than this."""
 _QUALITY = 88
 _COLUMNS = 12
 
@@ -83,7 +82,7 @@ class Sheet:
 
     def add(self, picture: Pixels) -> int:
         """Put a picture [H, W, 3] on the sheet; returns its number."""
-        self._tiles.append(_at_most(picture, LARGEST))
+        self._tiles.append(at_most(picture, LARGEST))
         return len(self._tiles) - 1
 
     def style(self, number: int) -> str:
@@ -120,15 +119,6 @@ def new_sheet(number: int, name: str) -> Sheet:
     return Sheet(f"{number:03d}-{slug(name)}")
 
 
-def _at_most(picture: Pixels, side: int) -> Pixels:
-    height, width, _ = picture.shape
-    if max(height, width) <= side:
-        return picture
-    scale = side / max(height, width)
-    size = (round(width * scale), round(height * scale))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
-
-
 SHOWN_IMAGES = 3
 """Test images of a concept that a report shows."""
 _UNMATCHED = "unmatched"
@@ -137,7 +127,7 @@ _UNMATCHED = "unmatched"
 
 @dataclass(frozen=True)
 class Kept:
-    """A cell with everything that is kept beside its record."""
+    """A cell with the files that are kept with its record."""
 
     record: RunRecord
     images: EditedImages
@@ -265,7 +255,7 @@ def _row(
     changes: ImageChanges | None,
     sheet: Sheet,
 ) -> tuple[Tile, ...]:
-    """A tile a column; a column that a row has no picture for says why."""
+    """One tile per column; a column without a picture says why."""
     strengths = cell.images.strengths
     levels = {level.name: level for level in cell.record.levels}
     places = _places(cell.record, columns)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
-# How a method looks in every figure: a colour, a dash and a marker of its own.
+# How a method looks in every figure: its own colour, dash and marker.
 
 
 INK = "#010203"
@@ -58,7 +58,7 @@ class Style:
 
 
 def styles_of(rows: Iterable[RowKey]) -> dict[RowKey, Style]:
-    """A style a row; controls are grey, and no two of the entrants look alike."""
+    """A style per row; controls are grey, and no two methods look alike."""
     found: dict[RowKey, Style] = {}
     entrants = controls = 0
     for row in rows:
@@ -282,7 +282,7 @@ def _values(records: Sequence[RunRecord], name: str) -> list[float]:
     return [m.value for m in found if m is not None and m.value is not None]
 
 
-# What a method does as its strength grows: dose and response, precision and effect.
+# Curves over strength: dose and response, precision and effect.
 
 
 _EFFECT, _PRECISION = TARGET_CHANGE.name, EPR_FLOORED.name

@@ -62,12 +62,7 @@ class Source:
             InvalidBenchmarkError: if a record or a file kept with one is corrupt.
         """
         store = None if path.is_file() else RecordStore(path)
-        records = read_numbers(path)
-        if not records:
-            raise UsageError(
-                "no records", where=str(path), mend="give a run folder or a records.jsonl"
-            )
-        return cls(path.name, tuple(records), store)
+        return cls(path.name, tuple(read_numbers(path)), store)
 
 
 INDEX = "index.html"

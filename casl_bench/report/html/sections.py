@@ -273,7 +273,7 @@ def edits_section(
     figures: Figures,
     sheets: Sheets,
 ) -> Section:
-    """One part a concept: its grid of pictures and its curves."""
+    """One part per concept: its grid of pictures and its curves."""
     spreads = logit_spreads(group)
     parts = []
     for concept in group.concepts:

@@ -13,11 +13,11 @@ from casl_bench.core.files import write_text
 from casl_bench.report.columns import (
     EPR_RAW,
     METHOD,
+    PAIRS,
     Column,
     is_significant,
     over,
     probe_k,
-    shown,
     table_of,
 )
 from casl_bench.report.grouping import Group, Number, Row
@@ -43,12 +43,9 @@ from casl_bench.report.leaderboard.entries import (
 )
 from casl_bench.report.markdown import (
     DASH,
-    Footnotes,
     compact,
     escape,
     fold,
-    number,
-    table,
 )
 from casl_bench.report.tables import (
     comparison_section,
@@ -58,7 +55,7 @@ from casl_bench.report.tables import (
     overall_title,
     render_tables,
 )
-from casl_bench.results.record import Measurement
+from casl_bench.results.record import Pair
 
 # A board as one table, with its legend.
 
@@ -90,7 +87,7 @@ def board_table(board: LeaderboardTable, up: str = "") -> str:
 
 
 def method_table(entries: Sequence[Entry]) -> str:
-    """One method on several boards, a row each, never a mean over them."""
+    """One method on several boards: a row for each, never a mean over them."""
     place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
     return _joined(table_of([place, *method_columns()], entries), legend(entries))
 
@@ -178,37 +175,38 @@ def _plain(board: LeaderboardTable) -> str:
 
 def _against(entry: Entry) -> str:
     """The paired test with every other method of a board, in a fold."""
-    comparison = entry.board.comparison
-    if comparison is None or entry.standing is None:
+    comparison, own = entry.board.comparison, entry.method
+    if comparison is None or entry.standing is None or not comparison.pairs:
         return ""
-    notes, rows = Footnotes(), []
-    for pair in comparison.pairs:
-        if entry.method not in (pair.a, pair.b):
-            continue
-        other, sign = (pair.b, 1) if pair.a == entry.method else (pair.a, -1)
-        difference = pair.difference if sign > 0 else _turned(pair.difference)
-        verdict = "not significantly different"
-        if is_significant(pair) and difference.value is not None:
-            verdict = "better" if difference.value > 0 else "worse"
-        p = DASH if pair.p_holm is None else number(pair.p_holm, 3)
-        rows.append([escape(other), verdict, shown(Number.of(difference), notes), p])
-    if not rows:
-        return ""
-    headings = ["other", "this method is", "difference, mean signed log of EPR+", "p (Holm)"]
-    body = notes.under(table(headings, rows, text_columns=2))
-    return fold(f"Against the others: {_plain(entry.board)}", body)
+    pairs = [_seen_from(own, pair) for pair in comparison.pairs if own in (pair.a, pair.b)]
+    body = table_of(_AGAINST, pairs)
+    return fold(f"Against the others: {_plain(entry.board)}", body) if pairs else ""
 
 
-def _turned(difference: Measurement) -> Measurement:
-    """The difference seen from the other side."""
-    low, high = difference.high, difference.low
-    return difference.model_copy(
-        update={
-            "value": None if difference.value is None else -difference.value,
-            "low": None if low is None else -low,
-            "high": None if high is None else -high,
-        }
-    )
+def _seen_from(method: str, pair: Pair) -> Pair:
+    """The pair with this method first."""
+    if pair.a == method:
+        return pair
+    d = pair.difference
+    ends = {"value": d.value, "low": d.high, "high": d.low}
+    turned = {name: None if end is None else -end for name, end in ends.items()}
+    difference = d.model_copy(update=turned)
+    return pair.model_copy(update={"a": pair.b, "b": pair.a, "difference": difference})
+
+
+def _verdict(pair: Pair) -> str:
+    if not is_significant(pair):
+        return "not significantly different"
+    return "better" if (pair.difference.value or 0.0) > 0 else "worse"
+
+
+_OF_PAIRS = {column.name: column for column in PAIRS}
+_AGAINST: tuple[Column[Pair], ...] = (
+    replace(_OF_PAIRS["b"], label="other"),
+    Column("verdict", "this method is", _verdict, text=True),
+    replace(_OF_PAIRS["difference"], label="difference, mean signed log of EPR+"),
+    _OF_PAIRS["p_holm"],
+)
 
 
 def _settings(entries: Sequence[Entry]) -> list[str]:
@@ -337,23 +335,17 @@ def _made_by(board: LeaderboardTable, up: str) -> str:
 
 
 def _datasets_table(boards: Sequence[LeaderboardTable]) -> str:
-    rows = []
-    for name, own in _by_dataset(boards).items():
-        for board in own:
-            first = board.first
-            rows.append(
-                [
-                    link(name, page_of(DATASETS, name)),
-                    escape(first.world),
-                    escape(board.suite),
-                    str(first.seed),
-                    escape(board.source.name),
-                    _leaders(board),
-                    str(len(board.group.concepts)),
-                ]
-            )
-    headings = ["data set", "world", "suite", "seed", "records", "may be first", "concepts"]
-    return table(headings, rows, text_columns=6)
+    columns: tuple[Column[LeaderboardTable], ...] = (
+        Column("dataset", "data set",
+               lambda b: link(b.title, page_of(DATASETS, b.title)), text=True),
+        Column("world", "world", lambda b: escape(b.first.world), text=True),
+        Column("suite", "suite", lambda b: escape(b.suite), text=True),
+        Column("seed", "seed", lambda b: str(b.first.seed), text=True),
+        Column("records", "records", lambda b: escape(b.source.name), text=True),
+        Column("leaders", "may be first", _leaders, text=True),
+        Column("concepts", "concepts", lambda b: str(len(b.group.concepts))),
+    )  # fmt: skip
+    return table_of(columns, [b for own in _by_dataset(boards).values() for b in own])
 
 
 def _leaders(board: LeaderboardTable) -> str:
@@ -366,16 +358,13 @@ def _leaders(board: LeaderboardTable) -> str:
 
 
 def _sources_table(sources: Sequence[Source]) -> str:
-    rows = [
-        [
-            link(s.file, f"{RECORDS}/{s.file}"),
-            link("tables", f"{s.name}.md"),
-            code(s.sha256[:12]),
-            f"{len(s.records):,}",
-        ]
-        for s in sources
-    ]
-    return table(["file", "all its tables", "SHA-256", "records"], rows, text_columns=3)
+    columns: tuple[Column[Source], ...] = (
+        Column("file", "file", lambda s: link(s.file, f"{RECORDS}/{s.file}"), text=True),
+        Column("tables", "all its tables", lambda s: link("tables", f"{s.name}.md"), text=True),
+        Column("sha256", "SHA-256", lambda s: code(s.sha256[:12]), text=True),
+        Column("count", "records", lambda s: f"{len(s.records):,}"),
+    )
+    return table_of(columns, sources)
 
 
 _TESTS = "How the ranks were made: paired tests, sensitivity, other scorers"

@@ -129,12 +129,13 @@ class Expected:
     Attributes:
         suite_version: today's of the suite; None where there is no such suite.
         suite_hash: of all its settings, as in a run folder's manifest.
-        images: test images a concept, at most.
+        images: test images per concept, at most.
         draws: of each control that is drawn.
         concepts: data set → its concepts; one that is not known here is absent.
         every_dataset: all data sets that the suite is meant for.
-        alone: control that every concept has → whether it is drawn several times.
-        beside: entrant → controls that stand beside it; one that is not known here is absent.
+        alone: control of every concept → whether it is run several times.
+        beside: method → controls matched to it; one that is not known here is absent.
+        matched_concepts: on how many concepts of a data set these are run.
         versions: method → its version.
         settings: method → its settings in this suite.
     """
@@ -147,6 +148,7 @@ class Expected:
     every_dataset: tuple[str, ...]
     alone: Mapping[str, bool]
     beside: Mapping[str, tuple[str, ...]]
+    matched_concepts: int = 0
     versions: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -186,7 +188,7 @@ def _of_record(record: RunRecord, images: int | None) -> Iterator[str]:
             yield f"{what}: {name} is of {found.n} images, the suite has {images}"
     for attribute, drift in record.drift.items():
         if drift is not None and abs(drift) > MOST_SD:
-            yield f"{what}: drift of {attribute} is {drift:g} σ"
+            yield f"{what}: off-target shift of {attribute} is {drift:g} σ"
 
 
 def _measurements(record: RunRecord) -> Iterator[tuple[str, Measurement]]:
@@ -260,7 +262,7 @@ def _duplicates(records: Records, published: Sequence[str]) -> list[str]:
     faults = [f"the same cell several times: {_listed(dict.fromkeys(twice))}"] if twice else []
     entrants = [r for r in records if r.kind == "edit" and not r.control]
     if entrants and {r.record_id for r in entrants} <= set(published):
-        faults.append("all of its entrants' records are published already")
+        faults.append("all records of its methods are published already")
     by_scores: dict[str, set[str]] = {}
     for r in entrants:
         if r.scores is not None:
@@ -304,7 +306,7 @@ def _settings(records: Records, expected: Expected) -> list[str]:
 
 
 def _complete(records: Records, expected: Expected) -> list[str]:
-    """Every method on every concept, every control beside it, and what a run makes once."""
+    """Every method on every concept, every control, and the records of whole data sets."""
     faults = [
         f"{_name(r)} failed: {r.error.message}" for r in records
         if r.status == "failed" and r.error is not None
@@ -323,7 +325,8 @@ def _complete(records: Records, expected: Expected) -> list[str]:
             for name in entrants:
                 wanted += [CellKey(dataset, "edit", name, None, concept, f) for f in range(fits)]
                 beside = expected.beside.get(name, ())
-                wanted += [CellKey(dataset, "edit", c, name, concept) for c in beside]
+                if concept in concepts[: expected.matched_concepts]:
+                    wanted += [CellKey(dataset, "edit", c, name, concept) for c in beside]
             for name, drawn in expected.alone.items():
                 again = range(expected.draws if drawn else 1)
                 wanted += [CellKey(dataset, "edit", name, None, concept, d) for d in again]
@@ -443,13 +446,11 @@ def _refuse(faults: Sequence[str], source: Path) -> None:
 
 
 def _read(source: Path) -> list[RunRecord]:
-    records = read_numbers(source)
-    if not records:
-        raise UsageError(
-            "no records", where=str(source), mend="give a run folder or its records.jsonl"
-        )
-    return sorted(records, key=lambda r: (r.dataset, r.kind, r.method or "", r.beside or "",
-                                          r.concept or "", r.fit_seed))  # fmt: skip
+    return sorted(
+        read_numbers(source),
+        key=lambda r: (r.dataset, r.kind, r.method or "", r.beside or "", r.concept or "",
+                       r.fit_seed),
+    )  # fmt: skip
 
 
 def _default_name(records: Sequence[RunRecord], expected: Expected) -> str:

@@ -19,8 +19,8 @@ from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.rendering.renderer import Drawing, Factors
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.models.random_numbers import image_noise
-from casl_bench.results.score_table import Array
 from casl_bench.training.degrade import blur, compress
 
 # The true change of an edit, from the rendered factors: no network is asked.

@@ -18,7 +18,7 @@ from casl_bench.metrics.bootstrap import (
     percentile_interval,
     resampling_weights,
 )
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.studies.metric_validity.edits import FAMILIES, SEED
 from casl_bench.studies.metric_validity.records import StudyRecords
 

@@ -20,10 +20,10 @@ from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import World
 from casl_bench.domains.rendered import domain_named
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr import EPS
 from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo, first_column
 from casl_bench.models.random_numbers import image_noise
-from casl_bench.results.score_table import Array, EditScores
 from casl_bench.runs.scoring import Scorers
 from casl_bench.studies.metric_validity.edits import FAMILIES, SEED, GradedEdit, Subject, exact
 from casl_bench.studies.metric_validity.records import EditRow, MetricRef, rounded

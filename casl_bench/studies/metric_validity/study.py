@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from casl_bench.domains.rendered import DOMAINS, synth_world
+from casl_bench.domains.rendered import RENDERED, rendered_world
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.results.provenance import package_versions
 from casl_bench.runs.names import load_entrants
@@ -32,7 +32,7 @@ COMMAND = "casl-bench study metric-validity"
 
 
 def make_study(
-    datasets: Sequence[str] = tuple(DOMAINS),
+    datasets: Sequence[str] = tuple(RENDERED),
     *,
     images: int = IMAGES,
     say: Callable[[str], None] = lambda _: None,
@@ -54,12 +54,12 @@ def make_study(
     rows: list[EditRow] = []
     revisions, scorers = {}, {}
     for name in datasets:
-        world = synth_world(name)
+        world = rendered_world(name)
         judge, card = Judge(world), world.dataset.card
         revisions[name], scorers[name] = card.revision, world.scorer_hashes
         rows += edit_rows(judge, card.concepts, metrics, images=images, say=say)
         say(f"{name}: tricks")
-        drawing = DOMAINS[name].drawing
+        drawing = RENDERED[name].drawing
         for concept in card.concepts:
             subject = subject_of(drawing, concept, images)
             play_on_images(tally, judge, subject, Renderer(drawing))

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr_plus import epr_plus
 from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.scorers import Differentiable
-from casl_bench.results.score_table import Array, EditScores
 from casl_bench.studies.metric_validity.edits import SEED, Subject
 from casl_bench.studies.metric_validity.records import EditRow, TrickRow, Values, rounded
 from casl_bench.studies.metric_validity.scored_edits import Candidate, Judge, Renderer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,6 +30,7 @@ from casl_bench.results.record import (
     headline_level,
 )
 from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
 from casl_bench.runs.artefacts import InvertedSplit
 from casl_bench.runs.dataset import DatasetRun
@@ -263,6 +264,8 @@ class LatentStudy:
         editor, record = self._casl(concept)
         assert record.strength is not None and record.full_effect is not None  # it was matched
         strength = record.strength
+        table = self.scores.by_place[CellKey.of(record)].scores
+        assert table is not None  # it is finished
         yield VariantRow(
             dataset=self.dataset,
             concept=concept.name,
@@ -272,7 +275,7 @@ class LatentStudy:
             strength=strength,
             reached=None,
             full_effect=record.full_effect,
-            measurements=_kept(record.measurements),
+            measurements=self._measured(concept, table, strength),
         )
         for latents, k, mask in self._masks(editor):
             part = PartOfMap(editor, ~mask, bias=True)
@@ -326,11 +329,6 @@ class LatentStudy:
     ) -> VariantRow:
         edits = self.cells.edit_images(editor, split, (strength,), None)
         table, _ = self.cells.scorers.table(concept, split.inversions, edits, (strength,))
-        judge = judges(info_of(MAP), self.cells.scorers.names)[0]
-        cell = ScoredCell(table, concept.attribute, (judge,), self.scores.scales)
-        # A method is compared with random directions on images that lack the attribute.
-        null = [] if question == "absence" else self.scores.random_directions(concept.name)
-        found = measurements(cell, strength, self.config.seed, null)
         return VariantRow(
             dataset=self.dataset,
             concept=concept.name,
@@ -339,13 +337,23 @@ class LatentStudy:
             k=k,
             strength=strength,
             reached=reached,
-            full_effect=self.cells.scales.full_effect(concept, judge),
-            measurements=_kept(found),
+            full_effect=self.cells.scales.full_effect(concept, self._judge),
+            # A method is compared with random directions on images that lack the attribute.
+            measurements=self._measured(concept, table, strength, null=question != "absence"),
         )
 
+    @property
+    def _judge(self) -> str:
+        return judges(info_of(MAP), self.cells.scorers.names)[0]
 
-def _kept(found: Mapping[str, Measurement]) -> dict[str, Measurement]:
-    return {name: found[name] for name in KEPT if name in found}
+    def _measured(
+        self, concept: Concept, table: ScoreTable, strength: float, *, null: bool = True
+    ) -> dict[str, Measurement]:
+        """By the primary classifier, as the run's own edits are measured."""
+        cell = ScoredCell(table, concept.attribute, (self._judge,), self.scores.scales)
+        random = self.scores.random_directions(concept.name) if null else []
+        found = measurements(cell, strength, self.config.seed, random)
+        return {name: found[name] for name in KEPT if name in found}
 
 
 def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> CellRecord:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 
 
 @pytest.fixture

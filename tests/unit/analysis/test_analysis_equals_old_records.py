@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from casl_bench.analysis.analyse import analyse_cells
+from casl_bench.metrics.edit_scores import PER_IMAGE
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey
-from casl_bench.results.score_table import PER_IMAGE, ScoreTable
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import StoredCell, convert_cells
 
 FILE = Path(__file__).with_name("old_scores.npz")

@@ -7,7 +7,7 @@ import pytest
 
 from casl_bench.analysis.uncertainty import Design, draw_scores
 from casl_bench.core.errors import InputError
-from casl_bench.results.score_table import Array
+from casl_bench.metrics.edit_scores import Array
 
 DESIGN = Design(("b", "a", "a", "b", "a", "b"), ("a", "b", "b"))
 

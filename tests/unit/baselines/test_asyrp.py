@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from casl_bench_baselines.asyrp import Asyrp, CombinedAsyrpEditor, distance_curve, first_above
+from casl_bench_baselines.asyrp import Asyrp, distance_curve, first_above
 
 from casl_bench.conformance.toy_domain import ToyTasks
 
@@ -25,16 +24,3 @@ def test_window_from_the_distance_curve(tmp_path: Path) -> None:
     assert all(0 <= d <= 2 for d in curve)
     method = Asyrp(fit_steps=1, batch_size=2, t_edit=None, t_edit_threshold=-1.0)
     assert method.fit(task).window.t_edit == 0
-
-
-def test_two_attributes_at_once_add_up(tmp_path: Path) -> None:
-    toy = ToyTasks()
-    tasks = [toy.task(Asyrp.info, tmp_path / name) for name in ("a", "b")]
-    pairs = zip((2, 4), tasks, strict=True)
-    a, b = (Asyrp(fit_steps=steps, batch_size=2).fit(task) for steps, task in pairs)
-    both = CombinedAsyrpEditor([a, b], [1.0, 0.5])
-    h, t = tasks[0].trajectories.h(2), tasks[0].trajectories.timesteps[2]
-    expected = 2.0 * (a.delta_h(h, t, 1.0) + 0.5 * b.delta_h(h, t, 1.0))
-    torch.testing.assert_close(both.delta_h(h, t, 2.0), expected)
-    edits = both.edit(toy.test, [0.0, 1.0])
-    assert torch.equal(edits[0], toy.test.reconstruction)

@@ -17,7 +17,7 @@ from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.domain import World
-from casl_bench.domains.rendered import synth_world
+from casl_bench.domains.rendered import rendered_world
 from casl_bench.methods.method import Editor
 from casl_bench.metrics.epr import epr_raw
 from casl_bench.models.scorers import Differentiable
@@ -91,7 +91,7 @@ def test_a_classifier_without_gradients_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def faces() -> World:
-    return synth_world("rendered_faces")
+    return rendered_world("rendered_faces")
 
 
 def lacking(world: World, attribute: str, count: int) -> Inversions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from casl_bench.domains.rendered import DOMAINS, Domain
+from casl_bench.domains.rendered import RENDERED, RenderedDomain
 from casl_bench.domains.rendering.captions import (
     CONTEXT_LENGTH,
     MAX_STATEMENTS,
@@ -14,7 +14,7 @@ from casl_bench.domains.rendering.captions import (
 )
 from casl_bench.models.clip import WordTokenizer
 
-MANNERS = [(d, m) for d in DOMAINS.values() for m in d.wording.manners]
+MANNERS = [(d, m) for d in RENDERED.values() for m in d.wording.manners]
 IDS = [f"{d.name} {m}" for d, m in MANNERS]
 
 
@@ -23,7 +23,7 @@ def _attributes(n: int, count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("domain", "manner"), MANNERS, ids=IDS)
-def test_captions_state_what_is_true_and_fit_the_tokenizer(domain: Domain, manner: str) -> None:
+def test_captions_are_true_and_fit_the_tokenizer(domain: RenderedDomain, manner: str) -> None:
     names, wording = domain.drawing.attributes, domain.wording
     attributes = _attributes(300, len(names))
     rng = torch.Generator().manual_seed(1)
@@ -54,7 +54,7 @@ def test_compatible_is_agreement_of_every_statement() -> None:
 
 
 @pytest.mark.parametrize(("domain", "manner"), MANNERS, ids=IDS)
-def test_contrasts_differ_and_repeat_with_the_generator(domain: Domain, manner: str) -> None:
+def test_contrasts_differ_and_repeat(domain: RenderedDomain, manner: str) -> None:
     writer = CaptionWriter(domain.wording, manner)
     yes, no = writer.contrasts(torch.Generator().manual_seed(3))
     assert len(yes) == len(no) == len(domain.drawing.attributes)
@@ -62,8 +62,8 @@ def test_contrasts_differ_and_repeat_with_the_generator(domain: Domain, manner: 
     assert (yes, no) == writer.contrasts(torch.Generator().manual_seed(3))
 
 
-@pytest.mark.parametrize("domain", DOMAINS.values(), ids=lambda d: d.name)
-def test_concepts_are_asked_for_in_canonical_words(domain: Domain) -> None:
+@pytest.mark.parametrize("domain", RENDERED.values(), ids=lambda d: d.name)
+def test_concepts_are_asked_for_in_canonical_words(domain: RenderedDomain) -> None:
     wording = domain.wording
     tokenizer = WordTokenizer(wording.vocabulary(), CONTEXT_LENGTH)
     for concept in domain.drawing.concepts:
@@ -73,8 +73,8 @@ def test_concepts_are_asked_for_in_canonical_words(domain: Domain) -> None:
         assert any(phrase in concept.source_prompt for phrase in no)
 
 
-@pytest.mark.parametrize("domain", DOMAINS.values(), ids=list(DOMAINS))
-def test_the_longest_caption_fits_the_text_tower(domain: Domain) -> None:
+@pytest.mark.parametrize("domain", RENDERED.values(), ids=list(RENDERED))
+def test_the_longest_caption_fits_the_text_tower(domain: RenderedDomain) -> None:
     wording = domain.wording
     for manner in wording.manners:
         phrases = wording.phrases(manner).values()

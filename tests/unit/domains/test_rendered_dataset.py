@@ -7,25 +7,25 @@ import torch
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.domains.dataset import DATASETS, Dataset, SupportsOracle
-from casl_bench.domains.rendered import DOMAINS, Domain, domain_named
+from casl_bench.domains.rendered import RENDERED, RenderedDomain, domain_named
 from casl_bench.domains.rendering.renderer import RenderedDataset
 from casl_bench.runs.names import load_entrants
 
 load_entrants()
 
 
-@pytest.fixture(scope="module", params=DOMAINS.values(), ids=lambda d: d.name)
-def domain(request: pytest.FixtureRequest) -> Domain:
-    found: Domain = request.param
+@pytest.fixture(scope="module", params=RENDERED.values(), ids=lambda d: d.name)
+def domain(request: pytest.FixtureRequest) -> RenderedDomain:
+    found: RenderedDomain = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def dataset(domain: Domain) -> RenderedDataset:
+def dataset(domain: RenderedDomain) -> RenderedDataset:
     return RenderedDataset(domain.drawing)
 
 
-def test_registered_with_a_card(domain: Domain, dataset: RenderedDataset) -> None:
+def test_registered_with_a_card(domain: RenderedDomain, dataset: RenderedDataset) -> None:
     registered = DATASETS.create(domain.name)
     assert registered.card == dataset.card
     assert isinstance(dataset, Dataset) and isinstance(dataset, SupportsOracle)
@@ -42,7 +42,7 @@ def test_a_prefix_is_the_same_images(dataset: RenderedDataset) -> None:
     assert few.attributes is not None and few.attributes.dtype == torch.bool
 
 
-def test_splits_and_seeds_share_no_image(domain: Domain, dataset: RenderedDataset) -> None:
+def test_splits_and_seeds_share_no_image(domain: RenderedDomain, dataset: RenderedDataset) -> None:
     batches = [dataset.load(s, 2).pixels for s in ("train", "validation", "test")]
     batches.append(RenderedDataset(domain.drawing, seed=1).load("train", 2).pixels)
     everything = torch.cat(batches).flatten(1)
@@ -50,7 +50,7 @@ def test_splits_and_seeds_share_no_image(domain: Domain, dataset: RenderedDatase
 
 
 def test_oracle_changes_enough_of_every_image_to_be_seen(
-    domain: Domain, dataset: RenderedDataset
+    domain: RenderedDomain, dataset: RenderedDataset
 ) -> None:
     batch = dataset.load("validation", 8)
     for attribute in domain.drawing.attributes:
@@ -61,7 +61,7 @@ def test_oracle_changes_enough_of_every_image_to_be_seen(
         assert torch.equal(dataset.oracle(batch.image_ids, attribute), flipped)
 
 
-def test_oracle_takes_any_order_and_none(domain: Domain, dataset: RenderedDataset) -> None:
+def test_oracle_takes_any_order_and_none(domain: RenderedDomain, dataset: RenderedDataset) -> None:
     attribute = domain.drawing.attributes[-1]
     ids = ["test-000003", "train-000000"]
     both = dataset.oracle(ids, attribute)

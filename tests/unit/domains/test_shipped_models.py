@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.domains.dataset import ImageBatch
-from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, DOMAINS, Domain
+from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED, RenderedDomain
 from casl_bench.domains.rendering.renderer import RenderedDataset
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.clip import ClipModel, ClipScorer
@@ -27,24 +27,24 @@ MEGABYTES = {
 }
 
 
-@pytest.fixture(scope="module", params=DOMAINS.values(), ids=lambda d: d.name)
-def domain(request: pytest.FixtureRequest) -> Domain:
-    found: Domain = request.param
+@pytest.fixture(scope="module", params=RENDERED.values(), ids=lambda d: d.name)
+def domain(request: pytest.FixtureRequest) -> RenderedDomain:
+    found: RenderedDomain = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def models(domain: Domain) -> Path:
+def models(domain: RenderedDomain) -> Path:
     return ASSETS / domain.name
 
 
 @pytest.fixture(scope="module")
-def pictures(domain: Domain) -> ImageBatch:
+def pictures(domain: RenderedDomain) -> ImageBatch:
     return RenderedDataset(domain.drawing).load("test", 32)
 
 
 @pytest.fixture(scope="module")
-def flips(domain: Domain, pictures: ImageBatch) -> dict[str, Tensor]:
+def flips(domain: RenderedDomain, pictures: ImageBatch) -> dict[str, Tensor]:
     dataset = RenderedDataset(domain.drawing)
     return {name: dataset.oracle(pictures.image_ids, name) for name in domain.drawing.attributes}
 
@@ -61,7 +61,7 @@ def test_small_and_described(name: str, models: Path) -> None:
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_read_clean_and_spoilt_pictures(
-    name: str, domain: Domain, models: Path, pictures: ImageBatch
+    name: str, domain: RenderedDomain, models: Path, pictures: ImageBatch
 ) -> None:
     classifier = AttributeClassifier.load(models / name)
     assert classifier.attributes == domain.drawing.attributes and pictures.attributes is not None
@@ -73,7 +73,7 @@ def test_classifiers_read_clean_and_spoilt_pictures(
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_follow_the_oracle(
-    name: str, domain: Domain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
+    name: str, domain: RenderedDomain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
 ) -> None:
     classifier = AttributeClassifier.load(models / name)
     before = classifier.logits(pictures.pixels)
@@ -89,7 +89,7 @@ def test_classifiers_follow_the_oracle(
 
 
 def test_a_half_blended_edit_scores_between(
-    domain: Domain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
+    domain: RenderedDomain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
 ) -> None:
     classifier = AttributeClassifier.load(models / "classifier_plain")
     k = 0
@@ -104,7 +104,7 @@ def test_a_half_blended_edit_scores_between(
 
 @pytest.mark.parametrize("name", ["guide_clip", "score_clip"])
 def test_clip_directions_point_along_oracle_edits(
-    name: str, domain: Domain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
+    name: str, domain: RenderedDomain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
 ) -> None:
     scorer = ClipScorer.load(models / name)
     before = scorer.embed(pictures.pixels)
@@ -125,7 +125,7 @@ def test_clip_directions_point_along_oracle_edits(
 
 @pytest.mark.parametrize("name", ["guide_clip", "score_clip"])
 def test_clip_tells_every_attribute_from_its_prompts(
-    name: str, domain: Domain, models: Path, pictures: ImageBatch
+    name: str, domain: RenderedDomain, models: Path, pictures: ImageBatch
 ) -> None:
     clip = ClipModel.load(models / name)
     seen = clip.encode_image(pictures.pixels)
@@ -148,7 +148,7 @@ def test_guide_and_scorer_are_different_networks(models: Path) -> None:
 
 
 def test_embedder_knows_subjects_and_degrees_of_change(
-    domain: Domain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
+    domain: RenderedDomain, models: Path, pictures: ImageBatch, flips: dict[str, Tensor]
 ) -> None:
     embedder = RenderEmbedder.load(models / "render_embedder")
     same = embedder.identity_similarity(pictures.pixels, flips[domain.drawing.attributes[-1]])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_file
-from casl_bench.domains.rendered import ASSETS, DOMAINS, synth_world
+from casl_bench.domains.rendered import ASSETS, RENDERED, rendered_world
 
 WEIGHTS = sorted(p.relative_to(ASSETS) for p in ASSETS.rglob("*.safetensors"))
 
@@ -22,15 +22,15 @@ def assets(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ASSETS, tmp_path / "assets"))
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain", RENDERED)
 def test_the_models_of_a_domain_take_at_most_12_mb(domain: str) -> None:
     total = sum(p.stat().st_size for p in (ASSETS / domain).rglob("*") if p.is_file())
     assert total <= 12e6
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize("domain", RENDERED)
 def test_guide_and_scorer_are_two_networks(domain: str) -> None:
-    world = synth_world(domain)
+    world = rendered_world(domain)
     assert world.guide_clip.weights_hash != world.score_clip.info.weights_hash
     assert len({c.info.weights_hash for c in world.classifiers}) == 2
     assert world.dataset.card.world == "synth"
@@ -41,7 +41,7 @@ def test_a_truncated_file_is_refused_by_name(assets: Path, weights: Path) -> Non
     path = assets / weights
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InvalidBenchmarkError) as refused:
-        synth_world(weights.parts[0], assets=assets)
+        rendered_world(weights.parts[0], assets=assets)
     assert weights.parent.name in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -53,17 +53,17 @@ def test_nan_weights_of_the_unet_are_refused(assets: Path) -> None:
     tensors[name] = torch.full_like(tensors[name], torch.nan)
     save_file(tensors, path)
     with pytest.raises(InvalidBenchmarkError, match="NaN"):
-        synth_world("rendered_faces", assets=assets)
+        rendered_world("rendered_faces", assets=assets)
 
 
 def test_absent_models_are_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidBenchmarkError, match="absent"):
-        synth_world("rendered_faces", assets=tmp_path)
+        rendered_world("rendered_faces", assets=tmp_path)
 
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(UsageError, match="cuda"):
-        synth_world("rendered_faces", "cuda:0")
+        rendered_world("rendered_faces", "cuda:0")
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: "/".join(p.parts[:2]))

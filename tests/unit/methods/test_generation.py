@@ -12,7 +12,6 @@ from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.methods.h_space_editor import (
     EditWindow,
     HSpaceEditor,
-    combine_delta_h,
     generate_edits,
 )
 from casl_bench.methods.method import Editor, FitCost, SupportsDeltaH
@@ -175,19 +174,6 @@ def test_strengths_must_be_numbers(
 
 def test_no_strengths_give_no_images(backbone: Backbone, inversions: Inversions) -> None:
     assert generate_edits(backbone, inversions, [], bend, EditWindow(300), 7).shape[0] == 0
-
-
-def test_several_attributes_add_up(backbone: Backbone) -> None:
-    h, temb = torch.randn(2, 16, 8, 8), torch.randn(2, backbone.temb_dim)
-
-    def double(h: Tensor, t: int, temb: Tensor) -> Tensor:
-        return 2 * h
-
-    combined = combine_delta_h([bend, double], [0.6, 0.8], h_coefficient=0.9)
-    expected = 0.9 * h + 0.6 * bend(h, 500, temb) + 0.8 * 2 * h
-    torch.testing.assert_close(h + combined(h, 500, temb), expected)
-    with pytest.raises(ValueError, match="zip"):
-        combine_delta_h([bend, double], [1.0])
 
 
 class BendEditor(HSpaceEditor):

@@ -9,8 +9,8 @@ from scipy import stats
 import casl_bench.metrics.image_similarity  # noqa: F401 - registers what is asked for below
 from casl_bench.core.errors import InputError
 from casl_bench.metrics import edit_success as success
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.metric import METRICS
-from casl_bench.results.score_table import EditScores
 
 BASE = np.array([[-2.0, 1.0], [-1.0, 0.0], [1.0, 2.0], [0.0, 0.0]])
 EDIT = np.array([[1.0, 1.0], [-2.0, 1.0], [3.0, 1.0], [0.5, 0.0]])

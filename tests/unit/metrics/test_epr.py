@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import EPR_FLOORED, EPR_RAW, EPR_STD, epr_raw, epr_std, noise_floor
-from casl_bench.results.score_table import EditScores
 
 # Two images, three attributes; the target is column 0.
 BASE = np.array([[0.0, 1.0, -1.0], [2.0, 0.0, 0.0]])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import epr_plus, epr_signed, evaluate_epr_plus, random_epr
-from casl_bench.results.score_table import EditScores
 
 ZEROS = np.zeros((2, 3))
 

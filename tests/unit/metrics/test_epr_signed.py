@@ -9,6 +9,7 @@ import pytest
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import evaluate
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import EPR_RAW
 from casl_bench.metrics.epr_plus import (
     EPR_SIGNED,
@@ -17,7 +18,6 @@ from casl_bench.metrics.epr_plus import (
     worst_attribute,
     worst_attribute_epr,
 )
-from casl_bench.results.score_table import EditScores
 
 # Two images, three attributes; the target is column 0. In sd (spread 2, 1, 0.5):
 # the target moves by +2 and +1, mean 1.5; column 1 by 0.5 and 0, mean 0.25; column 2 by 0 and

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import FACTOR_EPR, factor_epr
-from casl_bench.results.score_table import EditScores
 
 LOGITS = np.zeros((3, 2))
 SCORES = EditScores(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from casl_bench.metrics.bootstrap import evaluate
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.edit_success import FLIP_PRECISION, flip_precision
-from casl_bench.results.score_table import EditScores
 
 # Target in column 0. Image 0: flips on, column 1 flips off. Image 1: flips on, nothing else.
 # Image 2: had it, loses it (not as asked), columns 1 and 2 flip. Image 3: reaches 0 only.

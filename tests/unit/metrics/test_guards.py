@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.image_similarity import (
     GUARD_THRESHOLD,
     IDENTITY_GUARD,
@@ -16,7 +17,6 @@ from casl_bench.metrics.image_similarity import (
     identity_guard,
     perceptual_guard,
 )
-from casl_bench.results.score_table import EditScores
 
 LOGITS = np.zeros((2, 2))
 SCORES = EditScores(

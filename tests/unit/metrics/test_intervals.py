@@ -17,9 +17,9 @@ from casl_bench.metrics.bootstrap import (
     resampling_weights,
     wilson_interval,
 )
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.edit_success import FLIP_RATE, WRONG_WAY_RATE
 from casl_bench.metrics.epr import EPR_RAW
-from casl_bench.results.score_table import EditScores
 
 
 def make(n: int = 40, seed: int = 0, change: float = 1.0) -> EditScores:

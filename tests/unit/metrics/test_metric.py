@@ -9,6 +9,7 @@ import pytest
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.registry import discover
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import EPR_RAW
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import (
@@ -22,7 +23,6 @@ from casl_bench.metrics.metric import (
     metric_identity,
     register_metric,
 )
-from casl_bench.results.score_table import EditScores
 
 discover("casl_bench.metrics", METRICS)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.image_similarity import PIXEL_LOCALITY, dilate, pixel_locality
-from casl_bench.results.score_table import EditScores
 
 
 def picture(*dots: tuple[int, int, float], size: int = 8) -> np.ndarray:

@@ -18,10 +18,11 @@ source = "face"
 target = "smiling face"
 attribute = "smiling"
 
-[[unmeasured]]
-name = "angry"
+[[concept]]
+name = "young"
 source = "face"
-target = "angry face"
+target = "young face"
+attribute = "young"
 """
 ATTRIBUTES = ("smiling", "young")
 
@@ -34,28 +35,36 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_good_file(tmp_path: Path) -> None:
     found = read_concepts(written(tmp_path, GOOD), ATTRIBUTES)
-    assert found.concepts == (Concept("smiling", "face", "smiling face", "smiling"),)
-    assert [pair.name for pair in found.unmeasured] == ["angry"]
+    assert found[0] == Concept("smiling", "face", "smiling face", "smiling")
+    assert [concept.name for concept in found] == ["smiling", "young"]
     assert read_concepts(written(tmp_path, GOOD)) == found
 
 
 FAULTS: dict[str, tuple[str, str]] = {
     "not TOML": ("[[concept", "not TOML"),
-    "empty": ("", "no [[concept]]"),
-    "unknown table": (GOOD.replace("[[unmeasured]]", "[[unmesured]]"), "mean 'unmeasured'"),
-    "one table": ("[concept]\nname = 'a'\n", "no list of tables"),
-    "a list of words": ("concept = ['a']\n", "not a table"),
-    "unknown field": (GOOD.replace("target =", "targt =", 1), "did you mean 'target'"),
-    "field of the other table": (GOOD + "attribute = 'smiling'\n", "unknown field 'attribute'"),
-    "missing text": (GOOD.replace('target = "smiling face"\n', ""), "'target' is missing"),
-    "missing attribute": (GOOD.replace('attribute = "smiling"\n', ""), "'attribute' is missing"),
-    "empty text": (GOOD.replace('"smiling face"', '" "'), "'target' is no text"),
-    "a number": (GOOD.replace('"smiling face"', "3"), "'target' is no text"),
+    "empty": ("", "concept: Field required"),
+    "unknown table": (GOOD.replace("[[concept]]", "[[concpt]]", 1), "concpt: Extra inputs"),
+    "one table": ("[concept]\nname = 'a'\n", "concept: Input should be a valid list"),
+    "a list of words": ("concept = ['a']\n", "concept.0: Input should be a valid dictionary"),
+    "unknown field": (GOOD.replace("target =", "targt =", 1), "concept.0.target: Field required"),
+    "missing attribute": (
+        GOOD.replace('attribute = "smiling"\n', ""),
+        "0.attribute: Field",
+    ),
+    "empty text": (GOOD.replace('"smiling face"', '" "'), "concept.0.target: String should have"),
+    "a number": (
+        GOOD.replace('"smiling face"', "3"),
+        "0.target: Input should be a valid str",
+    ),
     "equal texts": (GOOD.replace('"smiling face"', '"face "'), "the same text"),
-    "equal unmeasured texts": (GOOD.replace('"angry face"', '"face"'), "the same text"),
-    "a name twice": (GOOD + GOOD.partition("[[unm")[0], "'smiling' is there twice"),
-    "a name in both": (GOOD.replace('"angry"', '"smiling"'), "'smiling' is there twice"),
-    "a name with a blank": (GOOD.replace('name = "angry"', 'name = "so angry"'), "lower_snake"),
+    "a name twice": (
+        GOOD.replace('name = "young"', 'name = "smiling"'),
+        "is there twice",
+    ),
+    "a name with a blank": (
+        GOOD.replace('name = "young"', 'name = "so young"'),
+        "1.name: ",
+    ),
     "unknown attribute": (
         GOOD.replace('attribute = "smiling"', 'attribute = "smilin"'),
         "did you mean 'smiling'",
@@ -86,21 +95,19 @@ def test_an_absent_file(tmp_path: Path) -> None:
 
 def test_faces_offer_what_is_annotated_and_nothing_else() -> None:
     faces = shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES))
-    names = {concept.name for concept in faces.concepts}
+    names = {concept.name for concept in faces}
     assert {"smiling", "young", "man", "makeup", "beard", "blond", "gray_hair", "bald"} <= names
-    assert {"angry", "surprised", "tanned"} <= {pair.name for pair in faces.unmeasured}
 
 
 def test_slips_of_the_papers_are_not_copied() -> None:
     faces = shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES))
-    target = {c.name: c.target_prompt for c in (*faces.concepts, *faces.unmeasured)}
-    assert "grey" in target["gray_hair"] and "short" in target["short_hair"]
-    churches = {c.name: c for c in shipped_concepts("lsun_church").concepts}
+    assert "grey" in next(c.target_prompt for c in faces if c.name == "gray_hair")
+    churches = {c.name: c for c in shipped_concepts("lsun_church")}
     assert churches["snow"].target_prompt == "Snow Covered Church"
 
 
 @pytest.mark.parametrize("dataset", ["afhq_dog", "lsun_church"])
 def test_dogs_and_churches_are_judged_by_their_concepts(dataset: str) -> None:
-    concepts = shipped_concepts(dataset).concepts
+    concepts = shipped_concepts(dataset)
     assert len(concepts) >= 10
     assert all(concept.attribute == concept.name for concept in concepts)

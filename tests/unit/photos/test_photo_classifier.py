@@ -168,7 +168,7 @@ def test_the_description_is_part_of_the_identity(script: Make) -> None:
 
 def test_an_attribute_it_does_not_tell_is_named(script: Make) -> None:
     path = script()
-    with pytest.raises(UsageError, match="does not tell 'bald' ") as caught:
+    with pytest.raises(UsageError, match="does not know 'bald' ") as caught:
         PhotoClassifier.load(path, (*WANTED, "bald"), {**PUBLISHED, "bald": ("Bald", 1)})
     assert "(Bald)" in str(caught.value) and "smiling" not in str(caught.value)
 

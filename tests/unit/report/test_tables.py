@@ -19,7 +19,6 @@ from casl_bench.report.markdown import Footnotes, compact, escape, number
 from casl_bench.report.pictures import (
     ReportedEdits,
     Row,
-    column_titles,
     draw_cell,
     draw_comparison,
     draw_rows,
@@ -142,6 +141,20 @@ def test_what_no_control_has_is_a_plain_dash() -> None:
     entrant = record(measurements={"epr_over_random": ok(3.0)})
     text = render_tables([record(method="oracle", control=True), entrant])
     assert column(text, "Edits", "*oracle*", "÷ random ↑") == "—"
+
+
+def test_matched_controls_count_where_they_were_run() -> None:
+    missing = Measurement.missing("no random control was matched")
+    without = record(
+        concept="pale", measurements={"flip_rate": ok(0.5), "epr_over_random": missing}
+    )
+    matched = record(method="random_rotation", control=True, beside="casl")
+    own = record(measurements={"flip_rate": ok(0.75), "epr_over_random": ok(3.0)})
+    text = render_tables([own, without, matched])
+    assert column(text, "Edits", "casl", "÷ random ↑") == "3.00"
+    assert column(text, "Edits", "casl", "flip rate ↑").startswith("0.62")
+    assert column(text, "Edits", "*random_rotation matched to casl*", "flip rate ↑") == "0.75"
+    assert column(text, "Edits", "*random_rotation matched to casl*", "cells") == "1/1"
 
 
 def test_what_no_record_has_is_no_column() -> None:
@@ -396,9 +409,6 @@ def test_pixels_are_rounded_and_clipped() -> None:
 
 def test_a_strip_shows_every_column() -> None:
     images = pictures(n=9)
-    assert column_titles(images.strengths, oracle=True) == (
-        "source", "reconstruction", "strength 0.5", "strength 1", "oracle",
-    )  # fmt: skip
     small = draw_cell(images, title="hat: casl", max_rows=2)
     large = draw_cell(images, title="hat: casl", max_rows=3)
     assert large.height - small.height == 8 * 3 + 6

@@ -9,12 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.metrics.metric import Estimate
 from casl_bench.results.record import (
     SCHEMA_FILE,
     Comparison,
     CurvePoint,
     ErrorInfo,
-    Estimate,
     FileRef,
     LevelResult,
     Measurement,

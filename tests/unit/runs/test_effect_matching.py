@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from casl_bench.core.errors import InputError
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.precision_area import area, precision, precision_area
 from casl_bench.metrics.strength_at_effect import strength_at_effect
-from casl_bench.results.score_table import EditScores
 from casl_bench.runs.strength import is_monotone
 
 GRID = (0.5, 1.0, 2.0)

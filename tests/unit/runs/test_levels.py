@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from casl_bench.results.score_table import EditScores
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.runs.strength import fixed_strength, match
 from tests.support.tiny_suite import tiny_suite
 

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, DOMAINS, Domain, synth_world
+from casl_bench.domains.rendered import (
+    ASSETS,
+    CLASSIFIERS,
+    RENDERED,
+    RenderedDomain,
+    rendered_world,
+)
 from casl_bench.domains.rendering.renderer import Factors, to_pixels
 from casl_bench.models.factor_regressor import FactorRegressor, LookoutNet
 from casl_bench.training.degrade import blur, degrade
@@ -37,35 +43,35 @@ CIRCULAR = {
 }
 
 
-@pytest.fixture(scope="module", params=DOMAINS.values(), ids=lambda d: d.name)
-def domain(request: pytest.FixtureRequest) -> Domain:
-    found: Domain = request.param
+@pytest.fixture(scope="module", params=RENDERED.values(), ids=lambda d: d.name)
+def domain(request: pytest.FixtureRequest) -> RenderedDomain:
+    found: RenderedDomain = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def card(domain: Domain) -> dict[str, Any]:
+def card(domain: RenderedDomain) -> dict[str, Any]:
     path = ASSETS / domain.name / "factor_regressor" / "card.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
 
 
 @pytest.fixture(scope="module")
-def regressor(domain: Domain) -> FactorRegressor:
+def regressor(domain: RenderedDomain) -> FactorRegressor:
     return FactorRegressor.load(ASSETS / domain.name / "factor_regressor")
 
 
 @pytest.fixture(scope="module")
-def factors(domain: Domain) -> Factors:
+def factors(domain: RenderedDomain) -> Factors:
     return domain.drawing.sample(np.arange(PICTURES), derive_seed(0, "test of the regressor"))
 
 
 @pytest.fixture(scope="module")
-def pictures(domain: Domain, factors: Factors) -> Tensor:
+def pictures(domain: RenderedDomain, factors: Factors) -> Tensor:
     return to_pixels(domain.drawing.render(factors))
 
 
-def test_small_and_described(domain: Domain, card: dict[str, Any]) -> None:
+def test_small_and_described(domain: RenderedDomain, card: dict[str, Any]) -> None:
     folder = ASSETS / domain.name / "factor_regressor"
     assert (folder / "model.safetensors").stat().st_size < 400e3
     assert (folder / "README.md").read_text(encoding="utf-8") == card_text(card)
@@ -73,9 +79,9 @@ def test_small_and_described(domain: Domain, card: dict[str, Any]) -> None:
 
 
 def test_the_world_has_it_and_it_is_no_classifier(
-    domain: Domain, card: dict[str, Any], regressor: FactorRegressor
+    domain: RenderedDomain, card: dict[str, Any], regressor: FactorRegressor
 ) -> None:
-    hashes = synth_world(domain.name).scorer_hashes
+    hashes = rendered_world(domain.name).scorer_hashes
     assert hashes["factor_regressor"] == regressor.info.weights_hash
     architectures = [
         json.loads((ASSETS / domain.name / name / "card.json").read_text())["config"]
@@ -85,7 +91,7 @@ def test_the_world_has_it_and_it_is_no_classifier(
 
 
 def test_the_card_lists_what_is_read_and_what_is_not(
-    domain: Domain, card: dict[str, Any], regressor: FactorRegressor
+    domain: RenderedDomain, card: dict[str, Any], regressor: FactorRegressor
 ) -> None:
     measured, drawing = card["measured"], domain.drawing
     left_out = {
@@ -113,7 +119,7 @@ def test_the_floors_of_the_card_are_kept(card: dict[str, Any]) -> None:
 
 
 def test_unseen_pictures_are_read_as_well_as_the_card_says(
-    domain: Domain,
+    domain: RenderedDomain,
     card: dict[str, Any],
     regressor: FactorRegressor,
     factors: Factors,
@@ -136,7 +142,7 @@ def test_unseen_pictures_are_read_as_well_as_the_card_says(
 
 
 def test_an_oracle_edit_moves_its_attribute_and_little_else(
-    domain: Domain, regressor: FactorRegressor, factors: Factors, pictures: Tensor
+    domain: RenderedDomain, regressor: FactorRegressor, factors: Factors, pictures: Tensor
 ) -> None:
     few = slice(0, 16)
     for k, attribute in enumerate(domain.drawing.attributes):
@@ -148,7 +154,7 @@ def test_an_oracle_edit_moves_its_attribute_and_little_else(
 
 
 def test_half_an_edit_is_half_a_change(
-    domain: Domain, regressor: FactorRegressor, factors: Factors, pictures: Tensor
+    domain: RenderedDomain, regressor: FactorRegressor, factors: Factors, pictures: Tensor
 ) -> None:
     attribute, few = domain.drawing.attributes[0], slice(0, 16)
     flipped = to_pixels(domain.drawing.render(domain.drawing.flipped(factors[few], attribute)))
@@ -158,7 +164,7 @@ def test_half_an_edit_is_half_a_change(
 
 
 def test_a_factor_that_moves_is_the_one_that_is_read_to_move(
-    domain: Domain, card: dict[str, Any], regressor: FactorRegressor, factors: Factors
+    domain: RenderedDomain, card: dict[str, Any], regressor: FactorRegressor, factors: Factors
 ) -> None:
     drawing, few = domain.drawing, factors[:16]
     read = [n for n in regressor.names if n in drawing.nuisance and n not in CIRCULAR[drawing.name]]
@@ -175,11 +181,11 @@ def test_a_factor_that_moves_is_the_one_that_is_read_to_move(
     assert float(changes.mean()) < 0.2
 
 
-def test_the_renderer_tells_which_factors_are_circular(domain: Domain) -> None:
+def test_the_renderer_tells_which_factors_are_circular(domain: RenderedDomain) -> None:
     assert circular_factors(domain.drawing) == CIRCULAR[domain.name]
 
 
-def test_targets_have_mean_zero_and_deviation_one(domain: Domain) -> None:
+def test_targets_have_mean_zero_and_deviation_one(domain: RenderedDomain) -> None:
     reading = Reading(domain.drawing, frozenset(CIRCULAR[domain.name]))
     targets = reading.targets(domain.drawing.sample(np.arange(20_000), seed=1))
     assert targets.shape[1] == len(reading.columns) - len(domain.drawing.attributes)

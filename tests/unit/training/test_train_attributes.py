@@ -142,7 +142,7 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, monkeypatch: pytest.M
     out = tmp_path / "net"
     _refused(_train(out, "--architecture", "timm:no_such"), UsageError, "no such architecture")
     _refused(_train(out, "--dataset", "colour"), UsageError, "did you mean 'colours'")
-    _refused(_train(out, "--dataset", "rendered_faces"), UsageError, "is drawn")
+    _refused(_train(out, "--dataset", "rendered_faces"), UsageError, "is rendered")
     _refused(_train(out, "--epochs", "1"), UsageError, "either --steps or --epochs")
     _refused(_train(out, "--device", "abacus"), UsageError, "cannot train on 'abacus'")
     monkeypatch.setattr(LabelledColours, "labelled", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -24,14 +25,12 @@ def fake() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def run_folder(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("fake") / "run"
-    fake.FakeRun(folder).write()
-    return folder
+def run(fake: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return fake.FakeRun(tmp_path_factory.mktemp("fake") / "run").write()
 
 
 @pytest.fixture(scope="session")
-def report(fake: ModuleType, run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(run: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report") / "out"
-    write_report(fake.source(run_folder), folder)
+    write_report(run.source, folder)
     return folder

@@ -1,4 +1,4 @@
-"""A run folder of two methods and a few controls, made of drawn numbers: no network has run.
+"""A run folder of two methods and a few controls, with made-up numbers: no network has run.
 
 Tests of the report load this file by its path: those in a browser do, too.
 """
@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from casl_bench.analysis.analyse import NUMBERS_FILE
 from casl_bench.core.files import hash_bytes
 from casl_bench.report.html.pages import Source
 from casl_bench.results.edited_images import FILE_NAME, EditedImages
@@ -37,7 +36,7 @@ from casl_bench.results.record import (
     Standing,
     SuiteRef,
 )
-from casl_bench.results.run_folder import RecordStore, read_jsonl, write_jsonl
+from casl_bench.results.run_folder import RecordStore, write_jsonl
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import cell_of
 
@@ -59,16 +58,6 @@ def ok(value: float, half: float = 0.2) -> Measurement:
     return Measurement(status="ok", value=value, low=value - half, high=value + half, n=IMAGES)
 
 
-def source(run: Path) -> Source:
-    """What a report of a fake run is made of."""
-    return Source(run.name, tuple(numbers_of(run)), RecordStore(run))
-
-
-def numbers_of(run: Path) -> list[RunRecord]:
-    """The numbers of a fake run."""
-    return read_jsonl(run / NUMBERS_FILE)
-
-
 class FakeRun:
     """Writes the cells of one data set.
 
@@ -88,14 +77,14 @@ class FakeRun:
         attributes: tuple[str, ...] = ATTRIBUTES,
         dataset: str = "rendered_faces",
     ) -> None:
-        self.store = RecordStore(folder)
+        self.store, self.records = RecordStore(folder), list[RunRecord]()
         self.concepts, self.methods = tuple(concepts), methods
         self.attributes, self.dataset = attributes, dataset
         self._random = np.random.default_rng(0)
 
     def write(
         self, *, text: str = "cpu only", moved_identity: float = 0.0, curves: bool = True
-    ) -> RecordStore:
+    ) -> FakeRun:
         """All cells.
 
         Args:
@@ -128,7 +117,7 @@ class FakeRun:
                    for a, s in zip(self.attributes, SPREADS, strict=True)}  # fmt: skip
         self.put("scorer", measurements={"classifier_a.accuracy": ok(0.99), **spreads})
         self.put("comparison", comparison=self._comparison(text))
-        return self.store
+        return self
 
     def edit(self, method: str, concept: str, **changes: Any) -> None:
         """A cell with pictures and scores, the further from the reconstruction the stronger."""
@@ -170,13 +159,20 @@ class FakeRun:
         """A cell with these files."""
         self._keep(self._record(kind, **fields), files)
 
-    def _keep(self, numbers: RunRecord, files: dict[str, bytes] | None = None) -> None:
-        """The numbers as they are, whatever the scores say, and the cell's files."""
-        path = self.store.run / NUMBERS_FILE
-        write_jsonl(path, [*(read_jsonl(path) if path.exists() else []), numbers])
-        if numbers.kind != "comparison" and files:
-            record = numbers.model_copy(update={"attribute": numbers.concept})
+    def _keep(self, record: RunRecord, files: dict[str, bytes] | None) -> None:
+        self.records.append(record)
+        if record.kind != "comparison":
             self.store.write(cell_of(record), files)
+
+    @property
+    def source(self) -> Source:
+        """Made-up numbers, with the pictures and scores of the folder."""
+        return Source("run", tuple(self.records), self.store)
+
+    def write_numbers(self, path: Path) -> Path:
+        """The numbers alone."""
+        write_jsonl(path, self.records)
+        return path
 
     def _record(self, kind: Any, **fields: Any) -> RunRecord:
         provenance = Provenance(

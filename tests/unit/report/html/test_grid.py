@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -12,15 +12,13 @@ from casl_bench.report.html.edit_grid import EditGrid, Kept, edit_grid, new_shee
 from casl_bench.report.html.figures import styles_of
 from casl_bench.report.html.sections import logit_spreads
 from casl_bench.report.pictures import load_images
-from casl_bench.results.run_folder import RecordStore
 
 ROWS = [RowKey(False, "casl"), RowKey(False, "asyrp"), RowKey(True, "random_direction")]
 
 
 @pytest.fixture(scope="module")
-def grid(fake: ModuleType, run_folder: Path) -> EditGrid:
-    store = RecordStore(run_folder)
-    group = Group(fake.numbers_of(run_folder))
+def grid(run: Any) -> EditGrid:
+    store, group = run.store, Group(run.records)
     records = {key: group.done(key)["hat"] for key in ROWS}
     kept = {key: Kept(r, load_images(store, r), store.scores(r)) for key, r in records.items()}
     return edit_grid(kept, styles_of(ROWS), logit_spreads(group), new_sheet(1, "hat"))
@@ -55,10 +53,9 @@ def test_a_picture_tells_target_and_collateral(grid: EditGrid) -> None:
     assert tile.caption == f"+{change:.2f} σ"
 
 
-def test_strengths_are_columns_where_nothing_is_matched(fake: ModuleType, run_folder: Path) -> None:
-    store = RecordStore(run_folder)
-    record = Group(fake.numbers_of(run_folder)).done(ROWS[2])["hat"]
-    kept = {ROWS[2]: Kept(record, load_images(store, record), None)}
+def test_strengths_are_columns_where_nothing_is_matched(run: Any) -> None:
+    record = Group(run.records).done(ROWS[2])["hat"]
+    kept = {ROWS[2]: Kept(record, load_images(run.store, record), None)}
     found = edit_grid(kept, styles_of(ROWS), {}, new_sheet(1, "hat"))
     assert found.columns == ("strength 0.5", "strength 1")
     (row,) = found.images[0].rows

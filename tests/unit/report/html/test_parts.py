@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import LARGEST, image_changes, new_sheet
+from casl_bench.report.html.edit_grid import image_changes, new_sheet
 from casl_bench.report.html.figures import (
     Figures,
     concept_curves,
@@ -23,15 +23,15 @@ from casl_bench.report.html.figures import (
 from casl_bench.report.html.from_markdown import FEW_NOTES, fold_first, to_html, without_heading
 from casl_bench.report.html.sections import bounds_of, logit_spreads
 from casl_bench.report.markdown import Footnotes, escape, fold, table
+from casl_bench.results.latent_images import LARGEST
 from casl_bench.results.record import Measurement
-from casl_bench.results.run_folder import RecordStore
 
 CASL = RowKey(False, "casl")
 
 
 @pytest.fixture(scope="module")
-def group(fake: ModuleType, run_folder: Path) -> Group:
-    return Group(fake.numbers_of(run_folder))
+def group(run: Any) -> Group:
+    return Group(run.records)
 
 
 # Markdown -------------------------------------------------------------------------------------
@@ -123,10 +123,10 @@ def test_sigma_is_that_of_the_scorers_record(group: Group, fake: ModuleType) -> 
 
 
 def test_changes_of_images_are_those_of_the_records(
-    run_folder: Path, group: Group, fake: ModuleType
+    run: Any, group: Group, fake: ModuleType
 ) -> None:
     record = group.done(CASL)["hat"]
-    scores = RecordStore(run_folder).scores(record)
+    scores = run.store.scores(record)
     assert scores is not None
     found = image_changes(record, scores, logit_spreads(group))
     mean = np.mean([found.at(1.0, i)["hat"] for i in range(fake.IMAGES)])
@@ -138,14 +138,12 @@ def test_changes_of_images_are_those_of_the_records(
 # Controls -------------------------------------------------------------------------------------
 
 
-def test_bounds_hold_are_broken_or_say_nothing(
-    run_folder: Path, fake: ModuleType, tmp_path: Path
-) -> None:
-    verdicts = {b.control: b.verdict for b in bounds_of(fake.numbers_of(run_folder))}
+def test_bounds_hold_are_broken_or_say_nothing(run: Any, fake: ModuleType, tmp_path: Path) -> None:
+    verdicts = {b.control: b.verdict for b in bounds_of(run.records)}
     assert verdicts["identity"] == verdicts["random_direction"] == "holds"
     assert verdicts["destroy"] == verdicts["shuffled"] == "not run"
     broken = fake.FakeRun(tmp_path, concepts=["hat"]).write(moved_identity=0.5)
-    (identity,) = [b for b in bounds_of(fake.numbers_of(broken.run)) if b.control == "identity"]
+    (identity,) = [b for b in bounds_of(broken.records) if b.control == "identity"]
     assert identity.verdict == "broken" and "hat" in identity.faults[0]
 
 

@@ -8,6 +8,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_names_are_text_wherever_they_stand(fake: ModuleType, tmp_path: Path) ->
     run = fake.FakeRun(tmp_path / "run", [concept], (method, "asyrp"), (concept, "hat", attribute),
                        dataset="<svg onload=alert(4)>")  # fmt: skip
     run.write(text=evil)
-    index = write_report(fake.source(tmp_path / "run"), tmp_path / "out")
+    index = write_report(run.source, tmp_path / "out")
     page = Elements(index)
     assert page.attribute("script", "src") == ["report.js"]
     assert {t for t, _ in page.found} & {"img", "iframe", "object", "embed", "base"} == set()
@@ -83,8 +84,8 @@ def test_names_are_text_wherever_they_stand(fake: ModuleType, tmp_path: Path) ->
 
 
 def test_records_alone_say_what_is_not_with_them(fake: ModuleType, tmp_path: Path) -> None:
-    fake.FakeRun(tmp_path / "run", ["hat"]).write(curves=False)
-    path = tmp_path / "run" / "numbers.jsonl"
+    run = fake.FakeRun(tmp_path / "run", ["hat"]).write(curves=False)
+    path = run.write_numbers(tmp_path / "records.jsonl")
     assert main(["report", str(path), "--out", str(tmp_path / "a")]) == 0
     page = Elements(tmp_path / "a" / "index.html")
     assert tuple(page.attribute("section", "id")) == SECTIONS
@@ -102,21 +103,22 @@ def test_records_alone_say_what_is_not_with_them(fake: ModuleType, tmp_path: Pat
 def test_a_broken_control_takes_the_ranking_away(
     fake: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fake.FakeRun(tmp_path / "run", ["hat"]).write(moved_identity=0.5, curves=False)
-    assert main(["report", str(tmp_path / "run" / "numbers.jsonl"), "--out",
-                 str(tmp_path / "run" / "report")]) == 5  # fmt: skip
+    run = fake.FakeRun(tmp_path / "run", ["hat"]).write(moved_identity=0.5, curves=False)
+    path = run.write_numbers(tmp_path / "broken.jsonl")
+    assert main(["report", str(path)]) == 5
     assert "out of its bounds" in capsys.readouterr().err
-    page = Elements(tmp_path / "run" / "report" / "index.html")
+    page = Elements(tmp_path / "broken-report" / "index.html")
     assert not {"standings", "edits"} & set(page.attribute("section", "id"))
-    assert "Not to be believed" in page.text and "'identity' moved hat by 0.5" in page.text
+    assert "Do not trust these numbers" in page.text and "'identity' moved hat by 0.5" in page.text
 
 
 def test_several_data_sets_have_a_page_each(fake: ModuleType, tmp_path: Path) -> None:
+    records = []
     for name in ("rendered_dogs", "rendered_faces"):
-        fake.FakeRun(tmp_path / "run", ["hat"], dataset=name).write(curves=False)
-    path = tmp_path / "run" / "numbers.jsonl"
-    assert len(parts_of(Source.read(path).records)[0].groups) == 2
-    write_report(Source.read(path), tmp_path / "out")
+        run = fake.FakeRun(tmp_path / "run", ["hat"], dataset=name).write(curves=False)
+        records += run.records
+    assert len(parts_of(records)[0].groups) == 2
+    write_report(Source("both", tuple(records), run.store), tmp_path / "out")
     pages = sorted(p.name for p in (tmp_path / "out").glob("*.html"))
     assert pages == ["01-rendered_dogs.html", "02-rendered_faces.html", "index.html"]
     index = Elements(tmp_path / "out" / "index.html")
@@ -125,18 +127,16 @@ def test_several_data_sets_have_a_page_each(fake: ModuleType, tmp_path: Path) ->
     assert {"#overall-0-0", "#overall-0-1"} <= set(index.attribute("a", "href"))
 
 
-def test_another_folder_is_left_alone(
-    report: Path, fake: ModuleType, run_folder: Path, tmp_path: Path
-) -> None:
+def test_another_folder_is_left_alone(run: Any, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<p>mine", encoding="utf-8")
     with pytest.raises(UsageError, match="not empty and holds no report"):
-        write_report(fake.source(run_folder), tmp_path)
+        write_report(run.source, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["index.html"]
 
 
 def test_an_older_report_is_replaced(fake: ModuleType, tmp_path: Path) -> None:
     fake.FakeRun(tmp_path / "run", ["hat"]).put("reconstruction")
-    source = fake.source(tmp_path / "run")
+    source = Source.read(tmp_path / "run")
     write_report(source, tmp_path / "out")
     (tmp_path / "out" / "old.txt").write_text("stale", encoding="utf-8")
     write_report(source, tmp_path / "out")

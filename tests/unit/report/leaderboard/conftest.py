@@ -243,6 +243,7 @@ def expected() -> Expected:
         every_dataset=("rendered_churches", "rendered_faces"),
         alone=CONTROLS,
         beside={},
+        matched_concepts=3,
         versions={"casl": 1},
         settings={"casl": {"gain": 1.0}},
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.domains.rendered import CLASSIFIERS, DOMAINS
+from casl_bench.domains.rendered import CLASSIFIERS, RENDERED
 from casl_bench.models.scorers import Differentiable
 from casl_bench.studies.metric_validity.records import TrickRow
 from casl_bench.studies.metric_validity.scored_edits import (
@@ -40,7 +40,7 @@ def on_toys(metrics: list[Candidate]) -> list[TrickRow]:
 @pytest.fixture(scope="module")
 def on_images(judge: Judge, metrics: list[Candidate]) -> list[TrickRow]:
     name = judge.world.dataset.card.name
-    drawing = DOMAINS[name].drawing
+    drawing = RENDERED[name].drawing
     tally = Tally(metrics)
     subject = subject_of(drawing, drawing.concepts[0], 8)
     play_on_images(tally, judge, subject, Renderer(drawing))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from casl_bench.domains.rendered import DOMAINS
+from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.dogs import RenderedDogs
 from casl_bench.studies.metric_validity.edits import FAMILIES, GradedEdit, Subject, exact
 from casl_bench.studies.metric_validity.scored_edits import Renderer, subject_of
@@ -16,7 +16,7 @@ IMAGES = 16
 
 @pytest.fixture(scope="module")
 def subject() -> Subject:
-    drawing = DOMAINS["rendered_dogs"].drawing
+    drawing = RENDERED["rendered_dogs"].drawing
     return subject_of(drawing, drawing.concepts[1], IMAGES)
 
 

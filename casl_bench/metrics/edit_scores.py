@@ -1,0 +1,134 @@
+"""What a metric of edits sees: one classifier's logits at one strength, for one target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from casl_bench.core.errors import InputError
+
+# Arrays that metrics accept: of the shape they say, and finite.
+
+
+Array = NDArray[np.float64]
+
+
+def check_array(
+    name: str, values: ArrayLike, ndim: int, shape: tuple[int, ...] | None = None
+) -> Array:
+    """The values as float64.
+
+    Raises:
+        InputError: on another number of axes or shape, NaN or infinity.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != ndim or (shape is not None and array.shape != shape):
+        expected = f"shape {list(shape)}" if shape is not None else f"{ndim} axes"
+        raise InputError(f"{name} has shape {list(array.shape)}, expected {expected}")
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} holds NaN or infinity")
+    return array
+
+
+PER_IMAGE = (
+    "clip_similarity",
+    "perceptual",
+    "identity",
+    "locality",
+    "factor_target",
+    "factor_others",
+)
+"""Columns that are there only where somebody could measure them."""
+
+
+@dataclass(frozen=True)
+class EditScores:
+    """Scores of one classifier at one strength, for one target: the argument of a metric.
+
+    Attributes:
+        source: [n, A] logits of the source images.
+        base: [n, A] logits of their reconstructions, the baseline of every edit.
+        edit: [n, A] logits of the edited images.
+        target: column of the concept's attribute.
+        sign: +1 where the edit is to turn the attribute on, -1 where off.
+        spread: [A] standard deviation of each logit over real source images, > 0; the unit in
+            which different attributes' changes can be compared.
+        clip_similarity: [n] cosine of the image's change with the text's, or None.
+        perceptual: [n] distance of the edit from the reconstruction, or None.
+        identity: [n] similarity of the edit with the reconstruction, in [-1, 1], or None.
+        locality: [n] share of the changed pixels' energy within the region that the perfect edit
+            changes, in [0, 1], or None where that edit is not known (see `pixel_locality`).
+        factor_target: [n] change of the target's known factor, + where it is turned on, or None.
+        factor_others: [n] mean absolute change of the other known factors, >= 0, in the unit of
+            `factor_target`, or None.
+        unrelated_perceptual: mean `perceptual` of pairs of unrelated test images, > 0, or None.
+        unrelated_identity: mean `identity` of such pairs, in [-1, 1), or None.
+    """
+
+    source: Array
+    base: Array
+    edit: Array
+    target: int
+    sign: int
+    spread: Array
+    clip_similarity: Array | None = None
+    perceptual: Array | None = None
+    identity: Array | None = None
+    locality: Array | None = None
+    factor_target: Array | None = None
+    factor_others: Array | None = None
+    unrelated_perceptual: float | None = None
+    unrelated_identity: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse wrong shapes, NaN, infinity and what is out of its range."""
+        n, a = check_array("base", self.base, 2).shape
+        for name in ("source", "edit"):
+            check_array(name, getattr(self, name), 2, (n, a))
+        check_array("spread", self.spread, 1, (a,))
+        if not (self.spread > 0).all():
+            raise InputError("every attribute's spread must be positive")
+        if not 0 <= self.target < a:
+            raise InputError(f"target {self.target} is not one of {a} attributes")
+        if self.sign not in (1, -1):
+            raise InputError(f"sign must be +1 or -1, got {self.sign}")
+        for name in PER_IMAGE:
+            values = getattr(self, name)
+            if values is not None:
+                check_array(name, values, 1, (n,))
+        if self.locality is not None and ((self.locality < 0) | (self.locality > 1)).any():
+            raise InputError("locality is a share in [0, 1]")
+        if self.factor_others is not None and (self.factor_others < 0).any():
+            raise InputError("factor_others is a mean of absolute changes, never negative")
+        check_unrelated(self.unrelated_perceptual, self.unrelated_identity)
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    @property
+    def others(self) -> list[int]:
+        """Columns of all attributes but the target."""
+        return [j for j in range(self.base.shape[1]) if j != self.target]
+
+    def take(self, index: Sequence[int] | NDArray[np.intp]) -> EditScores:
+        """The images at these places, in this order, repeats allowed."""
+        i = np.asarray(index, dtype=np.intp)
+        names = ("source", "base", "edit", *PER_IMAGE)
+        rows: dict[str, Any] = {k: None if (v := getattr(self, k)) is None else v[i] for k in names}
+        return replace(self, **rows)
+
+
+def check_unrelated(perceptual: float | None, identity: float | None) -> None:
+    """Refuse scores of unrelated images that say they are the same image, or are not finite.
+
+    Raises:
+        InputError: unless each is None or finite, the distance > 0, the similarity in [-1, 1).
+    """
+    if perceptual is not None and not 0 < perceptual < np.inf:
+        raise InputError(f"unrelated images lie at a distance > 0, got {perceptual}")
+    if identity is not None and not -1 <= identity < 1:
+        raise InputError(f"unrelated images have an identity in [-1, 1), got {identity}")
