@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -23,11 +23,14 @@ from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.metrics.metric import EditMetric
 from casl_bench.metrics.strength_at_effect import strength_at_effect
+from casl_bench.results.published_scores import ENDING, read_published, write_published
 from casl_bench.results.record import (
     ALL,
     DIRECTIONS,
     CellRecord,
+    CurvePoint,
     Level,
+    Measurement,
     ReferenceScales,
     RunRecord,
     headline_level,
@@ -51,7 +54,7 @@ def analyse(
     Of a cell that lies in several folders the first one counts.
 
     Args:
-        folders: run folders.
+        folders: run folders, or files of published scores.
         metrics: of per-image scores; default all that are registered.
 
     Returns:
@@ -61,7 +64,50 @@ def analyse(
     Raises:
         InvalidBenchmarkError: if a stored record or its scores are damaged.
     """
-    return analyse_cells([cell for folder in folders for cell in read_cells(folder)], metrics)
+    return analyse_cells([cell for folder in folders for cell in _cells_of(folder)], metrics)
+
+
+def _cells_of(path: Path) -> list[StoredCell]:
+    return read_published(path) if path.is_file() else read_cells(path)
+
+
+def publish(runs: Sequence[Path], path: Path) -> list[RunRecord]:
+    """Write the scores of runs into one small file, from which they can be analysed.
+
+    Args:
+        runs: run folders.
+        path: its name ends with `casl_bench.results.published_scores.ENDING`.
+
+    Returns:
+        The numbers as the file gives them.
+
+    Raises:
+        UsageError: if it cannot be written.
+        InvalidBenchmarkError: if a stored record or its scores are damaged.
+    """
+    datasets = group_cells(cell for run in runs for cell in read_cells(run))
+    curves = {
+        (d.name, CellKey.of(r)): tuple(map(_mean_alone, r.curve))
+        for d in datasets
+        for r in d.numbers()
+    }
+    kept = [
+        replace(cell, validation=None, curve=curves.get((d.name, CellKey.of(cell.record)), ()))
+        for d in datasets
+        for cell in d.cells
+    ]
+    write_published(path, kept)
+    return analyse([path])
+
+
+def _mean_alone(point: CurvePoint) -> CurvePoint:
+    """By the classifier that decides, without intervals, to six digits."""
+    values = {
+        name: Measurement.of(float(f"{m.value:.6g}"), m.n, m.unit)
+        for name, m in point.measurements.items()
+        if m.value is not None and "@" not in name
+    }
+    return CurvePoint(strength=point.strength, measurements=values)
 
 
 def read_numbers(
@@ -70,7 +116,7 @@ def read_numbers(
     """Numbers of anything: run folders are analysed together, files of numbers read as they are.
 
     Args:
-        paths: run folders, or `.jsonl(.gz)` files of any schema.
+        paths: run folders and published scores, or `.jsonl(.gz)` files of any schema.
         metrics: as for `analyse`.
 
     Raises:
@@ -78,7 +124,7 @@ def read_numbers(
         InvalidBenchmarkError: if something stored is damaged.
     """
     paths = [paths] if isinstance(paths, Path) else paths
-    folders = [path for path in paths if (path / "cells").is_dir()]
+    folders = [p for p in paths if (p / "cells").is_dir() or p.name.endswith(ENDING)]
     numbers = analyse(folders, metrics) if folders else []
     for path in paths:
         if path in folders:

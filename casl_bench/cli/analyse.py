@@ -19,8 +19,11 @@ _PATH = click.Path(path_type=Path, exists=True)
               help="A Python file that registers metrics. May be given several times.")  # fmt: skip
 @click.option("--out", type=LocalFolder(path_type=Path), help="Folder for table.md and "
               "numbers.jsonl.  [default: RUN, where a single run folder is given]")  # fmt: skip
+@click.option("--publish", "scores", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the scores of the run folders into one small file that can be analysed "
+              "in their place; its name ends with .scores.npz.")  # fmt: skip
 def analyse_command(
-    runs: tuple[Path, ...], metrics: tuple[Path, ...], out: Path | None
+    runs: tuple[Path, ...], metrics: tuple[Path, ...], out: Path | None, scores: Path | None
 ) -> Callable[[], int]:
     """Compute all tables of RUN anew from its stored scores; of several, as one comparison.
 
@@ -29,17 +32,20 @@ def analyse_command(
     """
 
     def action() -> int:
-        from casl_bench.analysis.analyse import read_numbers, write_numbers
+        from casl_bench.analysis.analyse import publish, read_numbers, write_numbers
         from casl_bench.analysis.controls import check_bounds
         from casl_bench.core.files import write_text
         from casl_bench.core.registry import discover, load_plugin
         from casl_bench.metrics.metric import METRICS
         from casl_bench.report.tables import render_tables
+        from casl_bench.results.published_scores import ENDING
 
         discover("casl_bench.metrics", METRICS)
         for path in metrics:
             load_plugin(path)
-        numbers = read_numbers(runs)
+        if scores is not None and not scores.name.endswith(ENDING):
+            raise UsageError(f"a file of scores ends with {ENDING}", where="--publish")
+        numbers = read_numbers(runs) if scores is None else publish(runs, scores)
         if not numbers:
             raise UsageError("no records", where=str(runs[0]), mend="give the folder of a run")
         check_bounds(numbers, runs[0])

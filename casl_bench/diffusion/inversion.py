@@ -67,7 +67,7 @@ def invert(
     ids: Sequence[str],
     x_0: Tensor,
     timesteps: Sequence[int],
-    progress: Callable[[int, int], None] | None = None,
+    advance: Callable[[int], None] = lambda count: None,
     collect: Collect | None = None,
     refinements: int = 0,
 ) -> Inversions:
@@ -78,7 +78,7 @@ def invert(
         ids: one id per image.
         x_0: [n, 3, H, W] float32 in [-1, 1].
         timesteps: increasing from 0.
-        progress: called with (images done, n) after every micro-batch.
+        advance: called with the number of images of every micro-batch that is done.
         collect: sees x_t and h at every timestep of the inversion, a micro-batch at a time.
         refinements: see `ddim_inversion`.
 
@@ -110,8 +110,7 @@ def invert(
         noise.append(x_T.cpu())
         # The last state that was seen is that of x_T.
         regenerated.append(ddim_generation(backbone, x_T, timesteps, encoded=last).cpu())
-        if progress is not None:
-            progress(rows.stop, len(x_0))
+        advance(rows.stop - rows.start)
     return Inversions(tuple(ids), tuple(timesteps), x_0, torch.cat(noise), torch.cat(regenerated))
 
 
@@ -198,11 +197,24 @@ def invert_in_parts(
     for rows in row_blocks(len(batch), size):
         images = batch.take(range(rows.start, rows.stop))
         path = folder / _PART.replace("*", f"{rows.start:05d}-{rows.stop:05d}")
+
+        def collect(step: int, own: slice, state: EncoderState, first: int = rows.start) -> None:
+            assert store is not None
+            store.record(step, slice(first + own.start, first + own.stop), state)
+
         part = _finished(path, images, timesteps, rows, store)
         if part is not None:
             advance(len(images))
         else:
-            part = _invert_part(backbone, images, timesteps, refinements, rows, store, advance)
+            part = invert(
+                backbone,
+                images.image_ids,
+                images.pixels,
+                timesteps,
+                advance,
+                None if store is None else collect,
+                refinements,
+            )
             if len(images) < len(batch):
                 if store is not None:
                     store.sync(rows)  # the part's file says that these rows are complete
@@ -238,34 +250,3 @@ def _finished(
         return read_inversions(path, images.image_ids, timesteps, images.pixels)
     except InvalidBenchmarkError:
         return None
-
-
-def _invert_part(
-    backbone: Backbone,
-    images: ImageBatch,
-    timesteps: Sequence[int],
-    refinements: int,
-    rows: slice,
-    store: TrajectoryStore | None,
-    advance: Callable[[int], None],
-) -> Inversions:
-    done = 0
-
-    def show(count: int, total: int) -> None:
-        nonlocal done
-        advance(count - done)
-        done = count
-
-    def collect(step: int, within: slice, state: EncoderState) -> None:
-        assert store is not None
-        store.record(step, slice(rows.start + within.start, rows.start + within.stop), state)
-
-    return invert(
-        backbone,
-        images.image_ids,
-        images.pixels,
-        timesteps,
-        progress=show,
-        collect=None if store is None else collect,
-        refinements=refinements,
-    )

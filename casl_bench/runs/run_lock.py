@@ -49,7 +49,7 @@ def key_of_run(run: Path) -> dict[str, Any]:
         return key
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"no run that can be read: {error}", where=str(run), mend="give a run folder"
+            "no run whose manifest can be read", where=str(run), mend="give another folder"
         ) from error
 
 

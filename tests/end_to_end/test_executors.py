@@ -391,7 +391,7 @@ def test_runs_that_differ_are_refused_in_one_line(
     serial: Path, shards: list[Path], tmp_path: Path
 ) -> None:
     out, other = tmp_path / "out", tmp_path / "other"
-    with pytest.raises(UsageError, match="no run that can be read"):
+    with pytest.raises(UsageError, match="no run whose manifest"):
         merge(out, [shards[0], tmp_path])
     shutil.copytree(shards[1], other)
     manifest = other / "manifest.json"

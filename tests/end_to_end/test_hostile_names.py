@@ -102,7 +102,7 @@ def test_the_leaderboard_shows_names_as_text(
 ) -> None:
     records = tmp_path / "boards" / "records"
     records.mkdir(parents=True)
-    (records / "theirs.jsonl").write_bytes((run_folder / "records.jsonl").read_bytes())
+    (records / "theirs.jsonl").write_bytes((run_folder / "numbers.jsonl").read_bytes())
     assert main(["leaderboard", "--records", str(records), "--out", str(records.parent)]) == 0
     pages = sorted(records.parent.rglob("*.md"))
     assert len(pages) >= 4  # index, data set, method, all tables

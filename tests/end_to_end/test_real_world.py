@@ -101,7 +101,7 @@ def write_delta_block(folder: Path, concept: str, channels: int, temb_dim: int) 
 
 
 def records(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (out / "records.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (out / "numbers.jsonl").read_text().splitlines()]
 
 
 def editable(files: Path) -> str:

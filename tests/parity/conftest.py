@@ -17,12 +17,7 @@ from casl_bench.methods.delta_block import DeltaBlock, delta_block_from_state
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.unet import BackboneConfig, filled_unet
 from casl_bench.models.weights import read_torch_file
-from casl_bench.photos.checkpoints.formats import (
-    adm_state,
-    adm_unet_config,
-    ddpm_state,
-    ddpm_unet_config,
-)
+from casl_bench.photos.checkpoints.formats import Architecture, adm_state, ddpm_state
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
@@ -61,8 +56,19 @@ class Reference:
     def unet_config(self) -> dict[str, Any]:
         model = self.config["config"]
         if self.family == "ddpm":
-            return ddpm_unet_config(model["model"], model["data"]["image_size"])
-        return adm_unet_config(model)
+            model, size = model["model"], model["data"]["image_size"]
+            levels = range(len(model["ch_mult"]))
+            return Architecture(
+                "ddpm", model["in_channels"], model["out_ch"], model["ch"],
+                tuple(model["ch_mult"]), model["num_res_blocks"],
+                tuple(i for i in levels if size // 2**i in model["attn_resolutions"]),
+            ).unet_config(size)  # fmt: skip
+        levels = range(len(model["channel_mult"]))
+        return Architecture(
+            "adm", model["in_channels"], model["out_channels"], model["model_channels"],
+            tuple(model["channel_mult"]), model["num_res_blocks"],
+            tuple(i for i in levels if 2**i in model["attention_resolutions"]),
+        ).unet_config(model["image_size"], model["num_head_channels"])  # fmt: skip
 
     def unet(self, **changes: Any) -> UNet2DModel:
         """The U-Net with the reference's weights; `changes` are faults planted in its config."""

@@ -9,7 +9,7 @@ import torch
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.models.unet import build_unet, filled_unet
-from casl_bench.photos.checkpoints.formats import adm_state, adm_unet_config
+from casl_bench.photos.checkpoints.formats import Architecture, adm_state
 
 TOLERANCE = 1e-5
 MARGIN = 10
@@ -105,18 +105,7 @@ def test_unfit_weights_are_named(reference: Any, change: Any, told: str) -> None
 
 
 def test_published_architecture() -> None:
-    config = adm_unet_config(
-        {
-            "image_size": 256,
-            "in_channels": 3,
-            "model_channels": 128,
-            "out_channels": 6,
-            "num_res_blocks": 1,
-            "channel_mult": [1, 1, 2, 2, 4, 4],
-            "num_head_channels": 64,
-            "attention_resolutions": [16],
-        }
-    )
+    config = Architecture("adm", 3, 6, 128, (1, 1, 2, 2, 4, 4), 1, (4,)).unet_config(256, 64)
     with torch.device("meta"):
         unet = build_unet(config)
     assert config["down_block_types"].index("AttnDownBlock2D") == 4

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.models.unet import build_unet, filled_unet
-from casl_bench.photos.checkpoints.formats import ddpm_state, ddpm_unet_config
+from casl_bench.photos.checkpoints.formats import Architecture, ddpm_state
 
 TOLERANCE = 1e-5
 MARGIN = 10
@@ -85,15 +85,7 @@ def test_unfit_weights_are_named(reference: Any, change: Any, told: str) -> None
 
 
 def test_published_architecture() -> None:
-    model = {
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": 128,
-        "ch_mult": [1, 1, 2, 2, 4, 4],
-        "num_res_blocks": 2,
-        "attn_resolutions": [16],
-    }
-    config = ddpm_unet_config(model, 256)
+    config = Architecture("ddpm", 3, 3, 128, (1, 1, 2, 2, 4, 4), 2, (4,)).unet_config(256)
     with torch.device("meta"):
         unet = build_unet(config)
     assert config["down_block_types"].index("AttnDownBlock2D") == 4

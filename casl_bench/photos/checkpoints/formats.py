@@ -48,6 +48,25 @@ _DDPM_TOP_LEVEL = {
     "conv_norm_out": "norm_out",
     "conv_out": "conv_out",
 }
+_DDPM_UNET = {
+    "norm_eps": 1e-6,
+    # The reference pads right and below only, then convolves with stride 2.
+    "downsample_padding": 0,
+    # Sines first, frequencies divided by half - 1.
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+}
+_ADM_UNET = {
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "resnet_time_scale_shift": "scale_shift",
+    # Without it diffusers leaves the norm of the middle attention out under scale-shift.
+    "attn_norm_num_groups": 32,
+    "norm_eps": 1e-5,
+    # Cosines first, frequencies divided by half.
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+}
 _SIGNS = {
     "ddpm": ("conv_in.weight", "temb.dense.0.weight", "conv_out.weight"),
     "adm": ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight"),
@@ -58,38 +77,6 @@ _BLOCK = re.compile(
     r"(down_blocks|up_blocks|mid_block)\.?(\d*)\."
     r"(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
 )
-
-
-def adm_unet_config(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `UNet2DModel` for a reference configuration.
-
-    Args:
-        model: image_size, in_channels, model_channels, out_channels, num_res_blocks,
-            channel_mult, num_head_channels, attention_resolutions (as downsampling factors).
-    """
-    multipliers = model["channel_mult"]
-    attention = [2**i in model["attention_resolutions"] for i in range(len(multipliers))]
-    down = ["AttnDownBlock2D" if a else "ResnetDownsampleBlock2D" for a in attention]
-    up = ["AttnUpBlock2D" if a else "ResnetUpsampleBlock2D" for a in reversed(attention)]
-    return {
-        "sample_size": model["image_size"],
-        "in_channels": model["in_channels"],
-        "out_channels": model["out_channels"],
-        "layers_per_block": model["num_res_blocks"],
-        "block_out_channels": [model["model_channels"] * m for m in multipliers],
-        "down_block_types": down,
-        "up_block_types": up,
-        "downsample_type": "resnet",
-        "upsample_type": "resnet",
-        "resnet_time_scale_shift": "scale_shift",
-        "attention_head_dim": model["num_head_channels"],
-        # Without it diffusers leaves the norm of the middle attention out under scale-shift.
-        "attn_norm_num_groups": 32,
-        "norm_eps": 1e-5,
-        # Cosines first, frequencies divided by half.
-        "flip_sin_to_cos": True,
-        "freq_shift": 0,
-    }
 
 
 def adm_state(
@@ -184,34 +171,6 @@ def _take_qkv(packed: Tensor, which: int, head_channels: int, new_attention_orde
     else:
         part = packed.unflatten(0, (-1, 3, head_channels))[:, which].flatten(0, 1)
     return part.flatten(1) if part.ndim > 1 else part
-
-
-def ddpm_unet_config(model: Mapping[str, Any], image_size: int) -> dict[str, Any]:
-    """Arguments of `UNet2DModel` for a reference configuration.
-
-    Args:
-        model: the `model` section: in_channels, out_ch, ch, ch_mult, num_res_blocks,
-            attn_resolutions.
-        image_size: side of the image.
-    """
-    multipliers = model["ch_mult"]
-    attention = [image_size // 2**i in model["attn_resolutions"] for i in range(len(multipliers))]
-    return {
-        "sample_size": image_size,
-        "in_channels": model["in_channels"],
-        "out_channels": model["out_ch"],
-        "layers_per_block": model["num_res_blocks"],
-        "block_out_channels": [model["ch"] * m for m in multipliers],
-        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attention],
-        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attention)],
-        "attention_head_dim": None,
-        "norm_eps": 1e-6,
-        # The reference pads right and below only, then convolves with stride 2.
-        "downsample_padding": 0,
-        # Sines first, frequencies divided by half - 1.
-        "flip_sin_to_cos": False,
-        "freq_shift": 1,
-    }
 
 
 def ddpm_state(
@@ -320,40 +279,30 @@ class Architecture:
                 f"an image size of {image_size} cannot be halved {len(self.multipliers) - 1} times",
                 mend=f"give a multiple of {factor}",
             )
-        if self.family == "ddpm":
-            if head_channels is not None:
-                raise UsageError("the ddpm family has one attention head: no head channels apply")
-            return ddpm_unet_config(
-                {
-                    "in_channels": self.in_channels,
-                    "out_ch": self.out_channels,
-                    "ch": self.base_channels,
-                    "ch_mult": self.multipliers,
-                    "num_res_blocks": self.res_blocks,
-                    "attn_resolutions": self.attention_resolutions(image_size),
-                },
-                image_size,
-            )
-        if head_channels is None:
+        if self.family == "ddpm" and head_channels is not None:
+            raise UsageError("the ddpm family has one attention head: no head channels apply")
+        if self.family == "adm" and head_channels is None:
             raise UsageError("the adm family needs the channels of an attention head")
-        unfit = [c for c in self.attended_channels if c % head_channels]
+        unfit = [c for c in self.attended_channels if c % (head_channels or 1)]
         if unfit:
             raise UsageError(
                 f"heads of {head_channels} channels do not divide attention over {unfit[0]}",
                 mend="give the head channels that the network was trained with",
             )
-        return adm_unet_config(
-            {
-                "image_size": image_size,
-                "in_channels": self.in_channels,
-                "out_channels": self.out_channels,
-                "model_channels": self.base_channels,
-                "channel_mult": self.multipliers,
-                "num_res_blocks": self.res_blocks,
-                "num_head_channels": head_channels,
-                "attention_resolutions": [2**level for level in self.attention_levels],
-            }
-        )
+        ddpm = self.family == "ddpm"
+        down, up = ("Down", "Up") if ddpm else ("ResnetDownsample", "ResnetUpsample")
+        attention = [level in self.attention_levels for level in range(len(self.multipliers))]
+        return {
+            "sample_size": image_size,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "layers_per_block": self.res_blocks,
+            "block_out_channels": [self.base_channels * m for m in self.multipliers],
+            "down_block_types": [f"{'AttnDown' if a else down}Block2D" for a in attention],
+            "up_block_types": [f"{'AttnUp' if a else up}Block2D" for a in reversed(attention)],
+            "attention_head_dim": head_channels,
+            **(_DDPM_UNET if ddpm else _ADM_UNET),
+        }
 
 
 def architecture_of(weights: Mapping[str, Tensor], where: str) -> Architecture:
