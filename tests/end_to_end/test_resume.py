@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.cache import code_hash as code_version
 from casl_bench.cache.store import Cache
 from casl_bench.conformance.toy_domain import CARD
@@ -18,25 +18,22 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.casl import CaslEditor
 from casl_bench.methods.method import METHODS
 from casl_bench.report.tables import render_tables
-from casl_bench.results.record import ErrorInfo, RunRecord
+from casl_bench.results.record import CellRecord, ErrorInfo
 from casl_bench.results.run_folder import DAMAGED, CellKey, RecordStore
 from casl_bench.runs import executor as runner
-from casl_bench.runs.attempts import Attempts
 from casl_bench.runs.cell import EditCells
-from casl_bench.runs.executor import SerialEngine
 from casl_bench.runs.listing import dry_run_text
 from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import Cell, info_of, with_sources
-from casl_bench.runs.progress import Notes
+from casl_bench.runs.plan import Cell, with_sources
+from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.run_lock import claim_run_folder
-from casl_bench.runs.suites import Execution, RunConfig
-from casl_bench.runs.worker import Worker
+from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("toy_registered")]
 METHOD = Path(__file__).parents[1] / "plugin" / "single_file_method.py"
 CONCEPT = CARD.concepts[0].name
-DRAW = CellKey(CARD.name, "edit", "random_direction", None, CONCEPT, 1)
+DRAW = CellKey(CARD.name, "null", "random_direction", fit_seed=1)
 BESIDE = CellKey(CARD.name, "edit", "random_rotation", "casl", CONCEPT)
 CASL = CellKey(CARD.name, "edit", "casl", None, CONCEPT)
 
@@ -50,11 +47,11 @@ def config(out: Path, **changes: Any) -> RunConfig:
     return RunConfig(**(settings | changes))
 
 
-def run(out: Path, said: Notes | None = None, **changes: Any) -> int:
-    return runner.run(config(out, **changes), said or Notes())
+def run(out: Path, said: BufferedProgress | None = None, **changes: Any) -> int:
+    return runner.run(config(out, **changes), said or BufferedProgress())
 
 
-def records(out: Path) -> dict[CellKey, RunRecord]:
+def records(out: Path) -> dict[CellKey, CellRecord]:
     return {CellKey.of(r): r for r in RecordStore(out)}
 
 
@@ -68,15 +65,12 @@ def written(out: Path) -> dict[CellKey, int]:
 
 
 @pytest.fixture(scope="module")
-def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of an uninterrupted run, its cache beside it; one thread, as processes have."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run, its cache beside it."""
     out = tmp_path_factory.mktemp("fresh") / "run"
     with claim_run_folder(config(out)):
         assert run(out) == 0
-    yield out
-    torch.set_num_threads(threads)
+    return out
 
 
 @pytest.fixture
@@ -86,77 +80,30 @@ def out(fresh: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_whole_run_says_of_no_record_that_it_lacks_anything(fresh: Path) -> None:
-    assert not [n for r in records(fresh).values() for n in r.artefacts if n.startswith("without")]
-
-
-def _fit_of_partner(patch: pytest.MonkeyPatch) -> None:
-    """The entrant cannot be fitted while the control beside it is run."""
-    whole = EditCells.fitted
-
-    def fitted(self: EditCells, name: str, *rest: Any) -> Any:
-        if name == "casl" and len(rest) == 2:
-            raise RuntimeError("for once")
-        return whole(self, name, *rest)
-
-    patch.setattr(EditCells, "fitted", fitted)
-
-
-def _draw_and_control(patch: pytest.MonkeyPatch) -> None:
-    """The cells themselves fail."""
+def test_a_cell_that_failed_is_run_again_and_nothing_else(
+    fresh: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = EditCells.run
 
-    def run_cell(self: EditCells, cell: Cell) -> RunRecord:
-        if cell.store_key in (DRAW, BESIDE):
+    def run_cell(self: EditCells, cell: Cell) -> CellRecord:
+        if cell.store_key == BESIDE:
             raise RuntimeError("for once")
         return whole(self, cell)
 
-    patch.setattr(EditCells, "run", run_cell)
-
-
-@pytest.mark.parametrize(
-    ("fault", "lacking", "engine"),
-    [(_draw_and_control, {DRAW, BESIDE}, "local"), (_fit_of_partner, {BESIDE}, "serial")],
-)
-def test_what_was_compared_without_a_failed_cell_is_made_again_once_that_is_there(
-    fault: Callable[[pytest.MonkeyPatch], None],
-    lacking: set[CellKey],
-    engine: str,
-    fresh: Path,
-    out: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
     with monkeypatch.context() as patch:
-        fault(patch)
+        patch.setattr(EditCells, "run", run_cell)
         assert run(out) == 3
         before = written(out)
-        named = {f"without {key.path.as_posix()}" for key in lacking}
-        found = {key: named & r.artefacts.keys() for key, r in records(out).items()}
-        compared = {key for key, names in found.items() if names}
-        assert found[CASL] == named
-        assert {info_of(k.method or "").draws for k in compared} == {False}
-        assert run(out) == 3  # fails again: nothing that stands beside it is touched
-        after = written(out)
-        assert {k for k in after if after[k] != before[k]} == lacking
-    # As other processes go about it, in this one.
-    monkeypatch.setattr(
-        runner,
-        "_engine",
-        lambda name, config, worlds, progress: SerialEngine(
-            Worker(config, worlds.__getitem__, progress, Attempts(config.out))
-        ),
-    )
-    assert run(out, execution=Execution(executor=engine)) == 0
+        assert {k for k, r in records(out).items() if r.status == "failed"} == {BESIDE}
+    assert run(out) == 0
     assert ids(out) == ids(fresh)
-    final = written(out)
-    comparison = CellKey(CARD.name, "comparison")
-    assert {k for k in final if final[k] != after.get(k)} - {comparison} == lacking | compared
+    assert {k for k, when in written(out).items() if when != before[k]} == {BESIDE}
 
 
 def test_a_method_that_fails_while_it_is_probed_ends_its_probe_alone(
     fresh: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), Notes()
+    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), BufferedProgress()
     with monkeypatch.context() as patch:
 
         def no_ranking(self: CaslEditor) -> torch.Tensor:
@@ -167,7 +114,7 @@ def test_a_method_that_fails_while_it_is_probed_ends_its_probe_alone(
     failed = [r for r in RecordStore(out) if r.status == "failed"]
     assert [CellKey.of(r) for r in failed] == [probe]
     assert failed[0].error == ErrorInfo(type="RuntimeError", message="no ranking today")
-    assert "no ranking today" in render_tables(list(RecordStore(out)))
+    assert "no ranking today" in render_tables(read_numbers(out))
     assert sum("probe failed: RuntimeError: no ranking today" in line for line in said.lines) == 1
     assert run(out) == 0
     assert ids(out) == ids(fresh)
@@ -194,26 +141,26 @@ def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
     def fail(*args: Any) -> None:
         raise AssertionError("fitted or inverted again")
 
-    out, said = tmp_path / "run", Notes()
+    out, said = tmp_path / "run", BufferedProgress()
     shutil.copytree(fresh, out)
     places = {k.path.as_posix(): RecordStore(out).folder(k) for k in (CASL, DRAW, BESIDE)}
     places[f"{CARD.name}/_scorer/_all"] = out / "cells" / CARD.name / "_scorer" / "_all"
     casl, draw, beside, scorer = (places[p] for p in places)
-    flip(casl / "scores.csv")
-    flip(draw / "images.npz")
+    flip(casl / "scores.npz")
+    flip(draw / "scores.npz")
     (beside / "record.json").unlink()
     (scorer / "record.json").write_bytes((scorer / "record.json").read_bytes()[:-9])
-    damaged = (draw / "images.npz").read_bytes()
+    damaged = (draw / "scores.npz").read_bytes()
     monkeypatch.setattr(Cache, "_make", fail)
     settings = config(out, cache=fresh.with_name("cache"))
-    assert f"{len(places) - 1} to do" in dry_run_text(settings)  # the scorers are no cell
+    assert f"{len(places) - 2} to do" in dry_run_text(settings)  # two are no cells
     for again in range(2):
         assert runner.run(settings, said) == 0
         told = [line for line in said.lines if line.startswith("damaged")]
         assert len(told) == 1, again
     assert {*told[0].split(": ")[1].split(", ")} == {f"cells/{place}" for place in places}
     assert ids(out) == ids(fresh)
-    assert (out / DAMAGED / draw.relative_to(out) / "images.npz").read_bytes() == damaged
+    assert (out / DAMAGED / draw.relative_to(out) / "scores.npz").read_bytes() == damaged
 
 
 def test_an_edited_method_is_run_again_and_others_are_not(
@@ -227,7 +174,7 @@ def test_an_edited_method_is_run_again_and_others_are_not(
 
     def command(out: Path = out) -> list[str]:
         """As a process of its own would: with what the files hold by now."""
-        said = Notes()
+        said = BufferedProgress()
         code_version._source_of.cache_clear()
         for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
             del sys.modules[name]
@@ -240,37 +187,24 @@ def test_an_edited_method_is_run_again_and_others_are_not(
     before, first = written(out), records(out)
     darken = CellKey(CARD.name, "edit", "darken", None, CONCEPT)
     assert first[darken].provenance.sources.keys() >= {
-        "method darken", "method random_direction", f"data set {CARD.name}"
+        "method darken", f"data set {CARD.name}"
     }  # fmt: skip
     plugins[0].write_text(plugins[0].read_text().replace("- s * self", "- 2 * s * self"))
     assert command() == ["edited since: method darken; 1 cell made again"]
     after = written(out)
-    comparison = CellKey(CARD.name, "comparison")
-    assert {k for k in after if after[k] != before[k]} == {darken, comparison}
+    assert {k for k in after if after[k] != before[k]} == {darken}
     assert records(out)[darken].record_id != first[darken].record_id
     assert command() == [] and written(out) == after
     assert command(tmp_path / "fresh") == [] and ids(tmp_path / "fresh") == ids(out)
     older = RecordStore(out)
     for record in records(out).values():  # made before records told their sources
         files = {r.file: (older.folder(CellKey.of(record)) / r.file).read_bytes()
-                 for r in (record.scores, record.images) if r is not None}  # fmt: skip
+                 for r in (record.scores, record.validation_scores, record.images)
+                 if r is not None}  # fmt: skip
         older.write(with_sources(record, {}), files)
     after = written(out)
     plugins[0].write_text(text)
     assert command() == [] and written(out) == after
-
-
-def test_a_comparison_does_not_outlive_what_it_compares(
-    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, comparison = tmp_path / "run", CellKey(CARD.name, "comparison")
-    shutil.copytree(fresh, out)
-    store = RecordStore(out)
-    assert store.find(comparison) is not None
-    shutil.rmtree(store.folder(DRAW))
-    _draw_and_control(monkeypatch)
-    assert run(out, cache=tmp_path / "cache") == 3
-    assert store.find(comparison) is None
 
 
 def flip(path: Path) -> None:
