@@ -22,6 +22,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Tests beside each other share the cores: one thread each, and for what they start.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+# What --jobs is by default: a command of a test runs in one process unless it asks for more.
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
 
 import_baselines()
 

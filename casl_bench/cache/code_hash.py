@@ -1,7 +1,7 @@
 """What computed an artefact: hashes of the source that a stage runs through, and its libraries.
 
 Declared versions are for readers of records, who must know what may be compared. A cache must
-also notice the change that nobody has declared yet: the gate runs two revisions on one machine, and
+also notice changes that no version declares yet: the gate runs two revisions on one machine, and
 a plugin is edited between two runs.
 """
 
@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).parents[1]
 INVERSION_CODE = ("core", "models", "domains", "diffusion", "photos", "runs/artefacts.py")
 SAE_CODE = (*INVERSION_CODE, "sae")
 FIT_CODE = (*SAE_CODE, "methods", "runs/fits.py")
-RECORD_CODE = (*FIT_CODE, "metrics", "analysis", "results", "runs")
+PACKAGE_CODE = (".",)
 """Folders and files of the package that a stage's result depends on, stage by stage."""
 
 _LIBRARIES = ("torch", "numpy", "diffusers", "open_clip_torch", "peft", "scikit-learn", "scipy")
@@ -68,7 +68,7 @@ def source_to_compare(what: object) -> str | None:
     if parts[0] == PACKAGE.name:
         return code_hash(("conformance",))
     if parts[0] == BASELINES and len(parts) > 1:
-        parts = parts[:2]  # entrants do not import each other
+        parts = parts[:2]  # baselines do not import each other
     else:
         outer = sys.modules.get(parts[0])
         if getattr(outer, "__file__", None):

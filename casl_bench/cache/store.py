@@ -1,4 +1,4 @@
-"""The cache: `ROOT/KIND/HASH/`, each entry whole or absent, made once however many want it."""
+"""The cache: `ROOT/KIND/HASH/`, each entry whole or absent, made by one of those who want it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,18 +26,15 @@ from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import FileSum, hash_file, hash_json, inside, read_json, write_json
 from casl_bench.core.option_types import local
 
-# One entry of the cache: files, and a sidecar that says what they are and what made them.
-
-
 SIDECAR = "meta.json"
 FORMAT = 1
 """Part of every key. Raise it when entries come to be laid out otherwise."""
 
 KINDS = ("inversions", "sae", "fits")
-"""What the cache keeps, in the order in which one is made of the other."""
+"""What the cache keeps; each is made of those before it."""
 
 HASHED_ON_OPEN = 32 * 2**20
-"""Larger files are told by their size when an entry is opened, and hashed when they are used."""
+"""Of larger files only the size is checked when an entry is opened; they are hashed when used."""
 
 
 class DamagedEntryError(Exception):
@@ -68,8 +65,8 @@ class CacheKey:
     @cached_property
     def hash(self) -> str:
         """SHA-256, hex: the name of the entry's folder."""
-        told = {name: value for name, value in self.inputs.items() if name != ABOUT}
-        return hash_json([FORMAT, self.kind, told])
+        hashed = {name: value for name, value in self.inputs.items() if name != ABOUT}
+        return hash_json([FORMAT, self.kind, hashed])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CacheKey) and self.hash == other.hash
@@ -86,7 +83,7 @@ class Sidecar:
         kind: of its key.
         inputs: of its key, in clear.
         files: path within the entry, with "/" → what is expected there.
-        seconds: wall time of the making; None where it was interrupted and nobody measured it all.
+        seconds: wall time of the making; None where it was interrupted.
         made: UTC date and time, for the reader alone: nothing is decided by it.
     """
 
@@ -178,15 +175,15 @@ def is_entry_name(name: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{64}", name) is not None
 
 
-# An entry that is being read is held, so that nobody prunes it under its reader's hands.
+# An entry that is being read is locked, so that it is not pruned meanwhile.
 
 
 if sys.platform != "win32":
     import fcntl
 
 
-def hold(path: Path) -> int | None:
-    """An open descriptor of a sidecar that holds it until it is closed; None where it went away.
+def lock_for_reading(path: Path) -> int | None:
+    """An open descriptor of a sidecar that locks it until it is closed; None where it went away.
 
     Raises:
         OSError: if it cannot be opened for another reason than being absent.
@@ -206,8 +203,8 @@ def hold(path: Path) -> int | None:
 
 
 @contextmanager
-def nobody_holds(path: Path) -> Iterator[bool]:
-    """Whether no process holds a sidecar; while the block lasts none can begin to."""
+def exclusive_lock(path: Path) -> Iterator[bool]:
+    """Whether no process has locked a sidecar; while the block lasts none can."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except OSError:
@@ -275,7 +272,7 @@ class Cache:
 
     Args:
         root: the cache's folder; made on the first write.
-        say: told, in one line, of an entry that was damaged.
+        say: shows a line about an entry that was damaged.
     """
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
@@ -322,14 +319,6 @@ class Cache:
             except DamagedEntryError as error:
                 self._say(f"{self.folder(key)} is damaged and made again: {error}")
             return self._make(key, make)
-
-    def entries(self, kind: str) -> Iterator[Sidecar]:
-        """Sidecars of the undamaged entries of a kind, in the order of their folders' names."""
-        folder = self.root / kind
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if is_entry_name(path.name):
-                with contextlib.suppress(DamagedEntryError):
-                    yield read_sidecar(path)
 
     @contextmanager
     def lock(self, key: CacheKey, timeout: float = -1) -> Iterator[None]:
@@ -397,7 +386,7 @@ class Cache:
         """None where there is no entry; DamagedEntryError where it is not what was written."""
         folder = self.folder(key)
         try:
-            held = hold(folder / SIDECAR)
+            held = lock_for_reading(folder / SIDECAR)
             if held is None:
                 if folder.exists():
                     raise DamagedEntryError(f"{SIDECAR} is absent")
@@ -463,9 +452,6 @@ def _flush(folder: Path) -> None:
             os.close(descriptor)
 
 
-# Where the cache lies: by option, environment variable, or in the user's own folder.
-
-
 CACHE_VARIABLE = "CASL_BENCH_CACHE"
 """Environment variable with the cache's folder."""
 
@@ -478,141 +464,3 @@ def default_cache() -> Path:
     """
     named = local(os.environ.get(CACHE_VARIABLE, "").strip(), CACHE_VARIABLE)
     return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)
-
-
-def own_cache(run: Path) -> Path:
-    """The folder of a run that shares nothing; its name keeps it out of what is published."""
-    return run / ".cache"
-
-
-def cache_of(run: Path) -> Path:
-    """Where the artefacts of a run folder are looked for: in its own cache, if it has one."""
-    own = own_cache(run)
-    return own if own.is_dir() else default_cache()
-
-
-# Looking after the cache: what is in it, what may go, and whether it is what was written.
-
-
-@dataclass(frozen=True)
-class Stored:
-    """A folder of the cache.
-
-    Attributes:
-        kind: one of `KINDS`.
-        folder: of an entry, or of one whose making was interrupted or is going on.
-        bytes: of all its files.
-        last_used: seconds since the epoch, as the clock stood then.
-        sidecar: None where it is unfinished or damaged.
-        fault: why an entry is damaged; empty where it is not, or is unfinished.
-    """
-
-    kind: str
-    folder: Path
-    bytes: int
-    last_used: float
-    sidecar: Sidecar | None
-    fault: str = ""
-
-    @property
-    def hash(self) -> str:
-        """Of its key."""
-        return self.folder.name.removeprefix(".").partition(".")[0]
-
-    @property
-    def unfinished(self) -> bool:
-        """Whether it is no entry yet."""
-        return self.folder.name.startswith(".")
-
-
-def stored_in(root: Path, kinds: Sequence[str] = KINDS) -> Iterator[Stored]:
-    """Everything that takes room in a cache, kind by kind, in the order of names."""
-    for kind in kinds:
-        folder = root / kind
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            name = path.name.removeprefix(".").partition(".")[0]
-            if path.is_dir() and not path.is_symlink() and is_entry_name(name):
-                with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
-                    yield _stored(kind, path)
-
-
-def verify(entry: Stored) -> str:
-    """Why an entry is not what was written, after hashing all of it; empty where it is."""
-    if entry.fault or entry.sidecar is None:
-        return entry.fault
-    try:
-        check_files(entry.folder, entry.sidecar, whole=True)
-    except DamagedEntryError as error:
-        return str(error)
-    return ""
-
-
-def chosen_to_go(
-    entries: Sequence[Stored],
-    *,
-    size_budget: int | None = None,
-    older_than: float | None = None,
-    now: float | None = None,
-) -> list[Stored]:
-    """What pruning would delete, the longest unused first.
-
-    A use that lies in the future, since the clock was set back, counts as one of this moment.
-
-    Args:
-        entries: of the kinds that may go.
-        size_budget: bytes that may stay.
-        older_than: seconds without a use after which an entry goes.
-        now: seconds since the epoch.
-    """
-    now = time.time() if now is None else now
-    by_age = sorted(entries, key=lambda e: (min(e.last_used, now), e.kind, e.hash))
-    left = sum(e.bytes for e in entries)
-    going = []
-    for entry in by_age:
-        too_old = older_than is not None and now - entry.last_used > older_than
-        too_much = size_budget is not None and left > size_budget
-        if too_old or too_much:
-            going.append(entry)
-            left -= entry.bytes
-    return going
-
-
-def delete(root: Path, entry: Stored) -> bool:
-    """Delete an entry unless somebody is making or reading it; returns whether it is gone.
-
-    Raises:
-        UsageError: where the cache cannot be written.
-    """
-    lock_file = root / entry.kind / ".locks" / entry.hash
-    try:
-        lock_file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock_file, timeout=0), nobody_holds(entry.folder / SIDECAR) as free:
-            if not free:
-                return False
-            aside = entry.folder.with_name(f".{entry.hash}.gone")
-            if aside != entry.folder:
-                if aside.exists():
-                    shutil.rmtree(aside)
-                entry.folder.rename(aside)
-            shutil.rmtree(aside)
-            return True
-    except Timeout:
-        return False
-    except FileNotFoundError:
-        return True  # another one pruned it
-    except OSError as error:
-        raise UsageError(
-            f"cannot delete from the cache: {error.strerror or error}", where=str(root)
-        ) from error
-
-
-def _stored(kind: str, folder: Path) -> Stored:
-    files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    size = sum(file.st_size for file in files)
-    if folder.name.startswith("."):
-        return Stored(kind, folder, size, folder.stat().st_mtime, None)
-    try:
-        last_used = (folder / SIDECAR).stat().st_mtime
-        return Stored(kind, folder, size, last_used, read_sidecar(folder))
-    except (OSError, DamagedEntryError) as error:
-        return Stored(kind, folder, size, folder.stat().st_mtime, None, str(error) or "damaged")

@@ -56,7 +56,7 @@ def ls_command(cache: Path | None, kinds: tuple[str, ...]) -> Callable[[], int]:
 
         from tabulate import tabulate
 
-        from casl_bench.cache.store import stored_in
+        from casl_bench.cache.maintenance import stored_in
 
         entries = sorted(stored_in(root, kinds or KINDS), key=lambda e: e.last_used)
         now = time.time()
@@ -98,13 +98,13 @@ def prune_command(
         raise click.UsageError("say what may go: --size-budget, --older-than or --kind")
 
     def action() -> int:
-        from casl_bench.cache.store import chosen_to_go, delete, stored_in
+        from casl_bench.cache.maintenance import delete, select_for_pruning, stored_in
 
         entries = list(stored_in(root, kinds or KINDS))
         going = entries
         if size_budget is not None or older_than is not None:
             budget = None if size_budget is None else round(size_budget)
-            going = chosen_to_go(entries, size_budget=budget, older_than=older_than)
+            going = select_for_pruning(entries, size_budget=budget, older_than=older_than)
         gone = freed = 0
         for entry in going:
             if dry_run:
@@ -131,8 +131,8 @@ def verify_command(
     root = cache or default_cache()
 
     def action() -> int:
-        from casl_bench.cache.store import delete, stored_in
-        from casl_bench.cache.store import verify as fault_of
+        from casl_bench.cache.maintenance import delete, stored_in
+        from casl_bench.cache.maintenance import verify as fault_of
 
         checked = damaged = left = 0
         for entry in stored_in(root, kinds or KINDS):

@@ -21,7 +21,7 @@ def doctor_command(
     data_root: Path | None,
     weights_root: Path | None,
 ) -> Callable[[], int]:
-    """Look at this machine: versions, devices, cache, data and weights."""
+    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
 
     def action() -> int:
         from casl_bench.cache.store import default_cache

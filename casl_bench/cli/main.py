@@ -31,7 +31,10 @@ COMMANDS = {
         "casl_bench.cli.leaderboard:leaderboard_command",
         "Make the leaderboards anew of the committed records.",
     ),
-    "merge": ("casl_bench.cli.shards:merge_command", "Put runs made with --shard together."),
+    "merge": (
+        "casl_bench.cli.shards:merge_command",
+        "Copy cells of runs together.",
+    ),
     "picture": ("casl_bench.cli.report:picture_command", "Draw edits of one test image."),
     "report": ("casl_bench.cli.report:report_command", "Write a page that opens in a browser."),
     "rescore": (

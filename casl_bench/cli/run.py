@@ -51,9 +51,9 @@ RUN_OPTIONS = together(
         option("Run", "--unet-speed", rare=True, type=BoundedFloat(1e-3, 1e9), metavar="IMAGES",
                help="With --dry-run: show hours at so many U-Net passes per second."),
         compare_option,
-        option("Execution", "--jobs", type=BoundedInt(most=MOST_JOBS), default=1,
-               show_default=True, metavar="N",
-               help="Processes that run cells. Affects speed only, never results."),
+        option("Execution", "--jobs", type=BoundedInt(most=MOST_JOBS), metavar="N",
+               help="Processes that run cells, of one thread each. Affects speed only, never "
+               "results.  [default: what cores and free memory bear]"),
         device_option,
         EXECUTION_OPTIONS,
         cache_option,
@@ -85,7 +85,7 @@ def run_command(
     plugins: tuple[Path, ...],
     memory_budget: float | None,
     batch_size: int | None,
-    jobs: int,
+    jobs: int | None,
     list_names: bool,
     dry_run: bool,
     unet_speed: float | None,
@@ -104,7 +104,7 @@ def run_command(
         from casl_bench.runs.suites import suite as suite_named
 
         photographs = dict(given)
-        execution = pop_execution(photographs, jobs)
+        execution = pop_execution(photographs, jobs or 1)
         if quick and suite not in (None, "quick"):
             raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
         if unet_speed is not None and not dry_run:
@@ -126,6 +126,7 @@ def run_command(
 
         check_torch()
         from casl_bench.runs import listing, names
+        from casl_bench.runs.parallel import default_jobs
 
         names.load_entrants(plugins)
         if list_names:
@@ -136,6 +137,10 @@ def run_command(
         dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
         method_names = names.resolve_methods(methods)
         weights = names.resolve_method_weights(photographs.pop("method_weights"), method_names)
+        device_found = resolve_device(device)
+        processes = jobs or 1
+        if jobs is None and execution.engine(jobs=2) == "local":
+            processes = default_jobs(device_found, world_of_suite(chosen_suite.name))
         config = RunConfig(
             methods=method_names,
             datasets=dataset_names,
@@ -143,7 +148,7 @@ def run_command(
             suite=chosen_suite,
             seed=seed,
             fit_seeds=fit_seeds,
-            device=resolve_device(device),
+            device=device_found,
             options=names.checked_options(photographs, dataset_names),
             method_weights=weights,
             out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
@@ -151,7 +156,7 @@ def run_command(
             plugins=plugins,
             memory_budget=memory_budget,
             batch_size=batch_size,
-            jobs=jobs,
+            jobs=processes,
             execution=execution,
         )
         if dry_run:

@@ -1,4 +1,4 @@
-"""`casl-bench merge OUT SHARD...`."""
+"""`casl-bench merge OUT RUN...`."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.errors import EXIT_INCOMPLETE
-from casl_bench.cli.options import plugin_option
+from casl_bench.cli.errors import EXIT_INCOMPLETE, say
 from casl_bench.cli.report import report_run
 from casl_bench.core.option_types import LocalFolder
 
+_FOLDER = LocalFolder(path_type=Path)
+
 
 @click.command("merge")
-@click.argument("out", type=LocalFolder(path_type=Path))
-@click.argument("shards", nargs=-1, required=True, metavar="SHARD...")
-@plugin_option
-def merge_command(
-    out: Path, shards: tuple[str, ...], plugins: tuple[Path, ...]
-) -> Callable[[], int]:
-    """Put run folders made with --shard together in OUT: docs/scaling.md."""
+@click.argument("out", type=_FOLDER)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=_FOLDER)
+def merge_command(out: Path, runs: tuple[Path, ...]) -> Callable[[], int]:
+    """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
 
     def action() -> int:
         from casl_bench.runs.merge import merge
-        from casl_bench.runs.names import load_entrants
 
-        load_entrants(plugins)
-        merged = merge(out, shards)
+        merged = merge(out, runs)
         report_run(out)
-        click.echo(f"{merged.text}; {out}", err=True)
-        return EXIT_INCOMPLETE if merged.missing else 0
+        say(f"{merged.text}; {out}")
+        return EXIT_INCOMPLETE if merged.failed else 0
 
     return action

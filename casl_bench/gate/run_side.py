@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.analyse import DatasetScores, analyse_cells, group_cells
+from casl_bench.analysis.analyse import DatasetScores, group_cells
 from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import Quantity
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
-from casl_bench.results.record import LevelResult, RunRecord
+from casl_bench.results.record import LevelResult, RunRecord, headline_level
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
@@ -75,14 +75,7 @@ class RunSide:
         """
         some = records[0]
         scores, concept = self.datasets[some.dataset], some.concept or ""
-        stored = {r.fit_seed: scores.by_place[CellKey.of(r)] for r in records}
-        cells = {
-            str(r.fit_seed): replace(
-                stored[r.fit_seed],
-                record=stored[r.fit_seed].record.model_copy(update={"levels": r.levels}),
-            )
-            for r in records
-        }
+        cells = {str(r.fit_seed): scores.by_place[CellKey.of(r)] for r in records}
         found = scores.concept_scores(concept, cells)
         if not found.null_image_ids:
             raise InvalidBenchmarkError(
@@ -98,9 +91,10 @@ def read_side(folder: Path) -> RunSide:
         UsageError: if it holds no record.
         InvalidBenchmarkError: on a corrupt record, or a control out of its bounds.
     """
-    cells = read_cells(folder)
-    side = RunSide(folder, RecordStore(folder), analyse_cells(cells))
-    side.datasets = {d.name: d for d in group_cells(cells)}
+    datasets = {d.name: d for d in group_cells(read_cells(folder))}
+    # Not `analyse`, which would compare the methods with each other.
+    numbers = [record for scores in datasets.values() for record in scores.numbers()]
+    side = RunSide(folder, RecordStore(folder), numbers, datasets=datasets)
     if not side.records:
         raise UsageError("no records", where=str(folder), mend="give the folder of a finished run")
     for record in side.records:
@@ -124,18 +118,18 @@ def is_run(folder: Path) -> bool:
 
 
 def matched_level(record: RunRecord) -> LevelResult:
-    """The level of effect that methods are compared at: the middle one.
+    """The level of effect that methods are compared at.
 
     Raises:
         InvalidBenchmarkError: if the record has no levels.
     """
-    effects = [level for level in record.levels if level.name.startswith("effect_")]
-    if not effects:
+    level = headline_level(record.levels)
+    if level is None:
         raise InvalidBenchmarkError(
             f"'{record.method}' was not matched in its effect on {record.concept}",
             mend="run it anew with this version",
         )
-    return effects[len(effects) // 2]
+    return level
 
 
 # The scale on which the gate compares EPR+: a log ratio wherever there is one.

@@ -40,6 +40,7 @@ def _as_json(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> d
         "generated_from": [
             {"file": s.file, "sha256": s.sha256, "records": len(s.records)} for s in sources
         ],
+        "columns": {c.name: {"label": c.label, "better": c.better, "note": c.note} for c in BOARD},
         "boards": [_board(board) for board in boards],
     }
 

@@ -64,7 +64,7 @@ class InversionCost:
     Attributes:
         images: how many.
         unet_calls: U-Net passes, in images.
-        seconds: wall time; None where the inversion was interrupted and nobody measured it all.
+        seconds: wall time; None where the inversion was interrupted.
     """
 
     images: int
@@ -146,7 +146,7 @@ class Artefacts:
         return self.concept_split(self.validation, concept, self.suite.validation_images)
 
     def presence(self, split: InvertedSplit) -> Tensor:
-        """[n, A] bool of a split of this object, judged once; see `World.presence`."""
+        """[n, A] bool of a split of this object, computed once; see `World.presence`."""
         first = split.batch.image_ids[0]
         if first not in self._presence:
             self._presence[first] = self.world.presence(split.batch)

@@ -482,7 +482,7 @@ class DatasetRun:
         self.records = DatasetRecords(self.artefacts, self.cells)
         self._probes: Probes | None = None
 
-    def hear(self, progress: Progress) -> None:
+    def set_progress(self, progress: Progress) -> None:
         """Show progress elsewhere from now on."""
         self.progress = self.cells.progress = self.artefacts.progress = progress
         self.cells.fitting.progress = progress

@@ -1,13 +1,13 @@
-"""Runs a plan: as a graph, on the engine that was asked for, and then by what lies on disk."""
+"""Runs a plan: its tasks, on the engine that was asked for, and then by what lies on disk."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 from casl_bench.analysis.analyse import analyse, write_numbers
 from casl_bench.analysis.controls import check_bounds
+from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
 from casl_bench.domains.domain import World
 from casl_bench.models.micro_batch import one_thread
@@ -15,18 +15,7 @@ from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, s
 from casl_bench.runs.artefacts import Artefacts, check_room
 from casl_bench.runs.attempts import Attempts, CellDiedError
 from casl_bench.runs.cell import without_result
-from casl_bench.runs.graph import (
-    Engine,
-    Node,
-    Outcome,
-    check_engine,
-    make_nodes,
-    part_of,
-    pending,
-    with_smoke,
-    without_shared,
-    write_plan,
-)
+from casl_bench.runs.parallel import Engine, check_engine, dask_engine, local_engine, serial_engine
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
     Cell,
@@ -35,6 +24,7 @@ from casl_bench.runs.plan import (
     done,
     edited_since,
     identify,
+    info_of,
     note_of_changed,
     null_work,
     open_worlds,
@@ -43,210 +33,25 @@ from casl_bench.runs.plan import (
 )
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig
-from casl_bench.runs.worker import Worker
-
-# Runs a graph on an engine: a node is begun as soon as what it needs is done.
-
-
-DEATHS = 3
-"""A node whose processes die so often before any cell of it has begun is given up."""
-
-
-def drive(nodes: Sequence[Node], engine: Engine, attempts: Attempts) -> Iterator[Outcome]:
-    """Carry out a graph.
-
-    A node whose process died is begun again: what is on disk by then is not made twice, and a cell
-    that its processes die of is left out by the next one, see `Attempts.fault`. A node that is
-    given up, and what needs it, is not heard of.
-
-    Args:
-        nodes: the graph, what should come first in front.
-        engine: carries nodes out.
-        attempts: what was begun and not ended.
-
-    Raises:
-        BenchError: as a node raises it.
-    """
-    waiting = _Waiting(nodes)
-    deaths = _Deaths(attempts)
-    at_work = 0
-    while True:
-        while engine.free and (node := waiting.take(engine.warm)) is not None:
-            engine.submit(node)
-            at_work += 1
-        if not at_work:
-            return
-        outcome = engine.next()
-        at_work -= 1
-        if not outcome.died:
-            waiting.done(outcome.node)
-        elif deaths.may_begin_again(outcome.node):
-            waiting.put_back(outcome.node)
-        yield outcome
-
-
-class _Waiting:
-    """Nodes that are still to be begun, in the graph's order."""
-
-    def __init__(self, nodes: Sequence[Node]) -> None:
-        self._nodes = {node.name: node for node in nodes}
-        self._unmet = {node.name: set(node.needs) for node in nodes}
-        self._place = {node.name: i for i, node in enumerate(nodes)}
-
-    def take(self, warm: Collection[str]) -> Node | None:
-        """The first node whose needs are met, of these data sets if there is one."""
-        ready = [node for name, node in self._nodes.items() if not self._unmet[name]]
-        if not ready:
-            return None
-        node = min(ready, key=lambda n: (n.dataset not in warm, self._place[n.name]))
-        return self._nodes.pop(node.name)
-
-    def put_back(self, node: Node) -> None:
-        """A node is to be begun again."""
-        self._nodes[node.name] = node
-
-    def done(self, node: Node) -> None:
-        """What needed this node may begin."""
-        for unmet in self._unmet.values():
-            unmet.discard(node.name)
-
-
-class _Deaths:
-    """Tells deaths in a cell, which are counted there, from others."""
-
-    def __init__(self, attempts: Attempts) -> None:
-        self._attempts = attempts
-        self._begun: dict[str, dict[str, int]] = {}
-        self._idle: Counter[str] = Counter()
-
-    def may_begin_again(self, node: Node) -> bool:
-        """Whether a node whose process has just died is begun once more."""
-        begun = {cell.key: self._attempts.count(cell.key) for cell in node.cells}
-        before = self._begun.get(node.name, {})
-        self._begun[node.name] = begun
-        if any(count > before.get(key, 0) for key, count in begun.items()):
-            return True
-        self._idle[node.name] += 1
-        return self._idle[node.name] < DEATHS
-
-
-# After the last word of all processes: what lies on disk decides, and no cell stays without word.
-
-
-class UnrecordedError(RuntimeError):
-    """A process said that the cell was over, and left no record where this one looks."""
-
-
-def reconcile(
-    config: RunConfig,
-    worlds: Mapping[str, World],
-    store: RecordStore,
-    nodes: Sequence[Node],
-    heard: Collection[str],
-) -> bool:
-    """Give every cell a record.
-
-    Args:
-        config: the run.
-        worlds: data set → its world.
-        store: the run's records.
-        nodes: what was to be done.
-        heard: names of the nodes that came to their end.
-
-    Returns:
-        Whether any cell or probe failed, or something that concerns a whole data set was not to be
-        made.
-
-    Raises:
-        InvalidBenchmarkError: if a record is corrupt.
-    """
-    failed = False
-    attempts = Attempts(config.out)
-    for node in nodes:
-        failed |= node.name not in heard and not node.cells
-        for cell in node.cells:
-            if done(store, cell) is not None:
-                failed |= _has_failed(store, cell.probe_store_key)
-                continue
-            status = _status(store, cell)
-            if status == "skipped" and node.name in heard:
-                continue
-            failed = True
-            if status == "failed" and node.name in heard:
-                continue
-            error: Exception = UnrecordedError(
-                "a worker said that it is over, but its record is not in this run folder: give "
-                "--out on a folder that all machines share"
-            )
-            if node.name not in heard:
-                error = attempts.fault(cell.key, config.execution.cell_timeout) or CellDiedError(
-                    "not run: processes died before it began, its own or those that make what it "
-                    "reads"
-                )
-            world = worlds[cell.dataset]
-            store.write(without_result(world, config, cell, "failed", error))
-    return failed
-
-
-def _has_failed(store: RecordStore, place: CellKey) -> bool:
-    record = store.find(place)
-    return record is not None and record.status == "failed"
-
-
-def _status(store: RecordStore, cell: Cell) -> str:
-    """Of the record of this very cell; empty where there is none."""
-    record = store.find(cell.store_key)
-    own = record is not None and record.artefacts.get(KEY_ARTEFACT) == cell.key
-    return record.status if own and record is not None else ""
-
-
-# Nodes one after another, in this process.
-
-
-class SerialEngine:
-    """Carries out a node when its outcome is asked for.
-
-    Args:
-        worker: does it, and says what is to be said.
-    """
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._node: Node | None = None
-
-    @property
-    def free(self) -> bool:
-        """Whether no node waits."""
-        return self._node is None
-
-    @property
-    def warm(self) -> Collection[str]:
-        """Nothing is preferred: the graph's own order goes data set by data set."""
-        return ()
-
-    def submit(self, node: Node) -> None:
-        """Keep the node for `next`."""
-        self._node = node
-
-    def next(self) -> Outcome:
-        """Carry out the node."""
-        node, self._node = self._node, None
-        assert node is not None
-        self._worker.do(node)
-        return Outcome(node)
-
-    def close(self, *, kill: bool) -> None:
-        """There is nothing to let go of."""
-
+from casl_bench.runs.tasks import Task, make_tasks, part_of, pending, with_gates
+from casl_bench.runs.worker import TaskResult, Worker
 
 EXIT_DONE, EXIT_INCOMPLETE = 0, 3
 
+DEATHS = 3
+"""A task whose processes die so often outside of any cell is given up."""
 
+
+class UnrecordedError(RuntimeError):
+    """A process reported a cell as ended and left no record where this one looks."""
+
+
+@one_thread()
 def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet.
 
-    Records are written cell by cell, and what they come to last, in `numbers.jsonl`. Damaged ones
-    are set aside, which one line says, and made again.
+    Records are written cell by cell, and their numbers last, in `numbers.jsonl`. Damaged ones are
+    set aside, which one line says, and made again.
 
     Returns:
         0 if every cell is done, 3 if some failed.
@@ -257,25 +62,19 @@ def run(config: RunConfig, progress: Progress) -> int:
         InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
             a control out of its bounds.
     """
-    with one_thread():
-        return _run(config, progress)
-
-
-def _run(config: RunConfig, progress: Progress) -> int:
     check_engine(config)
     worlds = open_worlds(config)
     check_images(config, worlds)
     check_judges(config, worlds)
     cells = plan(config, identify(worlds))
-    nodes = make_nodes(config, cells, {d: w.dataset.card.resolution for d, w in worlds.items()})
-    shard = config.execution.shard
-    if shard is not None:
-        write_plan(config, cells)
-        nodes = part_of(nodes, shard)
+    resolutions = {d: w.dataset.card.resolution for d, w in worlds.items()}
+    tasks = make_tasks(config.suite, cells, resolutions)
+    if config.execution.shard is not None:
+        tasks = part_of(tasks, config.execution.shard)
     store = RecordStore(config.out)
     if line := set_aside(config.out, damaged_cells(store)):
         progress.note(line)
-    failed = _carry_out(config, worlds, store, nodes, progress)
+    failed = _carry_out(config, worlds, store, tasks, progress)
     numbers = analyse([config.out])
     write_numbers(config.out, numbers)
     check_bounds([r for r in numbers if r.dataset in worlds], config.out)
@@ -287,11 +86,11 @@ def _carry_out(
     config: RunConfig,
     worlds: Mapping[str, World],
     store: RecordStore,
-    nodes: Sequence[Node],
+    tasks: Sequence[Task],
     progress: Progress,
 ) -> bool:
     """Whether any cell failed."""
-    cells = {c.key: c for node in nodes for c in node.cells}
+    cells = {c.key: c for task in tasks for c in task.cells}
     to_do = {key: c for key, c in cells.items() if done(store, c) is None}
     if edited := [names for c in to_do.values() if (names := edited_since(store, c))]:
         sources = [name for own in edited for name in own]
@@ -299,84 +98,171 @@ def _carry_out(
     if to_do:
         check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
     null = null_work(config.suite) * len(config.datasets)
-    shared = shared_work(config) + null if to_do else 0.0
-    progress.start(sum(c.work for c in to_do.values()) + shared)
-    counted = _Counted(progress, shared)
-    nodes = pending(nodes, cells.keys() - to_do.keys())
-    # Where nothing is to do, no process is started to find that out.
-    engine_name = config.execution.engine(config.jobs) if to_do else "serial"
-    if engine_name == "serial":
-        nodes = without_shared(nodes)
+    work_done = shared_work(config) + null if to_do else 0.0
+    progress.start(sum(c.work for c in to_do.values()) + work_done)
+    tasks = pending(tasks, {k for k, c in cells.items() if k not in to_do and _probed(store, c)})
     if config.execution.smoke:
-        nodes = with_smoke(nodes)
-    heard: set[str] = set()
-    alone = engine_name == "serial"
-    # Other processes tell what they have spent; that this one waits for them costs nothing.
-    with nullcontext() if alone else progress.costs.phase(None):
-        for outcome in _outcomes(engine_name, config, worlds, nodes, progress):
-            progress.costs.add(outcome.costs)
-            for line in outcome.notes:
+        tasks = with_gates(tasks)
+    jobs = max(1, min(config.jobs, sum(bool(task.cells) for task in tasks)))
+    config = config.model_copy(update={"jobs": jobs})
+    attempts = Attempts(config.out)
+    attempts.clear()
+    ended: set[str] = set()
+    with ExitStack() as stack:
+        engine = stack.enter_context(_engine(config, progress.note, bool(to_do)))
+        alone = engine is None
+        if engine is None:
+            waves: list[Sequence[Task]] = [tasks]
+            engine = serial_engine(Worker(config, worlds.__getitem__, progress))
+        else:
+            waves = _waves(tasks)
+            # Other processes report their costs; that this one waits for them costs nothing.
+            stack.enter_context(progress.costs.phase(None))
+        for result in drive(waves, engine, attempts, progress.note):
+            ended.add(result.task)
+            progress.costs.add(result.costs)
+            for line in result.notes:
                 progress.note(line)
-            if outcome.died:
-                progress.note(f"{outcome.node.label}: its process died")
-                continue
-            heard.add(outcome.node.name)
-            for cell in outcome.node.cells:
-                if cell.key in to_do:
-                    counted.finished(cell)
+            task = next(t for t in tasks if t.name == result.task)
+            work_done += sum(c.work for c in task.cells if c.key in to_do)
+            progress.settle(work_done)
             if not alone:
-                with progress.task(f"{outcome.node.label}: done", 1):
+                with progress.task(f"{task.name}: done", 1):
                     pass
-    failed = reconcile(config, worlds, store, nodes, heard)
-    Attempts(config.out).tidy()
+    attempts.tidy()
+    return settle(config, worlds, store, tasks, ended)
+
+
+def _probed(store: RecordStore, cell: Cell) -> bool:
+    """Whether the latents that a method ranks have been probed, where it may rank any."""
+    if cell.control or cell.fit_seed or not info_of(cell.method).uses_sae:
+        return True
+    record = store.find(cell.probe_store_key)
+    return record is not None and record.status != "failed"
+
+
+@contextmanager
+def _engine(config: RunConfig, say: Callable[[str], None], to_do: bool) -> Iterator[Engine | None]:
+    """None for this process alone."""
+    make_folder(config.out)  # a worker that does not see it is refused
+    # Where nothing is to do, no process is started to find that out.
+    name = config.execution.engine(config.jobs) if to_do else "serial"
+    if name == "dask":
+        with dask_engine(config, say) as engine:
+            yield engine
+    else:
+        yield local_engine(config) if name == "local" else None
+
+
+def _waves(tasks: Sequence[Task]) -> list[Sequence[Task]]:
+    """First cells of methods before those that they decide on."""
+    return [[t for t in tasks if t.gate is None], [t for t in tasks if t.gate is not None]]
+
+
+def drive(
+    waves: Sequence[Sequence[Task]],
+    engine: Engine,
+    attempts: Attempts,
+    say: Callable[[str], None] = lambda line: None,
+) -> Iterator[TaskResult]:
+    """Carry out tasks. Where a process dies, what had begun by then is run again, each task alone.
+
+    So a task that kills its process costs others no more than what they had begun. A cell in which
+    two processes died is recorded as failed by the next one, see `Attempts.fault`; a task whose
+    processes die `DEATHS` times outside of any cell is given up: it has no result, nor have the
+    tasks of its data set where it makes what they read.
+
+    Args:
+        waves: tasks; those of one are begun when those before it are over.
+        engine: carries tasks out.
+        attempts: what was begun and not ended.
+        say: shows a line to the user.
+
+    Raises:
+        BenchError: as a task raises it.
+        UsageError: if processes die before they begin anything.
+    """
+    given_up: set[str] = set()
+    for wave in waves:
+        waiting, stalls = list(wave), 0
+        while waiting := [t for t in waiting if t.dataset not in given_up]:
+            ended = set()
+            for result in engine(waiting):
+                ended.add(result.task)
+                yield result
+            waiting = [t for t in waiting if t.name not in ended]
+            suspects = [t for t in waiting if attempts.count(t.key)]
+            stalls = 0 if ended or suspects or not waiting else stalls + 1
+            if stalls == DEATHS:
+                raise UsageError(
+                    "worker processes die before they begin any work",
+                    mend="give fewer --jobs, or --executor serial to see why",
+                )
+            for task in suspects:
+                say(f"{task.name}: a process died that worked at it")
+                if len(suspects) > 1:
+                    # It may have died of another's fault: deaths count once it runs alone.
+                    for cell in task.cells:
+                        attempts.end(cell.key)
+                results: list[TaskResult] = []
+                idle = 0
+                while not results and idle < DEATHS:
+                    before = [attempts.count(cell.key) for cell in task.cells]
+                    results = list(engine([task]))
+                    yield from results
+                    idle += before == [attempts.count(cell.key) for cell in task.cells]
+                waiting.remove(task)
+                if not results and not task.cells:
+                    given_up.add(task.dataset)
+
+
+def settle(
+    config: RunConfig,
+    worlds: Mapping[str, World],
+    store: RecordStore,
+    tasks: Sequence[Task],
+    ended: set[str],
+) -> bool:
+    """After all tasks: give every cell that has no record one with the reason.
+
+    Args:
+        config: the run.
+        worlds: data set → its world.
+        store: the run's records.
+        tasks: what was to be done.
+        ended: names of the tasks that came to their end.
+
+    Returns:
+        Whether any cell or probe failed, or something that concerns a whole data set was not made.
+
+    Raises:
+        InvalidBenchmarkError: if a record is corrupt.
+    """
+    failed = any(not task.cells and task.name not in ended for task in tasks)
+    for task in tasks:
+        for cell in task.cells:
+            failed |= _has_failed(store, cell.probe_store_key)
+            if done(store, cell) is not None:
+                continue
+            record = store.find(cell.store_key)
+            own = record is not None and record.artefacts.get(KEY_ARTEFACT) == cell.key
+            if own and record is not None and record.status != "done":
+                failed |= record.status == "failed"
+                continue
+            failed = True
+            error: Exception = UnrecordedError(
+                "a worker reported it as ended, but its record is not in this run folder: give "
+                "--out on a folder that all machines share"
+            )
+            if task.name not in ended:
+                error = CellDiedError(
+                    "not run: processes died before it began, its own or those that make what it "
+                    "reads"
+                )
+            store.write(without_result(worlds[cell.dataset], config, cell, "failed", error))
     return failed
 
 
-def _outcomes(
-    name: str,
-    config: RunConfig,
-    worlds: Mapping[str, World],
-    nodes: Sequence[Node],
-    progress: Progress,
-) -> Iterator[Outcome]:
-    """What the engine says; it is let go of whatever happens."""
-    make_folder(config.out)  # a worker that does not see it is refused
-    attempts = Attempts(config.out)
-    attempts.clear()
-    engine = _engine(name, config, worlds, progress)
-    whole = False
-    try:
-        yield from drive(nodes, engine, attempts)
-        whole = True
-    finally:
-        engine.close(kill=not whole)
-
-
-def _engine(
-    name: str, config: RunConfig, worlds: Mapping[str, World], progress: Progress
-) -> Engine:
-    """Engines are imported once they are asked for: Dask may not be there."""
-    if name == "local":
-        from casl_bench.runs.parallel import LocalEngine
-
-        return LocalEngine(config)
-    if name == "dask":
-        from casl_bench.runs.parallel import DaskEngine
-
-        return DaskEngine(config, progress.note)
-    return SerialEngine(Worker(config, worlds.__getitem__, progress))
-
-
-class _Counted:
-    """Keeps the estimate of the time left honest: a finished cell counts what was planned for it.
-
-    The tasks within a cell cannot know: a control beside a method fits that method first.
-    """
-
-    def __init__(self, progress: Progress, shared: float) -> None:
-        self.progress, self.done = progress, shared
-
-    def finished(self, cell: Cell) -> None:
-        """One more cell is done."""
-        self.done += cell.work
-        self.progress.settle(self.done)
+def _has_failed(store: RecordStore, place: CellKey) -> bool:
+    record = store.find(place)
+    return record is not None and record.status == "failed"

@@ -45,7 +45,7 @@ class FitResources:
     """What a fit took of the machine that made it.
 
     Attributes:
-        seconds: wall time; None of a fit that nobody measured.
+        seconds: wall time; None where it was not measured.
         peak_memory_mb: as `peak_memory` has it; None where unknown.
     """
 
@@ -136,17 +136,6 @@ class FitStore:
             entry = self.cache.get_or_make(CacheKey("fits", {**about, "fit": key}), write)
         return made[0] if made else _read(entry.folder / FIT_FILE)
 
-    def find(self, key: str) -> StoredFit | None:
-        """A fit of this key, by whatever code it was made; None where there is none.
-
-        Raises:
-            InvalidBenchmarkError: if it is damaged.
-        """
-        for sidecar in self.cache.entries("fits"):
-            if sidecar.inputs.get("fit") == key and (entry := self.cache.find(sidecar.key)):
-                return _read(entry.folder / FIT_FILE)
-        return None
-
 
 def _write(path: Path, fit: StoredFit) -> None:
     cost = {
@@ -184,7 +173,7 @@ def _read(path: Path) -> StoredFit:
 class NotApplicableError(InputError):
     """What is asked for is not to be had here: the cell is skipped, not failed.
 
-    Such as labels that nobody has, or something for a control to stand beside.
+    Such as labels that a data set lacks, or an edit that a control could be matched to.
     """
 
 

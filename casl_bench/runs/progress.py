@@ -30,21 +30,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-# What each phase of a run costs: U-Net passes, counted by forward hooks, and wall time.
-
-
 OTHER = "other"
-"""What lies in no phase: loading, planning, writing."""
+"""Phase of what belongs to no other: loading, planning, writing."""
 
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """What one phase has cost.
-
-    Attributes:
-        passes: U-Net passes in images; a half counts 0.5.
-        seconds: wall time, of all processes together.
-    """
+    """U-Net passes in images (a half counts 0.5), and wall time of all processes together."""
 
     passes: float
     seconds: float
@@ -74,12 +66,12 @@ class PhaseCosts:
 
     @property
     def innermost(self) -> str:
-        """The phase that pays now."""
+        """The phase that is charged now."""
         return self._phases[-1] or OTHER
 
     @contextmanager
     def phase(self, name: str | None) -> Iterator[None]:
-        """Have a phase pay for the block; None where others tell what it costs."""
+        """Charge the block to a phase; None where another process reports its cost."""
         self._settle()
         self._phases.append(name)
         try:
@@ -101,7 +93,7 @@ class PhaseCosts:
                 handle.remove()
 
     def by_phase(self) -> dict[str, PhaseCost]:
-        """Phase → its cost so far, the dearest in passes first, then in time."""
+        """Phase → its cost so far, most passes first, then most time."""
         self._settle()
         found = {
             name: PhaseCost(self.passes.get(name, 0.0), seconds)
@@ -226,27 +218,23 @@ class Progress:
         return (self._clock() - self._started) * left / self._work_done
 
     def note(self, line: str) -> None:
-        """Say something once."""
+        """Show a line once."""
 
-    def _open(self, description: str, total: int) -> None:
-        """A task begins."""
+    def _open(self, description: str, total: int) -> None: ...
 
-    def _show(self, description: str, done: int, total: int) -> None:
-        """A task went on."""
+    def _show(self, description: str, done: int, total: int) -> None: ...
 
-    def _end(self, description: str, done: int, total: int) -> None:
-        """A task is over."""
+    def _end(self, description: str, done: int, total: int) -> None: ...
 
-    def _close(self) -> None:
-        """The run is over."""
+    def _close(self) -> None: ...
 
 
 class SilentProgress(Progress):
     """Counts and shows nothing."""
 
 
-class Notes(SilentProgress):
-    """Shows nothing and keeps what is to be said, for whoever speaks."""
+class BufferedProgress(SilentProgress):
+    """Shows nothing and keeps notes, for another process to show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -340,18 +328,15 @@ def _left_words(seconds: float | None) -> str:
     return f", about {round(seconds / 60)} min left"
 
 
-# How long each phase of a piece of work takes, and how many U-Net passes.
-
-
 class Stopwatch:
     """Seconds and passes a phase, for provenance.
 
     Args:
-        costs: of the run, whose phases pay for the same blocks; None where nobody adds them up.
+        costs: of the run, whose phases are charged as well; None where they are not added up.
 
     Attributes:
         seconds: phase → wall time, phases within it included.
-        passes: phase → U-Net passes that it paid for itself, in images; none where there were none.
+        passes: phase → U-Net passes charged to it alone, in images; none where there were none.
     """
 
     def __init__(self, costs: PhaseCosts | None = None) -> None:

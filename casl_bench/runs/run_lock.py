@@ -1,4 +1,4 @@
-"""The run folder's door: one configuration a folder, one process at a time."""
+"""One configuration per run folder, and one process at a time in it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from casl_bench.cache.code_hash import PACKAGE, environment
-from casl_bench.cache.store import cache_of
+from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
 from casl_bench.core.registry import baselines_folder
 from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, world_of_suite
 
 MANIFEST = "manifest.json"
-PLAN_FILE = "plan.json"
-"""Of a shard: the whole plan."""
-
 LOCK = ".lock"
 FINISHED = "finished"
 """File of a run folder: a hash of the command that has finished in it and of what it left."""
@@ -36,14 +33,33 @@ def check_run_folder(config: RunConfig) -> None:
     Raises:
         UsageError: where the folder cannot be used for this configuration.
     """
-    out = config.out
+    _check(config.out, config.key(), "run with that configuration")
+
+
+def key_of_run(run: Path) -> dict[str, Any]:
+    """What all records of a run folder have in common, see `RunConfig.key`.
+
+    Raises:
+        UsageError: where it is no run folder.
+    """
+    try:
+        key = read_json(run / MANIFEST)["key"]
+        if not isinstance(key, dict):
+            raise TypeError
+        return key
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            "no run whose manifest can be read", where=str(run), mend="give another folder"
+        ) from error
+
+
+def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
     try:
         if not out.exists():
             return
         if not out.is_dir():
             raise UsageError("--out is not a folder", where=str(out), mend="give a folder")
-        path = out / MANIFEST
-        if not path.is_file():
+        if not (out / MANIFEST).is_file():
             if any(entry.name != LOCK for entry in out.iterdir()):
                 raise UsageError(
                     "the folder is not empty and holds no run",
@@ -51,28 +67,17 @@ def check_run_folder(config: RunConfig) -> None:
                     mend="give --out a new folder",
                 )
             return
-        manifest = read_json(path)
-        stored = manifest["key"]
-        if not isinstance(stored, dict):
-            raise TypeError
     except OSError as error:
         raise UsageError(
             f"cannot use --out: {error.strerror or error}",
             where=str(out),
             mend="choose another folder",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    if found := differences(key_of_run(out), key):
         raise UsageError(
-            "the run folder's manifest cannot be read",
-            where=str(out / MANIFEST),
-            mend="give --out a new folder",
-        ) from error
-    differences = _differences(stored, config.key())
-    if differences:
-        raise UsageError(
-            f"the run folder was made with another configuration: {', '.join(differences)}",
+            f"the run folder was made with another configuration: {', '.join(found)}",
             where=str(out),
-            mend="give --out another folder, or run with that configuration",
+            mend=f"give another folder, or {otherwise}",
         )
 
 
@@ -88,14 +93,13 @@ def config_of_run(
         out: the run folder.
         datasets: of the run.
         methods: of the run.
-        cache: of the run; None for its own, or the one that runs share by default.
+        cache: of the run; None for the one that runs share by default.
 
     Raises:
         UsageError: where it is no run folder, or of a suite that this version does not know.
     """
-    path = out / MANIFEST
+    key = key_of_run(out)
     try:
-        key = read_json(path)["key"]
         return RunConfig(
             methods=methods,
             datasets=datasets,
@@ -104,11 +108,11 @@ def config_of_run(
             seed=key["seed"],
             device=key["device"],
             out=out,
-            cache=cache or cache_of(out),
+            cache=cache or default_cache(),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            "no run that can be read", where=str(path), mend="give the folder of a finished run"
+            "no run of this version", where=str(out), mend="give the folder of a finished run"
         ) from error
 
 
@@ -137,7 +141,7 @@ class FinishedCommand:
         seed: int,
         shard: Shard | None,
     ) -> FinishedCommand | None:
-        """None where files are used that nobody compares: photographs, installed plugins."""
+        """None where files take part that are not compared: photographs, installed plugins."""
         rendered = sorted(path.name for path in (PACKAGE / "domains" / "assets").iterdir())
         every = rendered if world_of_suite(suite) == "synth" else [""]
         named = dict.fromkeys(n for d in datasets for n in (every if d == "all" else [d]))
@@ -190,16 +194,28 @@ def claim_run_folder(config: RunConfig) -> Iterator[None]:
         UsageError: where the folder cannot be written, belongs to another configuration, or is
             in use by another process.
     """
-    check_run_folder(config)
-    out = config.out
+    with claim_folder(config.out, config.key(), "run with that configuration"):
+        yield
+
+
+@contextmanager
+def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[None]:
+    """`claim_run_folder` by the folder and the key of its records.
+
+    Args:
+        out: the run folder.
+        key: what all its records have in common.
+        otherwise: what else may be done than to give another folder, for the user.
+    """
+    _check(out, key, otherwise)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
     try:
         with hold(out):
             # Again, under the lock: another process may have written it since.
-            check_run_folder(config)
+            _check(out, key, otherwise)
             if not (out / MANIFEST).exists():
-                write_json(out / MANIFEST, {"schema_version": _VERSION, "key": config.key()})
+                write_json(out / MANIFEST, {"schema_version": _VERSION, "key": dict(key)})
             yield
     finally:
         if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
@@ -241,8 +257,8 @@ def _remove(out: Path, made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """One phrase a differing field; the suites' names alone where two suites differ."""
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """One phrase per field in which two keys differ; of two suites their names alone."""
     flat_stored, flat_wanted = _flat(stored), _flat(wanted)
     if flat_stored.get("suite.name") != flat_wanted["suite.name"]:
         for flat in (flat_stored, flat_wanted):
@@ -255,7 +271,7 @@ def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flat(key: dict[str, Any]) -> dict[str, Any]:
+def _flat(key: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in key.items():
         if isinstance(value, dict):

@@ -411,7 +411,7 @@ class RunConfig(BaseModel):
             share of what is free. It changes speed and memory, never a number.
         batch_size: at most so many images at once, and in a part of an inversion; None leaves it
             to the memory budget. It changes speed and memory, never a number.
-        jobs: processes that run cells beside each other, each with its share of the threads.
+        jobs: processes that run cells beside each other, each on one thread.
         execution: by which engine, for how long, which part: no number depends on it.
         options: what a world is made of, where the user may choose.
         method_weights: method → folder of weights that somebody else trained for it.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from casl_bench.cache.store import stored_in
+from casl_bench.cache.maintenance import stored_in
 from casl_bench.core.errors import BenchError
 from casl_bench.core.memory import GB, free_memory
 from casl_bench.runs.preflight import check_torch, resolve_device
@@ -36,7 +36,7 @@ def doctor_page(
     Args:
         device: as asked for, not resolved yet.
         cache: the cache's folder; it need not be there.
-        data_root: where real data are looked for; None where nobody said.
+        data_root: where real data are looked for; None where none was given.
         weights_root: where weights are looked for.
 
     Returns:
@@ -96,4 +96,4 @@ def _places(cache: Path, data_root: Path | None, weights_root: Path) -> Iterator
         guest = import_module("casl_bench.photos.commands")
         yield from guest.what_is_here(data_root, weights_root)
     except (BenchError, ImportError, OSError, RuntimeError) as error:
-        yield "photographs", f"cannot be told: {error}".splitlines()[0]
+        yield "photographs", f"cannot be looked at: {error}".splitlines()[0]

@@ -29,6 +29,7 @@ from casl_bench.domains.domain import World
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.edit_success import flip_rate, mean_collateral, signed_target_change
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.run_folder import RecordStore, set_aside
@@ -450,6 +451,7 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
     return tuple(made)
 
 
+@one_thread()
 def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult], ...]:
     """Make every attempt that is not there yet.
 

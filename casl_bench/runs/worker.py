@@ -1,26 +1,26 @@
-"""Carries out nodes, in whatever process: opens a data set's world once and keeps it warm."""
+"""Carries out tasks in whatever process: opens a data set once and keeps it open."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, cast
+from typing import Literal, cast
 
-import torch
-
-from casl_bench.cache.code_hash import RECORD_CODE, code_hash
+from casl_bench.cache.code_hash import PACKAGE_CODE, code_hash
 from casl_bench.core.errors import UsageError
+from casl_bench.domains.dataset import Split
 from casl_bench.domains.domain import World
 from casl_bench.methods.method import METHODS
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.attempts import Attempts
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.graph import Node
 from casl_bench.runs.names import load_entrants
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
@@ -31,8 +31,9 @@ from casl_bench.runs.plan import (
     sources_of_methods,
     sources_of_world,
 )
-from casl_bench.runs.progress import Notes, PhaseCost, Progress
+from casl_bench.runs.progress import BufferedProgress, PhaseCost, Progress
 from casl_bench.runs.suites import RunConfig
+from casl_bench.runs.tasks import Task
 
 
 class SmokeFailedError(RuntimeError):
@@ -40,14 +41,14 @@ class SmokeFailedError(RuntimeError):
 
 
 class Worker:
-    """Carries out nodes one after another.
+    """Carries out tasks one after another.
 
     Args:
         config: the run.
         open_world: data set → its world.
         progress: shown meanwhile.
-        attempts: where cells are noted while they last; None where nobody would read it, since
-            there is no other process.
+        attempts: where tasks and cells are marked while they last; None in the command's own
+            process, which nothing outlives.
     """
 
     def __init__(
@@ -60,72 +61,81 @@ class Worker:
         self.config, self.attempts = config, attempts
         self.store = RecordStore(config.out)
         self._open_world, self._progress = open_world, progress
-        self._warm: DatasetRun | None = None
+        self._open: DatasetRun | None = None
 
-    def hear(self, progress: Progress) -> None:
+    def set_progress(self, progress: Progress) -> None:
         """Show progress elsewhere from now on."""
         self._progress = progress
-        if self._warm is not None:
-            self._warm.hear(progress)
+        if self._open is not None:
+            self._open.set_progress(progress)
 
-    def do(self, node: Node) -> None:
-        """Carry out a node, less what is done already.
+    def do(self, task: Task) -> None:
+        """Carry out a task, less what is done already.
 
         Raises:
             InvalidBenchmarkError: as a data set or a cell raises it.
-            UsageError: if what is here is not what the node was planned for.
+            UsageError: if what is here is not what the task was planned for.
         """
-        run = self._run_of(node.dataset)
-        if node.kind in ("inversions", "sae"):
-            run.share(cast(Any, node.part or node.kind))
-        elif node.kind == "judged":
-            run.prepare()
-        elif node.kind == "null":
-            run.run_random_directions()
-        elif node.kind == "last":
-            run.finish()
-        else:
-            _check_world(node.cells, run.world)
-            for cell in node.cells:
-                self._do_cell(run, node, cell)
+        with self._marked(task.key):
+            run = self._run_of(task.dataset)
+            if task.kind == "inversions":
+                run.share(cast(Split, task.part))
+            elif task.kind == "sae":
+                run.share("sae")
+            elif task.kind == "dataset":
+                run.prepare()
+            elif task.kind == "random directions":
+                run.run_random_directions()
+            elif task.kind == "sae quality":
+                run.finish()
+            else:
+                self._do_cells(run, task)
+
+    def _marked(self, key: str, limit: float | None = None) -> AbstractContextManager[None]:
+        return nullcontext() if self.attempts is None else self.attempts.begun(key, limit)
 
     def _run_of(self, dataset: str) -> DatasetRun:
-        if self._warm is None or self._warm.world.dataset.card.name != dataset:
-            self._warm = None  # one world's models at a time
+        if self._open is None or self._open.world.dataset.card.name != dataset:
+            self._open = None  # one data set's models at a time
             world = self._open_world(dataset)
-            self._warm = DatasetRun(world, self.config, self.store, self._progress)
-        return self._warm
+            self._open = DatasetRun(world, self.config, self.store, self._progress)
+        return self._open
 
-    def _do_cell(self, run: DatasetRun, node: Node, cell: Cell) -> None:
+    def _do_cells(self, run: DatasetRun, task: Task) -> None:
+        _check_world(task.cells, run.world)
+        if self.attempts is not None:
+            # What cells share, perhaps waited for while another process makes it, is no part of
+            # their time.
+            shared: tuple[Split, ...] = ("train", "validation", "test")
+            for part in (*shared, *(("sae",) if task.uses_sae else ())):
+                run.share(cast(Literal[Split, "sae"], part))
+        for cell in task.cells:
+            self._do_cell(run, task, cell)
+
+    def _do_cell(self, run: DatasetRun, task: Task, cell: Cell) -> None:
         limit = self.config.execution.cell_timeout
-        fault: Exception | None = None
         if done(self.store, cell) is None:
-            if (gate := self._closed(node)) is not None:
+            if (gate := self._failed_gate(task)) is not None:
                 run.fail(cell, gate, "skipped" if cell.beside else "failed")
                 return
-            fault = None if self.attempts is None else self.attempts.fault(cell.key, limit)
-        if fault is not None:
-            run.fail(cell, fault, "failed")
-            self._progress.note(f"{cell.label} failed: {type(fault).__name__}: {fault}")
-            return
-        with (
-            contextlib.nullcontext()
-            if self.attempts is None
-            else self.attempts.begun(cell.key, limit)
-        ):
+            if self.attempts is not None and (fault := self.attempts.fault(cell.key, limit)):
+                run.fail(cell, fault, "failed")
+                self._progress.note(f"{cell.label} failed: {type(fault).__name__}: {fault}")
+                return
+        with self._marked(cell.key, limit):
             run.run_cells([cell], lambda cell: None)
 
-    def _closed(self, node: Node) -> SmokeFailedError | None:
-        """What keeps a node from being run, of a method whose first cell has failed."""
-        if node.gate is None:
+    def _failed_gate(self, task: Task) -> SmokeFailedError | None:
+        """Why a task is not run, of a method whose first cell has failed."""
+        if task.gate is None:
             return None
-        record = self.store.find(node.gate.store_key)
-        if record is None or record.artefacts.get(KEY_ARTEFACT) != node.gate.key:
+        record = self.store.find(task.gate.store_key)
+        if record is None or record.artefacts.get(KEY_ARTEFACT) != task.gate.key:
             return None
         if record.status != "failed" or record.error is None:
             return None
         return SmokeFailedError(
-            f"not run, since '{node.gate.label}' of {node.gate.dataset} failed "
+            f"not run, since '{task.gate.label}' of {task.gate.dataset} failed "
             f"({record.error.type}); --no-smoke runs it all the same"
         )
 
@@ -134,7 +144,7 @@ def _check_world(cells: Sequence[Cell], world: World) -> None:
     """Another process may see other files than the one that has planned.
 
     Raises:
-        UsageError: where models or images differ.
+        UsageError: where models, images or the sources of plugins differ.
     """
     card = world.dataset.card
     inputs = cells[0].inputs
@@ -155,81 +165,106 @@ def _check_world(cells: Sequence[Cell], world: World) -> None:
         )
 
 
-# A node in another process: what is sent there, and what is done there with it.
-
-
-Told = tuple[tuple[str, ...], dict[str, PhaseCost]]
-"""What is to be said of a node, and what its phases have cost."""
-
-_lock = threading.Lock()
-_kept: dict[str, Worker] = {}
-"""Of this process: token of the run that it works for → its worker."""
+# A task in another process.
 
 
 @dataclass(frozen=True)
-class Sender:
-    """Who sends nodes.
+class TaskResult:
+    """What is reported of a task that came to its end. What counts are the records on disk.
 
     Attributes:
-        token: of one run: what a process has kept of another is not used.
-        code: hash of the code that records are made by.
-        host: machine of the process that sends.
+        task: its name.
+        notes: lines for the user.
+        costs: what its phases have cost another process.
+    """
+
+    task: str
+    notes: tuple[str, ...] = ()
+    costs: dict[str, PhaseCost] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """The command that sends tasks.
+
+    Attributes:
+        token: of one run: what a process keeps open for another run is not used.
+        code: hash of the package.
+        host: machine of the command.
         pid: its process id.
-        parent: whether the processes are its children, which end when it does.
-        threads: CPU threads of each; None leaves them as they were started.
+        is_parent: whether it has started the processes, which then end when it does.
     """
 
     token: str
     code: str
     host: str
     pid: int
-    parent: bool
-    threads: int | None
+    is_parent: bool
 
     @classmethod
-    def here(cls, *, parent: bool, threads: int | None) -> Sender:
+    def here(cls, *, is_parent: bool) -> JobContext:
         """This process, for a new run."""
-        token = os.urandom(8).hex()
-        code = code_hash(RECORD_CODE)
-        return cls(token, code, socket.gethostname(), os.getpid(), parent, threads)
+        code = code_hash(PACKAGE_CODE)
+        return cls(os.urandom(8).hex(), code, socket.gethostname(), os.getpid(), is_parent)
 
 
-def carry_out(config: RunConfig, node: Node, sender: Sender) -> Told:
-    """In another process: do a node; returns what this one is told of it.
+_lock = threading.Lock()
+_open: dict[str, Worker] = {}
+"""Of this process: token of the run that it works for → its worker."""
+
+_LOOKS = 1.0
+"""Seconds between two looks at who the parent is."""
+
+
+def carry_out(config: RunConfig, task: Task, context: JobContext) -> TaskResult:
+    """Do a task in another process.
 
     Raises:
-        BenchError: as the node raises it, or where this process is not fit to do it.
+        BenchError: as the task raises it, or where this process is not fit for it.
     """
-    with _lock:
-        notes = Notes()  # its clock starts here
-        _check_here(config, sender)
-        if sender.threads is not None:
-            torch.set_num_threads(sender.threads)
+    with _lock, one_thread():
+        progress = BufferedProgress()  # its clock starts here
+        if context.is_parent:
+            _end_with(context.pid)
+        _check_here(config, context)
         load_entrants(config.plugins)
-        if sender.token not in _kept:
-            _kept.clear()
+        if context.token not in _open:
+            _open.clear()
             attempts = Attempts(config.out)
-            _kept[sender.token] = Worker(config, partial(_open, config), notes, attempts)
-        worker = _kept[sender.token]
-        worker.hear(notes)
-        worker.do(node)
-        return tuple(notes.lines), notes.costs.by_phase()
+            _open[context.token] = Worker(config, partial(_open_world, config), progress, attempts)
+        worker = _open[context.token]
+        worker.set_progress(progress)
+        worker.do(task)
+        return TaskResult(task.name, tuple(progress.lines), progress.costs.by_phase())
 
 
-def _open(config: RunConfig, dataset: str) -> World:
+def _open_world(config: RunConfig, dataset: str) -> World:
     return open_worlds(config.model_copy(update={"datasets": (dataset,)}))[dataset]
 
 
-def _check_here(config: RunConfig, sender: Sender) -> None:
-    if sender.parent and os.getppid() != sender.pid:
-        os._exit(1)  # killed: whoever runs the command again must not find this process at work
-    if sender.code != code_hash(RECORD_CODE):
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone: a killed command cannot stop them itself."""
+
+    def watch() -> None:
+        while os.getppid() == parent:  # an orphan is given another parent
+            time.sleep(_LOOKS)
+        os._exit(1)
+
+    if os.getppid() != parent:
+        os._exit(1)
+    name = f"ends with {parent}"
+    if name not in (thread.name for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=name, daemon=True).start()
+
+
+def _check_here(config: RunConfig, context: JobContext) -> None:
+    if context.code != code_hash(PACKAGE_CODE):
         raise UsageError(
             "a worker runs other code than the command",
             where=socket.gethostname(),
             mend="install the same version everywhere and start the workers anew",
         )
-    here = (socket.gethostname(), os.getpid()) == (sender.host, sender.pid)
+    here = (socket.gethostname(), os.getpid()) == (context.host, context.pid)
     if here and config.execution.cell_timeout is not None:
         raise UsageError(
             "--cell-timeout ends a worker's process, and this worker shares the command's",

@@ -12,7 +12,6 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from casl_bench.runs import executor as runner
-from casl_bench.runs.own_process import THREAD_VARIABLES
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import Execution, Suite
 
@@ -42,7 +41,6 @@ def test_two_workers(
         with (
             distributed.LocalCluster(
                 n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None,
-                env=dict.fromkeys(THREAD_VARIABLES, "1"),
             ) as cluster,
             distributed.Client(cluster) as client,
         ):  # fmt: skip

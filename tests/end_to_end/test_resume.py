@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from casl_bench.analysis.analyse import analyse
+from casl_bench.analysis.analyse import read_numbers
 from casl_bench.cache import code_hash as code_version
 from casl_bench.cache.store import Cache
 from casl_bench.conformance.toy_domain import CARD
@@ -22,10 +21,11 @@ from casl_bench.report.tables import render_tables
 from casl_bench.results.record import CellRecord, ErrorInfo
 from casl_bench.results.run_folder import DAMAGED, CellKey, RecordStore
 from casl_bench.runs import executor as runner
+from casl_bench.runs.cell import EditCells
 from casl_bench.runs.listing import dry_run_text
 from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import with_sources
-from casl_bench.runs.progress import Notes
+from casl_bench.runs.plan import Cell, with_sources
+from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
@@ -47,8 +47,8 @@ def config(out: Path, **changes: Any) -> RunConfig:
     return RunConfig(**(settings | changes))
 
 
-def run(out: Path, said: Notes | None = None, **changes: Any) -> int:
-    return runner.run(config(out, **changes), said or Notes())
+def run(out: Path, said: BufferedProgress | None = None, **changes: Any) -> int:
+    return runner.run(config(out, **changes), said or BufferedProgress())
 
 
 def records(out: Path) -> dict[CellKey, CellRecord]:
@@ -65,15 +65,12 @@ def written(out: Path) -> dict[CellKey, int]:
 
 
 @pytest.fixture(scope="module")
-def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of an uninterrupted run, its cache beside it; one thread, as processes have."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def fresh(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run, its cache beside it."""
     out = tmp_path_factory.mktemp("fresh") / "run"
     with claim_run_folder(config(out)):
         assert run(out) == 0
-    yield out
-    torch.set_num_threads(threads)
+    return out
 
 
 @pytest.fixture
@@ -83,10 +80,30 @@ def out(fresh: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
+def test_a_cell_that_failed_is_run_again_and_nothing_else(
+    fresh: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = EditCells.run
+
+    def run_cell(self: EditCells, cell: Cell) -> CellRecord:
+        if cell.store_key == BESIDE:
+            raise RuntimeError("for once")
+        return whole(self, cell)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EditCells, "run", run_cell)
+        assert run(out) == 3
+        before = written(out)
+        assert {k for k, r in records(out).items() if r.status == "failed"} == {BESIDE}
+    assert run(out) == 0
+    assert ids(out) == ids(fresh)
+    assert {k for k, when in written(out).items() if when != before[k]} == {BESIDE}
+
+
 def test_a_method_that_fails_while_it_is_probed_ends_its_probe_alone(
     fresh: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), Notes()
+    probe, said = CellKey(CARD.name, "probe", "casl", None, CONCEPT), BufferedProgress()
     with monkeypatch.context() as patch:
 
         def no_ranking(self: CaslEditor) -> torch.Tensor:
@@ -97,7 +114,7 @@ def test_a_method_that_fails_while_it_is_probed_ends_its_probe_alone(
     failed = [r for r in RecordStore(out) if r.status == "failed"]
     assert [CellKey.of(r) for r in failed] == [probe]
     assert failed[0].error == ErrorInfo(type="RuntimeError", message="no ranking today")
-    assert "no ranking today" in render_tables(analyse([out]))
+    assert "no ranking today" in render_tables(read_numbers(out))
     assert sum("probe failed: RuntimeError: no ranking today" in line for line in said.lines) == 1
     assert run(out) == 0
     assert ids(out) == ids(fresh)
@@ -124,27 +141,26 @@ def test_damaged_files_are_told_in_one_line_and_made_again_from_the_cache(
     def fail(*args: Any) -> None:
         raise AssertionError("fitted or inverted again")
 
-    out, said = tmp_path / "run", Notes()
+    out, said = tmp_path / "run", BufferedProgress()
     shutil.copytree(fresh, out)
     places = {k.path.as_posix(): RecordStore(out).folder(k) for k in (CASL, DRAW, BESIDE)}
     places[f"{CARD.name}/_scorer/_all"] = out / "cells" / CARD.name / "_scorer" / "_all"
     casl, draw, beside, scorer = (places[p] for p in places)
     flip(casl / "scores.npz")
-    flip(draw / "images.npz")
+    flip(draw / "scores.npz")
     (beside / "record.json").unlink()
     (scorer / "record.json").write_bytes((scorer / "record.json").read_bytes()[:-9])
-    damaged = (draw / "images.npz").read_bytes()
+    damaged = (draw / "scores.npz").read_bytes()
     monkeypatch.setattr(Cache, "_make", fail)
     settings = config(out, cache=fresh.with_name("cache"))
-    # The scorers and the random directions are no cells.
-    assert f"{len(places) - 2} to do" in dry_run_text(settings)
+    assert f"{len(places) - 2} to do" in dry_run_text(settings)  # two are no cells
     for again in range(2):
         assert runner.run(settings, said) == 0
         told = [line for line in said.lines if line.startswith("damaged")]
         assert len(told) == 1, again
     assert {*told[0].split(": ")[1].split(", ")} == {f"cells/{place}" for place in places}
     assert ids(out) == ids(fresh)
-    assert (out / DAMAGED / draw.relative_to(out) / "images.npz").read_bytes() == damaged
+    assert (out / DAMAGED / draw.relative_to(out) / "scores.npz").read_bytes() == damaged
 
 
 def test_an_edited_method_is_run_again_and_others_are_not(
@@ -158,7 +174,7 @@ def test_an_edited_method_is_run_again_and_others_are_not(
 
     def command(out: Path = out) -> list[str]:
         """As a process of its own would: with what the files hold by now."""
-        said = Notes()
+        said = BufferedProgress()
         code_version._source_of.cache_clear()
         for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
             del sys.modules[name]

@@ -221,7 +221,8 @@ def standings_chart(
         axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
         # The scale on which methods are averaged and compared: sign(x) log(1 + |x|).
         axes.set_xscale("function", functions=(_signed_log, _signed_exp))
-        axes.set_xticks(_ticks(found))
+        ticks = _ticks(found)
+        axes.set_xticks(ticks, [number(tick, 0) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set_yticks(range(len(found.standings)), [s.method for s in found.standings])
         axes.set_ylim(len(found.standings) - 0.5, -0.5)
@@ -239,9 +240,13 @@ def _signed_exp(x: np.ndarray) -> np.ndarray:
 
 
 def _ticks(found: Comparison) -> list[int]:
+    """1, 3, 10, … with 0 and the same below it; fewer where intervals are very wide."""
     ends = [e for s in found.standings for e in (s.epr_plus.low, s.epr_plus.high) if e is not None]
     low, high = min([0.0, *ends]), max([1.0, *ends])
-    return [t for t in (-100, -30, -10, -3, -1, 0, 1, 3, 10, 30, 100, 300) if low <= t <= high]
+    decades = np.log10(max(-low, high))
+    sizes = [s * 10**k for k in range(0, int(decades) + 1, max(1, int(decades) // 3))
+             for s in ((1, 3) if decades < 4 else (1,))]  # fmt: skip
+    return [t for t in (*(-s for s in reversed(sizes)), 0, *sizes) if low <= t <= high]
 
 
 def probe_chart(

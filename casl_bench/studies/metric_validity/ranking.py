@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -78,8 +79,9 @@ class Ranking:
     edits: int
 
 
+@cache
 def ranking(
-    records: StudyRecords, metric: str, classifier: str, families: Sequence[str]
+    records: StudyRecords, metric: str, classifier: str, families: tuple[str, ...]
 ) -> Ranking:
     """Rank correlation of a metric with the known precision, or with the damage reversed.
 

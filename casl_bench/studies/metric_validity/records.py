@@ -127,7 +127,7 @@ _Row = Annotated[StudyHeader | EditRow | TrickRow, Field(discriminator="kind")]
 _KINDS: TypeAdapter[StudyHeader | EditRow | TrickRow] = TypeAdapter(_Row)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StudyRecords:
     """All records, edits and tricks in the order in which they were made."""
 

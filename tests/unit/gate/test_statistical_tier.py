@@ -21,6 +21,7 @@ from casl_bench.gate.run_side import (
 )
 from casl_bench.gate.verdict import CellVerdict, Verdict
 from casl_bench.results.record import ErrorInfo, RunRecord, SuiteRef
+from casl_bench.results.run_folder import CellKey
 from tests.support.scored_run import MadeUpMethod
 
 MakeSide = Callable[..., RunSide]
@@ -138,6 +139,9 @@ def test_one_of_five_fits_that_misses_by_chance_is_noise(make_side: MakeSide) ->
     level = matched_level(missed[2]).model_copy(update={"status": "not_reached", "strength": None})
     levels = (missed[2].levels[0], level, missed[2].levels[2])
     missed[2] = missed[2].model_copy(update={"levels": levels})
+    stored, key = head.datasets["made_up"].by_place, CellKey.of(missed[2])
+    changed = stored[key].record.model_copy(update={"levels": levels})
+    stored[key] = replace(stored[key], record=changed)
     (found,) = gate(base, head, Scope())
     assert found.verdict == Verdict.INCONCLUSIVE
 

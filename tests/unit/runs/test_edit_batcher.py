@@ -19,7 +19,7 @@ from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import cell as at_once
 from casl_bench.runs.artefacts import Artefacts, InvertedSplit
 from casl_bench.runs.cell import PICTURES, EditBatcher, EditCells
-from casl_bench.runs.progress import Notes
+from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
 
@@ -79,7 +79,7 @@ def config(tmp_path: Path) -> Callable[..., RunConfig]:
 def edited(
     world: World, split: InvertedSplit, config: RunConfig, editor: Any
 ) -> tuple[Tensor, list[str]]:
-    notes = Notes()
+    notes = BufferedProgress()
     cells = EditCells(Artefacts(world, config, notes), RecordStore(config.out), notes)
     return cells.edit_images(editor, split, STRENGTHS, None), notes.lines
 

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from casl_bench.cache.store import cache_of
-from casl_bench.cli import main as cli
+from casl_bench.cli import run as run_module
+from casl_bench.cli.main import main
 from casl_bench.runs import run_lock
 from casl_bench.runs.run_lock import FINISHED, FinishedCommand
 from casl_bench.runs.suites import RunConfig, Shard
@@ -88,9 +88,9 @@ def test_the_same_command_again_is_its_table_without_torch(
         return 0
 
     out = tmp_path / "run"
-    monkeypatch.setattr(cli, "_run_and_report", run)
+    monkeypatch.setattr(run_module, "_run_and_report", run)
     options = ["--methods", "casl", "--datasets", "all", "--quick", "--out", str(out)]
-    assert cli.main(options) == 0
+    assert main(options) == 0
     again = (
         "import sys; from casl_bench.cli.main import main; code = main(sys.argv[1:]); "
         "loaded = {'torch', 'diffusers', 'open_clip', 'sklearn'} & set(sys.modules); "
@@ -106,32 +106,9 @@ def test_the_same_command_again_is_its_table_without_torch(
 def test_a_run_with_failed_cells_is_not_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "_run_and_report", lambda config: cli.EXIT_INCOMPLETE)
+    monkeypatch.setattr(run_module, "_run_and_report", lambda config: 3)
     out = tmp_path / "run"
     fill(out)
     options = ["--methods", "casl", "--quick", "--out", str(out)]
-    assert cli.main(options) == cli.EXIT_INCOMPLETE
+    assert main(options) == 3
     assert not (out / FINISHED).exists()
-
-
-def test_a_run_without_cache_keeps_what_it_makes_in_its_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    caches = []
-
-    def run(config: RunConfig) -> int:
-        caches.append(config.cache)
-        return cli.EXIT_INCOMPLETE
-
-    out, shared = tmp_path / "run", tmp_path / "shared"
-    monkeypatch.setenv("CASL_BENCH_CACHE", str(shared))
-    monkeypatch.setattr(cli, "_run_and_report", run)
-    options = ["--methods", "casl", "--quick", "--out", str(out)]
-    for more in ([], ["--no-cache"]):
-        cli.main([*options, *more])
-    assert caches == [shared, out / ".cache"]
-    assert cache_of(out) == shared
-    (out / ".cache").mkdir(parents=True)
-    assert cache_of(out) == out / ".cache"
-    assert cli.main([*options, "--no-cache", "--cache", str(shared)]) == 2
-    assert "contradict each other" in capsys.readouterr().err

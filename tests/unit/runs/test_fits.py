@@ -75,13 +75,6 @@ def test_what_is_unknown_stays_unknown(tmp_path: Path) -> None:
     assert store(tmp_path).get(KEY, no_fit, {}).resources == FitResources(None, None)
 
 
-def test_a_fit_is_found_whatever_code_has_made_it(tmp_path: Path) -> None:
-    store(tmp_path).get(KEY, fitted, {"code": "1"})
-    found = store(tmp_path).find(KEY)
-    assert found is not None and torch.equal(found.state["direction"], STATE["direction"])
-    assert store(tmp_path).find(KEY[::-1]) is None
-
-
 def test_the_workspace_survives_an_interruption_and_goes_with_the_fit(tmp_path: Path) -> None:
     def interrupted(workspace: Path) -> StoredFit:
         (workspace / "half").touch()

@@ -215,6 +215,17 @@ def test_standings_without_a_number_are_not_drawn(group: Group, tmp_path: Path) 
     assert marks == ["0", "0", "0"]
 
 
+def test_a_very_wide_interval_has_few_ticks(group: Group, tmp_path: Path) -> None:
+    found = group.comparison
+    assert found is not None
+    wide = Measurement(status="ok", value=3.0, low=-5e6, high=7e7)
+    standing = found.standings[0].model_copy(update={"epr_plus": wide})
+    figures = Figures(tmp_path)
+    one = found.model_copy(update={"standings": (standing,)})
+    drawing = standings_chart(one, "faces", styles_of([CASL]), figures)
+    assert 3 <= len(re.findall(r'id="xtick_\d+"', (tmp_path / drawing.svg).read_text())) <= 10
+
+
 def test_no_two_entrants_look_alike() -> None:
     rows = [RowKey(False, f"method_{i}") for i in range(20)]
     styles = styles_of(rows)

@@ -34,6 +34,8 @@ def test_json_tells_what_it_is_of(whole: list[RunRecord]) -> None:
         {"file": "ours.jsonl.gz", "sha256": "f" * 64, "records": len(whole)}
     ]
     (board,) = found["boards"]
+    assert found["columns"]["perceptual"]["better"] == "lower"
+    assert found["columns"].keys() == board["rows"][0]["numbers"].keys()
     assert (board["suite"], board["suite_version"], board["level"]) == ("standard", 3, "effect_50")
     assert board["rows"][1]["significance_letters"] == "b"
     assert board["rows"][1]["flags"] == {"not reached": 1}

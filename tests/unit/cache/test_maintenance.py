@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.cache.store import SIDECAR, Cache, CacheKey, Entry, chosen_to_go, delete, stored_in
+from casl_bench.cache.maintenance import delete, select_for_pruning, stored_in
+from casl_bench.cache.store import SIDECAR, Cache, CacheKey, Entry
 from casl_bench.cli.main import main
 
 DAY = 86400.0
@@ -86,8 +87,8 @@ def test_a_use_in_the_future_counts_as_one_of_now(three: list[Path], tmp_path: P
     later = time.time() + 100 * DAY
     os.utime(three[0] / SIDECAR, (later, later))
     entries = list(stored_in(tmp_path))
-    assert {three.index(e.folder) for e in chosen_to_go(entries, older_than=DAY)} == {2}
-    assert [three.index(e.folder) for e in chosen_to_go(entries, size_budget=0)] == [2, 1, 0]
+    assert {three.index(e.folder) for e in select_for_pruning(entries, older_than=DAY)} == {2}
+    assert [three.index(e.folder) for e in select_for_pruning(entries, size_budget=0)] == [2, 1, 0]
 
 
 def test_verify_finds_a_flipped_byte_and_may_delete_it(
