@@ -1,4 +1,4 @@
-"""What is printed and drawn of a run folder: by its run, by `table` and by `picture`."""
+"""What is printed and drawn of a run folder: at the end of a run, and by three commands."""
 
 from __future__ import annotations
 
@@ -56,14 +56,15 @@ def table_command(where: Path) -> Callable[[], int]:
 @click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> Callable[[], int]:
-    """Draw one test image a concept and method: source, reconstruction, edits, oracle."""
+    """Draw one test image per concept and method: source, reconstruction, edits, oracle."""
     names = concepts.replace(",", " ").split()
 
     def action() -> int:
+        from casl_bench.analysis.analyse import read_numbers
         from casl_bench.report.pictures import write_overview
         from casl_bench.results.run_folder import RecordStore
 
-        write_overview(RecordStore(run_folder), names, image, out)
+        write_overview(RecordStore(run_folder), read_numbers(run_folder), names, image, out)
         return 0
 
     return action
