@@ -1,4 +1,4 @@
-"""What is printed and drawn of a run folder: by its run, by `table` and by `picture`."""
+"""What is printed and drawn of a run folder: at the end of a run, and by three commands."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def report_run(out: Path) -> None:
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=click.Path(path_type=Path, exists=True))
 def table_command(where: Path) -> Callable[[], int]:
-    """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
+    """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
 
     def action() -> int:
         from casl_bench.analysis.analyse import read_numbers
@@ -56,14 +56,15 @@ def table_command(where: Path) -> Callable[[], int]:
 @click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> Callable[[], int]:
-    """Draw one test image a concept and method: source, reconstruction, edits, oracle."""
+    """Draw one test image per concept and method: source, reconstruction, edits, oracle."""
     names = concepts.replace(",", " ").split()
 
     def action() -> int:
+        from casl_bench.analysis.analyse import read_numbers
         from casl_bench.report.pictures import write_overview
         from casl_bench.results.run_folder import RecordStore
 
-        write_overview(RecordStore(run_folder), names, image, out)
+        write_overview(RecordStore(run_folder), read_numbers(run_folder), names, image, out)
         return 0
 
     return action
@@ -77,7 +78,7 @@ def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> C
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
 def report_command(records: Path, out: Path | None) -> Callable[[], int]:
-    """Write a report of RUN, a run folder or a records.jsonl, that opens in a browser from disk.
+    """Write a report of RUN, a run folder or a file of numbers, that opens in a browser from disk.
 
     From a file of records alone there are no pictures. Exit code 5, with the report written but
     without a ranking, where a control is out of its bounds.

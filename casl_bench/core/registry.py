@@ -135,8 +135,9 @@ def discover(package: str, *registries: Registry[Any]) -> None:
 def baselines_folder() -> Path:
     """Where the baselines are: beside this package, in a checkout or installed."""
     root = Path(__file__).parents[2]
-    # Installed, a neighbour called `baselines` is somebody else's.
-    return root / ("baselines" if (root / "pyproject.toml").is_file() else BASELINES)
+    # Installed, a neighbour called `baselines` is another package's.
+    is_checkout = (root / "pyproject.toml").is_file() and not (root / BASELINES).is_dir()
+    return root / ("baselines" if is_checkout else BASELINES)
 
 
 def import_baselines() -> str:

@@ -24,7 +24,7 @@ from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.scorers import AttributeScorer
 from casl_bench.photos.afhq_dog import AfhqDog
 from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, CelebaHq
-from casl_bench.photos.checkpoints.hub import open_backbone
+from casl_bench.photos.checkpoints.convert import open_backbone
 from casl_bench.photos.lsun_church import LsunChurch
 from casl_bench.photos.photo_dataset import PhotoDataset
 from casl_bench.photos.scorers.classifier import PhotoClassifier, PublishedNames

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
-from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import InputError, UsageError, unknown_name
 from casl_bench.core.files import hash_json, safe_name, write_bytes
 from casl_bench.results.edited_images import EditedImages, Pixels
@@ -164,11 +163,18 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
     return folder
 
 
-def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path: Path) -> None:
+def write_overview(
+    store: RecordStore,
+    records: Sequence[RunRecord],
+    concepts: Sequence[str],
+    image: int,
+    path: Path,
+) -> None:
     """One row per concept, one column per method at its reported strength.
 
     Args:
-        store: a run's records.
+        store: of the run, for its pictures.
+        records: its numbers.
         concepts: which, in this order; all where empty.
         image: place among a concept's images; the last one where it has fewer.
         path: PNG file to write.
@@ -176,8 +182,7 @@ def write_overview(store: RecordStore, concepts: Sequence[str], image: int, path
     Raises:
         UsageError: on a concept that no method of the run has edited.
     """
-    numbers = read_numbers(store.run)
-    done = [r for r in numbers if r.kind == "edit" and r.images is not None and not r.control]
+    done = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
     known = {r.concept or "" for r in done}
     for name in concepts:
         if name not in known:

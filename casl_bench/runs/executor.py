@@ -18,11 +18,13 @@ from casl_bench.runs.cell import without_result
 from casl_bench.runs.parallel import Engine, check_engine, dask_engine, local_engine, serial_engine
 from casl_bench.runs.plan import (
     KEY_ARTEFACT,
+    Cell,
     check_images,
     check_judges,
     done,
     edited_since,
     identify,
+    info_of,
     note_of_changed,
     null_work,
     open_worlds,
@@ -98,7 +100,7 @@ def _carry_out(
     null = null_work(config.suite) * len(config.datasets)
     work_done = shared_work(config) + null if to_do else 0.0
     progress.start(sum(c.work for c in to_do.values()) + work_done)
-    tasks = pending(tasks, cells.keys() - to_do.keys())
+    tasks = pending(tasks, {k for k, c in cells.items() if k not in to_do and _probed(store, c)})
     if config.execution.smoke:
         tasks = with_gates(tasks)
     jobs = max(1, min(config.jobs, sum(bool(task.cells) for task in tasks)))
@@ -129,6 +131,14 @@ def _carry_out(
                     pass
     attempts.tidy()
     return settle(config, worlds, store, tasks, ended)
+
+
+def _probed(store: RecordStore, cell: Cell) -> bool:
+    """Whether the latents that a method ranks have been probed, where it may rank any."""
+    if cell.control or cell.fit_seed or not info_of(cell.method).uses_sae:
+        return True
+    record = store.find(cell.probe_store_key)
+    return record is not None and record.status != "failed"
 
 
 @contextmanager

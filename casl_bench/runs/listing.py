@@ -9,7 +9,8 @@ from tabulate import tabulate
 from casl_bench.core.errors import BenchError
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.methods.method import METHODS
-from casl_bench.metrics.metric import METRICS
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
+from casl_bench.metrics.metric import METRICS, metric_infos
 from casl_bench.runs.cost_estimate import cost_text
 from casl_bench.runs.plan import (
     Cell,
@@ -53,7 +54,7 @@ def list_text() -> str:
         _part("Data sets", ["name", "world", "what it is"], datasets),
         _part("Concepts", ["data set", "name", "prompts"], concepts),
         _part("Suites", ["name", "version", "what it is for"], suites),
-        _part("Metrics", ["name", "source"], [[n, METRICS.create(n).info.source] for n in METRICS]),
+        _part("Metrics", ["name", "version", "title", "source"], _metrics()),
     ]
     if broken := broken_modules():
         parts.append(
@@ -64,6 +65,15 @@ def list_text() -> str:
             )
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _metrics() -> list[list[str]]:
+    """All metrics of edits, the headline first."""
+    rows = [[i.name, f"v{i.version}", i.title, i.source] for i in metric_infos()]
+    headline = EPR_PLUS_INFO.name
+    rows.sort(key=lambda row: (row[0] != headline, row[0]))
+    rows[0][2] += " (the headline)"
+    return rows
 
 
 def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:

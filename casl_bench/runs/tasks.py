@@ -112,10 +112,9 @@ def pending(tasks: Sequence[Task], done: Collection[str]) -> tuple[Task, ...]:
 
     Args:
         tasks: of a run.
-        done: keys of the cells that are done.
+        done: keys of the cells that are done, and their probes with them.
     """
-    # A finished cell may still lack its probe.
-    left = [t for t in tasks if t.uses_sae or any(c.key not in done for c in t.cells)]
+    left = [t for t in tasks if any(c.key not in done for c in t.cells)]
     of_dataset = [t for t in tasks if t.kind in ("dataset", "random directions", "sae quality")]
     return _with_what_they_read(tasks, left, of_dataset)
 

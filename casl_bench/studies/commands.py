@@ -31,7 +31,8 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
     """
 
     def action() -> int:
-        from casl_bench.studies.metric_validity.page import read_records, write_page, write_records
+        from casl_bench.core.files import write_text
+        from casl_bench.studies.metric_validity.page import RECORDS, read_study, write_study
 
         if not render_only:
             from casl_bench.runs.preflight import check_torch
@@ -40,8 +41,8 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
             from casl_bench.studies.metric_validity.study import make_study
 
             records = make_study(images=images, say=lambda text: click.echo(text, err=True))
-            write_records(out, records)
-        click.echo(str(write_page(out, read_records(out))))
+            write_text(out / RECORDS, records.to_jsonl())
+        click.echo(str(write_study(out, read_study(out))))
         return 0
 
     return action
@@ -67,27 +68,22 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
 @click.option("--cache", type=click.Path(path_type=Path), help="Cache folder of the run.")
-@click.pass_context
 def paper_questions_command(
-    ctx: click.Context,
-    records: Path,
-    out: Path,
-    jobs: int,
-    ks: tuple[int, ...],
-    cache: Path | None,
+    records: Path, out: Path, jobs: int, ks: tuple[int, ...], cache: Path | None
 ) -> Callable[[], int]:
     """Do aligned latents exist, act, act alone and precisely?
 
     RUN is the folder of a finished run with CASL and CASL-Steer, whose fits are edited with: some
-    three minutes a concept on one core, and what is done is not done again. Given the file of
+    three minutes per concept on one core, and what is done is not done again. Given the file of
     its records instead, page and figure are made anew of it and of the rows in the folder.
     """
 
     def action() -> int:
         from casl_bench.analysis.analyse import read_numbers
+        from casl_bench.core.files import write_text
         from casl_bench.studies.paper_questions.answers import Evidence
-        from casl_bench.studies.paper_questions.page import read_rows, write_page, write_rows
-        from casl_bench.studies.paper_questions.study import COMMAND
+        from casl_bench.studies.paper_questions.page import read_rows, write_study
+        from casl_bench.studies.paper_questions.study import COMMAND, ROWS
 
         if records.is_dir():
             from casl_bench.runs.preflight import check_torch
@@ -97,9 +93,9 @@ def paper_questions_command(
 
             say = partial(click.echo, err=True)
             rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)
-            write_rows(out, rows)
+            write_text(out / ROWS, rows.to_jsonl())
         numbers = tuple(read_numbers(records))
-        click.echo(str(write_page(out, Evidence(numbers, read_rows(out)))))
+        click.echo(str(write_study(out, Evidence(numbers, read_rows(out)))))
         return 0
 
     return action

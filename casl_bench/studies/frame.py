@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +12,11 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import parse_json
+from casl_bench.core.files import parse_json, write_bytes, write_text
 from casl_bench.results.record import Frozen
 
 Row = TypeVar("Row")
+Records = TypeVar("Records")
 DPI = 90
 
 
@@ -45,18 +46,33 @@ def parse_lines(text: str, kinds: TypeAdapter[Row], where: str = "") -> list[Row
     return rows
 
 
-def read_text(path: Path, mend: str) -> str:
-    """The text of a study's file.
+def read_records(path: Path, parse: Callable[[str, str], Records], mend: str) -> Records:
+    """The records of a study.
+
+    Args:
+        path: their file.
+        parse: text and where it is from → records.
+        mend: how they are made.
 
     Raises:
-        UsageError: there is none, or it is no text.
+        UsageError: there is no such file, or it is no text.
+        InvalidBenchmarkError: the file is something else.
     """
     if not path.is_file():
         raise UsageError("no records of the study", where=str(path), mend=mend)
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError("not the records of a study", where=str(path), mend=mend) from error
+    return parse(text, str(path))
+
+
+def write_page(path: Path, text: str, figures: Mapping[str, bytes]) -> Path:
+    """Write a page, and the figures beside it; returns the page."""
+    for name, content in figures.items():
+        write_bytes(path.with_name(name), content)
+    write_text(path, text)
+    return path
 
 
 def section(title: str, *parts: str) -> str:

@@ -13,9 +13,8 @@ from torch import Tensor
 
 from casl_bench.cli import main as cli
 from casl_bench.models.diffusers_folder import write_diffusers_folder
-from casl_bench.photos.checkpoints.convert import convert
+from casl_bench.photos.checkpoints.convert import convert, open_backbone
 from casl_bench.photos.checkpoints.formats import architecture_of
-from casl_bench.photos.checkpoints.hub import open_backbone
 
 TOLERANCE = 1e-5
 # Of weights rounded to half precision.

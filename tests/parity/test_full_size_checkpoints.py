@@ -16,9 +16,8 @@ from torch import Tensor
 from casl_bench.methods.delta_block import load_delta_block
 from casl_bench.models.diffusers_folder import write_diffusers_folder
 from casl_bench.models.unet import build_unet
-from casl_bench.photos.checkpoints.convert import convert
+from casl_bench.photos.checkpoints.convert import convert, open_backbone
 from casl_bench.photos.checkpoints.formats import Architecture
-from casl_bench.photos.checkpoints.hub import open_backbone
 
 FORMS = {
     "celeba_hq_256_ddpm": Architecture("ddpm", 3, 3, 128, (1, 1, 2, 2, 4, 4), 2, (4,)),

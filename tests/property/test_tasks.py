@@ -81,9 +81,9 @@ def test_what_is_done_is_left_out_and_nothing_else(
     assert {c.key for c in cells} - done <= {c.key for t in left for c in t.cells}
     for task in left:
         if task.cells:
-            assert task.uses_sae or not {c.key for c in task.cells} <= done
+            assert not {c.key for c in task.cells} <= done
     whole = pending(tasks, {c.key for c in cells})
-    assert not [t for t in whole if t.cells and not t.uses_sae]
+    assert not [t for t in whole if t.cells]
     # Records of a data set are looked for whatever is done.
     assert {t.dataset for t in whole if t.kind == "dataset"} == {t.dataset for t in tasks}
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from casl_bench.core.files import hash_bytes, write_bytes, write_text
+from casl_bench.core.files import hash_bytes
 from casl_bench.metrics.bootstrap import Interval
 from casl_bench.report.markdown import DASH, fold, number, table
-from casl_bench.studies.frame import packages_text, png, read_text
+from casl_bench.studies.frame import packages_text, png, read_records, write_page
 from casl_bench.studies.metric_validity.edits import FAMILIES
 from casl_bench.studies.metric_validity.ranking import (
     ALL,
@@ -40,29 +40,19 @@ MADE_FROM = "made-from"
 """Field of a PNG that holds the hash of the records."""
 
 
-def write_records(folder: Path, records: StudyRecords) -> None:
-    """Write the records into a folder."""
-    write_text(folder / RECORDS, records.to_jsonl())
+def read_study(folder: Path) -> StudyRecords:
+    """The records in a folder; see `frame.read_records`."""
+    mend = "make them, without --render-only"
+    return read_records(folder / RECORDS, StudyRecords.from_jsonl, mend)
 
 
-def read_records(folder: Path) -> StudyRecords:
-    """The records in a folder.
-
-    Raises:
-        UsageError: there are none.
-        InvalidBenchmarkError: the file is something else.
-    """
-    path = folder / RECORDS
-    text = read_text(path, mend="make them, without --render-only")
-    return StudyRecords.from_jsonl(text, str(path))
-
-
-def write_page(folder: Path, records: StudyRecords) -> Path:
+def write_study(folder: Path, records: StudyRecords) -> Path:
     """Write page and figures; returns the page."""
-    write_bytes(folder / RANKING_FIGURE, ranking_figure(records))
-    write_bytes(folder / RESPONSE_FIGURE, response_figure(records))
-    write_text(folder / PAGE, render_page(records))
-    return folder / PAGE
+    figures = {
+        RANKING_FIGURE: ranking_figure(records),
+        RESPONSE_FIGURE: response_figure(records),
+    }
+    return write_page(folder / PAGE, render_page(records), figures)
 
 
 # Tables.

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from casl_bench.core.files import write_bytes, write_text
 from casl_bench.report.markdown import DASH, escape, number, table
 from casl_bench.results.record import ALL
 from casl_bench.runs.strength import DIP
-from casl_bench.studies.frame import packages_text, png, read_text, section
+from casl_bench.studies.frame import packages_text, png, read_records, section, write_page
 from casl_bench.studies.paper_questions import answers
 from casl_bench.studies.paper_questions.answers import Evidence, Over, from_signed_log, mean_over
 from casl_bench.studies.paper_questions.study import FIGURE, MAP, PAGE, ROWS, STEER, LatentRows
@@ -20,6 +19,16 @@ from casl_bench.studies.paper_questions.study import FIGURE, MAP, PAGE, ROWS, ST
 UNSUPERVISED, ORACLE = "sae_steer", "oracle"
 PROBE_K = 16
 """Of the paper's statement about probes."""
+
+
+def read_rows(folder: Path) -> LatentRows:
+    """The rows in a folder; see `frame.read_records`."""
+    return read_records(folder / ROWS, LatentRows.from_jsonl, "make them: give the run folder")
+
+
+def write_study(folder: Path, evidence: Evidence) -> Path:
+    """Write page and figure; returns the page."""
+    return write_page(folder / PAGE, render_page(evidence), {FIGURE: draw_figure(evidence)})
 
 
 def render_page(evidence: Evidence) -> str:
@@ -407,30 +416,3 @@ def _labels(axes: Any, title: str, x: str, y: str) -> None:
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
-
-
-# The files of the study.
-
-
-def write_rows(folder: Path, rows: LatentRows) -> None:
-    """Write the rows into a folder."""
-    write_text(folder / ROWS, rows.to_jsonl())
-
-
-def read_rows(folder: Path) -> LatentRows:
-    """The rows in a folder.
-
-    Raises:
-        UsageError: there are none.
-        InvalidBenchmarkError: the file is something else.
-    """
-    path = folder / ROWS
-    text = read_text(path, mend="make them: give the run folder")
-    return LatentRows.from_jsonl(text, str(path))
-
-
-def write_page(folder: Path, evidence: Evidence) -> Path:
-    """Write page and figure; returns the page."""
-    write_bytes(folder / FIGURE, draw_figure(evidence))
-    write_text(folder / PAGE, render_page(evidence))
-    return folder / PAGE

@@ -262,21 +262,10 @@ class LatentStudy:
     def _ablations(self, concept: Concept) -> Iterator[VariantRow]:
         """CASL's edit at its own strength, some of its latents taken away; the run's own first."""
         editor, record = self._casl(concept)
-        assert record.strength is not None and record.full_effect is not None  # it was matched
+        own = self.scores.by_place[CellKey.of(record)].scores
+        assert record.strength is not None and own is not None  # it is finished
         strength = record.strength
-        table = self.scores.by_place[CellKey.of(record)].scores
-        assert table is not None  # it is finished
-        yield VariantRow(
-            dataset=self.dataset,
-            concept=concept.name,
-            question="ablation",
-            latents="none",
-            k=0,
-            strength=strength,
-            reached=None,
-            full_effect=record.full_effect,
-            measurements=self._measured(concept, table, strength),
-        )
+        yield self._row_of(concept, "ablation", "none", 0, own, strength)
         for latents, k, mask in self._masks(editor):
             part = PartOfMap(editor, ~mask, bias=True)
             yield self._row(concept, "ablation", latents, k, part, strength, self._lacking(concept))
@@ -329,6 +318,24 @@ class LatentStudy:
     ) -> VariantRow:
         edits = self.cells.edit_images(editor, split, (strength,), None)
         table, _ = self.cells.scorers.table(concept, split.inversions, edits, (strength,))
+        return self._row_of(concept, question, latents, k, table, strength, reached)
+
+    def _row_of(
+        self,
+        concept: Concept,
+        question: Question,
+        latents: Latents,
+        k: int,
+        table: ScoreTable,
+        strength: float,
+        reached: bool | None = None,
+    ) -> VariantRow:
+        """Measured by the primary classifier, as the run's own edits are."""
+        judge = judges(info_of(MAP), self.cells.scorers.names)[0]
+        cell = ScoredCell(table, concept.attribute, (judge,), self.scores.scales)
+        # A method is compared with random directions on images that lack the attribute.
+        null = [] if question == "absence" else self.scores.random_directions(concept.name)
+        found = measurements(cell, strength, self.config.seed, null)
         return VariantRow(
             dataset=self.dataset,
             concept=concept.name,
@@ -337,23 +344,9 @@ class LatentStudy:
             k=k,
             strength=strength,
             reached=reached,
-            full_effect=self.cells.scales.full_effect(concept, self._judge),
-            # A method is compared with random directions on images that lack the attribute.
-            measurements=self._measured(concept, table, strength, null=question != "absence"),
+            full_effect=self.cells.scales.full_effect(concept, judge),
+            measurements={name: found[name] for name in KEPT if name in found},
         )
-
-    @property
-    def _judge(self) -> str:
-        return judges(info_of(MAP), self.cells.scorers.names)[0]
-
-    def _measured(
-        self, concept: Concept, table: ScoreTable, strength: float, *, null: bool = True
-    ) -> dict[str, Measurement]:
-        """By the primary classifier, as the run's own edits are measured."""
-        cell = ScoredCell(table, concept.attribute, (self._judge,), self.scores.scales)
-        random = self.scores.random_directions(concept.name) if null else []
-        found = measurements(cell, strength, self.config.seed, random)
-        return {name: found[name] for name in KEPT if name in found}
 
 
 def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> CellRecord:

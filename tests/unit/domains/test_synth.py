@@ -28,9 +28,9 @@ def test_the_models_of_a_domain_take_at_most_12_mb(domain: str) -> None:
     assert total <= 12e6
 
 
-@pytest.mark.parametrize("domain", RENDERED)
-def test_guide_and_scorer_are_two_networks(domain: str) -> None:
-    world = rendered_world(domain)
+@pytest.mark.parametrize("name", RENDERED)
+def test_guide_and_scorer_are_two_networks(name: str) -> None:
+    world = rendered_world(name)
     assert world.guide_clip.weights_hash != world.score_clip.info.weights_hash
     assert len({c.info.weights_hash for c in world.classifiers}) == 2
     assert world.dataset.card.world == "synth"

@@ -20,7 +20,7 @@ from torch import Tensor
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.unet import ScheduleConfig, save_folder
-from casl_bench.photos.checkpoints.hub import open_backbone
+from casl_bench.photos.checkpoints.convert import open_backbone
 
 SAFE, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 # As google/ddpm-ema-celebahq-256 has it, smaller.

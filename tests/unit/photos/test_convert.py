@@ -21,9 +21,8 @@ from casl_bench.models.backbone import Backbone
 from casl_bench.models.diffusers_folder import write_diffusers_folder
 from casl_bench.models.unet import build_unet
 from casl_bench.models.weights import UnfitWeightsError
-from casl_bench.photos.checkpoints.convert import convert
+from casl_bench.photos.checkpoints.convert import convert, open_backbone
 from casl_bench.photos.checkpoints.formats import Architecture
-from casl_bench.photos.checkpoints.hub import open_backbone
 
 FORMS = {
     "ddpm": Architecture("ddpm", 3, 3, 32, (1, 2), 1, (1,)),

@@ -17,7 +17,7 @@ from casl_bench.studies.metric_validity.page import (
     RECORDS,
     RESPONSE_FIGURE,
     ranking_figure,
-    read_records,
+    read_study,
     response_figure,
 )
 
@@ -52,7 +52,7 @@ def test_the_committed_page_is_what_the_command_renders(
 
 @pytest.mark.slow
 def test_figures_are_the_same_bytes_again() -> None:
-    records = read_records(FOLDER)
+    records = read_study(FOLDER)
     first = records.edits[0].concept
     few = replace(records, edits=tuple(r for r in records.edits if r.concept == first), tricks=())
     assert ranking_figure(few) == ranking_figure(few)
