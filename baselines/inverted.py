@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from casl_bench.methods.method import (
-    EditTask,
-    MethodConfig,
-    MethodInfo,
-    UnfittedMethod,
-    register_method,
-)
-from casl_bench.methods.pixel_editor import RerenderEditor
+from casl_bench.methods.method import MethodInfo, register_method
+from casl_bench.methods.pixel_editor import RerenderMethod
 
 
 @register_method
-class Inverted(UnfittedMethod[MethodConfig]):
+class Inverted(RerenderMethod):
     """Re-render images that have the attribute without it."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -32,13 +26,3 @@ class Inverted(UnfittedMethod[MethodConfig]):
         on_present=True,
         bidirectional=False,
     )
-
-    config_class = MethodConfig
-
-    def fit(self, task: EditTask) -> RerenderEditor:
-        """Nothing to learn.
-
-        Raises:
-            InputError: where the task grants no renderer.
-        """
-        return RerenderEditor.of(task, task.concept.attribute)

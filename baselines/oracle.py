@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from casl_bench.methods.method import (
-    EditTask,
-    MethodConfig,
-    MethodInfo,
-    UnfittedMethod,
-    register_method,
-)
-from casl_bench.methods.pixel_editor import RerenderEditor
+from casl_bench.methods.method import MethodInfo, register_method
+from casl_bench.methods.pixel_editor import RerenderMethod
 
 
 @register_method
-class Oracle(UnfittedMethod[MethodConfig]):
+class Oracle(RerenderMethod):
     """Re-render with the factor flipped."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -33,13 +27,3 @@ class Oracle(UnfittedMethod[MethodConfig]):
         matched=True,
         bidirectional=False,
     )
-
-    config_class = MethodConfig
-
-    def fit(self, task: EditTask) -> RerenderEditor:
-        """Nothing to learn.
-
-        Raises:
-            InputError: where the task grants no renderer.
-        """
-        return RerenderEditor.of(task, task.concept.attribute)

@@ -12,14 +12,8 @@ from typing import ClassVar
 
 from casl_bench.core.errors import InputError
 from casl_bench.core.seeding import derive_seed
-from casl_bench.methods.method import (
-    EditTask,
-    MethodConfig,
-    MethodInfo,
-    UnfittedMethod,
-    register_method,
-)
-from casl_bench.methods.pixel_editor import RerenderEditor
+from casl_bench.methods.method import EditTask, MethodInfo, register_method
+from casl_bench.methods.pixel_editor import RerenderMethod
 
 
 def stand_in(attribute: str, others: Sequence[str]) -> str:
@@ -34,7 +28,7 @@ def stand_in(attribute: str, others: Sequence[str]) -> str:
 
 
 @register_method
-class Shuffled(UnfittedMethod[MethodConfig]):
+class Shuffled(RerenderMethod):
     """Re-render with another factor flipped."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
@@ -47,12 +41,6 @@ class Shuffled(UnfittedMethod[MethodConfig]):
         bidirectional=False,
     )
 
-    config_class = MethodConfig
-
-    def fit(self, task: EditTask) -> RerenderEditor:
-        """Choose the attribute; nothing to learn.
-
-        Raises:
-            InputError: where the task grants no renderer, or the data set has one attribute.
-        """
-        return RerenderEditor.of(task, stand_in(task.concept.attribute, task.other_attributes))
+    def attribute(self, task: EditTask) -> str:
+        """Another one. Raises InputError where the data set has no other."""
+        return stand_in(task.concept.attribute, task.other_attributes)

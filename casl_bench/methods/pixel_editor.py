@@ -9,7 +9,13 @@ from torch import Tensor
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.h_space_editor import checked_strengths
-from casl_bench.methods.method import EditTask, FitCost, OracleRenderer
+from casl_bench.methods.method import (
+    EditTask,
+    FitCost,
+    MethodConfig,
+    OracleRenderer,
+    UnfittedMethod,
+)
 
 PixelEdit = Callable[[float], Tensor]
 """Strength other than 0 → edited pixels [n, 3, H, W]."""
@@ -59,18 +65,27 @@ class RerenderEditor(PixelEditor):
         self.attribute = attribute
         self._render = render
 
-    @classmethod
-    def of(cls, task: EditTask, attribute: str) -> RerenderEditor:
-        """The editor with the task's renderer.
-
-        Raises:
-            InputError: where the task grants none.
-        """
-        if task.oracle is None:
-            raise InputError("an image is rendered again only where its factors are known")
-        return cls(task.oracle, attribute)
-
     def prepare(self, inversions: Inversions) -> PixelEdit:
         """Reconstruction + strength · (flipped render - image)."""
         change = self._render(inversions.image_ids, self.attribute) - inversions.x_0
         return lambda strength: inversions.reconstruction + strength * change
+
+
+class RerenderMethod(UnfittedMethod[MethodConfig]):
+    """Base of controls that render an image again with one attribute flipped."""
+
+    config_class = MethodConfig
+
+    def attribute(self, task: EditTask) -> str:
+        """What is flipped: the concept's own attribute."""
+        return task.concept.attribute
+
+    def fit(self, task: EditTask) -> RerenderEditor:
+        """Nothing to learn.
+
+        Raises:
+            InputError: where the task grants no renderer.
+        """
+        if task.oracle is None:
+            raise InputError("an image is rendered again only where its factors are known")
+        return RerenderEditor(task.oracle, self.attribute(task))
