@@ -81,7 +81,7 @@ def submit_command(
 ) -> Callable[[], int]:
     """Check the records of a finished run, and add them to the leaderboards' records.
 
-    RUN_OR_JSONL is a run folder or its records.jsonl.
+    RUN_OR_JSONL is a run folder or a file of its numbers, numbers.jsonl.
     """
 
     def action() -> int:

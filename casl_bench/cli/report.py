@@ -35,7 +35,7 @@ def report_run(out: Path) -> None:
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=click.Path(path_type=Path, exists=True))
 def table_command(where: Path) -> Callable[[], int]:
-    """Print the table of RECORDS, a run folder or a records.jsonl, made anew."""
+    """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
 
     def action() -> int:
         from casl_bench.analysis.analyse import read_numbers
@@ -78,7 +78,7 @@ def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> C
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
 def report_command(records: Path, out: Path | None) -> Callable[[], int]:
-    """Write a report of RUN, a run folder or a records.jsonl, that opens in a browser from disk.
+    """Write a report of RUN, a run folder or a file of numbers, that opens in a browser from disk.
 
     From a file of records alone there are no pictures. Exit code 5, with the report written but
     without a ranking, where a control is out of its bounds.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -211,41 +212,35 @@ def compare_runs(
 
 
 def _compare(base: str, head: HeadRun, options: GateOptions, here: Path) -> tuple[GateReport, int]:
-    with _opened(base, head, here) as source:
+    with _opened(base, head, here) as (folder, most_fits, extend):
         try:
-            source.extend(head.fit_seeds)
+            extend(head.fit_seeds)
         except NoBaseError as error:
             code = head.run(head.fit_seeds)
             return first_run_report(read_side(head.out), options, str(error)), code
         code = head.run(head.fit_seeds)
         more = max(2 * head.fit_seeds, MIN_FITS)
-        extendable = source.most_fits is None or more <= source.most_fits
+        extendable = more <= most_fits
         if extendable:
             options = replace(options, alpha=ALPHA_OF_TWO_LOOKS)
-        report = gate_folders(source.folder, head.out, options)
+        report = gate_folders(folder, head.out, options)
         if report.of(Verdict.INCONCLUSIVE) and extendable:
-            source.extend(more)
+            extend(more)
             code = head.run(more)
             note = f"Extended once, from {head.fit_seeds} to {more} fits."
-            report = gate_folders(source.folder, head.out, options, [note])
+            report = gate_folders(folder, head.out, options, [note])
         return report, code
 
 
-@dataclass(frozen=True)
-class _Base:
-    """The base's run: its folder, how many fits it can have at most, and how to make them."""
-
-    folder: Path
-    most_fits: int | None
-    extend: Callable[[int], None]
-
-
 @contextmanager
-def _opened(base: str, head: HeadRun, here: Path) -> Iterator[_Base]:
+def _opened(
+    base: str, head: HeadRun, here: Path
+) -> Iterator[tuple[Path, float, Callable[[int], None]]]:
+    """The base's run folder, how many fits it can have at most, and a function that makes them."""
     folder = here / base
     if folder.is_dir():
         fits = 1 + max((r.fit_seed for r in RecordStore(folder) if not r.control), default=0)
-        yield _Base(folder, fits, lambda fits: None)
+        yield folder, fits, lambda fits: None
         return
     with base_revision(base, here) as revision:
         out = head.out.with_name(f"{head.out.name}-base-{revision.commit[:12]}").absolute()
@@ -255,7 +250,7 @@ def _opened(base: str, head: HeadRun, here: Path) -> Iterator[_Base]:
             revision.run([*without_own(head.arguments), *own], head.path_options)
             _check_commit(revision, out)
 
-        yield _Base(out, None, extend)
+        yield out, math.inf, extend
 
 
 def without_own(arguments: Sequence[str]) -> list[str]:

@@ -109,7 +109,12 @@ def declared(plugins: Sequence[Path] = ()) -> Declared:
     for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         found.read(path)
     for path in plugins:
-        found.read(path)
+        own = Declared()
+        own.read(path)
+        if not own.methods and not own.datasets:  # such as one that calls a function of another
+            own = Declared({None}, {None: None})
+        found.methods |= own.methods
+        found.datasets |= own.datasets
     # An installed package may register more than its entry points name.
     if entry_points(group="casl_bench.methods"):
         found.methods.add(None)

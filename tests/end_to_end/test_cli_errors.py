@@ -220,6 +220,13 @@ def test_source_tells_all_names_that_imports_do() -> None:
         assert known.datasets[name] == {c.name for c in card_of(name).concepts}
 
 
+def test_a_plugin_that_registers_by_a_function_of_another_is_left_to_its_import() -> None:
+    plugin = Path(__file__).parents[1] / "plugin" / "toy_world_plugin.py"
+    check_names(("casl",), ("toy_shapes",), ("all",), (plugin,))
+    with pytest.raises(UsageError, match="toy_shapes"):
+        check_names(("casl",), ("toy_shapes",), ("all",))
+
+
 def test_help_is_short_and_states_exit_codes(in_folder: Path) -> None:
     done = run("--help", cwd=in_folder)
     assert done.returncode == 0 and done.stderr == ""

@@ -17,7 +17,7 @@ from casl_bench.metrics.bootstrap import (
 )
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.markdown import DASH, number
-from casl_bench.results.record import ALL, Comparison, LevelResult, RunRecord
+from casl_bench.results.record import ALL, Comparison, RunRecord, headline_level
 from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow
 
 # Numbers of many concepts → one, with an interval over concepts.
@@ -80,17 +80,15 @@ def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Ov
     value = float(columns[:, 0].sum() / columns[:, 1].sum())
     if n < 2:
         return Over(value, None, None, n)
-    draws = resampling_weights(n, RESAMPLES, seed) @ columns
+    resampled = resampling_weights(n, RESAMPLES, seed) @ columns
     with np.errstate(divide="ignore", invalid="ignore"):  # not finite: left out
-        interval = percentile_interval(draws[:, 0] / draws[:, 1], LEVEL, n)
+        interval = percentile_interval(resampled[:, 0] / resampled[:, 1], LEVEL, n)
     low, high = interval or (None, None)
     return Over(value, low, high, n)
 
 
 Place = tuple[str, str]
 """(data set, concept)."""
-HEADLINE = "effect_50"
-"""Level at which methods are compared."""
 
 
 @dataclass(frozen=True)
@@ -205,18 +203,13 @@ def at_headline(evidence: Evidence, method: str, name: str) -> dict[Place, float
     """A measurement at equal effect, of the concepts in which the effect was reached."""
     found = {}
     for place, record in evidence.edits(method).items():
-        level = headline(record)
+        level = headline_level(record.levels)
         if level is None or level.status != "reached" or name not in level.measurements:
             continue
         value = level.measurements[name].value
         if value is not None:
             found[place] = value
     return found
-
-
-def headline(record: RunRecord) -> LevelResult | None:
-    """The level at which methods are compared."""
-    return next((level for level in record.levels if level.name == HEADLINE), None)
 
 
 def effects(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from casl_bench.report.markdown import DASH, escape, number, table
-from casl_bench.results.record import ALL
+from casl_bench.results.record import ALL, headline_level
 from casl_bench.runs.strength import DIP
 from casl_bench.studies.frame import packages_text, png, read_records, section, write_page
 from casl_bench.studies.paper_questions import answers
@@ -81,7 +81,7 @@ def _claims(evidence: Evidence) -> str:
     strengths = [
         level.strength
         for record in evidence.edits(STEER).values()
-        if (level := answers.headline(record)) is not None
+        if (level := headline_level(record.levels)) is not None
         and level.status == "reached"
         and level.strength is not None
     ]
@@ -190,8 +190,8 @@ def _latents_exist(evidence: Evidence) -> str:
         table(["minus", "all", *map(escape, evidence.datasets)], pairs),
         _verdict(
             answers.difference(aligned, answers.probe(evidence, UNSUPERVISED, others[0][2])),
-            "aligned latents tell more of their concept than those chosen without supervision",
-            "aligned latents tell less of their concept than those chosen without supervision",
+            "aligned latents reveal more of their concept than those chosen without supervision",
+            "aligned latents reveal less of their concept than those chosen without supervision",
             "aligned latents and those chosen without supervision do not differ significantly",
         ),
     )
@@ -329,7 +329,7 @@ def _crosstalk(evidence: Evidence) -> str:
             slope,
             "more latents are the more precise",
             "fewer latents are the more precise",
-            "precision does not depend on k as far as can be told",
+            "no dependence of precision on k is shown",
         ),
     )
 
@@ -352,7 +352,7 @@ def _signed(found: Over) -> str:
 def _verdict(found: Over, above: str, below: str, neither: str) -> str:
     """One sentence, of which side of 0 the interval lies on."""
     if found.low is None:
-        return "There are too few concepts to tell."
+        return "There are too few concepts for an answer."
     said = {True: above, False: below, None: neither}[found.above_zero]
     return f"So {said} ({found.text()}, n = {found.n})."
 

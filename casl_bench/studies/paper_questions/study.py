@@ -209,7 +209,7 @@ class LatentRows:
         return cls(header, rows)
 
 
-STUDY_VERSION = 1
+STUDY_VERSION = 2
 """Raise it whenever a row would come out otherwise."""
 KEPT = (
     "signed_target_change", "mean_collateral", "epr_signed", "epr_plus", "flip_rate",
@@ -384,7 +384,7 @@ def make_rows(
         ks: numbers of latents, each at most half of the SAE's.
         jobs: processes, one concept each.
         cache: of the run; None for the one that runs share by default.
-        say: told of each concept that is done.
+        say: takes a line per finished concept.
 
     Raises:
         UsageError: if it is no run folder, or holds no finished CASL and CASL-Steer.
