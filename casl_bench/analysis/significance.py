@@ -156,13 +156,14 @@ def kendall_tau(a: ArrayLike, b: ArrayLike) -> Agreement:
         InputError: on different lengths, NaN or infinity.
     Source: Kendall 1945.
     """
+    from scipy.stats import kendalltau  # takes a second to import
+
     first, second = check_array("a", a, 1), check_array("b", b, 1)
     if len(first) != len(second):
         raise InputError(f"two orders of the same, got {len(first)} and {len(second)} values")
-    x, y = (np.sign(v[:, None] - v[None, :]) for v in (first, second))
-    # Whole numbers: a perfect agreement is 1 exactly.
-    scale = math.sqrt(float((x * x).sum()) * float((y * y).sum()))
-    return Agreement(float((x * y).sum()) / scale if scale > 0 else None, len(first))
+    tau = float(kendalltau(first, second).statistic) if len(first) > 1 else math.nan
+    # A perfect agreement is 1 exactly, whatever its square roots round to.
+    return Agreement(round(tau, 15) if math.isfinite(tau) else None, len(first))
 
 
 # Ranks that the noise leaves open, and groups of methods that it does not tell apart.
