@@ -150,6 +150,7 @@ def test_table_is_a_function_of_the_records(finished: Path) -> None:
         assert part in table
 
 
+@pytest.mark.slow
 def test_two_runs_of_other_batch_sizes_give_identical_records(
     finished: Path, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_two_runs_of_other_batch_sizes_give_identical_records(
     assert comparable(tmp_path / "run") == comparable(finished)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_fits(finished: Path, tmp_path: Path) -> None:
     assert run(config(tmp_path / "seed", methods=("asyrp",), seed=1)) == 0
     key = "edit/asyrp@None/hat"
@@ -189,6 +191,7 @@ def test_a_finished_run_costs_no_unet_call(finished: Path, monkeypatch: pytest.M
     assert {"epr_over_random", "precision_area"} <= edits[0].metric_versions.keys()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_the_same(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +213,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     assert comparable(out) == comparable(finished)
 
 
+@pytest.mark.slow
 def test_a_method_that_gives_nan_fails_alone(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "nan"
     shutil.copytree(finished, out)
@@ -231,6 +235,7 @@ def _change_number(path: Path) -> None:
     path.write_text(json.dumps(stored))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pattern", "damage"),
     [
