@@ -74,12 +74,14 @@ def rescore_command(run: Path, plugins: tuple[Path, ...]) -> Callable[[], int]:
         from casl_bench.runs.preflight import check_torch
 
         check_torch()
+        from casl_bench.analysis.analyse import analyse, write_numbers
         from casl_bench.cli.report import report_run
         from casl_bench.runs.names import load_entrants
         from casl_bench.runs.rescoring import rescore
 
         load_entrants(plugins)
         click.echo(f"{rescore(run)} cells scored again", err=True)
+        write_numbers(run, analyse([run]))
         report_run(run)
         return 0
 

@@ -11,24 +11,23 @@ from casl_bench.core.option_types import BoundedInt
 
 
 def report_run(out: Path) -> None:
-    """Write and print the table of a run folder; draw its pictures.
+    """Write and print the table of an analysed run folder; draw its pictures.
 
     Args:
-        out: the run folder; nothing is written where it holds no record.
+        out: the run folder; nothing is written where it holds no numbers.
     """
-    from casl_bench.analysis.analyse import read_numbers, write_numbers
+    from casl_bench.analysis.analyse import NUMBERS_FILE
     from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures
     from casl_bench.report.tables import render_tables
-    from casl_bench.results.run_folder import RecordStore
+    from casl_bench.results.run_folder import RecordStore, read_jsonl
 
-    store = RecordStore(out)
-    records = read_numbers(out) if store.cells.is_dir() else []
-    if records:
-        write_numbers(out, records)
-        table = render_tables(records)
+    path = out / NUMBERS_FILE
+    numbers = read_jsonl(path) if path.is_file() else []
+    if numbers:
+        table = render_tables(numbers)
         write_text(out / "table.md", table)
-        write_pictures(store, records)
+        write_pictures(RecordStore(out), numbers)
         click.echo(table, nl=False)
 
 

@@ -89,8 +89,8 @@ images, 17 (70 %) are significantly fewer than 23 by Fisher's exact test at 5 %.
 """
 
 NULL_IMAGES = 16
-"""Test images on which random directions are run. What varies is the direction: on rendered faces the
-logs of their EPR differ by 0.5 to 0.7 (sd), so that the mean of 8 has a standard error of about
+"""Test images on which random directions are run. What varies is the direction: on rendered faces
+the logs of their EPR differ by 0.5 to 0.7 (sd), so that the mean of 8 has a standard error of about
 0.2, to which 16 images add 0.1."""
 
 _T_MAX = 999

@@ -15,10 +15,14 @@ from casl_bench.conformance.toy_domain import ToyShapes
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
+from casl_bench.models.backbone import Backbone
 from casl_bench.report.tables import render_tables
 from casl_bench.results.record import RunRecord
+from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.executor import run
 from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.rescoring import rescore
+from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
 
@@ -196,6 +200,24 @@ def test_a_method_guided_by_the_first_judge_is_decided_by_the_next(
     record = edits(out)["guided"]
     assert record.judges == ("toy_second_reader", "toy_reader")
     assert record.guided_by == ("toy_reader",) and "guided by a scorer" in record.flags
+
+
+def test_stored_pictures_scored_again_are_what_they_were(
+    toy: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    with claim_run_folder(config(out, "clean")):
+        assert run(config(out, "clean"), SilentProgress()) == 0
+    before = {CellKey.of(r): r.record_id for r in RecordStore(out)}
+
+    def fail(*args: Any) -> None:
+        raise AssertionError("a U-Net pass")
+
+    monkeypatch.setattr(Backbone, "encode", fail)
+    monkeypatch.setattr(Backbone, "decode", fail)
+    with_pictures = [r for r in RecordStore(out) if r.kind in ("edit", "null") and r.images]
+    assert rescore(out) == len(with_pictures) > 2
+    assert {CellKey.of(r): r.record_id for r in RecordStore(out)} == before
 
 
 FAULTS: dict[str, tuple[str, dict[str, Any]]] = {
