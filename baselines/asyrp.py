@@ -215,7 +215,7 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
             raise UsageError(
                 f"{len(found) or 'no'} Δ-block files for concept '{concept.name}'",
                 where=str(folder),
-                mend=f"one {concept.name}.pth is needed; the folder has: {known}",
+                hint=f"one {concept.name}.pth is needed; the folder has: {known}",
             )
         return found[0]
 
@@ -228,7 +228,7 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
         """
         t_edit = self.config.t_edit
         if t_edit is None:
-            raise InputError("a published Δ-block needs a t_edit", mend="set t_edit, e.g. 500")
+            raise InputError("a published Δ-block needs a t_edit", hint="set t_edit, e.g. 500")
         block = load_delta_block(path)
         return {
             **{_BLOCK + name: tensor for name, tensor in block.state_dict().items()},

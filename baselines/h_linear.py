@@ -141,7 +141,7 @@ class HLinear(ConfiguredMethod[HLinearConfig]):
             raise InputError(
                 "the training images are all of one class",
                 where=f"attribute '{task.concept.attribute}'",
-                mend="use more training images",
+                hint="use more training images",
             )
         window = self._window(store.timesteps)
         steps = [s for s, t in enumerate(store.timesteps) if window.edits(t)]

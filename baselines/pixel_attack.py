@@ -117,7 +117,7 @@ def _mean_size(slope: Tensor) -> Tensor:
 class PixelAttack(UnfittedMethod[PixelAttackConfig]):
     """Signed gradient ascent on the first classifier.
 
-    `guided_by` is ("primary",): the primary classifier of the world at hand.
+    `guided_by` is ("primary",): the primary classifier of the domain at hand.
     """
 
     info: ClassVar[MethodInfo] = MethodInfo(

@@ -56,13 +56,13 @@ settings.load_profile("repeatable")
 def own_entrants() -> Iterator[None]:
     """What a test file makes known by name is forgotten after it, and may be made known again."""
     from casl_bench.domains.dataset import DATASETS
-    from casl_bench.domains.domain import WORLDS
+    from casl_bench.domains.domain import DOMAINS
     from casl_bench.methods.method import METHODS
-    from casl_bench.runs.names import load_entrants
+    from casl_bench.runs.names import load_registries
 
-    load_entrants()
+    load_registries()
     with pytest.MonkeyPatch.context() as patch:
-        for registry in (METHODS, DATASETS, WORLDS):
+        for registry in (METHODS, DATASETS, DOMAINS):
             patch.setattr(registry, "_factories", dict(registry._factories))
         yield
     # A plugin is imported once, and registers as it is imported.
@@ -72,10 +72,10 @@ def own_entrants() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def toy_registered(own_entrants: None) -> None:
-    """The toy world is known by name, in this test file."""
-    from casl_bench.conformance.toy_domain import register_toy_world
+    """The toy domain is known by name, in this test file."""
+    from casl_bench.conformance.toy_domain import register_toy_domain
 
-    register_toy_world()
+    register_toy_domain()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -133,7 +133,7 @@ def read_numbers(
             numbers += read_jsonl(file)
     if not numbers:
         where = ", ".join(map(str, paths))
-        raise UsageError("no records", where=where, mend="give a run folder or a file of numbers")
+        raise UsageError("no records", where=where, hint="give a run folder or a file of numbers")
     return numbers
 
 
@@ -194,7 +194,7 @@ class DatasetScores:
         raise InvalidBenchmarkError(
             f"the units of the scores on {self.name} are not there: the record of its scorers is "
             "missing",
-            mend="run the folder's command again",
+            hint="run the folder's command again",
         )
 
     @cached_property
@@ -209,7 +209,7 @@ class DatasetScores:
             (c for c in self.cells if c.record.kind == "null" and c.scores is not None),
             key=lambda c: c.record.fit_seed,
         )
-        wanted = {c.record.artefacts.get(DIRECTIONS) for c in directions}
+        wanted = {c.record.artifacts.get(DIRECTIONS) for c in directions}
         if wanted != {str(len(directions))}:
             return []  # of fewer directions than the suite's it would be another number
         found = []
@@ -413,7 +413,7 @@ def compare_methods(
     return [
         RunRecord(
             kind="comparison",
-            world=first.world,
+            domain_kind=first.domain_kind,
             dataset=name,
             dataset_revision="" if everywhere else first.dataset_revision,
             suite=first.suite,

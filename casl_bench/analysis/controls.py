@@ -87,7 +87,7 @@ def check_bounds(records: Records, where: Path) -> None:
         raise InvalidBenchmarkError(
             f"a control is out of its bounds: {'; '.join(faults)}",
             where=str(where),
-            mend="the tables of this run mean nothing",
+            hint="the tables of this run mean nothing",
         )
 
 

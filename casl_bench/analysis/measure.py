@@ -281,7 +281,7 @@ def _flags(
         return at[name].value if name in at else None
 
     found = set()
-    if "pretrained" in record.artefacts:
+    if "pretrained" in record.artifacts:
         found.add("pretrained weights")
     if record.guided_by:
         found.add("guided by a scorer")

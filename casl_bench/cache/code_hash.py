@@ -1,4 +1,4 @@
-"""What computed an artefact: hashes of the source that a stage runs through, and its libraries.
+"""What computed an artifact: hashes of the source that a stage runs through, and its libraries.
 
 Declared versions are for readers of records, who must know what may be compared. A cache must
 also notice changes that no version declares yet: the gate runs two revisions on one machine, and
@@ -20,7 +20,7 @@ from casl_bench.core.registry import BASELINES
 
 PACKAGE = Path(__file__).parents[1]
 
-INVERSION_CODE = ("core", "models", "domains", "diffusion", "photos", "runs/artefacts.py")
+INVERSION_CODE = ("core", "models", "domains", "diffusion", "photos", "runs/artifacts.py")
 SAE_CODE = (*INVERSION_CODE, "sae")
 FIT_CODE = (*SAE_CODE, "methods", "runs/fits.py")
 PACKAGE_CODE = (".",)

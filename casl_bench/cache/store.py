@@ -47,7 +47,7 @@ ABOUT = "about"
 
 @dataclass(frozen=True, eq=False)
 class CacheKey:
-    """Everything that determines an artefact.
+    """Everything that determines an artifact.
 
     Attributes:
         kind: one of `KINDS`.
@@ -268,7 +268,7 @@ class Entry:
 
 
 class Cache:
-    """Artefacts under keys of all that determines them, shared by runs and by processes.
+    """Artifacts under keys of all that determines them, shared by runs and by processes.
 
     Args:
         root: the cache's folder; made on the first write.
@@ -395,7 +395,7 @@ class Cache:
             raise CacheError(
                 f"cannot read the cache: {error.strerror or error}",
                 where=str(folder),
-                mend="give --cache another folder",
+                hint="give --cache another folder",
             ) from error
         try:
             sidecar = read_sidecar(folder)
@@ -426,7 +426,7 @@ class Cache:
             raise CacheError(
                 f"cannot write the cache: {fault.strerror or fault}",
                 where=str(self.root),
-                mend="free it (casl-bench cache prune) or give --cache another folder",
+                hint="free it (casl-bench cache prune) or give --cache another folder",
             ) from error
 
 
@@ -434,7 +434,7 @@ def _damaged(folder: Path, error: DamagedEntryError) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
         f"damaged cache entry: {error}",
         where=str(folder),
-        mend="run the same command again to have it made anew",
+        hint="run the same command again to have it made anew",
     )
 
 

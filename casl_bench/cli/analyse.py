@@ -47,7 +47,7 @@ def analyse_command(
             raise UsageError(f"a file of scores ends with {ENDING}", where="--publish")
         numbers = read_numbers(runs) if scores is None else publish(runs, scores)
         if not numbers:
-            raise UsageError("no records", where=str(runs[0]), mend="give the folder of a run")
+            raise UsageError("no records", where=str(runs[0]), hint="give the folder of a run")
         check_bounds(numbers, runs[0])
         table = render_tables(numbers)
         target = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
@@ -76,10 +76,10 @@ def rescore_command(run: Path, plugins: tuple[Path, ...]) -> Callable[[], int]:
         check_torch()
         from casl_bench.analysis.analyse import analyse, write_numbers
         from casl_bench.cli.report import report_run
-        from casl_bench.runs.names import load_entrants
+        from casl_bench.runs.names import load_registries
         from casl_bench.runs.rescoring import rescore
 
-        load_entrants(plugins)
+        load_registries(plugins)
         click.echo(f"{rescore(run)} cells scored again", err=True)
         write_numbers(run, analyse([run]))
         report_run(run)

@@ -41,7 +41,7 @@ def _measure(units: dict[str, int], example: str) -> Callable[..., float | None]
 
 @click.group("cache")
 def cache_group() -> None:
-    """Look after the artefacts that runs share: docs/caching.md."""
+    """Look after the artifacts that runs share: docs/caching.md."""
 
 
 @cache_group.command("ls")

@@ -50,7 +50,7 @@ def leaderboard_command(
 
         if (check or quotes) and form != "markdown":
             option = "--check" if check else "--quotes"
-            raise UsageError(f"{option} is for the markdown pages", mend="leave --format out")
+            raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
         sources = read_sources(records)
         if form != "markdown":
             click.echo(export(sources, form), nl=False)
@@ -106,13 +106,13 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     from casl_bench.domains.dataset import DATASETS
     from casl_bench.methods.method import METHODS
     from casl_bench.report.leaderboard.submission import Expected
-    from casl_bench.runs.names import load_entrants, resolve_datasets
+    from casl_bench.runs.names import load_registries, resolve_datasets
     from casl_bench.runs.plan import BESIDE_CONCEPTS, card_of, info_of, make_method
+    from casl_bench.runs.suites import domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
-    from casl_bench.runs.suites import world_of_suite
 
     name = records[0].suite.name
-    load_entrants()
+    load_registries()
     try:
         suite = suite_named(name)
     except UsageError:
@@ -127,7 +127,7 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
         images=suite.test_images_per_concept,
         draws=suite.random_draws,
         concepts={d: tuple(c.name for c in card_of(d).concepts) for d in datasets},
-        every_dataset=resolve_datasets(["all"], world_of_suite(name)),
+        every_dataset=resolve_datasets(["all"], domain_kind_of_suite(name)),
         alone={m: i.draws for m, i in infos.items() if i.control and not i.beside},
         beside={
             m: tuple(c for c, i in infos.items() if i.beside and i.space == infos[m].space)

@@ -63,7 +63,7 @@ Exit codes:
   3    some cells failed or are missing
   4    not comparable or inconclusive
   5    the benchmark itself is invalid: a control out of its bounds, a scorer
-       under its floor, a corrupt artefact
+       under its floor, a corrupt artifact
   130  interrupted (143: terminated): run the same command again to go on
 """
 

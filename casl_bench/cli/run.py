@@ -100,15 +100,15 @@ def run_command(
         from casl_bench.cache.store import default_cache
         from casl_bench.runs.declared import check_names
         from casl_bench.runs.run_lock import FinishedCommand
-        from casl_bench.runs.suites import RunConfig, default_out, world_of_suite
+        from casl_bench.runs.suites import RunConfig, default_out, domain_kind_of_suite
         from casl_bench.runs.suites import suite as suite_named
 
         photographs = dict(given)
         execution = pop_execution(photographs, jobs or 1)
         if quick and suite not in (None, "quick"):
-            raise UsageError(f"--quick and --suite {suite} contradict each other", mend="give one")
+            raise UsageError(f"--quick and --suite {suite} contradict each other", hint="give one")
         if unet_speed is not None and not dry_run:
-            raise UsageError("--unet-speed is for --dry-run", mend="add --dry-run or leave it out")
+            raise UsageError("--unet-speed is for --dry-run", hint="add --dry-run or leave it out")
         chosen_suite = suite_named("quick" if quick else suite or "standard")
         if not list_names:
             check_names(methods, datasets, concepts, plugins)
@@ -128,19 +128,19 @@ def run_command(
         from casl_bench.runs import listing, names
         from casl_bench.runs.parallel import default_jobs
 
-        names.load_entrants(plugins)
+        names.load_registries(plugins)
         if list_names:
             click.echo(listing.list_text(), nl=False)
             return 0
         for module, reason in listing.broken_modules().items():
             click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
-        dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen_suite.name))
+        dataset_names = names.resolve_datasets(datasets, domain_kind_of_suite(chosen_suite.name))
         method_names = names.resolve_methods(methods)
         weights = names.resolve_method_weights(photographs.pop("method_weights"), method_names)
         device_found = resolve_device(device)
         processes = jobs or 1
         if jobs is None and execution.engine(jobs=2) == "local":
-            processes = default_jobs(device_found, world_of_suite(chosen_suite.name))
+            processes = default_jobs(device_found, domain_kind_of_suite(chosen_suite.name))
         config = RunConfig(
             methods=method_names,
             datasets=dataset_names,

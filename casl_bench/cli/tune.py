@@ -52,14 +52,14 @@ def tune_command(
 
     def action() -> int:
         from casl_bench.runs.declared import check_names
-        from casl_bench.runs.suites import RunConfig, world_of_suite
+        from casl_bench.runs.suites import RunConfig, domain_kind_of_suite
         from casl_bench.runs.suites import suite as suite_named
 
         photographs = dict(given)
         chosen = suite_named(suite)
         check_names(methods, datasets, concepts, plugins)
         if photographs.pop("method_weights"):
-            raise UsageError("--method-weights leaves nothing to tune", mend="leave it out")
+            raise UsageError("--method-weights leaves nothing to tune", hint="leave it out")
 
         from casl_bench.runs.preflight import check_torch, resolve_device
 
@@ -70,8 +70,8 @@ def tune_command(
         from casl_bench.runs.run_lock import claim_run_folder
         from casl_bench.runs.tuning import make_sweep, tune, write_outputs
 
-        names.load_entrants(plugins)
-        dataset_names = names.resolve_datasets(datasets, world_of_suite(chosen.name))
+        names.load_registries(plugins)
+        dataset_names = names.resolve_datasets(datasets, domain_kind_of_suite(chosen.name))
         config = RunConfig(
             methods=names.resolve_methods(methods),
             datasets=dataset_names,

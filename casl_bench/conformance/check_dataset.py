@@ -44,7 +44,7 @@ def dataset_checks(dataset: Dataset) -> Iterator[tuple[str, Callable[[], None]]]
 def check_card(trial: DatasetTrial) -> None:
     """Its card is complete."""
     card = trial.dataset.card
-    for name in (card.name, card.world, *(c.name for c in card.concepts)):
+    for name in (card.name, card.domain_kind, *(c.name for c in card.concepts)):
         require(bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)), f"name '{name}' is not lower_snake")
     for name in card.attributes:  # published ones may start with a digit: 5_o_clock_shadow
         require(bool(re.fullmatch(r"[a-z0-9_]+", name)), f"attribute '{name}' is not lower_snake")

@@ -19,7 +19,7 @@ from casl_bench.conformance.rules import NotRun, first_line
 from casl_bench.core.errors import BenchError, UsageError, unknown_name
 from casl_bench.core.registry import load_plugin
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 
 RULE_BOOKS = (FITTING, EDITING, TIDINESS)
 
@@ -55,7 +55,7 @@ def method_checks(method_class: MethodClass) -> Iterator[tuple[str, Callable[[],
 @click.argument("target")
 @click.option("--method", "name", help="Check only this one of the target's methods.")
 def command(target: str, name: str | None) -> int:
-    """Check the methods of TARGET on a toy world, in seconds and without a GPU.
+    """Check the methods of TARGET on a toy domain, in seconds and without a GPU.
 
     TARGET is a Python file that registers methods, an installed package that offers some through
     the entry point `casl_bench.methods`, or the name of a known method.
@@ -87,14 +87,14 @@ def _names(target: str, name: str | None) -> list[str]:
         found = [n for n in METHODS if _source(METHODS.factory(n)) == path.resolve()]
         advice = "decorate a class with @register_method"
     else:
-        load_entrants()
+        load_registries()
         package = target.replace("-", "_")
         found = [n for n in METHODS if n == target or n.startswith(f"{package}/")]
         advice = "give a .py file, an installed package or a method's name"
     if not found:
         broken = "; ".join(f"{m}: {r}" for m, r in METHODS.broken.items())
-        mend = f"{advice} (failed to import: {broken})" if broken else advice
-        raise UsageError("no method to check", where=target, mend=mend)
+        hint = f"{advice} (failed to import: {broken})" if broken else advice
+        raise UsageError("no method to check", where=target, hint=hint)
     if name is None:
         return found
     chosen = [n for n in found if name in (n, n.rpartition("/")[2])]

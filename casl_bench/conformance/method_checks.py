@@ -134,7 +134,7 @@ def check_weight_delta(trial: MethodTrial) -> None:
     editor = trial.editor
     if not isinstance(editor, SupportsWeightDelta):
         return
-    weights = trial.tasks.world.backbone.unet.state_dict()
+    weights = trial.tasks.domain.backbone.unet.state_dict()
     for name, delta in editor.weight_delta().items():
         require(name in weights, f"the U-Net has no weight '{name}'")
         require(
@@ -149,7 +149,7 @@ def check_rankings(trial: MethodTrial) -> None:
     editor = trial.editor
     if not isinstance(editor, SupportsLatentRanking):
         return
-    _, height, width = trial.tasks.world.backbone.h_shape
+    _, height, width = trial.tasks.domain.backbone.h_shape
     d_sae = trial.tasks.sae.d_sae
     for name, ranking, count in (
         ("latent_ranking", editor.latent_ranking(), d_sae),
@@ -313,7 +313,7 @@ def check_failed_edit(trial: MethodTrial) -> None:
     edited, editor = trial.edited, trial.editor
 
     def interrupted() -> None:
-        with failing_decoder(trial.tasks.world.backbone, at_pass=2) as reached:
+        with failing_decoder(trial.tasks.domain.backbone, at_pass=2) as reached:
             try:
                 editor.edit(trial.tasks.test_images(), STRENGTHS)
             except PlannedFailure:

@@ -197,7 +197,7 @@ class MethodTrial:
 
     @cached_property
     def tasks(self) -> ToyTasks:
-        """A toy world of this trial's own."""
+        """A toy domain of this trial's own."""
         return ToyTasks()
 
     @cached_property
@@ -268,10 +268,10 @@ class MethodTrial:
 
     def observe(self, work: Callable[[], Any]) -> Observed:
         """Do something, and see what it changed."""
-        world, sae = self.tasks.world, self.tasks.sae
+        domain, sae = self.tasks.domain, self.tasks.sae
         looks: tuple[Callable[[], dict[str, Any]], ...] = (
-            lambda: weights_of(backbone=world.backbone, guide_clip=world.guide_clip, sae=sae),
-            lambda: hooks_of(world.backbone),
+            lambda: weights_of(backbone=domain.backbone, guide_clip=domain.guide_clip, sae=sae),
+            lambda: hooks_of(domain.backbone),
             global_state,
         )
         before = [look() for look in looks]
@@ -333,7 +333,7 @@ class MethodTrial:
         observed = self.observe(lambda: editor.edit(images, STRENGTHS))
         edited = observed.result
         require(isinstance(edited, Tensor), f"edit returns a {type(edited).__name__}, not a tensor")
-        size = self.tasks.world.backbone.image_size
+        size = self.tasks.domain.backbone.image_size
         expected = (len(STRENGTHS), NUM_TEST, 3, size, size)
         shape = tuple(edited.shape)
         require(shape == expected, f"edit returns shape {shape}, not {expected}")

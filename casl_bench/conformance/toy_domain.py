@@ -1,9 +1,9 @@
-"""A world of sixteen-pixel pictures in which a whole run takes seconds.
+"""A domain of sixteen-pixel pictures in which a whole run takes seconds.
 
 Its classifiers and its reader of factors read the attributes off known pixels and are always right;
 its U-Net, CLIPs and embedder are untrained, so what methods learn in it means nothing. Every part
 has the type, the shapes and the determinism of the real thing. It is not found among the data sets
-unless a test calls `register_toy_world`, or a user names a plugin that does.
+unless a test calls `register_toy_domain`, or a user names a plugin that does.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from casl_bench.domains.dataset import (
     Split,
     SupportsOracle,
 )
-from casl_bench.domains.domain import WORLDS, World
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.domain import DOMAINS, Domain
+from casl_bench.domains.options import DomainOptions
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
 from casl_bench.methods.method import Editor, EditTask, FitCost, MethodInfo
 from casl_bench.methods.weight_editor import WeightEditor
@@ -73,7 +73,7 @@ ATTRIBUTES = ("bright", "red", "striped")
 
 CARD = DatasetCard(
     name="toy_shapes",
-    world="toy",
+    domain_kind="toy",
     revision="1",
     resolution=IMAGE_SIZE,
     attributes=ATTRIBUTES,
@@ -143,10 +143,10 @@ OUTPUT_SCALE = 0.003
 LOGIT_SCALE = (8.0, 3.0, 20.0)
 
 
-def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
-    """A new world, equal to every other one, whose networks are its own."""
-    return World(
-        name=CARD.world,
+def toy_domain(device: str = "cpu", options: DomainOptions | None = None) -> Domain:
+    """A new domain, equal to every other one, whose networks are its own."""
+    return Domain(
+        name=CARD.domain_kind,
         dataset=ToyShapes(),
         backbone=_backbone().to(device),
         guide_clip=_clip("toy_guide", width=32),
@@ -161,10 +161,10 @@ def toy_world(device: str = "cpu", options: WorldOptions | None = None) -> World
     )
 
 
-def register_toy_world() -> None:
-    """Make the data set `toy_shapes` and its world known by name."""
+def register_toy_domain() -> None:
+    """Make the data set `toy_shapes` and its domain known by name."""
     DATASETS.register(CARD.name, ToyShapes)
-    WORLDS.register(CARD.name, toy_world)
+    DOMAINS.register(CARD.name, toy_domain)
 
 
 def _backbone() -> Backbone:
@@ -253,7 +253,7 @@ def _embedder() -> RenderEmbedder:
     return RenderEmbedder(info, network, IMAGE_SIZE)
 
 
-# The task that a method is checked on: a toy world, inverted, and all that a fit may ask for.
+# The task that a method is checked on: a toy domain, inverted, and all that a fit may ask for.
 
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 8, 3, 4
@@ -289,10 +289,10 @@ class Undeclared:
 
 
 class ToyTasks:
-    """Makes equal tasks, as the runner would, of one toy world.
+    """Makes equal tasks, as the runner would, of one toy domain.
 
     Attributes:
-        world: the toy world, built for this object alone: a method may damage it.
+        domain: the toy domain, built for this object alone: a method may damage it.
         train: inversions that methods learn from.
         validation: inversions that methods which ask for them may look at.
         test: inversions that they are asked to edit.
@@ -300,7 +300,7 @@ class ToyTasks:
     """
 
     def __init__(self) -> None:
-        self.world = toy_world()
+        self.domain = toy_domain()
         inverted = _inverted()
         self.train, self.validation, self.test = inverted.train, inverted.validation, inverted.test
         self._labels, self._trajectories = inverted.labels, inverted.trajectories
@@ -313,24 +313,24 @@ class ToyTasks:
     def task(self, info: MethodInfo, workspace: Path) -> EditTask:
         """A task that holds what `info` declares and None for the rest. The folder is made."""
         workspace.mkdir(parents=True, exist_ok=True)
-        card, dataset = self.world.dataset.card, self.world.dataset
+        card, dataset = self.domain.dataset.card, self.domain.dataset
         concept = card.concepts[0]
         assert isinstance(dataset, SupportsOracle)
         labels = self._labels[:, card.attributes.index(concept.attribute)]
         return EditTask(
             concept=concept,
-            backbone=self.world.backbone,
+            backbone=self.domain.backbone,
             train=_copy(self.train),
             labels=labels.clone() if info.supervision == "labels" else None,
             trajectories=self._trajectories,
             saes=self if info.uses_sae else None,
-            guide_clip=self.world.guide_clip if info.supervision == "text" else None,
+            guide_clip=self.domain.guide_clip if info.supervision == "text" else None,
             generator=generator(0, "fit", info.name),
             workspace=workspace,
             validation=_copy(self.validation) if info.uses_validation else None,
             oracle=dataset.oracle if info.needs_oracle else None,
             other_attributes=_others(card, concept) if info.needs_oracle else (),
-            scorer=self.world.classifiers[0] if info.needs_scorer else None,
+            scorer=self.domain.classifiers[0] if info.needs_scorer else None,
             beside=self._neighbour(info) if info.beside else None,
         )
 
@@ -360,9 +360,9 @@ class ToyTasks:
     def _neighbour(self, info: MethodInfo) -> Editor:
         """The fitted editor that a control with `beside` is given, of the control's own space."""
         if info.space == "weights":
-            return _ConstantWeights(self.world.backbone, t_start=500, cost=FitCost())
+            return _ConstantWeights(self.domain.backbone, t_start=500, cost=FitCost())
         return _ConstantShift(
-            self.world.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
+            self.domain.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
         )
 
 
@@ -410,26 +410,28 @@ class _Inverted:
 
 @cache
 def _inverted() -> _Inverted:
-    """Made once, in a world apart."""
-    world = toy_world()
-    images = world.dataset.load("train", NUM_TRAIN)
+    """Made once, in a domain apart."""
+    domain = toy_domain()
+    images = domain.dataset.load("train", NUM_TRAIN)
     assert images.attributes is not None
     store = TrajectoryStore.create(
-        None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], world.backbone.h_shape
+        None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], domain.backbone.h_shape
     )
-    train = invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record)
+    train = invert(
+        domain.backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record
+    )
     return _Inverted(
         train,
-        _unseen(world, "validation", NUM_VALIDATION),
-        _unseen(world, "test", NUM_TEST),
+        _unseen(domain, "validation", NUM_VALIDATION),
+        _unseen(domain, "test", NUM_TEST),
         images.attributes,
         store,
     )
 
 
-def _unseen(world: World, split: Split, count: int) -> Inversions:
-    images = world.dataset.load(split, count)
-    return invert(world.backbone, images.image_ids, images.pixels, TIMESTEPS)
+def _unseen(domain: Domain, split: Split, count: int) -> Inversions:
+    images = domain.dataset.load(split, count)
+    return invert(domain.backbone, images.image_ids, images.pixels, TIMESTEPS)
 
 
 def _random_sae(store: TrajectoryStore) -> HSpaceSae:

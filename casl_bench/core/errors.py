@@ -1,4 +1,4 @@
-"""The one error a user is meant to read: what went wrong, where, and how to mend it."""
+"""The one error a user is meant to read: what went wrong, where, and a hint how to repair it."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class BenchError(Exception):
     Args:
         what: the fault in a few words, lower case, without a full stop.
         where: file, option or name concerned; empty where `what` already says it.
-        mend: what the user can do about it.
+        hint: what the user can do about it.
     """
 
     exit_code = 2
 
-    def __init__(self, what: str, *, where: str = "", mend: str = "") -> None:
-        self.what, self.where, self.mend = what, where, mend
-        super().__init__(what, where, mend)
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = what, where, hint
+        super().__init__(what, where, hint)
 
     def __reduce__(
         self,
     ) -> tuple[Callable[..., BenchError], tuple[type[BenchError], str, str, str]]:
         """Errors come whole out of worker processes."""
-        return _rebuilt, (type(self), self.what, self.where, self.mend)
+        return _rebuilt, (type(self), self.what, self.where, self.hint)
 
     def __str__(self) -> str:
         parts = [self.what if not self.where else f"{self.what} ({self.where})"]
-        if self.mend:
-            parts.append(self.mend)
+        if self.hint:
+            parts.append(self.hint)
         return "; ".join(parts).replace("\n", " ")
 
 
-def _rebuilt(kind: type[BenchError], what: str, where: str, mend: str) -> BenchError:
-    return kind(what, where=where, mend=mend)
+def _rebuilt(kind: type[BenchError], what: str, where: str, hint: str) -> BenchError:
+    return kind(what, where=where, hint=hint)
 
 
 class UsageError(BenchError):
@@ -49,7 +49,7 @@ class UsageError(BenchError):
 
 
 class InvalidBenchmarkError(BenchError):
-    """The benchmark itself cannot be trusted: corrupt artefact, scorer under its floor. Exit 5."""
+    """The benchmark itself cannot be trusted: corrupt artifact, scorer under its floor. Exit 5."""
 
     exit_code = 5
 
@@ -65,7 +65,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     offer = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"unknown {kind} '{name}'", mend=f"{offer}(known: {', '.join(names)})")
+    return UsageError(f"unknown {kind} '{name}'", hint=f"{offer}(known: {', '.join(names)})")
 
 
 def first_fault(error: ValidationError) -> str:

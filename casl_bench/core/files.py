@@ -120,7 +120,7 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
     return UsageError(
         f"cannot write: {error.strerror or error}",
         where=str(folder),
-        mend="choose another folder or free it",
+        hint="choose another folder or free it",
     )
 
 

@@ -71,7 +71,7 @@ def told_in_one_line() -> Iterator[None]:
             raise
         raise UsageError(
             "out of memory",
-            mend="free some, give fewer --jobs or a --device with more; then run the same command "
+            hint="free some, give fewer --jobs or a --device with more; then run the same command "
             "again to go on",
         ) from error
 

@@ -58,7 +58,7 @@ SEED = BoundedInt(0, 2**63 - 1)
 # Options that name a folder of this machine, where an address would make one called `s3:`.
 
 
-MEND = "give a folder of this machine"
+HINT = "give a folder of this machine"
 
 
 def is_address(text: str) -> bool:
@@ -69,7 +69,7 @@ def is_address(text: str) -> bool:
 def local(text: str, where: str) -> str:
     """The text, unless it is an address. Raises UsageError, which names `where`."""
     if is_address(text):
-        raise UsageError(f"'{text}' is no folder", where=where, mend=MEND)
+        raise UsageError(f"'{text}' is no folder", where=where, hint=HINT)
     return text
 
 
@@ -84,5 +84,5 @@ class LocalFolder(click.Path):
     ) -> Any:
         """The path."""
         if is_address(os.fspath(value)):
-            self.fail(f"'{os.fspath(value)}' is no folder; {MEND}", param, ctx)
+            self.fail(f"'{os.fspath(value)}' is no folder; {HINT}", param, ctx)
         return super().convert(value, param, ctx)

@@ -50,7 +50,7 @@ class Registry(Generic[T]):
             raise UsageError(
                 f"{self.kind} '{name}' is registered twice",
                 where=f"{_origin(known)} and {_origin(factory)}",
-                mend="rename one of them",
+                hint="rename one of them",
             )
         self._factories[name] = factory
 
@@ -97,7 +97,7 @@ class Registry(Generic[T]):
             error = unknown_name(self.kind, name, self._factories)
             if self._broken:
                 reasons = "; ".join(f"{m}: {r}" for m, r in sorted(self._broken.items()))
-                error = UsageError(error.what, mend=f"{error.mend}; failed to import: {reasons}")
+                error = UsageError(error.what, hint=f"{error.hint}; failed to import: {reasons}")
             raise error
         return self._factories[name]
 
@@ -151,7 +151,7 @@ def import_baselines() -> str:
 def _import_file(name: str, path: Path) -> None:
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise UsageError("not a Python file", where=str(path), mend="give a file ending in .py")
+        raise UsageError("not a Python file", where=str(path), hint="give a file ending in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -169,7 +169,7 @@ def load_plugin(path: Path) -> None:
     """
     path = path.resolve()
     if not path.is_file():
-        raise UsageError("no such plugin file", where=str(path), mend="give a Python file")
+        raise UsageError("no such plugin file", where=str(path), hint="give a Python file")
     name = f"casl_bench_plugin_{path.stem}_{abs(hash(str(path))):x}"
     if name in sys.modules:
         return

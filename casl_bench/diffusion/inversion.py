@@ -149,13 +149,13 @@ def read_inversions(
         raise InvalidBenchmarkError(
             f"stored inversions cannot be used: {error}",
             where=str(path),
-            mend="delete the folder to invert again",
+            hint="delete the folder to invert again",
         ) from error
     if hash_tensors({"x_0": x_0}) != expected.get("images"):
         raise InvalidBenchmarkError(
             "stored inversions are of images with other pixels, under the same names",
             where=str(path),
-            mend="give --cache another folder: fits and records in this one are of those, too",
+            hint="give --cache another folder: fits and records in this one are of those, too",
         )
     return Inversions(tuple(image_ids), tuple(timesteps), x_0, x_T, reconstruction)
 

@@ -183,7 +183,7 @@ class ShardedArray:
             raise UsageError(
                 f"cannot write: {error.strerror or error}",
                 where=str(path.parent),
-                mend="free the disk or choose another --cache",
+                hint="free the disk or choose another --cache",
             ) from error
 
     def _mapped(self, shard: int, mode: Literal["r", "r+", "c"]) -> NDArray[np.float32]:

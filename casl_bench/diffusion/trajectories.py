@@ -60,7 +60,7 @@ def disk_budget() -> int:
         budget = math.nan
     if not 0 < budget <= _MOST_GB:
         raise UsageError(
-            f"'{text}' is no disk budget", where=DISK_BUDGET_VARIABLE, mend="give GB, e.g. 200"
+            f"'{text}' is no disk budget", where=DISK_BUDGET_VARIABLE, hint="give GB, e.g. 200"
         )
     return round(budget * GB)
 
@@ -87,7 +87,7 @@ def check_disk(needed: int, folder: Path, budget: int) -> None:
             f"stored trajectories need {needed / GB:.1f} GB, the disk budget leaves "
             f"{max(budget, 0) / GB:.1f} GB",
             where=str(folder),
-            mend=f"set {DISK_BUDGET_VARIABLE} higher, prune the cache, or use a suite of fewer "
+            hint=f"set {DISK_BUDGET_VARIABLE} higher, prune the cache, or use a suite of fewer "
             "train images",
         )
     free = shutil.disk_usage(_existing(folder)).free
@@ -95,7 +95,7 @@ def check_disk(needed: int, folder: Path, budget: int) -> None:
         raise UsageError(
             f"stored trajectories need {needed / GB:.1f} GB, the disk has {free / GB:.1f} GB free",
             where=str(folder),
-            mend="free it, choose another --cache, or use a suite of fewer train images",
+            hint="free it, choose another --cache, or use a suite of fewer train images",
         )
 
 
@@ -218,7 +218,7 @@ class TrajectoryStore:
             raise InvalidBenchmarkError(
                 f"unusable stored trajectories: {error}",
                 where=str(folder),
-                mend="delete the folder, it is made anew",
+                hint="delete the folder, it is made anew",
             ) from error
 
     def record(self, step: int, rows: slice, state: EncoderState) -> None:

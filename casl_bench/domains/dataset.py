@@ -36,7 +36,7 @@ class DatasetCard:
     """What a table says of a data set. `revision` changes whenever a pixel or a label may."""
 
     name: str
-    world: str
+    domain_kind: str
     revision: str
     resolution: int
     attributes: tuple[str, ...]

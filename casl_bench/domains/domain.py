@@ -1,4 +1,4 @@
-"""A World: the only place that knows synth from real."""
+"""A Domain: the only place that knows synth from real."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import Dataset, ImageBatch
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.scorers import AttributeScorer, FactorReader, Similarity
 
 
 @dataclass(frozen=True)
-class World:
+class Domain:
     """Everything a run needs for one data set, loaded and verified.
 
     Attributes:
@@ -44,23 +44,23 @@ class World:
     accuracy_floor: float = 0.9
 
     def __post_init__(self) -> None:
-        """Refuse a world in which a method would be marked by its own teacher."""
+        """Refuse a domain in which a method would be marked by its own teacher."""
         if self.guide_clip.weights_hash == self.score_clip.info.weights_hash:
             raise InvalidBenchmarkError(
                 "the CLIP that guides is the CLIP that scores",
-                where=f"world '{self.name}', dataset '{self.dataset.card.name}'",
-                mend="give the scorer other weights",
+                where=f"domain '{self.name}', dataset '{self.dataset.card.name}'",
+                hint="give the scorer other weights",
             )
         if not self.classifiers:
-            raise InvalidBenchmarkError("a world needs at least one attribute classifier")
+            raise InvalidBenchmarkError("a domain needs at least one attribute classifier")
         names = [c.info.name for c in self.classifiers]
         names += [self.score_clip.info.name, self.embedder.info.name]
         names += [self.factors.info.name] if self.factors is not None else []
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidBenchmarkError(
                 f"two scorers are called '{twice[0]}': records could not tell them apart",
-                where=f"world '{self.name}', dataset '{self.dataset.card.name}'",
-                mend="name them otherwise (`name` of a classifier's description)",
+                where=f"domain '{self.name}', dataset '{self.dataset.card.name}'",
+                hint="name them otherwise (`name` of a classifier's description)",
             )
 
     @property
@@ -90,11 +90,11 @@ class FindsFaces(Protocol):
         ...
 
 
-class WorldFactory(Protocol):
-    """Makes a world; what it does not know of the options it passes over."""
+class DomainFactory(Protocol):
+    """Makes a domain; what it does not know of the options it passes over."""
 
-    def __call__(self, device: str, options: WorldOptions | None = None) -> World:
-        """The world on a device."""
+    def __call__(self, device: str, options: DomainOptions | None = None) -> Domain:
+        """The domain on a device."""
         ...
 
 
@@ -108,5 +108,5 @@ class CountsBadImages(Protocol):
         ...
 
 
-WORLDS: Registry[World] = Registry("world of dataset", entry_point_group="casl_bench.worlds")
-"""Data set name → `WorldFactory`."""
+DOMAINS: Registry[Domain] = Registry("domain of dataset", entry_point_group="casl_bench.domains")
+"""Data set name → `DomainFactory`."""

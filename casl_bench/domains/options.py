@@ -1,4 +1,4 @@
-"""What a user may say of a world: where data and weights are, and which ones are taken."""
+"""What a user may say of a domain: where data and weights are, and which ones are taken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def default_weights_root() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "casl_bench" / "weights"
 
 
-class WorldOptions(BaseModel):
+class DomainOptions(BaseModel):
     """Options of photographs; rendered domains have no use for them.
 
     Attributes:
@@ -85,8 +85,8 @@ class WorldOptions(BaseModel):
         """Where a data set's backbone is, if the user said so."""
         return self.backbone.get(dataset, self.backbone.get(""))
 
-    def unused_by_drawn_worlds(self) -> list[str]:
-        """Options given that a drawn world would pass over in silence, as on the command line."""
+    def unused_by_rendered(self) -> list[str]:
+        """Options given that a rendered domain would silently ignore, as on the command line."""
         given = {
             "--data-id": self.data_id,
             "--backbone": self.backbone,
@@ -111,7 +111,7 @@ def parse_assignments(values: tuple[str, ...], option: str) -> dict[str, str]:
         if not value or name in found:
             raise UsageError(
                 f"{option} {text}: {'no value' if not value else 'given twice'}",
-                mend=f"write {option} NAME=VALUE once a name",
+                hint=f"write {option} NAME=VALUE once a name",
             )
         found[name] = value
     return found

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
-from casl_bench.domains.domain import WORLDS, World
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.domain import DOMAINS, Domain
+from casl_bench.domains.options import DomainOptions
 from casl_bench.domains.rendering import churches, dogs, faces
 from casl_bench.domains.rendering.captions import Wording
 from casl_bench.domains.rendering.renderer import Drawing, RenderedDataset
@@ -71,18 +71,18 @@ def domain_named(name: str) -> RenderedDomain:
     return RENDERED[name]
 
 
-def rendered_world(
+def rendered_domain(
     domain: str,
     device: str = "cpu",
-    options: WorldOptions | None = None,
+    options: DomainOptions | None = None,
     assets: Path = ASSETS,
-) -> World:
+) -> Domain:
     """A rendered domain with its shipped models.
 
     Args:
         domain: name of its data set.
         device: where the backbone runs.
-        options: of the real world; all that is needed here is shipped.
+        options: of photographs; all that is needed here is shipped.
         assets: folder of shipped models.
 
     Raises:
@@ -93,14 +93,14 @@ def rendered_world(
     folder = assets / domain
     if not folder.is_dir():
         raise InvalidBenchmarkError(
-            "the shipped models are absent", where=str(folder), mend="install the package again"
+            "the shipped models are absent", where=str(folder), hint="install the package again"
         )
     if device != "cpu":
         raise UsageError(
-            f"the synth world runs on the CPU, not on '{device}'",
-            mend="give --device cpu; its models are too small to gain from anything else",
+            f"the synth domain runs on the CPU, not on '{device}'",
+            hint="give --device cpu; its models are too small to gain from anything else",
         )
-    return World(
+    return Domain(
         name="synth",
         dataset=RenderedDataset(drawing),
         backbone=BACKBONES.create(f"{domain}_unet", folder / "unet"),
@@ -114,4 +114,4 @@ def rendered_world(
 
 for _name in RENDERED:
     BACKBONES.register(f"{_name}_unet", Backbone.from_folder)
-    WORLDS.register(_name, functools.partial(rendered_world, _name))
+    DOMAINS.register(_name, functools.partial(rendered_domain, _name))

@@ -272,7 +272,7 @@ def _check_commit(revision: BaseRevision, out: Path) -> None:
         raise InvalidBenchmarkError(
             f"the base was not run by its own code: its records are of {sorted(map(str, commits))}",
             where=str(out),
-            mend="remove the folder",
+            hint="remove the folder",
         )
 
 
@@ -339,7 +339,7 @@ class BaseRevision:
         raise kind(
             f"the run of the base ended with exit code {done.returncode}",
             where=self.commit[:12],
-            mend="its own message stands above",
+            hint="its own message stands above",
         )
 
     @property
@@ -387,7 +387,7 @@ def base_revision(name: str, here: Path) -> Iterator[BaseRevision]:
         raise UsageError(
             f"'{name}' is neither a run folder nor a git revision",
             where="--compare",
-            mend="give the folder of a run, a branch or a commit (in CI: fetch-depth 0)",
+            hint="give the folder of a run, a branch or a commit (in CI: fetch-depth 0)",
         )
     with tempfile.TemporaryDirectory(prefix="casl-bench-base-") as folder:
         tree = Path(folder).resolve() / "tree"

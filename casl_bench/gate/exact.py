@@ -133,7 +133,7 @@ def write_golden(run: Path, out: Path) -> int:
         InvalidBenchmarkError: if the run's numbers mean nothing.
     """
     if out.exists() and any(out.iterdir()):
-        raise UsageError("the folder is not empty", where=str(out), mend="remove it first")
+        raise UsageError("the folder is not empty", where=str(out), hint="remove it first")
     side, store = read_side(run), RecordStore(out)
     kept = [record for record in side.store if record.kind in ("edit", "null", "scorer")]
     for record in kept:

@@ -210,7 +210,7 @@ def check_null_unchanged(
                 f"the random directions of {dataset} have {math.exp(mean):.2f} times the base's "
                 "EPR: the unit of EPR+ changed, not the methods",
                 where=str(head.where),
-                mend="find what changed them, or raise the version of 'random_direction'",
+                hint="find what changed them, or raise the version of 'random_direction'",
             )
 
 

@@ -96,7 +96,7 @@ def read_side(folder: Path) -> RunSide:
     numbers = [record for scores in datasets.values() for record in scores.numbers()]
     side = RunSide(folder, RecordStore(folder), numbers, datasets=datasets)
     if not side.records:
-        raise UsageError("no records", where=str(folder), mend="give the folder of a finished run")
+        raise UsageError("no records", where=str(folder), hint="give the folder of a finished run")
     for record in side.records:
         if record.kind != "edit":
             continue
@@ -127,7 +127,7 @@ def matched_level(record: RunRecord) -> LevelResult:
     if level is None:
         raise InvalidBenchmarkError(
             f"'{record.method}' was not matched in its effect on {record.concept}",
-            mend="run it anew with this version",
+            hint="run it anew with this version",
         )
     return level
 

@@ -76,7 +76,7 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
 _Question = tuple[str, Callable[[RunRecord], Any]]
 
 QUESTIONS: tuple[_Question, ...] = (
-    ("world", lambda r: r.world),
+    ("domain", lambda r: r.domain_kind),
     ("data set revision", lambda r: r.dataset_revision),
     ("suite", lambda r: f"{r.suite.name} v{r.suite.version}"),
     ("seed", lambda r: r.seed),

@@ -289,7 +289,7 @@ def register_method(cls: M) -> M:
     """
     for part in ("info", "fit", "restore"):
         if not hasattr(cls, part):
-            raise UsageError(f"method class '{cls.__name__}' has no '{part}'", mend="see docs")
+            raise UsageError(f"method class '{cls.__name__}' has no '{part}'", hint="see docs")
     METHODS.register(cls.info.name, cls)  # type: ignore[attr-defined]
     return cls
 
@@ -313,5 +313,5 @@ def check_controls() -> None:
             raise InvalidBenchmarkError(
                 f"control '{name}' is missing" + (f": {reasons}" if reasons else ""),
                 where="baselines",
-                mend="install the package again, or restore the folder baselines/",
+                hint="install the package again, or restore the folder baselines/",
             )

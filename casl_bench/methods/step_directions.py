@@ -42,7 +42,7 @@ class StepDirections:
         if t not in self._place:
             raise InputError(
                 f"there is no direction at timestep {t}",
-                mend=f"edit at the timesteps of the fit: {self.timesteps}",
+                hint=f"edit at the timesteps of the fit: {self.timesteps}",
             )
         return self.values[self._place[t]].to(h).expand_as(h)
 

@@ -280,7 +280,7 @@ def _labels(data: ProbeData, train: ArrayLike, test: ArrayLike) -> tuple[Labels,
     if min(train_y.sum(), (~train_y).sum()) < _FOLDS or not 0 < test_y.sum() < len(test_y):
         raise InputError(
             f"a probe needs {_FOLDS} training images and a test image of either class",
-            mend="use more images",
+            hint="use more images",
         )
     return train_y, test_y
 

@@ -75,7 +75,7 @@ class WordTokenizer:
             offer = f"did you mean '{near[0]}'? " if near else ""
             known = ", ".join(sorted(self.words))
             raise InputError(
-                f"this CLIP does not know the word '{word}'", mend=f"{offer}(known: {known})"
+                f"this CLIP does not know the word '{word}'", hint=f"{offer}(known: {known})"
             )
         return number
 
@@ -159,7 +159,7 @@ class ClipModel:
             raise InvalidBenchmarkError(
                 f"no weights of {architecture}: {(str(error).splitlines() or [''])[0]}",
                 where=pretrained,
-                mend="fetch the file again; a TorchScript archive is not read",
+                hint="fetch the file again; a TorchScript archive is not read",
             ) from error
         bad = [k for k, t in network.state_dict().items() if not bool(torch.isfinite(t).all())]
         if bad:

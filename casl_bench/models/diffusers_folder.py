@@ -55,7 +55,7 @@ def scheduler_settings(folder: Path) -> dict[str, Any]:
         raise InvalidBenchmarkError(
             "there is no scheduler_config.json, so the noise is not known",
             where=str(folder),
-            mend="put it beside config.json or in scheduler/",
+            hint="put it beside config.json or in scheduler/",
         )
     found = read_json_object(path)
     kind, schedule = found.get("_class_name"), found.get("beta_schedule", "linear")
@@ -149,7 +149,7 @@ def read_diffusers_folder(
     kind = content["_class_name"]
     if kind != "UNet2DModel":
         raise InvalidBenchmarkError(
-            f"the network is a {kind}", where=str(config_path), mend="only UNet2DModel can be run"
+            f"the network is a {kind}", where=str(config_path), hint="only UNet2DModel can be run"
         )
     own = folder / OWN_FILE
     settings = _own_settings(own) if own.exists() else _derived_settings(folder, unet, config_path)
@@ -206,7 +206,7 @@ def write_diffusers_folder(
         raise UsageError(
             f"cannot write: {error.strerror or error}",
             where=str(folder),
-            mend="choose another folder or free it",
+            hint="choose another folder or free it",
         ) from error
     finally:
         if temporary is not None:
@@ -225,7 +225,7 @@ def check_vacant(folder: Path) -> None:
         vacant = False
     if not vacant:
         raise UsageError(
-            "the folder to write is there already", where=str(folder), mend="choose another --out"
+            "the folder to write is there already", where=str(folder), hint="choose another --out"
         )
 
 
@@ -259,7 +259,7 @@ def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dic
         raise InvalidBenchmarkError(
             f"the network takes {inputs} channels and gives {outputs}",
             where=str(where),
-            mend="networks on pictures take 3 and give 3, or 6 with a learned variance",
+            hint="networks on pictures take 3 and give 3, or 6 with a learned variance",
         )
     halvings = len(unet.get("down_block_types", ())) - 1
     if halvings >= 0 and size % 2**halvings:

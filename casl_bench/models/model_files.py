@@ -22,7 +22,7 @@ from casl_bench.core.files import FileSum, hash_file, read_json, write_bytes, wr
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
-_MEND = "restore the file from the package"
+_HINT = "restore the file from the package"
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -88,25 +88,25 @@ def read_model(folder: Path) -> ModelFiles:
         found = hash_file(path)
     except OSError as error:
         raise InvalidBenchmarkError(
-            "a shipped model cannot be read", where=str(error.filename), mend=_MEND
+            "a shipped model cannot be read", where=str(error.filename), hint=_HINT
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidBenchmarkError(
-            "not a model card", where=str(folder / CARD), mend=_MEND
+            "not a model card", where=str(folder / CARD), hint=_HINT
         ) from error
     if found != expected:
         what = "weights are not those the card names (truncated or changed)"
-        raise InvalidBenchmarkError(what, where=str(path), mend=_MEND)
+        raise InvalidBenchmarkError(what, where=str(path), hint=_HINT)
     try:
         tensors = load(path.read_bytes())
     except SafetensorError as error:
-        raise InvalidBenchmarkError("not a weights file", where=str(path), mend=_MEND) from error
+        raise InvalidBenchmarkError("not a weights file", where=str(path), hint=_HINT) from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             tensors[name] = tensor.float()
             if not torch.isfinite(tensor).all():
                 raise InvalidBenchmarkError(
-                    f"weights hold NaN or infinity in '{name}'", where=str(path), mend=_MEND
+                    f"weights hold NaN or infinity in '{name}'", where=str(path), hint=_HINT
                 )
     return ModelFiles(folder, card, tensors, found)
 

@@ -90,7 +90,7 @@ def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
     if not plain:
         raise InvalidBenchmarkError(
             "this kind of UNet2DModel is not supported",
-            mend="use positional time embedding, a mid block, no class and no skip convolutions",
+            hint="use positional time embedding, a mid block, no class and no skip convolutions",
         )
     unet.eval()
     return unet
@@ -161,18 +161,18 @@ def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
         InvalidBenchmarkError: if a file is absent, truncated or does not fit the other.
     """
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    mend = "fetch or train the backbone again"
+    hint = "fetch or train the backbone again"
     try:
         config = BackboneConfig.model_validate_json(config_path.read_text("utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InvalidBenchmarkError(
-            f"unreadable backbone config: {reason}", where=str(config_path), mend=mend
+            f"unreadable backbone config: {reason}", where=str(config_path), hint=hint
         ) from error
     except (ValidationError, UnicodeDecodeError) as error:
         fault = first_fault(error) if isinstance(error, ValidationError) else "not UTF-8 text"
         raise InvalidBenchmarkError(
-            f"invalid backbone config: {fault}", where=str(config_path), mend=mend
+            f"invalid backbone config: {fault}", where=str(config_path), hint=hint
         ) from error
     weights = read_safetensors(weights_path)
     return config, filled_unet(

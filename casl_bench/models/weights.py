@@ -59,13 +59,13 @@ class UnfitWeightsError(InvalidBenchmarkError):
         faults: Sequence[str],
         *,
         where: str,
-        mend: str = "fetch or train the weights again",
+        hint: str = "fetch or train the weights again",
         told: int = FAULTS_TOLD,
     ) -> None:
         self.faults = tuple(faults)
         more = len(faults) - told
         text = ", ".join(faults[:told]) + (f" and {more} more" if more > 0 else "")
-        super().__init__(f"weights do not fit: {text}", where=where, mend=mend)
+        super().__init__(f"weights do not fit: {text}", where=where, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InvalidBenchmarkError(
             f"unreadable weights: {getattr(error, 'strerror', None) or error}",
             where=str(path),
-            mend="fetch or train them again",
+            hint="fetch or train them again",
         ) from error
 
 
@@ -160,7 +160,7 @@ def load_torch_file(path: Path) -> Any:
             raise InvalidBenchmarkError(
                 f"unreadable weights: the file holds '{code[1]}', which is code and is not run",
                 where=str(path),
-                mend="save the tensors alone",
+                hint="save the tensors alone",
             ) from error
         # torch's own advice on a pickle that it cannot read is to run what is in it.
         no_pickle = isinstance(error, pickle.UnpicklingError)
@@ -168,7 +168,7 @@ def load_torch_file(path: Path) -> Any:
         raise InvalidBenchmarkError(
             f"unreadable weights: {line or 'not a file of torch, or damaged'}",
             where=str(path),
-            mend="fetch the file again",
+            hint="fetch the file again",
         ) from error
 
 
@@ -224,7 +224,7 @@ def unwrap(content: Any, where: str) -> CheckpointFile:
         raise InvalidBenchmarkError(
             f"no state dict is found, the file holds {_described(content)}",
             where=where,
-            mend="save the network's state dict alone",
+            hint="save the network's state dict alone",
         )
     return found
 

@@ -47,7 +47,7 @@ def _published(base: Path) -> Layout:
         raise UsageError(
             "val/dog and test/dog are both there: two versions are mixed",
             where=str(base),
-            mend="keep each version of AFHQ in a folder of its own",
+            hint="keep each version of AFHQ in a folder of its own",
         )
     tests = both[0] if both else "val"
     train, test = required_images(base, "train/dog"), required_images(base, f"{tests}/dog")

@@ -60,7 +60,7 @@ CELEBA_ATTRIBUTES: dict[str, tuple[str, int]] = {
 }
 
 _ROW = re.compile(r"([^\s./\\][^\s/\\]*)  ((?:-?1 ){39}-?1)")
-_MEND = "download the annotation again"
+_HINT = "download the annotation again"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_annotation(path: Path) -> Annotation:
     except OSError as error:
         reason = "no annotation" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise UsageError(
-            reason, where=str(path), mend="download CelebAMask-HQ-attribute-anno.txt"
+            reason, where=str(path), hint="download CelebAMask-HQ-attribute-anno.txt"
         ) from error
     try:
         lines = data.decode().splitlines()
@@ -128,7 +128,7 @@ def read_annotation(path: Path) -> Annotation:
 
 
 def _fault(path: Path, line: int, what: str) -> InvalidBenchmarkError:
-    return InvalidBenchmarkError(what, where=f"{path}, line {line}", mend=_MEND)
+    return InvalidBenchmarkError(what, where=f"{path}, line {line}", hint=_HINT)
 
 
 IMAGES, ANNOTATION = "CelebA-HQ-img", "CelebAMask-HQ-attribute-anno.txt"
@@ -163,7 +163,7 @@ def _annotated(base: Path) -> Layout:
         raise UsageError(
             f"{len(unlabelled):,} images are not in the annotation",
             where=str(base / IMAGES / unlabelled[0]),
-            mend="move them away",
+            hint="move them away",
         )
     if not sizes:
         raise UsageError("the folder holds no image", where=str(base / IMAGES))

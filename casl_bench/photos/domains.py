@@ -1,4 +1,4 @@
-"""The real world: photographs and published weights that the user has, found and never fetched.
+"""Photographs and published weights that the user has, found and never fetched.
 
 Dogs and churches have no labels. Their attributes are scored by CLIPs from the concepts' own texts
 (`ZeroShotClassifier`), which every table says; no method is given what these see.
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from casl_bench.core.errors import BenchError, InputError, UsageError
 from casl_bench.core.files import hash_file
-from casl_bench.domains.domain import WORLDS, World
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.domain import DOMAINS, Domain
+from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.scorers import AttributeScorer
@@ -180,7 +180,7 @@ def found_at(root: Path, place: str) -> Path | None:
         raise UsageError(
             f"several files for one thing: {', '.join(p.name for p in found)}",
             where=str(exact.parent),
-            mend="keep one",
+            hint="keep one",
         )
     return found[0] if found else None
 
@@ -191,7 +191,7 @@ def missing_error(root: Path, missing: Iterable[Weight], dataset: str) -> UsageE
     return UsageError(
         f"weights for {dataset} are missing: {named}",
         where=str(root),
-        mend="put them there (see `casl-bench weights`), name others by option, or "
+        hint="put them there (see `casl-bench weights`), name others by option, or "
         "--allow-download where the Hub has them",
     )
 
@@ -233,7 +233,7 @@ def find_clip(spec: str, root: Path) -> str | None:
     if Path(tag).is_file():
         return tag
     if "/" in tag or Path(tag).suffix:
-        raise UsageError("no such weights file", where=tag, mend="give ARCHITECTURE:FILE")
+        raise UsageError("no such weights file", where=tag, hint="give ARCHITECTURE:FILE")
     local = found_at(root, clip_place(spec))
     if local is not None:
         return str(local)
@@ -263,11 +263,11 @@ def load_clip(spec: str, root: Path, allow_download: bool) -> ClipModel:
         raise UsageError(
             f"weights of the CLIP {spec} are missing",
             where=f"{root / clip_place(spec)}.safetensors",
-            mend="put them there, see `casl-bench weights`, or --allow-download",
+            hint="put them there, see `casl-bench weights`, or --allow-download",
         )
     if found is None and tag not in open_clip.list_pretrained_tags_by_model(architecture):
         known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
-        raise UsageError(f"unknown tag '{tag}' of {architecture}", mend=f"known: {known}")
+        raise UsageError(f"unknown tag '{tag}' of {architecture}", hint=f"known: {known}")
     return ClipModel.from_open_clip(architecture, found or tag)
 
 
@@ -275,7 +275,7 @@ def _parts(spec: str) -> tuple[str, str]:
     architecture, colon, tag = spec.partition(":")
     if not (architecture and colon and tag):
         raise UsageError(
-            f"'{spec}' names no CLIP", mend="write ARCHITECTURE:TAG or ARCHITECTURE:FILE"
+            f"'{spec}' names no CLIP", hint="write ARCHITECTURE:TAG or ARCHITECTURE:FILE"
         )
     return architecture, tag
 
@@ -307,7 +307,7 @@ PHOTO_DOMAINS: dict[str, PhotoDomain] = {
 }
 
 
-def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = None) -> World:
+def photo_domain(name: str, device: str = "cpu", options: DomainOptions | None = None) -> Domain:
     """A real data set with the user's weights.
 
     Args:
@@ -319,13 +319,13 @@ def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = N
         UsageError: data or weights are not there; all that are missing are named at once.
         InvalidBenchmarkError: files are damaged or do not fit together.
     """
-    options = options or WorldOptions()
+    options = options or DomainOptions()
     domain = PHOTO_DOMAINS[name]
     source = options.source(name)
     if source.root is None and source.hub_id is None:
         raise UsageError(
             f"no images of {name}",
-            mend="say where they are: --data-root FOLDER, CASL_BENCH_DATA or --data-id ID",
+            hint="say where they are: --data-root FOLDER, CASL_BENCH_DATA or --data-id ID",
         )
     domain.dataset(source)  # a wrong folder is refused before gigabytes are read
     _check_weights(name, domain, options)
@@ -348,7 +348,7 @@ def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = N
         )
     lpips = LpipsDistance.load(_found(root, f"lpips/{ALEXNET_FILE}"))
     identity = FaceIdentity.load(_found(root, f"faces/{VGGFACE2_FILE}")) if domain.faces else None
-    return World(
+    return Domain(
         name="real",
         dataset=dataset,
         backbone=backbone,
@@ -360,7 +360,7 @@ def photo_world(name: str, device: str = "cpu", options: WorldOptions | None = N
     )
 
 
-def _check_weights(name: str, domain: PhotoDomain, options: WorldOptions) -> None:
+def _check_weights(name: str, domain: PhotoDomain, options: DomainOptions) -> None:
     """Name everything that is missing at once, before anything big is read."""
     root, missing = options.weights, list[Weight]()
 
@@ -386,7 +386,7 @@ def _check_weights(name: str, domain: PhotoDomain, options: WorldOptions) -> Non
         raise missing_error(root, missing, name)
 
 
-def _backbone(name: str, domain: PhotoDomain, options: WorldOptions, device: str) -> Backbone:
+def _backbone(name: str, domain: PhotoDomain, options: DomainOptions, device: str) -> Backbone:
     place = options.backbone_of(name) or found_at(options.weights, f"backbones/{name}")
     kind = device.split(":")[0]
     try:
@@ -401,7 +401,7 @@ def _backbone(name: str, domain: PhotoDomain, options: WorldOptions, device: str
         raise
 
 
-def _classifier_files(name: str, options: WorldOptions) -> tuple[Path, ...]:
+def _classifier_files(name: str, options: DomainOptions) -> tuple[Path, ...]:
     if options.classifiers:
         return options.classifiers
     folder = options.weights / "classifiers" / name
@@ -429,4 +429,4 @@ def _found(root: Path, place: str) -> Path:
 
 
 for _name in PHOTO_DOMAINS:
-    WORLDS.register(_name, functools.partial(photo_world, _name))
+    DOMAINS.register(_name, functools.partial(photo_domain, _name))

@@ -20,7 +20,7 @@ T = TypeVar("T")
 Sizes = dict[str, int]
 """Name of a file → its bytes."""
 
-_MEND = "the layouts that are read are in docs/real_data_sets.md"
+_HINT = "the layouts that are read are in docs/real_data_sets.md"
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,10 @@ def file_layout(
 def required_images(base: Path, folder: str) -> Sizes:
     """`list_images` of a folder that must be there and must not be empty. Raises UsageError."""
     if not (base / folder).is_dir():
-        raise UsageError("no such folder", where=str(base / folder), mend=_MEND)
+        raise UsageError("no such folder", where=str(base / folder), hint=_HINT)
     if sizes := list_images(base, folder):
         return sizes
-    raise UsageError("the folder holds no image", where=str(base / folder), mend=_MEND)
+    raise UsageError("the folder holds no image", where=str(base / folder), hint=_HINT)
 
 
 def no_layout(dataset: str, root: Path, expected: str) -> UsageError:
@@ -189,7 +189,7 @@ def no_layout(dataset: str, root: Path, expected: str) -> UsageError:
     return UsageError(
         f"the folder holds no layout of {dataset}",
         where=str(root),
-        mend=f"expected {expected}; {_MEND}",
+        hint=f"expected {expected}; {_HINT}",
     )
 
 
@@ -205,6 +205,6 @@ def _as_text(name: str, base: Path) -> str:
         name.encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"a file's name is no UTF-8: {name!a}", where=str(base), mend="rename the file"
+            f"a file's name is no UTF-8: {name!a}", where=str(base), hint="rename the file"
         ) from error
     return name

@@ -39,7 +39,7 @@ from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_con
 from casl_bench.photos.photo_file import BadPhotoError
 
 TRAIN, VAL = "church_outdoor_train", "church_outdoor_val"
-_MEND = "download and unpack it again"
+_HINT = "download and unpack it again"
 # LMDB refuses to open a database twice in one process.
 _ONE_AT_A_TIME = threading.RLock()
 _SMALLEST = 8192  # bytes: its two first pages
@@ -93,7 +93,7 @@ def count_images(path: Path) -> int:
     with _opened(path) as transaction:
         count = int(transaction.stat()["entries"])
     if not count:
-        raise InvalidBenchmarkError("the database is empty", where=str(path), mend=_MEND)
+        raise InvalidBenchmarkError("the database is empty", where=str(path), hint=_HINT)
     return count
 
 
@@ -105,12 +105,12 @@ def _opened(path: Path) -> Iterator[Any]:
         raise UsageError(
             "this layout needs the package lmdb",
             where=str(path),
-            mend="pip install 'casl-bench[real]'",
+            hint="pip install 'casl-bench[real]'",
         ) from error
     with _ONE_AT_A_TIME:
         size = (path / "data.mdb").stat().st_size
         short = InvalidBenchmarkError(
-            f"the database is cut short: {size:,} bytes", where=str(path), mend=_MEND
+            f"the database is cut short: {size:,} bytes", where=str(path), hint=_HINT
         )
         if size < _SMALLEST:
             raise short
@@ -121,7 +121,7 @@ def _opened(path: Path) -> Iterator[Any]:
         except lmdb.Error as error:
             reason = str(error).replace(f"{path}: ", "")
             raise InvalidBenchmarkError(
-                f"not an LMDB database: {reason}", where=str(path), mend=_MEND
+                f"not an LMDB database: {reason}", where=str(path), hint=_HINT
             ) from error
         try:
             # Reading past the end of the file would kill the process.
@@ -131,7 +131,7 @@ def _opened(path: Path) -> Iterator[Any]:
                 yield transaction
         except lmdb.Error as error:
             raise InvalidBenchmarkError(
-                f"the database is damaged: {error}", where=str(path), mend=_MEND
+                f"the database is damaged: {error}", where=str(path), hint=_HINT
             ) from error
         finally:
             database.close()
@@ -164,7 +164,7 @@ def find_layout(root: Path) -> Layout:
     if layout := flat_layout(bases):
         return layout
     if packed := next((p for n in (TRAIN, VAL) if (p := root / f"{n}_lmdb.zip").is_file()), None):
-        raise UsageError("the database is still packed", where=str(packed), mend="unzip it there")
+        raise UsageError("the database is still packed", where=str(packed), hint="unzip it there")
     raise no_layout("lsun_church", root, f"{TRAIN}_lmdb/ beside {VAL}_lmdb/, {TRAIN}/, or images")
 
 
@@ -173,7 +173,7 @@ def _databases(base: Path) -> Layout:
     for name in (f"{TRAIN}_lmdb", f"{VAL}_lmdb"):
         data = base / name / "data.mdb"
         if not data.is_file():
-            raise UsageError("no database", where=str(data), mend="download and unpack it")
+            raise UsageError("no database", where=str(data), hint="download and unpack it")
         counts[name], sizes[name] = count_images(base / name), data.stat().st_size
     (train, total), (test, tests) = ((base / name, count) for name, count in counts.items())
     end = last_tenth(total)

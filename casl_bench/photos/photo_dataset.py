@@ -77,13 +77,13 @@ class PhotoDataset:
         self, kind: PhotoKind, source: DataSource | None = None, resolution: int = 256
     ) -> None:
         if resolution < MIN_SIDE:
-            raise InputError(f"a resolution of {resolution} pixels", mend=f"{MIN_SIDE} at least")
+            raise InputError(f"a resolution of {resolution} pixels", hint=f"{MIN_SIDE} at least")
         self._layout = _found(kind, source)
         self._skip = source is not None and source.on_bad_image == "skip"
         self._bad: dict[str, BadImage] = {}
         self.card = DatasetCard(
             name=kind.name,
-            world="real",
+            domain_kind="real",
             revision=_revision(self._layout, resolution),
             resolution=resolution,
             attributes=kind.attributes,
@@ -122,7 +122,7 @@ class PhotoDataset:
         if self._layout is None:
             raise UsageError(
                 f"no files of {self.card.name}",
-                mend="say where they are with --data-root or CASL_BENCH_DATA "
+                hint="say where they are with --data-root or CASL_BENCH_DATA "
                 "(docs/real_data_sets.md)",
             )
         photos = self._layout.splits[split]
@@ -163,7 +163,7 @@ def _found(kind: PhotoKind, source: DataSource | None) -> Layout | None:
     assert source.root is not None
     if not source.root.is_dir():
         what = "not a folder" if source.root.exists() else "no such folder"
-        raise UsageError(what, where=str(source.root), mend=f"--data-root holds {kind.name}")
+        raise UsageError(what, where=str(source.root), hint=f"--data-root holds {kind.name}")
     return kind.find_layout(source.root)
 
 
@@ -222,11 +222,11 @@ def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> tuple[
             raise UsageError("source and target are the same text", where=where)
         if attributes is not None and row.attribute not in attributes:
             unknown = unknown_name("attribute", row.attribute, attributes)
-            raise UsageError(unknown.what, where=where, mend=unknown.mend)
+            raise UsageError(unknown.what, where=where, hint=unknown.hint)
         if attributes is None and row.attribute != row.name:
             raise UsageError(
                 f"attribute '{row.attribute}' is not the concept's own name",
                 where=where,
-                mend="images without labels are scored by the concept itself",
+                hint="images without labels are scored by the concept itself",
             )
     return tuple(Concept(row.name, row.source, row.target, row.attribute) for row in rows)

@@ -65,7 +65,7 @@ class BadPhotoError(InvalidBenchmarkError):
         super().__init__(
             reason,
             where=where,
-            mend="put a good copy there, or leave such images out with --on-bad-image skip",
+            hint="put a good copy there, or leave such images out with --on-bad-image skip",
         )
 
 

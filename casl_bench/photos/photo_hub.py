@@ -88,7 +88,7 @@ def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:
         import datasets  # only this way of reading needs it
     except ImportError as error:
         raise UsageError(
-            "this needs the package datasets", where=hub_id, mend="pip install 'casl-bench[real]'"
+            "this needs the package datasets", where=hub_id, hint="pip install 'casl-bench[real]'"
         ) from error
     path = Path(hub_id)
     try:
@@ -110,7 +110,7 @@ def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:
         raise UsageError(
             f"no such data set on disk: {text}",
             where=hub_id,
-            mend="give a local copy, or add --allow-download",
+            hint="give a local copy, or add --allow-download",
         ) from error
     return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
@@ -140,7 +140,7 @@ def _image_column(hub_id: str, table: Any) -> str:
     raise UsageError(
         f"{len(columns)} columns of images and none named 'image'",
         where=hub_id,
-        mend=f"columns: {', '.join(table.features)}",
+        hint=f"columns: {', '.join(table.features)}",
     )
 
 

@@ -306,7 +306,7 @@ def _reconstruction(row: Row) -> Number:
 
 
 def _through_sae(row: Row) -> Number:
-    if not any("sae" in r.artefacts for r in row.done.values()):
+    if not any("sae" in r.artifacts for r in row.done.values()):
         return Number()
     return _of_datasets(row.group, "sae", "sae.psnr")
 
@@ -348,7 +348,7 @@ def _set_up(row: Row) -> dict[str, Number]:
             if c not in done:
                 found[c] = NOT_DONE
                 continue
-            needs_sae = "sae" in done[c].artefacts
+            needs_sae = "sae" in done[c].artifacts
             first, second = inversion.get(dataset), sae.get(dataset) if needs_sae else 0.0
             known = first is not None and second is not None
             share = (first or 0.0) + (second or 0.0)

@@ -68,7 +68,7 @@ def _place(board: LeaderboardTable) -> dict[str, Any]:
     first = board.first
     return {
         "records": board.source.name,
-        "world": first.world,
+        "world": first.domain_kind,
         "board": board.title,
         "suite": first.suite.name,
         "suite_version": first.suite.version,
@@ -148,7 +148,7 @@ def _latex(board: LeaderboardTable) -> str:
         ]
         (others if entry.standing is None else ranked).append(" & ".join(cells) + r" \\")
     first = board.first
-    where = f"{board.title} (world {first.world}, suite {board.suite}, seed {first.seed})"
+    where = f"{board.title} (domain {first.domain_kind}, suite {board.suite}, seed {first.seed})"
     return "\n".join(
         [
             r"\begin{table}",

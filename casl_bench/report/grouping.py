@@ -259,7 +259,7 @@ def parts_of(records: Iterable[RunRecord]) -> list[Part]:
     across: dict[tuple[str, ...], list[RunRecord]] = {}
     for r in records:
         quick = "quick" if r.suite.quick else ""
-        run = (r.world, r.suite.name, f"{r.suite.version:09d}", quick, f"{r.seed:020d}")
+        run = (r.domain_kind, r.suite.name, f"{r.suite.version:09d}", quick, f"{r.seed:020d}")
         if r.kind == "comparison" and r.dataset == ALL:
             across.setdefault(run, []).append(r)
         else:

@@ -188,7 +188,7 @@ def write_overview(
         if name not in known:
             raise unknown_name("concept", name, known)
     if not done:
-        raise UsageError("no pictures", where=str(store.run), mend="give a run folder")
+        raise UsageError("no pictures", where=str(store.run), hint="give a run folder")
     shown = [r for r in done if r.concept in (concepts or known)]
     rows = _comparison(store, shown, concepts)
     _write(path, _hash_of(shown), draw_comparison(rows, image=image))

@@ -142,7 +142,7 @@ def _about_images(groups: Sequence[Group]) -> list[str]:
         for g in groups
         if any(n.startswith(_ZERO_SHOT_SCORER) for r in g.records for n in r.scorers)
     ]
-    rendered = [_RENDERED] if groups[0].first.world == "synth" else []
+    rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
     return rendered + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
 
 
@@ -150,7 +150,7 @@ def _settings(record: RunRecord) -> str:
     suite = record.suite
     quick = ", **quick: for trying out, its numbers mean nothing**" if suite.quick else ""
     return (
-        f"(world {escape(record.world)}, suite {escape(suite.name)} v{suite.version}, "
+        f"(domain {escape(record.domain_kind)}, suite {escape(suite.name)} v{suite.version}, "
         f"seed {record.seed}){quick}"
     )
 

@@ -34,7 +34,9 @@ Finite = Annotated[float, AllowInfNan(False)]
 class Frozen(BaseModel):
     """Base of everything stored: unknown fields refused, no NaN, not changed after making."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True
+    )
 
 
 class Measurement(Frozen):
@@ -385,7 +387,7 @@ class _Record(Frozen):
     """What cells and numbers both say of a cell.
 
     Attributes:
-        world: "synth" or "real".
+        domain_kind: "synth" or "real".
         dataset: its name.
         dataset_revision: changes whenever a pixel or a label may.
         suite: name, version, quick.
@@ -414,7 +416,7 @@ class _Record(Frozen):
         scorers: scorer name → hash of its weights.
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
-        artefacts: name → content hash of what the cell was made from ("sae", "inversions", …).
+        artifacts: name → content hash of what the cell was made from ("sae", "inversions", …).
         cost: counts.
         scores: per-image scores of the test images, a file beside the record.
         images: edited images, a file beside the record.
@@ -423,7 +425,7 @@ class _Record(Frozen):
         provenance: not part of the record's identity.
     """
 
-    world: str
+    domain_kind: str = Field(alias="world")  # its name in files, since schema 1
     dataset: str
     dataset_revision: str
     suite: SuiteRef
@@ -447,7 +449,7 @@ class _Record(Frozen):
     attributes: tuple[str, ...] = ()
     scorers: dict[str, str] = Field(default_factory=dict)
     backbone: str | None = None
-    artefacts: dict[str, str] = Field(default_factory=dict)
+    artifacts: dict[str, str] = Field(default_factory=dict, alias="artefacts")
     cost: Cost = Cost()
     scores: FileRef | None = None
     images: FileRef | None = None
@@ -472,7 +474,7 @@ class _Record(Frozen):
 
     def _dumped(self) -> dict[str, Any]:
         """All fields that the record's version of the schema has."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
     @property
     def record_id(self) -> str:
@@ -506,13 +508,13 @@ class _Record(Frozen):
             raise InvalidBenchmarkError(
                 "record was changed after it was written: its id does not match its content",
                 where=where,
-                mend="run the cell again",
+                hint="run the cell again",
             )
         return record
 
 
 DIRECTIONS = "random_directions"
-"""Under this name the `artefacts` of a random direction's record hold how many were asked for."""
+"""Under this name the `artifacts` of a random direction's record hold how many were asked for."""
 
 
 class CellRecord(_Record):
@@ -593,7 +595,7 @@ class RunRecord(_Record):
         # A cell of one image has no margins, and a record written before there were any is whole.
         if not self.drift_margin:
             newer |= {"drift_margin"}
-        return self.model_dump(mode="json", exclude=set(newer))
+        return self.model_dump(mode="json", by_alias=True, exclude=set(newer))
 
 
 # The published format of records: `python -m casl_bench.results.record` writes schema.json.

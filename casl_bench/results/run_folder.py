@@ -373,7 +373,7 @@ def _which(folder: Path) -> tuple[int, int] | None:
 def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
     reason = "other processes write there without end" if error is None else error.strerror
     return UsageError(
-        f"cannot write: {reason}", where=str(path), mend="choose another folder or free it"
+        f"cannot write: {reason}", where=str(path), hint="choose another folder or free it"
     )
 
 
@@ -384,7 +384,7 @@ def _load_json(path: Path) -> object:
         raise InvalidBenchmarkError(
             f"record cannot be read: {error}",
             where=str(path),
-            mend="run the folder's command again to make it anew",
+            hint="run the folder's command again to make it anew",
         ) from error
 
 
@@ -406,7 +406,7 @@ def _changed(path: Path) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
         "a record's file is absent or was changed",
         where=str(path),
-        mend="run the folder's command again to make it anew",
+        hint="run the folder's command again to make it anew",
     )
 
 
@@ -448,7 +448,7 @@ def set_aside(run: Path, paths: Sequence[Path]) -> str:
             raise UsageError(
                 f"cannot set aside what is damaged: {error.strerror or error}",
                 where=str(path),
-                mend="make the run folder writable",
+                hint="make the run folder writable",
             ) from error
         names.append(place.as_posix())
     if not names:

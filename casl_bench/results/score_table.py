@@ -304,7 +304,7 @@ def _check_distinct(name: str, values: tuple[object, ...]) -> None:
 
 def _place(kind: str, name: object, names: tuple[object, ...]) -> int:
     if name not in names:
-        raise InputError(f"the table has no {kind} {name!r}", mend=f"it has {list(names)}")
+        raise InputError(f"the table has no {kind} {name!r}", hint=f"it has {list(names)}")
     return names.index(name)
 
 

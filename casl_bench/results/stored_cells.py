@@ -59,7 +59,7 @@ def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
         raise InvalidBenchmarkError(
             "records of schema 1 kept too little to be analysed again",
             where=str(run),
-            mend="read their numbers from records.jsonl, or run the folder's command again",
+            hint="read their numbers from records.jsonl, or run the folder's command again",
         )
     return convert_cells([(r, store.scores(r)) for r in old])
 

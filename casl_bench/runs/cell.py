@@ -19,7 +19,7 @@ from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_bytes, hash_file, hash_json
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory
 from casl_bench.domains.dataset import Concept, DatasetCard, SupportsOracle
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import (
     EditingMethod,
     Editor,
@@ -45,11 +45,11 @@ from casl_bench.results.record import (
 )
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
-from casl_bench.runs.artefacts import Artefacts, InvertedSplit
+from casl_bench.runs.artifacts import Artifacts, InvertedSplit
 from casl_bench.runs.fits import FitResources, Fitting, NotApplicableError
 from casl_bench.runs.plan import (
     BESIDE_IMAGES,
-    KEY_ARTEFACT,
+    KEY_ARTIFACT,
     NULL_IMAGES,
     Cell,
     Sources,
@@ -152,11 +152,11 @@ class EditBatcher:
 # What records of all kinds are filled with.
 
 
-def common_fields(world: World, config: RunConfig) -> dict[str, Any]:
+def common_fields(domain: Domain, config: RunConfig) -> dict[str, Any]:
     """Fields of a record that all cells of a data set share."""
-    card = world.dataset.card
+    card = domain.dataset.card
     return {
-        "world": card.world,
+        "world": card.domain_kind,
         "dataset": card.name,
         "dataset_revision": card.revision,
         "suite": SuiteRef(
@@ -164,8 +164,8 @@ def common_fields(world: World, config: RunConfig) -> dict[str, Any]:
         ),
         "seed": config.seed,
         "attributes": card.attributes,
-        "scorers": world.scorer_hashes,
-        "backbone": world.backbone.weights_hash,
+        "scorers": domain.scorer_hashes,
+        "backbone": domain.backbone.weights_hash,
     }
 
 
@@ -217,7 +217,7 @@ def provenance(
 
 
 def without_result(
-    world: World,
+    domain: Domain,
     config: RunConfig,
     cell: Cell,
     status: Literal["failed", "skipped"],
@@ -226,11 +226,11 @@ def without_result(
     """The record of a cell that has come to nothing, with the reason."""
     message = " ".join(str(error).split()) or type(error).__name__
     return CellRecord(
-        **common_fields(world, config),
+        **common_fields(domain, config),
         **cell_fields(cell, config),
         status=status,
         error=ErrorInfo(type=type(error).__name__, message=message),
-        artefacts={KEY_ARTEFACT: cell.key},
+        artifacts={KEY_ARTIFACT: cell.key},
         provenance=provenance(config),
     )
 
@@ -307,19 +307,19 @@ class EditCells:
     """Runs the edit cells of one data set.
 
     Args:
-        artefacts: what all cells share.
+        artifacts: what all cells share.
         store: where records go.
         progress: shown meanwhile.
     """
 
-    def __init__(self, artefacts: Artefacts, store: RecordStore, progress: Progress) -> None:
-        self.artefacts, self.world, self.config = artefacts, artefacts.world, artefacts.config
+    def __init__(self, artifacts: Artifacts, store: RecordStore, progress: Progress) -> None:
+        self.artifacts, self.domain, self.config = artifacts, artifacts.domain, artifacts.config
         self.store, self.progress = store, progress
-        self.scorers = Scorers(self.world)
-        self.fitting = Fitting(artefacts, progress)
-        self.scales = DatasetScales(artefacts, self.scorers)
+        self.scorers = Scorers(self.domain)
+        self.fitting = Fitting(artifacts, progress)
+        self.scales = DatasetScales(artifacts, self.scorers)
         self.batcher = EditBatcher(
-            self.config, self.world.backbone, lambda line: self.progress.note(line)
+            self.config, self.domain.backbone, lambda line: self.progress.note(line)
         )
 
     def run(self, cell: Cell) -> CellRecord:
@@ -338,8 +338,8 @@ class EditCells:
         else:
             fitted = self._beside(cell, watch)
             count = min(BESIDE_IMAGES, suite.test_images_per_concept)
-        split = self.artefacts.concept_split(
-            self.artefacts.test, concept, count, present=info_of(cell.method).on_present
+        split = self.artifacts.concept_split(
+            self.artifacts.test, concept, count, present=info_of(cell.method).on_present
         )
         if not len(split.batch):
             raise NotApplicableError(f"no test image has '{concept.attribute}'")
@@ -348,7 +348,7 @@ class EditCells:
         with (
             self.progress.task(f"{cell.label}: edit", count, cell.work * (1 - _FIT_SHARE)) as step,
             watch.phase("edit"),
-            self.world.backbone.count_calls() as calls,
+            self.domain.backbone.count_calls() as calls,
         ):
             edits = self.edit_images(fitted.editor, split, strengths, step)
         with watch.phase("score"):
@@ -415,7 +415,7 @@ class EditCells:
         with (
             self.progress.task(f"{label}: edit", count, work * (1 - _FIT_SHARE)) as step,
             watch.phase("edit"),
-            self.world.backbone.count_calls() as calls,
+            self.domain.backbone.count_calls() as calls,
         ):
             edits = self.edit_images(editor, split, strengths, step)
         with watch.phase("score"):
@@ -430,7 +430,7 @@ class EditCells:
         The strength that the grid leads to for the headline is run too, and the crossings found
         again: where a method has its effect far below the grid's steps, a straight line misses it.
         """
-        suite, split = self.config.suite, self.artefacts.concept_validation(concept)
+        suite, split = self.config.suite, self.artifacts.concept_validation(concept)
         judge = judges(info, self.scorers.names)[0]
         full_effect = self.scales.full_effect(concept, judge)
 
@@ -463,7 +463,7 @@ class EditCells:
             if tuple(edits.shape) != expected:
                 raise InputError(
                     f"edits have shape {list(edits.shape)}, expected {list(expected)}",
-                    mend="Editor.edit returns [strengths, images, 3, H, W]",
+                    hint="Editor.edit returns [strengths, images, 3, H, W]",
                 )
             if not bool(torch.isfinite(edits).all()):
                 raise InputError("the method's edits hold NaN or infinity")
@@ -485,25 +485,25 @@ class EditCells:
             sources: of what takes part and is not this package's own.
         """
         watch = Stopwatch(self.progress.costs)
-        card, strengths = self.world.dataset.card, self.config.suite.strengths
+        card, strengths = self.domain.dataset.card, self.config.suite.strengths
         editor, fit = self.fitting.editor(name, any_concept(card), watch, fit_seed=draw)
-        test = self.artefacts.test
+        test = self.artifacts.test
         rows = range(min(NULL_IMAGES, len(test.batch)))
         split = InvertedSplit(test.batch.take(rows), test.inversions.take(rows), None)
-        with watch.phase("edit"), self.world.backbone.count_calls() as calls:
+        with watch.phase("edit"), self.domain.backbone.count_calls() as calls:
             edits = self.edit_images(editor, split, strengths, None)
         with watch.phase("score"):
             table, images = self.scorers.table(None, split.inversions, edits, strengths)
         scores, pictures = table.to_npz(), images.to_bytes()
         method = make_method(name, self.config.suite)
         record = CellRecord(
-            **common_fields(self.world, self.config),
+            **common_fields(self.domain, self.config),
             **method_fields(method),
             kind="null",
             fit_seed=draw,
             strengths=strengths,
             judges=self.scorers.names,
-            artefacts={KEY_ARTEFACT: key, DIRECTIONS: str(self.config.suite.random_draws)},
+            artifacts={KEY_ARTIFACT: key, DIRECTIONS: str(self.config.suite.random_draws)},
             scores=FileRef(file=SCORES_FILE, sha256=hash_bytes(scores)),
             images=FileRef(file=FILE_NAME, sha256=hash_bytes(pictures)),
             cost=Cost(edit_unet_calls=calls.unet_calls / len(rows) / len(strengths)),
@@ -521,16 +521,16 @@ class EditCells:
     ) -> CellRecord:
         config, concept, found = self.config, cell.concept, fitted.match
         method = make_method(cell.method, config.suite)
-        artefacts = {KEY_ARTEFACT: cell.key}
+        artifacts = {KEY_ARTIFACT: cell.key}
         if method.info.uses_sae:
-            artefacts["sae"] = self.artefacts.sae.content_hash
+            artifacts["sae"] = self.artifacts.sae.content_hash
         weights = pretrained_file(config, method, concept)
         if weights is not None:
-            artefacts["pretrained"] = hash_file(weights)
+            artifacts["pretrained"] = hash_file(weights)
         if isinstance(method, SupportsFitKey):
-            artefacts["fit"] = hash_json([method.fit_key()])
+            artifacts["fit"] = hash_json([method.fit_key()])
         return CellRecord(
-            **common_fields(self.world, config),
+            **common_fields(self.domain, config),
             **cell_fields(cell, config),
             strength=found.strength,
             strength_chosen_on="validation" if found.levels or cell.beside else "given",
@@ -540,7 +540,7 @@ class EditCells:
             monotone=found.monotone,
             judges=judges(method.info, self.scorers.names),
             guided_by=guides_of(method.info, self.scorers.names),
-            artefacts=artefacts,
+            artifacts=artifacts,
             cost=Cost(
                 parameters=fitted.cost.parameters,
                 unet_calls=fitted.cost.unet_calls,
@@ -550,7 +550,7 @@ class EditCells:
         )
 
     def _with_oracle(self, images: EditedImages, concept: Concept) -> bytes:
-        dataset = self.world.dataset
+        dataset = self.domain.dataset
         oracle = None
         if isinstance(dataset, SupportsOracle):
             oracle = to_8_bits(dataset.oracle(images.image_ids, concept.attribute))

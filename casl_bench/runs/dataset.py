@@ -19,7 +19,7 @@ from casl_bench.core.memory import told_in_one_line
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.dataset import Concept, Split, SupportsOracle
-from casl_bench.domains.domain import CountsBadImages, FindsFaces, World
+from casl_bench.domains.domain import CountsBadImages, Domain, FindsFaces
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.probe import (
@@ -38,11 +38,11 @@ from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
 from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
 from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.runs.artefacts import Artefacts, InversionCost
+from casl_bench.runs.artifacts import Artifacts, InversionCost
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
 from casl_bench.runs.fits import FitResources, NotApplicableError
 from casl_bench.runs.plan import (
-    KEY_ARTEFACT,
+    KEY_ARTIFACT,
     NULL_IMAGES,
     STAGE_VERSION,
     Cell,
@@ -53,8 +53,8 @@ from casl_bench.runs.plan import (
     info_of,
     make_method,
     random_directions,
+    sources_of_domain,
     sources_of_methods,
-    sources_of_world,
     with_sources,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
@@ -78,14 +78,14 @@ class ScorerTrials:
     """Tries every classifier of one data set on its test images.
 
     Args:
-        artefacts: the images.
+        artifacts: the images.
         cells: for the scorers and their spreads.
     """
 
-    def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
-        self.artefacts, self.world = artefacts, artefacts.world
+    def __init__(self, artifacts: Artifacts, cells: EditCells) -> None:
+        self.artifacts, self.domain = artifacts, artifacts.domain
         self.scorers, self.scales = cells.scorers, cells.scales
-        self.attributes = self.world.dataset.card.attributes
+        self.attributes = self.domain.dataset.card.attributes
 
     def measurements(self) -> dict[str, Measurement]:
         """Marks by classifier; where nobody knows the labels, its agreement with the first one.
@@ -95,10 +95,10 @@ class ScorerTrials:
         `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE` and `NAME.leakage/ATTRIBUTE`.
 
         Raises:
-            InvalidBenchmarkError: if one is under the world's floor on an attribute.
+            InvalidBenchmarkError: if one is under the domain's floor on an attribute.
         """
-        test = self.artefacts.test
-        truth = self.artefacts.presence(test).numpy()
+        test = self.artifacts.test
+        truth = self.artifacts.presence(test).numpy()
         labelled = test.batch.attributes is not None
         source, reconstruction = self.scorers.unedited_logits(test.inversions)
         edits = self._oracle_logits() if labelled else None
@@ -122,20 +122,20 @@ class ScorerTrials:
     def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
         accuracy = ((logits > 0) == truth).mean(0)
         worst = int(accuracy.argmin())
-        if accuracy[worst] < self.world.accuracy_floor:
+        if accuracy[worst] < self.domain.accuracy_floor:
             raise InvalidBenchmarkError(
                 f"classifier '{name}' is right on {accuracy[worst]:.3f} of images for "
-                f"'{self.attributes[worst]}', under its floor of {self.world.accuracy_floor}",
-                mend="use another classifier, or train it anew",
+                f"'{self.attributes[worst]}', under its floor of {self.domain.accuracy_floor}",
+                hint="use another classifier, or train it anew",
             )
 
     def _oracle_logits(self) -> Array | None:
         """[K, A, m, A] of the first m test images with each attribute flipped."""
-        dataset = self.world.dataset
+        dataset = self.domain.dataset
         if not isinstance(dataset, SupportsOracle):
             return None
-        count = TRIAL_IMAGES * self.artefacts.suite.test_images_per_concept
-        ids = self.artefacts.test.batch.image_ids[:count]
+        count = TRIAL_IMAGES * self.artifacts.suite.test_images_per_concept
+        ids = self.artifacts.test.batch.image_ids[:count]
         flipped = [
             self.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
             for attribute in self.attributes
@@ -204,7 +204,7 @@ class ScorerTrials:
     def _over_images(
         self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
     ) -> Measurement:
-        seed = derive_seed(self.artefacts.config.seed, "trial", purpose)
+        seed = derive_seed(self.artifacts.config.seed, "trial", purpose)
         return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
 
 
@@ -219,13 +219,13 @@ class DatasetRecords:
     """Makes the records that concern no single edit.
 
     Args:
-        artefacts: what all cells share.
+        artifacts: what all cells share.
         cells: for its scorers and fitted methods.
     """
 
-    def __init__(self, artefacts: Artefacts, cells: EditCells) -> None:
-        self.artefacts, self.cells = artefacts, cells
-        self.world, self.config = artefacts.world, artefacts.config
+    def __init__(self, artifacts: Artifacts, cells: EditCells) -> None:
+        self.artifacts, self.cells = artifacts, cells
+        self.domain, self.config = artifacts.domain, artifacts.config
 
     def scorer(self, key: str) -> CellRecord:
         """Every classifier on trial, see `ScorerTrials`.
@@ -233,20 +233,20 @@ class DatasetRecords:
         Raises:
             InvalidBenchmarkError: if one is under its floor: no table may rest on it.
         """
-        watch = Stopwatch(self.artefacts.progress.costs)
+        watch = Stopwatch(self.artifacts.progress.costs)
         self._every_split_inverted()  # their time is their own, not the scorers'
         with watch.phase("score"):
-            found = ScorerTrials(self.artefacts, self.cells).measurements()
+            found = ScorerTrials(self.artifacts, self.cells).measurements()
             scales = self.cells.scales.reference_scales()
         return self._record("scorer", key, found, watch, scales=scales)
 
     def reconstruction(self, key: str) -> CellRecord:
         """How well inversion and generation give the test images back."""
-        watch = Stopwatch(self.artefacts.progress.costs)
+        watch = Stopwatch(self.artifacts.progress.costs)
         with watch.phase("score"):
-            inversions = self.artefacts.test.inversions
+            inversions = self.artifacts.test.inversions
             source, reconstruction = self.cells.scorers.unedited_logits(
-                self.artefacts.test.inversions
+                self.artifacts.test.inversions
             )
             decibels = psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy())
             alike = (source[0] > 0) == (reconstruction[0] > 0)
@@ -267,22 +267,22 @@ class DatasetRecords:
             )
             if cost.seconds is not None:
                 watch.seconds[f"inversion {split}"] = cost.seconds
-        if isinstance(self.world.embedder, FindsFaces):
+        if isinstance(self.domain.embedder, FindsFaces):
             found |= self._faces(from_8_bits(to_8_bits(inversions.x_0)),
                                  from_8_bits(to_8_bits(inversions.reconstruction)))  # fmt: skip
-        if isinstance(self.world.dataset, CountsBadImages):
-            found["images_left_out"] = Measurement.of(len(self.world.dataset.bad_images), n)
+        if isinstance(self.domain.dataset, CountsBadImages):
+            found["images_left_out"] = Measurement.of(len(self.domain.dataset.bad_images), n)
         total = sum(cost.unet_calls for cost in costs.values())
         return self._record("reconstruction", key, found, watch, cost=Cost(unet_calls=float(total)))
 
     def _every_split_inverted(self) -> dict[Split, InversionCost]:
         """Costs, and counts of bad images, must not depend on what was read before."""
-        _ = self.artefacts.train, self.artefacts.validation, self.artefacts.test
-        return self.artefacts.inversion_costs()
+        _ = self.artifacts.train, self.artifacts.validation, self.artifacts.test
+        return self.artifacts.inversion_costs()
 
     def _faces(self, source: Tensor, reconstruction: Tensor) -> dict[str, Measurement]:
         """Identity that inversion alone loses, and how often no face was found to compare."""
-        embedder = self.world.embedder
+        embedder = self.domain.embedder
         # The face is looked for on the second image: edits are compared with reconstructions.
         alike = embedder.identity_similarity(source, reconstruction)
         missed = embedder.faces_missed if isinstance(embedder, FindsFaces) else None
@@ -295,8 +295,8 @@ class DatasetRecords:
 
     def sae(self, key: str) -> CellRecord:
         """The SAE beside PCA and the mean on held-out activations, and what it costs downstream."""
-        watch = Stopwatch(self.artefacts.progress.costs)
-        sae, test, train = self.artefacts.sae, self.artefacts.test, self.artefacts.train
+        watch = Stopwatch(self.artifacts.progress.costs)
+        sae, test, train = self.artifacts.sae, self.artifacts.test, self.artifacts.train
         assert test.trajectories is not None and train.trajectories is not None
         with watch.phase("SAE quality"):
             quality = sae_quality(sae, test.trajectories, train.trajectories)
@@ -309,19 +309,19 @@ class DatasetRecords:
                     found[f"{name}.{label}"] = Measurement.of(float(value), q.vectors)
         rows = list(range(min(DOWNSTREAM_IMAGES, len(test.batch))))
         with watch.phase("SAE downstream"):
-            error = downstream_error(self.world.backbone, sae.reconstruct, test.trajectories, rows)
+            error = downstream_error(self.domain.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        spent = FitResources(self.artefacts.sae_seconds)
+        spent = FitResources(self.artifacts.sae_seconds)
         return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(
         self, reconstruct: Callable[[Tensor, int], Tensor], rows: Sequence[int]
     ) -> dict[str, Measurement]:
         """Images regenerated with h replaced throughout, against the plain reconstruction."""
-        inversions = self.artefacts.test.inversions.take(rows)
+        inversions = self.artifacts.test.inversions.take(rows)
         images = ddim_generation(
-            self.world.backbone, inversions.x_T, inversions.timesteps, reconstruct
+            self.domain.backbone, inversions.x_T, inversions.timesteps, reconstruct
         ).cpu()
         decibels = psnr(images.numpy(), inversions.reconstruction.numpy())
         logits = self.cells.scorers.logits(from_8_bits(to_8_bits(images)))[0]
@@ -334,10 +334,10 @@ class DatasetRecords:
 
     def probe_features(self) -> Probes:
         """What the probes of all concepts and methods read."""
-        suite, artefacts = self.config.suite, self.artefacts
-        train, test = artefacts.train, artefacts.test
+        suite, artifacts = self.config.suite, self.artifacts
+        train, test = artifacts.train, artifacts.test
         assert train.trajectories is not None and test.trajectories is not None
-        timesteps = artefacts.timesteps
+        timesteps = artifacts.timesteps
         step = min(range(len(timesteps)), key=lambda s: abs(timesteps[s] - PROBE_TIMESTEP))
         t = timesteps[step]
         maps = [
@@ -347,7 +347,7 @@ class DatasetRecords:
                 (test.trajectories, suite.probe_test_images),
             )
         ]
-        codes = [artefacts.sae.encode(h, t).numpy() for h in maps]
+        codes = [artifacts.sae.encode(h, t).numpy() for h in maps]
         return Probes(
             timestep=t,
             latents=ProbeData(*(pooled_features(z) for z in codes)),
@@ -365,14 +365,14 @@ class DatasetRecords:
         Returns:
             The record, and the file of the images that activate these latents most.
         """
-        watch = Stopwatch(self.artefacts.progress.costs)
+        watch = Stopwatch(self.artifacts.progress.costs)
         suite = self.config.suite
         editor, _ = self.cells.fitting.editor(method, concept, watch)
         assert isinstance(editor, SupportsLatentRanking)  # the runner asks no other
-        column = self.world.dataset.card.attributes.index(concept.attribute)
+        column = self.domain.dataset.card.attributes.index(concept.attribute)
         train, test = (
-            self.artefacts.presence(split)[:, column].numpy()
-            for split in (self.artefacts.train, self.artefacts.test)
+            self.artifacts.presence(split)[:, column].numpy()
+            for split in (self.artifacts.train, self.artifacts.test)
         )
         labels = (train[: suite.probe_train_images], test[: suite.probe_test_images])
         seed = derive_seed(self.config.seed, "probe", concept.name)
@@ -399,7 +399,7 @@ class DatasetRecords:
             key,
             found,
             watch,
-            {"sae": self.artefacts.sae.content_hash},
+            {"sae": self.artifacts.sae.content_hash},
             method=method,
             concept=concept.name,
             flags=(f"h at t = {probes.timestep}",),
@@ -418,15 +418,15 @@ class DatasetRecords:
         key: str,
         found: Mapping[str, Measurement],
         watch: Stopwatch,
-        artefacts: Mapping[str, str] | None = None,
+        artifacts: Mapping[str, str] | None = None,
         spent: FitResources | None = None,
         **fields: Any,
     ) -> CellRecord:
         return CellRecord(
-            **common_fields(self.world, self.config),
+            **common_fields(self.domain, self.config),
             kind=kind,
             measurements=dict(found),
-            artefacts={KEY_ARTEFACT: key, **(artefacts or {})},
+            artifacts={KEY_ARTIFACT: key, **(artifacts or {})},
             provenance=provenance(self.config, watch, spent),
             **fields,
         )
@@ -474,17 +474,17 @@ class DatasetRun:
     """All cells of one data set."""
 
     def __init__(
-        self, world: World, config: RunConfig, store: RecordStore, progress: Progress
+        self, domain: Domain, config: RunConfig, store: RecordStore, progress: Progress
     ) -> None:
-        self.world, self.config, self.store, self.progress = world, config, store, progress
-        self.artefacts = Artefacts(world, config, progress)
-        self.cells = EditCells(self.artefacts, store, progress)
-        self.records = DatasetRecords(self.artefacts, self.cells)
+        self.domain, self.config, self.store, self.progress = domain, config, store, progress
+        self.artifacts = Artifacts(domain, config, progress)
+        self.cells = EditCells(self.artifacts, store, progress)
+        self.records = DatasetRecords(self.artifacts, self.cells)
         self._probes: Probes | None = None
 
     def set_progress(self, progress: Progress) -> None:
         """Show progress elsewhere from now on."""
-        self.progress = self.cells.progress = self.artefacts.progress = progress
+        self.progress = self.cells.progress = self.artifacts.progress = progress
         self.cells.fitting.progress = progress
 
     def prepare(self) -> None:
@@ -496,7 +496,7 @@ class DatasetRun:
     def share(self, part: Split | Literal["sae"]) -> None:
         """Make something that cells read, so that processes which run them find it."""
         with self._watching():
-            _ = getattr(self.artefacts, part)
+            _ = getattr(self.artifacts, part)
 
     def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
         """Whether any cell failed; cells are in the plan's order."""
@@ -512,13 +512,13 @@ class DatasetRun:
 
     def run_random_directions(self) -> None:
         """What random directions do, once for all concepts: what EPR+ is divided by."""
-        card = self.world.dataset.card
+        card = self.domain.dataset.card
         with self._watching():
             for name, draw in random_directions(self.config):
                 method = make_method(name, self.config.suite)
                 inputs = [
-                    "null", STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card),
-                    name, method.info.version, method.config.model_dump(mode="json"), draw,
+                    "null", STAGE_VERSION, fingerprint(self.domain), self.config.key(),
+                    asdict(card), name, method.info.version, method.config.model_dump(mode="json"), draw,
                     NULL_IMAGES,
                 ]  # fmt: skip
                 key, sources = hash_json(inputs), self._sources([name])
@@ -536,12 +536,12 @@ class DatasetRun:
 
     def fail(self, cell: Cell, error: Exception, status: Literal["failed", "skipped"]) -> None:
         """Give a cell that is not run a record of its reason."""
-        self.store.write(without_result(self.world, self.config, cell, status, error))
+        self.store.write(without_result(self.domain, self.config, cell, status, error))
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Have the progress's phases pay for the block's passes, and want of memory told."""
-        with self.progress.costs.count(self.world.backbone.unet), told_in_one_line():
+        with self.progress.costs.count(self.domain.backbone.unet), told_in_one_line():
             yield
 
     def _run_cell(self, cell: Cell) -> bool:
@@ -553,7 +553,7 @@ class DatasetRun:
         except (InvalidBenchmarkError, CacheError):
             raise
         except NotApplicableError as error:
-            self.store.write(without_result(self.world, self.config, cell, "skipped", error))
+            self.store.write(without_result(self.domain, self.config, cell, "skipped", error))
             return True
         except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
             self.fail(cell, error, "failed")
@@ -602,14 +602,14 @@ class DatasetRun:
     def _no_probe(
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
     ) -> CellRecord:
-        record = without_result(self.world, self.config, cell, status, error)
-        return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTEFACT: key}})
+        record = without_result(self.domain, self.config, cell, status, error)
+        return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTIFACT: key}})
 
     def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
         """A record of the whole data set, unless it is there."""
-        card = self.world.dataset.card
+        card = self.domain.dataset.card
         inputs: list[JsonValue] = [
-            kind, STAGE_VERSION, fingerprint(self.world), self.config.key(), asdict(card)
+            kind, STAGE_VERSION, fingerprint(self.domain), self.config.key(), asdict(card)
         ]  # fmt: skip
         key = hash_json(inputs)
         # Some of these run entrants of their own, such as known edits.
@@ -623,10 +623,10 @@ class DatasetRun:
 
     def _sources(self, methods: Sequence[str]) -> Sources:
         factories = {name: METHODS.factory(name) for name in methods}
-        return {**sources_of_world(self.world), **sources_of_methods(factories)}
+        return {**sources_of_domain(self.domain), **sources_of_methods(factories)}
 
     def _has(self, place: CellKey, key: str, sources: Sources) -> bool:
         record = self.store.find(place)
-        if record is None or record.artefacts.get(KEY_ARTEFACT) != key:
+        if record is None or record.artifacts.get(KEY_ARTIFACT) != key:
             return False
         return record.status != "failed" and not changed(record.provenance.sources, sources)

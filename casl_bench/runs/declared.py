@@ -152,4 +152,4 @@ def _refuse_unknown(
     for name in names:
         if name != "all" and name not in sure:
             error = unknown_name(kind, name, sure)
-            raise UsageError(error.what, where=where, mend=error.mend)
+            raise UsageError(error.what, where=where, hint=error.hint)

@@ -9,15 +9,15 @@ from casl_bench.analysis.analyse import analyse, write_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, set_aside
-from casl_bench.runs.artefacts import Artefacts, check_room
+from casl_bench.runs.artifacts import Artifacts, check_room
 from casl_bench.runs.attempts import Attempts, CellDiedError
 from casl_bench.runs.cell import without_result
 from casl_bench.runs.parallel import Engine, check_engine, dask_engine, local_engine, serial_engine
 from casl_bench.runs.plan import (
-    KEY_ARTEFACT,
+    KEY_ARTIFACT,
     Cell,
     check_images,
     check_judges,
@@ -27,7 +27,7 @@ from casl_bench.runs.plan import (
     info_of,
     note_of_changed,
     null_work,
-    open_worlds,
+    open_domains,
     plan,
     shared_work,
 )
@@ -63,28 +63,28 @@ def run(config: RunConfig, progress: Progress) -> int:
             a control out of its bounds.
     """
     check_engine(config)
-    worlds = open_worlds(config)
-    check_images(config, worlds)
-    check_judges(config, worlds)
-    cells = plan(config, identify(worlds))
-    resolutions = {d: w.dataset.card.resolution for d, w in worlds.items()}
+    domains = open_domains(config)
+    check_images(config, domains)
+    check_judges(config, domains)
+    cells = plan(config, identify(domains))
+    resolutions = {d: w.dataset.card.resolution for d, w in domains.items()}
     tasks = make_tasks(config.suite, cells, resolutions)
     if config.execution.shard is not None:
         tasks = part_of(tasks, config.execution.shard)
     store = RecordStore(config.out)
     if line := set_aside(config.out, damaged_cells(store)):
         progress.note(line)
-    failed = _carry_out(config, worlds, store, tasks, progress)
+    failed = _carry_out(config, domains, store, tasks, progress)
     numbers = analyse([config.out])
     write_numbers(config.out, numbers)
-    check_bounds([r for r in numbers if r.dataset in worlds], config.out)
+    check_bounds([r for r in numbers if r.dataset in domains], config.out)
     progress.note(progress.costs.text())
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
 
 def _carry_out(
     config: RunConfig,
-    worlds: Mapping[str, World],
+    domains: Mapping[str, Domain],
     store: RecordStore,
     tasks: Sequence[Task],
     progress: Progress,
@@ -96,7 +96,7 @@ def _carry_out(
         sources = [name for own in edited for name in own]
         progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
     if to_do:
-        check_room(config, [Artefacts(world, config, progress) for world in worlds.values()])
+        check_room(config, [Artifacts(domain, config, progress) for domain in domains.values()])
     null = null_work(config.suite) * len(config.datasets)
     work_done = shared_work(config) + null if to_do else 0.0
     progress.start(sum(c.work for c in to_do.values()) + work_done)
@@ -113,7 +113,7 @@ def _carry_out(
         alone = engine is None
         if engine is None:
             waves: list[Sequence[Task]] = [tasks]
-            engine = serial_engine(Worker(config, worlds.__getitem__, progress))
+            engine = serial_engine(Worker(config, domains.__getitem__, progress))
         else:
             waves = _waves(tasks)
             # Other processes report their costs; that this one waits for them costs nothing.
@@ -130,7 +130,7 @@ def _carry_out(
                 with progress.task(f"{task.name}: done", 1):
                     pass
     attempts.tidy()
-    return settle(config, worlds, store, tasks, ended)
+    return settle(config, domains, store, tasks, ended)
 
 
 def _probed(store: RecordStore, cell: Cell) -> bool:
@@ -196,7 +196,7 @@ def drive(
             if stalls == DEATHS:
                 raise UsageError(
                     "worker processes die before they begin any work",
-                    mend="give fewer --jobs, or --executor serial to see why",
+                    hint="give fewer --jobs, or --executor serial to see why",
                 )
             for task in suspects:
                 say(f"{task.name}: a process died that worked at it")
@@ -218,7 +218,7 @@ def drive(
 
 def settle(
     config: RunConfig,
-    worlds: Mapping[str, World],
+    domains: Mapping[str, Domain],
     store: RecordStore,
     tasks: Sequence[Task],
     ended: set[str],
@@ -227,7 +227,7 @@ def settle(
 
     Args:
         config: the run.
-        worlds: data set → its world.
+        domains: data set → its domain.
         store: the run's records.
         tasks: what was to be done.
         ended: names of the tasks that came to their end.
@@ -245,7 +245,7 @@ def settle(
             if done(store, cell) is not None:
                 continue
             record = store.find(cell.store_key)
-            own = record is not None and record.artefacts.get(KEY_ARTEFACT) == cell.key
+            own = record is not None and record.artifacts.get(KEY_ARTIFACT) == cell.key
             if own and record is not None and record.status != "done":
                 failed |= record.status == "failed"
                 continue
@@ -259,7 +259,7 @@ def settle(
                     "not run: processes died before it began, its own or those that make what it "
                     "reads"
                 )
-            store.write(without_result(worlds[cell.dataset], config, cell, "failed", error))
+            store.write(without_result(domains[cell.dataset], config, cell, "failed", error))
     return failed
 
 

@@ -35,7 +35,7 @@ from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import Differentiable
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.plan import make_method, pretrained_file
 from casl_bench.runs.progress import Progress, Stopwatch
 
@@ -163,7 +163,7 @@ def _read(path: Path) -> StoredFit:
         raise InvalidBenchmarkError(
             f"a stored fit cannot be used: {error}",
             where=str(path),
-            mend="delete its folder to fit again",
+            hint="delete its folder to fit again",
         ) from error
 
 
@@ -181,17 +181,17 @@ class Fitting:
     """Fits methods on the concepts of one data set.
 
     Args:
-        artefacts: what all fits learn from.
+        artifacts: what all fits learn from.
         progress: shown meanwhile.
 
     Attributes:
         store: where fits are kept.
     """
 
-    def __init__(self, artefacts: Artefacts, progress: Progress) -> None:
-        self.artefacts, self.world, self.config = artefacts, artefacts.world, artefacts.config
+    def __init__(self, artifacts: Artifacts, progress: Progress) -> None:
+        self.artifacts, self.domain, self.config = artifacts, artifacts.domain, artifacts.config
         self.progress = progress
-        self.store = FitStore(artefacts.cache)
+        self.store = FitStore(artifacts.cache)
         self._last: dict[tuple[str, str, int], tuple[Editor, StoredFit]] = {}
 
     def editor(
@@ -224,11 +224,11 @@ class Fitting:
         key = fit_key(method, hash_json(inputs))
         about = {
             **inputs,
-            ABOUT: [self.world.dataset.card.name, info.name, concept.name],
+            ABOUT: [self.domain.dataset.card.name, info.name, concept.name],
             "code": [
                 code_hash(FIT_CODE),
                 source_hash(type(method)),
-                source_hash(self.world.dataset),
+                source_hash(self.domain.dataset),
             ],
             "environment": {**environment()},
         }
@@ -252,25 +252,25 @@ class Fitting:
 
     def _inputs(self, info: MethodInfo, concept: Concept) -> dict[str, Any]:
         """What `task` shows a method, as JSON: whatever differs there makes another fit."""
-        artefacts, world, suite = self.artefacts, self.world, self.artefacts.suite
+        artifacts, domain, suite = self.artifacts, self.domain, self.artifacts.suite
         judge: JsonValue = None
         if info.uses_validation or info.needs_scorer:
             # Without labels it also says which validation images lack the attribute.
-            first = world.classifiers[0].info
+            first = domain.classifiers[0].info
             judge = [first.name, first.version, first.weights_hash]
         return {
             "stage": 3,
-            "train": artefacts.split_key("train").hash,
+            "train": artifacts.split_key("train").hash,
             "validation": (
-                [artefacts.split_key("validation").hash, suite.validation_images]
+                [artifacts.split_key("validation").hash, suite.validation_images]
                 if info.uses_validation
                 else None
             ),
             "judge": judge,
-            "attributes": list(world.dataset.card.attributes),
+            "attributes": list(domain.dataset.card.attributes),
             "concept": asdict(concept),
-            "guide": [world.guide_clip.name, world.guide_clip.weights_hash],
-            "sae": artefacts.sae.content_hash if info.uses_sae else None,
+            "guide": [domain.guide_clip.name, domain.guide_clip.weights_hash],
+            "sae": artifacts.sae.content_hash if info.uses_sae else None,
             "seed": self.config.seed,
             "device": self.config.device.split(":")[0],
         }
@@ -290,42 +290,42 @@ class Fitting:
         fit_seed: int = 0,
     ) -> EditTask:
         """What the method may see: exactly what it declares."""
-        info, artefacts, world = method.info, self.artefacts, self.world
+        info, artifacts, domain = method.info, self.artifacts, self.domain
         labels = None
         if info.supervision == "labels":
-            column = world.dataset.card.attributes.index(concept.attribute)
-            if artefacts.train.batch.attributes is None:
+            column = domain.dataset.card.attributes.index(concept.attribute)
+            if artifacts.train.batch.attributes is None:
                 raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
-            labels = artefacts.train.batch.attributes[:, column]
+            labels = artifacts.train.batch.attributes[:, column]
         oracle: OracleRenderer | None = None
         others: tuple[str, ...] = ()
         if info.needs_oracle:
-            if not isinstance(world.dataset, SupportsOracle):
+            if not isinstance(domain.dataset, SupportsOracle):
                 raise NotApplicableError("this data set's factors are unknown: no oracle")
-            oracle = world.dataset.oracle
-            others = tuple(a for a in world.dataset.card.attributes if a != concept.attribute)
-        if info.needs_scorer and not isinstance(world.classifiers[0], Differentiable):
+            oracle = domain.dataset.oracle
+            others = tuple(a for a in domain.dataset.card.attributes if a != concept.attribute)
+        if info.needs_scorer and not isinstance(domain.classifiers[0], Differentiable):
             raise NotApplicableError("the classifier that judges first gives no gradients")
         validation = None
         if info.uses_validation:
-            validation = artefacts.concept_validation(concept).inversions
-        assert artefacts.train.trajectories is not None  # the training split keeps them
+            validation = artifacts.concept_validation(concept).inversions
+        assert artifacts.train.trajectories is not None  # the training split keeps them
         # The key leaves the method out: entrants are given the same random numbers.
         again = (fit_seed,) if fit_seed else ()
-        rng = generator(self.config.seed, "fit", world.dataset.card.name, concept.name, *again)
+        rng = generator(self.config.seed, "fit", domain.dataset.card.name, concept.name, *again)
         return EditTask(
             concept=concept,
-            backbone=world.backbone,
-            train=artefacts.train.inversions,
+            backbone=domain.backbone,
+            train=artifacts.train.inversions,
             labels=labels,
-            trajectories=artefacts.train.trajectories,
-            saes=artefacts if info.uses_sae else None,
-            guide_clip=world.guide_clip if info.supervision == "text" else None,
+            trajectories=artifacts.train.trajectories,
+            saes=artifacts if info.uses_sae else None,
+            guide_clip=domain.guide_clip if info.supervision == "text" else None,
             generator=rng,
             workspace=workspace,
             validation=validation,
             oracle=oracle,
             other_attributes=others,
-            scorer=world.classifiers[0] if info.needs_scorer else None,
+            scorer=domain.classifiers[0] if info.needs_scorer else None,
             beside=beside,
         )

@@ -14,12 +14,12 @@ from casl_bench.metrics.metric import METRICS, metric_infos
 from casl_bench.runs.cost_estimate import cost_text
 from casl_bench.runs.plan import (
     Cell,
-    WorldIdentity,
+    DomainIdentity,
     card_of,
     done,
     identify,
     info_of,
-    open_world,
+    open_domain,
     plan,
 )
 from casl_bench.runs.run_lock import check_run_folder
@@ -41,7 +41,7 @@ def list_text() -> str:
         if not i.control
     ]
     controls = [[name, i.title] for name, i in infos.items() if i.control]
-    datasets = [[c.name, c.world, c.description] for c in map(card_of, DATASETS)]
+    datasets = [[c.name, c.domain_kind, c.description] for c in map(card_of, DATASETS)]
     concepts = [
         [c.name, concept.name, f"{concept.source_prompt} → {concept.target_prompt}"]
         for c in map(card_of, DATASETS)
@@ -51,7 +51,7 @@ def list_text() -> str:
     parts = [
         _part("Methods", ["name", "title", "supervision", "SAE", "source"], methods),
         _part("Controls (always run)", ["name", "title"], controls),
-        _part("Data sets", ["name", "world", "what it is"], datasets),
+        _part("Data sets", ["name", "domain", "what it is"], datasets),
         _part("Concepts", ["data set", "name", "prompts"], concepts),
         _part("Suites", ["name", "version", "what it is for"], suites),
         _part("Metrics", ["name", "version", "title", "source"], _metrics()),
@@ -88,8 +88,8 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     check_run_folder(config)
     missing: list[str] = []
     h_shapes: dict[str, tuple[int, ...]] = {}
-    worlds = {d: _identity(d, config, missing, h_shapes) for d in config.datasets}
-    cells = plan(config, worlds)
+    domains = {d: _identity(d, config, missing, h_shapes) for d in config.datasets}
+    cells = plan(config, domains)
     store = RecordStore(config.out)
     damaged = damaged_cells(store)
     there = {
@@ -113,15 +113,15 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
 
 def _identity(
     dataset: str, config: RunConfig, missing: list[str], h_shapes: dict[str, tuple[int, ...]]
-) -> WorldIdentity:
-    """Of a world; one whose files are not there is planned all the same, and why is noted."""
+) -> DomainIdentity:
+    """Of a domain; one whose files are not there is planned all the same, and why is noted."""
     try:
-        world = open_world(dataset, config)
+        domain = open_domain(dataset, config)
     except BenchError as error:
         missing.append(f"not ready to run: {dataset}: {error}")
-        return WorldIdentity(card_of(dataset), "absent")
-    h_shapes[dataset] = world.backbone.h_shape
-    return identify({dataset: world})[dataset]
+        return DomainIdentity(card_of(dataset), "absent")
+    h_shapes[dataset] = domain.backbone.h_shape
+    return identify({dataset: domain})[dataset]
 
 
 def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:

@@ -62,7 +62,7 @@ def merge(out: Path, runs: Sequence[Path]) -> Merged:
             raise UsageError(
                 f"the runs have different configurations: {', '.join(found)}",
                 where=f"{runs[0]}, {run}",
-                mend="merge runs of one suite, seed and device",
+                hint="merge runs of one suite, seed and device",
             )
     store, copied = RecordStore(out), 0
     with claim_folder(out, keys[runs[0]], "merge runs of that configuration"):
@@ -86,7 +86,7 @@ def _copy(record: CellRecord, source: RecordStore, target: RecordStore) -> bool:
             raise InvalidBenchmarkError(
                 f"two results of {key.path.as_posix()}: their {_difference(known, record)} differ",
                 where=f"{target.run}, {source.run}",
-                mend="run one of them again, on a --cache that they share",
+                hint="run one of them again, on a --cache that they share",
             )
         return False
     folder = source.folder(key)

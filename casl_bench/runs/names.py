@@ -9,8 +9,8 @@ from typing import Any
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.registry import discover, import_baselines, load_plugin
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.domain import WORLDS
-from casl_bench.domains.options import WorldOptions, parse_assignments
+from casl_bench.domains.domain import DOMAINS
+from casl_bench.domains.options import DomainOptions, parse_assignments
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.plan import card_of, info_of
@@ -31,16 +31,16 @@ def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
             chosen[name] = None
     if not chosen:
         reasons = "; ".join(f"{m}: {r}" for m, r in sorted(METHODS.broken.items()))
-        raise UsageError("there is no method to run", mend=reasons or "name one")
+        raise UsageError("there is no method to run", hint=reasons or "name one")
     return tuple(chosen)
 
 
-def resolve_datasets(names: Iterable[str], world: str = "synth") -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for every data set of one world.
+def resolve_datasets(names: Iterable[str], domain_kind: str = "synth") -> tuple[str, ...]:
+    """Names in the order asked for, each once; "all" stands for every data set of one kind.
 
     Args:
         names: as asked for.
-        world: which one "all" is of: the drawn one needs nothing from the user.
+        domain_kind: of the data sets that "all" stands for: rendered ones need no files.
 
     Raises:
         UsageError: on an unknown name, with the nearest one offered.
@@ -48,7 +48,9 @@ def resolve_datasets(names: Iterable[str], world: str = "synth") -> tuple[str, .
     chosen: dict[str, None] = {}
     for name in names:
         if name == "all":
-            chosen |= dict.fromkeys(d for d in DATASETS.names() if card_of(d).world == world)
+            chosen |= dict.fromkeys(
+                d for d in DATASETS.names() if card_of(d).domain_kind == domain_kind
+            )
         else:
             DATASETS.factory(name)  # raises for an unknown name
             chosen[name] = None
@@ -69,7 +71,7 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
     for name in chosen:
         if name not in known:
             error = unknown_name("concept", name, known)
-            raise UsageError(error.what, where=", ".join(datasets), mend=error.mend)
+            raise UsageError(error.what, where=", ".join(datasets), hint=error.hint)
     return chosen
 
 
@@ -84,15 +86,15 @@ def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> d
     for name, folder in parse_assignments(values, "--method-weights").items():
         if name not in methods:
             error = unknown_name("method", name, methods)
-            raise UsageError(error.what, where="--method-weights", mend=error.mend)
+            raise UsageError(error.what, where="--method-weights", hint=error.hint)
         if not Path(folder).is_dir():
             raise UsageError("no such folder", where=f"--method-weights {name}={folder}")
         found[name] = Path(folder)
     return found
 
 
-def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> WorldOptions:
-    """Options of the worlds of these data sets, from the command line's values.
+def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> DomainOptions:
+    """Options of the domains of these data sets, from the command line's values.
 
     Raises:
         UsageError: on a data set that is not run, or on options that none of them has a use for.
@@ -102,14 +104,14 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> WorldO
     for name in backbone:
         if name and name not in datasets:
             error = unknown_name("dataset", name, datasets)
-            raise UsageError(error.what, where="--backbone", mend=error.mend)
-    options = WorldOptions(**{**given, "backbone": backbone})
-    unused = options.unused_by_drawn_worlds()
-    if unused and all(card_of(d).world == "synth" for d in datasets):
+            raise UsageError(error.what, where="--backbone", hint=error.hint)
+    options = DomainOptions(**{**given, "backbone": backbone})
+    unused = options.unused_by_rendered()
+    if unused and all(card_of(d).domain_kind == "synth" for d in datasets):
         raise UsageError(
             f"{', '.join(unused)} would change nothing: {', '.join(datasets)} "
             "brings its own models and images",
-            mend="name a real data set with --datasets, or leave it out",
+            hint="name a real data set with --datasets, or leave it out",
         )
     return options
 
@@ -117,15 +119,15 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> WorldO
 # Makes everything with a name known: our modules, installed packages, the user's own files.
 
 
-def load_entrants(plugins: Sequence[Path] = ()) -> None:
+def load_registries(plugins: Sequence[Path] = ()) -> None:
     """Import every place where entrants may live. A module that fails takes no other down.
 
     Raises:
         UsageError: if a plugin file is absent or fails to import.
     """
-    discover("casl_bench.domains", DATASETS, WORLDS)
+    discover("casl_bench.domains", DATASETS, DOMAINS)
     discover("casl_bench.domains.rendering", DATASETS)
-    discover("casl_bench.photos", DATASETS, WORLDS)
+    discover("casl_bench.photos", DATASETS, DOMAINS)
     discover("casl_bench.metrics", METRICS)
     discover("casl_bench.methods", METHODS)
     discover(import_baselines(), METHODS)

@@ -28,22 +28,22 @@ Engine = Callable[[Sequence[Task]], Iterator[TaskResult]]
 task whose process died has none. Errors of a task end the run."""
 
 MEMORY_OF_A_JOB = {"synth": 2 * GB, "real": 8 * GB}
-"""World → what a process needs: networks, a data set's images and edits."""
+"""Domain → what a process needs: networks, a data set's images and edits."""
 
 IDLE_SECONDS = 30
 """After so long a process that has nothing to do ends, and gives its memory back."""
 
 
-def default_jobs(device: str, world: str) -> int:
+def default_jobs(device: str, domain: str) -> int:
     """As many processes as cores and free memory bear; one on a GPU.
 
     Args:
         device: a torch device, resolved.
-        world: of the data sets, "synth" or "real".
+        domain: of the data sets, "synth" or "real".
     """
     if device != "cpu":
         return 1
-    return max(1, min(int(cpu_count()), free_memory() // MEMORY_OF_A_JOB[world]))
+    return max(1, min(int(cpu_count()), free_memory() // MEMORY_OF_A_JOB[domain]))
 
 
 def check_engine(config: RunConfig) -> None:
@@ -62,7 +62,7 @@ def check_engine(config: RunConfig) -> None:
         if find_spec(package) is None:
             raise UsageError(
                 f"{option} needs the package '{package.replace('_', '-')}'",
-                mend="pip install 'casl-bench[cluster]', or use --executor local",
+                hint="pip install 'casl-bench[cluster]', or use --executor local",
             )
 
 
@@ -216,7 +216,7 @@ def _queue_cluster(queue: QueueName) -> Any:
         raise UsageError(
             " ".join(str(error).split()),
             where=f"--queue {queue}",
-            mend="see ~/.config/dask/jobqueue.yaml and docs/scaling.md",
+            hint="see ~/.config/dask/jobqueue.yaml and docs/scaling.md",
         ) from error
 
 
@@ -230,7 +230,7 @@ def _connect(client: Callable[..., Any], cluster: Any) -> Any:
         raise UsageError(
             "no Dask scheduler answers",
             where=f"--scheduler {cluster}",
-            mend="start one with `dask scheduler`, or leave --scheduler out",
+            hint="start one with `dask scheduler`, or leave --scheduler out",
         ) from error
 
 

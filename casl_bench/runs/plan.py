@@ -14,7 +14,7 @@ from casl_bench.cache.code_hash import source_to_compare
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
-from casl_bench.domains.domain import WORLDS, World
+from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.methods.method import (
     METHODS,
     EditingMethod,
@@ -44,17 +44,17 @@ def sources_of_methods(factories: Mapping[str, object]) -> dict[str, str]:
     return {name: source for name, source in sorted(found.items()) if source is not None}
 
 
-def parts_of_world(world: World) -> list[object]:
-    """What of a world may be somebody else's: plugins may bring worlds."""
-    name = world.dataset.card.name
-    made_by = [WORLDS.factory(name)] if name in WORLDS else []
-    return [world.dataset, world.backbone, *world.classifiers, *made_by]
+def parts_of_domain(domain: Domain) -> list[object]:
+    """What of a domain may be somebody else's: plugins may bring domains."""
+    name = domain.dataset.card.name
+    made_by = [DOMAINS.factory(name)] if name in DOMAINS else []
+    return [domain.dataset, domain.backbone, *domain.classifiers, *made_by]
 
 
-def sources_of_world(world: World) -> dict[str, str]:
-    """One hash of all that a data set's world has of others."""
-    found = [source_to_compare(part) for part in parts_of_world(world)]
-    return {f"data set {world.dataset.card.name}": hash_json(found)} if any(found) else {}
+def sources_of_domain(domain: Domain) -> dict[str, str]:
+    """One hash of all that a data set's domain has of others."""
+    found = [source_to_compare(part) for part in parts_of_domain(domain)]
+    return {f"data set {domain.dataset.card.name}": hash_json(found)} if any(found) else {}
 
 
 def with_sources(record: CellRecord, sources: Sources) -> CellRecord:
@@ -96,8 +96,8 @@ the logs of their EPR differ by 0.5 to 0.7 (sd), so that the mean of 8 has a sta
 _T_MAX = 999
 """The last timestep that estimates assume; every backbone here has a thousand."""
 
-KEY_ARTEFACT = "cell"
-"""Under this name a record's `artefacts` hold the key of the cell that it is of."""
+KEY_ARTIFACT = "cell"
+"""Under this name a record's `artifacts` hold the key of the cell that it is of."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Cell:
     """The unit of work, of resuming and of record.
 
     Attributes:
-        world: "synth" or "real".
+        domain_kind: "synth" or "real".
         dataset: its name.
         method: the entrant or control.
         concept: what it edits.
@@ -118,7 +118,7 @@ class Cell:
         sources: of what takes part and is not this package's own, see `sources`.
     """
 
-    world: str
+    domain_kind: str
     dataset: str
     method: str
     concept: Concept
@@ -150,22 +150,22 @@ class Cell:
         return CellKey(self.dataset, "probe", self.method, None, self.concept.name)
 
 
-def fingerprint(world: World) -> str:
-    """Hash of everything in a world that a number may depend on."""
+def fingerprint(domain: Domain) -> str:
+    """Hash of everything in a domain that a number may depend on."""
     return hash_json(
         {
-            "world": world.name,
-            "backbone": world.backbone.weights_hash,
+            "world": domain.name,
+            "backbone": domain.backbone.weights_hash,
             # Two architectures may be run on the same weights.
-            "guide_clip": [world.guide_clip.name, world.guide_clip.weights_hash],
-            "scorers": world.scorer_hashes,
+            "guide_clip": [domain.guide_clip.name, domain.guide_clip.weights_hash],
+            "scorers": domain.scorer_hashes,
         }
     )
 
 
 @dataclass(frozen=True)
-class WorldIdentity:
-    """What a plan must know of a world.
+class DomainIdentity:
+    """What a plan must know of a domain.
 
     Attributes:
         card: of its data set.
@@ -178,11 +178,11 @@ class WorldIdentity:
     sources: Sources = field_of(default_factory=dict)
 
 
-def identify(worlds: Mapping[str, World]) -> dict[str, WorldIdentity]:
-    """Data set → what a plan must know of its world."""
+def identify(domains: Mapping[str, Domain]) -> dict[str, DomainIdentity]:
+    """Data set → what a plan must know of its domain."""
     return {
-        d: WorldIdentity(w.dataset.card, fingerprint(w), sources_of_world(w))
-        for d, w in worlds.items()
+        d: DomainIdentity(w.dataset.card, fingerprint(w), sources_of_domain(w))
+        for d, w in domains.items()
     }
 
 
@@ -199,7 +199,7 @@ def make_method(name: str, suite: Suite) -> EditingMethod:
     for field in settings:
         if field not in fields:
             error = unknown_name("setting", field, fields)
-            raise UsageError(error.what, where=where, mend=error.mend)
+            raise UsageError(error.what, where=where, hint=error.hint)
     if suite.fit_steps is not None and "fit_steps" in fields:
         settings["fit_steps"] = suite.fit_steps
     if not settings:
@@ -227,28 +227,28 @@ def card_of(dataset: str) -> DatasetCard:
     return DATASETS.create(dataset).card
 
 
-def open_worlds(config: RunConfig) -> dict[str, World]:
-    """Data set → its world.
+def open_domains(config: RunConfig) -> dict[str, Domain]:
+    """Data set → its domain.
 
     Raises:
         UsageError: files of the user's that are needed are absent.
         InvalidBenchmarkError: files are damaged.
     """
-    return {d: open_world(d, config) for d in config.datasets}
+    return {d: open_domain(d, config) for d in config.datasets}
 
 
-def open_world(dataset: str, config: RunConfig) -> World:
-    """The world of one data set.
+def open_domain(dataset: str, config: RunConfig) -> Domain:
+    """The domain of one data set.
 
     Raises:
         UsageError: files of the user's that are needed are absent.
         InvalidBenchmarkError: files are damaged.
     """
-    world: World = WORLDS.create(dataset, config.device, config.options)
-    return world
+    domain: Domain = DOMAINS.create(dataset, config.device, config.options)
+    return domain
 
 
-def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, ...]:
+def plan(config: RunConfig, domains: Mapping[str, DomainIdentity]) -> tuple[Cell, ...]:
     """Every cell of a run, in the order in which it is run.
 
     A control that is matched to a method comes after that method. Random directions are no cells:
@@ -256,7 +256,7 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
 
     Args:
         config: the checked command.
-        worlds: data set → its world, as from `identify`.
+        domains: data set → its domain, as from `identify`.
 
     Raises:
         UsageError: if nothing is left to do, such as concepts that no chosen data set has, or
@@ -268,10 +268,10 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
     beside = {n: m for n, m in controls.items() if m.info.beside}
     cells: list[Cell] = []
     for dataset in config.datasets:
-        card = worlds[dataset].card
+        card = domains[dataset].card
         concepts = concepts_of(card, config.concepts, config.suite.max_concepts)
         for place, concept in enumerate(concepts):
-            make = _CellMaker(config, worlds[dataset], concept)
+            make = _CellMaker(config, domains[dataset], concept)
             cells += [make(n, m) for n, m in alone.items()]
             for name, method in entrants.items():
                 fits = range(config.fit_seeds)
@@ -280,7 +280,7 @@ def plan(config: RunConfig, worlds: Mapping[str, WorldIdentity]) -> tuple[Cell, 
                     matched = [p for p in beside.items() if p[1].info.space == method.info.space]
                     cells += [make(n, m, (name, method)) for n, m in matched]
     if not cells:
-        raise UsageError("there is nothing to run", mend="choose other concepts or data sets")
+        raise UsageError("there is nothing to run", hint="choose other concepts or data sets")
     return tuple(cells)
 
 
@@ -312,11 +312,11 @@ def edited_since(store: RecordStore, cell: Cell) -> tuple[str, ...]:
 
 def _finished(store: RecordStore, cell: Cell) -> CellRecord | None:
     record = store.find(cell.store_key)
-    own = record is not None and record.artefacts.get(KEY_ARTEFACT) == cell.key
+    own = record is not None and record.artifacts.get(KEY_ARTIFACT) == cell.key
     return record if record is not None and own and record.status == "done" else None
 
 
-def check_images(config: RunConfig, worlds: Mapping[str, World]) -> None:
+def check_images(config: RunConfig, domains: Mapping[str, Domain]) -> None:
     """Refuse a suite that asks a data set for more images than it has.
 
     Raises:
@@ -328,17 +328,17 @@ def check_images(config: RunConfig, worlds: Mapping[str, World]) -> None:
         "validation": suite.validation_pool_images,
         "test": suite.test_pool_images,
     }
-    for name, world in worlds.items():
-        if not isinstance(world.dataset, CountsImages):
+    for name, domain in domains.items():
+        if not isinstance(domain.dataset, CountsImages):
             continue
-        there = {split: world.dataset.count(split) for split in asked}
+        there = {split: domain.dataset.count(split) for split in asked}
         short = [f"{s} images: {there[s]:,} there, {n:,} asked for"
                  for s, n in asked.items() if there[s] < n]  # fmt: skip
         if short:
             raise UsageError(
                 f"too few images for suite '{suite.name}': {'; '.join(short)}",
                 where=name,
-                mend="give more images or a smaller suite",
+                hint="give more images or a smaller suite",
             )
 
 
@@ -406,7 +406,7 @@ class _CellMaker:
     """Makes the cells of one concept."""
 
     config: RunConfig
-    identity: WorldIdentity
+    identity: DomainIdentity
     concept: Concept
 
     def __call__(
@@ -442,7 +442,7 @@ class _CellMaker:
         if any(weights):
             key["pretrained"] = [hash_file(path) for path in weights if path is not None]
         return Cell(
-            world=card.world,
+            domain_kind=card.domain_kind,
             dataset=card.name,
             method=name,
             concept=self.concept,
@@ -475,17 +475,17 @@ class _CellMaker:
 
 
 PRIMARY = "primary"
-"""Stands in `guided_by` for the classifier that comes first in the world."""
+"""Stands in `guided_by` for the classifier that comes first in the domain."""
 
 
 def judges(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
     """All classifiers, the one that decides first: one that did not guide the method.
 
-    A control stays with the world's order: what it shows is how such a judge is fooled.
+    A control stays with the domain's order: what it shows is how such a judge is fooled.
 
     Args:
         info: of the method.
-        classifiers: of the world, the primary one first.
+        classifiers: of the domain, the primary one first.
 
     Raises:
         UsageError: if every classifier guided the method.
@@ -497,7 +497,7 @@ def judges(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
     if not free:
         raise UsageError(
             f"'{info.name}' was guided by every classifier that could judge it",
-            mend="give the world a classifier that the method has not seen",
+            hint="give the domain a classifier that the method has not seen",
         )
     return (*free, *(name for name in classifiers if name in guides))
 
@@ -516,24 +516,24 @@ def guides_of(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
     return tuple(classifiers[0] if name == PRIMARY else name for name in info.guided_by)
 
 
-def check_judges(config: RunConfig, worlds: Mapping[str, World]) -> None:
+def check_judges(config: RunConfig, domains: Mapping[str, Domain]) -> None:
     """Refuse a run in which a method would be judged by its own guide alone.
 
     Raises:
         UsageError: with the method and the data set.
     """
-    for dataset, world in worlds.items():
-        names = [c.info.name for c in world.classifiers]
-        others = {world.score_clip.info.name: "score_clip", world.embedder.info.name: "embedder"}
+    for dataset, domain in domains.items():
+        names = [c.info.name for c in domain.classifiers]
+        others = {domain.score_clip.info.name: "score_clip", domain.embedder.info.name: "embedder"}
         for method in config.methods:
             info = info_of(method)
             try:
                 judges(info, names)
             except UsageError as error:
-                raise UsageError(error.what, where=dataset, mend=error.mend) from error
+                raise UsageError(error.what, where=dataset, hint=error.hint) from error
             if seen := sorted(set(info.guided_by) & set(others)):
                 raise UsageError(
                     f"'{method}' was guided by '{seen[0]}', which alone scores what it scores",
                     where=dataset,
-                    mend="guide it by other weights: what guides a method never scores it",
+                    hint="guide it by other weights: what guides a method never scores it",
                 )

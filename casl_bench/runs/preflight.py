@@ -22,11 +22,11 @@ def check_torch() -> None:
         if any(sign in str(error) for sign in ("torchvision::", "undefined symbol")):
             raise UsageError(
                 f"{pair} do not fit together",
-                mend="install both from the same index with matching builds "
+                hint="install both from the same index with matching builds "
                 "(pip install --force-reinstall torch torchvision)",
             ) from error
         raise UsageError(
-            f"{pair} cannot be imported: {error}", mend="install torch and torchvision anew"
+            f"{pair} cannot be imported: {error}", hint="install torch and torchvision anew"
         ) from error
 
 
@@ -42,7 +42,7 @@ def resolve_device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(
-            f"unknown device '{name}'", mend="use cpu, cuda, cuda:1 … or mps"
+            f"unknown device '{name}'", hint="use cpu, cuda, cuda:1 … or mps"
         ) from error
     if device.type == "cpu":
         return "cpu"
@@ -52,7 +52,7 @@ def resolve_device(name: str) -> str:
             return f"cuda:{index}"
     if device.type == "mps" and torch.backends.mps.is_available():
         return "mps"
-    raise UsageError(f"device '{name}' is not available here", mend="use --device cpu")
+    raise UsageError(f"device '{name}' is not available here", hint="use --device cpu")
 
 
 def _version(name: str) -> str:

@@ -12,7 +12,7 @@ from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.cell import SCORES_FILE
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.plan import judges_of_record, open_worlds
+from casl_bench.runs.plan import judges_of_record, open_domains
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.run_lock import config_of_run
 
@@ -37,10 +37,10 @@ def rescore(run: Path) -> int:
         return 0
     methods = tuple(dict.fromkeys(r.method or "" for r in cells))
     config = config_of_run(run, datasets, methods)
-    for dataset, world in open_worlds(config).items():
-        own = DatasetRun(world, config, store, SilentProgress())
+    for dataset, domain in open_domains(config).items():
+        own = DatasetRun(domain, config, store, SilentProgress())
         own.prepare()  # makes the record of the scorers anew where they have changed
-        concepts = {c.name: c for c in world.dataset.card.concepts}
+        concepts = {c.name: c for c in domain.dataset.card.concepts}
         for record in (r for r in cells if r.dataset == dataset):
             _rescore(own, record, concepts.get(record.concept or ""))
     return len(cells)
@@ -65,7 +65,7 @@ def _rescore(own: DatasetRun, record: CellRecord, concept: Concept | None) -> No
         "scores": record.scores.model_copy(
             update={"file": SCORES_FILE, "sha256": hash_bytes(scores)}
         ),
-        "scorers": own.world.scorer_hashes,
+        "scorers": own.domain.scorer_hashes,
         "judges": judges_of_record(record, own.cells.scorers.names),
     }
     store.write(record.model_copy(update=changes), {**files, SCORES_FILE: scores})

@@ -17,7 +17,7 @@ from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
 from casl_bench.core.registry import baselines_folder
-from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, world_of_suite
+from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, domain_kind_of_suite
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -49,7 +49,7 @@ def key_of_run(run: Path) -> dict[str, Any]:
         return key
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            "no run whose manifest can be read", where=str(run), mend="give another folder"
+            "no run whose manifest can be read", where=str(run), hint="give another folder"
         ) from error
 
 
@@ -58,26 +58,26 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
         if not out.exists():
             return
         if not out.is_dir():
-            raise UsageError("--out is not a folder", where=str(out), mend="give a folder")
+            raise UsageError("--out is not a folder", where=str(out), hint="give a folder")
         if not (out / MANIFEST).is_file():
             if any(entry.name != LOCK for entry in out.iterdir()):
                 raise UsageError(
                     "the folder is not empty and holds no run",
                     where=str(out),
-                    mend="give --out a new folder",
+                    hint="give --out a new folder",
                 )
             return
     except OSError as error:
         raise UsageError(
             f"cannot use --out: {error.strerror or error}",
             where=str(out),
-            mend="choose another folder",
+            hint="choose another folder",
         ) from error
     if found := differences(key_of_run(out), key):
         raise UsageError(
             f"the run folder was made with another configuration: {', '.join(found)}",
             where=str(out),
-            mend=f"give another folder, or {otherwise}",
+            hint=f"give another folder, or {otherwise}",
         )
 
 
@@ -112,7 +112,7 @@ def config_of_run(
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            "no run of this version", where=str(out), mend="give the folder of a finished run"
+            "no run of this version", where=str(out), hint="give the folder of a finished run"
         ) from error
 
 
@@ -143,7 +143,7 @@ class FinishedCommand:
     ) -> FinishedCommand | None:
         """None where files take part that are not compared: photographs, installed plugins."""
         rendered = sorted(path.name for path in (PACKAGE / "domains" / "assets").iterdir())
-        every = rendered if world_of_suite(suite) == "synth" else [""]
+        every = rendered if domain_kind_of_suite(suite) == "synth" else [""]
         named = dict.fromkeys(n for d in datasets for n in (every if d == "all" else [d]))
         plugins = any(group.startswith("casl_bench.") for group in entry_points().groups)
         if plugins or not named.keys() <= set(rendered):
@@ -236,11 +236,11 @@ def hold(out: Path) -> Iterator[None]:
         raise UsageError(
             "another process is running in this folder",
             where=str(out),
-            mend="wait for it, or give another folder",
+            hint="wait for it, or give another folder",
         ) from error
     except OSError as error:
         raise UsageError(
-            f"cannot write: {error.strerror or error}", where=str(out), mend="give another folder"
+            f"cannot write: {error.strerror or error}", where=str(out), hint="give another folder"
         ) from error
     try:
         yield

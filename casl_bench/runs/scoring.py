@@ -17,14 +17,14 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept, SupportsOracle
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.image_similarity import pixel_locality
 from casl_bench.models.scorers import compare
 from casl_bench.results.edited_images import EditedImages, Pixels, to_pixels
 from casl_bench.results.record import ReferenceScales
 from casl_bench.results.score_table import ScoreTable
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.artifacts import Artifacts
 
 
 def to_8_bits(images: Tensor) -> Pixels:
@@ -38,22 +38,22 @@ def from_8_bits(pixels: Pixels) -> Tensor:
 
 
 class Scorers:
-    """The world's scorers, with what they say of sources and reconstructions kept by image id.
+    """The domain's scorers, with what they say of sources and reconstructions kept by image id.
 
     Each image is edited for many concepts and by many methods; its own scores are computed once.
     """
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        factors = world.factors
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        factors = domain.factors
         self._source_logits, self._base_logits = _Once(self._rows), _Once(self._rows)
-        self._base_clip = _Once(world.score_clip.embed)
+        self._base_clip = _Once(domain.score_clip.embed)
         self._base_factors = None if factors is None else _Once(factors.factors)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Classifiers, the primary one first."""
-        return tuple(c.info.name for c in self.world.classifiers)
+        return tuple(c.info.name for c in self.domain.classifiers)
 
     def logits(self, images: Tensor) -> Array:
         """[n, 3, H, W] → [K, n, A] float64."""
@@ -61,7 +61,7 @@ class Scorers:
 
     def _rows(self, images: Tensor) -> Tensor:
         """[n, 3, H, W] → [n, K, A] float64."""
-        return torch.stack([c.logits(images).double() for c in self.world.classifiers], 1)
+        return torch.stack([c.logits(images).double() for c in self.domain.classifiers], 1)
 
     def table(
         self,
@@ -102,11 +102,11 @@ class Scorers:
             pictures: n images at S strengths.
             known: [n, 3, H, W] what the perfect edit changes; None where that is unknown.
         """
-        ids, clip, reader = pictures.image_ids, self.world.score_clip, self.world.factors
+        ids, clip, reader = pictures.image_ids, self.domain.score_clip, self.domain.factors
         source, base, edited = pictures.source, pictures.reconstruction, pictures.edits
         base_clip = self._base_clip(ids, base)
         base_images, images = from_8_bits(base), from_8_bits(edited)
-        perceptual, identity = compare(self.world.embedder, images, base_images)
+        perceptual, identity = compare(self.domain.embedder, images, base_images)
         logits, similarity = [], []
         locality: list[Array] = []
         factors: list[tuple[Array, Array]] = []
@@ -126,7 +126,7 @@ class Scorers:
         return ScoreTable(
             ids,
             pictures.strengths,
-            self.world.dataset.card.attributes,
+            self.domain.dataset.card.attributes,
             self.names,
             _by_classifier(self._source_logits(ids, source)),
             _by_classifier(self._base_logits(ids, base)),
@@ -141,7 +141,7 @@ class Scorers:
 
     def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
         """[n, 3, H, W] what the perfect edit changes; None where nobody knows."""
-        dataset = self.world.dataset
+        dataset = self.domain.dataset
         if not isinstance(dataset, SupportsOracle):
             return None
         flipped = dataset.oracle(inversions.image_ids, concept.attribute)
@@ -156,8 +156,8 @@ class Scorers:
         """
         images = from_8_bits(to_8_bits(inversions.x_0))
         others = images.roll(-1, 0)
-        distance = float(self.world.embedder.perceptual_distance(images, others).double().mean())
-        alike = self.world.embedder.identity_similarity(images, others)
+        distance = float(self.domain.embedder.perceptual_distance(images, others).double().mean())
+        alike = self.domain.embedder.identity_similarity(images, others)
         likeness = None if alike is None else float(alike.double().mean())
         return (
             distance if distance > 0 else None,
@@ -208,18 +208,18 @@ class DatasetScales:
     """The units of one data set, each measured once.
 
     Args:
-        artefacts: its images.
+        artifacts: its images.
         scorers: its scorers.
     """
 
-    def __init__(self, artefacts: Artefacts, scorers: Scorers) -> None:
-        self.artefacts, self.scorers = artefacts, scorers
+    def __init__(self, artifacts: Artifacts, scorers: Scorers) -> None:
+        self.artifacts, self.scorers = artifacts, scorers
         self._full_effects: dict[str, Array] = {}
 
     @cached_property
     def train_logits(self) -> Array:
         """[K, n, A] of the training images."""
-        return self.scorers.logits(self.artefacts.train.inversions.x_0)
+        return self.scorers.logits(self.artifacts.train.inversions.x_0)
 
     @cached_property
     def spreads(self) -> Array:
@@ -233,7 +233,7 @@ class DatasetScales:
 
     def reference_scales(self) -> ReferenceScales:
         """As records keep them."""
-        perceptual, identity = self.scorers.unrelated(self.artefacts.test.inversions)
+        perceptual, identity = self.scorers.unrelated(self.artifacts.test.inversions)
         return ReferenceScales(
             spreads={
                 name: tuple(map(float, own))
@@ -259,22 +259,22 @@ class DatasetScales:
         if not effect > 0:
             raise InvalidBenchmarkError(
                 f"'{judge}' sees {effect:.3g} standard deviations of the perfect '{concept.name}'",
-                mend="use another classifier, or leave the concept out",
+                hint="use another classifier, or leave the concept out",
             )
         return effect
 
     def _measure(self, concept: Concept) -> Array:
         """[K] by each classifier."""
-        artefacts, dataset = self.artefacts, self.artefacts.world.dataset
+        artifacts, dataset = self.artifacts, self.artifacts.domain.dataset
         column = dataset.card.attributes.index(concept.attribute)
         if isinstance(dataset, SupportsOracle):
-            inversions = artefacts.concept_validation(concept).inversions
+            inversions = artifacts.concept_validation(concept).inversions
             change = dataset.oracle(inversions.image_ids, concept.attribute) - inversions.x_0
             perfect = from_8_bits(to_8_bits(inversions.reconstruction + change))
             before = self.scorers.unedited_logits(inversions)[1]
             moved = (self.scorers.logits(perfect) - before).mean(1)
         else:
-            there = artefacts.presence(artefacts.train)[:, column].numpy()
+            there = artifacts.presence(artifacts.train)[:, column].numpy()
             if there.all() or not there.any():
                 return np.full(len(self.spreads), BALANCED)
             moved = self.train_logits[:, there].mean(1) - self.train_logits[:, ~there].mean(1)

@@ -22,7 +22,7 @@ from pydantic import (
 from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.files import read_json, safe_name
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.options import DomainOptions
 
 # How a run is carried out: by which engine, for how long, which part of it. No number moves.
 
@@ -74,7 +74,7 @@ class Shard(BaseModel):
             raise UsageError(
                 f"'{text[:40]}' is no shard",
                 where="--shard",
-                mend=f"give i/n with i from 1 and n up to {MOST_SHARDS}, e.g. 2/8",
+                hint=f"give i/n with i from 1 and n up to {MOST_SHARDS}, e.g. 2/8",
             )
         return cls(index=int(index), count=int(count))
 
@@ -119,29 +119,29 @@ class Execution(BaseModel):
         """
         engine = self.engine(jobs)
         if engine == "serial" and jobs > 1:
-            raise UsageError("--executor serial is one process", mend="leave --jobs out")
+            raise UsageError("--executor serial is one process", hint="leave --jobs out")
         if engine == "serial" and self.cell_timeout is not None:
             raise UsageError(
                 "--cell-timeout ends a process, and a serial run has but its own",
-                mend="use --executor local or dask",
+                hint="use --executor local or dask",
             )
         if engine != "dask" and self.scheduler is not None:
             raise UsageError(
-                f"--scheduler is of Dask, not of --executor {engine}", mend="use --executor dask"
+                f"--scheduler is of Dask, not of --executor {engine}", hint="use --executor dask"
             )
         if engine != "dask" and self.queue is not None:
             raise UsageError(
-                f"--queue is of Dask, not of --executor {engine}", mend="use --executor dask"
+                f"--queue is of Dask, not of --executor {engine}", hint="use --executor dask"
             )
         if self.scheduler is not None and self.queue is not None:
             raise UsageError(
                 "--queue starts a cluster, and --scheduler names one that runs",
-                mend="leave one of them out",
+                hint="leave one of them out",
             )
         if self.scheduler is not None and jobs > 1:
             raise UsageError(
                 "--jobs starts workers, and a cluster that runs has its own",
-                mend="leave --jobs or --scheduler out",
+                hint="leave --jobs or --scheduler out",
             )
 
 
@@ -238,7 +238,11 @@ class Suite(BaseModel):
     @property
     def validation_pool_images(self) -> int:
         """Validation images from which each concept takes those that lack its attribute."""
-        pool = VALIDATION_POOL_OF_PHOTOS if world_of_suite(self.name) == "real" else VALIDATION_POOL
+        pool = (
+            VALIDATION_POOL_OF_PHOTOS
+            if domain_kind_of_suite(self.name) == "real"
+            else VALIDATION_POOL
+        )
         return pool * self.validation_images
 
     @property
@@ -288,7 +292,7 @@ def read_settings(path: Path) -> MethodSettings:
         return TypeAdapter(MethodSettings).validate_python(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
         raise UsageError(
-            "not a file of method settings", where=str(path), mend='e.g. {"casl": {"gain": 3.0}}'
+            "not a file of method settings", where=str(path), hint='e.g. {"casl": {"gain": 3.0}}'
         ) from error
 
 
@@ -376,7 +380,7 @@ SUITES: dict[str, Suite] = {
 
 
 REAL_SUITES = frozenset({"paper"})
-"""Suites meant for the real world. Not a field: it would change the keys of every other suite."""
+"""Suites meant for photographs. Not a field: it would change the keys of every other suite."""
 
 
 def suite(name: str) -> Suite:
@@ -386,8 +390,8 @@ def suite(name: str) -> Suite:
     return SUITES[name]
 
 
-def world_of_suite(name: str) -> str:
-    """The world that "all data sets" means in a suite: the drawn one unless the suite is real."""
+def domain_kind_of_suite(name: str) -> str:
+    """The domain that "all data sets" means in a suite: the drawn one unless the suite is real."""
     return "real" if name in REAL_SUITES else "synth"
 
 
@@ -413,7 +417,7 @@ class RunConfig(BaseModel):
             to the memory budget. It changes speed and memory, never a number.
         jobs: processes that run cells beside each other, each on one thread.
         execution: by which engine, for how long, which part: no number depends on it.
-        options: what a world is made of, where the user may choose.
+        options: what a domain is made of, where the user may choose.
         method_weights: method → folder of weights that somebody else trained for it.
     """
 
@@ -433,7 +437,7 @@ class RunConfig(BaseModel):
     batch_size: PositiveInt | None = None
     jobs: PositiveInt = 1
     execution: Execution = Execution()
-    options: WorldOptions = WorldOptions()
+    options: DomainOptions = DomainOptions()
     method_weights: dict[str, Path] = {}
 
     def key(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from tabulate import tabulate
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import hash_json, write_json, write_text
 from casl_bench.domains.dataset import Concept
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.edit_success import flip_rate, mean_collateral, signed_target_change
@@ -34,11 +34,11 @@ from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.run_folder import RecordStore, set_aside
 from casl_bench.results.score_table import ScoreTable
-from casl_bench.runs.artefacts import Artefacts, InvertedSplit
+from casl_bench.runs.artifacts import Artifacts, InvertedSplit
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import (
+    DomainIdentity,
     Sources,
-    WorldIdentity,
     card_of,
     changed,
     concepts_of,
@@ -47,7 +47,7 @@ from casl_bench.runs.plan import (
     info_of,
     make_method,
     note_of_changed,
-    open_worlds,
+    open_domains,
     sources_of_methods,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
@@ -181,17 +181,17 @@ def search_space(name: str) -> Space:
     for field, values in declared.items():
         if field not in fields:
             error = unknown_name("setting", field, fields)
-            raise UsageError(error.what, where=where, mend=error.mend)
+            raise UsageError(error.what, where=where, hint=error.hint)
         if field in BUDGET_FIELDS:
             raise UsageError(
-                f"it varies '{field}'", where=where, mend="all trials are given the same budget"
+                f"it varies '{field}'", where=where, hint="all trials are given the same budget"
             )
         if not isinstance(values, tuple | list) or not values or not _is_json(values):
             raise UsageError(
-                f"'{field}' has no values to try", where=where, mend="give a tuple of JSON values"
+                f"'{field}' has no values to try", where=where, hint="give a tuple of JSON values"
             )
     if prod(len(v) for v in declared.values()) > MAX_POINTS:
-        raise UsageError(f"it has more than {MAX_POINTS:,} points", where=where, mend="cut it")
+        raise UsageError(f"it has more than {MAX_POINTS:,} points", where=where, hint="cut it")
     return {field: tuple(declared[field]) for field in sorted(declared)}
 
 
@@ -234,7 +234,7 @@ def draw_trials(name: str, suite: Suite, count: int, seed: int) -> tuple[Trial, 
         raise UsageError(
             f"it holds {len(trials)} settings with the default, fewer than {count} trials",
             where=f"search_space of '{name}'",
-            mend=f"ask for --trials {len(trials)}, or enlarge it: every method gets as many",
+            hint=f"ask for --trials {len(trials)}, or enlarge it: every method gets as many",
         )
     return tuple(trials)
 
@@ -362,7 +362,7 @@ class TrialStore:
             raise InvalidBenchmarkError(
                 "a stored trial cannot be read",
                 where=str(path),
-                mend="run the folder's command again to make it anew",
+                hint="run the folder's command again to make it anew",
             ) from error
         return result
 
@@ -400,9 +400,9 @@ def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
     suite = config.suite.model_copy(update={"settings": {}})
     for name in config.methods:
         if info_of(name).control:
-            raise UsageError(f"'{name}' is a control", mend="there is nothing to tune about it")
+            raise UsageError(f"'{name}' is a control", hint="there is nothing to tune about it")
     if not any(concepts_of(card_of(d), config.concepts) for d in config.datasets):
-        raise UsageError("there is nothing to try", mend="choose other concepts or data sets")
+        raise UsageError("there is nothing to try", hint="choose other concepts or data sets")
     return Sweep(
         config.model_copy(update={"suite": suite}),
         images,
@@ -410,17 +410,17 @@ def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
     )
 
 
-def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt, ...]:
+def attempts(sweep: Sweep, domains: Mapping[str, DomainIdentity]) -> tuple[Attempt, ...]:
     """Everything a sweep does, in order: trial by trial, so that methods stay level on the way.
 
     Args:
         sweep: the command.
-        worlds: data set → its world, as from `identify`.
+        domains: data set → its domain, as from `identify`.
     """
     suite = sweep.config.suite
     made = []
     for dataset in sweep.config.datasets:
-        card = worlds[dataset].card
+        card = domains[dataset].card
         for number in range(max(len(t) for t in sweep.trials.values())):
             for name, trials in sweep.trials.items():
                 for trial in trials[number : number + 1]:
@@ -431,7 +431,7 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
                             "tuning": TUNING_VERSION,
                             "run": sweep.config.key(),
                             "images": sweep.images,
-                            "world": worlds[dataset].fingerprint,
+                            "world": domains[dataset].fingerprint,
                             "dataset": [card.name, card.revision],
                             "concept": asdict(concept),
                             "method": [
@@ -442,7 +442,7 @@ def attempts(sweep: Sweep, worlds: Mapping[str, WorldIdentity]) -> tuple[Attempt
                         }
                         work = fit_work(method, suite) + edit
                         sources = {
-                            **worlds[dataset].sources,
+                            **domains[dataset].sources,
                             **sources_of_methods({name: type(method)}),
                         }
                         made.append(
@@ -465,14 +465,14 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
         InvalidBenchmarkError: if the benchmark itself cannot be trusted.
     """
     config = sweep.config
-    worlds = open_worlds(config)
-    planned = attempts(sweep, identify(worlds))
+    domains = open_domains(config)
+    planned = attempts(sweep, identify(domains))
     store = TrialStore(config.out / "trials")
     to_do = _to_do(config, store, planned, progress)
     done = _shared_work(sweep) if to_do else 0.0
     progress.start(done + sum(a.work for a in to_do))
-    for dataset, world in worlds.items():
-        run = _DatasetSweep(world, sweep, progress)
+    for dataset, domain in domains.items():
+        run = _DatasetSweep(domain, sweep, progress)
         for attempt in (a for a in to_do if a.dataset == dataset):
             store.write(run.make(attempt))
             done += attempt.work
@@ -522,12 +522,12 @@ def _wider(sweep: Sweep) -> RunConfig:
 class _DatasetSweep:
     """All attempts on one data set. Nothing is computed before the first."""
 
-    def __init__(self, world: World, sweep: Sweep, progress: Progress) -> None:
+    def __init__(self, domain: Domain, sweep: Sweep, progress: Progress) -> None:
         self.sweep, self.progress = sweep, progress
         # Fits see exactly what a run of the suite gives them; only what is scored is wider.
-        self.artefacts = Artefacts(world, sweep.config, progress)
-        self.wider = Artefacts(world, _wider(sweep), progress)
-        self.cells = EditCells(self.artefacts, RecordStore(sweep.config.out), progress)
+        self.artifacts = Artifacts(domain, sweep.config, progress)
+        self.wider = Artifacts(domain, _wider(sweep), progress)
+        self.cells = EditCells(self.artifacts, RecordStore(sweep.config.out), progress)
 
     @cached_property
     def pool(self) -> InvertedSplit:

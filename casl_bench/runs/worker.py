@@ -15,21 +15,21 @@ from typing import Literal, cast
 from casl_bench.cache.code_hash import PACKAGE_CODE, code_hash
 from casl_bench.core.errors import UsageError
 from casl_bench.domains.dataset import Split
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs.attempts import Attempts
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import (
-    KEY_ARTEFACT,
+    KEY_ARTIFACT,
     Cell,
     done,
     fingerprint,
-    open_worlds,
+    open_domains,
+    sources_of_domain,
     sources_of_methods,
-    sources_of_world,
 )
 from casl_bench.runs.progress import BufferedProgress, PhaseCost, Progress
 from casl_bench.runs.suites import RunConfig
@@ -45,7 +45,7 @@ class Worker:
 
     Args:
         config: the run.
-        open_world: data set → its world.
+        open_domain: data set → its domain.
         progress: shown meanwhile.
         attempts: where tasks and cells are marked while they last; None in the command's own
             process, which nothing outlives.
@@ -54,13 +54,13 @@ class Worker:
     def __init__(
         self,
         config: RunConfig,
-        open_world: Callable[[str], World],
+        open_domain: Callable[[str], Domain],
         progress: Progress,
         attempts: Attempts | None = None,
     ) -> None:
         self.config, self.attempts = config, attempts
         self.store = RecordStore(config.out)
-        self._open_world, self._progress = open_world, progress
+        self._open_domain, self._progress = open_domain, progress
         self._open: DatasetRun | None = None
 
     def set_progress(self, progress: Progress) -> None:
@@ -95,14 +95,14 @@ class Worker:
         return nullcontext() if self.attempts is None else self.attempts.begun(key, limit)
 
     def _run_of(self, dataset: str) -> DatasetRun:
-        if self._open is None or self._open.world.dataset.card.name != dataset:
+        if self._open is None or self._open.domain.dataset.card.name != dataset:
             self._open = None  # one data set's models at a time
-            world = self._open_world(dataset)
-            self._open = DatasetRun(world, self.config, self.store, self._progress)
+            domain = self._open_domain(dataset)
+            self._open = DatasetRun(domain, self.config, self.store, self._progress)
         return self._open
 
     def _do_cells(self, run: DatasetRun, task: Task) -> None:
-        _check_world(task.cells, run.world)
+        _check_domain(task.cells, run.domain)
         if self.attempts is not None:
             # What cells share, perhaps waited for while another process makes it, is no part of
             # their time.
@@ -130,7 +130,7 @@ class Worker:
         if task.gate is None:
             return None
         record = self.store.find(task.gate.store_key)
-        if record is None or record.artefacts.get(KEY_ARTEFACT) != task.gate.key:
+        if record is None or record.artifacts.get(KEY_ARTIFACT) != task.gate.key:
             return None
         if record.status != "failed" or record.error is None:
             return None
@@ -140,28 +140,28 @@ class Worker:
         )
 
 
-def _check_world(cells: Sequence[Cell], world: World) -> None:
+def _check_domain(cells: Sequence[Cell], domain: Domain) -> None:
     """Another process may see other files than the one that has planned.
 
     Raises:
         UsageError: where models, images or the sources of plugins differ.
     """
-    card = world.dataset.card
+    card = domain.dataset.card
     inputs = cells[0].inputs
-    if (inputs["world"], inputs["dataset"]) != (fingerprint(world), [card.name, card.revision]):
+    if (inputs["world"], inputs["dataset"]) != (fingerprint(domain), [card.name, card.revision]):
         raise UsageError(
             "a worker has other models or images than the command",
             where=card.name,
-            mend="give every worker the same package, weights and data",
+            hint="give every worker the same package, weights and data",
         )
     methods = sources_of_methods({name: METHODS.factory(name) for name in METHODS})
-    here = {**sources_of_world(world), **methods}
+    here = {**sources_of_domain(domain), **methods}
     planned = {name: source for cell in cells for name, source in cell.sources.items()}
     if other := sorted(name for name, source in planned.items() if here.get(name) != source):
         raise UsageError(
             f"a worker has another source of {', '.join(other)} than the command",
             where=card.name,
-            mend="give every worker the same package and plugins, and edit none while it runs",
+            hint="give every worker the same package and plugins, and edit none while it runs",
         )
 
 
@@ -227,19 +227,19 @@ def carry_out(config: RunConfig, task: Task, context: JobContext) -> TaskResult:
         if context.is_parent:
             _end_with(context.pid)
         _check_here(config, context)
-        load_entrants(config.plugins)
+        load_registries(config.plugins)
         if context.token not in _open:
             _open.clear()
             attempts = Attempts(config.out)
-            _open[context.token] = Worker(config, partial(_open_world, config), progress, attempts)
+            _open[context.token] = Worker(config, partial(_open_domain, config), progress, attempts)
         worker = _open[context.token]
         worker.set_progress(progress)
         worker.do(task)
         return TaskResult(task.name, tuple(progress.lines), progress.costs.by_phase())
 
 
-def _open_world(config: RunConfig, dataset: str) -> World:
-    return open_worlds(config.model_copy(update={"datasets": (dataset,)}))[dataset]
+def _open_domain(config: RunConfig, dataset: str) -> Domain:
+    return open_domains(config.model_copy(update={"datasets": (dataset,)}))[dataset]
 
 
 def _end_with(parent: int) -> None:
@@ -262,17 +262,17 @@ def _check_here(config: RunConfig, context: JobContext) -> None:
         raise UsageError(
             "a worker runs other code than the command",
             where=socket.gethostname(),
-            mend="install the same version everywhere and start the workers anew",
+            hint="install the same version everywhere and start the workers anew",
         )
     here = (socket.gethostname(), os.getpid()) == (context.host, context.pid)
     if here and config.execution.cell_timeout is not None:
         raise UsageError(
             "--cell-timeout ends a worker's process, and this worker shares the command's",
-            mend="start workers in processes of their own",
+            hint="start workers in processes of their own",
         )
     if not config.out.is_dir():
         raise UsageError(
             "a worker does not see the run folder",
             where=f"{config.out} on {socket.gethostname()}",
-            mend="give --out on a folder that all machines share",
+            hint="give --out on a folder that all machines share",
         )

@@ -294,7 +294,7 @@ class HSpaceSae:
     def _step_of(self, t: int) -> int:
         if t not in self._step:
             raise InputError(
-                f"the SAE was not trained at timestep {t}", mend=f"it knows {self.timesteps}"
+                f"the SAE was not trained at timestep {t}", hint=f"it knows {self.timesteps}"
             )
         return self._step[t]
 
@@ -316,7 +316,7 @@ def _map_positions(maps: Tensor, of_rows: Callable[[Tensor], Tensor], channels: 
 
 def _corrupt(folder: Path, reason: str) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
-        f"stored SAE cannot be used: {reason}", where=str(folder), mend="delete it to train again"
+        f"stored SAE cannot be used: {reason}", where=str(folder), hint="delete it to train again"
     )
 
 

@@ -41,29 +41,29 @@ def parse_lines(text: str, kinds: TypeAdapter[Row], where: str = "") -> list[Row
     except (ValueError, ValidationError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InvalidBenchmarkError(
-            f"not the records of a study: {reason}", where=where, mend="make them anew"
+            f"not the records of a study: {reason}", where=where, hint="make them anew"
         ) from error
     return rows
 
 
-def read_records(path: Path, parse: Callable[[str, str], Records], mend: str) -> Records:
+def read_records(path: Path, parse: Callable[[str, str], Records], hint: str) -> Records:
     """The records of a study.
 
     Args:
         path: their file.
         parse: text and where it is from → records.
-        mend: how they are made.
+        hint: how they are made.
 
     Raises:
         UsageError: there is no such file, or it is no text.
         InvalidBenchmarkError: the file is something else.
     """
     if not path.is_file():
-        raise UsageError("no records of the study", where=str(path), mend=mend)
+        raise UsageError("no records of the study", where=str(path), hint=hint)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("not the records of a study", where=str(path), mend=mend) from error
+        raise UsageError("not the records of a study", where=str(path), hint=hint) from error
     return parse(text, str(path))
 
 

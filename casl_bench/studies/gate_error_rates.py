@@ -46,7 +46,7 @@ def stored_fits(run: Path, methods: frozenset[str] | None = None) -> dict[CellNa
             found[name] = FitScoreMatrix.read(side, concepts, common)
     if not found:
         raise UsageError("no method has two fits", where=str(run),
-                         mend=f"run it with --fit-seeds {MIN_FITS}")  # fmt: skip
+                         hint=f"run it with --fit-seeds {MIN_FITS}")  # fmt: skip
     return found
 
 
@@ -386,7 +386,7 @@ def caught_against(
                 raise UsageError(
                     f"the runs have other {what} of {name[0]}/{name[1]}",
                     where=f"{', '.join(of(was))} against {', '.join(of(now))}",
-                    mend="run both on the same concepts with the same --fit-seeds",
+                    hint="run both on the same concepts with the same --fit-seeds",
                 )
         caught[name] = 0
         for _ in range(runs):

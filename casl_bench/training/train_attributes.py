@@ -89,7 +89,7 @@ def load_labelled(dataset: Dataset, split: Split, count: int) -> LabelledImages:
     if batch.attributes is None:
         raise UsageError(
             f"{dataset.card.name} has no labels to train on here",
-            mend="give the layout that holds its annotation",
+            hint="give the layout that holds its annotation",
         )
     pixels = torch.empty(batch.pixels.shape, dtype=torch.uint8)
     for block in row_blocks(len(pixels), BLOCK):
@@ -237,7 +237,7 @@ def main(
     discover("casl_bench.photos", DATASETS)
     make = DATASETS.factory(dataset)
     if "source" not in inspect.signature(make).parameters:
-        raise UsageError(f"{dataset} is rendered", mend="casl-bench train classifier is for that")
+        raise UsageError(f"{dataset} is rendered", hint="casl-bench train classifier is for that")
     data = make(DataSource(root=data_root), image_size)
     attributes = data.card.attributes
     # Before the images are read, since this is what may be misspelt.
@@ -247,7 +247,7 @@ def main(
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"cannot train on '{device}': {reason}", mend="give another --device"
+            f"cannot train on '{device}': {reason}", hint="give another --device"
         ) from error
     name = f"classifier_{architecture.replace(':', '_')}_{dataset}"
     make_folder(out)

@@ -284,7 +284,7 @@ class TrainingRun:
             raise UsageError(
                 "the checkpoint is of another configuration",
                 where=str(self._checkpoint),
-                mend="give another --out or delete it",
+                hint="give another --out or delete it",
             )
         self.model.load_state_dict(saved["model"])
         self.average.load_state_dict(saved["average"])
@@ -298,7 +298,7 @@ def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
     """Pictures of a pool as float [n, 3, H, W] in [-1, 1]; the re-rendered ones if `flipped`."""
     source = pool.flipped if flipped else pool.images
     if source is None:
-        raise UsageError("the pool holds no flipped pictures", mend="load it with flips=True")
+        raise UsageError("the pool holds no flipped pictures", hint="load it with flips=True")
     return to_pixels(source[index.numpy()])
 
 

@@ -1,4 +1,4 @@
-"""Sizes: seconds on the toy world; those of docs/performance.md with `CASL_BENCH_FULL_SIZE=1`."""
+"""Sizes: seconds on the toy domain; those of docs/performance.md with `CASL_BENCH_FULL_SIZE=1`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from casl_bench.diffusion.inversion import Inversions, invert
-from casl_bench.domains.domain import WORLDS, World
+from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.runs import executor as runner
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig, Suite
 from tests.support.tiny_suite import tiny_suite
 
-RunWorld = Callable[..., None]
+RunDomain = Callable[..., None]
 
 
 @pytest.fixture(scope="session")
@@ -25,17 +25,17 @@ def full_size() -> bool:
 
 
 @pytest.fixture(scope="module")
-def world(full_size: bool, toy_registered: None) -> World:
-    return WORLDS.create("rendered_faces" if full_size else "toy_shapes", "cpu")
+def domain(full_size: bool, toy_registered: None) -> Domain:
+    return DOMAINS.create("rendered_faces" if full_size else "toy_shapes", "cpu")
 
 
 @pytest.fixture(scope="module")
-def inversions(world: World, full_size: bool) -> Inversions:
+def inversions(domain: Domain, full_size: bool) -> Inversions:
     """Eight images of twenty steps, or three of four."""
     images, steps = (8, 20) if full_size else (3, 4)
-    batch = world.dataset.load("test", images)
+    batch = domain.dataset.load("test", images)
     timesteps = power_timesteps(steps, 999, 1.5)
-    return invert(world.backbone, batch.image_ids, batch.pixels, timesteps)
+    return invert(domain.backbone, batch.image_ids, batch.pixels, timesteps)
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def suite(full_size: bool) -> Suite:
 
 
 @pytest.fixture
-def run_world(world: World, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> RunWorld:
-    """Run methods in the world at hand, whose networks can then be watched."""
-    name = world.dataset.card.name
-    monkeypatch.setattr(runner, "open_worlds", lambda config: {name: world})
+def run_domain(domain: Domain, suite: Suite, monkeypatch: pytest.MonkeyPatch) -> RunDomain:
+    """Run methods in the domain at hand, whose networks can then be watched."""
+    name = domain.dataset.card.name
+    monkeypatch.setattr(runner, "open_domains", lambda config: {name: domain})
 
     def run(out: Path, methods: tuple[str, ...], progress: Progress, **changes: object) -> None:
-        names = [c.name for c in world.dataset.card.concepts]
+        names = [c.name for c in domain.dataset.card.concepts]
         # Few images are enough where most of them lack the attribute.
         concepts = ("hat",) if "hat" in names else tuple(names[:1])
         fields: dict[str, object] = {

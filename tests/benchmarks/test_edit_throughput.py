@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from casl_bench.diffusion.inversion import Inversions
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 from tests.support.plain_loop import plain_edits
 
@@ -34,13 +34,13 @@ def push(h: Tensor, t: int, temb: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", WINDOWS)
 def test_the_plain_loop_makes_the_same_edits_with_more_passes(
-    world: World, inversions: Inversions, name: str
+    domain: Domain, inversions: Inversions, name: str
 ) -> None:
     few = inversions.take(range(3))
-    with world.backbone.count_calls() as shared:
-        fast = generate_edits(world.backbone, few, STRENGTHS[:2], push, WINDOWS[name], 0)
-    with world.backbone.count_calls() as plain:
-        slow = plain_edits(world.backbone, few, STRENGTHS[:2], push, WINDOWS[name], 0)
+    with domain.backbone.count_calls() as shared:
+        fast = generate_edits(domain.backbone, few, STRENGTHS[:2], push, WINDOWS[name], 0)
+    with domain.backbone.count_calls() as plain:
+        slow = plain_edits(domain.backbone, few, STRENGTHS[:2], push, WINDOWS[name], 0)
     assert torch.allclose(fast, slow, rtol=1e-3, atol=1e-3)
     edited = sum(WINDOWS[name].edits(t) for t in few.timesteps)
     twice = edited if WINDOWS[name].asymmetric else 0
@@ -51,7 +51,7 @@ def test_the_plain_loop_makes_the_same_edits_with_more_passes(
 @pytest.mark.parametrize("name", WINDOWS)
 def test_edit_throughput(
     benchmark: BenchmarkFixture,
-    world: World,
+    domain: Domain,
     inversions: Inversions,
     full_size: bool,
     name: str,
@@ -67,7 +67,7 @@ def test_edit_throughput(
         # Beside each other, so that a disturbance of the machine meets both.
         for seconds, edit in ((ours, generate_edits), (plain, plain_edits)):
             began = clock()
-            edit(world.backbone, *arguments)
+            edit(domain.backbone, *arguments)
             seconds.append(clock() - began)
 
     benchmark.pedantic(both, rounds=rounds)

@@ -98,7 +98,7 @@ def test_the_clock_counts_nested_networks_once() -> None:
 
 
 def test_harness_overhead(
-    benchmark: BenchmarkFixture, run_world, tmp_path: Path, full_size: bool
+    benchmark: BenchmarkFixture, run_domain, tmp_path: Path, full_size: bool
 ) -> None:
     if not full_size:
         pytest.skip("half an hour: set CASL_BENCH_FULL_SIZE=1")
@@ -108,7 +108,7 @@ def test_harness_overhead(
     def measured() -> float:
         with pytest.MonkeyPatch.context() as patch, clock.watch(patch):
             start = time.process_time()
-            run_world(tmp_path / "run", methods, SilentProgress(), suite=suite("standard"))
+            run_domain(tmp_path / "run", methods, SilentProgress(), suite=suite("standard"))
             return time.process_time() - start
 
     with peak_memory() as peak:

@@ -8,11 +8,11 @@ import time
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 
 
-def test_inference_mode(benchmark: BenchmarkFixture, world: World, full_size: bool) -> None:
-    backbone = world.backbone
+def test_inference_mode(benchmark: BenchmarkFixture, domain: Domain, full_size: bool) -> None:
+    backbone = domain.backbone
     shape = (backbone.micro_batch, 3, backbone.image_size, backbone.image_size)
     x_t = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     backbone.eps(x_t, 500)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from casl_bench.diffusion.inversion import Inversions
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 
 STRENGTHS = (0.25, 0.75, 1.5, 3.0)
@@ -39,9 +39,9 @@ def still(h: Tensor, t: int, temb: Tensor) -> Tensor:
 
 @torch.no_grad()
 def test_share_of_the_peak(
-    benchmark: BenchmarkFixture, world: World, inversions: Inversions, full_size: bool
+    benchmark: BenchmarkFixture, domain: Domain, inversions: Inversions, full_size: bool
 ) -> None:
-    net, side = world.backbone, world.backbone.image_size // world.backbone.patch_size
+    net, side = domain.backbone, domain.backbone.image_size // domain.backbone.patch_size
     channels = net.unet.config["block_out_channels"][0]
     repeats = 10 if full_size and benchmark.enabled else 1
     square = torch.rand(1024 if full_size else 64, 1024 if full_size else 64)

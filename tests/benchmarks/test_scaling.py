@@ -22,7 +22,7 @@ CONCEPTS = ("hat", "eyeglasses", "beard", "blond")
 
 def test_two_workers(
     benchmark: BenchmarkFixture,
-    run_world,
+    run_domain,
     suite: Suite,
     full_size: bool,
     tmp_path: Path,
@@ -47,7 +47,7 @@ def test_two_workers(
             client.run(__import__, "casl_bench.runs.worker")
             execution = Execution(scheduler=cluster.scheduler_address)
             began = time.monotonic()
-            run_world(
+            run_domain(
                 out, METHODS, SilentProgress(), concepts=CONCEPTS, suite=few, execution=execution,
                 cache=tmp_path / f"cache-{workers}",
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """All methods in one run against the sum of each alone, in U-Net passes counted by hooks.
 
-Always in the toy world: how many passes a suite makes does not depend on the size of the network.
+Always in the toy domain: how many passes a suite makes does not depend on the size of the network.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.conformance.toy_domain import toy_world
-from casl_bench.domains.domain import World
+from casl_bench.conformance.toy_domain import toy_domain
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.plan import info_of
 from casl_bench.runs.progress import PhaseCosts, SilentProgress
@@ -20,8 +20,8 @@ from tests.support.tiny_suite import tiny_suite
 
 
 @pytest.fixture(scope="module")
-def world(toy_registered: None) -> World:
-    return toy_world()
+def domain(toy_registered: None) -> Domain:
+    return toy_domain()
 
 
 @pytest.fixture
@@ -36,30 +36,30 @@ def only_at_full_size(full_size: bool) -> None:
         pytest.skip("minutes: set CASL_BENCH_FULL_SIZE=1")
 
 
-def passes(run_world, out: Path, methods: tuple[str, ...], **changes) -> PhaseCosts:
+def passes(run_domain, out: Path, methods: tuple[str, ...], **changes) -> PhaseCosts:
     progress = SilentProgress()
-    run_world(out, methods, progress, **changes)
+    run_domain(out, methods, progress, **changes)
     return progress.costs
 
 
 def test_phases_are_counted_by_hooks_as_the_backbone_counts_itself(
-    run_world, world: World, tmp_path: Path
+    run_domain, domain: Domain, tmp_path: Path
 ) -> None:
-    with world.backbone.count_calls() as own:
-        phases = passes(run_world, tmp_path / "run", ("h_linear",))
+    with domain.backbone.count_calls() as own:
+        phases = passes(run_domain, tmp_path / "run", ("h_linear",))
     assert {"inversion", "edit"} <= set(phases.passes)
     # Hooks see batches as they were filled up, the backbone counts images that were asked for.
-    assert own.unet_calls <= phases.total <= world.backbone.micro_batch * own.unet_calls
-    assert not world.backbone.unet.conv_in._forward_hooks
-    again = passes(run_world, tmp_path / "run", ("h_linear",))
+    assert own.unet_calls <= phases.total <= domain.backbone.micro_batch * own.unet_calls
+    assert not domain.backbone.unet.conv_in._forward_hooks
+    again = passes(run_domain, tmp_path / "run", ("h_linear",))
     assert again.total == 0
 
 
 @pytest.mark.usefixtures("only_at_full_size")
-def test_shared_work(benchmark: BenchmarkFixture, run_world, tmp_path: Path) -> None:
+def test_shared_work(benchmark: BenchmarkFixture, run_domain, tmp_path: Path) -> None:
     methods = tuple(n for n in METHODS.names() if not info_of(n).control)  # controls come anyway
-    together = benchmark.pedantic(passes, args=(run_world, tmp_path / "all", methods), rounds=1)
-    alone = [passes(run_world, tmp_path / m, (m,)) for m in methods]
+    together = benchmark.pedantic(passes, args=(run_domain, tmp_path / "all", methods), rounds=1)
+    alone = [passes(run_domain, tmp_path / m, (m,)) for m in methods]
     ratio = together.total / sum(a.total for a in alone)
     assert ratio < 1
     benchmark.extra_info.update(
@@ -75,20 +75,20 @@ def test_shared_work(benchmark: BenchmarkFixture, run_world, tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("only_at_full_size")
 def test_cost_growth(
-    benchmark: BenchmarkFixture, run_world, world: World, suite: Suite, tmp_path: Path
+    benchmark: BenchmarkFixture, run_domain, domain: Domain, suite: Suite, tmp_path: Path
 ) -> None:
     def edits(name: str, **changes) -> PhaseCosts:
         own = suite.model_copy(update=changes)
-        return passes(run_world, tmp_path / name, ("h_linear",), suite=own)
+        return passes(run_domain, tmp_path / name, ("h_linear",), suite=own)
 
     def measured() -> dict[str, PhaseCosts]:
         few = suite.test_images_per_concept
-        concepts = tuple(c.name for c in world.dataset.card.concepts[:2])
+        concepts = tuple(c.name for c in domain.dataset.card.concepts[:2])
         return {
             "base": edits("base"),
             "strengths": edits("strengths", strengths=(0.25, 0.5, 0.75, 1.0)),
             "images": edits("images", test_images_per_concept=2 * few),
-            "concepts": passes(run_world, tmp_path / "concepts", ("h_linear",), concepts=concepts),
+            "concepts": passes(run_domain, tmp_path / "concepts", ("h_linear",), concepts=concepts),
         }
 
     found = benchmark.pedantic(measured, rounds=1)

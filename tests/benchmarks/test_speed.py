@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.conformance.toy_domain import toy_domain
 from casl_bench.gate.compare_runs import GateOptions, gate_folders
 from casl_bench.results.score_table import ScoreTable
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
@@ -40,9 +40,9 @@ def test_calibration_kernel(benchmark: BenchmarkFixture) -> None:
 
 
 def test_unet_pass(benchmark: BenchmarkFixture) -> None:
-    world = toy_world()
+    domain = toy_domain()
     x_t = torch.zeros(4, 3, 16, 16)
-    watch(benchmark, lambda: world.backbone.eps(x_t, 500))
+    watch(benchmark, lambda: domain.backbone.eps(x_t, 500))
 
 
 def test_scores_from_csv(benchmark: BenchmarkFixture, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from casl_bench.conformance.check_dataset import DATASET_RULES, DatasetTrial, da
 from casl_bench.conformance.toy_domain import ToyShapes
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.options import DataSource
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.suites import SUITES
 from tests.support import layouts
 
-load_entrants()
+load_registries()
 OURS = [name for name in DATASETS if "/" not in name]
-REAL = [name for name in OURS if DATASETS.create(name).card.world == "real"]
+REAL = [name for name in OURS if DATASETS.create(name).card.domain_kind == "real"]
 DRAWN = [name for name in OURS if name not in REAL]
 CHECKS = [
     pytest.param(check, id=f"{name}: {rule}")

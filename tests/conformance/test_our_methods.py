@@ -5,9 +5,9 @@ import pytest
 from casl_bench.conformance.check_method import method_checks
 from casl_bench.conformance.rules import NotRun
 from casl_bench.methods.method import METHODS
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 
-load_entrants()
+load_registries()
 # A slash is in the names of installed packages' methods: those are theirs to check.
 OURS = [name for name in METHODS if "/" not in name]
 CHECKS = [

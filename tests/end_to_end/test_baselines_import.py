@@ -13,7 +13,7 @@ import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import CONTROLS, METHODS, check_controls
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "baselines").glob("[a-z]*.py"))
@@ -70,7 +70,7 @@ def test_an_installed_package_has_them_all(other_baselines: Path, editable: bool
 def test_a_missing_control_makes_the_benchmark_invalid(
     own_entrants: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load_entrants()
+    load_registries()
     check_controls()
     assert {n for n in METHODS if METHODS.factory(n).info.control} == set(CONTROLS)
     monkeypatch.setattr(METHODS, "_factories", {**METHODS._factories})

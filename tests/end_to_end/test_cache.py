@@ -25,7 +25,7 @@ from casl_bench.cli import main as cli
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import executor as runner
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.suites import SUITES, RunConfig
 from tests.support.tiny_suite import tiny_suite
@@ -38,7 +38,7 @@ MOMENTS = int(os.environ.get("CASL_BENCH_KILL_MOMENTS", "2"))
 
 
 def run(out: Path, cache: Path, **changes: Any) -> list[str]:
-    load_entrants((PLUGIN,))
+    load_registries((PLUGIN,))
     settings: dict[str, Any] = {
         "methods": ("casl",), "datasets": ("toy_shapes",), "concepts": None, "seed": 0,
         "suite": tiny_suite(), "device": "cpu", "out": out, "cache": cache, "plugins": (PLUGIN,),

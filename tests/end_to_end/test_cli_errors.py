@@ -18,7 +18,7 @@ from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import metric_infos
 from casl_bench.runs import run_lock as run_folder
 from casl_bench.runs.declared import check_names, declared
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import card_of
 from casl_bench.runs.suites import RunConfig, suite
 
@@ -212,7 +212,7 @@ def test_a_name_that_source_does_not_tell_is_not_refused_unseen(in_folder: Path)
 
 
 def test_source_tells_all_names_that_imports_do() -> None:
-    load_entrants()
+    load_registries()
     known = declared()
     own = {name for name in METHODS if "/" not in name}
     assert known.methods - {None} == own

@@ -13,7 +13,7 @@ from casl_bench.report.tables import render_tables
 from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs import executor as runner
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, suite
 
@@ -38,7 +38,7 @@ BESIDE = CellKey("rendered_faces", "edit", "random_rotation", "asyrp", "hat")
 
 def run(out: Path) -> RecordStore:
     """A run that makes its records itself, of inversions and fits that may be there."""
-    load_entrants()
+    load_registries()
     shutil.rmtree(default_cache() / "records", ignore_errors=True)
     config = RunConfig(
         methods=("asyrp",), datasets=("rendered_faces",), concepts=("hat",), suite=TINY, seed=0,

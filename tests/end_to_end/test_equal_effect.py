@@ -1,4 +1,4 @@
-"""The protocol of equal effect from end to end, on the toy world with methods that are known."""
+"""The protocol of equal effect from end to end, on the toy domain with methods that are known."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ ENTRANTS = {
 
 @pytest.fixture()
 def toy(toy_registered: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy world with the known entrants; forgotten after the test."""
+    """The toy domain with the known entrants; forgotten after the test."""
     monkeypatch.setattr(METHODS, "_factories", dict(METHODS._factories))
     METHODS._factories.pop("random_direction")
     METHODS.register("random_direction", Noise)

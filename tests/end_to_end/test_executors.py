@@ -20,7 +20,7 @@ import pytest
 
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.results.record import ErrorInfo
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs import executor as runner
@@ -28,8 +28,8 @@ from casl_bench.runs import parallel
 from casl_bench.runs.attempts import Attempts, CellTimeoutError
 from casl_bench.runs.executor import settle
 from casl_bench.runs.merge import merge
-from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import identify, open_worlds, plan
+from casl_bench.runs.names import load_registries
+from casl_bench.runs.plan import identify, open_domains, plan
 from casl_bench.runs.progress import BufferedProgress, SilentProgress
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import Execution, RunConfig, Shard
@@ -55,7 +55,7 @@ many_processes = pytest.mark.skipif(
 @pytest.fixture(scope="module", autouse=True)
 def plugins(own_entrants: None) -> None:
     """What the plugins add is known here alone."""
-    load_entrants(PLUGINS)
+    load_registries(PLUGINS)
 
 
 def config(out: Path, **changes: Any) -> RunConfig:
@@ -228,8 +228,8 @@ def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
     out = tmp_path / "run"
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"
-        "import test_executors as t; from casl_bench.runs.names import load_entrants\n"
-        "load_entrants(t.PLUGINS)\n"
+        "import test_executors as t; from casl_bench.runs.names import load_registries\n"
+        "load_registries(t.PLUGINS)\n"
         "t.runner.run(t.config(Path(sys.argv[2]), jobs=2), t.SilentProgress())\n"
     )
     arguments = [sys.executable, "-c", code, str(Path(__file__).parent), str(out)]
@@ -255,18 +255,18 @@ def test_killed_with_its_processes_a_command_goes_on_where_it_stopped(
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> tuple[RunConfig, dict[str, World], tuple[Task, ...]]:
-    """A run that is planned: its worlds and its tasks."""
+def planned(tmp_path: Path) -> tuple[RunConfig, dict[str, Domain], tuple[Task, ...]]:
+    """A run that is planned: its domains and its tasks."""
     settings = config(tmp_path / "run", cell_timeout=LIMIT)
-    worlds = open_worlds(settings)
-    cells = plan(settings, identify(worlds))
-    return settings, worlds, make_tasks(settings.suite, cells, {CARD.name: CARD.resolution})
+    domains = open_domains(settings)
+    cells = plan(settings, identify(domains))
+    return settings, domains, make_tasks(settings.suite, cells, {CARD.name: CARD.resolution})
 
 
 def test_a_cell_that_processes_died_of_or_that_hung_is_not_begun_again(
-    planned: tuple[RunConfig, dict[str, World], tuple[Task, ...]],
+    planned: tuple[RunConfig, dict[str, Domain], tuple[Task, ...]],
 ) -> None:
-    settings, worlds, tasks = planned
+    settings, domains, tasks = planned
     died, hung = (next(c for c in t.cells if c.method == "darken")
                   for t in tasks if t.part.endswith("darken"))  # fmt: skip
     attempts = Attempts(settings.out)
@@ -275,7 +275,7 @@ def test_a_cell_that_processes_died_of_or_that_hung_is_not_begun_again(
     (attempts.folder / hung.key).write_text(".")
     (attempts.folder / f"{hung.key}.trace").write_text("Timeout")
     said = BufferedProgress()
-    worker = Worker(settings, worlds.__getitem__, said, attempts)
+    worker = Worker(settings, domains.__getitem__, said, attempts)
     for cell, kind in ((died, "CellDiedError"), (hung, "CellTimeoutError")):
         worker.do(Task("cells", cell.dataset, cell.label, (cell,)))
         record = worker.store.find(cell.store_key)
@@ -287,18 +287,18 @@ def test_a_cell_that_processes_died_of_or_that_hung_is_not_begun_again(
 
 
 def test_a_cell_whose_task_did_not_end_is_given_a_reason_unless_it_is_done(
-    serial: Path, planned: tuple[RunConfig, dict[str, World], tuple[Task, ...]]
+    serial: Path, planned: tuple[RunConfig, dict[str, Domain], tuple[Task, ...]]
 ) -> None:
-    settings, worlds, tasks = planned
+    settings, domains, tasks = planned
     shutil.copytree(serial / "cells", settings.out / "cells")
     store = RecordStore(settings.out)
-    assert not settle(settings, worlds, store, [t for t in tasks if t.cells], set())
+    assert not settle(settings, domains, store, [t for t in tasks if t.cells], set())
     assert ids(settings.out).items() <= ids(serial).items()
     lost, unrecorded = (t.cells[0] for t in tasks if t.part.endswith("darken"))
     for cell in (lost, unrecorded):
         shutil.rmtree(store.folder(cell.store_key))
     ended = {t.name for t in tasks if unrecorded in t.cells}
-    assert settle(settings, worlds, store, tasks, ended)
+    assert settle(settings, domains, store, tasks, ended)
     failed = {CellKey.of(r): r.error for r in store if r.status == "failed"}
     assert {k: e.type for k, e in failed.items() if e is not None} == {
         lost.store_key: "CellDiedError", unrecorded.store_key: "UnrecordedError"
@@ -306,12 +306,12 @@ def test_a_cell_whose_task_did_not_end_is_given_a_reason_unless_it_is_done(
 
 
 def test_a_worker_that_has_another_file_of_a_method_is_refused(
-    planned: tuple[RunConfig, dict[str, World], tuple[Task, ...]],
+    planned: tuple[RunConfig, dict[str, Domain], tuple[Task, ...]],
 ) -> None:
-    settings, worlds, tasks = planned
+    settings, domains, tasks = planned
     task = next(t for t in tasks if t.part.endswith("darken"))
     cells = tuple(replace(c, sources={**c.sources, "method darken": "0" * 64}) for c in task.cells)
-    worker = Worker(settings, worlds.__getitem__, SilentProgress())
+    worker = Worker(settings, domains.__getitem__, SilentProgress())
     with pytest.raises(UsageError, match="a worker has another source of method darken than"):
         worker.do(replace(task, cells=cells))
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from casl_bench.cli.main import main
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES
 from casl_bench.photos.checkpoints.convert import read_config
 from casl_bench.photos.checkpoints.formats import Architecture
@@ -61,7 +61,7 @@ def small_batches() -> Iterator[None]:
         patch.setattr("casl_bench.runs.suites.VALIDATION_POOL", 1)
         patch.setattr("casl_bench.photos.domains.CALIBRATION_IMAGES", 4)
         # What a random network sees in the only image must not decide whether it is edited.
-        patch.setattr(World, "presence", lambda self, batch: torch.zeros(
+        patch.setattr(Domain, "presence", lambda self, batch: torch.zeros(
             len(batch), len(self.dataset.card.attributes), dtype=torch.bool))  # fmt: skip
         yield
 
@@ -134,7 +134,7 @@ def test_photographs_through_full_size_networks(
     shutil.rmtree(weights)  # gigabytes that pytest would keep
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    assert "world real" in printed.out and "| asyrp" in printed.out
+    assert "domain real" in printed.out and "| asyrp" in printed.out
     records = [json.loads(line) for line in (out / "numbers.jsonl").read_text().splitlines()]
     done = [r for r in records if r["kind"] == "edit" and r["status"] == "done"]
     own = {"asyrp", "identity", "random_rotation", "random_direction", "destroy"}

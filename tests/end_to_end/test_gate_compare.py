@@ -1,4 +1,4 @@
-"""Methods broken on purpose, run for real on the toy world, fail; sound ones pass."""
+"""Methods broken on purpose, run for real on the toy domain, fail; sound ones pass."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import pytest
 from casl_bench.cli import run as run_module
 from casl_bench.cli.main import main
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.domain import WORLDS
+from casl_bench.domains.domain import DOMAINS
 from casl_bench.gate.compare_runs import GateOptions, gate_folders
 from casl_bench.gate.verdict import Verdict
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.executor import run
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
@@ -33,9 +33,9 @@ SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_co
 
 @pytest.fixture
 def painters(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The plugin's methods and its world; forgotten after the test."""
-    load_entrants()
-    for registry in (METHODS, DATASETS, WORLDS):
+    """The plugin's methods and its domain; forgotten after the test."""
+    load_registries()
+    for registry in (METHODS, DATASETS, DOMAINS):
         monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     spec = importlib.util.spec_from_file_location("painters_plugin", PLUGIN)
     assert spec is not None and spec.loader is not None

@@ -12,7 +12,7 @@ import torch
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import executor as runner
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import Progress, SilentProgress
 from casl_bench.runs.suites import RunConfig
 from tests.support.tiny_suite import tiny_suite
@@ -25,7 +25,7 @@ TINY = tiny_suite(
 
 
 def run(out: Path, jobs: int, progress: Progress | None = None, **changes: Any) -> int:
-    load_entrants(PLUGINS)
+    load_registries(PLUGINS)
     settings: dict[str, Any] = {
         "methods": ("casl", "casl_steer", "asyrp"), "datasets": ("toy_shapes",), "concepts": None,
         "suite": TINY, "seed": 0, "device": "cpu", "out": out, "plugins": PLUGINS, "jobs": jobs,
@@ -72,6 +72,6 @@ def test_two_processes_give_the_records_of_one(tmp_path: Path) -> None:
 
 
 def test_errors_come_whole_out_of_a_process() -> None:
-    error = InvalidBenchmarkError("a fault", where="here", mend="mend it")
+    error = InvalidBenchmarkError("a fault", where="here", hint="mend it")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is InvalidBenchmarkError and str(again) == str(error)

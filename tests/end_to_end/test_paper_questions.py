@@ -1,4 +1,4 @@
-"""The study of the paper's questions through the command line, on a run of the toy world."""
+"""The study of the paper's questions through the command line, on a run of the toy domain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real world from files to tables, on tiny data sets in every published layout."""
+"""Photographs from files to tables, on tiny data sets in every published layout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 
 from casl_bench.cli.main import main
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.domains.options import DataSource
 from casl_bench.methods.delta_block import build_delta_block
 from casl_bench.photos.celeba_hq import CelebaHq
@@ -124,7 +124,7 @@ def test_labelled_portraits_end_in_a_table(
                           "--concepts", concept, "--suite", "tiny", "--out", str(out)))  # fmt: skip
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    assert "world real" in printed.out and "zero-shot" not in printed.out
+    assert "domain real" in printed.out and "zero-shot" not in printed.out
     found = records(out)
     (edit,) = [r for r in found if r["method"] == "asyrp" and r["kind"] == "edit"]
     assert edit["world"] == "real" and len(edit["attributes"]) == 40
@@ -171,7 +171,7 @@ def test_the_other_published_layouts(
 ) -> None:  # fmt: skip
     root, out = write(tmp_path / "data", images=50), tmp_path / "out"
     # What an unfit classifier sees in five images must not decide whether there are two to edit.
-    monkeypatch.setattr(World, "presence", lambda self, batch: torch.zeros(
+    monkeypatch.setattr(Domain, "presence", lambda self, batch: torch.zeros(
         len(batch), len(self.dataset.card.attributes), dtype=torch.bool))  # fmt: skip
     others = [a for a in arguments(files) if str(files / "data") not in a and a != "--data-root"]
     given = ["--datasets", dataset, "--methods", "asyrp", "--concepts", concept,

@@ -1,4 +1,4 @@
-"""All methods on the toy world, watched: what passes through a network, and how often."""
+"""All methods on the toy domain, watched: what passes through a network, and how often."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from casl_bench_baselines.asyrp import Asyrp
 from torch import Tensor
 
-from casl_bench.conformance.toy_domain import ToyTasks, toy_world
+from casl_bench.conformance.toy_domain import ToyTasks, toy_domain
 from casl_bench.methods.casl import Casl
 from casl_bench.methods.method import METHODS
 from casl_bench.results.record import RunRecord
@@ -71,17 +71,17 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def run(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Watched:
-    world, progress = toy_world(), SilentProgress()
+    domain, progress = toy_domain(), SilentProgress()
     folder = tmp_path_factory.mktemp("all")
     config = RunConfig(
         methods=tuple(name for name in METHODS.names() if not info_of(name).control),
-        datasets=("toy_shapes",), concepts=(world.dataset.card.concepts[0].name,),
+        datasets=("toy_shapes",), concepts=(domain.dataset.card.concepts[0].name,),
         suite=tiny_suite(refinements=1), seed=0, device="cpu", out=folder / "run",
         cache=folder / "cache",
     )  # fmt: skip
     audit = PassAudit(progress.costs)
-    with pytest.MonkeyPatch.context() as patch, audit.watch(world):
-        patch.setattr(runner, "open_worlds", lambda config: {"toy_shapes": world})
+    with pytest.MonkeyPatch.context() as patch, audit.watch(domain):
+        patch.setattr(runner, "open_domains", lambda config: {"toy_shapes": domain})
         assert runner.run(config, progress) == 0
     return Watched(audit, progress.costs, list(RecordStore(config.out)))
 
@@ -124,7 +124,7 @@ def test_a_fit_back_propagates_below_the_injection_only(
 
         return hook
 
-    unet = tasks.world.backbone.unet
+    unet = tasks.domain.backbone.unet
     for name, block in (("down", unet.down_blocks[0]), ("mid", unet.mid_block),
                         ("up", unet.up_blocks[-1])):  # fmt: skip
         block.register_forward_hook(note(name))

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.domains.domain import WORLDS
+from casl_bench.domains.domain import DOMAINS
 from casl_bench.methods.method import METHODS
 from casl_bench.results.run_folder import RecordStore
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells
-from casl_bench.runs.names import load_entrants, resolve_methods
+from casl_bench.runs.names import load_registries, resolve_methods
 from casl_bench.runs.plan import concepts_of, info_of
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.suites import SUITES, RunConfig, Suite
@@ -53,7 +53,7 @@ SLACK = 0.15
 LINEAR = ("h_linear", "h_pca", "sae_steer")
 """Methods whose delta_h is a fixed direction times the strength."""
 
-load_entrants()
+load_registries()
 # A slash is in the names of installed packages' methods: those are theirs to check.
 OURS = [name for name in resolve_methods(["all"]) if "/" not in name]
 
@@ -65,18 +65,18 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> EditCells:
         methods=("casl",), datasets=("rendered_dogs",), concepts=("ears_up",), suite=SHORT,
         seed=0, device="cpu", out=out,
     )  # fmt: skip
-    artefacts = Artefacts(WORLDS.create("rendered_dogs", "cpu"), config, SilentProgress())
-    return EditCells(artefacts, RecordStore(out), SilentProgress())
+    artifacts = Artifacts(DOMAINS.create("rendered_dogs", "cpu"), config, SilentProgress())
+    return EditCells(artifacts, RecordStore(out), SilentProgress())
 
 
 @pytest.fixture(scope="module")
 def edited(cells: EditCells) -> Iterator[object]:
     """Method → (edits [S, n, 3, H, W], mean logit of the target at each strength [S])."""
-    artefacts = cells.artefacts
-    (concept,) = concepts_of(artefacts.world.dataset.card, ("ears_up",))
-    column = artefacts.world.dataset.card.attributes.index(concept.attribute)
-    places = range(min(IMAGES, len(artefacts.validation.batch)))
-    inversions = artefacts.validation.inversions.take(places)
+    artifacts = cells.artifacts
+    (concept,) = concepts_of(artifacts.domain.dataset.card, ("ears_up",))
+    column = artifacts.domain.dataset.card.attributes.index(concept.attribute)
+    places = range(min(IMAGES, len(artifacts.validation.batch)))
+    inversions = artifacts.validation.inversions.take(places)
 
     @cache
     def of(name: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,7 +23,7 @@ from casl_bench.results.run_folder import DAMAGED, CellKey, RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.listing import dry_run_text
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import Cell, with_sources
 from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.run_lock import claim_run_folder
@@ -178,7 +178,7 @@ def test_an_edited_method_is_run_again_and_others_are_not(
         code_version._source_of.cache_clear()
         for name in [n for n in sys.modules if n.startswith("casl_bench_plugin_")]:
             del sys.modules[name]
-        load_entrants(plugins)
+        load_registries(plugins)
         assert run(out, said, methods=("darken", "shade"), cache=cache) == 0
         return [line for line in said.lines if line.startswith("edited since")]
 

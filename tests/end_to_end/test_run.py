@@ -1,4 +1,4 @@
-"""Whole runs on the synth world with a tiny suite, through the runner that the command uses."""
+"""Whole runs on the synth domain with a tiny suite, through the runner that the command uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from casl_bench.report.tables import render_tables
 from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import RecordStore, read_jsonl
 from casl_bench.runs import executor as runner
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, Suite
 
@@ -78,7 +78,7 @@ class NanMethod:
 
 @pytest.fixture(scope="module", autouse=True)
 def entrants() -> Iterator[None]:
-    load_entrants()
+    load_registries()
     METHODS.register("nan_method", NanMethod)
     yield
     METHODS._factories.pop("nan_method")

@@ -1,4 +1,4 @@
-"""Whole sweeps in the toy world, through the command."""
+"""Whole sweeps in the toy domain, through the command."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from casl_bench.cli.main import main
-from casl_bench.conformance.toy_domain import CARD, ToyShapes, toy_world
+from casl_bench.conformance.toy_domain import CARD, ToyShapes, toy_domain
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import DATASETS, ImageBatch, Split
-from casl_bench.domains.domain import WORLDS, World
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.domain import DOMAINS, Domain
+from casl_bench.domains.options import DomainOptions
 from casl_bench.methods.method import METHODS, Editor, EditTask, FitCost, MethodConfig, MethodInfo
 from casl_bench.runs import suites as config_module
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.plan import make_method
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, Suite, read_settings
@@ -106,19 +106,19 @@ class Plain(Paint):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def guarded_toy_world(own_entrants: None) -> Iterator[None]:
+def guarded_toy_domain(own_entrants: None) -> Iterator[None]:
     """Data sets without test images, methods whose score is known, a suite of seconds."""
 
-    def world_of(dataset: type[GuardedShapes]) -> Any:
-        def make(device: str, options: WorldOptions | None = None) -> World:
-            return replace(toy_world(device, options), dataset=dataset())
+    def domain_of(dataset: type[GuardedShapes]) -> Any:
+        def make(device: str, options: DomainOptions | None = None) -> Domain:
+            return replace(toy_domain(device, options), dataset=dataset())
 
         return make
 
     with pytest.MonkeyPatch.context() as patch:
         for dataset in (GuardedShapes, SecondShapes):
             DATASETS.register(dataset.card.name, dataset)
-            WORLDS.register(dataset.card.name, world_of(dataset))
+            DOMAINS.register(dataset.card.name, domain_of(dataset))
         METHODS.register("paint", Paint)
         METHODS.register("plain", Plain)
         patch.setitem(config_module.SUITES, "tiny", TINY)
@@ -199,7 +199,7 @@ def test_the_guard_guards() -> None:
         device="cpu", out=Path("nowhere"),
     )  # fmt: skip
     with pytest.raises(AssertionError, match="looked at test images"):
-        _ = Artefacts(WORLDS.create(CARD.name, "cpu"), run, SilentProgress()).test
+        _ = Artifacts(DOMAINS.create(CARD.name, "cpu"), run, SilentProgress()).test
 
 
 def test_what_is_chosen_has_the_best_score(swept: Path) -> None:

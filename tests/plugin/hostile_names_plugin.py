@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from casl_bench.conformance.toy_domain import ATTRIBUTES, CARD, ToyShapes, toy_world
+from casl_bench.conformance.toy_domain import ATTRIBUTES, CARD, ToyShapes, toy_domain
 from casl_bench.domains.dataset import DATASETS, Concept
-from casl_bench.domains.domain import WORLDS, World
-from casl_bench.domains.options import WorldOptions
+from casl_bench.domains.domain import DOMAINS, Domain
+from casl_bench.domains.options import DomainOptions
 
 DATASET = "<svg/onload=alert(0)>|`a`"
 NAMES = (
@@ -42,15 +42,15 @@ class HostileShapes(ToyShapes):
         return super().oracle(image_ids, ATTRIBUTES[LABELS.index(attribute)])
 
 
-def hostile_world(device: str = "cpu", options: WorldOptions | None = None) -> World:
-    """The toy world under these names."""
-    world = toy_world(device, options)
-    for classifier in world.classifiers:
+def hostile_domain(device: str = "cpu", options: DomainOptions | None = None) -> Domain:
+    """The toy domain under these names."""
+    domain = toy_domain(device, options)
+    for classifier in domain.classifiers:
         classifier.attributes = LABELS
-    factors: Any = world.factors
+    factors: Any = domain.factors
     factors.attributes = factors.columns = factors.names = LABELS
-    return replace(world, dataset=HostileShapes())
+    return replace(domain, dataset=HostileShapes())
 
 
 DATASETS.register(DATASET, HostileShapes)
-WORLDS.register(DATASET, hostile_world)
+DOMAINS.register(DATASET, hostile_domain)

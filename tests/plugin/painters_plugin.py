@@ -1,4 +1,4 @@
-"""`--plugin` with this file adds the toy world and four methods that know its perfect edits.
+"""`--plugin` with this file adds the toy domain and four methods that know its perfect edits.
 
 With `FAULTY` each is broken in a way of its own, its version unchanged: what a gate is for.
 """
@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.conformance.toy_domain import ATTRIBUTES, ToyShapes, register_toy_world
+from casl_bench.conformance.toy_domain import ATTRIBUTES, ToyShapes, register_toy_domain
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
 
@@ -81,7 +81,7 @@ class ByChance:
         return Painter(state["shares"])
 
 
-register_toy_world()
+register_toy_domain()
 METHODS._factories.pop("random_direction")
 METHODS.register("random_direction", ByChance)
 for title in ("wrong_sign", "half_strength", "shuffled_decoder", "one_row_off"):

@@ -1,4 +1,4 @@
-"""Whatever differs in what makes an artefact makes another entry."""
+"""Whatever differs in what makes an artifact makes another entry."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from casl_bench.cache.code_hash import code_hash, source_hash
 from casl_bench.cache.store import KINDS, CacheKey
-from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.conformance.toy_domain import toy_domain
 from casl_bench.domains.dataset import Concept
-from casl_bench.runs.artefacts import Artefacts
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.fits import Fitting
-from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import Cell, WorldIdentity, card_of, fingerprint, make_method, plan
+from casl_bench.runs.names import load_registries
+from casl_bench.runs.plan import Cell, DomainIdentity, card_of, fingerprint, make_method, plan
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.suites import RunConfig, Suite, suite
 from tests.support.tiny_suite import tiny_suite
@@ -50,7 +50,7 @@ def test_inversions_are_the_same_whatever_threads_the_process_has(tmp_path: Path
                 methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=tiny_suite(),
                 seed=0, device="cpu", out=tmp_path / "run", cache=tmp_path / str(threads),
             )  # fmt: skip
-            made = Artefacts(toy_world(), config, SilentProgress())
+            made = Artifacts(toy_domain(), config, SilentProgress())
             whole = made.trajectory_bytes_to_come()
             found.append((made.split_key("train"), made.train.inversions.x_T))
             assert 0 < made.trajectory_bytes_to_come() < whole
@@ -62,29 +62,29 @@ def test_inversions_are_the_same_whatever_threads_the_process_has(tmp_path: Path
 
 def fit_and_split_keys(
     method: str = "h_linear",
-    world: dict[str, Any] | None = None,
+    domain: dict[str, Any] | None = None,
     card: dict[str, Any] | None = None,
     concept: dict[str, Any] | None = None,
     seed: int = 0,
     **settings: Any,
 ) -> tuple[str, str, str]:
     """Keys of a fit, of the training split and of the test split, with these changes."""
-    load_entrants()
+    load_registries()
     config = RunConfig(
         methods=("casl",), datasets=("toy_shapes",), concepts=None, seed=seed, device="cpu",
         suite=tiny_suite().model_copy(update=settings), out=Path("unused"), cache=Path("unused"),
     )  # fmt: skip
-    own = dataclasses.replace(toy_world(), **(world or {}))
+    own = dataclasses.replace(toy_domain(), **(domain or {}))
     own.dataset.card = dataclasses.replace(own.dataset.card, **(card or {}))
-    artefacts = Artefacts(own, config, SilentProgress())
+    artifacts = Artifacts(own, config, SilentProgress())
     found: list[CacheKey] = []
-    artefacts.cache.get_or_make = lambda key, make: found.append(key)  # type: ignore[method-assign, assignment, return-value]
+    artifacts.cache.get_or_make = lambda key, make: found.append(key)  # type: ignore[method-assign, assignment, return-value]
     chosen = dataclasses.replace(own.dataset.card.concepts[0], **(concept or {}))
     with pytest.raises(AttributeError):  # there is no entry to read
-        Fitting(artefacts, SilentProgress()).fit(
+        Fitting(artifacts, SilentProgress()).fit(
             make_method(method, config.suite), chosen, Stopwatch(), 0.0
         )
-    return found[-1].hash, artefacts.split_key("train").hash, artefacts.split_key("test").hash
+    return found[-1].hash, artifacts.split_key("train").hash, artifacts.split_key("test").hash
 
 
 def with_other_hash(part: Any) -> Any:
@@ -94,19 +94,19 @@ def with_other_hash(part: Any) -> Any:
 
 
 def other_judge() -> Any:
-    judge = toy_world().classifiers[0]
+    judge = toy_domain().classifiers[0]
     judge.info = dataclasses.replace(judge.info, weights_hash="other")
-    return (judge, *toy_world().classifiers[1:])
+    return (judge, *toy_domain().classifiers[1:])
 
 
 INVERSION = {
     "steps": {"num_steps": 5}, "power": {"timestep_power": 1.25}, "refinements": {"refinements": 4},
     "revision": {"card": {"revision": "other"}}, "data set": {"card": {"name": "other"}},
-    "backbone": {"world": {"backbone": with_other_hash(toy_world().backbone)}},
+    "backbone": {"domain": {"backbone": with_other_hash(toy_domain().backbone)}},
 }  # fmt: skip
 FIT = INVERSION | {
     "training images": {"train_images": 15}, "seed": {"seed": 1},
-    "guide": {"world": {"guide_clip": with_other_hash(toy_world().guide_clip)}},
+    "guide": {"domain": {"guide_clip": with_other_hash(toy_domain().guide_clip)}},
     "attributes": {"card": {"attributes": ("bright", "red", "other")}},
     **{f"concept's {f.name}": {"concept": {f.name: "red"}} for f in dataclasses.fields(Concept)},
 }  # fmt: skip
@@ -123,10 +123,10 @@ def test_whatever_a_fit_learns_from_is_in_its_key(change: str) -> None:
 
 @pytest.mark.parametrize("method", ["h_pca", "pixel_attack"])
 def test_whoever_judges_is_in_the_key_of_a_fit_that_asks_for_its_word(method: str) -> None:
-    """`World.presence` says which validation images lack an attribute that nobody has labelled."""
+    """`Domain.presence` says which validation images lack an attribute that nobody has labelled."""
     plain = fit_and_split_keys(method)
     assert plain[0] != fit_and_split_keys(method, {"classifiers": other_judge()})[0]
-    assert fit_and_split_keys()[0] == fit_and_split_keys(world={"classifiers": other_judge()})[0]
+    assert fit_and_split_keys()[0] == fit_and_split_keys(domain={"classifiers": other_judge()})[0]
 
 
 def test_validation_images_are_in_the_key_of_a_fit_that_sees_them() -> None:
@@ -136,17 +136,17 @@ def test_validation_images_are_in_the_key_of_a_fit_that_sees_them() -> None:
 
 def test_one_clip_by_two_architectures_is_two_guides() -> None:
     """Such as `ViT-B-32` and `ViT-B-32-quickgelu` of one file."""
-    world, other = toy_world(), toy_world()
+    domain, other = toy_domain(), toy_domain()
     other.guide_clip.name = "toy_guide_quickgelu"
-    assert world.guide_clip.weights_hash == other.guide_clip.weights_hash
-    assert fingerprint(world) != fingerprint(other)
-    assert fit_and_split_keys(world={"guide_clip": other.guide_clip})[0] != fit_and_split_keys()[0]
+    assert domain.guide_clip.weights_hash == other.guide_clip.weights_hash
+    assert fingerprint(domain) != fingerprint(other)
+    assert fit_and_split_keys(domain={"guide_clip": other.guide_clip})[0] != fit_and_split_keys()[0]
 
 
 @pytest.mark.parametrize("part", ["backbone", "guide_clip", "score_clip", "classifiers", "embedder",
                                   "factors"])  # fmt: skip
-def test_every_model_of_a_world_is_in_its_fingerprint(part: str) -> None:
-    plain, changed = toy_world(), toy_world()
+def test_every_model_of_a_domain_is_in_its_fingerprint(part: str) -> None:
+    plain, changed = toy_domain(), toy_domain()
     model = getattr(changed, part)
     if hasattr(model, "weights_hash"):
         model.weights_hash = "other"
@@ -174,7 +174,7 @@ def test_any_change_of_any_input_changes_the_key(inputs: dict[str, Any], data: A
 
 
 def cells(fingerprint: str = "f", revision: str | None = None, **changes: Any) -> dict[str, Cell]:
-    load_entrants()
+    load_registries()
     settings: dict[str, Any] = {
         "methods": ("casl",), "datasets": ("rendered_faces",), "concepts": ("hat",),
         "suite": suite("quick"), "seed": 0, "device": "cpu", "out": Path("unused"),
@@ -182,7 +182,7 @@ def cells(fingerprint: str = "f", revision: str | None = None, **changes: Any) -
     card = card_of("rendered_faces")
     if revision is not None:
         card = dataclasses.replace(card, revision=revision)
-    identity = WorldIdentity(card, fingerprint)
+    identity = DomainIdentity(card, fingerprint)
     config = RunConfig(**(settings | changes))
     return {cell.label: cell for cell in plan(config, {"rendered_faces": identity})}
 

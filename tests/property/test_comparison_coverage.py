@@ -24,7 +24,7 @@ IMAGES, USED, RESAMPLES = 100, 32, 300
 
 
 @dataclass(frozen=True)
-class World:
+class Domain:
     """Standard deviations on the log scale, and how much is measured.
 
     `skill` is one number a method: the log of its ratio. `concept` is of a concept for all methods,
@@ -85,19 +85,19 @@ class World:
         return self.noise * rng.normal(size=shape) - self.noise**2 / 2
 
 
-ORDINARY = World()
-IMAGES_VARY = World(concept=0.15, fit=0.1, image=0.8, reaction=0.4)
-CONCEPTS_VARY = World(concept=0.8, fit=0.4, image=0.2, reaction=0.1)
-HEAVY = World(image=0.6, reaction=0.4, noise=0.9)
+ORDINARY = Domain()
+IMAGES_VARY = Domain(concept=0.15, fit=0.1, image=0.8, reaction=0.4)
+CONCEPTS_VARY = Domain(concept=0.8, fit=0.4, image=0.2, reaction=0.1)
+HEAVY = Domain(image=0.6, reaction=0.4, noise=0.9)
 
 
-def coverage(world: World, trials: int, seed: int) -> tuple[float, float]:
+def coverage(domain: Domain, trials: int, seed: int) -> tuple[float, float]:
     """Shares of trials in which the interval for concepts like these, and for these, held."""
     rng = np.random.default_rng(seed)
-    truth = signed_log(np.exp(world.truths(rng, 400_000)[0])).mean() * (1 - world.missed)
+    truth = signed_log(np.exp(domain.truths(rng, 400_000)[0])).mean() * (1 - domain.missed)
     beyond = here = 0
     for _ in range(trials):
-        draws, scores = world.measure(rng)
+        draws, scores = domain.measure(rng)
         (wide,), (narrow,) = aggregates(draws), aggregates(draws, generalise=False)
         assert wide.low is not None and wide.high is not None
         assert narrow.low is not None and narrow.high is not None
@@ -106,26 +106,26 @@ def coverage(world: World, trials: int, seed: int) -> tuple[float, float]:
     return beyond / trials, here / trials
 
 
-def false_positives(world: World, trials: int, seed: int) -> float:
+def false_positives(domain: Domain, trials: int, seed: int) -> float:
     """Share of trials in which two fits of one method are told apart at p < 0.05."""
     rng = np.random.default_rng(seed)
-    copies = replace(world, skill=world.skill * 2)
+    copies = replace(domain, skill=domain.skill * 2)
     ps = [paired_differences(copies.measure(rng)[0])[0].p for _ in range(trials)]
     return float(np.mean([p is not None and p < 0.05 for p in ps]))
 
 
-def rank_coverage(world: World, trials: int, seed: int) -> tuple[float, float, float]:
+def rank_coverage(domain: Domain, trials: int, seed: int) -> tuple[float, float, float]:
     """Shares of trials in which every rank lies in its interval; of ranks that do; mean width.
 
     Methods of equal skill share all their ranks, and each of these must be in the interval.
     """
     rng = np.random.default_rng(seed)
-    skill = np.array(world.skill)
+    skill = np.array(domain.skill)
     best = 1 + (skill[None] > skill[:, None]).sum(1)
     worst = len(skill) - (skill[None] < skill[:, None]).sum(1)
     held, width = [], []
     for _ in range(trials):
-        draws, _ = world.measure(rng)
+        draws, _ = domain.measure(rng)
         scores = {a.method: a.value for a in aggregates(draws)}
         ranks = {r.method: r for r in rank_intervals(scores, paired_differences(draws))}
         own = [ranks[name] for name in draws.methods]
@@ -167,17 +167,17 @@ def test_all_ranks_lie_in_their_intervals_together_in_90_percent(skill: tuple[fl
 
 
 def main(trials: int) -> None:
-    """Print every figure of many worlds."""
-    worlds = {
+    """Print every figure of many domains."""
+    domains = {
         "ordinary": ORDINARY,
         "images vary": IMAGES_VARY,
         "concepts vary": CONCEPTS_VARY,
         "heavy tails": HEAVY,
         "a fifth not reached": replace(ORDINARY, missed=0.2),
     }
-    for name, world in worlds.items():
+    for name, domain in domains.items():
         for concepts in ((6,), (8,), (20,), (8, 6, 6), (2, 2, 2)):
-            case = replace(world, concepts=concepts)
+            case = replace(domain, concepts=concepts)
             beyond, here = coverage(case, trials, 1)
             false = false_positives(case, trials, 2)
             print(

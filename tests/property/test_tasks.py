@@ -17,8 +17,8 @@ from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import UsageError
 from casl_bench.runs.attempts import ATTEMPTS, Attempts
 from casl_bench.runs.executor import DEATHS, drive
-from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import Cell, WorldIdentity, plan
+from casl_bench.runs.names import load_registries
+from casl_bench.runs.plan import Cell, DomainIdentity, plan
 from casl_bench.runs.suites import RunConfig, Shard
 from casl_bench.runs.tasks import Task, make_tasks, owners_of, part_of, pending, with_gates
 from casl_bench.runs.worker import TaskResult
@@ -33,13 +33,13 @@ few = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scop
 
 @cache
 def planned(datasets: int, concepts: int, methods: int, fits: int) -> tuple[Cell, ...]:
-    load_entrants()
+    load_registries()
     names = tuple(f"toy_{i}" for i in range(datasets))
     config = RunConfig(
         methods=METHODS[:methods], datasets=names, suite=tiny_suite(), seed=0, device="cpu",
         concepts=tuple(c.name for c in CARD.concepts[:concepts]), out=Path("run"), fit_seeds=fits,
     )  # fmt: skip
-    return plan(config, {n: WorldIdentity(replace(CARD, name=n), n) for n in names})
+    return plan(config, {n: DomainIdentity(replace(CARD, name=n), n) for n in names})
 
 
 def tasks_of(shape: tuple[int, int, int, int]) -> tuple[tuple[Cell, ...], tuple[Task, ...]]:

@@ -2,7 +2,7 @@
 
 A pass is known by network, weights and the bytes of what goes in. Rows that only fill a batch up
 are left out. The frozen U-Net, its copies with other weights, CLIPs, classifiers and whatever else
-the world has are watched all the same.
+the domain has are watched all the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.models.backbone import Backbone, EncoderState
 from casl_bench.runs.progress import PhaseCosts
 
@@ -27,7 +27,7 @@ Repeat = tuple[str, str, str]
 
 
 class PassAudit:
-    """Watches the networks of a world during a run.
+    """Watches the networks of a domain during a run.
 
     Args:
         costs: of the run, whose phases are told apart.
@@ -47,12 +47,12 @@ class PassAudit:
         self._copies: dict[int, nn.Module] = {}  # held, so that no other one gets its id
 
     @contextmanager
-    def watch(self, world: World) -> Iterator[None]:
-        """Watch every network of a world within the block."""
+    def watch(self, domain: Domain) -> Iterator[None]:
+        """Watch every network of a domain within the block."""
         with ExitStack() as stack:
-            for name, module in _networks(world).items():
+            for name, module in _networks(domain).items():
                 stack.callback(module.register_forward_hook(self._hook(name)).remove)
-            stack.enter_context(self._watched_unet(world.backbone.unet))
+            stack.enter_context(self._watched_unet(domain.backbone.unet))
             yield
 
     @contextmanager
@@ -119,17 +119,17 @@ class PassAudit:
             self._seen.setdefault(digest, phase)
 
 
-def _networks(world: World) -> dict[str, nn.Module]:
+def _networks(domain: Domain) -> dict[str, nn.Module]:
     """Name → the module through which every input of a network goes once, U-Net aside."""
-    found = {c.info.name: _network(c) for c in world.classifiers}
-    for clip in (world.guide_clip, world.score_clip.clip):
+    found = {c.info.name: _network(c) for c in domain.classifiers}
+    for clip in (domain.guide_clip, domain.score_clip.clip):
         network: Any = _network(clip)
         found[f"{clip.name}, images"] = network.visual
         found[f"{clip.name}, texts"] = network.token_embedding
-    embedder: Any = _network(world.embedder)
-    found[world.embedder.info.name] = embedder.stages[0]
-    if world.factors is not None:
-        found[world.factors.info.name] = _network(world.factors)
+    embedder: Any = _network(domain.embedder)
+    found[domain.embedder.info.name] = embedder.stages[0]
+    if domain.factors is not None:
+        found[domain.factors.info.name] = _network(domain.factors)
     return found
 
 

@@ -229,7 +229,7 @@ class RenderedDataset:
         self._flipped: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.card = DatasetCard(
             name=drawing.name,
-            world="synth",
+            domain_kind="synth",
             revision=drawing.revision[:12],
             resolution=IMAGE_SIZE,
             attributes=drawing.attributes,
@@ -288,7 +288,7 @@ class RenderedDataset:
         split, _, number = image_id.rpartition("-")
         if split not in _SPLITS or not number.isdecimal():
             raise InputError(
-                f"'{image_id}' is no image of {self.card.name}", mend="ids look like test-000012"
+                f"'{image_id}' is no image of {self.card.name}", hint="ids look like test-000012"
             )
         stream = derive_seed(self._seed, self.card.name, split)
         return self._drawing.sample(np.array([int(number)]), stream)

@@ -103,7 +103,7 @@ class CheckpointConfig(BaseModel):
             raise InvalidBenchmarkError(
                 f"the file is not of config '{name}': {', '.join(differing)}",
                 where=where,
-                mend="give another config or leave it out",
+                hint="give another config or leave it out",
             )
 
 
@@ -218,7 +218,7 @@ def convert(
         raise UnfitWeightsError(
             error.faults,
             where=str(path),
-            mend="fetch the file again or name it as its authors do",
+            hint="fetch the file again or name it as its authors do",
             told=FAULTS_TOLD,
         ) from error
     return Conversion(backbone, unet, found, file.taken, tuple(assumed))
@@ -234,7 +234,7 @@ def _with_given(
         if config is not None and known not in (None, value):
             raise UsageError(
                 f"{field} {value} contradicts config '{config}', which says {known}",
-                mend="give one of the two",
+                hint="give one of the two",
             )
     return facts.model_copy(update=told)
 
@@ -244,7 +244,7 @@ def _check_channels(found: Architecture, where: str) -> None:
         raise InvalidBenchmarkError(
             f"the network takes {found.in_channels} channels and gives {found.out_channels}",
             where=where,
-            mend="networks on pictures take 3 and give 3, or 6 with a learned variance",
+            hint="networks on pictures take 3 and give 3, or 6 with a learned variance",
         )
 
 
@@ -291,7 +291,7 @@ def open_backbone(
             raise UsageError(
                 "no backbone is there",
                 where=str(place),
-                mend="give a folder with a config.json, a checkpoint file, or owner/name of a "
+                hint="give a folder with a config.json, a checkpoint file, or owner/name of a "
                 "network on the Hub",
             )
     return Backbone(found.model_copy(update={"name": name, "micro_batch": micro_batch}), unet)
@@ -327,7 +327,7 @@ def fetch_from_hub(hub_id: str, allow_download: bool) -> Path:
         if not allow_download:
             raise UsageError(
                 f"'{hub_id}' is neither a path here nor in the Hub's local cache",
-                mend="--allow-download lets it be fetched",
+                hint="--allow-download lets it be fetched",
             ) from error
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"'{hub_id}' cannot be fetched from the Hub: {line}") from error
@@ -364,7 +364,7 @@ def convert_command(
             raise UsageError(
                 "a folder is no checkpoint file",
                 where=str(checkpoint),
-                mend="a diffusers folder is read as it is and needs no conversion",
+                hint="a diffusers folder is read as it is and needs no conversion",
             )
         import torch
 

@@ -277,7 +277,7 @@ class Architecture:
         if image_size % factor or image_size < factor:
             raise UsageError(
                 f"an image size of {image_size} cannot be halved {len(self.multipliers) - 1} times",
-                mend=f"give a multiple of {factor}",
+                hint=f"give a multiple of {factor}",
             )
         if self.family == "ddpm" and head_channels is not None:
             raise UsageError("the ddpm family has one attention head: no head channels apply")
@@ -287,7 +287,7 @@ class Architecture:
         if unfit:
             raise UsageError(
                 f"heads of {head_channels} channels do not divide attention over {unfit[0]}",
-                mend="give the head channels that the network was trained with",
+                hint="give the head channels that the network was trained with",
             )
         ddpm = self.family == "ddpm"
         down, up = ("Down", "Up") if ddpm else ("ResnetDownsample", "ResnetUpsample")
@@ -324,7 +324,7 @@ def architecture_of(weights: Mapping[str, Tensor], where: str) -> Architecture:
         raise InvalidBenchmarkError(
             "the network takes a class (label_emb.weight)",
             where=where,
-            mend="only unconditional networks can be run",
+            hint="only unconditional networks can be run",
         )
     try:
         return _ddpm(shapes, where) if families[0] == "ddpm" else _adm(shapes, where)
@@ -335,7 +335,7 @@ def architecture_of(weights: Mapping[str, Tensor], where: str) -> Architecture:
     raise InvalidBenchmarkError(
         f"the {families[0]} network is not complete: {fault}",
         where=where,
-        mend="fetch the file again",
+        hint="fetch the file again",
     )
 
 
@@ -413,7 +413,7 @@ def _count(shapes: Mapping[str, Sequence[int]], start: str, end: str) -> int:
 
 def _not_run(what: str, where: str) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(
-        f"a network of this form cannot be run: {what}", where=where, mend="see docs/checkpoints.md"
+        f"a network of this form cannot be run: {what}", where=where, hint="see docs/checkpoints.md"
     )
 
 
@@ -422,7 +422,7 @@ def _unknown_family(shapes: Mapping[str, Sequence[int]], where: str) -> InvalidB
         return InvalidBenchmarkError(
             "the tensors have diffusers' names",
             where=where,
-            mend="give the folder with its config.json instead of the file",
+            hint="give the folder with its config.json instead of the file",
         )
     names = list(shapes)
     told = ", ".join(names[:_KEYS_TOLD])

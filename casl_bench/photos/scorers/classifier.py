@@ -26,7 +26,7 @@ PublishedNames = Mapping[str, tuple[str, int]]
 """Our attribute → the published one and +1, or -1 where that is its opposite (No_Beard)."""
 
 
-_MEND = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
+_HINT = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
 EPS = 1e-6
 
 
@@ -110,7 +110,7 @@ class ClassifierSidecar(_Frozen):
             raise UsageError(
                 f"the classifier does not know {', '.join(missing)}",
                 where=where,
-                mend="give one that knows every attribute of the data set, under these names",
+                hint="give one that knows every attribute of the data set, under these names",
             )
         return found
 
@@ -128,7 +128,7 @@ def read_sidecar(weights: Path) -> ClassifierSidecar:
         raise UsageError(
             f"no description of the classifier: {error.strerror or error}",
             where=str(path),
-            mend="say there what its outputs are (attributes, image_size, mean, std)",
+            hint="say there what its outputs are (attributes, image_size, mean, std)",
         ) from error
     except UnicodeDecodeError as error:
         raise UsageError("not UTF-8 text", where=str(path)) from error
@@ -144,7 +144,7 @@ def check_hash(sidecar: ClassifierSidecar, found: str, where: str) -> None:
         raise InvalidBenchmarkError(
             "weights are not those their description names (truncated or changed)",
             where=where,
-            mend="fetch or train them again",
+            hint="fetch or train them again",
         )
 
 
@@ -168,7 +168,7 @@ def build_network(architecture: str, outputs: int) -> nn.Module:
         "torchvision": lambda: name in torchvision.models.list_models(torchvision.models),
     }
     if library not in known or not known[library]():
-        raise UsageError(f"no such architecture '{architecture}'", mend=_MEND)
+        raise UsageError(f"no such architecture '{architecture}'", hint=_HINT)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # How some of them draw weights that are thrown away is no concern of the user's.
         warnings.simplefilter("ignore")
@@ -191,7 +191,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
         if len(tensors) < len(content) or not tensors:
             raise InvalidBenchmarkError(
-                "not a dict of weights", where=str(path), mend="save the bare state dict"
+                "not a dict of weights", where=str(path), hint="save the bare state dict"
             )
         return tensors
     return read_safetensors(path)
@@ -294,7 +294,7 @@ class PhotoClassifier:
                 raise UsageError(
                     "the description does not name the architecture",
                     where=str(path.with_suffix(".json")),
-                    mend="such as timm:resnet18",
+                    hint="such as timm:resnet18",
                 )
             network = build_network(sidecar.architecture, sidecar.outputs)
             fill(network, read_weights(path), where)
@@ -354,7 +354,7 @@ class PhotoClassifier:
             raise InvalidBenchmarkError(
                 f"the network gives {shape}, not {sidecar.outputs} numbers an image",
                 where=self.info.name,
-                mend="describe all of its outputs, in their order",
+                hint="describe all of its outputs, in their order",
             )
         outputs: Tensor = out.float().cpu()
         if sidecar.positive_class is None:
@@ -367,7 +367,7 @@ class PhotoClassifier:
             return outputs
         if bool(((outputs < -EPS) | (outputs > 1 + EPS)).any()):
             raise InvalidBenchmarkError(
-                "outputs are no probabilities", where=self.info.name, mend="call them logits"
+                "outputs are no probabilities", where=self.info.name, hint="call them logits"
             )
         logits: Tensor = torch.logit(outputs, EPS)
         return logits
@@ -400,7 +400,7 @@ def _read_torchscript(path: Path) -> nn.Module:
         raise InvalidBenchmarkError(
             "not a TorchScript file, or a damaged one",
             where=str(path),
-            mend="export with torch.jit.save, or give .safetensors: a pickled model may run code",
+            hint="export with torch.jit.save, or give .safetensors: a pickled model may run code",
         ) from error
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):

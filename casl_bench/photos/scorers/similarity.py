@@ -181,7 +181,7 @@ def _untrained() -> tuple[nn.Module, Any]:
     except ImportError as error:
         raise UsageError(
             "face identity needs a package that is absent: facenet-pytorch",
-            mend="install the extra: pip install 'casl-bench[real]'",
+            hint="install the extra: pip install 'casl-bench[real]'",
         ) from error
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -267,7 +267,7 @@ def _untrained_lpips() -> Any:
     except ImportError as error:
         raise UsageError(
             "LPIPS needs a package that is absent: lpips",
-            mend="install the extra: pip install 'casl-bench[real]'",
+            hint="install the extra: pip install 'casl-bench[real]'",
         ) from error
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # It calls torchvision in a way that was deprecated after it was written.

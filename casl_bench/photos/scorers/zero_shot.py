@@ -91,7 +91,7 @@ class ZeroShotClassifier:
             raise UsageError(
                 f"the texts do not tell images apart for {', '.join(flat)}",
                 where=f"zero_shot:{name}",
-                mend="word the two texts differently",
+                hint="word the two texts differently",
             )
         threshold = raw.quantile(1 - prior, dim=0)
         return cls(clip, name, pairs, 1 / spread, -threshold / spread)

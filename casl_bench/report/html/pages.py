@@ -252,7 +252,7 @@ def _check_out(out: Path) -> None:
         raise UsageError(
             "the folder is not empty and holds no report",
             where=str(out),
-            mend="give --out a new folder",
+            hint="give --out a new folder",
         )
 
 

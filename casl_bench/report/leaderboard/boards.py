@@ -98,20 +98,20 @@ def read_sources(folder: Path) -> list[Source]:
     paths = jsonl_files(folder)
     if not paths:
         raise UsageError(
-            "no record files", where=str(folder), mend="add one with casl-bench submit RUN"
+            "no record files", where=str(folder), hint="add one with casl-bench submit RUN"
         )
     sources: list[Source] = []
     for path in paths:
         name = jsonl_stem(path)
         if name in RESERVED:
-            raise UsageError(f"'{name}' is reserved", where=str(path), mend="rename the file")
+            raise UsageError(f"'{name}' is reserved", where=str(path), hint="rename the file")
         if any(name == s.name for s in sources):
             raise UsageError(
-                f"two files are called '{name}'", where=str(path), mend="remove one of them"
+                f"two files are called '{name}'", where=str(path), hint="remove one of them"
             )
         records = tuple(read_jsonl(path))
         if not records:
-            raise UsageError("no records", where=str(path), mend="remove the file")
+            raise UsageError("no records", where=str(path), hint="remove the file")
         check_bounds(records, path)
         sources.append(Source(name, path.name, hash_file(path), records))
     return sources

@@ -165,7 +165,7 @@ def _place(board: LeaderboardTable) -> str:
     where = "all data sets"
     if not board.group.across:
         where = link(first.dataset, page_of(DATASETS, first.dataset), "../")
-    run = f"{first.world}, {board.suite}, seed {first.seed}"
+    run = f"{first.domain_kind}, {board.suite}, seed {first.seed}"
     return f"{where} ({escape(run)}; {escape(board.source.name)})"
 
 
@@ -338,7 +338,7 @@ def _datasets_table(boards: Sequence[LeaderboardTable]) -> str:
     columns: tuple[Column[LeaderboardTable], ...] = (
         Column("dataset", "data set",
                lambda b: link(b.title, page_of(DATASETS, b.title)), text=True),
-        Column("world", "world", lambda b: escape(b.first.world), text=True),
+        Column("domain", "domain", lambda b: escape(b.first.domain_kind), text=True),
         Column("suite", "suite", lambda b: escape(b.suite), text=True),
         Column("seed", "seed", lambda b: str(b.first.seed), text=True),
         Column("records", "records", lambda b: escape(b.source.name), text=True),
@@ -402,7 +402,7 @@ def with_quotes(text: str, pages: Mapping[str, str], *, where: str = "") -> str:
         raise UsageError(
             "a quoted table is not opened or not closed",
             where=where,
-            mend=f"write {_BEGIN} PAGE / HEADING --> above and {_END} below each",
+            hint=f"write {_BEGIN} PAGE / HEADING --> above and {_END} below each",
         )
     return _QUOTE.sub(lambda q: f"{q['open']}{_table(q, pages)}{_END}", text)
 
@@ -465,7 +465,7 @@ def check_pages(out: Path, pages: Mapping[str, str]) -> None:
         raise InvalidBenchmarkError(
             f"the pages are not those of the records: {'; '.join(found)}",
             where=str(out),
-            mend="run casl-bench leaderboard, and remove what is of no records",
+            hint="run casl-bench leaderboard, and remove what is of no records",
         )
 
 
@@ -493,7 +493,7 @@ def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
         raise InvalidBenchmarkError(
             "a quoted table is not that of the pages",
             where=", ".join(stale),
-            mend="run casl-bench leaderboard with the same --quotes",
+            hint="run casl-bench leaderboard with the same --quotes",
         )
 
 

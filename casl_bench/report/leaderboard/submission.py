@@ -209,9 +209,9 @@ Records = Sequence[RunRecord]
 
 def early_faults(records: Records) -> list[str]:
     """What needs no knowledge of the suite: records of one run that measure something."""
-    runs = {(r.world, r.suite.name, r.suite.version, r.suite.quick, r.seed) for r in records}
+    runs = {(r.domain_kind, r.suite.name, r.suite.version, r.suite.quick, r.seed) for r in records}
     if len(runs) > 1:
-        shown = "; ".join(f"world {w}, suite {n} v{v}, seed {s}" for w, n, v, _, s in sorted(runs))
+        shown = "; ".join(f"domain {w}, suite {n} v{v}, seed {s}" for w, n, v, _, s in sorted(runs))
         return [f"records of several runs: {shown}"]
     if records[0].suite.quick:
         return [f"suite '{records[0].suite.name}' is for trying out: its numbers mean nothing"]
@@ -421,7 +421,7 @@ def submit(
         raise UsageError(
             "there are records of this name already",
             where=str(taken[0]),
-            mend="give --name another name, or remove the file first if these are to replace it",
+            hint="give --name another name, or remove the file first if these are to replace it",
         )
     known = [r.record_id for path in published for r in read_jsonl(path)]
     faults = faults_of(records, expected, known)
@@ -441,7 +441,7 @@ def _refuse(faults: Sequence[str], source: Path) -> None:
         raise InvalidBenchmarkError(
             f"not to be published: {'; '.join(faults[:_SHOWN])}{more}",
             where=str(source),
-            mend="nothing was added; docs/leaderboards.md says what records must be",
+            hint="nothing was added; docs/leaderboards.md says what records must be",
         )
 
 
@@ -468,7 +468,7 @@ def _default_name(records: Sequence[RunRecord], expected: Expected) -> str:
 def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", name) or name in RESERVED:
         raise UsageError(
-            f"'{name}' is no name for a file of records", mend="use letters, digits and -_.+"
+            f"'{name}' is no name for a file of records", hint="use letters, digits and -_.+"
         )
     return name
 

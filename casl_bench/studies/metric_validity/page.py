@@ -42,8 +42,8 @@ MADE_FROM = "made-from"
 
 def read_study(folder: Path) -> StudyRecords:
     """The records in a folder; see `frame.read_records`."""
-    mend = "make them, without --render-only"
-    return read_records(folder / RECORDS, StudyRecords.from_jsonl, mend)
+    hint = "make them, without --render-only"
+    return read_records(folder / RECORDS, StudyRecords.from_jsonl, hint)
 
 
 def write_study(folder: Path, records: StudyRecords) -> Path:

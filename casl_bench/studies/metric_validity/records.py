@@ -158,7 +158,7 @@ class StudyRecords:
             if metric.name == name:
                 return metric
         raise InvalidBenchmarkError(
-            f"the study's records hold no metric '{name}'", mend="make them anew"
+            f"the study's records hold no metric '{name}'", hint="make them anew"
         )
 
     def to_jsonl(self) -> str:

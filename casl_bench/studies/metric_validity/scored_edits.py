@@ -17,7 +17,7 @@ from torch import Tensor
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.domains.rendered import domain_named
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.metrics.edit_scores import Array, EditScores
@@ -74,10 +74,10 @@ class Renderer:
 class Judge:
     """The scorers of a rendered data set."""
 
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.scorers = Scorers(world)
-        train = world.dataset.load("train", SPREAD_IMAGES)
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.scorers = Scorers(domain)
+        train = domain.dataset.load("train", SPREAD_IMAGES)
         self.spreads: Array = self.scorers.logits(train.pixels).std(axis=1)
         self.unrelated = self.scorers.unrelated(_inversions(train.image_ids, train.pixels))
 
@@ -199,7 +199,7 @@ def edit_rows(
         families: of the edits.
         say: is given the name of each concept that is begun.
     """
-    dataset = judge.world.dataset.card.name
+    dataset = judge.domain.dataset.card.name
     drawing = domain_named(dataset).drawing
     rows = []
     for concept in concepts:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from casl_bench.domains.rendered import RENDERED, rendered_world
+from casl_bench.domains.rendered import RENDERED, rendered_domain
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.results.provenance import package_versions
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.studies.metric_validity.records import EditRow, StudyHeader, StudyRecords
 from casl_bench.studies.metric_validity.scored_edits import (
     IMAGES,
@@ -48,15 +48,15 @@ def make_study(
         InvalidBenchmarkError: if a shipped model is damaged.
         UsageError: there is no such data set.
     """
-    load_entrants()
+    load_registries()
     metrics = candidates()
     tally = Tally(metrics)
     rows: list[EditRow] = []
     revisions, scorers = {}, {}
     for name in datasets:
-        world = rendered_world(name)
-        judge, card = Judge(world), world.dataset.card
-        revisions[name], scorers[name] = card.revision, world.scorer_hashes
+        domain = rendered_domain(name)
+        judge, card = Judge(domain), domain.dataset.card
+        revisions[name], scorers[name] = card.revision, domain.scorer_hashes
         rows += edit_rows(judge, card.concepts, metrics, images=images, say=say)
         say(f"{name}: tricks")
         drawing = RENDERED[name].drawing

@@ -136,7 +136,7 @@ def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array)
 
 def play_on_images(tally: Tally, judge: Judge, subject: Subject, renderer: Renderer) -> None:
     """The tricks that edit nothing, on one concept; the judge's first classifier is attacked."""
-    deceived = judge.world.classifiers[0]
+    deceived = judge.domain.classifiers[0]
     assert isinstance(deceived, Differentiable)  # all that are shipped are
     images = renderer.draw(subject.lacking)
     right = renderer.draw(subject.drawing.flipped(subject.lacking, subject.concept.attribute))

@@ -52,14 +52,14 @@ def render_page(evidence: Evidence) -> str:
 
 def _opening(evidence: Evidence) -> str:
     header = evidence.study.header
-    worlds = ", ".join(sorted({r.world for r in evidence.records}))
+    domains = ", ".join(sorted({r.domain_kind for r in evidence.records}))
     datasets = ", ".join(evidence.datasets)
     count = len(evidence.variants("ablation", "none"))
     return f"""# The paper's questions, answered here
 
 CASL's paper (arXiv 2601.15441) asks whether concept-aligned latents exist, whether they act, and
-how precisely. This page asks the same of our port, on {count} concepts of {datasets} (world
-{worlds}, suite {header.suite}, seed {header.seed}). It is another world than the paper's: where
+how precisely. This page asks the same of our port, on {count} concepts of {datasets} (domain
+{domains}, suite {header.suite}, seed {header.seed}). It is another domain than the paper's: where
 the two differ, that refutes nothing there, and where they agree, that proves nothing there.
 
 ```bash

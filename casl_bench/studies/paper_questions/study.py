@@ -32,10 +32,10 @@ from casl_bench.results.record import (
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
-from casl_bench.runs.artefacts import InvertedSplit
+from casl_bench.runs.artifacts import InvertedSplit
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.names import load_entrants
-from casl_bench.runs.plan import info_of, judges, make_method, open_worlds
+from casl_bench.runs.names import load_registries
+from casl_bench.runs.plan import info_of, judges, make_method, open_domains
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.suites import RunConfig
@@ -230,8 +230,8 @@ class LatentStudy:
     def __init__(self, config: RunConfig, dataset: str, ks: Sequence[int]) -> None:
         self.config, self.dataset, self.ks = config, dataset, tuple(ks)
         self.store = RecordStore(config.out)
-        self.run = DatasetRun(open_worlds(config)[dataset], config, self.store, SilentProgress())
-        self.cells, self.artefacts = self.run.cells, self.run.artefacts
+        self.run = DatasetRun(open_domains(config)[dataset], config, self.store, SilentProgress())
+        self.cells, self.artifacts = self.run.cells, self.run.artifacts
         self.scores = next(d for d in group_cells(read_cells(config.out)) if d.name == dataset)
 
     def rows(self, concept: Concept) -> Iterator[VariantRow]:
@@ -276,8 +276,8 @@ class LatentStudy:
     def _absences(self, concept: Concept) -> Iterator[VariantRow]:
         """Images that have the attribute, some latents taken away; none where no image has it."""
         editor, _ = self._casl(concept)
-        there = self.artefacts.concept_split(
-            self.artefacts.test, concept, self.config.suite.test_images_per_concept, present=True
+        there = self.artifacts.concept_split(
+            self.artifacts.test, concept, self.config.suite.test_images_per_concept, present=True
         )
         if not len(there.batch):
             return
@@ -303,7 +303,7 @@ class LatentStudy:
 
     def _lacking(self, concept: Concept) -> InvertedSplit:
         count = self.config.suite.test_images_per_concept
-        return self.artefacts.concept_split(self.artefacts.test, concept, count)
+        return self.artifacts.concept_split(self.artifacts.test, concept, count)
 
     def _row(
         self,
@@ -360,7 +360,7 @@ def finished_record(store: RecordStore, dataset: str, method: str, concept: str)
         raise UsageError(
             f"the run has not finished '{method}' on '{concept}' of {dataset}",
             where=str(store.run),
-            mend="run it with --methods all first",
+            hint="run it with --methods all first",
         )
     return record
 
@@ -389,12 +389,12 @@ def make_rows(
     Raises:
         UsageError: if it is no run folder, or holds no finished CASL and CASL-Steer.
     """
-    load_entrants()
+    load_registries()
     store = RecordStore(run)
     done = [r for r in store if (r.kind, r.method, r.status) == ("edit", MAP, "done")]
     if not done:
         raise UsageError(
-            f"no record of '{MAP}'", where=str(run), mend="give the folder of a finished run"
+            f"no record of '{MAP}'", where=str(run), hint="give the folder of a finished run"
         )
     datasets = tuple(dict.fromkeys(r.dataset for r in done))
     config = config_of_run(run, datasets, (MAP, STEER), cache)
@@ -432,7 +432,7 @@ def _of_concept(
 ) -> tuple[str, str, list[VariantRow]]:
     """In a worker: a concept's rows, from the run folder or made now."""
     torch.set_num_threads(threads)
-    load_entrants()
+    load_registries()
     store = RecordStore(config.out)
     ids = [finished_record(store, dataset, m, concept).record_id for m in (MAP, STEER)]
     key = hash_json([STUDY_VERSION, list(ks), list(KEPT), *ids])
@@ -441,10 +441,10 @@ def _of_concept(
         lines = path.read_text(encoding="utf-8").splitlines()
         return dataset, concept, [VariantRow.model_validate_json(line) for line in lines]
     if dataset not in _studies:
-        _studies.clear()  # one world at a time
+        _studies.clear()  # one domain at a time
         _studies[dataset] = LatentStudy(config, dataset, ks)
     study = _studies[dataset]
-    card = study.run.world.dataset.card
+    card = study.run.domain.dataset.card
     rows = list(study.rows(next(c for c in card.concepts if c.name == concept)))
     write_text(path, "".join(row.model_dump_json() + "\n" for row in rows))
     return dataset, concept, rows

@@ -27,7 +27,7 @@ def fitted(method: type, toy: ToyTasks, folder: Path) -> tuple[EditTask, Editor]
 
 
 def seen(toy: ToyTasks, pixels: Tensor) -> Tensor:
-    return toy.world.classifiers[0].logits(pixels) > 0
+    return toy.domain.classifiers[0].logits(pixels) > 0
 
 
 def test_a_rotation_keeps_norms() -> None:
@@ -80,7 +80,7 @@ def test_shuffled_moves_another_attribute_and_the_target_not(tmp_path: Path) -> 
     (edited,) = editor.edit(toy.test, [1.0])
     changed = seen(toy, edited) != seen(toy, toy.test.reconstruction)
     wanted = stand_in(task.concept.attribute, task.other_attributes)
-    columns = toy.world.dataset.card.attributes
+    columns = toy.domain.dataset.card.attributes
     assert wanted != task.concept.attribute
     assert changed.all(0).tolist() == [name == wanted for name in columns]
     assert changed.any(0).tolist() == [name == wanted for name in columns]
@@ -102,7 +102,7 @@ def test_a_lone_attribute_has_no_stand_in() -> None:
 def test_inverted_takes_the_attribute_away_and_leaves_the_others(tmp_path: Path) -> None:
     toy = ToyTasks()
     task, editor = fitted(Inverted, toy, tmp_path)
-    column = toy.world.dataset.card.attributes.index(task.concept.attribute)
+    column = toy.domain.dataset.card.attributes.index(task.concept.attribute)
     there = seen(toy, toy.test.x_0)[:, column].nonzero().flatten().tolist()
     images = toy.test_images(there)
     (edited,) = editor.edit(images, [1.0])

@@ -16,8 +16,8 @@ from torch import Tensor
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.inversion import Inversions
-from casl_bench.domains.domain import World
-from casl_bench.domains.rendered import rendered_world
+from casl_bench.domains.domain import Domain
+from casl_bench.domains.rendered import rendered_domain
 from casl_bench.methods.method import Editor
 from casl_bench.metrics.epr import epr_raw
 from casl_bench.models.scorers import Differentiable
@@ -36,13 +36,13 @@ def stored(images: Tensor) -> Tensor:
 
 def attacker(toy: ToyTasks, folder: Path, **config: object) -> Editor:
     task = toy.task(PixelAttack.info, folder)
-    concept = toy.world.dataset.card.concepts[RED]
+    concept = toy.domain.dataset.card.concepts[RED]
     return PixelAttack(**config).fit(replace(task, concept=concept))
 
 
 def test_it_raises_the_target_and_a_negative_strength_lowers_it(tmp_path: Path) -> None:
     toy = ToyTasks()
-    editor, logits = attacker(toy, tmp_path), toy.world.classifiers[0].logits
+    editor, logits = attacker(toy, tmp_path), toy.domain.classifiers[0].logits
     before = logits(stored(toy.test.reconstruction))
     up, half, down = (logits(stored(x)) - before for x in editor.edit(toy.test, [1.0, 0.5, -1.0]))
     assert (up[:, RED] > half[:, RED]).all()
@@ -64,7 +64,7 @@ def test_pixels_stay_within_whole_grey_levels(strength: float, levels: int, tmp_
 def test_the_best_step_is_kept(tmp_path: Path) -> None:
     toy = ToyTasks()
     task = toy.task(PixelAttack.info, tmp_path)  # "bright" and "striped" share pixels
-    logits = toy.world.classifiers[0].logits
+    logits = toy.domain.classifiers[0].logits
     before = logits(stored(toy.test.reconstruction))
 
     def gain(steps: int) -> Tensor:
@@ -90,26 +90,26 @@ def test_a_classifier_without_gradients_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def faces() -> World:
-    return rendered_world("rendered_faces")
+def faces() -> Domain:
+    return rendered_domain("rendered_faces")
 
 
-def lacking(world: World, attribute: str, count: int) -> Inversions:
+def lacking(domain: Domain, attribute: str, count: int) -> Inversions:
     """Pictures without the attribute, as if inverted without loss."""
-    batch = world.dataset.load("test", 4 * count)
+    batch = domain.dataset.load("test", 4 * count)
     assert batch.attributes is not None
-    column = world.dataset.card.attributes.index(attribute)
+    column = domain.dataset.card.attributes.index(attribute)
     chosen = batch.take((~batch.attributes[:, column]).nonzero().flatten().tolist()[:count])
     x = chosen.pixels
     return Inversions(chosen.image_ids, (0, 999), x, x, x)
 
 
-def changes(world: World, base: Tensor, edited: Tensor) -> Sequence[Tensor]:
-    return [c.logits(stored(edited)) - c.logits(stored(base)) for c in world.classifiers]
+def changes(domain: Domain, base: Tensor, edited: Tensor) -> Sequence[Tensor]:
+    return [c.logits(stored(edited)) - c.logits(stored(base)) for c in domain.classifiers]
 
 
 def test_it_wins_epr_by_the_classifier_it_sees_and_fails_by_the_other(
-    faces: World, tmp_path: Path
+    faces: Domain, tmp_path: Path
 ) -> None:
     images, toy = lacking(faces, "eyeglasses", 4), ToyTasks()
     column = faces.dataset.card.attributes.index("eyeglasses")

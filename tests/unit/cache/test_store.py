@@ -57,7 +57,7 @@ def _want(root: Path, log: Path, start: Any) -> None:
     assert (entry.folder / "b.bin").read_bytes() == b"and this"
 
 
-def test_six_processes_that_want_one_artefact_make_it_once(tmp_path: Path) -> None:
+def test_six_processes_that_want_one_artifact_make_it_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     start = context.Barrier(6)
     log = tmp_path / "log"

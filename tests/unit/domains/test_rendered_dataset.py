@@ -9,9 +9,9 @@ from casl_bench.core.errors import InputError, UsageError
 from casl_bench.domains.dataset import DATASETS, Dataset, SupportsOracle
 from casl_bench.domains.rendered import RENDERED, RenderedDomain, domain_named
 from casl_bench.domains.rendering.renderer import RenderedDataset
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 
-load_entrants()
+load_registries()
 
 
 @pytest.fixture(scope="module", params=RENDERED.values(), ids=lambda d: d.name)

@@ -1,4 +1,4 @@
-"""The shipped world: whole, within its size, and refused when a file of it is damaged."""
+"""The shipped domain: whole, within its size, and refused when a file of it is damaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_file
-from casl_bench.domains.rendered import ASSETS, RENDERED, rendered_world
+from casl_bench.domains.rendered import ASSETS, RENDERED, rendered_domain
 
 WEIGHTS = sorted(p.relative_to(ASSETS) for p in ASSETS.rglob("*.safetensors"))
 
@@ -30,10 +30,10 @@ def test_the_models_of_a_domain_take_at_most_12_mb(domain: str) -> None:
 
 @pytest.mark.parametrize("name", RENDERED)
 def test_guide_and_scorer_are_two_networks(name: str) -> None:
-    world = rendered_world(name)
-    assert world.guide_clip.weights_hash != world.score_clip.info.weights_hash
-    assert len({c.info.weights_hash for c in world.classifiers}) == 2
-    assert world.dataset.card.world == "synth"
+    domain = rendered_domain(name)
+    assert domain.guide_clip.weights_hash != domain.score_clip.info.weights_hash
+    assert len({c.info.weights_hash for c in domain.classifiers}) == 2
+    assert domain.dataset.card.domain_kind == "synth"
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: "/".join(p.parts[:2]))
@@ -41,7 +41,7 @@ def test_a_truncated_file_is_refused_by_name(assets: Path, weights: Path) -> Non
     path = assets / weights
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InvalidBenchmarkError) as refused:
-        rendered_world(weights.parts[0], assets=assets)
+        rendered_domain(weights.parts[0], assets=assets)
     assert weights.parent.name in str(refused.value)
     assert "\n" not in str(refused.value)
 
@@ -53,17 +53,17 @@ def test_nan_weights_of_the_unet_are_refused(assets: Path) -> None:
     tensors[name] = torch.full_like(tensors[name], torch.nan)
     save_file(tensors, path)
     with pytest.raises(InvalidBenchmarkError, match="NaN"):
-        rendered_world("rendered_faces", assets=assets)
+        rendered_domain("rendered_faces", assets=assets)
 
 
 def test_absent_models_are_told(tmp_path: Path) -> None:
     with pytest.raises(InvalidBenchmarkError, match="absent"):
-        rendered_world("rendered_faces", assets=tmp_path)
+        rendered_domain("rendered_faces", assets=tmp_path)
 
 
 def test_another_device_is_refused() -> None:
     with pytest.raises(UsageError, match="cuda"):
-        rendered_world("rendered_faces", "cuda:0")
+        rendered_domain("rendered_faces", "cuda:0")
 
 
 @pytest.mark.parametrize("weights", WEIGHTS, ids=lambda p: "/".join(p.parts[:2]))

@@ -174,7 +174,7 @@ def test_a_new_method_is_told_and_what_is_out_of_scope_is_not(make_side: MakeSid
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("world", "real", "world: made up in the base, real in the head"),
+        ("domain_kind", "real", "domain: made up in the base, real in the head"),
         ("dataset_revision", "2", "data set revision"),
         ("suite", SuiteRef(name="made_up", version=2), "suite: made_up v1 in the base"),
         ("seed", 1, "seed"),

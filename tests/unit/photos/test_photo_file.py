@@ -219,7 +219,7 @@ def png_of_size(width: int, height: int, bits: int = 8, rows: bytes = b"\0") -> 
 BAD_BYTES: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "an empty file"),
     "one byte": (lambda: b"\xff", "not an image"),
-    "text": (lambda: b"hello, world\n" * 50, "not an image"),
+    "text": (lambda: b"hello, domain\n" * 50, "not an image"),
     "zeros": (lambda: bytes(5000), "not an image"),
     "noise": (lambda: np.random.default_rng(0).bytes(5000), "not an image"),
     "web page": (lambda: b"<!DOCTYPE html><html>quota exceeded</html>", "a web page"),

@@ -204,7 +204,12 @@ def test_the_card_needs_no_files(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     dataset = DATASETS.create(name)
     assert isinstance(dataset, Dataset) and DATASETS.factory(name) is REAL[name]
     card = dataset.card
-    assert (card.name, card.world, card.revision, card.resolution) == (name, "real", "absent", 256)
+    assert (card.name, card.domain_kind, card.revision, card.resolution) == (
+        name,
+        "real",
+        "absent",
+        256,
+    )
     assert card.concepts and {c.attribute for c in card.concepts} <= set(card.attributes)
     assert DATASETS.create(name, DataSource()).card == card
     with pytest.raises(UsageError, match=r"--data-root.*CASL_BENCH_DATA"):

@@ -247,7 +247,7 @@ def test_where_nothing_is_done_there_is_no_cost() -> None:
 
 def test_overall_is_the_mean_over_all_concepts_of_all_data_sets() -> None:
     text = render_tables([edit("hat", 1.0), edit("smiling", 2.0), dogs("hat", 6.0)])
-    assert text.startswith("## Overall: 2 data sets (world synth, suite standard v1, seed 0)\n")
+    assert text.startswith("## Overall: 2 data sets (domain synth, suite standard v1, seed 0)\n")
     assert "rendered_dogs (1 concept), rendered_faces (2 concepts)" in text
     assert "Means over 3 concepts of 2 data sets" in part(text, "Edits, overall")
     found = cells(text, "Edits, overall", "casl")
@@ -300,7 +300,7 @@ def test_one_data_set_has_no_overall_part() -> None:
     ],
     ids=lambda c: next(iter(c)),
 )
-def test_seeds_worlds_and_suites_never_mix(change: dict[str, Any]) -> None:
+def test_seeds_domains_and_suites_never_mix(change: dict[str, Any]) -> None:
     assert "verall" not in render_tables([edit(), dogs(**change)])
 
 
@@ -430,7 +430,7 @@ def two_concepts(method: str, fit: float, edit_seconds: float, **changes: Any) -
 
 
 def test_set_up_is_shared_by_concepts_and_paid_by_methods_that_use_it() -> None:
-    with_sae = two_concepts("casl", 10.0, 0.1, artefacts={"sae": "b" * 64})
+    with_sae = two_concepts("casl", 10.0, 0.1, artifacts={"sae": "b" * 64})
     without = two_concepts("asyrp", 20.0, 0.5)
     text = render_tables([*with_sae, *without, *shared()])
     names = ("set-up, its share (s)", "fit (s)", "edit (s)", "100 edits of a concept (s)")

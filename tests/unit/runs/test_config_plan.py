@@ -27,9 +27,9 @@ from casl_bench.runs.listing import dry_run_text
 from casl_bench.runs.plan import (
     BESIDE_CONCEPTS,
     BESIDE_IMAGES,
-    KEY_ARTEFACT,
+    KEY_ARTIFACT,
     Cell,
-    WorldIdentity,
+    DomainIdentity,
     done,
     plan,
     shared_work,
@@ -41,8 +41,8 @@ from casl_bench.runs.suites import (
     SUITES,
     RunConfig,
     default_out,
+    domain_kind_of_suite,
     suite,
-    world_of_suite,
 )
 
 # Without the tuned settings, which the fakes below do not have.
@@ -113,7 +113,7 @@ def config(tmp_path: Path, **changes: Any) -> RunConfig:
 
 
 def cells(run: RunConfig, fingerprint: str = "f") -> tuple[Cell, ...]:
-    return plan(run, {"toy": WorldIdentity(CARD, fingerprint)})
+    return plan(run, {"toy": DomainIdentity(CARD, fingerprint)})
 
 
 # Suites ----------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def test_the_paper_suite_has_the_papers_counts() -> None:
     assert (paper.num_steps, paper.timestep_power, paper.refinements) == (40, 1.0, 0)
     assert paper.test_images_per_concept == 32 and not paper.quick
     assert paper.fit_steps is None
-    assert [s for s in SUITES if world_of_suite(s) == "real"] == ["paper"]
+    assert [s for s in SUITES if domain_kind_of_suite(s) == "real"] == ["paper"]
 
 
 def test_a_concept_that_most_photos_show_finds_its_images() -> None:
@@ -375,7 +375,7 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
     assert done(store, cell) is None
     record = CellRecord(
         kind="edit",
-        world="synth",
+        domain_kind="synth",
         dataset="toy",
         dataset_revision="r1",
         suite=SuiteRef(name="quick", version=1, quick=True),
@@ -383,7 +383,7 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
         method="casl",
         concept="hat",
         attribute="hat",
-        artefacts={KEY_ARTEFACT: "0" * 64},
+        artifacts={KEY_ARTIFACT: "0" * 64},
         provenance=Provenance(
             package_version="0",
             git_commit=None,
@@ -396,14 +396,14 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
     )
     store.write(record)
     assert done(store, cell) is None
-    store.write(record.model_copy(update={"artefacts": {KEY_ARTEFACT: cell.key}}))
+    store.write(record.model_copy(update={"artefacts": {KEY_ARTIFACT: cell.key}}))
     assert done(store, cell) is not None
 
 
 def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = SimpleNamespace(
+    domain = SimpleNamespace(
         name="synth",
         dataset=SimpleNamespace(card=CARD),
         backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4)),
@@ -411,9 +411,9 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
         scorer_hashes={"classifier": "c"},
         classifiers=(),
     )
-    worlds: Registry[Any] = Registry("world", "casl_bench.tests.none")
-    worlds.register("toy", lambda device, options: world)
-    monkeypatch.setattr("casl_bench.runs.plan.WORLDS", worlds)
+    domains: Registry[Any] = Registry("world", "casl_bench.tests.none")
+    domains.register("toy", lambda device, options: domain)
+    monkeypatch.setattr("casl_bench.runs.plan.DOMAINS", domains)
     run = config(tmp_path, methods=("casl",))
     text = dry_run_text(run)
     lines = [line.split() for line in text.splitlines()]

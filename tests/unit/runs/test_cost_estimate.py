@@ -12,12 +12,12 @@ from casl_bench.diffusion.trajectories import DISK_BUDGET_VARIABLE
 from casl_bench.methods.method import METHODS
 from casl_bench.results.run_folder import read_jsonl
 from casl_bench.runs.cost_estimate import cost_text, estimate_cost
-from casl_bench.runs.names import load_entrants, resolve_methods
+from casl_bench.runs.names import load_registries, resolve_methods
 from casl_bench.runs.plan import (
     BESIDE_IMAGES,
     NULL_IMAGES,
     Cell,
-    WorldIdentity,
+    DomainIdentity,
     card_of,
     fit_work,
     info_of,
@@ -28,7 +28,7 @@ from casl_bench.runs.plan import (
 )
 from casl_bench.runs.suites import RunConfig, suite
 
-load_entrants()
+load_registries()
 ROOT = Path(__file__).parents[3]
 OURS = [name for name in METHODS if "/" not in name and not info_of(name).control]
 
@@ -41,7 +41,7 @@ def planned(
         methods=resolve_methods(methods), datasets=("celeba_hq",), concepts=concepts,
         suite=suite("paper"), seed=0, device="cpu", out=tmp_path / "run",
     )  # fmt: skip
-    return config, plan(config, {"celeba_hq": WorldIdentity(card_of("celeba_hq"), "absent")})
+    return config, plan(config, {"celeba_hq": DomainIdentity(card_of("celeba_hq"), "absent")})
 
 
 def test_the_published_records_cost_about_what_is_estimated() -> None:

@@ -48,7 +48,7 @@ def test_a_broken_torch_or_an_unknown_device_leaves_the_rest(
     assert line(text, "cache")
 
     def broken() -> None:
-        raise UsageError("torch 1 and torchvision 2 do not fit together", mend="install both")
+        raise UsageError("torch 1 and torchvision 2 do not fit together", hint="install both")
 
     monkeypatch.setattr(doctor, "check_torch", broken)
     text, code = page(tmp_path)

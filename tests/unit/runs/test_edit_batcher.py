@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.conformance.toy_domain import toy_domain
 from casl_bench.core import memory
 from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory, told_in_one_line
 from casl_bench.diffusion.inversion import Inversions, invert
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import cell as at_once
-from casl_bench.runs.artefacts import Artefacts, InvertedSplit
+from casl_bench.runs.artifacts import Artifacts, InvertedSplit
 from casl_bench.runs.cell import PICTURES, EditBatcher, EditCells
 from casl_bench.runs.progress import BufferedProgress
 from casl_bench.runs.suites import RunConfig
@@ -39,8 +39,8 @@ OUT_OF_MEMORY: dict[str, Callable[[], Exception]] = {
 class Push:
     """Adds a shift to h; memory holds so many images at once, and no more."""
 
-    def __init__(self, world: World, most: int, error: Callable[[], Exception]) -> None:
-        self.world, self.most, self.error = world, most, error
+    def __init__(self, domain: Domain, most: int, error: Callable[[], Exception]) -> None:
+        self.domain, self.most, self.error = domain, most, error
         self.tried: list[int] = []
 
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
@@ -49,19 +49,19 @@ class Push:
             raise self.error()
         window = EditWindow(500, asymmetric=True)
         return generate_edits(
-            self.world.backbone, inversions, strengths, lambda h, t, temb: 0.1 * h, window, 0
+            self.domain.backbone, inversions, strengths, lambda h, t, temb: 0.1 * h, window, 0
         )
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return toy_world()
+def domain() -> Domain:
+    return toy_domain()
 
 
 @pytest.fixture(scope="module")
-def split(world: World) -> InvertedSplit:
-    batch = world.dataset.load("test", 22)
-    inversions = invert(world.backbone, batch.image_ids, batch.pixels, (0, 400, 900))
+def split(domain: Domain) -> InvertedSplit:
+    batch = domain.dataset.load("test", 22)
+    inversions = invert(domain.backbone, batch.image_ids, batch.pixels, (0, 400, 900))
     return InvertedSplit(batch, inversions, None)
 
 
@@ -77,22 +77,22 @@ def config(tmp_path: Path) -> Callable[..., RunConfig]:
 
 
 def edited(
-    world: World, split: InvertedSplit, config: RunConfig, editor: Any
+    domain: Domain, split: InvertedSplit, config: RunConfig, editor: Any
 ) -> tuple[Tensor, list[str]]:
     notes = BufferedProgress()
-    cells = EditCells(Artefacts(world, config, notes), RecordStore(config.out), notes)
+    cells = EditCells(Artifacts(domain, config, notes), RecordStore(config.out), notes)
     return cells.edit_images(editor, split, STRENGTHS, None), notes.lines
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
 def test_out_of_memory_halves_the_batch_and_changes_no_number(
-    world: World, split: InvertedSplit, config: Callable[..., RunConfig], kind: str
+    domain: Domain, split: InvertedSplit, config: Callable[..., RunConfig], kind: str
 ) -> None:
-    enough = Push(world, 99, OUT_OF_MEMORY[kind])
-    whole, said = edited(world, split, config(), enough)
+    enough = Push(domain, 99, OUT_OF_MEMORY[kind])
+    whole, said = edited(domain, split, config(), enough)
     assert (enough.tried, said) == ([22], [])
-    scarce = Push(world, 7, OUT_OF_MEMORY[kind])
-    again, said = edited(world, split, config(), scarce)
+    scarce = Push(domain, 7, OUT_OF_MEMORY[kind])
+    again, said = edited(domain, split, config(), scarce)
     # In whole micro-batches of four, and what did not fit once is not tried again.
     assert scarce.tried == [22, 8, 4, 4, 4, 4, 4, 2]
     assert len(said) == 2 and said[-1].endswith("going on with 4")
@@ -100,21 +100,21 @@ def test_out_of_memory_halves_the_batch_and_changes_no_number(
 
 
 def test_less_than_a_micro_batch_is_not_tried(
-    world: World, split: InvertedSplit, config: Callable[..., RunConfig]
+    domain: Domain, split: InvertedSplit, config: Callable[..., RunConfig]
 ) -> None:
-    nothing = Push(world, 0, OUT_OF_MEMORY["CPU"])
+    nothing = Push(domain, 0, OUT_OF_MEMORY["CPU"])
     with pytest.raises(UsageError, match=r"^out of memory; .*--jobs") as caught, told_in_one_line():
-        edited(world, split, config(), nothing)
+        edited(domain, split, config(), nothing)
     assert nothing.tried == [22, 8, 4]
     assert "\n" not in str(caught.value)
 
 
 def test_other_errors_come_as_they_are(
-    world: World, split: InvertedSplit, config: Callable[..., RunConfig]
+    domain: Domain, split: InvertedSplit, config: Callable[..., RunConfig]
 ) -> None:
-    wrong = Push(world, 0, lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    wrong = Push(domain, 0, lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     with pytest.raises(RuntimeError, match="mat1"), told_in_one_line():
-        edited(world, split, config(), wrong)
+        edited(domain, split, config(), wrong)
     assert wrong.tried == [22]
 
 
@@ -129,25 +129,25 @@ def test_other_errors_come_as_they_are(
     ],
 )
 def test_the_budget_decides_and_a_batch_size_is_the_most(
-    world: World,
+    domain: Domain,
     split: InvertedSplit,
     config: Callable[..., RunConfig],
     given: dict[str, Any],
     sizes: list[int],
 ) -> None:
-    editor = Push(world, 99, MemoryError)
-    few, _ = edited(world, split, config(**given), editor)
+    editor = Push(domain, 99, MemoryError)
+    few, _ = edited(domain, split, config(**given), editor)
     assert editor.tried == sizes
-    whole, _ = edited(world, split, config(), Push(world, 99, MemoryError))
+    whole, _ = edited(domain, split, config(), Push(domain, 99, MemoryError))
     assert torch.equal(few, whole)
 
 
 def test_without_a_budget_processes_share_half_of_what_is_free(
-    world: World, config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+    domain: Domain, config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(at_once, "free_memory", lambda device: 2 * 40 * OF_A_ROW)
-    assert EditBatcher(config(), world.backbone, print).images(1) == 40
-    assert EditBatcher(config(jobs=2), world.backbone, print).images(1) == 20
+    assert EditBatcher(config(), domain.backbone, print).images(1) == 40
+    assert EditBatcher(config(jobs=2), domain.backbone, print).images(1) == 20
 
 
 def test_a_container_may_leave_less_than_the_machine(

@@ -30,7 +30,7 @@ def test_a_method_that_every_classifier_guided_cannot_be_judged() -> None:
         judges(replace(INFO, guided_by=NAMES), NAMES)
 
 
-def test_a_control_is_judged_in_the_world_s_order() -> None:
+def test_a_control_is_judged_in_the_domain_s_order() -> None:
     assert judges(replace(INFO, control=True, guided_by=("primary",)), NAMES) == NAMES
 
 
@@ -45,13 +45,13 @@ def scorer(name: str) -> Any:
 def test_a_run_is_refused_whose_judge_was_its_guide(
     guided_by: tuple[str, ...], fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world: Any = SimpleNamespace(
+    domain: Any = SimpleNamespace(
         classifiers=tuple(map(scorer, NAMES)), score_clip=scorer("words"), embedder=scorer("looks")
     )
     config: Any = SimpleNamespace(methods=("mine",))
     monkeypatch.setattr(judges_module, "info_of", lambda name: INFO)
-    check_judges(config, {"faces": world})
+    check_judges(config, {"faces": domain})
     monkeypatch.setattr(judges_module, "info_of", lambda name: replace(INFO, guided_by=guided_by))
     with pytest.raises(UsageError, match=fault) as raised:
-        check_judges(config, {"faces": world})
+        check_judges(config, {"faces": domain})
     assert raised.value.where == "faces"

@@ -24,11 +24,11 @@ from casl_bench.runs.parallel import _queue_cluster, default_jobs
     ],
 )
 def test_jobs_are_what_cores_and_memory_bear(
-    cores: int, free: int, device: str, world: str, jobs: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, free: int, device: str, domain: str, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "cpu_count", lambda: cores)
     monkeypatch.setattr(parallel, "free_memory", lambda: free * GB)
-    assert default_jobs(device, world) == jobs
+    assert default_jobs(device, domain) == jobs
 
 
 @pytest.fixture

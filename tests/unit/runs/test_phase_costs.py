@@ -5,7 +5,7 @@ import io
 
 import torch
 
-from casl_bench.conformance.toy_domain import toy_world
+from casl_bench.conformance.toy_domain import toy_domain
 from casl_bench.runs.progress import OTHER, LineProgress, PhaseCost, PhaseCosts, Stopwatch
 
 
@@ -33,7 +33,7 @@ def test_the_innermost_phase_pays() -> None:
 
 
 def test_passes_are_counted_by_hooks_in_copies_too_and_half_by_half() -> None:
-    backbone, costs = toy_world().backbone, PhaseCosts()
+    backbone, costs = toy_domain().backbone, PhaseCosts()
     x_t, full = torch.zeros(3, 3, 16, 16), backbone.micro_batch
     with costs.count(backbone.unet):
         backbone.eps(x_t, 500)
@@ -48,7 +48,7 @@ def test_passes_are_counted_by_hooks_in_copies_too_and_half_by_half() -> None:
 
 
 def test_a_stopwatch_has_the_run_pay_and_keeps_its_own_part() -> None:
-    backbone, costs = toy_world().backbone, PhaseCosts()
+    backbone, costs = toy_domain().backbone, PhaseCosts()
     x_t = torch.zeros(4, 3, 16, 16)
     with costs.count(backbone.unet):
         for images in (1, 2):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import METHODS, MethodConfig, MethodInfo
 from casl_bench.results.score_table import ScoreTable
-from casl_bench.runs.names import load_entrants
+from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import info_of, make_method
 from casl_bench.runs.suites import SUITES, TUNED, RunConfig, Suite, read_settings, suite
 from casl_bench.runs.tuning import BUDGET_FIELDS, Objective, draw_trials, objective, search_space
@@ -43,7 +43,7 @@ SPACE = {"rate": (0.01, 0.1, 1.0), "window": (1, 2, 3), "name": ("a", "b")}
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    load_entrants()
+    load_registries()
     monkeypatch.setattr(METHODS, "_factories", dict(METHODS._factories))
     yield
 

@@ -15,8 +15,8 @@ class SparseActivations:
     timesteps = (0, 100, 400)
 
     def __init__(self, images: int, seed: int) -> None:
-        world = torch.Generator().manual_seed(0)
-        directions = torch.randn(24, 16, generator=world)
+        domain = torch.Generator().manual_seed(0)
+        directions = torch.randn(24, 16, generator=domain)
         directions /= directions.norm(dim=1, keepdim=True)
         draw = torch.Generator().manual_seed(seed)
         self.maps = []

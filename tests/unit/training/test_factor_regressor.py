@@ -20,7 +20,7 @@ from casl_bench.domains.rendered import (
     CLASSIFIERS,
     RENDERED,
     RenderedDomain,
-    rendered_world,
+    rendered_domain,
 )
 from casl_bench.domains.rendering.renderer import Factors, to_pixels
 from casl_bench.models.factor_regressor import FactorRegressor, LookoutNet
@@ -78,10 +78,10 @@ def test_small_and_described(domain: RenderedDomain, card: dict[str, Any]) -> No
     assert len((folder / "curve.csv").read_text(encoding="utf-8").splitlines()) > 5
 
 
-def test_the_world_has_it_and_it_is_no_classifier(
+def test_the_domain_has_it_and_it_is_no_classifier(
     domain: RenderedDomain, card: dict[str, Any], regressor: FactorRegressor
 ) -> None:
-    hashes = rendered_world(domain.name).scorer_hashes
+    hashes = rendered_domain(domain.name).scorer_hashes
     assert hashes["factor_regressor"] == regressor.info.weights_hash
     architectures = [
         json.loads((ASSETS / domain.name / name / "card.json").read_text())["config"]

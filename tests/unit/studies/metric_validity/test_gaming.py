@@ -39,7 +39,7 @@ def on_toys(metrics: list[Candidate]) -> list[TrickRow]:
 
 @pytest.fixture(scope="module")
 def on_images(judge: Judge, metrics: list[Candidate]) -> list[TrickRow]:
-    name = judge.world.dataset.card.name
+    name = judge.domain.dataset.card.name
     drawing = RENDERED[name].drawing
     tally = Tally(metrics)
     subject = subject_of(drawing, drawing.concepts[0], 8)
@@ -125,7 +125,7 @@ def test_the_attack_deceives_one_classifier(
 def test_the_attack_stays_within_its_radius(judge: Judge) -> None:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
-    scorer = judge.world.classifiers[0]
+    scorer = judge.domain.classifiers[0]
     assert isinstance(scorer, Differentiable)
     after = attacked(scorer, pixels, 0, np.ones(6))
     assert float((after - pixels).abs().max()) <= RADIUS + 1e-6

@@ -27,7 +27,7 @@ IMAGES = 12
 
 
 def concepts(judge: Judge, *names: str) -> list[Concept]:
-    return [c for c in judge.world.dataset.card.concepts if c.name in names]
+    return [c for c in judge.domain.dataset.card.concepts if c.name in names]
 
 
 def refs_of(metrics: list[Candidate]) -> tuple[MetricRef, ...]:

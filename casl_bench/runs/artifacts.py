@@ -33,11 +33,11 @@ from casl_bench.diffusion.trajectories import (
     trajectory_bytes,
 )
 from casl_bench.domains.dataset import Concept, ImageBatch, Split
-from casl_bench.domains.domain import World
+from casl_bench.domains.domain import Domain
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.models.random_numbers import generator
-from casl_bench.runs.plan import parts_of_world
+from casl_bench.runs.plan import parts_of_domain
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig, Suite
 from casl_bench.sae.sae import HSpaceSae, SaeConfig
@@ -72,11 +72,11 @@ class InversionCost:
     seconds: float | None
 
 
-class Artefacts:
-    """Shared artefacts of one data set in one run.
+class Artifacts:
+    """Shared artifacts of one data set in one run.
 
     Args:
-        world: the data set's world.
+        domain: the data set's domain.
         config: the run.
         progress: shown while something is made.
 
@@ -84,8 +84,8 @@ class Artefacts:
         cache: where they are kept.
     """
 
-    def __init__(self, world: World, config: RunConfig, progress: Progress) -> None:
-        self.world, self.config, self.progress = world, config, progress
+    def __init__(self, domain: Domain, config: RunConfig, progress: Progress) -> None:
+        self.domain, self.config, self.progress = domain, config, progress
         self.cache = Cache(config.cache, lambda line: self.progress.note(line))
         self._entries: dict[CacheKey, Entry] = {}  # held while this object lives
         self._presence: dict[str, Tensor] = {}  # by a split's first image
@@ -98,7 +98,7 @@ class Artefacts:
     @cached_property
     def timesteps(self) -> tuple[int, ...]:
         """The walk of inversion and generation."""
-        t_max = self.world.backbone.schedule.num_timesteps - 1
+        t_max = self.domain.backbone.schedule.num_timesteps - 1
         return power_timesteps(self.suite.num_steps, t_max, self.suite.timestep_power)
 
     @cached_property
@@ -130,13 +130,13 @@ class Artefacts:
         Raises:
             InvalidBenchmarkError: if fewer lack it.
         """
-        column = self.world.dataset.card.attributes.index(concept.attribute)
+        column = self.domain.dataset.card.attributes.index(concept.attribute)
         there = self.presence(split)[:, column]
         places = (there if present else ~there).nonzero().flatten().tolist()
         if not present and len(places) < count:
             raise InvalidBenchmarkError(
                 f"only {len(places)} of {len(split.batch)} images lack '{concept.attribute}'",
-                mend=f"{count} are needed: raise the suite's pool",
+                hint=f"{count} are needed: raise the suite's pool",
             )
         places = places[:count]
         return InvertedSplit(split.batch.take(places), split.inversions.take(places), None)
@@ -146,20 +146,20 @@ class Artefacts:
         return self.concept_split(self.validation, concept, self.suite.validation_images)
 
     def presence(self, split: InvertedSplit) -> Tensor:
-        """[n, A] bool of a split of this object, computed once; see `World.presence`."""
+        """[n, A] bool of a split of this object, computed once; see `Domain.presence`."""
         first = split.batch.image_ids[0]
         if first not in self._presence:
-            self._presence[first] = self.world.presence(split.batch)
+            self._presence[first] = self.domain.presence(split.batch)
         return self._presence[first]
 
     @property
     def sae_config(self) -> SaeConfig:
         """The shared SAE's kind and size."""
-        return SaeConfig(d_in=self.world.backbone.h_shape[0])
+        return SaeConfig(d_in=self.domain.backbone.h_shape[0])
 
     def split_key(self, split: Split) -> CacheKey:
         """Everything that determines the inversions of a split."""
-        card, world = self.world.dataset.card, self.world
+        card, domain = self.domain.dataset.card, self.domain
         return CacheKey(
             "inversions",
             {
@@ -169,11 +169,11 @@ class Artefacts:
                 "split": split,
                 "count": self._counts[split],
                 "trajectories": split in _KEPT,
-                "backbone": world.backbone.weights_hash,
+                "backbone": domain.backbone.weights_hash,
                 "timesteps": list(self.timesteps),
                 "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
-                "code": [code_hash(INVERSION_CODE), *sources_of(world)],
+                "code": [code_hash(INVERSION_CODE), *sources_of(domain)],
                 "environment": {**environment()},
             },
         )
@@ -184,7 +184,7 @@ class Artefacts:
             "sae",
             {
                 "stage": 1,
-                ABOUT: [self.world.dataset.card.name],
+                ABOUT: [self.domain.dataset.card.name],
                 "activations": self.split_key("train").hash,
                 "config": self.sae_config.model_dump(mode="json"),
                 "trainer": self._trainer_config().model_dump(mode="json"),
@@ -262,7 +262,7 @@ class Artefacts:
         return None if entry is None else entry.sidecar.seconds
 
     def _split(self, split: Split) -> InvertedSplit:
-        batch = self.world.dataset.load(split, self._counts[split])
+        batch = self.domain.dataset.load(split, self._counts[split])
         batch = replace(batch, pixels=batch.pixels.contiguous())
 
         def make(folder: Path) -> None:
@@ -278,7 +278,7 @@ class Artefacts:
     def _invert(self, folder: Path, split: Split, batch: ImageBatch) -> None:
         store = None
         if split in _KEPT:
-            backbone = self.world.backbone
+            backbone = self.domain.backbone
             store = TrajectoryStore.create(
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
                 refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
@@ -289,7 +289,7 @@ class Artefacts:
             self.progress.costs.phase("inversion"),
         ):
             inversions = invert_in_parts(
-                self.world.backbone,
+                self.domain.backbone,
                 batch,
                 self.timesteps,
                 self.suite.refinements,
@@ -310,7 +310,7 @@ class Artefacts:
 
     def trajectory_bytes_to_come(self) -> int:
         """What the stores of this data set will still take on disk."""
-        backbone = self.world.backbone
+        backbone = self.domain.backbone
         image_shape = (3, backbone.image_size, backbone.image_size)
         total = 0
         for split in sorted(_KEPT):
@@ -322,12 +322,12 @@ class Artefacts:
         return total
 
 
-def sources_of(world: World) -> list[JsonValue]:
-    """Hashes of the code of a world that is not this package's."""
-    return [source_hash(part) for part in parts_of_world(world)]
+def sources_of(domain: Domain) -> list[JsonValue]:
+    """Hashes of the code of a domain that is not this package's."""
+    return [source_hash(part) for part in parts_of_domain(domain)]
 
 
-def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
+def check_room(config: RunConfig, artifacts: Iterable[Artifacts]) -> None:
     """Refuse a run that the disk or its budget has no room for, before anything is made.
 
     Raises:
@@ -335,5 +335,5 @@ def check_room(config: RunConfig, artefacts: Iterable[Artefacts]) -> None:
     """
     there = trajectory_bytes(config.cache / "inversions")
     check_disk(
-        sum(a.trajectory_bytes_to_come() for a in artefacts), config.cache, disk_budget() - there
+        sum(a.trajectory_bytes_to_come() for a in artifacts), config.cache, disk_budget() - there
     )
