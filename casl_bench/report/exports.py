@@ -148,7 +148,7 @@ def _latex(board: LeaderboardTable) -> str:
         ]
         (others if entry.standing is None else ranked).append(" & ".join(cells) + r" \\")
     first = board.first
-    where = f"{board.title} (domain {first.domain_kind}, suite {board.suite}, seed {first.seed})"
+    where = f"{board.title} ({first.domain_title}, suite {board.suite}, seed {first.seed})"
     return "\n".join(
         [
             r"\begin{table}",

@@ -150,7 +150,7 @@ def _settings(record: RunRecord) -> str:
     suite = record.suite
     quick = ", **quick: for trying out, its numbers mean nothing**" if suite.quick else ""
     return (
-        f"(domain {escape(record.domain_kind)}, suite {escape(suite.name)} v{suite.version}, "
+        f"({escape(record.domain_title)}, suite {escape(suite.name)} v{suite.version}, "
         f"seed {record.seed}){quick}"
     )
 

@@ -383,6 +383,10 @@ _NEW_IN_3 = frozenset({"attribute", "monotone"})
 """Likewise of versions 1 and 2."""
 
 
+DOMAIN_TITLES = {"synth": "rendered", "real": "photographs"}
+"""Kind of domain, as files have it since schema 1 → as it is shown."""
+
+
 class _Record(Frozen):
     """What cells and numbers both say of a cell.
 
@@ -456,6 +460,11 @@ class _Record(Frozen):
     status: Literal["done", "failed", "skipped"] = "done"
     error: ErrorInfo | None = None
     provenance: Provenance
+
+    @property
+    def domain_title(self) -> str:
+        """The kind of domain as it is shown: "rendered", "photographs", or the kind itself."""
+        return DOMAIN_TITLES.get(self.domain_kind, self.domain_kind)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

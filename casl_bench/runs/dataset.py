@@ -516,11 +516,19 @@ class DatasetRun:
         with self._watching():
             for name, draw in random_directions(self.config):
                 method = make_method(name, self.config.suite)
+                settings = method.config.model_dump(mode="json")
                 inputs = [
-                    "null", STAGE_VERSION, fingerprint(self.domain), self.config.key(),
-                    asdict(card), name, method.info.version, method.config.model_dump(mode="json"), draw,
+                    "null",
+                    STAGE_VERSION,
+                    fingerprint(self.domain),
+                    self.config.key(),
+                    asdict(card),
+                    name,
+                    method.info.version,
+                    settings,
+                    draw,
                     NULL_IMAGES,
-                ]  # fmt: skip
+                ]
                 key, sources = hash_json(inputs), self._sources([name])
                 place = CellKey(card.name, "null", name, fit_seed=draw)
                 if self._has(place, key, sources):
@@ -603,7 +611,7 @@ class DatasetRun:
         self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
     ) -> CellRecord:
         record = without_result(self.domain, self.config, cell, status, error)
-        return record.model_copy(update={"kind": "probe", "artefacts": {KEY_ARTIFACT: key}})
+        return record.model_copy(update={"kind": "probe", "artifacts": {KEY_ARTIFACT: key}})
 
     def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
         """A record of the whole data set, unless it is there."""

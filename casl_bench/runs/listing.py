@@ -11,6 +11,7 @@ from casl_bench.domains.dataset import DATASETS
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import METRICS, metric_infos
+from casl_bench.results.record import DOMAIN_TITLES
 from casl_bench.runs.cost_estimate import cost_text
 from casl_bench.runs.plan import (
     Cell,
@@ -41,7 +42,10 @@ def list_text() -> str:
         if not i.control
     ]
     controls = [[name, i.title] for name, i in infos.items() if i.control]
-    datasets = [[c.name, c.domain_kind, c.description] for c in map(card_of, DATASETS)]
+    datasets = [
+        [c.name, DOMAIN_TITLES.get(c.domain_kind, c.domain_kind), c.description]
+        for c in map(card_of, DATASETS)
+    ]
     concepts = [
         [c.name, concept.name, f"{concept.source_prompt} → {concept.target_prompt}"]
         for c in map(card_of, DATASETS)

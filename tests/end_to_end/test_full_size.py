@@ -134,7 +134,7 @@ def test_photographs_through_full_size_networks(
     shutil.rmtree(weights)  # gigabytes that pytest would keep
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    assert "domain real" in printed.out and "| asyrp" in printed.out
+    assert "(photographs, " in printed.out and "| asyrp" in printed.out
     records = [json.loads(line) for line in (out / "numbers.jsonl").read_text().splitlines()]
     done = [r for r in records if r["kind"] == "edit" and r["status"] == "done"]
     own = {"asyrp", "identity", "random_rotation", "random_direction", "destroy"}

@@ -124,7 +124,7 @@ def test_labelled_portraits_end_in_a_table(
                           "--concepts", concept, "--suite", "tiny", "--out", str(out)))  # fmt: skip
     printed = capsys.readouterr()
     assert code == 0, printed.err
-    assert "domain real" in printed.out and "zero-shot" not in printed.out
+    assert "(photographs, " in printed.out and "zero-shot" not in printed.out
     found = records(out)
     (edit,) = [r for r in found if r["method"] == "asyrp" and r["kind"] == "edit"]
     assert edit["world"] == "real" and len(edit["attributes"]) == 40

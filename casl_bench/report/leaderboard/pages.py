@@ -165,7 +165,7 @@ def _place(board: LeaderboardTable) -> str:
     where = "all data sets"
     if not board.group.across:
         where = link(first.dataset, page_of(DATASETS, first.dataset), "../")
-    run = f"{first.domain_kind}, {board.suite}, seed {first.seed}"
+    run = f"{first.domain_title}, {board.suite}, seed {first.seed}"
     return f"{where} ({escape(run)}; {escape(board.source.name)})"
 
 
@@ -338,7 +338,7 @@ def _datasets_table(boards: Sequence[LeaderboardTable]) -> str:
     columns: tuple[Column[LeaderboardTable], ...] = (
         Column("dataset", "data set",
                lambda b: link(b.title, page_of(DATASETS, b.title)), text=True),
-        Column("domain", "domain", lambda b: escape(b.first.domain_kind), text=True),
+        Column("domain", "domain", lambda b: escape(b.first.domain_title), text=True),
         Column("suite", "suite", lambda b: escape(b.suite), text=True),
         Column("seed", "seed", lambda b: str(b.first.seed), text=True),
         Column("records", "records", lambda b: escape(b.source.name), text=True),

@@ -212,7 +212,7 @@ def test_other_classifiers_have_their_say() -> None:
 def test_the_title_says_what_was_measured() -> None:
     text = render_tables([record()])
     title = text.split("###")[0]
-    for part in ("rendered_faces", "domain synth", "suite standard v1", "seed 0", "classifier_a"):
+    for part in ("rendered_faces", "(rendered, ", "suite standard v1", "seed 0", "classifier_a"):
         assert part in title
     assert "smiling, hat" in title
     assert "not photographs" in title

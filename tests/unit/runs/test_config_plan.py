@@ -396,7 +396,7 @@ def test_done_means_done_with_these_very_inputs(tmp_path: Path) -> None:
     )
     store.write(record)
     assert done(store, cell) is None
-    store.write(record.model_copy(update={"artefacts": {KEY_ARTIFACT: cell.key}}))
+    store.write(record.model_copy(update={"artifacts": {KEY_ARTIFACT: cell.key}}))
     assert done(store, cell) is not None
 
 

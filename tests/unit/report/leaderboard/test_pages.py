@@ -144,7 +144,7 @@ def test_the_probe_and_the_sae_of_methods_that_have_them(made_up_run: Any, score
     ]  # fmt: skip
     sae = run.record("rendered_churches", "sae", measurements={"sae.psnr": Measurement.of(36.0, 8)})
     records = [
-        r.model_copy(update={"artefacts": {"sae": "a" * 64}}) if r.method == "casl" else r
+        r.model_copy(update={"artifacts": {"sae": "a" * 64}}) if r.method == "casl" else r
         for r in run.records
     ]
     page = pages([*records, *probes, sae])[DATASET]
