@@ -184,6 +184,7 @@ def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
     """Fields of a record that say which cell it is of and how its method is set."""
     return {
         **method_fields(make_method(cell.method, config.suite)),
+        "method": cell.method,  # a method of another package is known as package/name
         "kind": "edit",
         "beside": cell.beside,
         "fit_seed": cell.fit_seed,

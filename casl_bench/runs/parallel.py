@@ -34,16 +34,16 @@ IDLE_SECONDS = 30
 """After so long a process that has nothing to do ends, and gives its memory back."""
 
 
-def default_jobs(device: str, domain: str) -> int:
+def default_jobs(device: str, domain_kind: str) -> int:
     """As many processes as cores and free memory bear; one on a GPU.
 
     Args:
         device: a torch device, resolved.
-        domain: of the data sets, "synth" or "real".
+        domain_kind: of the data sets, "synth" or "real".
     """
     if device != "cpu":
         return 1
-    return max(1, min(int(cpu_count()), free_memory() // MEMORY_OF_A_JOB[domain]))
+    return max(1, min(int(cpu_count()), free_memory() // MEMORY_OF_A_JOB[domain_kind]))
 
 
 def check_engine(config: RunConfig) -> None:

@@ -45,11 +45,11 @@ def test_unet_pass(benchmark: BenchmarkFixture) -> None:
     watch(benchmark, lambda: domain.backbone.eps(x_t, 500))
 
 
-def test_scores_from_csv(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+def test_scores_from_npz(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     run = MadeUpRun({"casl": MadeUpMethod()}, concepts=("hat",))
     write_made_up_run(tmp_path / "run", run)
-    text = next((tmp_path / "run").rglob("casl/hat/scores.csv")).read_text(encoding="utf-8")
-    watch(benchmark, lambda: ScoreTable.from_csv(text))
+    data = next((tmp_path / "run").rglob("casl/hat/scores.npz")).read_bytes()
+    watch(benchmark, lambda: ScoreTable.from_npz(data))
 
 
 def test_gate_of_two_runs(benchmark: BenchmarkFixture, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_lists_of_tune_take_spaces_and_a_run_folder_stays_itself(
     assert "'asirp'" in said and "asyrp" in said
     (in_folder / "run").mkdir()
     command = "picture --concepts hat run --out x.png"
-    assert "'hat'" in fails(capsys, in_folder, command, code=2)
+    assert "no records (run)" in fails(capsys, in_folder, command, code=2)
 
 
 def test_a_mistyped_name_needs_no_torch(in_folder: Path) -> None:

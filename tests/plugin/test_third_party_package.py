@@ -98,7 +98,7 @@ def test_a_whole_run_of_the_package_on_a_plugin_s_data_set(installed, tmp_path, 
     command += ["--methods", method, "--concepts", "bright", "--device", "cpu"]
     assert cli.main([*command, "--out", str(tmp_path / "run")]) == 0
     table = capsys.readouterr().out
-    assert "toy_shapes (domain toy" in table
+    assert "toy_shapes (toy, " in table
     records = {(r.kind, r.method, r.beside): r for r in RecordStore(tmp_path / "run")}
     for beside in (None, method):
         name = "random_rotation" if beside else method

@@ -52,7 +52,7 @@ def render_page(evidence: Evidence) -> str:
 
 def _opening(evidence: Evidence) -> str:
     header = evidence.study.header
-    domains = ", ".join(sorted({r.domain_kind for r in evidence.records}))
+    domains = ", ".join(sorted({r.domain_title for r in evidence.records}))
     datasets = ", ".join(evidence.datasets)
     count = len(evidence.variants("ablation", "none"))
     return f"""# The paper's questions, answered here

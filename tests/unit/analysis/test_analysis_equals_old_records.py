@@ -30,7 +30,7 @@ RESAMPLED_TOGETHER = "epr_plus"
 """The interval of `inverted`: its images have the attribute, those of the random directions lack
 it, and the old code resampled the two sets with the same weights, as if they were the same."""
 
-NEW_FIELDS = {"schema_version", "provenance", "attribute", "monotone", "artefacts", "curve"}
+NEW_FIELDS = {"schema_version", "provenance", "attribute", "monotone", "artifacts", "curve"}
 VERSIONS = {"metric_versions", "metric_identities"}
 """What two of the numbers had none of."""
 

@@ -43,7 +43,7 @@ def provenance(**changes: Any) -> Provenance:
 def record(**changes: Any) -> RunRecord:
     fields: dict[str, Any] = {
         "kind": "edit",
-        "world": "synth",
+        "domain_kind": "synth",
         "dataset": "rendered_faces",
         "dataset_revision": "1",
         "suite": SuiteRef(name="standard", version=1),
@@ -89,7 +89,7 @@ COMPARISON = Comparison(
 )  # fmt: skip
 CHANGES: dict[str, Any] = {
     "kind": "probe",
-    "world": "real",
+    "domain_kind": "real",
     "dataset": "celeba_hq",
     "dataset_revision": "2",
     "suite": SuiteRef(name="standard", version=1, quick=True),
@@ -122,7 +122,7 @@ CHANGES: dict[str, Any] = {
     "attributes": ("beard", "smiling"),
     "scorers": {"cnn": "ac"},
     "backbone": None,
-    "artefacts": {"sae": "ef"},
+    "artifacts": {"sae": "ef"},
     "cost": {"parameters": 1, "unet_calls": 0.5},
     "scores": FileRef(file="scores.csv", sha256="a" * 64, rows=1),
     "images": FileRef(file="images.npz", sha256="b" * 64),

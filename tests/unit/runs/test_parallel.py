@@ -14,7 +14,7 @@ from casl_bench.runs.parallel import _queue_cluster, default_jobs
 
 
 @pytest.mark.parametrize(
-    ("cores", "free", "device", "world", "jobs"),
+    ("cores", "free", "device", "domain_kind", "jobs"),
     [
         (2, 16, "cpu", "synth", 2),
         (64, 16, "cpu", "synth", 8),
@@ -24,11 +24,11 @@ from casl_bench.runs.parallel import _queue_cluster, default_jobs
     ],
 )
 def test_jobs_are_what_cores_and_memory_bear(
-    cores: int, free: int, device: str, domain: str, jobs: int, monkeypatch: pytest.MonkeyPatch
+    cores: int, free: int, device: str, domain_kind: str, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parallel, "cpu_count", lambda: cores)
     monkeypatch.setattr(parallel, "free_memory", lambda: free * GB)
-    assert default_jobs(device, domain) == jobs
+    assert default_jobs(device, domain_kind) == jobs
 
 
 @pytest.fixture
