@@ -79,6 +79,11 @@ class Registry(Generic[T]):
             finally:
                 self._namespace = ""
 
+    @property
+    def registered(self) -> list[str]:
+        """Names known so far, sorted; no entry point is imported."""
+        return sorted(self._factories)
+
     def names(self) -> list[str]:
         """All known names, sorted."""
         self.load_entry_points()

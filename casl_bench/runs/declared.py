@@ -8,6 +8,7 @@ source does not say all names (a computed one, a package of another's), nothing 
 from __future__ import annotations
 
 import ast
+import sys
 import tomllib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -115,12 +116,22 @@ def declared(plugins: Sequence[Path] = ()) -> Declared:
             own = Declared({None}, {None: None})
         found.methods |= own.methods
         found.datasets |= own.datasets
+    # What a notebook or a test has registered in this process.
+    found.methods |= _registered_here("casl_bench.methods.method", "METHODS")
+    here = _registered_here("casl_bench.domains.dataset", "DATASETS")
+    found.datasets = {**{name: None for name in here}, **found.datasets}
     # An installed package may register more than its entry points name.
     if entry_points(group="casl_bench.methods"):
         found.methods.add(None)
     if entry_points(group="casl_bench.datasets"):
         found.datasets[None] = None
     return found
+
+
+def _registered_here(module: str, registry: str) -> set[str]:
+    """Names that a registry has already; none where its module was never imported."""
+    loaded = sys.modules.get(module)
+    return set() if loaded is None else set(getattr(loaded, registry).registered)
 
 
 def check_names(

@@ -247,7 +247,7 @@ def test_where_nothing_is_done_there_is_no_cost() -> None:
 
 def test_overall_is_the_mean_over_all_concepts_of_all_data_sets() -> None:
     text = render_tables([edit("hat", 1.0), edit("smiling", 2.0), dogs("hat", 6.0)])
-    assert text.startswith("## Overall: 2 data sets (domain synth, suite standard v1, seed 0)\n")
+    assert text.startswith("## Overall: 2 data sets (rendered, suite standard v1, seed 0)\n")
     assert "rendered_dogs (1 concept), rendered_faces (2 concepts)" in text
     assert "Means over 3 concepts of 2 data sets" in part(text, "Edits, overall")
     found = cells(text, "Edits, overall", "casl")
