@@ -84,9 +84,8 @@ class Domain:
 class FindsFaces(Protocol):
     """A similarity scorer that looks for a face, and may find none."""
 
-    @property
-    def faces_missed(self) -> int | None:
-        """Images so far in which none was found; None where none is looked for."""
+    def faces_missed(self, images: Tensor) -> int | None:
+        """Images [n, 3, H, W] in which none is found; None where none is looked for."""
         ...
 
 

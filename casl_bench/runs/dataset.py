@@ -285,7 +285,7 @@ class DatasetRecords:
         embedder = self.domain.embedder
         # The face is looked for on the second image: edits are compared with reconstructions.
         alike = embedder.identity_similarity(source, reconstruction)
-        missed = embedder.faces_missed if isinstance(embedder, FindsFaces) else None
+        missed = embedder.faces_missed(reconstruction) if isinstance(embedder, FindsFaces) else None
         if alike is None or missed is None:
             return {}
         return {

@@ -81,10 +81,10 @@ class FaceIdentity:
         self._network.to(self.device)
         return self
 
-    @property
-    def faces_missed(self) -> int:
-        """Originals so far, each counted once, in which no face was found."""
-        return sum(box is None for box in self._boxes.values())
+    def faces_missed(self, images: Tensor) -> int:
+        """Of images [n, 3, H, W], nominally in [-1, 1], those in which no face is found."""
+        images = images.detach().cpu().float().clamp(-1, 1)
+        return sum(self._box(image) is None for image in images)
 
     @torch.no_grad()
     def identity_similarity(self, *, original: Tensor, edited: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class FaceIdentity:
 
         Args:
             original: [n, 3, H, W], nominally in [-1, 1], clamped; decides where the face is. Where
-                none is found the middle of the image is taken, and counted (`faces_missed`).
+                none is found the middle of the image is taken.
             edited: likewise, same shape.
 
         Returns:
@@ -110,7 +110,8 @@ class FaceIdentity:
             )
         before = original.detach().cpu().float().clamp(-1, 1)
         after = edited.detach().cpu().float().clamp(-1, 1)
-        boxes = [self._box(image) for image in before]
+        middle = centre_box(*original.shape[2:])
+        boxes = [self._box(image) or middle for image in before]
         faces = [
             torch.stack([cut(image, box) for image, box in zip(images, boxes, strict=True)])
             for images in (before, after)
@@ -121,7 +122,7 @@ class FaceIdentity:
         left, right = (F.normalize(self._network(x.to(self.device)), dim=1) for x in (a, b))
         return ((left * right).sum(1).clamp(-1, 1).float().cpu(),)
 
-    def _box(self, image: Tensor) -> Box:
+    def _box(self, image: Tensor) -> Box | None:
         """Where the face of an image [3, H, W] is; one edited many times is searched once."""
         bytes_hwc = ((image + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
         height, width = bytes_hwc.shape[:2]
@@ -129,7 +130,7 @@ class FaceIdentity:
         key = content.digest()
         if key not in self._boxes:
             self._boxes[key] = self._find(bytes_hwc)
-        return self._boxes[key] or centre_box(height, width)
+        return self._boxes[key]
 
     def _find(self, image: np.ndarray[Any, Any]) -> Box | None:
         with warnings.catch_warnings():
@@ -297,10 +298,9 @@ class PhotoSimilarity:
         )  # fmt: skip
         self.info = ScorerInfo(name, "similarity", 1, digest)
 
-    @property
-    def faces_missed(self) -> int | None:
-        """Originals so far in which no face was found; None where none is looked for."""
-        return self._identity.faces_missed if self._identity else None
+    def faces_missed(self, images: Tensor) -> int | None:
+        """Images in which no face is found; None where none is looked for."""
+        return self._identity.faces_missed(images) if self._identity else None
 
     def to(self, device: str | torch.device) -> PhotoSimilarity:
         """Move the networks; results stay on the CPU."""

@@ -114,6 +114,8 @@ def test_damaged_weights_are_refused(alexnet: Path, tmp_path: Path) -> None:
 def test_without_faces_nobody_tells_identity(lpips: LpipsDistance, images: Tensor) -> None:
     scorer = PhotoSimilarity(lpips)
     assert isinstance(scorer, Similarity)
-    assert scorer.identity_similarity(images, images) is None and scorer.faces_missed is None
+    assert (
+        scorer.identity_similarity(images, images) is None and scorer.faces_missed(images) is None
+    )
     assert torch.equal(scorer.perceptual_distance(images, images), torch.zeros(17))
     assert scorer.info == lpips.info

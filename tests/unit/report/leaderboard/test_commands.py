@@ -15,7 +15,7 @@ from casl_bench.cli import leaderboard as command_module
 from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.report.leaderboard.submission import Expected
-from casl_bench.results.record import RunRecord
+from casl_bench.results.record import SuiteRef, RunRecord
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
 
 Records = list[RunRecord]
@@ -304,6 +304,7 @@ def test_the_package_knows_what_a_run_should_hold(
         controls=wanted.alone,
         beside={"h_linear": beside},
         settings=settings,
+        suite=SuiteRef(name="standard", version=wanted.suite_version),
     ).records
     given = write(tmp_path / "records.jsonl", records)
     assert submit(tmp_path, given) == 0
