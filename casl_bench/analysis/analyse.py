@@ -353,6 +353,7 @@ def sized_direction(direction: StoredCell, like: CellRecord, scales: ReferenceSc
             "levels": (level,),
             "full_effect": like.full_effect,
             "scores": None,
+            "images": None,  # its files are those of the data set, not of a concept
             "provenance": direction.record.provenance.model_copy(update=spent_once),
         }
     )

@@ -15,7 +15,7 @@ from casl_bench.cli import leaderboard as command_module
 from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.report.leaderboard.submission import Expected
-from casl_bench.results.record import SuiteRef, RunRecord
+from casl_bench.results.record import RunRecord, SuiteRef
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
 
 Records = list[RunRecord]
