@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -157,8 +158,20 @@ def measure(
     seed, strength = record.seed, record.strength
     if record.beside is not None:
         null = ()
-    levels = tuple(_level_result(cell, level, seed, null, metrics) for level in record.levels)
-    at = measurements(cell, strength, seed, null, metrics)
+
+    @cache
+    def at_strength(strength: float) -> dict[str, Measurement]:
+        """Levels share strengths, and the headline's is the cell's own: each is resampled once."""
+        return measurements(cell, strength, seed, null, metrics)
+
+    levels = tuple(
+        LevelResult(
+            **level.model_dump(),
+            measurements={} if level.strength is None else at_strength(level.strength),
+        )
+        for level in record.levels
+    )
+    at = dict(at_strength(strength))
     headline = headline_level(levels)
     if headline is not None and headline.status == "not_reached":
         at |= _not_reached(headline, at)
@@ -210,19 +223,6 @@ def numbers_of(stored: StoredCell) -> RunRecord:
 
 def _by_name(names: Sequence[str], values: Array) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, values, strict=True)}
-
-
-def _level_result(
-    cell: ScoredCell,
-    level: Level,
-    seed: int,
-    null: RandomDirections,
-    metrics: Sequence[EditMetric] | None,
-) -> LevelResult:
-    found: dict[str, Measurement] = {}
-    if level.strength is not None:
-        found = measurements(cell, level.strength, seed, null, metrics)
-    return LevelResult(**level.model_dump(), measurements=found)
 
 
 def _not_reached(headline: Level, at: Mapping[str, Measurement]) -> dict[str, Measurement]:

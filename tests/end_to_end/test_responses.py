@@ -50,6 +50,9 @@ STRENGTHS = (-0.5, 0.0, 0.25, 0.5, 1.0)
 IMAGES = 10
 SLACK = 0.15
 """Share of the whole answer that a step may give back: a full edit saturates, few images waver."""
+LEAST = {"sae_steer": 0.5}
+"""What a full edit gains at the least, in logits, where it is not 1: after so short a training of
+the SAE this one gains between 0.8 and more than 1, from processor to processor."""
 LINEAR = ("h_linear", "h_pca", "sae_steer")
 """Methods whose delta_h is a fixed direction times the strength."""
 
@@ -101,8 +104,7 @@ def test_the_target_logit_grows_with_strength(name: str, edited) -> None:  # typ
     answer = means[STRENGTHS.index(0.0) :]
     assert bool((answer[1:] > answer[0] - SLACK * (answer.max() - answer[0])).all()), answer
     assert bool((answer.diff() > -SLACK * (answer.max() - answer.min())).all()), answer
-    # So short a fit ends differently from processor to processor: sae_steer gains 0.8 on AVX-512.
-    assert answer[-1] > answer[0] + 0.5
+    assert answer[-1] > answer[0] + LEAST.get(name, 1)
 
 
 @pytest.mark.parametrize("name", LINEAR)

@@ -1,4 +1,4 @@
-"""Stand-ins for published weights, in the places and forms in which photographs wants them.
+"""Stand-ins for published weights, in the places and forms that scorers of photographs want.
 
 Random numbers of the right shapes: with them the whole way from files to tables can be tried where
 nothing can be downloaded. What comes out means nothing.
