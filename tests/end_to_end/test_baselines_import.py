@@ -16,7 +16,8 @@ from casl_bench.methods.method import CONTROLS, METHODS, check_controls
 from casl_bench.runs.names import load_registries
 
 ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "baselines").glob("[a-z]*.py"))
+FILES = {path.stem for path in (ROOT / "baselines").glob("[a-z]*.py")}
+NAMES = sorted((FILES - {"controls", "random_controls"}) | set(CONTROLS))
 LIST = "import sys; from casl_bench.cli.main import main; sys.exit(main(['--list']))"
 
 
@@ -74,7 +75,7 @@ def test_a_missing_control_makes_the_benchmark_invalid(
     check_controls()
     assert {n for n in METHODS if METHODS.factory(n).info.control} == set(CONTROLS)
     monkeypatch.setattr(METHODS, "_factories", {**METHODS._factories})
-    monkeypatch.setattr(METHODS, "_broken", {"casl_bench_baselines.oracle": "SyntaxError: no"})
+    monkeypatch.setattr(METHODS, "_broken", {"casl_bench_baselines.controls": "SyntaxError: no"})
     del METHODS._factories["oracle"]
     with pytest.raises(InvalidBenchmarkError, match=r"control 'oracle' .*SyntaxError") as error:
         check_controls()

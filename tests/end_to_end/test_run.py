@@ -259,7 +259,7 @@ def test_a_damaged_file_is_made_again(
 def test_a_control_out_of_its_bounds_makes_the_run_invalid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from casl_bench_baselines.identity import IdentityEditor
+    from casl_bench_baselines.controls import IdentityEditor
 
     real = IdentityEditor.edit
     monkeypatch.setattr(IdentityEditor, "edit", lambda self, i, s: real(self, i, s) * 0.5)

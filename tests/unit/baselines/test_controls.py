@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from casl_bench_baselines.asyrp import Asyrp
-from casl_bench_baselines.destroy import Destroy
-from casl_bench_baselines.inverted import Inverted
-from casl_bench_baselines.oracle import Oracle
-from casl_bench_baselines.random_rotation import RandomRotation, random_rotation
-from casl_bench_baselines.shuffled import Shuffled, stand_in
+from casl_bench_baselines.controls import Destroy, Inverted, Oracle, Shuffled, stand_in
+from casl_bench_baselines.random_controls import RandomRotation, random_rotation
 from torch import Tensor
 
 from casl_bench.conformance.toy_domain import ToyTasks

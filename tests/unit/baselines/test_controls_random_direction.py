@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from casl_bench_baselines.random_direction import RandomDirection, random_deviation
+from casl_bench_baselines.random_controls import RandomDirection, random_deviation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
