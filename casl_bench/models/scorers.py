@@ -24,14 +24,12 @@ class ScorerInfo:
             or the factors of a rendered image.
         version: raise it whenever the numbers may change with equal weights.
         weights_hash: SHA-256 of the weights file.
-        guides: whether methods are trained against it; such a network must not score them.
     """
 
     name: str
     kind: ScorerKind
     version: int
     weights_hash: str
-    guides: bool = False
 
 
 class CalibratedNetwork:
@@ -75,10 +73,6 @@ class CalibratedNetwork:
         return raw * self.scale + self.bias
 
 
-LabelSource = Literal["annotation", "zero-shot"]
-"""Where a scorer's notion of an attribute comes from: labelled images, or words alone."""
-
-
 @runtime_checkable
 class AttributeScorer(Protocol):
     """A frozen network with one logit an attribute.
@@ -103,12 +97,6 @@ class Differentiable(AttributeScorer, Protocol):
     def logits_with_grad(self, pixels: Tensor) -> Tensor:
         """`logits`, through which gradients flow to the pixels."""
         ...
-
-
-def label_source(scorer: AttributeScorer) -> LabelSource:
-    """Where its notion of an attribute comes from; "annotation" where it does not say."""
-    source: LabelSource = getattr(scorer, "label_source", "annotation")
-    return source
 
 
 @runtime_checkable

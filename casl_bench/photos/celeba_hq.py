@@ -31,14 +31,11 @@ from casl_bench.domains.dataset import DATASETS
 from casl_bench.photos.layouts import (
     Layout,
     cut_in_three,
-    cut_off_validation,
     file_layout,
-    flat_layout,
-    folders_of,
+    first_layout,
+    layout_of_folders,
     list_images,
     no_layout,
-    required_images,
-    shuffled,
 )
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
 
@@ -142,15 +139,18 @@ def find_layout(root: Path) -> Layout:
         UsageError: none of the layouts, or a part of one is missing.
         InvalidBenchmarkError: the annotation is faulty.
     """
-    bases = folders_of(root, "CelebAMask-HQ", "celeba_hq")
-    for base in bases:
-        if (base / IMAGES).is_dir() or (base / ANNOTATION).is_file():
-            return _annotated(base)
-        if any((base / "train" / gender).is_dir() for gender in GENDERS):
-            return _by_gender(base)
-    if layout := flat_layout(bases):
+    if layout := first_layout(root, ("CelebAMask-HQ", "celeba_hq"), _published):
         return layout
     raise no_layout("celeba_hq", root, f"{IMAGES}/ beside {ANNOTATION}, train/female/ …, or images")
+
+
+def _published(base: Path) -> Layout | None:
+    if (base / IMAGES).is_dir() or (base / ANNOTATION).is_file():
+        return _annotated(base)
+    if any((base / "train" / gender).is_dir() for gender in GENDERS):
+        train, test = ([f"{part}/{gender}" for gender in GENDERS] for part in ("train", "val"))
+        return layout_of_folders("StarGAN v2", base, train, test)
+    return None
 
 
 def _annotated(base: Path) -> Layout:
@@ -176,26 +176,19 @@ def _annotated(base: Path) -> Layout:
     )
 
 
-def _by_gender(base: Path) -> Layout:
-    train, test = (
-        {name: size for g in GENDERS for name, size in required_images(base, f"{part}/{g}").items()}
-        for part in ("train", "val")
-    )
-    splits = cut_off_validation(shuffled(list(train)), shuffled(list(test)))
-    return file_layout("StarGAN v2", base, splits, train | test)
-
-
-KIND = PhotoKind(
-    name="celeba_hq",
-    attributes=tuple(CELEBA_ATTRIBUTES),
-    concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)),
-    description="CelebA-HQ: 30,000 aligned portraits of celebrities with 40 annotated attributes.",
-    licence="non-commercial research and education (CelebAMask-HQ's terms)",
-    source="https://github.com/switchablenorms/CelebAMask-HQ",
-    find_layout=find_layout,
+CelebaHq = partial(
+    PhotoDataset,
+    PhotoKind(
+        name="celeba_hq",
+        attributes=tuple(CELEBA_ATTRIBUTES),
+        concepts=shipped_concepts("celeba_hq", tuple(CELEBA_ATTRIBUTES)),
+        description="CelebA-HQ: 30,000 aligned portraits of celebrities with 40 annotated "
+        "attributes.",
+        licence="non-commercial research and education (CelebAMask-HQ's terms)",
+        source="https://github.com/switchablenorms/CelebAMask-HQ",
+        find_layout=find_layout,
+    ),
 )
-
-CelebaHq = partial(PhotoDataset, KIND)
 """Portraits, with 40 attributes where the annotation is there: takes a source and a resolution."""
 
 DATASETS.register("celeba_hq", CelebaHq)

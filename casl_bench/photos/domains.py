@@ -22,10 +22,8 @@ from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.scorers import AttributeScorer
-from casl_bench.photos.afhq_dog import AfhqDog
 from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, CelebaHq
 from casl_bench.photos.checkpoints.convert import open_backbone
-from casl_bench.photos.lsun_church import LsunChurch
 from casl_bench.photos.photo_dataset import PhotoDataset
 from casl_bench.photos.scorers.classifier import PhotoClassifier, PublishedNames
 from casl_bench.photos.scorers.similarity import (
@@ -36,6 +34,7 @@ from casl_bench.photos.scorers.similarity import (
     PhotoSimilarity,
 )
 from casl_bench.photos.scorers.zero_shot import ZeroShotClassifier
+from casl_bench.photos.unlabelled import AfhqDog, LsunChurch
 
 REAL_DATASETS = ("celeba_hq", "afhq_dog", "lsun_church")
 GUIDE_CLIP = "ViT-B-16-quickgelu:openai"

@@ -150,17 +150,32 @@ def list_images(base: Path, folder: str = "", *, deep: bool = True) -> Sizes:
     return dict(sorted(found.items()))
 
 
-def folders_of(root: Path, *names: str) -> list[Path]:
-    """A folder, then those of its folders with these names that are there."""
-    return [root, *(root / name for name in names if (root / name).is_dir())]
+def first_layout(
+    root: Path, inner: Sequence[str], published: Callable[[Path], Layout | None]
+) -> Layout | None:
+    """The first layout that a folder, or one of its folders with the inner names, holds.
 
-
-def flat_layout(folders: Sequence[Path]) -> Layout | None:
-    """Any images right in the first folder that has some, cut in three; None where none has."""
-    for folder in folders:
-        if sizes := list_images(folder, deep=False):
-            return file_layout("flat folder", folder, cut_in_three(shuffled(list(sizes))), sizes)
+    `published` finds a data set's own. Else any images right in one of these folders are cut in
+    three: the flat layout.
+    """
+    bases = [root, *(root / name for name in inner if (root / name).is_dir())]
+    for base in bases:
+        if layout := published(base):
+            return layout
+    for base in bases:
+        if sizes := list_images(base, deep=False):
+            return file_layout("flat folder", base, cut_in_three(shuffled(list(sizes))), sizes)
     return None
+
+
+def layout_of_folders(name: str, base: Path, train: Sequence[str], test: Sequence[str]) -> Layout:
+    """Published folders of training and of test images, none of which may be absent or empty."""
+    sizes_of_train, sizes_of_test = (
+        {image: size for folder in folders for image, size in _required(base, folder).items()}
+        for folders in (train, test)
+    )
+    splits = cut_off_validation(shuffled(list(sizes_of_train)), shuffled(list(sizes_of_test)))
+    return file_layout(name, base, splits, sizes_of_train | sizes_of_test)
 
 
 def file_layout(
@@ -175,8 +190,7 @@ def file_layout(
     return Layout(name, photos, sorted(sizes.items()), labels)
 
 
-def required_images(base: Path, folder: str) -> Sizes:
-    """`list_images` of a folder that must be there and must not be empty. Raises UsageError."""
+def _required(base: Path, folder: str) -> Sizes:
     if not (base / folder).is_dir():
         raise UsageError("no such folder", where=str(base / folder), hint=_HINT)
     if sizes := list_images(base, folder):

@@ -37,22 +37,22 @@ class PhotoKind:
 
     Attributes:
         name: as on the command line.
-        attributes: of the card.
         concepts: of the card.
         description: of the card.
         licence: of the card.
         source: of the card.
         find_layout: the published layout that a folder holds; raises BenchError where it is none.
+        attributes: of the card; empty where the concepts are all there are.
         hub_class: the class wanted of a `datasets` data set that mixes several.
     """
 
     name: str
-    attributes: tuple[str, ...]
     concepts: tuple[Concept, ...]
     description: str
     licence: str
     source: str
     find_layout: Callable[[Path], Layout]
+    attributes: tuple[str, ...] = ()
     hub_class: str | None = None
 
 
@@ -86,7 +86,7 @@ class PhotoDataset:
             domain_kind="real",
             revision=_revision(self._layout, resolution),
             resolution=resolution,
-            attributes=kind.attributes,
+            attributes=kind.attributes or tuple(c.attribute for c in kind.concepts),
             concepts=kind.concepts,
             description=kind.description,
             licence=kind.licence,

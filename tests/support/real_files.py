@@ -7,7 +7,6 @@ nothing can be downloaded. What comes out means nothing.
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from casl_bench.conformance.toy_domain import seeded
 from casl_bench.models.diffusers_folder import write_diffusers_folder
 from casl_bench.models.unet import BackboneConfig, build_unet
+from casl_bench.photos.scorers.classifier import build_network
 
 _WEIGHTS = "stand-in weights"
 
@@ -105,26 +105,33 @@ def write_vggface2(path: Path) -> Path:
 def write_classifier(
     path: Path, attributes: tuple[str, ...], pixels: Tensor, labels: Tensor
 ) -> Path:
-    """A linear classifier that is right on these images, as TorchScript with its description.
+    """A classifier that is right on these images: a last layer fitted on features at random.
 
     Args:
         path: NAME.pt.
         attributes: A names of its outputs.
-        pixels: [n, 3, S, S] in [-1, 1], with n less than the number of pixels.
+        pixels: [n, 3, S, S] in [-1, 1], with n well below the 1,024 features.
         labels: [n, A] bool.
     """
-    flat = torch.cat([pixels.flatten(1), torch.ones(len(pixels), 1)], 1).double()
-    solution = torch.linalg.lstsq(flat, 2 * labels.double() - 1, driver="gelsd").solution
-    layer = nn.Linear(flat.shape[1] - 1, len(attributes))
+    architecture = "torchvision:shufflenet_v2_x0_5"
+    network = seeded(_WEIGHTS, "classifier", lambda: build_network(architecture, len(attributes)))
+    head, network.fc = network.fc, nn.Identity()
+    assert isinstance(head, nn.Linear)
     with torch.no_grad():
-        layer.weight.copy_(solution[:-1].T)
-        layer.bias.copy_(solution[-1])
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = None  # means over all: layers at random would let all fade away
+        network.train()(pixels)
+        features = network.eval()(pixels)
+        flat = torch.cat([features, torch.ones(len(pixels), 1)], 1).double()
+        solution = torch.linalg.lstsq(flat, 2 * labels.double() - 1, driver="gelsd").solution
+        head.weight.copy_(solution[:-1].T)
+        head.bias.copy_(solution[-1])
+    network.fc = head
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # Deprecated for writing; users have such files all the same.
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(nn.Sequential(nn.Flatten(), layer)), str(path))
+    torch.save(network.state_dict(), path)
     described = {
+        "architecture": architecture,
         "attributes": attributes,
         "image_size": pixels.shape[-1],
         "mean": [0.5] * 3,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import timm
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError, first_fault
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.models.micro_batch import in_micro_batches
-from casl_bench.models.scorers import LabelSource, ScorerInfo
+from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import fitted_state, read_safetensors, read_torch_file
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
@@ -42,14 +43,14 @@ class Calibration(_Frozen):
 
 
 class ClassifierSidecar(_Frozen):
-    """The sidecar of `NAME.pt` or `NAME.safetensors`, `NAME.json`.
+    """What `NAME.json` says of the weights in `NAME.safetensors`, `NAME.pt` or `NAME.pth`.
 
     Attributes:
         attributes: what the outputs are of, in their order, under published or under our names.
         image_size: H = W that the network takes, pixels.
         mean: of each channel, for pixels in [0, 1].
         std: likewise.
-        architecture: `timm:NAME` or `torchvision:NAME`; needed by `.safetensors` alone.
+        architecture: `timm:NAME` or `torchvision:NAME`; a file to be loaded must name it.
         output: what the outputs are.
         positive_class: where each attribute has two outputs, the one that says it is there; then
             outputs are [n, A, 2] or, packed alike, [n, 2·A].
@@ -231,8 +232,6 @@ class PhotoClassifier:
         InvalidBenchmarkError: the network does not give what the sidecar says.
     """
 
-    label_source: LabelSource = "annotation"
-
     def __init__(
         self,
         name: str,
@@ -245,9 +244,7 @@ class PhotoClassifier:
         self.info = ScorerInfo(name, "attributes", 1, weights_hash)
         self.attributes, self.image_size = tuple(attributes), sidecar.image_size
         self.device = torch.device("cpu")
-        self._network = network.float().eval()
-        for parameter in network.parameters():  # a script has no `requires_grad_` for all
-            parameter.requires_grad_(False)
+        self._network = network.float().eval().requires_grad_(False)
         self._sidecar = sidecar
         columns = sidecar.columns(attributes, published, name)
         self._index = [column for column, _ in columns]
@@ -269,15 +266,22 @@ class PhotoClassifier:
         """Read a classifier and its description, `path` with the ending `.json`.
 
         Args:
-            path: `.safetensors` with weights of the architecture that the description names; any
-                other ending is a TorchScript file, whose program runs in torch's own interpreter.
+            path: weights of the architecture that the description names, as `.safetensors` or as
+                torch saves a state dict.
             attributes: of the data set; the columns of `logits`.
             published: our attribute → (name that the classifier may have for it, sign).
 
         Raises:
-            UsageError: no description, an invalid one, or an attribute that it does not know.
+            UsageError: no description, an invalid one, an attribute that it does not know, or a
+                TorchScript file, which is a program.
             InvalidBenchmarkError: weights are absent, damaged or do not fit the description.
         """
+        if _is_torchscript(path):
+            raise UsageError(
+                "a TorchScript file is a program, and none is run",
+                where=str(path),
+                hint="convert it: save its state_dict() and name the architecture beside it",
+            )
         sidecar, where = read_sidecar(path), str(path)
         name = sidecar.name or path.stem
         # Before anything big is read.
@@ -289,17 +293,14 @@ class PhotoClassifier:
                 f"no weights of a classifier: {error.strerror or error}", where=where
             ) from error
         check_hash(sidecar, found, where)
-        if path.suffix == ".safetensors":
-            if sidecar.architecture is None:
-                raise UsageError(
-                    "the description does not name the architecture",
-                    where=str(path.with_suffix(".json")),
-                    hint="such as timm:resnet18",
-                )
-            network = build_network(sidecar.architecture, sidecar.outputs)
-            fill(network, read_weights(path), where)
-        else:
-            network = _read_torchscript(path)
+        if sidecar.architecture is None:
+            raise UsageError(
+                "the description does not name the architecture",
+                where=str(path.with_suffix(".json")),
+                hint="such as timm:resnet18",
+            )
+        network = build_network(sidecar.architecture, sidecar.outputs)
+        fill(network, read_weights(path), where)
         # The description decides about the numbers as much as the weights do.
         digest = hash_json({"weights": found, "sidecar": sidecar.model_dump(mode="json")})
         return cls(name, digest, network, sidecar, attributes, published or {})
@@ -345,14 +346,11 @@ class PhotoClassifier:
             size = (self.image_size, self.image_size)
             x = F.interpolate(x, size, mode="bilinear", antialias=True)
         x = (x - self._mean) / self._std
-        # A script that rewrites itself after some calls would round otherwise from then on.
-        with torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            out: Any = self._network(x)
+        out = self._network(x)
         count, sidecar = len(self._sidecar.attributes), self._sidecar
-        if not isinstance(out, Tensor) or out.numel() != len(x) * sidecar.outputs:
-            shape = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        if out.numel() != len(x) * sidecar.outputs:
             raise InvalidBenchmarkError(
-                f"the network gives {shape}, not {sidecar.outputs} numbers an image",
+                f"the network gives {tuple(out.shape)}, not {sidecar.outputs} numbers an image",
                 where=self.info.name,
                 hint="describe all of its outputs, in their order",
             )
@@ -390,21 +388,9 @@ class PhotoClassifier:
             )
 
 
-def _read_torchscript(path: Path) -> nn.Module:
+def _is_torchscript(path: Path) -> bool:
     try:
-        with warnings.catch_warnings():
-            # Deprecated for writing; it stays the one format that carries a program safely.
-            warnings.simplefilter("ignore")
-            network: nn.Module = torch.jit.load(str(path), map_location="cpu")
-    except (RuntimeError, ValueError) as error:
-        raise InvalidBenchmarkError(
-            "not a TorchScript file, or a damaged one",
-            where=str(path),
-            hint="export with torch.jit.save, or give .safetensors: a pickled model may run code",
-        ) from error
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InvalidBenchmarkError(
-                f"weights hold NaN or infinity in '{name}'", where=str(path)
-            )
-    return network
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False

@@ -15,7 +15,7 @@ from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json
 from casl_bench.models.clip import ClipModel
 from casl_bench.models.micro_batch import in_micro_batches
-from casl_bench.models.scorers import LabelSource, ScorerInfo
+from casl_bench.models.scorers import ScorerInfo
 
 # Standard deviations below this are rounding of cosines, times CLIP's scale of about 100.
 FLOOR = 1e-6
@@ -34,8 +34,6 @@ class ZeroShotClassifier:
         scale: [A].
         bias: [A].
     """
-
-    label_source: LabelSource = "zero-shot"
 
     def __init__(
         self, clip: ClipModel, name: str, pairs: PromptPairs, scale: Tensor, bias: Tensor

@@ -18,11 +18,10 @@ from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError
 from casl_bench.domains.dataset import DATASETS, Dataset, Split
 from casl_bench.domains.options import DataSource
 from casl_bench.photos import photo_dataset
-from casl_bench.photos.afhq_dog import AfhqDog
 from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, CelebaHq, read_annotation
-from casl_bench.photos.lsun_church import LsunChurch
 from casl_bench.photos.photo_dataset import PhotoDataset
 from casl_bench.photos.photo_file import read_photo
+from casl_bench.photos.unlabelled import AfhqDog, LsunChurch
 from tests.support import layouts
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

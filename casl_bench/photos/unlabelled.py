@@ -1,13 +1,19 @@
-"""The `lsun_church` data set: the outdoor churches of LSUN, without labels.
+"""Data sets without labels: `afhq_dog`, AFHQ's dogs, and `lsun_church`, LSUN's outdoor churches.
 
-Layouts of the folder, the first that fits (each also below `lsun/`):
+Layouts of a folder of `afhq_dog`, the first that fits (each also below `afhq/`, `afhq_v2/` or
+`afhqv2/`); images are in the order of the hash of their names, so that the two web sites they come
+from are mixed:
+
+- version 1: `train/dog/*.jpg`, `val/dog/*.jpg`; version 2: `train/dog/*.png`, `test/dog/*.png`;
+- flat: images right in the folder, cut in three: eight, one and one tenth.
+
+Of `lsun_church` (each also below `lsun/`):
 
 - LSUN's databases: `church_outdoor_train_lmdb`, `church_outdoor_val_lmdb`, in the order of their
   keys, which are hashes already (the package `lmdb` is needed);
-- exported: `church_outdoor_train/`, `church_outdoor_val/`, with folders inside or without;
-- flat: images right in the folder, cut in three: eight, one and one tenth.
+- exported: `church_outdoor_train/`, `church_outdoor_val/`, with folders inside or without; or flat.
 
-The published `val` tests; the last tenth of `train` validates.
+The published `val` or `test` tests; the last tenth of `train` validates.
 """
 
 from __future__ import annotations
@@ -26,17 +32,36 @@ from casl_bench.domains.dataset import DATASETS
 from casl_bench.photos.layouts import (
     Layout,
     Photo,
-    cut_off_validation,
-    file_layout,
-    flat_layout,
-    folders_of,
+    first_layout,
     last_tenth,
+    layout_of_folders,
     no_layout,
-    required_images,
-    shuffled,
 )
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
 from casl_bench.photos.photo_file import BadPhotoError
+
+
+def find_dogs(root: Path) -> Layout:
+    """What a folder of `afhq_dog` holds. Raises UsageError: no layout, or a part is missing."""
+    if layout := first_layout(root, ("afhq", "afhq_v2", "afhqv2"), _published_dogs):
+        return layout
+    raise no_layout("afhq_dog", root, "train/dog/ beside val/dog/ or test/dog/, or images")
+
+
+def _published_dogs(base: Path) -> Layout | None:
+    if not (base / "train" / "dog").is_dir():
+        return None
+    both = [split for split in ("val", "test") if (base / split / "dog").is_dir()]
+    if len(both) == 2:
+        raise UsageError(
+            "val/dog and test/dog are both there: two versions are mixed",
+            where=str(base),
+            hint="keep each version of AFHQ in a folder of its own",
+        )
+    tests = both[0] if both else "val"
+    version = "AFHQ v1" if tests == "val" else "AFHQ v2"
+    return layout_of_folders(version, base, ["train/dog"], [f"{tests}/dog"])
+
 
 TRAIN, VAL = "church_outdoor_train", "church_outdoor_val"
 _HINT = "download and unpack it again"
@@ -146,26 +171,26 @@ def _value(transaction: Any, key: bytes, where: str) -> bytes:
         raise BadPhotoError(f"the database is damaged here: {error}", where) from error
 
 
-def find_layout(root: Path) -> Layout:
-    """What a folder holds.
+def find_churches(root: Path) -> Layout:
+    """What a folder of `lsun_church` holds.
 
     Raises:
         UsageError: none of the layouts, a part of one is missing, or `lmdb` is not installed.
         InvalidBenchmarkError: a database is damaged.
     """
-    bases = folders_of(root, "lsun")
-    for base in bases:
-        if any((base / f"{name}_lmdb").is_dir() for name in (TRAIN, VAL)):
-            return _databases(base)
-        if any((base / name).is_dir() for name in (TRAIN, VAL)):
-            train, test = required_images(base, TRAIN), required_images(base, VAL)
-            splits = cut_off_validation(shuffled(list(train)), shuffled(list(test)))
-            return file_layout("exported LSUN", base, splits, train | test)
-    if layout := flat_layout(bases):
+    if layout := first_layout(root, ("lsun",), _published_churches):
         return layout
     if packed := next((p for n in (TRAIN, VAL) if (p := root / f"{n}_lmdb.zip").is_file()), None):
         raise UsageError("the database is still packed", where=str(packed), hint="unzip it there")
     raise no_layout("lsun_church", root, f"{TRAIN}_lmdb/ beside {VAL}_lmdb/, {TRAIN}/, or images")
+
+
+def _published_churches(base: Path) -> Layout | None:
+    if any((base / f"{name}_lmdb").is_dir() for name in (TRAIN, VAL)):
+        return _databases(base)
+    if any((base / name).is_dir() for name in (TRAIN, VAL)):
+        return layout_of_folders("exported LSUN", base, [TRAIN], [VAL])
+    return None
 
 
 def _databases(base: Path) -> Layout:
@@ -188,18 +213,32 @@ def _databases(base: Path) -> Layout:
     )
 
 
-_CONCEPTS = shipped_concepts("lsun_church")
-KIND = PhotoKind(
-    name="lsun_church",
-    attributes=tuple(concept.attribute for concept in _CONCEPTS),
-    concepts=_CONCEPTS,
-    description="LSUN-Church: 126,527 photographs of churches from outside, without labels.",
-    licence="LSUN states none for its images; collected from the web for research",
-    source="https://www.yf.io/p/lsun",
-    find_layout=find_layout,
+AfhqDog = partial(
+    PhotoDataset,
+    PhotoKind(
+        name="afhq_dog",
+        concepts=shipped_concepts("afhq_dog"),
+        description="AFHQ-Dog: about 5,000 close-ups of dogs' faces, without labels.",
+        licence="CC BY-NC 4.0",
+        source="https://github.com/clovaai/stargan-v2",
+        find_layout=find_dogs,
+        hub_class="dog",
+    ),
 )
+"""Dogs' faces without labels: takes a source and a resolution."""
 
-LsunChurch = partial(PhotoDataset, KIND)
+LsunChurch = partial(
+    PhotoDataset,
+    PhotoKind(
+        name="lsun_church",
+        concepts=shipped_concepts("lsun_church"),
+        description="LSUN-Church: 126,527 photographs of churches from outside, without labels.",
+        licence="LSUN states none for its images; collected from the web for research",
+        source="https://www.yf.io/p/lsun",
+        find_layout=find_churches,
+    ),
+)
 """Churches from outside, without labels: takes a source and a resolution."""
 
+DATASETS.register("afhq_dog", AfhqDog)
 DATASETS.register("lsun_church", LsunChurch)
