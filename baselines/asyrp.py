@@ -52,25 +52,21 @@ _DATA_PREFIXES = ("dog_", "church_")
 
 
 class AsyrpConfig(DirectionFitConfig):
-    """Settings of the fit, beside those of the loop, and of the edit.
-
-    Attributes:
-        l1_weight: l1_w, multiplied by cos(source text, target text). The authors' scripts use 3.0
-            with 8,000 steps and more; in a short fit it holds the edit down, so it is lower here.
-        t_edit: edit while t >= t_edit; None takes it from the distance curve (section 4.1 of the
-            paper), with the guide CLIP's distance in the place of LPIPS.
-        t_edit_threshold: the curve's threshold, multiplied by cos(source text, target text).
-        t_boost: noise (eta = 1) below this timestep; 0 = none. The paper's 200 trades identity
-            for texture; rendered images have no texture to gain, so it is off by default.
-        asymmetric: the asymmetric step; False gives plain injection.
-    """
+    """Settings of the fit, beside those of the loop, and of the edit."""
 
     learning_rate: float = 5e-3
+    # l1_w, multiplied by cos(source text, target text). The authors' scripts use 3.0 with 8,000
+    # steps and more; in a short fit it holds the edit down, so it is lower here.
     l1_weight: float = 0.5
+    # Edit while t >= t_edit; None takes it from the distance curve (section 4.1 of the paper), with
+    # the guide CLIP's distance in the place of LPIPS
     t_edit: int | None = 350
+    # The curve's threshold, multiplied by cos(source text, target text)
     t_edit_threshold: float = 0.33
+    # Noise (eta = 1) below this timestep; 0 = none. The paper's 200 trades identity for texture;
+    # rendered images have no texture to gain, so it is off by default.
     t_boost: int = 0
-    asymmetric: bool = True
+    asymmetric: bool = True  # the asymmetric step; False gives plain injection
 
 
 @torch.no_grad()

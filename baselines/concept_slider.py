@@ -58,35 +58,23 @@ _A, _B, _WINDOW, _SCALE = "lora_A.", "lora_B.", "window", "scale"
 
 
 class ConceptSliderConfig(MethodConfig):
-    """Settings of the fit and of the edit.
+    """Settings of the fit and of the edit."""
 
-    Attributes:
-        fit_steps: optimiser steps.
-        batch_size: images per step.
-        learning_rate: of AdamW, decayed linearly to zero.
-        rank: of the adapter.
-        alpha: the adapter's change is alpha / rank · B A.
-        guidance: η.
-        objective: "score" is the paper's, "direction" the directional CLIP loss; see the module.
-        l1_weight: of the L1 term beside the directional loss; not used by "score".
-        pixel_noise: standard deviation of noise added to images before CLIP.
-        t_start: the adapter acts from the visited timestep nearest to it downwards.
-        t_end: and down to this timestep.
-        walk_steps: steps of a training walk from t_start to the image.
-    """
-
-    fit_steps: PositiveInt = 120
-    batch_size: PositiveInt = 8
-    learning_rate: PositiveFloat = 5e-3
-    rank: PositiveInt = 4
-    alpha: PositiveFloat = 1.0
-    guidance: PositiveFloat = 30.0
+    fit_steps: PositiveInt = 120  # optimiser steps
+    batch_size: PositiveInt = 8  # images per step
+    learning_rate: PositiveFloat = 5e-3  # of AdamW, decayed linearly to zero
+    rank: PositiveInt = 4  # of the adapter
+    alpha: PositiveFloat = 1.0  # the adapter's change is alpha / rank · B A
+    guidance: PositiveFloat = 30.0  # η
+    # "score" is the paper's, "direction" the directional CLIP loss; see the module
     objective: Literal["score", "direction"] = "score"
+    # Of the L1 term beside the directional loss; not used by "score"
     l1_weight: NonNegativeFloat = 0.5
-    pixel_noise: NonNegativeFloat = 0.1
+    pixel_noise: NonNegativeFloat = 0.1  # standard deviation of noise added to images before CLIP
+    # The adapter acts from the visited timestep nearest to it downwards
     t_start: int = Field(650, ge=0)
-    t_end: int = Field(150, ge=0)
-    walk_steps: int = Field(8, ge=2)
+    t_end: int = Field(150, ge=0)  # and down to this timestep
+    walk_steps: int = Field(8, ge=2)  # steps of a training walk from t_start to the image
 
 
 def adapted_layers(unet: nn.Module) -> list[str]:

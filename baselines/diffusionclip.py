@@ -54,35 +54,24 @@ _START = "t_start"
 
 
 class DiffusionClipConfig(MethodConfig):
-    """Settings of the fit and of the edit.
+    """Settings of the fit and of the edit."""
 
-    Attributes:
-        fit_steps: optimiser steps.
-        batch_size: images a walk.
-        learning_rate: of Adam, in the first epoch.
-        growth: factor on the learning rate from one epoch to the next; 1 keeps it.
-        epochs: equal parts of the fit.
-        clip_weight: of the directional loss.
-        l1_weight: l1_w.
-        id_weight: id_w.
-        pixel_noise: standard deviation of noise added to both images before CLIP.
-        t_0: the changed weights act from the visited timestep nearest to it downwards.
-        train_steps: S_gen, generation steps of a training walk.
-        variant: "full" goes back through the whole walk to its last image; "saving" takes a loss
-            and an optimiser step at each step's predicted clean image, detached in between.
-    """
-
-    fit_steps: PositiveInt = 120
-    batch_size: PositiveInt = 1
-    learning_rate: PositiveFloat = 1e-4
+    fit_steps: PositiveInt = 120  # optimiser steps
+    batch_size: PositiveInt = 1  # images a walk
+    learning_rate: PositiveFloat = 1e-4  # of Adam, in the first epoch
+    # Factor on the learning rate from one epoch to the next; 1 keeps it
     growth: PositiveFloat = 1.3
-    epochs: PositiveInt = 5
-    clip_weight: NonNegativeFloat = 3.0
-    l1_weight: NonNegativeFloat = 1.0
-    id_weight: NonNegativeFloat = 0.0
+    epochs: PositiveInt = 5  # equal parts of the fit
+    clip_weight: NonNegativeFloat = 3.0  # of the directional loss
+    l1_weight: NonNegativeFloat = 1.0  # l1_w
+    id_weight: NonNegativeFloat = 0.0  # id_w
+    # Standard deviation of noise added to both images before CLIP
     pixel_noise: NonNegativeFloat = 0.1
+    # The changed weights act from the visited timestep nearest to it downwards
     t_0: int = Field(500, ge=0)
-    train_steps: int = Field(6, ge=2)
+    train_steps: int = Field(6, ge=2)  # S_gen, generation steps of a training walk
+    # "full" goes back through the whole walk to its last image; "saving" takes a loss and an
+    # optimiser step at each step's predicted clean image, detached in between
     variant: Variant = "full"
 
 

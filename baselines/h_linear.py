@@ -38,24 +38,17 @@ from casl_bench.methods.step_directions import DirectionEditor, StepDirections, 
 
 
 class HLinearConfig(MethodConfig):
-    """Settings of the fit and of the edit.
+    """Settings of the fit and of the edit."""
 
-    Attributes:
-        direction: how the two classes give a direction, see the module.
-        C: penalty of the SVM, per image, for standardised features whose inner products are means
-            over features. A small one weighs all images alike, which is the mean difference.
-        t_edit: inject at visited timesteps t >= t_edit.
-        single_step: inject at the visited timestep nearest t_edit alone.
-        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
-        gain: factor on the distance of the class means at strength 1.
-    """
-
+    # How the two classes give a direction, see the module
     direction: Literal["mean_difference", "svm"] = "mean_difference"
+    # Penalty of the SVM, per image, for standardised features whose inner products are means over
+    # features. A small one weighs all images alike, which is the mean difference.
     C: float = 1.0
-    t_edit: int = 350
-    single_step: bool = False
-    asymmetric: bool = False
-    gain: float = 2.0
+    t_edit: int = 350  # inject at visited timesteps t >= t_edit
+    single_step: bool = False  # inject at the visited timestep nearest t_edit alone
+    asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
+    gain: float = 2.0  # factor on the distance of the class means at strength 1
 
 
 def mean_difference(h: Tensor, labels: Tensor) -> Tensor:

@@ -44,41 +44,27 @@ Criterion = Literal["projection", "cosine"]
 
 
 class HPcaConfig(MethodConfig):
-    """Settings of the components, of the choice among them, and of the edit.
+    """Settings of the components, of the choice among them, and of the edit."""
 
-    Attributes:
-        components: how many are tried for a concept, the strongest first, each in both signs.
-        criterion: what the choice maximises, see the module.
-        select_images: validation images that it looks at.
-        select_steps: visited timesteps of the walks that it makes, evenly among all.
-        t_edit: inject at visited timesteps t >= t_edit, which are also those of the PCA.
-        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
-        gain: standard deviations of the component at strength 1.
-    """
-
+    # How many are tried for a concept, the strongest first, each in both signs
     components: int = 10
-    criterion: Criterion = "projection"
-    select_images: int = 6
-    select_steps: int = 8
-    t_edit: int = 350
-    asymmetric: bool = False
-    gain: float = 3.0
+    criterion: Criterion = "projection"  # what the choice maximises, see the module
+    select_images: int = 6  # validation images that it looks at
+    select_steps: int = 8  # visited timesteps of the walks that it makes, evenly among all
+    t_edit: int = 350  # inject at visited timesteps t >= t_edit, which are also those of the PCA
+    asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
+    gain: float = 3.0  # standard deviations of the component at strength 1
 
 
 @dataclass(frozen=True)
 class Components:
-    """Principal components of trajectories.
+    """Principal components of trajectories."""
 
-    Attributes:
-        directions: [m, S, C, h, w], what one standard deviation of each component adds to h at
-            each timestep, in the units of h. Divided by `scales` they are orthogonal.
-        scales: [S], root mean square of h minus its mean at each timestep.
-        explained: [m], share of the variance, falling.
-    """
-
+    # [m, S, C, h, w], what one standard deviation of each component adds to h at each timestep, in
+    # the units of h. Divided by `scales` they are orthogonal.
     directions: Tensor
-    scales: Tensor
-    explained: Tensor
+    scales: Tensor  # [S], root mean square of h minus its mean at each timestep
+    explained: Tensor  # [m], share of the variance, falling
 
 
 def trajectory_components(store: TrajectoryStore, steps: list[int], count: int) -> Components:

@@ -38,18 +38,12 @@ HALF_RANGE = 127.5
 
 
 class PixelAttackConfig(MethodConfig):
-    """Settings of the attack.
+    """Settings of the attack."""
 
-    Attributes:
-        epsilon: largest change of a value at strength 1, in grey levels of 255.
-        steps: of the ascent.
-        penalty: what a change of the others' logits costs, per change of the target's.
-        momentum: share of earlier slopes in a step; without it steps jump over the penalty's kinks.
-    """
-
-    epsilon: int = 8
-    steps: int = 20
-    penalty: float = 4.0
+    epsilon: int = 8  # largest change of a value at strength 1, in grey levels of 255
+    steps: int = 20  # of the ascent
+    penalty: float = 4.0  # what a change of the others' logits costs, per change of the target's
+    # Share of earlier slopes in a step; without it steps jump over the penalty's kinks
     momentum: float = 0.8
 
 

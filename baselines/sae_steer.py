@@ -45,26 +45,20 @@ from casl_bench.sae.sae import HSpaceSae
 
 
 class SaeSteerConfig(MethodConfig):
-    """Settings of retrieval and of the shift.
+    """Settings of retrieval and of the shift."""
 
-    Attributes:
-        retrieved_share: of the training images, the share taken from either end of the ranking.
-        k: number of latents shifted.
-        quantile: of a latent's positive activations on retrieved images: the size of its shift.
-        suppress: latents are ranked by the size of their contrast, and those of a negative one
-            are shifted down; False ranks by the contrast itself and shifts up only.
-        t_edit: inject at visited timesteps t >= t_edit, which are also those of the contrast.
-        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
-        gain: factor on the shift at strength 1.
-    """
-
+    # Of the training images, the share taken from either end of the ranking
     retrieved_share: float = Field(0.125, gt=0, le=0.5)
-    k: int = Field(16, gt=0)
+    k: int = Field(16, gt=0)  # number of latents shifted
+    # Of a latent's positive activations on retrieved images: the size of its shift
     quantile: float = Field(0.99, gt=0, le=1)
+    # Latents are ranked by the size of their contrast, and those of a negative one are shifted
+    # down; False ranks by the contrast itself and shifts up only
     suppress: bool = True
+    # Inject at visited timesteps t >= t_edit, which are also those of the contrast
     t_edit: int = 350
-    asymmetric: bool = False
-    gain: float = 1.0
+    asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
+    gain: float = 1.0  # factor on the shift at strength 1
 
 
 def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) -> tuple[Tensor, ...]:
@@ -87,18 +81,13 @@ def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) ->
 
 @dataclass(frozen=True)
 class Contrast:
-    """What distinguishes two groups of images in an SAE's code.
+    """What distinguishes two groups of images in an SAE's code."""
 
-    Attributes:
-        score: [d_sae, h, w], share of the group with the concept's activation that falls on a
-            unit, minus the same of the other group, averaged over timesteps.
-        present: [d_sae, h, w], mean code of the group with the concept.
-        absent: [d_sae, h, w], mean code of the other group.
-    """
-
+    # [d_sae, h, w], share of the group with the concept's activation that falls on a unit, minus
+    # the same of the other group, averaged over timesteps
     score: Tensor
-    present: Tensor
-    absent: Tensor
+    present: Tensor  # [d_sae, h, w], mean code of the group with the concept
+    absent: Tensor  # [d_sae, h, w], mean code of the other group
 
     def latent_scores(self) -> Tensor:
         """[d_sae], over all positions."""

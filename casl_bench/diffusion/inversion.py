@@ -26,21 +26,15 @@ _PART = "part-*.safetensors"
 
 @dataclass(frozen=True)
 class Inversions:
-    """Images with the noise that regenerates them.
+    """Images with the noise that regenerates them."""
 
-    Attributes:
-        image_ids: n ids.
-        timesteps: the increasing walk 0 = s_0 < … < s_max, shared by inversion and generation.
-        x_0: [n, 3, H, W] float32 in [-1, 1], the images.
-        x_T: [n, 3, H, W] float32, the noise at s_max.
-        reconstruction: [n, 3, H, W] float32, the image regenerated from x_T without any edit:
-            the baseline of every edit (not clamped).
-    """
-
-    image_ids: tuple[str, ...]
+    image_ids: tuple[str, ...]  # n ids
+    # The increasing walk 0 = s_0 < … < s_max, shared by inversion and generation
     timesteps: tuple[int, ...]
-    x_0: Tensor
-    x_T: Tensor
+    x_0: Tensor  # [n, 3, H, W] float32 in [-1, 1], the images
+    x_T: Tensor  # [n, 3, H, W] float32, the noise at s_max
+    # [n, 3, H, W] float32, the image regenerated from x_T without any edit: the baseline of every
+    # edit (not clamped)
     reconstruction: Tensor
 
     def __len__(self) -> int:

@@ -39,10 +39,10 @@ class ConceptAlignment(nn.Module):
     Attributes:
         W: [C, d_sae], zero at the start.
         b: [C], zero at the start.
-        mean_activation: [d_sae, h, w], mean code of the training images over the edit window:
-            what ranks latents together with W, not trained.
     """
 
+    # [d_sae, h, w], mean code of the training images over the edit window: what ranks latents
+    # together with W, not trained
     mean_activation: Tensor
 
     def __init__(self, sae: HSpaceSae, mean_activation: Tensor) -> None:
@@ -150,23 +150,16 @@ def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
 
 
 class CaslConfig(DirectionFitConfig):
-    """Settings of the alignment, beside those of its fit, and of the edit.
+    """Settings of the alignment, beside those of its fit, and of the edit."""
 
-    Attributes:
-        sparsity_weight: weight of the group lasso on W's columns.
-        t_edit: inject at visited timesteps t >= t_edit.
-        asymmetric: asymmetric step (as Asyrp) instead of plain injection.
-        gain: factor on delta_h at strength 1. The directional loss is content with a small step
-            in the right direction and the L1 term prefers one, so the fitted map points rather
-            than moves (the paper picks factors from 16 to 160 by eye).
-        mean_code_images: images that the ranking's mean activation is taken over.
-    """
-
-    sparsity_weight: float = 1e-3
-    t_edit: int = 350
-    asymmetric: bool = False
+    sparsity_weight: float = 1e-3  # weight of the group lasso on W's columns
+    t_edit: int = 350  # inject at visited timesteps t >= t_edit
+    asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
+    # Factor on delta_h at strength 1. The directional loss is content with a small step in the
+    # right direction and the L1 term prefers one, so the fitted map points rather than moves (the
+    # paper picks factors from 16 to 160 by eye).
     gain: float = 3.0
-    mean_code_images: int = 64
+    mean_code_images: int = 64  # images that the ranking's mean activation is taken over
 
 
 def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment, FitCost]:
@@ -242,12 +235,9 @@ class CaslEditor(AlignmentEditor):
 
 
 class _AlignmentMethod(ConfiguredMethod[C]):
-    """A method over an alignment, which CASL and CASL-Steer share.
+    """A method over an alignment, which CASL and CASL-Steer share."""
 
-    Attributes:
-        editor_class: made of (task, config, alignment, cost).
-    """
-
+    # Made of (task, config, alignment, cost)
     editor_class: Callable[[EditTask, C, ConceptAlignment, FitCost], AlignmentEditor]
 
     def fit_key(self) -> dict[str, JsonValue]:
@@ -299,19 +289,13 @@ class Casl(_AlignmentMethod[CaslConfig]):
 
 
 class CaslSteerConfig(CaslConfig):
-    """Settings of the causal probe, beside those of the alignment it probes.
+    """Settings of the causal probe, beside those of the alignment it probes."""
 
-    Attributes:
-        k: number of latents steered.
-        reading: "map" or "decoder", see the module.
-        gain: factor on the shift at strength 1, twice CASL's, since k latents carry only a part of
-            the map.
-        single_shift: inject at the first visited timestep alone instead of all t >= t_edit.
-    """
-
-    k: int = 16
-    reading: Literal["map", "decoder"] = "map"
+    k: int = 16  # number of latents steered
+    reading: Literal["map", "decoder"] = "map"  # "map" or "decoder", see the module
+    # Factor on the shift at strength 1, twice CASL's, since k latents carry only a part of the map
     gain: float = 6.0
+    # Inject at the first visited timestep alone instead of all t >= t_edit
     single_shift: bool = False
 
 

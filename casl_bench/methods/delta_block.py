@@ -25,15 +25,10 @@ MAX_GROUPS = 32
 
 
 class DeltaBlock(nn.Module):
-    """Base of both forms.
+    """Base of both forms."""
 
-    Attributes:
-        channels: C of h.
-        temb_dim: D of the time embedding.
-    """
-
-    channels: int
-    temb_dim: int
+    channels: int  # C of h
+    temb_dim: int  # D of the time embedding
 
     def forward(self, h: Tensor, temb: Tensor) -> Tensor:
         """delta_h [n, C, h, w] of h [n, C, h, w] and the time embedding [n, D]."""

@@ -90,23 +90,15 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, learning_rate: float
 
 
 class DirectionFitConfig(MethodConfig):
-    """Settings of the loop, to be extended by a method's own.
+    """Settings of the loop, to be extended by a method's own."""
 
-    Attributes:
-        fit_steps: optimiser steps.
-        batch_size: images per step.
-        learning_rate: of Adam, decayed linearly to zero.
-        clip_weight: weight of the directional loss.
-        l1_weight: weight of the L1 term between edited and unedited predictions.
-        pixel_noise: standard deviation of noise added to both predictions before CLIP, against
-            adversarial pixel patterns.
-    """
-
-    fit_steps: int = 160
-    batch_size: int = 8
-    learning_rate: float = 2e-3
-    clip_weight: float = 1.0
-    l1_weight: float = 0.1
+    fit_steps: int = 160  # optimiser steps
+    batch_size: int = 8  # images per step
+    learning_rate: float = 2e-3  # of Adam, decayed linearly to zero
+    clip_weight: float = 1.0  # weight of the directional loss
+    l1_weight: float = 0.1  # weight of the L1 term between edited and unedited predictions
+    # Standard deviation of noise added to both predictions before CLIP, against adversarial pixel
+    # patterns
     pixel_noise: float = 0.1
 
 

@@ -31,18 +31,12 @@ DeltaH = Callable[[Tensor, int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class EditWindow:
-    """When and how delta_h is injected.
+    """When and how delta_h is injected."""
 
-    Attributes:
-        t_edit: edit at timesteps t >= t_edit.
-        t_end: and t < t_end; the number of timesteps edits from the very start.
-        t_boost: quality boosting: noise (eta = 1) at timesteps t < t_boost; 0 = none.
-        asymmetric: the edit is seen by the prediction of x_0 only, not by the direction term.
-    """
-
-    t_edit: int
-    t_end: int = 1000
-    t_boost: int = 0
+    t_edit: int  # edit at timesteps t >= t_edit
+    t_end: int = 1000  # and t < t_end; the number of timesteps edits from the very start
+    t_boost: int = 0  # quality boosting: noise (eta = 1) at timesteps t < t_boost; 0 = none
+    # The edit is seen by the prediction of x_0 only, not by the direction term
     asymmetric: bool = False
 
     def edits(self, t: int) -> bool:

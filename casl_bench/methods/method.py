@@ -36,64 +36,45 @@ class MethodConfig(BaseModel):
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What a method declares of itself; the runner grants exactly what is declared.
+    """What a method declares of itself; the runner grants exactly what is declared."""
 
-    Attributes:
-        name: lower_snake, as on the command line.
-        title: as in a table.
-        source: paper and section or code the method follows, or "control".
-        version: raise it whenever the numbers may change.
-        supervision: what guides the fit: nothing, the concept's text, or attribute labels.
-        space: where the edit happens: delta_h is added to h, the U-Net's weights are changed, or
-            anywhere else. A control that stands beside entrants stands beside those of its space.
-        uses_sae: whether `task.saes` is asked for.
-        uses_validation: whether `task.validation` is asked for.
-        bidirectional: whether a negative strength is meaningful (turns the concept off).
-        guided_by: names of scorers that the fit or the edits are optimised against. Such a scorer
-            is never the only one to score this method, see `runs.plan.judges`.
-        control: whether it is a control (unranked): floor or ceiling, not an entrant.
-        needs_oracle: controls only: may re-render the test images.
-        needs_scorer: controls only: may see the primary classifier.
-        beside: controls only: this control is run once beside every entrant of its space.
-        matched: controls only: its strengths are chosen at equal effect, as an entrant's are; any
-            other control runs at strength 1, one beside an entrant at that entrant's.
-        draws: controls only: it is random, and is run once a draw; what its effect is matched to
-            is the target's change in any direction.
-        on_present: controls only: it edits images that have the attribute already.
-    """
-
-    name: str
-    title: str
-    source: str
-    version: int
+    name: str  # lower_snake, as on the command line
+    title: str  # as in a table
+    source: str  # paper and section or code the method follows, or "control"
+    version: int  # raise it whenever the numbers may change
+    # What guides the fit: nothing, the concept's text, or attribute labels
     supervision: Supervision = "none"
+    # Where the edit happens: delta_h is added to h, the U-Net's weights are changed, or anywhere
+    # else. A control that stands beside entrants stands beside those of its space.
     space: EditSpace = "other"
-    uses_sae: bool = False
-    uses_validation: bool = False
-    bidirectional: bool = True
+    uses_sae: bool = False  # whether `task.saes` is asked for
+    uses_validation: bool = False  # whether `task.validation` is asked for
+    bidirectional: bool = True  # whether a negative strength is meaningful (turns the concept off)
+    # Names of scorers that the fit or the edits are optimised against. Such a scorer is never the
+    # only one to score this method, see `runs.plan.judges`.
     guided_by: tuple[str, ...] = ()
-    control: bool = False
-    needs_oracle: bool = False
-    needs_scorer: bool = False
+    control: bool = False  # whether it is a control (unranked): floor or ceiling, not an entrant
+    needs_oracle: bool = False  # controls only: may re-render the test images
+    needs_scorer: bool = False  # controls only: may see the primary classifier
+    # Controls only: this control is run once beside every entrant of its space
     beside: bool = False
+    # Controls only: its strengths are chosen at equal effect, as an entrant's are; any other
+    # control runs at strength 1, one beside an entrant at that entrant's
     matched: bool = False
+    # Controls only: it is random, and is run once a draw; what its effect is matched to is the
+    # target's change in any direction
     draws: bool = False
-    on_present: bool = False
+    on_present: bool = False  # controls only: it edits images that have the attribute already
 
 
 @dataclass(frozen=True)
 class FitCost:
-    """What a fit cost.
+    """What a fit cost."""
 
-    Attributes:
-        parameters: numbers learned for this concept.
-        unet_calls: U-Net passes in images (an encoder half and a decoder half count 0.5 each).
-        seconds: wall time (provenance only: never compared between machines).
-    """
-
-    parameters: int = 0
+    parameters: int = 0  # numbers learned for this concept
+    # U-Net passes in images (an encoder half and a decoder half count 0.5 each)
     unet_calls: float = 0.0
-    seconds: float = 0.0
+    seconds: float = 0.0  # wall time (provenance only: never compared between machines)
 
 
 class OracleRenderer(Protocol):
@@ -106,41 +87,31 @@ class OracleRenderer(Protocol):
 
 @dataclass(frozen=True)
 class EditTask:
-    """Everything a method may see of a concept. No test image, no scorer is reachable from here.
+    """Everything a method may see of a concept. No test image, no scorer is reachable from here."""
 
-    Attributes:
-        concept: what to edit.
-        backbone: the frozen noise predictor.
-        train: inversions of the training split.
-        labels: [n] bool of the concept's attribute on the training images; None unless the method
-            declares supervision "labels".
-        trajectories: x_t and h at every visited timestep of `train`.
-        saes: trains or loads the shared SAE; None unless the method declares `uses_sae`.
-        guide_clip: the CLIP that guides training, never the one that scores; None unless the
-            method declares supervision "text".
-        generator: this fit's random numbers; the global random state must stay untouched.
-        workspace: a scratch folder of this cell that survives an interruption.
-        validation: inversions of validation images that lack the concept, without labels; None
-            unless the method declares `uses_validation`.
-        oracle: controls that declare `needs_oracle` only.
-        other_attributes: with `oracle`: what it may flip beside the concept's attribute.
-        scorer: controls that declare `needs_scorer` only.
-        beside: controls that declare `beside` only: the fitted editor whose norm is matched.
-    """
-
-    concept: Concept
-    backbone: Backbone
-    train: Inversions
+    concept: Concept  # what to edit
+    backbone: Backbone  # the frozen noise predictor
+    train: Inversions  # inversions of the training split
+    # [n] bool of the concept's attribute on the training images; None unless the method declares
+    # supervision "labels"
     labels: Tensor | None
-    trajectories: TrajectoryStore
+    trajectories: TrajectoryStore  # x_t and h at every visited timestep of `train`
+    # Trains or loads the shared SAE; None unless the method declares `uses_sae`
     saes: SaeProvider | None
+    # The CLIP that guides training, never the one that scores; None unless the method declares
+    # supervision "text"
     guide_clip: ClipModel | None
+    # This fit's random numbers; the global random state must stay untouched
     generator: torch.Generator
-    workspace: Path
+    workspace: Path  # a scratch folder of this cell that survives an interruption
+    # Inversions of validation images that lack the concept, without labels; None unless the method
+    # declares `uses_validation`
     validation: Inversions | None = None
-    oracle: OracleRenderer | None = None
+    oracle: OracleRenderer | None = None  # controls that declare `needs_oracle` only
+    # With `oracle`: what it may flip beside the concept's attribute
     other_attributes: tuple[str, ...] = ()
-    scorer: AttributeScorer | None = None
+    scorer: AttributeScorer | None = None  # controls that declare `needs_scorer` only
+    # Controls that declare `beside` only: the fitted editor whose norm is matched
     beside: Editor | None = None
 
 
@@ -250,13 +221,9 @@ C = TypeVar("C", bound=MethodConfig)
 
 
 class ConfiguredMethod(Generic[C]):
-    """Base of an `EditingMethod`: constructed with a config, or with keywords over its defaults.
+    """Base of an `EditingMethod`: constructed with a config, or with keywords over its defaults."""
 
-    Attributes:
-        config_class: of the settings; a subclass names its own.
-    """
-
-    config_class: type[C]
+    config_class: type[C]  # of the settings; a subclass names its own
 
     def __init__(self, config: C | None = None, **settings: object) -> None:
         self.config = config or self.config_class.model_validate(settings)

@@ -35,21 +35,13 @@ from casl_bench.models.unet import (
 
 @dataclass(frozen=True)
 class EncoderState:
-    """What the encoder half of the U-Net leaves for the decoder half.
+    """What the encoder half of the U-Net leaves for the decoder half."""
 
-    Attributes:
-        x_t: [n, 3, H, W], the noisy images.
-        t: their timestep.
-        h: [n, C, h, w], the mid block's output (h-space).
-        temb: [n, D], the time embedding.
-        skips: skip connections, each [n, ...].
-    """
-
-    x_t: Tensor
-    t: int
-    h: Tensor
-    temb: Tensor
-    skips: tuple[Tensor, ...]
+    x_t: Tensor  # [n, 3, H, W], the noisy images
+    t: int  # their timestep
+    h: Tensor  # [n, C, h, w], the mid block's output (h-space)
+    temb: Tensor  # [n, D], the time embedding
+    skips: tuple[Tensor, ...]  # skip connections, each [n, ...]
 
     def __len__(self) -> int:
         return len(self.x_t)

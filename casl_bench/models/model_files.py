@@ -29,19 +29,12 @@ N = TypeVar("N", bound=nn.Module)
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model as read from its folder.
+    """A model as read from its folder."""
 
-    Attributes:
-        folder: where it was read.
-        card: what card.json says; `config` in it builds the network.
-        tensors: the weights, floating point ones as float32.
-        weights_hash: SHA-256 of the weights file, hex.
-    """
-
-    folder: Path
-    card: dict[str, Any]
-    tensors: dict[str, Tensor]
-    weights_hash: str
+    folder: Path  # where it was read
+    card: dict[str, Any]  # what card.json says; `config` in it builds the network
+    tensors: dict[str, Tensor]  # the weights, floating point ones as float32
+    weights_hash: str  # SHA-256 of the weights file, hex
 
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors named `prefix.…`, with the prefix taken off."""

@@ -12,13 +12,9 @@ from casl_bench.core.errors import InputError
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """alpha_bar of a variance-preserving diffusion.
+    """alpha_bar of a variance-preserving diffusion."""
 
-    Attributes:
-        betas: [T] float64, in (0, 1).
-    """
-
-    betas: Tensor
+    betas: Tensor  # [T] float64, in (0, 1)
 
     @classmethod
     def linear(

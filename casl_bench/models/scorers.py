@@ -16,20 +16,14 @@ ScorerKind = Literal["attributes", "text", "similarity", "factors"]
 
 @dataclass(frozen=True)
 class ScorerInfo:
-    """What a record says of a scorer.
+    """What a record says of a scorer."""
 
-    Attributes:
-        name: lower_snake.
-        kind: what it measures: attribute logits, agreement with a text, similarity of two images,
-            or the factors of a rendered image.
-        version: raise it whenever the numbers may change with equal weights.
-        weights_hash: SHA-256 of the weights file.
-    """
-
-    name: str
+    name: str  # lower_snake
+    # What it measures: attribute logits, agreement with a text, similarity of two images, or the
+    # factors of a rendered image
     kind: ScorerKind
-    version: int
-    weights_hash: str
+    version: int  # raise it whenever the numbers may change with equal weights
+    weights_hash: str  # SHA-256 of the weights file
 
 
 class CalibratedNetwork:
@@ -75,15 +69,10 @@ class CalibratedNetwork:
 
 @runtime_checkable
 class AttributeScorer(Protocol):
-    """A frozen network with one logit an attribute.
+    """A frozen network with one logit an attribute."""
 
-    Attributes:
-        info: its identity.
-        attributes: names of the logits.
-    """
-
-    info: ScorerInfo
-    attributes: tuple[str, ...]
+    info: ScorerInfo  # its identity
+    attributes: tuple[str, ...]  # names of the logits
 
     def logits(self, pixels: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] → [n, A] float32 on the CPU; above 0 the attribute is there."""
@@ -101,15 +90,10 @@ class Differentiable(AttributeScorer, Protocol):
 
 @runtime_checkable
 class FactorReader(Protocol):
-    """A frozen network that reads the factors of a rendered image.
+    """A frozen network that reads the factors of a rendered image."""
 
-    Attributes:
-        info: its identity.
-        names: of the factors: the attributes first, then the continuous ones.
-    """
-
-    info: ScorerInfo
-    names: tuple[str, ...]
+    info: ScorerInfo  # its identity
+    names: tuple[str, ...]  # of the factors: the attributes first, then the continuous ones
 
     def factors(self, pixels: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] → [n, C] float32 on the CPU, in standard deviations."""
@@ -125,13 +109,9 @@ class FactorReader(Protocol):
 
 @runtime_checkable
 class Similarity(Protocol):
-    """Distance of looks, and likeness of the person where there is one.
+    """Distance of looks, and likeness of the person where there is one."""
 
-    Attributes:
-        info: its identity.
-    """
-
-    info: ScorerInfo
+    info: ScorerInfo  # its identity
 
     def perceptual_distance(self, edited: Tensor, original: Tensor, /) -> Tensor:
         """[n, 3, H, W] in [-1, 1] twice → [n] >= 0 on the CPU, 0 for equal images."""

@@ -42,28 +42,20 @@ class ScheduleConfig(_Frozen):
 
 
 class BackboneConfig(_Frozen):
-    """All that is needed, beside the weights, to run a noise predictor.
+    """All that is needed, beside the weights, to run a noise predictor."""
 
-    Attributes:
-        name: as in a table.
-        image_size: side of the square image, pixels.
-        patch_size: the network sees images pixel-unshuffled by this factor; 1 = as they are.
-        prediction: what the network's output means.
-        learned_sigma: the second half of the output channels is a variance and is dropped.
-        family: the form of its blocks, and so of an Asyrp delta-block that fits it.
-        micro_batch: rows of every forward pass (`models.micro_batch`).
-        unet: keyword arguments of `UNet2DModel`.
-    """
-
-    name: str
-    image_size: int = Field(ge=1)
+    name: str  # as in a table
+    image_size: int = Field(ge=1)  # side of the square image, pixels
+    # The network sees images pixel-unshuffled by this factor; 1 = as they are
     patch_size: int = Field(1, ge=1)
-    prediction: Literal["eps", "v", "x0"] = "eps"
+    prediction: Literal["eps", "v", "x0"] = "eps"  # what the network's output means
+    # The second half of the output channels is a variance and is dropped
     learned_sigma: bool = False
+    # The form of its blocks, and so of an Asyrp delta-block that fits it
     family: Literal["ddpm", "adm"] = "ddpm"
     schedule: ScheduleConfig = ScheduleConfig()
-    micro_batch: int = Field(8, ge=1)
-    unet: dict[str, Any]
+    micro_batch: int = Field(8, ge=1)  # rows of every forward pass (`models.micro_batch`)
+    unet: dict[str, Any]  # keyword arguments of `UNet2DModel`
 
 
 def build_unet(config: Mapping[str, Any]) -> UNet2DModel:

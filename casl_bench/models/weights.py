@@ -70,14 +70,10 @@ class UnfitWeightsError(InvalidBenchmarkError):
 
 @dataclass(frozen=True)
 class Source:
-    """Where a network's tensor comes from.
+    """Where a network's tensor comes from."""
 
-    Attributes:
-        key: its name in the file.
-        part: what is taken of the tensor under that name.
-    """
-
-    key: str
+    key: str  # its name in the file
+    # What is taken of the tensor under that name
     part: Callable[[Tensor], Tensor] = lambda tensor: tensor
 
 
@@ -186,14 +182,10 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """The weights of a published file.
+    """The weights of a published file."""
 
-    Attributes:
-        weights: name → tensor, wrappers' prefixes taken off.
-        taken: which of the file's parts they are and why, for a person; empty where it is bare.
-    """
-
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # name → tensor, wrappers' prefixes taken off
+    # Which of the file's parts they are and why, for a person; empty where it is bare
     taken: str = ""
 
 

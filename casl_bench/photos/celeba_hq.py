@@ -62,17 +62,11 @@ _HINT = "download the annotation again"
 
 @dataclass(frozen=True)
 class Annotation:
-    """The labels of all images.
+    """The labels of all images."""
 
-    Attributes:
-        names: n file names in the file's order.
-        labels: [n, 40] bool, columns as in `CELEBA_ATTRIBUTES`.
-        content_hash: SHA-256 of the file.
-    """
-
-    names: tuple[str, ...]
-    labels: Tensor
-    content_hash: str
+    names: tuple[str, ...]  # n file names in the file's order
+    labels: Tensor  # [n, 40] bool, columns as in `CELEBA_ATTRIBUTES`
+    content_hash: str  # SHA-256 of the file
 
     def of(self, names: Sequence[str]) -> Tensor:
         """The labels of these images, in this order: [len(names), 40] bool."""

@@ -61,23 +61,14 @@ _CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 @dataclass(frozen=True)
 class Weight:
-    """One entry.
+    """One entry."""
 
-    Attributes:
-        place: file or folder, below the folder of weights; a stem where several endings will do.
-        datasets: which need it.
-        use: what for.
-        source: where it is published.
-        licence: of the weights, as their publishers state it.
-        sha256: of the published file, or its first digits, where they are known.
-    """
-
-    place: str
-    datasets: tuple[str, ...]
-    use: str
-    source: str
-    licence: str
-    sha256: str = ""
+    place: str  # file or folder, below the folder of weights; a stem where several endings will do
+    datasets: tuple[str, ...]  # which need it
+    use: str  # what for
+    source: str  # where it is published
+    licence: str  # of the weights, as their publishers state it
+    sha256: str = ""  # of the published file, or its first digits, where they are known
 
 
 def clip_place(spec: str) -> str:
@@ -281,19 +272,13 @@ def _parts(spec: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PhotoDomain:
-    """What a real data set needs beside its images.
+    """What a real data set needs beside its images."""
 
-    Attributes:
-        dataset: its class.
-        hub_backbone: Hub id of a published backbone, or None.
-        faces: whether there is a person whose identity can change.
-        published: our attribute → (published name, sign) of a labelled set; None where attributes
-            are scored zero-shot.
-    """
-
-    dataset: Callable[..., PhotoDataset]
-    hub_backbone: str | None
-    faces: bool = False
+    dataset: Callable[..., PhotoDataset]  # its class
+    hub_backbone: str | None  # Hub id of a published backbone, or None
+    faces: bool = False  # whether there is a person whose identity can change
+    # Our attribute → (published name, sign) of a labelled set; None where attributes are scored
+    # zero-shot
     published: PublishedNames | None = None
 
 

@@ -25,16 +25,11 @@ _HINT = "the layouts that are read are in docs/real_data_sets.md"
 
 @dataclass(frozen=True)
 class Photo:
-    """An image that is not yet read.
+    """An image that is not yet read."""
 
-    Attributes:
-        image_id: unique within the data set, the same on every machine.
-        where: its path, or its database and key, for messages.
-        read: its encoded bytes, while the split is being walked; raises BadPhotoError.
-    """
-
-    image_id: str
-    where: str
+    image_id: str  # unique within the data set, the same on every machine
+    where: str  # its path, or its database and key, for messages
+    # Its encoded bytes, while the split is being walked; raises BadPhotoError
     read: Callable[[], bytes]
 
 
@@ -52,18 +47,12 @@ class Photos(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set as it was found.
+    """A data set as it was found."""
 
-    Attributes:
-        name: the layout, for people.
-        splits: the images of each split; no image is in two.
-        contents: JSON that changes when a file is added, taken away or changes its size.
-        labels: ids → [n, A] bool in the card's order, or None where the layout has none.
-    """
-
-    name: str
-    splits: Mapping[Split, Photos]
-    contents: Any
+    name: str  # the layout, for people
+    splits: Mapping[Split, Photos]  # the images of each split; no image is in two
+    contents: Any  # JSON that changes when a file is added, taken away or changes its size
+    # Ids → [n, A] bool in the card's order, or None where the layout has none
     labels: Callable[[Sequence[str]], Tensor] | None = None
 
 
@@ -95,14 +84,10 @@ def last_tenth(count: int) -> int:
 
 @dataclass(frozen=True)
 class FilePhotos:
-    """Image files below one folder.
+    """Image files below one folder."""
 
-    Attributes:
-        base: the folder.
-        names: paths below it with forward slashes, in the split's order; they are the ids.
-    """
-
-    base: Path
+    base: Path  # the folder
+    # Paths below it with forward slashes, in the split's order; they are the ids
     names: Sequence[str]
 
     def __len__(self) -> int:

@@ -33,27 +33,17 @@ class BadImage:
 
 @dataclass(frozen=True)
 class PhotoKind:
-    """What sets one data set of photographs apart from another.
+    """What sets one data set of photographs apart from another."""
 
-    Attributes:
-        name: as on the command line.
-        concepts: of the card.
-        description: of the card.
-        licence: of the card.
-        source: of the card.
-        find_layout: the published layout that a folder holds; raises BenchError where it is none.
-        attributes: of the card; empty where the concepts are all there are.
-        hub_class: the class wanted of a `datasets` data set that mixes several.
-    """
-
-    name: str
-    concepts: tuple[Concept, ...]
-    description: str
-    licence: str
-    source: str
+    name: str  # as on the command line
+    concepts: tuple[Concept, ...]  # of the card
+    description: str  # of the card
+    licence: str  # of the card
+    source: str  # of the card
+    # The published layout that a folder holds; raises BenchError where it is none
     find_layout: Callable[[Path], Layout]
-    attributes: tuple[str, ...] = ()
-    hub_class: str | None = None
+    attributes: tuple[str, ...] = ()  # of the card; empty where the concepts are all there are
+    hub_class: str | None = None  # the class wanted of a `datasets` data set that mixes several
 
 
 class PhotoDataset:

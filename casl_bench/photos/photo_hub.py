@@ -27,16 +27,11 @@ _ALIASES: dict[Split, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class HubPhotos:
-    """Rows of tables.
+    """Rows of tables."""
 
-    Attributes:
-        hub_id: for messages.
-        tables: of each published split, the image column alone, undecoded.
-        names: `<published split>/<row>`, in the order in which they are walked; they are the ids.
-    """
-
-    hub_id: str
-    tables: Mapping[str, Any]
+    hub_id: str  # for messages
+    tables: Mapping[str, Any]  # of each published split, the image column alone, undecoded
+    # `<published split>/<row>`, in the order in which they are walked; they are the ids
     names: Sequence[str]
 
     def __len__(self) -> int:

@@ -76,16 +76,11 @@ class LmdbPhotos:
 
     Keys are walked as they are needed and from the nearer end, and no image is touched by that:
     the few hundred images of a run do not list the 126,227 of LSUN-Church.
-
-    Attributes:
-        path: the folder with data.mdb.
-        start: place of the first image.
-        stop: place after the last.
     """
 
-    path: Path
-    start: int
-    stop: int
+    path: Path  # the folder with data.mdb
+    start: int  # place of the first image
+    stop: int  # place after the last
 
     def __len__(self) -> int:
         return self.stop - self.start

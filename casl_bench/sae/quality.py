@@ -85,25 +85,19 @@ class HSpacePca:
 
 @dataclass(frozen=True)
 class ReconstructionQuality:
-    """Quality on normalised vectors, in which every timestep weighs the same.
+    """Quality on normalised vectors, in which every timestep weighs the same."""
 
-    Attributes:
-        explained_variance: 1 - sum_c Var(h - h_hat)_c / sum_c Var(h)_c; at most 1.
-        normalised_mse: sum ||h - h_hat||^2 / sum ||h - mean||^2, with the training mean of each
-            timestep; 1 for predicting that mean.
-        cosine: mean cosine of h and h_hat, both minus that mean; None for the mean itself, which
-            has no direction.
-        l0: mean number of active latents (or components) a vector.
-        dead_fraction: share of latents that fire on none of the vectors; None without latents.
-        vectors: how many.
-    """
-
-    explained_variance: float
+    explained_variance: float  # 1 - sum_c Var(h - h_hat)_c / sum_c Var(h)_c; at most 1
+    # Sum ||h - h_hat||^2 / sum ||h - mean||^2, with the training mean of each timestep; 1 for
+    # predicting that mean
     normalised_mse: float
+    # Mean cosine of h and h_hat, both minus that mean; None for the mean itself, which has no
+    # direction
     cosine: float | None
-    l0: float
+    l0: float  # mean number of active latents (or components) a vector
+    # Share of latents that fire on none of the vectors; None without latents
     dead_fraction: float | None
-    vectors: int
+    vectors: int  # how many
 
 
 class _Sums:

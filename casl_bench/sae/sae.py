@@ -21,22 +21,16 @@ _TENSORS = ("W_enc", "b_enc", "W_dec", "b_pre", "mean", "scale")
 
 
 class SaeConfig(BaseModel):
-    """What kind of SAE. Unknown fields are refused.
-
-    Attributes:
-        d_in: length of an input vector.
-        d_sae: number of latents.
-        activation: "topk" keeps the k largest positive pre-activations of a vector, "relu" all
-            positive ones (sparsity then comes from the L1 term of the loss).
-        k: active latents a vector at most; used by "topk" only.
-    """
+    """What kind of SAE. Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    d_in: int = Field(gt=0)
-    d_sae: int = Field(default=1024, gt=0)
+    d_in: int = Field(gt=0)  # length of an input vector
+    d_sae: int = Field(default=1024, gt=0)  # number of latents
+    # "topk" keeps the k largest positive pre-activations of a vector, "relu" all positive ones
+    # (sparsity then comes from the L1 term of the loss)
     activation: Literal["topk", "relu"] = "topk"
-    k: int = Field(default=32, gt=0)
+    k: int = Field(default=32, gt=0)  # active latents a vector at most; used by "topk" only
 
     @model_validator(mode="after")
     def _k_fits(self) -> SaeConfig:
@@ -46,17 +40,11 @@ class SaeConfig(BaseModel):
 
 
 class SaeOutput(NamedTuple):
-    """One pass.
+    """One pass."""
 
-    Attributes:
-        z: [m, d_sae], >= 0.
-        h_hat: [m, d_in], the reconstruction.
-        pre: [m, d_sae], the pre-activations.
-    """
-
-    z: Tensor
-    h_hat: Tensor
-    pre: Tensor
+    z: Tensor  # [m, d_sae], >= 0
+    h_hat: Tensor  # [m, d_in], the reconstruction
+    pre: Tensor  # [m, d_sae], the pre-activations
 
 
 class SparseAutoencoder(nn.Module):

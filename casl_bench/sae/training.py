@@ -104,35 +104,26 @@ def _hash_of(tensors: dict[str, Tensor], done: int) -> str:
 
 
 class SaeTraining(BaseModel):
-    """How an SAE is trained.
-
-    Attributes:
-        steps: optimiser steps; the default takes about a minute on two cores.
-        batch: vectors a step.
-        learning_rate: of Adam, at its height.
-        warm_up: share of the steps over which the rate climbs from 0.
-        decay: share of the steps, at the end, over which it falls to 0.
-        l1_weight: of the L1 term, for activation "relu" only.
-        aux_k: silent latents that reconstruct the residual; 0 turns revival off.
-        aux_weight: of that term.
-        dead_after: vectors without firing after which a latent counts as dead.
-        pre_bias: what b_pre starts at.
-        checkpoint_every: steps between checkpoints.
-    """
+    """How an SAE is trained."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # Optimiser steps; the default takes about a minute on two cores
     steps: int = Field(default=1500, gt=0)
-    batch: int = Field(default=1024, gt=0)
-    learning_rate: float = Field(default=2e-3, gt=0)
+    batch: int = Field(default=1024, gt=0)  # vectors a step
+    learning_rate: float = Field(default=2e-3, gt=0)  # of Adam, at its height
+    # Share of the steps over which the rate climbs from 0
     warm_up: float = Field(default=0.05, ge=0, le=1)
+    # Share of the steps, at the end, over which it falls to 0
     decay: float = Field(default=0.3, ge=0, le=1)
-    l1_weight: float = Field(default=0.01, ge=0)
+    l1_weight: float = Field(default=0.01, ge=0)  # of the L1 term, for activation "relu" only
+    # Silent latents that reconstruct the residual; 0 turns revival off
     aux_k: int = Field(default=64, ge=0)
-    aux_weight: float = Field(default=1 / 32, ge=0)
+    aux_weight: float = Field(default=1 / 32, ge=0)  # of that term
+    # Vectors without firing after which a latent counts as dead
     dead_after: int = Field(default=100_000, gt=0)
-    pre_bias: Literal["geometric_median", "mean"] = "geometric_median"
-    checkpoint_every: int = Field(default=250, gt=0)
+    pre_bias: Literal["geometric_median", "mean"] = "geometric_median"  # what b_pre starts at
+    checkpoint_every: int = Field(default=250, gt=0)  # steps between checkpoints
 
     def rate(self, step: int) -> float:
         """Learning rate at a step, counted from 0."""
@@ -285,17 +276,11 @@ class Activations(Protocol):
 
 @dataclass(frozen=True)
 class ActivationStatistics:
-    """What h is normalised by: h_norm = (h - mean[step]) / scale[step].
+    """What h is normalised by: h_norm = (h - mean[step]) / scale[step]."""
 
-    Attributes:
-        timesteps: increasing.
-        mean: [steps, C] float32.
-        scale: [steps] float32, root mean square of h - mean; 1 where h never changes.
-    """
-
-    timesteps: tuple[int, ...]
-    mean: Tensor
-    scale: Tensor
+    timesteps: tuple[int, ...]  # increasing
+    mean: Tensor  # [steps, C] float32
+    scale: Tensor  # [steps] float32, root mean square of h - mean; 1 where h never changes
 
 
 def activation_statistics(activations: Activations) -> ActivationStatistics:

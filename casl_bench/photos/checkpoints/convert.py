@@ -50,32 +50,26 @@ _CONFIGS = files("casl_bench.photos.checkpoints") / "configs"
 
 
 class CheckpointConfig(BaseModel):
-    """Facts of a published network. Those that its file shows are checked against it.
-
-    Attributes:
-        description: for a person.
-        image_size: side of the image, pixels; not in the file.
-        head_channels: channels of an attention head of the ADM family; not in the file.
-        new_attention_order: q, k, v of all heads rather than head by head; not in the file.
-        schedule: of the noise; not in the file.
-        prediction: what the network's output means; not in the file.
-        family: and all that follow: as in `Architecture`, None leaves it to the file.
-        attention_resolutions: sides of the feature maps with attention, pixels.
-    """
+    """Facts of a published network. Those that its file shows are checked against it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    description: str = ""
-    image_size: int = Field(256, ge=1)
+    description: str = ""  # for a person
+    image_size: int = Field(256, ge=1)  # side of the image, pixels; not in the file
+    # Channels of an attention head of the ADM family; not in the file
     head_channels: int | None = Field(None, ge=1)
+    # Q, k, v of all heads rather than head by head; not in the file
     new_attention_order: bool = False
-    schedule: ScheduleConfig = ScheduleConfig()
+    schedule: ScheduleConfig = ScheduleConfig()  # of the noise; not in the file
+    # What the network's output means; not in the file
     prediction: Literal["eps", "v", "x0"] = "eps"
+    # And all that follow: as in `Architecture`, None leaves it to the file
     family: Literal["ddpm", "adm"] | None = None
     in_channels: int | None = None
     base_channels: int | None = None
     multipliers: tuple[int, ...] | None = None
     res_blocks: int | None = None
+    # Sides of the feature maps with attention, pixels
     attention_resolutions: tuple[int, ...] | None = None
     learned_sigma: bool | None = None
 
@@ -142,21 +136,13 @@ def _text(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A published checkpoint as a backbone.
+    """A published checkpoint as a backbone."""
 
-    Attributes:
-        config: of the backbone, with the U-Net's arguments.
-        unet: filled, float32.
-        architecture: as read from the file.
-        taken: which of the file's state dicts; empty where it holds one alone.
-        assumed: what neither the file nor the caller said, "name value" each.
-    """
-
-    config: BackboneConfig
-    unet: UNet2DModel
-    architecture: Architecture
-    taken: str
-    assumed: tuple[str, ...]
+    config: BackboneConfig  # of the backbone, with the U-Net's arguments
+    unet: UNet2DModel  # filled, float32
+    architecture: Architecture  # as read from the file
+    taken: str  # which of the file's state dicts; empty where it holds one alone
+    assumed: tuple[str, ...]  # what neither the file nor the caller said, "name value" each
 
 
 def convert(

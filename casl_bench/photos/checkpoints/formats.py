@@ -218,25 +218,15 @@ def _source_of(name: str, levels: int) -> Source:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The form of a network of the DDPM or ADM family.
+    """The form of a network of the DDPM or ADM family."""
 
-    Attributes:
-        family: ddpm or adm.
-        in_channels: of the image.
-        out_channels: of the output: as many again where a variance is learned.
-        base_channels: channels of the first level.
-        multipliers: channels of each level, the image's first, over base_channels.
-        res_blocks: residual blocks a level.
-        attention_levels: levels with attention, 0 = at the image's size.
-    """
-
-    family: Literal["ddpm", "adm"]
-    in_channels: int
-    out_channels: int
-    base_channels: int
-    multipliers: tuple[int, ...]
-    res_blocks: int
-    attention_levels: tuple[int, ...]
+    family: Literal["ddpm", "adm"]  # ddpm or adm
+    in_channels: int  # of the image
+    out_channels: int  # of the output: as many again where a variance is learned
+    base_channels: int  # channels of the first level
+    multipliers: tuple[int, ...]  # channels of each level, the image's first, over base_channels
+    res_blocks: int  # residual blocks a level
+    attention_levels: tuple[int, ...]  # levels with attention, 0 = at the image's size
 
     @property
     def learned_sigma(self) -> bool:

@@ -43,32 +43,22 @@ class Calibration(_Frozen):
 
 
 class ClassifierSidecar(_Frozen):
-    """What `NAME.json` says of the weights in `NAME.safetensors`, `NAME.pt` or `NAME.pth`.
+    """What `NAME.json` says of the weights in `NAME.safetensors`, `NAME.pt` or `NAME.pth`."""
 
-    Attributes:
-        attributes: what the outputs are of, in their order, under published or under our names.
-        image_size: H = W that the network takes, pixels.
-        mean: of each channel, for pixels in [0, 1].
-        std: likewise.
-        architecture: `timm:NAME` or `torchvision:NAME`; a file to be loaded must name it.
-        output: what the outputs are.
-        positive_class: where each attribute has two outputs, the one that says it is there; then
-            outputs are [n, A, 2] or, packed alike, [n, 2·A].
-        calibration: of the attributes' logits, before any is negated.
-        sha256: of the weights file; checked where given.
-        name: what records call it; default: the file's name.
-    """
-
+    # What the outputs are of, in their order, under published or under our names
     attributes: tuple[str, ...] = Field(min_length=1)
-    image_size: int = Field(ge=1)
-    mean: Channels
-    std: tuple[Positive, Positive, Positive]
+    image_size: int = Field(ge=1)  # H = W that the network takes, pixels
+    mean: Channels  # of each channel, for pixels in [0, 1]
+    std: tuple[Positive, Positive, Positive]  # likewise
+    # `timm:NAME` or `torchvision:NAME`; a file to be loaded must name it
     architecture: str | None = None
-    output: Literal["logits", "probabilities"] = "logits"
+    output: Literal["logits", "probabilities"] = "logits"  # what the outputs are
+    # Where each attribute has two outputs, the one that says it is there; then outputs are [n, A,
+    # 2] or, packed alike, [n, 2·A]
     positive_class: Literal[0, 1] | None = None
-    calibration: Calibration | None = None
-    sha256: str | None = None
-    name: str | None = None
+    calibration: Calibration | None = None  # of the attributes' logits, before any is negated
+    sha256: str | None = None  # of the weights file; checked where given
+    name: str | None = None  # what records call it; default: the file's name
 
     @model_validator(mode="after")
     def _fits(self) -> ClassifierSidecar:
