@@ -145,7 +145,7 @@ def delta_block_from_state(state: Mapping[str, Tensor], where: str = "") -> Delt
     raise InvalidBenchmarkError("these tensors are no Asyrp delta-block", where=where)
 
 
-def load_delta_block(path: Path, attribute: int = 0) -> DeltaBlock:
+def load_delta_block(path: Path) -> DeltaBlock:
     """A delta-block from a checkpoint as Asyrp's authors publish it, frozen.
 
     Args:
@@ -156,11 +156,9 @@ def load_delta_block(path: Path, attribute: int = 0) -> DeltaBlock:
         InvalidBenchmarkError: if the file is absent, damaged or holds no such block.
     """
     content = read_torch_file(path)
-    state = content.get(str(attribute))
+    state = content.get("0")
     if not isinstance(state, Mapping):
-        raise InvalidBenchmarkError(
-            f"no delta-block {attribute} in the checkpoint", where=str(path)
-        )
+        raise InvalidBenchmarkError("no delta-block 0 in the checkpoint", where=str(path))
     return delta_block_from_state(state, str(path))
 
 

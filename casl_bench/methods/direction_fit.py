@@ -24,27 +24,15 @@ from casl_bench.models.clip import ClipModel
 EPS = 1e-6
 
 
-def direction_cosine(edited: Tensor, original: Tensor, text_direction: Tensor) -> Tensor:
-    """Cosine between the image's displacement and the text's, in CLIP space.
+def directional_loss(edited: Tensor, original: Tensor, text_direction: Tensor) -> Tensor:
+    """L_dir = 1 - cos(E_I(edited) - E_I(original), E_T(target) - E_T(source)), in CLIP space.
 
-    cos(E_I(edited) - E_I(original), E_T(target) - E_T(source)).
-
-    Args:
-        edited: [n, D] unit image embeddings after the edit.
-        original: [n, D] unit image embeddings before it.
-        text_direction: [D] unit displacement of the text.
-
-    Returns:
-        [n] in [-1, 1]; 0 where nothing moved.
+    Of unit image embeddings [n, D] and the text's unit displacement [D]: [n] in [0, 2]; 1 where
+    nothing moved.
     """
     delta = edited - original
-    cosine: Tensor = (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
-    return cosine
-
-
-def directional_loss(edited: Tensor, original: Tensor, text_direction: Tensor) -> Tensor:
-    """L_dir = 1 - cos, [n] in [0, 2]; shapes as `direction_cosine`."""
-    return 1 - direction_cosine(edited, original, text_direction)
+    cosine = (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
+    return 1 - cosine
 
 
 def log_directional_loss(edited: Tensor, original: Tensor, text_direction: Tensor) -> Tensor:

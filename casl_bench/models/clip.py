@@ -43,11 +43,6 @@ class WordTokenizer:
         self._number = {word: 1 + i for i, word in enumerate(self.words)}
         self._start, self._end = len(self.words) + 1, len(self.words) + 2
 
-    @property
-    def vocab_size(self) -> int:
-        """Tokens in all, padding, start and end included."""
-        return len(self.words) + 3
-
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Tokens of texts.
 

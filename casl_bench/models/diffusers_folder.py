@@ -125,9 +125,7 @@ def is_diffusers_folder(folder: Path) -> bool:
     return _unet_folder(folder) is not None
 
 
-def read_diffusers_folder(
-    folder: Path, *, name: str | None = None, micro_batch: int | None = None
-) -> tuple[BackboneConfig, UNet2DModel]:
+def read_diffusers_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
     """Config and float32 U-Net of a diffusers folder.
 
     Args:
@@ -153,8 +151,6 @@ def read_diffusers_folder(
         )
     own = folder / OWN_FILE
     settings = _own_settings(own) if own.exists() else _derived_settings(folder, unet, config_path)
-    given = {"name": name, "micro_batch": micro_batch}
-    settings |= {k: v for k, v in given.items() if v is not None}
     try:
         config = BackboneConfig.model_validate({**settings, "unet": unet})
     except ValidationError as error:

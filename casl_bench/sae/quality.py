@@ -19,7 +19,7 @@ from casl_bench.sae.sae import HSpaceSae
 from casl_bench.sae.training import Activations
 
 Reconstruct = Callable[[Tensor, int], Tensor]
-"""(h [n, C, h, w], t) -> h_hat, same shape: `HSpaceSae.reconstruct`, `HSpacePca.reconstruct`."""
+"""(h [n, C, h, w], t) -> h_hat, same shape, such as `HSpaceSae.reconstruct`."""
 
 _IMAGES_AT_ONCE = 64
 
@@ -68,19 +68,9 @@ class HSpacePca:
         vectors = torch.linalg.eigh(covariance).eigenvectors  # columns, weakest first
         return cls(sae, mean.float(), vectors.T.flip(0)[:rank].float())
 
-    @property
-    def rank(self) -> int:
-        """Active numbers a vector."""
-        return len(self.components)
-
     def reconstruct_rows(self, rows: Tensor) -> Tensor:
         """Normalised vectors [m, C] → their reconstructions [m, C]."""
         return (rows - self.centre) @ self.components.T @ self.components + self.centre
-
-    def reconstruct(self, h: Tensor, t: int) -> Tensor:
-        """h_hat of h [n, C, h, w] at timestep t, in the units of h."""
-        rows = self.reconstruct_rows(self.sae.normalise(h, t))
-        return self.sae.denormalise(rows, t, h.shape)
 
 
 @dataclass(frozen=True)

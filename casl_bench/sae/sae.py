@@ -207,20 +207,6 @@ class HSpaceSae:
         rows = h.flatten(2).transpose(1, 2).flatten(0, 1)
         return (rows - self.mean[step].to(h)) / self.scale[step].to(h)
 
-    def denormalise(self, rows: Tensor, t: int, shape: Sequence[int]) -> Tensor:
-        """The inverse of `normalise`: vectors → h of this shape [n, C, h, w]."""
-        step = self._step_of(t)
-        n, channels, height, width = shape
-        h = rows * self.scale[step].to(rows) + self.mean[step].to(rows)
-        maps = h.reshape(n, height * width, channels).transpose(1, 2)
-        return maps.reshape(n, channels, height, width)
-
-    def to(self, device: torch.device | str) -> HSpaceSae:
-        """Move the weights (in place) and statistics to a device; returns itself."""
-        self.sae.to(device)
-        self.mean, self.scale = self.mean.to(device), self.scale.to(device)
-        return self
-
     def save(self, folder: Path) -> None:
         """Write `cfg.json` and `sae.safetensors`, each whole or not at all.
 

@@ -53,8 +53,9 @@ def test_unfit_files_are_refused(
         load_delta_block(truncated)
     with pytest.raises(InvalidBenchmarkError, match="unreadable weights"):
         load_delta_block(tmp_path / "absent.pth")
-    with pytest.raises(InvalidBenchmarkError, match="no delta-block 1"):
-        load_delta_block(path, attribute=1)
+    torch.save({"1": {}}, tmp_path / "other.pth")
+    with pytest.raises(InvalidBenchmarkError, match="no delta-block 0"):
+        load_delta_block(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize("name", FILES)

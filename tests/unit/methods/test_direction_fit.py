@@ -22,7 +22,6 @@ from casl_bench.methods.casl import (
 )
 from casl_bench.methods.direction_fit import (
     DirectionFitConfig,
-    direction_cosine,
     directional_loss,
     fit_direction,
     log_directional_loss,
@@ -42,11 +41,11 @@ def task(toy: ToyTasks, tmp_path: Path) -> EditTask:
     return toy.task(Casl.info, tmp_path / "work")
 
 
-def test_direction_cosine_by_hand() -> None:
+def test_directional_loss_by_hand() -> None:
     original = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
     edited = torch.tensor([[1.0, 1.0], [1.0, -2.0], [1.0, 0.0]])
-    cosine = direction_cosine(edited, original, torch.tensor([0.0, 1.0]))
-    torch.testing.assert_close(cosine, torch.tensor([1.0, -1.0, 0.0]), atol=1e-4, rtol=0)
+    loss = directional_loss(edited, original, torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(loss, torch.tensor([0.0, 2.0, 1.0]), atol=1e-4, rtol=0)
 
 
 def test_losses_prefer_the_right_direction() -> None:

@@ -61,11 +61,10 @@ def test_an_images_code_does_not_depend_on_its_batch() -> None:
     assert torch.equal(sae.decode(together[2:3], 0)[0], sae.decode(together, 0)[2])
 
 
-def test_normalise_and_denormalise_undo_each_other() -> None:
+def test_normalised_vectors_are_cut_image_by_image() -> None:
     sae = make()
     rows = sae.normalise(H, 300)
     assert rows.shape == (5 * 16, 16)
-    assert torch.allclose(sae.denormalise(rows, 300, H.shape), H, atol=1e-5)
     assert torch.allclose(rows[16 * 1 + 4 * 2 + 3], (H[1, :, 2, 3] - sae.mean[1]) / 0.5)
 
 
