@@ -73,18 +73,10 @@ class AsyrpConfig(DirectionFitConfig):
 def distance_curve(
     store: TrajectoryStore, backbone: Backbone, clip: ClipModel, images: int = 32
 ) -> list[float]:
-    """Mean distance between x_0 and its prediction P_t along the inversion.
+    """Mean distance between x_0 and its prediction P_t along the inversion, over the first images.
 
-    The distance is 1 - cos of CLIP image embeddings, in the place of the paper's LPIPS.
-
-    Args:
-        store: inversions.
-        backbone: the one that made them.
-        clip: the guide.
-        images: how many the mean is taken over.
-
-    Returns:
-        One number a place of `predicted_steps`, growing with t where inversion is sound.
+    The distance is 1 - cos of CLIP image embeddings, in the place of the paper's LPIPS. One number
+    a place of `predicted_steps`, growing with t where inversion is sound.
     """
     index = torch.arange(min(images, len(store.image_ids)))
     clean = clip.encode_image(store.x_t(0, index))
@@ -154,11 +146,7 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
         }
 
     def fit(self, task: EditTask) -> AsyrpEditor:
-        """Train a Δ-block for the concept.
-
-        Raises:
-            InputError: if the task grants no guide CLIP.
-        """
+        """Train a Δ-block for the concept. Raises InputError if the task grants no guide CLIP."""
         config, backbone, clip = self.config, task.backbone, task.guide_clip
         if clip is None:
             raise InputError("Asyrp needs a guide CLIP in its task")
@@ -194,10 +182,8 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
     def pretrained_file(self, folder: Path, concept: Concept) -> Path:
         """A concept's checkpoint: `CONCEPT.pth`, or the authors' name for it.
 
-        Theirs are [DATA_]CONCEPT_LC_DATA_t999_ninv40_ngen40_EPOCH.pth.
-
-        Raises:
-            UsageError: there is none, or more than one.
+        Theirs are [DATA_]CONCEPT_LC_DATA_t999_ninv40_ngen40_EPOCH.pth. Raises UsageError where
+        there is none, or more than one.
         """
         of: dict[str, list[Path]] = {}
         for path in sorted(folder.glob("*.pth")):
@@ -218,9 +204,8 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
     def read_pretrained(self, path: Path) -> dict[str, Tensor]:
         """A published Δ-block, with the window of the settings.
 
-        Raises:
-            InvalidBenchmarkError: the file is damaged or holds no Δ-block.
-            InputError: the settings leave the window to the distance curve, which needs a fit.
+        Raises InvalidBenchmarkError where the file is damaged or holds no Δ-block, and InputError
+        where the settings leave the window to the distance curve, which needs a fit.
         """
         t_edit = self.config.t_edit
         if t_edit is None:

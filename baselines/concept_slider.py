@@ -94,14 +94,8 @@ def inject_adapter(
 ) -> dict[str, tuple[nn.Parameter, nn.Parameter]]:
     """Put a LoRA beside each of `adapted_layers`, in place: A random, B zero, so nothing changes.
 
-    Args:
-        unet: whose own weights are frozen by this.
-        rank: of A and B.
-        alpha: the change is alpha / rank · B A.
-        generator: draws A; peft's own draw would take global random numbers.
-
-    Returns:
-        Layer → (A, B).
+    The U-Net's own weights are frozen by this. The generator draws A, since peft's own draw would
+    take global random numbers. Returns layer → (A, B).
     """
     # Only a fit needs peft, whose import takes seconds.
     from peft import LoraConfig, inject_adapter_in_model
@@ -125,10 +119,8 @@ def inject_adapter(
 def merged(a: Tensor, b: Tensor, scale: float) -> Tensor:
     """What an adapter adds to its layer's weight: scale · B A, shaped like the weight.
 
-    Args:
-        a: [rank, in] of a linear layer, [rank, in, k, k] of a convolution.
-        b: [out, rank], or [out, rank, 1, 1].
-        scale: alpha / rank.
+    A is [rank, in] of a linear layer, [rank, in, k, k] of a convolution; B [out, rank], or [out,
+    rank, 1, 1]; scale alpha / rank.
     """
     return (scale * b.flatten(1) @ a.flatten(1)).view(b.shape[0], *a.shape[1:])
 
@@ -144,17 +136,9 @@ def guided_eps(
 ) -> Tensor:
     """eps(x_t) - η sqrt(1 - alpha_bar) ∇_{x_t} log [p(c_+) / p(c_-)], the target of "score".
 
-    Args:
-        backbone: frozen.
-        clip: the guide.
-        log_ratio: [D], its product with an image's embedding is that log ratio.
-        x_t: [n, 3, H, W].
-        t: timestep.
-        guidance: η.
-        noise: added to the predicted clean image before CLIP, like x_t.
-
-    Returns:
-        [n, 3, H, W], without a gradient.
+    [n, 3, H, W] like x_t, without a gradient. `log_ratio` [D] is that log ratio where it is
+    multiplied with an image's embedding, `guidance` is η, and the noise is added to the predicted
+    clean image before CLIP.
     """
     alpha_bar = backbone.schedule.alpha_bar(t)
     with torch.enable_grad():
@@ -234,8 +218,7 @@ class ConceptSlider(ConfiguredMethod[ConceptSliderConfig]):
     def fit(self, task: EditTask) -> ConceptSliderEditor:
         """Train the concept's adapter.
 
-        Raises:
-            InputError: if the task grants no guide CLIP, or no step lies in the window.
+        Raises InputError if the task grants no guide CLIP, or no step lies in the window.
         """
         config, backbone, clip = self.config, task.backbone, task.guide_clip
         store, generator = task.trajectories, task.generator
@@ -293,7 +276,6 @@ class _Objective:
         self.log_ratio = clip.logit_scale * (target - source)
 
     def __call__(self, x_t: Tensor, eps: Tensor, t: int, original: Tensor) -> Tensor:
-        """Scalar; eps [n, 3, H, W] of the adapted U-Net carries the gradient."""
         config, backbone = self.config, self.task.backbone
         noise = config.pixel_noise * torch.randn(x_t.shape, generator=self.task.generator)
         noise = noise.to(x_t.device)

@@ -84,12 +84,9 @@ def walk_losses(
 ) -> Iterator[Tensor]:
     """The losses of one generation, each to be back-propagated before the next is asked for.
 
-    Args:
-        model: is trained; the "saving" variant lets it change on the way.
-        x_start: [n, 3, H, W] at the first step's t.
-        steps: (t, t_next) down to (0, -1).
-        variant: one loss of the generated image, or one at every step.
-        loss_of: clean images [n, 3, H, W] → scalar.
+    One loss of the generated image, or in the "saving" variant, which lets the model change on the
+    way, one at every step. `x_start` [n, 3, H, W] is at the first t of the steps, which are (t,
+    t_next) down to (0, -1); `loss_of` maps clean images [n, 3, H, W] to a scalar.
     """
     x_t = x_start.to(model.device)
     for t, t_next in steps:
@@ -113,13 +110,8 @@ def image_loss(
 ) -> Tensor:
     """clip_weight · L_clip + l1_weight · L1 + id_weight · L_id, a scalar.
 
-    Args:
-        edited: [n, 3, H, W], carries the gradient.
-        original: [n, 3, H, W].
-        noise: [n, 3, H, W], added to both before CLIP.
-        clip: the guide.
-        direction: [D] unit displacement of the text.
-        config: the weights.
+    Images and noise, which is added to both before CLIP, are [n, 3, H, W]; `direction` [D] is the
+    unit displacement of the text.
     """
     original = original.to(edited.device)
     after, before = embed_both(clip, edited, original, noise)
@@ -187,8 +179,7 @@ class DiffusionClip(ConfiguredMethod[DiffusionClipConfig]):
     def fit(self, task: EditTask) -> DiffusionClipEditor:
         """Fine-tune a copy of the U-Net for the concept.
 
-        Raises:
-            InputError: if the task grants no guide CLIP, or t_0 leaves no room for the walk.
+        Raises InputError if the task grants no guide CLIP, or t_0 leaves no room for the walk.
         """
         config, backbone, clip = self.config, task.backbone, task.guide_clip
         store, generator = task.trajectories, task.generator

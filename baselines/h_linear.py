@@ -52,32 +52,20 @@ class HLinearConfig(MethodConfig):
 
 
 def mean_difference(h: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the maps with the attribute minus mean of those without.
+    """Mean map of h [n, C, h, w] with the attribute minus mean of those without: [C, h, w] float32.
 
-    Args:
-        h: [n, C, h, w].
-        labels: [n] bool, both classes present.
-
-    Returns:
-        [C, h, w] float32; sums in float64.
+    Of labels [n] bool both classes must be present. Sums in float64.
     """
     h = h.double()
     return (h[labels].mean(0) - h[~labels].mean(0)).float()
 
 
 def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:
-    """Normal of a linear SVM, as long as the distance of the class means along it.
+    """Normal [C, h, w] float32 of a linear SVM, as long as the distance of the class means along it.
 
-    Both the normal and the distance are taken in standardised features; the result is turned back
-    into the units of h.
-
-    Args:
-        h: [n, C, h, w].
-        labels: [n] bool, both classes present.
-        C: penalty, see `HLinearConfig`.
-
-    Returns:
-        [C, h, w] float32, towards the images with the attribute.
+    Towards the images with the attribute, of h [n, C, h, w] and labels [n] bool, both classes
+    present. Normal and distance are taken in standardised features; the result is turned back into
+    the units of h. C: see `HLinearConfig`.
     """
     # Imported here: scikit-learn takes a second that other methods should not pay.
     from sklearn.svm import SVC
@@ -124,8 +112,7 @@ class HLinear(ConfiguredMethod[HLinearConfig]):
     def fit(self, task: EditTask) -> DirectionEditor:
         """Read the concept's directions off the stored trajectories; no U-Net call.
 
-        Raises:
-            InputError: if the task grants no labels, or they are all alike.
+        Raises InputError if the task grants no labels, or they are all alike.
         """
         config, store, labels = self.config, task.trajectories, task.labels
         if labels is None:
@@ -154,7 +141,6 @@ class HLinear(ConfiguredMethod[HLinearConfig]):
         return DirectionEditor(task.backbone, window, directions, self.config.gain)
 
     def _window(self, timesteps: tuple[int, ...]) -> EditWindow:
-        """When to edit, of these visited timesteps."""
         config = self.config
         if config.single_step:
             nearest = min(timesteps, key=lambda t: abs(t - config.t_edit))

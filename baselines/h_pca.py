@@ -68,18 +68,11 @@ class Components:
 
 
 def trajectory_components(store: TrajectoryStore, steps: list[int], count: int) -> Components:
-    """PCA over images on h of several timesteps put end to end.
+    """The strongest components by PCA over images on h of several timesteps put end to end.
 
-    By the n x n matrix of inner products: h itself is read one timestep at a time.
-
-    Args:
-        store: n images.
-        steps: places in its timesteps.
-        count: components asked for; no more than n - 1 exist.
-
-    Returns:
-        The strongest ones. Of a component's two signs the one is taken with which its largest
-        coordinate among the images is positive.
+    By the n x n matrix of inner products: h itself is read one timestep at a time. No more than n -
+    1 exist. Of a component's two signs the one is taken with which its largest coordinate among the
+    images is positive.
     """
     n = len(store)
     gram = torch.zeros(n, n, dtype=torch.float64)
@@ -107,16 +100,10 @@ def _centred(store: TrajectoryStore, step: int) -> Tensor:
 
 
 def text_match(displacement: Tensor, text_direction: Tensor, criterion: Criterion) -> Tensor:
-    """How well displacements in CLIP space fit a text direction.
+    """How well displacements [k, n, D] in CLIP space fit a text direction [D], unit: [k].
 
-    Args:
-        displacement: [k, n, D] of n images, for k candidates.
-        text_direction: [D], unit.
-        criterion: of the mean displacement over images: its projection on the text direction, or
-            the cosine between the two.
-
-    Returns:
-        [k], higher is better; 0 where nothing moved.
+    Of the mean displacement over n images: its projection on the text direction, or the cosine
+    between the two. Higher is better; 0 where nothing moved.
     """
     mean = displacement.mean(1)
     projection = mean @ text_direction
@@ -134,21 +121,10 @@ def match_components(
     text_direction: Tensor,
     config: HPcaConfig,
 ) -> Tensor:
-    """Try each direction in both signs on a few images.
+    """Try each of m directions in both signs on a few images: their matches, [m, 2].
 
     The walks visit only some of the timesteps, the lowest and highest among them. Edits are
     compared with an unedited walk over the same ones.
-
-    Args:
-        directions: m candidates, of strength 1.
-        backbone: the one that inverted the images.
-        clip: the guide.
-        inversions: images to try on.
-        text_direction: [D], unit.
-        config: `criterion`, `select_steps`, and what decides the edit.
-
-    Returns:
-        [m, 2]: the match of each direction and of its opposite.
     """
     walk = spread_out(inversions.timesteps, config.select_steps)
     base = ddim_generation(backbone, inversions.x_T, walk).cpu()
@@ -239,8 +215,7 @@ class HPca(ConfiguredMethod[HPcaConfig]):
     def fit(self, task: EditTask) -> HPcaEditor:
         """PCA of the stored trajectories, then the choice on validation images.
 
-        Raises:
-            InputError: if the task grants no guide CLIP or no validation image.
+        Raises InputError if the task grants no guide CLIP or no validation image.
         """
         config, store = self.config, task.trajectories
         clip, images = task.guide_clip, task.validation

@@ -128,8 +128,7 @@ class PixelAttack(UnfittedMethod[PixelAttackConfig]):
     def fit(self, task: EditTask) -> PixelAttackEditor:
         """Nothing to learn: the classifier is attacked anew for each image.
 
-        Raises:
-            InputError: where the task grants no classifier, or one without gradients.
+        Raises InputError where the task grants no classifier, or one without gradients.
         """
         if not isinstance(task.scorer, Differentiable):
             name = "none" if task.scorer is None else task.scorer.info.name

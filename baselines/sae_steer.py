@@ -62,16 +62,10 @@ class SaeSteerConfig(MethodConfig):
 
 
 def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) -> tuple[Tensor, ...]:
-    """Images most and least like the concept's text, by the guide CLIP.
+    """Places of the images most and least like the concept's text, by the guide CLIP.
 
-    Args:
-        clip: the guide.
-        images: [n, 3, H, W], n >= 2.
-        concept: its two prompts give the text direction.
-        share: of the images, taken from either end; at least one image, at most half of them.
-
-    Returns:
-        Places of the most similar and of the least similar images, [r] int64 each, disjoint.
+    [r] int64 each, disjoint: `share` of the images [n >= 2, 3, H, W] from either end of the
+    ranking, at least one image and at most half of them.
     """
     direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
     order = torch.argsort(clip.encode_image(images) @ direction, descending=True, stable=True)
@@ -97,15 +91,7 @@ class Contrast:
 def contrast_codes(
     sae: HSpaceSae, store: TrajectoryStore, steps: list[int], present: Tensor, absent: Tensor
 ) -> Contrast:
-    """Contrast of the codes of two groups of images.
-
-    Args:
-        sae: the frozen SAE.
-        store: all images.
-        steps: places in its timesteps.
-        present: [r] places of images with the concept.
-        absent: [r] places of images without.
-    """
+    """Contrast of the codes of two groups of images, given by their places in the store."""
     groups = [
         torch.stack([mean_code(sae, [(store.h(s, g), store.timesteps[s])]) for s in steps])
         for g in (present, absent)
@@ -125,13 +111,7 @@ def large_activations(
 ) -> Tensor:
     """[k]: this quantile of each latent's positive activations; 0 where it has none.
 
-    Args:
-        sae: the frozen SAE.
-        store: all images.
-        steps: places in its timesteps.
-        images: [r] places of the images looked at.
-        latents: [k] int64.
-        quantile: in (0, 1].
+    At these steps, on the images at places [r], of latents [k] int64; `quantile` in (0, 1].
     """
     codes = [sae.encode(store.h(s, images), store.timesteps[s])[:, latents] for s in steps]
     rows = torch.stack(codes).transpose(0, 2).flatten(1)
@@ -142,14 +122,10 @@ def large_activations(
 
 
 def latent_shift(size: Tensor, maps: Tensor) -> Tensor:
-    """Shift of latents, each placed by its own map.
+    """Shift of latents [k, h, w], each placed by its own map; 0 where the map is 0 everywhere.
 
-    Args:
-        size: [k], signed, reached where the latent is at its most active.
-        maps: [k, h, w], >= 0, mean code.
-
-    Returns:
-        [k, h, w]; 0 for a latent whose map is 0 everywhere.
+    `size` [k], signed, is reached where the latent is at its most active; `maps` [k, h, w] >= 0 are
+    mean codes.
     """
     peak = maps.amax((1, 2), keepdim=True)
     return size[:, None, None] * maps / torch.where(peak > 0, peak, 1.0)
@@ -220,8 +196,7 @@ class SaeSteer(ConfiguredMethod[SaeSteerConfig]):
     def fit(self, task: EditTask) -> SaeSteerEditor:
         """Retrieve images, contrast their codes; no U-Net call.
 
-        Raises:
-            InputError: if the task grants no SAE or no guide CLIP.
+        Raises InputError if the task grants no SAE or no guide CLIP.
         """
         if task.saes is None or task.guide_clip is None:
             raise InputError("sae_steer needs an SAE and a guide CLIP in its task")

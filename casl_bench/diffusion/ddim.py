@@ -52,19 +52,16 @@ def ddim_step(
     alpha_bar_next: float,
     noise: Tensor | None = None,
 ) -> Tensor:
-    """One step of DDIM, towards the image or away from it.
+    """One step of DDIM, towards the image or away from it: x [n, 3, H, W] at the step reached.
 
     Args:
-        x_t: [n, 3, H, W].
+        x_t: at the step that is left, likewise.
         eps_for_x_0: noise that the clean image is predicted from.
         eps_for_direction: noise that points back at x_t; another one than `eps_for_x_0` makes
             the step asymmetric (Kwon et al. 2023, eq. 5).
         alpha_bar_t: at the step that is left.
         alpha_bar_next: at the step that is reached; 1 is the clean image.
         noise: standard normal, for a stochastic step (eta = 1) towards the image; None: eta = 0.
-
-    Returns:
-        x at the step reached, same shape.
     """
     x_0 = predict_x_0(x_t, eps_for_x_0, alpha_bar_t)
     variance = 0.0
@@ -86,28 +83,18 @@ def ddim_inversion(
     on_step: OnStep | None = None,
     refinements: int = 0,
 ) -> Tensor:
-    """From images to the noise that regenerates them.
+    """From images [n, 3, H, W] float32 in [-1, 1] to the noise x_T that regenerates them.
 
-    Plain DDIM inversion evaluates eps at the x_t that a step leaves, while generation evaluates it
-    at the x_t that the step reaches: the difference is the whole reconstruction error. A
-    refinement is one iteration of the fixed point x_next = step(x_t, eps(x_next, t_next)), whose
+    x_T is on the backbone's device, near N(0, 1) a pixel where all is well. Plain DDIM inversion
+    evaluates eps at the x_t that a step leaves, while generation evaluates it at the x_t that the
+    step reaches: the difference is the whole reconstruction error. A refinement (one U-Net pass
+    more a step) is one iteration of the fixed point x_next = step(x_t, eps(x_next, t_next)), whose
     solution generation takes back exactly (Pan et al. 2023, "Effective Real Image Editing with
-    Accelerated Iterative Diffusion Inversion", section 3; Meiri et al. 2023, "Fixed-point
-    Inversion for Text-to-image diffusion models").
+    Accelerated Iterative Diffusion Inversion", section 3; Meiri et al. 2023, "Fixed-point Inversion
+    for Text-to-image diffusion models"); 0 is the inversion of the Asyrp and DiffusionCLIP code.
 
-    Args:
-        backbone: the noise predictor.
-        x_0: [n, 3, H, W] float32 in [-1, 1].
-        timesteps: increasing from 0.
-        on_step: sees every visited timestep, the last included (one encoder half more).
-        refinements: iterations a step, each one U-Net pass more; 0 is the inversion of the Asyrp
-            and DiffusionCLIP code.
-
-    Returns:
-        x_T, same shape, on the backbone's device; near N(0, 1) a pixel where all is well.
-
-    Raises:
-        InputError: for images of the wrong size or timesteps that do not increase from 0.
+    `on_step` sees every visited timestep, the last included (one encoder half more). Raises
+    InputError for images of the wrong size or timesteps that do not increase from 0.
     """
     check_timesteps(timesteps, backbone.schedule.num_timesteps)
     x_t = x_0
@@ -134,19 +121,11 @@ def ddim_generation(
     timesteps: Sequence[int],
     encoded: EncoderState | None = None,
 ) -> Tensor:
-    """From noise to images, deterministically.
+    """From noise [n, 3, H, W] float32 at the last timestep to images x_0, deterministically.
 
-    Args:
-        backbone: the noise predictor.
-        x_T: [n, 3, H, W] float32, noise at the last timestep.
-        timesteps: increasing from 0; walked downwards.
-        encoded: what the encoder half has made of x_T, where that is known.
-
-    Returns:
-        x_0, same shape, on the backbone's device, not clamped.
-
-    Raises:
-        InputError: for images of the wrong size or timesteps that do not increase from 0.
+    On the backbone's device, not clamped. `encoded` is what the encoder half has made of x_T, where
+    that is known. Raises InputError for images of the wrong size or timesteps that do not increase
+    from 0.
     """
     check_timesteps(timesteps, backbone.schedule.num_timesteps)
     return ddim_walk(backbone, x_T, tuple(generation_steps(timesteps)), encoded)
@@ -159,16 +138,10 @@ def ddim_walk(
     steps: Sequence[tuple[int, int]],
     encoded: EncoderState | None = None,
 ) -> Tensor:
-    """Some of the steps of `generation_steps`, deterministically.
+    """Some of the steps of `generation_steps`, deterministically: x at the last t_next.
 
-    Args:
-        backbone: the noise predictor.
-        x_t: [n, 3, H, W] float32 at the first step's t.
-        steps: (t, t_next), each leaving where the one before has arrived; none returns x_t.
-        encoded: what the encoder half has made of x_t at the first step, where that is known.
-
-    Returns:
-        x at the last t_next, same shape, on the backbone's device.
+    `x_t` [n, 3, H, W] float32 is at the first step's t, of which `encoded` is the encoder half
+    where that is known; each step leaves where the one before has arrived, and none returns x_t.
     """
     blocks = []
     for rows in row_blocks(len(x_t), backbone.micro_batch):

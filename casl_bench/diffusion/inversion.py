@@ -65,22 +65,18 @@ def invert(
     collect: Collect | None = None,
     refinements: int = 0,
 ) -> Inversions:
-    """Invert images and regenerate them.
+    """Invert images [n, 3, H, W] float32 in [-1, 1], with one id each, and regenerate them.
 
     Args:
         backbone: the noise predictor.
-        ids: one id per image.
-        x_0: [n, 3, H, W] float32 in [-1, 1].
+        ids: n distinct ones.
+        x_0: the images.
         timesteps: increasing from 0.
         advance: called with the number of images of every micro-batch that is done.
         collect: sees x_t and h at every timestep of the inversion, a micro-batch at a time.
         refinements: see `ddim_inversion`.
 
-    Returns:
-        Inversions, on the CPU.
-
-    Raises:
-        InputError: for images of the wrong size or range, or ids that do not match them.
+    Raises InputError for images of the wrong size or range, or ids that do not match them.
     """
     if len(ids) != len(x_0) or len(set(ids)) != len(ids) or not len(x_0):
         raise InputError(f"{len(ids)} ids for {len(x_0)} images: one distinct id an image is asked")
@@ -118,17 +114,10 @@ def write_inversions(path: Path, inversions: Inversions) -> None:
 def read_inversions(
     path: Path, image_ids: Sequence[str], timesteps: Sequence[int], x_0: Tensor
 ) -> Inversions:
-    """Stored inversions of these images.
+    """Stored inversions of these images and timesteps, written by `write_inversions`.
 
-    Args:
-        path: written by `write_inversions`.
-        image_ids: n ids.
-        timesteps: the walk that they were made with.
-        x_0: [n, 3, H, W], the images.
-
-    Raises:
-        InvalidBenchmarkError: where the file is absent, damaged or of other images, such as
-            photographs that were replaced under their names.
+    Raises InvalidBenchmarkError where the file is absent, damaged or of other images, such as
+    photographs that were replaced under their names.
     """
     try:
         tensors: dict[str, Tensor] = load_file(path)
@@ -183,8 +172,7 @@ def invert_in_parts(
         size: images a part; None leaves it to `images_per_part`.
         advance: called with the number of images that are done.
 
-    Raises:
-        UsageError: where the folder cannot be written.
+    Raises UsageError where the folder cannot be written.
     """
     size = size or images_per_part(backbone, len(timesteps))
     parts = []

@@ -33,14 +33,8 @@ def images_per_shard(steps: int, shape: Sequence[int]) -> int:
 class ShardedArray:
     """[steps, n, *shape] float32, in files `NAME-00000.npy` … of a folder, or in memory.
 
-    Args:
-        name: of the files.
-        folder: where they are; None keeps the array in memory, zeros at first.
-        steps: first dimension.
-        images: n.
-        shape: of one image.
-        per_shard: images per file, at least 1; in memory there is one shard.
-        check: called with each file before it is first read or written.
+    In memory there is one shard, zeros at first. `check` is called with each file before it is
+    first read or written.
     """
 
     def __init__(
@@ -81,8 +75,7 @@ class ShardedArray:
     def write(self, step: int, rows: slice, values: NDArray[np.float32]) -> None:
         """Set rows at one step; their files are made, at full size, where they are not there.
 
-        Raises:
-            UsageError: if the disk is full or cannot be written.
+        Raises UsageError if the disk is full or cannot be written.
         """
         for shard in self._shards_of(rows):
             if self._memory is None and not self._is_whole(shard):
@@ -105,10 +98,8 @@ class ShardedArray:
     def read(self, step: int, rows: Rows | None = None) -> Tensor:
         """[m, *shape] at one step: the rows asked for, all n where none are named.
 
-        What lies in one file and is asked for by a slice stays on disk until it is used.
-
-        Raises:
-            InputError: if a place is outside [0, n).
+        What lies in one file and is asked for by a slice stays on disk until it is used. Raises
+        InputError if a place is outside [0, n).
         """
         if rows is None:
             rows = slice(0, self.images)

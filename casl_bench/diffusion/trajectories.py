@@ -34,23 +34,12 @@ _FLOAT = 4
 
 
 def store_bytes(images: int, steps: int, image_shape: Sequence[int], h_shape: Sequence[int]) -> int:
-    """Bytes of a `TrajectoryStore`: x_t and h of every image at every timestep, float32.
-
-    Args:
-        images: how many.
-        steps: visited timesteps.
-        image_shape: (3, H, W).
-        h_shape: (C, h, w).
-    """
+    """Bytes of a `TrajectoryStore`: x_t and h of every image at every timestep, float32."""
     return images * steps * (math.prod(image_shape) + math.prod(h_shape)) * _FLOAT
 
 
 def disk_budget() -> int:
-    """The budget of a cache, in bytes.
-
-    Raises:
-        UsageError: if the environment variable holds no number above 0.
-    """
+    """The budget of a cache, in bytes. Raises UsageError: the variable holds no number above 0."""
     text = os.environ.get(DISK_BUDGET_VARIABLE, "").strip()
     if not text:
         return round(DISK_BUDGET_GB * GB)
@@ -72,15 +61,9 @@ def trajectory_bytes(folder: Path) -> int:
 
 
 def check_disk(needed: int, folder: Path, budget: int) -> None:
-    """Refuse to begin what cannot end.
+    """Refuse to begin what cannot end: UsageError if budget or free space are below `needed` bytes.
 
-    Args:
-        needed: bytes to be written.
-        folder: where; it need not exist yet.
-        budget: bytes that are left of what is allowed.
-
-    Raises:
-        UsageError: if the budget or the free space of the disk is smaller.
+    The folder need not exist yet; the budget is what is left of what is allowed.
     """
     if needed > budget:
         raise UsageError(
@@ -166,8 +149,7 @@ class TrajectoryStore:
             shard_images: images per file; None takes as many as keep it under 256 MB.
             max_disk_bytes: what it may take; None stands for `disk_budget`.
 
-        Raises:
-            UsageError: if it would take more than that, or than the disk has free.
+        Raises UsageError if it would take more than that, or than the disk has free.
         """
         steps = len(timesteps)
         if folder is not None:
@@ -189,14 +171,9 @@ class TrajectoryStore:
     def open(
         cls, folder: Path, check: Callable[[Path], None] = lambda path: None
     ) -> TrajectoryStore:
-        """A finished store.
+        """A finished store. `check` is called with each file before it is first read.
 
-        Args:
-            folder: where its files are.
-            check: called with each file before it is first read.
-
-        Raises:
-            InvalidBenchmarkError: if the store is absent, unfinished or damaged.
+        Raises InvalidBenchmarkError if the store is absent, unfinished or damaged.
         """
         try:
             index = read_json(folder / INDEX_FILE)
@@ -222,13 +199,7 @@ class TrajectoryStore:
             ) from error
 
     def record(self, step: int, rows: slice, state: EncoderState) -> None:
-        """Keep what an inversion saw: an `inverter.Collect`.
-
-        Args:
-            step: place in `timesteps`.
-            rows: the images' places in `image_ids`.
-            state: their encoder state.
-        """
+        """Keep what an inversion saw of rows at a place in `timesteps`: an `inversion.Collect`."""
         if state.t != self.timesteps[step]:
             raise InputError(f"step {step} is t = {self.timesteps[step]}, got t = {state.t}")
         self._arrays["x_t"].write(step, rows, state.x_t.cpu().numpy())
@@ -261,11 +232,9 @@ class TrajectoryStore:
         return len(self.image_ids)
 
     def x_t(self, step: int, rows: Rows | None = None) -> Tensor:
-        """[m, 3, H, W] at place `step` of the timesteps. Not to be changed in place.
+        """[m, 3, H, W] at place `step` of the timesteps, of rows in this order. Not to be changed.
 
-        Args:
-            step: place in `timesteps`.
-            rows: the images wanted, in this order; None gives all, which at 256 pixels is much.
+        Without rows it is all of them, which at 256 pixels is much.
         """
         return self._arrays["x_t"].read(step, rows)
 

@@ -46,12 +46,7 @@ class ConceptAlignment(nn.Module):
     mean_activation: Tensor
 
     def __init__(self, sae: HSpaceSae, mean_activation: Tensor) -> None:
-        """Start at zero: an unfitted alignment changes nothing.
-
-        Args:
-            sae: the frozen SAE.
-            mean_activation: [d_sae, h, w], >= 0.
-        """
+        """Start at zero: an unfitted alignment of a frozen SAE changes nothing."""
         super().__init__()
         self.sae = sae
         self.W = nn.Parameter(torch.zeros(sae.channels, sae.d_sae))
@@ -59,19 +54,11 @@ class ConceptAlignment(nn.Module):
         self.register_buffer("mean_activation", mean_activation)
 
     def forward(self, h: Tensor, t: int, mask: Tensor | None = None, bias: bool = True) -> Tensor:
-        """delta_h of h at timestep t.
+        """delta_h [n, C, h, w] of h, likewise, at a timestep t that the SAE knows.
 
-        The map works in the SAE's normalised units and is scaled by the timestep's spread of h,
-        so that one W serves all timesteps.
-
-        Args:
-            h: [n, C, h, w].
-            t: a timestep the SAE knows.
-            mask: [d_sae] bool, latents that take part; all where None.
-            bias: whether b is added.
-
-        Returns:
-            [n, C, h, w].
+        The map works in the SAE's normalised units and is scaled by the timestep's spread of h, so
+        that one W serves all timesteps. `mask` [d_sae] bool names the latents that take part (all
+        where None), `bias` whether b is added.
         """
         with torch.no_grad():
             z = self.sae.encode(h, t)
@@ -136,11 +123,7 @@ def top_mask(scores: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
-    """Mean code over images and timesteps: [d_sae, h, w].
-
-    Args:
-        sae: the frozen SAE.
-        maps: (h [n, C, h, w], t) pairs, at least one.
+    """Mean code [d_sae, h, w] over images and timesteps, of one or more pairs (h [n, C, h, w], t).
     """
     (h, t), *others = maps
     total, count = sae.encode(h, t).sum(0), len(h)
@@ -163,11 +146,7 @@ class CaslConfig(DirectionFitConfig):
 
 
 def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment, FitCost]:
-    """Learn W and b of the task's concept.
-
-    Raises:
-        InputError: if the task grants no SAE or no guide CLIP.
-    """
+    """Learn W and b of the task's concept. Raises InputError without an SAE or a guide CLIP."""
     if task.saes is None:
         raise InputError("CASL needs an SAE in its task")
     sae = task.saes.get()
@@ -241,15 +220,12 @@ class _AlignmentMethod(ConfiguredMethod[C]):
     editor_class: Callable[[EditTask, C, ConceptAlignment, FitCost], AlignmentEditor]
 
     def fit_key(self) -> dict[str, JsonValue]:
-        """What the fit depends on."""
         return alignment_key(self.config)
 
     def fit(self, task: EditTask) -> AlignmentEditor:
-        """Learn the concept's map."""
         return type(self).editor_class(task, self.config, *fit_alignment(task, self.config))
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> AlignmentEditor:
-        """The editor from a stored map. Raises InputError where the task grants no SAE."""
         if task.saes is None:
             raise InputError("CASL needs an SAE in its task")
         alignment = ConceptAlignment.from_tensors(task.saes.get(), state).requires_grad_(False)

@@ -99,13 +99,10 @@ class AdmDeltaBlock(DeltaBlock):
 def build_delta_block(
     form: Form, channels: int, temb_dim: int, generator: torch.Generator | None = None
 ) -> DeltaBlock:
-    """A delta-block whose edit is still zero.
+    """A delta-block of the backbone's family whose edit is still zero.
 
-    Args:
-        form: the backbone's family.
-        channels: C of h.
-        temb_dim: D of the time embedding.
-        generator: of the initial weights; None leaves all of them zero, to be loaded.
+    `channels` is C of h, `temb_dim` D of the time embedding. Without a generator of initial weights
+    all of them are zero, to be loaded.
     """
     # Made without numbers: PyTorch's own initialisation draws from the global random state.
     with torch.device("meta"):
@@ -129,8 +126,7 @@ def build_delta_block(
 def delta_block_from_state(state: Mapping[str, Tensor], where: str = "") -> DeltaBlock:
     """The delta-block that these tensors belong to, of whichever form, frozen.
 
-    Raises:
-        InvalidBenchmarkError: if they are of neither form, misshapen or not finite.
+    Raises InvalidBenchmarkError if they are of neither form, misshapen or not finite.
     """
     forms: tuple[tuple[Form, str, str], ...] = (
         ("ddpm", "conv1.weight", "temb_proj.weight"),
@@ -148,12 +144,8 @@ def delta_block_from_state(state: Mapping[str, Tensor], where: str = "") -> Delt
 def load_delta_block(path: Path) -> DeltaBlock:
     """A delta-block from a checkpoint as Asyrp's authors publish it, frozen.
 
-    Args:
-        path: a dict {"0": block, "1": …, "optimizer": …, "scheduler": …}.
-        attribute: which block.
-
-    Raises:
-        InvalidBenchmarkError: if the file is absent, damaged or holds no such block.
+    That is a dict {"0": block, "1": …, "optimizer": …, "scheduler": …}, of which "0" is taken.
+    Raises InvalidBenchmarkError if the file is absent, damaged or holds no such block.
     """
     content = read_torch_file(path)
     state = content.get("0")

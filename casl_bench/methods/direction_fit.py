@@ -56,11 +56,8 @@ def embed_both(
 ) -> tuple[Tensor, Tensor]:
     """CLIP embeddings of edited images, with their gradient, and of the originals: [n, D] each.
 
-    Args:
-        clip: the guide.
-        edited: [n, 3, H, W].
-        original: [n, 3, H, W], on any device.
-        noise: [n, 3, H, W], added to both, against adversarial pixel patterns.
+    All three are [n, 3, H, W]; the noise is added to both images, against adversarial pixel
+    patterns.
     """
     original, noise = original.to(edited.device), noise.to(edited.device)
     with torch.no_grad():
@@ -103,20 +100,12 @@ def predicted_steps(store: TrajectoryStore) -> range:
 def stored_prediction(
     store: TrajectoryStore, backbone: Backbone, step: int, index: Tensor
 ) -> Tensor:
-    """P_t of the stored inversion at one step, without a U-Net call.
+    """P_t of the stored inversion at one step, without a U-Net call: [m, 3, H, W] of m images.
 
-    An inversion step is x_{t'} = sqrt(ab') P + sqrt(1 - ab') eps with
-    x_t = sqrt(ab) P + sqrt(1 - ab) eps: two equations in P and eps. They are those of t in a plain
-    inversion, and in a refined one those of t' (to within what one more refinement would change).
-
-    Args:
-        store: inversions.
-        backbone: the one that made them, for its schedule.
-        step: place in `store.timesteps`, one of `predicted_steps`.
-        index: [m] images.
-
-    Returns:
-        [m, 3, H, W] predicted clean images.
+    An inversion step is x_{t'} = sqrt(ab') P + sqrt(1 - ab') eps with x_t = sqrt(ab) P + sqrt(1 -
+    ab) eps: two equations in P and eps. They are those of t in a plain inversion, and in a refined
+    one those of t' (to within what one more refinement would change). `step` is one of
+    `predicted_steps`.
     """
     first = step - 1 if store.refined else step
     ab, ab_next = (backbone.schedule.alpha_bar(store.timesteps[s]) for s in (first, first + 1))
@@ -141,19 +130,15 @@ def fit_direction(
     Args:
         module: gives delta_h from h, t and the time embedding.
         parameters: what is trained.
-        task: gives the texts, the backbone, x_t of the training images, the guide CLIP and the
-            generator, which draws timesteps, images and pixel noise.
+        task: its generator draws timesteps, images and pixel noise.
         config: settings.
         t_edit: only timesteps t >= t_edit are trained.
         as_asyrp: the loss of Asyrp's code: -log((2 - L)/2) instead of plain 1 - cos, and an L1
             weight multiplied by cos(source text, target text).
         penalty: an extra term of the loss, such as sparsity.
 
-    Returns:
-        U-Net calls spent, in images.
-
-    Raises:
-        InputError: if the task grants no guide CLIP, or no stored timestep is trained.
+    Returns the U-Net calls spent, in images. Raises InputError if the task grants no guide CLIP, or
+    no stored timestep is trained.
     """
     store, backbone, clip, generator = (
         task.trajectories, task.backbone, task.guide_clip, task.generator,

@@ -45,11 +45,7 @@ class EditWindow:
 
 
 def checked_strengths(strengths: Sequence[float]) -> Tensor:
-    """[S] float32.
-
-    Raises:
-        InputError: if a strength is not finite.
-    """
+    """[S] float32. Raises InputError if a strength is not finite."""
     factors = torch.tensor(list(strengths), dtype=torch.float64).float()
     if not bool(torch.isfinite(factors).all()):
         raise InputError(f"strengths must be finite numbers, got {list(strengths)}")
@@ -65,22 +61,11 @@ def generate_edits(
     window: EditWindow,
     noise_seed: int,
 ) -> Tensor:
-    """Regenerate inverted images with delta_h injected, at several strengths.
+    """Regenerate n inverted images with delta_h injected, at S strengths: [S, n, 3, H, W] float32.
 
-    Args:
-        backbone: the noise predictor that inverted the images.
-        inversions: n images.
-        strengths: S factors of delta_h. 0 is the reconstruction itself, never boosted.
-        delta_h: called with micro-batches of fixed size.
-        window: when to edit.
-        noise_seed: of the boosting noise, which is sampled per image and timestep and is the same
-            for every strength.
-
-    Returns:
-        [S, n, 3, H, W] float32, on the CPU, not clamped.
-
-    Raises:
-        InputError: if a strength is not finite.
+    On the CPU, not clamped. Strengths are factors of delta_h; 0 is the reconstruction itself, never
+    boosted. The boosting noise is sampled per image and timestep and is the same for every
+    strength. Raises InputError if a strength is not finite.
     """
     factors = checked_strengths(strengths)
     edited = factors.nonzero().flatten()
@@ -163,13 +148,7 @@ def _decode_edited(
 class HSpaceEditor:
     """Base of editors that inject a delta_h: `Editor` and `SupportsDeltaH` for one function.
 
-    A subclass gives `unit_delta_h` and `state`.
-
-    Args:
-        backbone: the noise predictor.
-        window: when to edit.
-        noise_seed: of the boosting noise.
-        cost: what the fit cost.
+    A subclass gives `unit_delta_h` and `state`. `noise_seed` is that of the boosting noise.
     """
 
     def __init__(

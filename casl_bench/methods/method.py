@@ -249,10 +249,8 @@ M = TypeVar("M", bound=type)
 def register_method(cls: M) -> M:
     """Class decorator: make a method known under `cls.info.name`.
 
-    The class is called with `config=None` (its defaults) or with keyword settings.
-
-    Raises:
-        UsageError: where the class lacks a part of the interface.
+    The class is called with `config=None` (its defaults) or with keyword settings. Raises
+    UsageError where it lacks a part of the interface.
     """
     for part in ("info", "fit", "restore"):
         if not hasattr(cls, part):
@@ -271,8 +269,7 @@ CONTROLS = (
 def check_controls() -> None:
     """Make sure that every control is registered.
 
-    Raises:
-        InvalidBenchmarkError: one is not, with the reason where it is known.
+    Raises InvalidBenchmarkError: one is not, with the reason where it is known.
     """
     for name in CONTROLS:
         if name not in METHODS:

@@ -26,8 +26,7 @@ class PixelEditor:
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
         """[S, n, 3, H, W]: every image at every strength; see `Editor.edit`.
 
-        Raises:
-            InputError: if a strength is not finite.
+        Raises InputError if a strength is not finite.
         """
         factors = checked_strengths(strengths).tolist()
         result = inversions.reconstruction[None].repeat(len(factors), 1, 1, 1, 1)

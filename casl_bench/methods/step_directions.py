@@ -14,19 +14,10 @@ from casl_bench.models.backbone import Backbone
 
 
 class StepDirections:
-    """Directions of h-space, one a timestep.
-
-    Attributes:
-        timesteps: those that have a direction, distinct.
-        values: [S, C, h, w], in the units of h.
-    """
+    """Directions of h-space [S, C, h, w], in the units of h, one for each of S timesteps."""
 
     def __init__(self, timesteps: Sequence[int], values: Tensor) -> None:
-        """Keep both.
-
-        Raises:
-            InputError: if there is not one direction a timestep.
-        """
+        """Raises InputError if there is not one direction a timestep."""
         self.timesteps = tuple(int(t) for t in timesteps)
         if len(values) != len(self.timesteps):
             raise InputError(f"{len(values)} directions for {len(self.timesteps)} timesteps")
@@ -36,8 +27,7 @@ class StepDirections:
     def at(self, t: int, h: Tensor) -> Tensor:
         """The direction at timestep t for each of the maps h [n, C, h, w]; same shape.
 
-        Raises:
-            InputError: on a timestep without a direction.
+        Raises InputError on a timestep without a direction.
         """
         if t not in self._place:
             raise InputError(
@@ -57,11 +47,7 @@ class StepDirections:
 
 
 def visited_steps(timesteps: Sequence[int], t_edit: int) -> list[int]:
-    """Places of the visited timesteps t >= t_edit.
-
-    Raises:
-        InputError: if there is none.
-    """
+    """Places of the visited timesteps t >= t_edit. Raises InputError if there is none."""
     steps = [s for s, t in enumerate(timesteps) if t >= t_edit]
     if not steps:
         raise InputError(f"no visited timestep is at or above t_edit = {t_edit}")

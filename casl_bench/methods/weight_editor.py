@@ -26,11 +26,7 @@ from casl_bench.models.backbone import Backbone
 class WeightEditor:
     """An `Editor` that adds to the U-Net's weights: subclasses give `weight_delta` and `state`.
 
-    Args:
-        backbone: the noise predictor; it stays as it is.
-        t_start: the changed weights act at timesteps t <= t_start.
-        cost: what the fit cost.
-        t_end: and at t >= t_end; 0 = down to the image.
+    The changed weights act at timesteps t_end <= t <= t_start. The backbone stays as it is.
     """
 
     def __init__(self, backbone: Backbone, t_start: int, cost: FitCost, t_end: int = 0) -> None:
@@ -51,8 +47,7 @@ class WeightEditor:
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
         """[S, n, 3, H, W]: every image at every strength; see `Editor.edit`.
 
-        Raises:
-            InputError: if a strength is not finite.
+        Raises InputError if a strength is not finite.
         """
         factors = checked_strengths(strengths)
         result = inversions.reconstruction[None].repeat(len(factors), 1, 1, 1, 1)
@@ -81,16 +76,10 @@ def nearest_step(timesteps: Sequence[int], t: int) -> int:
 def shift_weights(
     twin: Backbone, backbone: Backbone, delta: Mapping[str, Tensor], factor: float
 ) -> None:
-    """Set the twin's weights to the backbone's plus factor · delta.
+    """Set the weights of a `backbone.twin()` to the backbone's plus factor · delta.
 
-    Args:
-        twin: from `backbone.twin()`; tensors without a delta are left as they are.
-        backbone: whose weights are W_0.
-        delta: name in the U-Net's state dict → tensor of the same shape.
-        factor: any finite number.
-
-    Raises:
-        InputError: if a delta's name or shape does not fit the U-Net.
+    Tensors without a delta are left as they are. Raises InputError if a delta's name or shape does
+    not fit the U-Net.
     """
     own, frozen = twin.unet.state_dict(), backbone.unet.state_dict()
     for name, change in delta.items():

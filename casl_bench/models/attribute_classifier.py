@@ -17,9 +17,7 @@ from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 class PlainNet(nn.Module):
     """Strided 3×3 convolutions down to 4×4, then one linear map over all positions.
 
-    Args:
-        attributes: number of logits.
-        widths: channels of the four stages.
+    `widths`: channels of the four stages.
     """
 
     def __init__(self, attributes: int, widths: tuple[int, ...]) -> None:
@@ -61,11 +59,7 @@ class DepthwiseNet(nn.Module):
     """Residual depthwise blocks on overlapping 8×8 patches, averaged over positions at the end.
 
     Unlike `PlainNet` it reads coarse patches from the first layer on and forgets where they were.
-
-    Args:
-        attributes: number of logits.
-        widths: channels at 16×16 and at 8×8.
-        blocks: blocks at each.
+    `widths` and `blocks`: channels and number of blocks at 16×16 and at 8×8.
     """
 
     def __init__(self, attributes: int, widths: tuple[int, int], blocks: tuple[int, int]) -> None:
@@ -103,13 +97,7 @@ def build_classifier(config: Mapping[str, Any]) -> nn.Module:
 class AttributeClassifier(CalibratedNetwork):
     """A frozen classifier whose logits are calibrated: sigmoid(logit) is a probability.
 
-    Args:
-        info: its identity.
-        attributes: names of the logits.
-        network: [n, 3, H, W] → [n, A] raw logits.
-        scale: [A], multiplies the raw logits.
-        bias: [A], added after that.
-        image_size: H = W that the network was made for.
+    A `CalibratedNetwork` whose outputs [n, A] are named by `attributes`.
     """
 
     def __init__(

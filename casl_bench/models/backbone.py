@@ -73,10 +73,6 @@ class CallCounter:
 class Backbone:
     """A U-Net with its noise schedule, frozen.
 
-    Args:
-        config: what the network's input and output mean.
-        unet: the network; put in evaluation mode, its parameters no longer ask for gradients.
-
     Attributes:
         h_shape: (C, h, w) of h-space.
         temb_dim: D of the time embedding.
@@ -109,8 +105,7 @@ class Backbone:
     def from_folder(cls, folder: Path) -> Backbone:
         """The backbone kept in a folder, of our own form or of diffusers'.
 
-        Raises:
-            InvalidBenchmarkError: if its files are absent, corrupt or do not fit each other.
+        Raises InvalidBenchmarkError if its files are absent, corrupt or do not fit each other.
         """
         if is_diffusers_folder(folder):
             return cls(*read_diffusers_folder(folder))
@@ -154,20 +149,11 @@ class Backbone:
         return rows[:1].to(self.unet.dtype).expand(count, -1)
 
     def eps_with_grad(self, x_t: Tensor, t: int) -> Tensor:
-        """One whole pass that can be back-propagated, for fine-tuning a `twin`.
+        """One whole pass that can be back-propagated, for fine-tuning a `twin`: eps like x_t.
 
-        Gradients flow to x_t and to whichever of the U-Net's parameters ask for them. The batch is
-        run as it is, without micro-batches, so numbers may differ from `eps` in the last bits.
-
-        Args:
-            x_t: [n, 3, H, W] float32, n >= 1.
-            t: timestep of all n, in [0, T).
-
-        Returns:
-            eps, same shape.
-
-        Raises:
-            InputError: if the images are of another size or t out of range.
+        Gradients flow to x_t [n >= 1, 3, H, W] float32 and to whichever of the U-Net's parameters
+        ask for them. The batch is run as it is, without micro-batches, so numbers may differ from
+        `eps` in the last bits. Raises InputError for images of another size or t outside [0, T).
         """
         self._check(x_t, t)
         x_t = x_t.to(self.device)
@@ -182,12 +168,8 @@ class Backbone:
     def encode(self, x_t: Tensor, t: int) -> EncoderState:
         """The encoder half: conv_in, down blocks, mid block.
 
-        Args:
-            x_t: [n, 3, H, W] float32, n >= 1.
-            t: timestep of all n, in [0, T).
-
-        Raises:
-            InputError: if the images are of another size or t out of range.
+        Of x_t [n >= 1, 3, H, W] float32 at timestep t of all n. Raises InputError for images of
+        another size or t outside [0, T).
         """
         self._check(x_t, t)
         x_t = x_t.to(self.device)
@@ -203,17 +185,11 @@ class Backbone:
         return EncoderState(x_t, t, h, temb, tuple(skips))
 
     def decode(self, state: EncoderState, delta_h: Tensor | None = None) -> Tensor:
-        """The decoder half: up blocks and output, adapted to eps.
+        """The decoder half: up blocks and output, adapted to eps [n, 3, H, W] float32.
 
-        Gradients flow to `delta_h` where it asks for them; that pass is run on the batch as it
-        is, without micro-batches, so its numbers may differ in the last bits from inference.
-
-        Args:
-            state: n encoder states.
-            delta_h: [n, C, h, w], added to h; None adds nothing.
-
-        Returns:
-            eps, [n, 3, H, W] float32.
+        delta_h [n, C, h, w] is added to h. Where it asks for gradients, that pass is run on the
+        batch as it is, without micro-batches, so its numbers may differ in the last bits from
+        inference.
         """
         h = state.h if delta_h is None else state.h + delta_h.to(state.h)
         self.calls.decoder += len(state)

@@ -31,11 +31,7 @@ class WordTokenizer:
     """Words in lower case; padding is 0, then the words, then start and end of text.
 
     A CLIP of forty words needs no vocabulary of 49,408. The end has the highest number because
-    open_clip finds it by argmax.
-
-    Args:
-        words: the vocabulary, in order.
-        context_length: tokens of a text, start and end included.
+    open_clip finds it by argmax. `context_length` counts start and end.
     """
 
     def __init__(self, words: Sequence[str], context_length: int) -> None:
@@ -44,13 +40,9 @@ class WordTokenizer:
         self._start, self._end = len(self.words) + 1, len(self.words) + 2
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """Tokens of texts.
+        """Tokens [n, context_length] int64 of texts, padded with 0 behind the end.
 
-        Returns:
-            [n, context_length] int64, padded with 0 behind the end.
-
-        Raises:
-            InputError: a word is not in the vocabulary or a text is too long.
+        Raises InputError where a word is not in the vocabulary or a text is too long.
         """
         out = torch.zeros(len(texts), self.context_length, dtype=torch.int64)
         for row, text in zip(out, texts, strict=True):
@@ -78,8 +70,7 @@ class WordTokenizer:
 def build_clip(config: Mapping[str, Any]) -> CLIP:
     """The open_clip network of a card's `config`, freshly initialised.
 
-    Args:
-        config: {"embed_dim": …, "vision": CLIPVisionCfg fields, "text": CLIPTextCfg fields}.
+    {"embed_dim": …, "words": […], "vision": CLIPVisionCfg fields, "text": CLIPTextCfg fields}.
     """
     text = {**config["text"], "vocab_size": len(config["words"]) + 3}
     return CLIP(config["embed_dim"], dict(config["vision"]), text)
@@ -132,12 +123,9 @@ class ClipModel:
 
     @classmethod
     def from_open_clip(cls, architecture: str, pretrained: str) -> ClipModel:
-        """A published open_clip model.
+        """A published open_clip model, from a weights file or a tag, which open_clip fetches.
 
-        Args:
-            architecture: open_clip's name for it. OpenAI's own weights need a `…-quickgelu` one
-                where they come from a file.
-            pretrained: a weights file, or a tag, which open_clip fetches where it is not there.
+        OpenAI's own weights need a `…-quickgelu` architecture where they come from a file.
 
         Raises:
             UsageError: there is no such architecture, with the nearest one offered.
@@ -187,17 +175,11 @@ class ClipModel:
         return float(self._network.logit_scale.exp())
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Unit image embeddings; differentiable in the pixels.
+        """Unit image embeddings [n, D] of [n, 3, H, W] float32 in about [-1, 1], not clamped.
 
-        Args:
-            pixels: [n, 3, H, W] float32, nominally in [-1, 1], not clamped.
-
-        Returns:
-            [n, D]. Without gradient a row depends on its image alone, bit for bit; with gradient
-            the batch goes through whole.
-
-        Raises:
-            InputError: not images of three channels.
+        Differentiable in the pixels. Without gradient a row depends on its image alone, bit for
+        bit; with gradient the batch goes through whole. Raises InputError: not images of three
+        channels.
         """
         if pixels.ndim != 4 or pixels.shape[1] != 3 or not len(pixels):
             raise InputError(f"images of shape {tuple(pixels.shape)}, not [n, 3, H, W]")
@@ -219,8 +201,7 @@ class ClipModel:
     def encode_text(self, prompts: Sequence[str]) -> Tensor:
         """Unit text embeddings [n, D] on the CPU; each prompt is embedded once and kept.
 
-        Raises:
-            InputError: a word-level model does not know a word.
+        Raises InputError where a word-level model does not know a word.
         """
         for prompt in prompts:
             if prompt not in self._texts:
@@ -235,11 +216,7 @@ class ClipModel:
         return embedded[0] if len(embedded) == 1 else functional.normalize(embedded.mean(0), dim=0)
 
     def text_direction(self, source: str, target: str) -> Tensor:
-        """Unit displacement from one text to another, [D].
-
-        Raises:
-            InputError: the texts mean the same to this model, so there is no direction.
-        """
+        """Unit displacement [D] from one text to another. Raises InputError where there is none."""
         a, b = self.encode_text([source, target])
         length = (b - a).norm()
         if float(length) < 1e-6:
@@ -249,11 +226,7 @@ class ClipModel:
 
 
 class ClipScorer:
-    """Directional agreement of images with texts.
-
-    Args:
-        clip: the scoring CLIP; never the guide's weights.
-    """
+    """Directional agreement of images with texts, by a CLIP that never guides."""
 
     def __init__(self, clip: ClipModel) -> None:
         self.clip = clip
@@ -272,19 +245,10 @@ class ClipScorer:
     def direction_similarity(
         self, original: Tensor, edited: Tensor, source: str, target: str
     ) -> Tensor:
-        """cos(E(edited) - E(original), T(target) - T(source)).
+        """cos(E(edited) - E(original), T(target) - T(source)): [..., n], 0 where nothing moved.
 
-        Args:
-            original: [n, D] as from `embed`.
-            edited: [..., n, D], e.g. one row of images a strength.
-            source: prompt before the edit.
-            target: prompt after it.
-
-        Returns:
-            [..., n] in [-1, 1]; 0 where the image did not move.
-
-        Raises:
-            InputError: shapes do not fit.
+        Of embeddings as from `embed`: original [n, D], edited [..., n, D], e.g. one row of images a
+        strength. Raises InputError where shapes do not fit.
         """
         if original.ndim != 2 or edited.shape[-2:] != original.shape:
             raise InputError(

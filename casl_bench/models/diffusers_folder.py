@@ -41,13 +41,10 @@ _PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 
 
 def scheduler_settings(folder: Path) -> dict[str, Any]:
-    """The fields `schedule` and `prediction` of a `BackboneConfig`.
+    """The fields `schedule` and `prediction` of a `BackboneConfig`, from scheduler_config.json.
 
-    Args:
-        folder: with scheduler_config.json at its root or in `scheduler/`.
-
-    Raises:
-        InvalidBenchmarkError: if there is none, or it says what cannot be run here.
+    Raises InvalidBenchmarkError if there is none at the root or in `scheduler/`, or it says what
+    cannot be run here.
     """
     paths = [folder / sub / SCHEDULER_FILE for sub in SCHEDULER_FOLDERS]
     path = next((p for p in paths if p.exists()), None)
@@ -102,11 +99,7 @@ def scheduler_json(config: BackboneConfig) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Raises:
-        InvalidBenchmarkError: if the file is absent or holds something else.
-    """
+    """The JSON object in a file. Raises InvalidBenchmarkError: absent, or something else."""
     try:
         content = read_json(path)
     except OSError as error:
@@ -126,17 +119,11 @@ def is_diffusers_folder(folder: Path) -> bool:
 
 
 def read_diffusers_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
-    """Config and float32 U-Net of a diffusers folder.
+    """Config and float32 U-Net of a diffusers folder, named as we wrote it, else as the folder.
 
-    Args:
-        folder: with the U-Net at its root or in `unet/`, the scheduler at its root or in
-            `scheduler/`.
-        name: of the backbone; default: as we wrote it, else the folder's.
-        micro_batch: rows of every forward pass; default: as we wrote it, else ours.
-
-    Raises:
-        InvalidBenchmarkError: if a file is absent, damaged or does not fit another, or the network
-            or its schedule cannot be run here.
+    The U-Net is at its root or in `unet/`, the scheduler at its root or in `scheduler/`. Raises
+    InvalidBenchmarkError if a file is absent, damaged or does not fit another, or the network or
+    its schedule cannot be run here.
     """
     unet_folder = _unet_folder(folder)
     if unet_folder is None:
@@ -172,15 +159,8 @@ def write_diffusers_folder(
 ) -> None:
     """Write a folder that both diffusers and `Backbone.from_folder` read; whole or absent.
 
-    Args:
-        folder: absent or empty.
-        config: with the U-Net's own arguments in it.
-        unet: whose weights are kept.
-        dtype: precision on disk.
-        source: where the weights come from, kept for a reader.
-
-    Raises:
-        UsageError: if the folder holds something or cannot be written.
+    `source` says where the weights come from, for a reader. Raises UsageError if the folder holds
+    something or cannot be written.
     """
     check_vacant(folder)
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in unet.state_dict().items()}
@@ -210,11 +190,7 @@ def write_diffusers_folder(
 
 
 def check_vacant(folder: Path) -> None:
-    """Make sure that a folder is absent or empty.
-
-    Raises:
-        UsageError: otherwise.
-    """
+    """Make sure that a folder is absent or empty. Raises UsageError otherwise."""
     try:
         vacant = not folder.exists() or not any(folder.iterdir())
     except OSError:

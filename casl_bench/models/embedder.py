@@ -25,9 +25,7 @@ EPS = 1e-3
 class EmbedderNet(nn.Module):
     """Strided convolutions whose every stage is a feature, and a unit embedding on top.
 
-    Args:
-        widths: channels of the stages, each half the size of the one before.
-        embed_dim: D.
+    `widths`: channels of the stages, each half the size of the one before.
     """
 
     def __init__(self, widths: Sequence[int], embed_dim: int) -> None:
@@ -53,16 +51,9 @@ class EmbedderNet(nn.Module):
 
 
 def feature_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Half the squared distance of channel vectors of unit length, averaged.
+    """Half the squared distance of channel vectors of unit length, averaged: [n] in [0, 1].
 
-    Averaged over positions, then over stages; exactly 0 for equal features, at most 1.
-
-    Args:
-        a: one [n, C, h, w] >= 0 a stage.
-        b: likewise.
-
-    Returns:
-        [n].
+    Averaged over positions, then over stages, each [n, C, h, w] >= 0; exactly 0 for equal features.
     """
     return _unit_distance(_unit(a), _unit(b))
 
@@ -80,13 +71,7 @@ def _unit_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 
 
 class RenderEmbedder:
-    """The frozen embedder.
-
-    Args:
-        info: its identity.
-        network: the network.
-        image_size: H = W that it was made for.
-    """
+    """The frozen embedder of images of one size."""
 
     def __init__(self, info: ScorerInfo, network: EmbedderNet, image_size: int) -> None:
         self.info, self.image_size = info, image_size
@@ -102,14 +87,9 @@ class RenderEmbedder:
 
     @torch.no_grad()
     def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """How differently two images look.
+        """How differently two images look: [n] in [0, 1], 0 for equal images.
 
-        Args:
-            a: [n, 3, H, W], nominally in [-1, 1], clamped.
-            b: likewise.
-
-        Returns:
-            [n] in [0, 1], 0 for equal images; a row depends on its two images alone.
+        Of [n, 3, H, W] twice, nominally in [-1, 1], clamped. A row depends on its two images alone.
         """
         return self.compare(a[None], b)[0][0]
 
@@ -124,19 +104,11 @@ class RenderEmbedder:
 
     @torch.no_grad()
     def compare(self, edits: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
-        """`perceptual_distance` and `identity_similarity` of all edits of some images.
+        """`perceptual_distance` and `identity_similarity` of all edits of some images, [S, n] each.
 
-        The features of each image are computed once, those of the originals for all edits.
-
-        Args:
-            edits: [S, n, 3, H, W], nominally in [-1, 1], clamped.
-            originals: [n, 3, H, W], likewise.
-
-        Returns:
-            Distances and cosines, [S, n] each.
-
-        Raises:
-            InputError: shapes do not fit.
+        Of edits [S, n, 3, H, W] and originals [n, 3, H, W], nominally in [-1, 1], clamped. The
+        features of each image are computed once, those of the originals for all edits. Raises
+        InputError where shapes do not fit.
         """
         expected = (3, self.image_size, self.image_size)
         fit = edits.ndim == 5 and edits.shape[1:] == originals.shape and len(originals)

@@ -25,15 +25,9 @@ class LookoutNet(nn.Module):
     """Convolutions to a grid, on which learned lookouts each find a place and what is there.
 
     Unlike the classifiers it reads positions from where its lookouts settle (the mean place under a
-    softmax over the grid), not by what lies at fixed places.
-
-    Args:
-        outputs: C.
-        widths: channels of the stages; the first keeps the unshuffled size, each further one
-            halves it.
-        lookouts: softmax maps over the last grid.
-        seen: numbers that a lookout reports of its place.
-        hidden: width of the layer that joins all reports.
+    softmax over the grid), not by what lies at fixed places. The first of the stages' `widths`
+    keeps the unshuffled size, each further one halves it; `seen` numbers are what a lookout reports
+    of its place, `hidden` is the width of the layer that joins all reports.
     """
 
     def __init__(
@@ -128,13 +122,10 @@ class FactorRegressor(CalibratedNetwork):
 
     @torch.no_grad()
     def factors(self, pixels: Tensor) -> Tensor:
-        """Every factor less its mean, over its standard deviation in the data set.
+        """Every factor less its mean, over its standard deviation in the data set: [n, C] float32.
 
-        Args and errors as `outputs`.
-
-        Returns:
-            [n, C] float32, columns as `columns`; an attribute is -1 where it is absent and 1
-            where it shows in full. A row depends on its image alone.
+        Columns as `columns`; an attribute is -1 where it is absent and 1 where it shows in full. A
+        row depends on its image alone. Arguments and errors as `outputs`.
         """
         readings = self.outputs(pixels)
         k = len(self.attributes)
@@ -144,17 +135,8 @@ class FactorRegressor(CalibratedNetwork):
     def factor_change(self, edited: Tensor, base: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
         """What an edit did to the attribute that it was to change, and to everything else.
 
-        Args:
-            edited: [n, 3, H, W], nominally in [-1, 1], clamped.
-            base: likewise, what the edits are compared with.
-            attribute: the target.
-
-        Returns:
-            As `change_of`.
-
-        Raises:
-            UsageError: there is no such attribute.
-            InputError: images of another size or number.
+        Of images [n, 3, H, W] after and before it; returns what `change_of` does. Raises
+        UsageError: there is no such attribute; InputError: images of another size or number.
         """
         if len(edited) != len(base):
             raise InputError(
@@ -163,18 +145,12 @@ class FactorRegressor(CalibratedNetwork):
         return self.change_of(self.factors(edited) - self.factors(base), attribute)
 
     def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
-        """`factor_change` where the factors have been read already.
+        """`factor_change` where `factors` have been read: of their differences [n, C].
 
-        Args:
-            moved: [n, C], `factors` of the edited images less those of the base.
-            attribute: the target.
-
-        Returns:
-            Signed change of the target [n], in [-2, 2], where 2 turns it on entirely; and the
-            mean of the absolute changes of all other factors [n]. Both in standard deviations.
-
-        Raises:
-            UsageError: there is no such attribute.
+        Returns the signed change of the target [n], in [-2, 2], where 2 turns it on entirely, and
+        the mean absolute change of all other factors [n], both in standard deviations. A circular
+        factor changes by the root mean square of its two columns, so that drawing it anew counts as
+        much (in mean square) as any other. Raises UsageError: there is no such attribute.
         """
         if attribute not in self.attributes:
             raise unknown_name("attribute", attribute, self.attributes)

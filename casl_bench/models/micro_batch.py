@@ -41,13 +41,7 @@ def run_in_micro_batches(
 ) -> tuple[Tensor, ...]:
     """Apply a function of row-wise tensors in batches of exactly `size` rows.
 
-    Args:
-        function: takes tensors of `size` rows, returns tensors of `size` rows.
-        size: rows of a batch, >= 1.
-        rows: tensors of the same number n >= 1 of rows.
-
-    Returns:
-        What the function returns, n rows each.
+    All tensors have the same number n >= 1 of rows; so has each of those returned.
     """
     count = len(rows[0])
     parts = []

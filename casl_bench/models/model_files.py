@@ -44,8 +44,7 @@ class ModelFiles:
     def network(self, build: Callable[[Mapping[str, Any]], N]) -> N:
         """The network that `build` makes of the card's `config`, filled with the weights.
 
-        Raises:
-            InvalidBenchmarkError: weights and config do not fit each other.
+        Raises InvalidBenchmarkError where the two do not fit each other.
         """
         # Building draws random weights, which the caller's random state must not feel.
         with torch.random.fork_rng(devices=[]):
@@ -70,9 +69,8 @@ class ModelFiles:
 def read_model(folder: Path) -> ModelFiles:
     """Read and check a model folder.
 
-    Raises:
-        InvalidBenchmarkError: a file is absent, is not what the card says, or holds a number that
-            is not finite.
+    Raises InvalidBenchmarkError where a file is absent, is not what the card says, or holds a
+    number that is not finite.
     """
     path = folder / WEIGHTS
     try:

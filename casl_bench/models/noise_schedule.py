@@ -46,8 +46,7 @@ class NoiseSchedule:
     def alpha_bar(self, t: int) -> float:
         """Product of 1 - beta over timesteps up to t, t included; 1 at t = -1, the clean image.
 
-        Raises:
-            InputError: if t is not in [-1, T).
+        Raises InputError if t is not in [-1, T).
         """
         if not -1 <= t < self.num_timesteps:
             raise InputError(f"timestep {t} is outside [-1, {self.num_timesteps})")
@@ -55,21 +54,15 @@ class NoiseSchedule:
 
 
 def linspace_timesteps(num_steps: int, t_max: int) -> tuple[int, ...]:
-    """int(linspace(0, 1, n) * t_max), increasing: the walk of Asyrp and DiffusionCLIP.
-
-    Raises:
-        InputError: if the steps would not be distinct.
-    """
+    """int(linspace(0, 1, n) * t_max), increasing: the walk of Asyrp and DiffusionCLIP."""
     return power_timesteps(num_steps, t_max, 1.0)
 
 
 def power_timesteps(num_steps: int, t_max: int, power: float) -> tuple[int, ...]:
     """int(linspace(0, 1, n) ** power * t_max), increasing from 0 to t_max.
 
-    A power above 1 spends more steps near the image, where the trajectory bends most.
-
-    Raises:
-        InputError: if fewer than two steps are asked for or they would not be distinct.
+    A power above 1 spends more steps near the image, where the trajectory bends most. Raises
+    InputError if fewer than two steps are asked for or they would not be distinct.
     """
     if num_steps < 2:
         raise InputError(f"at least 2 steps are needed, got {num_steps}")

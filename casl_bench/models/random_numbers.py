@@ -18,16 +18,9 @@ def generator(run_seed: int, purpose: str, *keys: str | int) -> torch.Generator:
 def image_noise(
     shape: Sequence[int], image_ids: Sequence[str], run_seed: int, purpose: str
 ) -> Tensor:
-    """Standard normal noise, an independent stream for each image.
+    """Standard normal noise [n, *shape] float32 on the CPU, an independent stream for each image.
 
-    Args:
-        shape: of one image's noise, e.g. (3, 64, 64).
-        image_ids: n ids.
-        run_seed: the run's seed.
-        purpose: what the noise is for; another purpose is another stream.
-
-    Returns:
-        [n, *shape] float32, on the CPU.
+    `shape` is of one image's noise, e.g. (3, 64, 64); another purpose is another stream.
     """
     rows = [torch.randn(tuple(shape), generator=generator(run_seed, purpose, i)) for i in image_ids]
     return torch.stack(rows) if rows else torch.empty(0, *shape)

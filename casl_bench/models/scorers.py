@@ -29,12 +29,8 @@ class ScorerInfo:
 class CalibratedNetwork:
     """A frozen network on images of one size, whose outputs are scaled and shifted.
 
-    Args:
-        info: its identity.
-        network: [n, 3, S, S] → [n, C] raw.
-        scale: [C], multiplies what is raw.
-        bias: [C], added after that.
-        image_size: S.
+    `network` maps [n, 3, S, S] to [n, C] raw numbers; `scale` and `bias` are [C], S is
+    `image_size`.
     """
 
     def __init__(
@@ -44,17 +40,10 @@ class CalibratedNetwork:
         self._network = network.eval().requires_grad_(False)
 
     def outputs(self, pixels: Tensor) -> Tensor:
-        """Scale · raw + bias, through which gradients flow to pixels within [-1, 1].
+        """Scale · raw + bias [n, C] float32, through which gradients flow to pixels within [-1, 1].
 
-        Args:
-            pixels: [n, 3, S, S], nominally in [-1, 1]; values outside are clamped, as a viewer
-                would.
-
-        Returns:
-            [n, C] float32; a row depends on its image alone.
-
-        Raises:
-            InputError: images of another size.
+        Of pixels [n, 3, S, S]; values outside [-1, 1] are clamped, as a viewer would. A row depends
+        on its image alone. Raises InputError: images of another size.
         """
         expected = (3, self.image_size, self.image_size)
         if pixels.ndim != 4 or tuple(pixels.shape[1:]) != expected:
@@ -137,15 +126,9 @@ class ComparesManyEdits(Similarity, Protocol):
 def compare(
     similarity: Similarity, edits: Tensor, originals: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Distance and likeness of all edits of some images.
+    """Distances of all edits of some images, [S, n], and cosines, or None where there is no person.
 
-    Args:
-        similarity: the scorer.
-        edits: [S, n, 3, H, W] in [-1, 1].
-        originals: [n, 3, H, W], what each of the S is compared with.
-
-    Returns:
-        [S, n] distances, and [S, n] cosines or None where there is no person.
+    Of edits [S, n, 3, H, W] in [-1, 1] and what each of the S is compared with, [n, 3, H, W].
     """
     if isinstance(similarity, ComparesManyEdits):
         return similarity.compare(edits, originals)

@@ -59,14 +59,10 @@ class BackboneConfig(_Frozen):
 
 
 def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
-    """An untrained U-Net in evaluation mode.
+    """An untrained U-Net in evaluation mode, from keyword arguments of `UNet2DModel`.
 
-    Args:
-        config: keyword arguments of `UNet2DModel`.
-
-    Raises:
-        InvalidBenchmarkError: for arguments that diffusers refuses or that have no mid block,
-            take a class, or scale inputs or outputs, which the cut below does not cover.
+    Raises InvalidBenchmarkError for arguments that diffusers refuses or that have no mid block,
+    take a class, or scale inputs or outputs, which the cut below does not cover.
     """
     try:
         unet: UNet2DModel = UNet2DModel(**config)
@@ -93,10 +89,8 @@ def filled_unet(
 ) -> UNet2DModel:
     """A U-Net with given weights, made without drawing random ones first.
 
-    Args:
-        config: keyword arguments of `UNet2DModel`.
-        state_for: from the network's own state dict (names, shapes, precision; no values) to the
-            one that fills it.
+    `state_for` maps the network's own state dict (names, shapes, precision; no values) to the one
+    that fills it.
     """
     with torch.device("meta"):
         unet = build_unet(config)
@@ -115,15 +109,9 @@ def time_embedding(unet: UNet2DModel, t: int, count: int) -> Tensor:
 def encoder_half(
     unet: UNet2DModel, sample: Tensor, t: int
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """conv_in, the down blocks and the mid block.
+    """conv_in, the down blocks and the mid block, of [n, in_channels, H, W] at one timestep.
 
-    Args:
-        unet: from `build_unet`.
-        sample: [n, in_channels, H, W].
-        t: timestep of the whole batch.
-
-    Returns:
-        h [n, C, h, w], the mid block's output; the time embedding [n, D]; the skip connections.
+    Returns h [n, C, h, w], the mid block's output; the time embedding [n, D]; the skip connections.
     """
     temb = time_embedding(unet, t, len(sample))
     hidden = unet.conv_in(sample)
@@ -149,8 +137,7 @@ def decoder_half(unet: UNet2DModel, h: Tensor, temb: Tensor, skips: tuple[Tensor
 def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
     """Config and float32 U-Net of a backbone folder.
 
-    Raises:
-        InvalidBenchmarkError: if a file is absent, truncated or does not fit the other.
+    Raises InvalidBenchmarkError if a file is absent, truncated or does not fit the other.
     """
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     hint = "fetch or train the backbone again"
@@ -175,16 +162,10 @@ def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
 def save_folder(
     folder: Path, config: BackboneConfig, unet: UNet2DModel, dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write a backbone folder; each file is complete or absent.
+    """Write a backbone folder, each file complete or absent; config holds the U-Net's arguments.
 
-    Args:
-        folder: made where it does not exist.
-        config: with the U-Net's own arguments in it.
-        unet: whose weights are kept.
-        dtype: precision on disk; half precision costs a relative 5e-4 a weight.
-
-    Raises:
-        UsageError: where the folder cannot be written.
+    Half precision costs a relative 5e-4 a weight. Raises UsageError where the folder cannot be
+    written.
     """
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in unet.state_dict().items()}
     write_bytes(folder / WEIGHTS_FILE, save(weights))

@@ -47,11 +47,10 @@ _KEYS_TOLD = 12
 
 
 class UnfitWeightsError(InvalidBenchmarkError):
-    """Weights and network do not fit each other.
+    """Weights and network do not fit each other; the message names the first faults.
 
     Attributes:
-        faults: each tensor that is missing, unexpected, of another shape or not finite; the
-            message names the first of them.
+        faults: each tensor that is missing, unexpected, of another shape or not finite.
     """
 
     def __init__(
@@ -85,18 +84,9 @@ def fitted_state(
 ) -> dict[str, Tensor]:
     """A state dict for a network, from weights that may be named and packed otherwise.
 
-    Args:
-        own: the network's state dict: names, shapes and precision that are asked for.
-        weights: what the file holds.
-        where: the file, for the message.
-        source_of: where the network's tensor of this name comes from; default: the same name.
-
-    Returns:
-        Every name of `own`, in its precision.
-
-    Raises:
-        UnfitWeightsError: naming, in the file's names, what is missing, unexpected, of another
-            shape or not finite.
+    Every name of `own`, the network's state dict, in its precision. `source_of` says where the
+    tensor of this name comes from; default: the same name. Raises UnfitWeightsError naming, in the
+    file's names, what is missing, unexpected, of another shape or not finite.
     """
     state: dict[str, Tensor] = {}
     faults: list[str] = []
@@ -141,8 +131,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def load_torch_file(path: Path) -> Any:
     """The content of a file that torch saved, read without running any code in it.
 
-    Raises:
-        InvalidBenchmarkError: if the file is absent, damaged or unsafe.
+    Raises InvalidBenchmarkError if the file is absent, damaged or unsafe.
     """
     try:
         with warnings.catch_warnings():
@@ -169,11 +158,7 @@ def load_torch_file(path: Path) -> Any:
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
-    """A dict saved by torch, read without running any code in it.
-
-    Raises:
-        InvalidBenchmarkError: if the file is absent, damaged, unsafe or not a dict.
-    """
+    """A dict that torch saved, as by `load_torch_file`. Raises InvalidBenchmarkError: no dict."""
     content = load_torch_file(path)
     if not isinstance(content, dict):
         raise InvalidBenchmarkError("not a dict of weights", where=str(path))
@@ -190,14 +175,10 @@ class CheckpointFile:
 
 
 def read_checkpoint(path: Path) -> CheckpointFile:
-    """Read and unwrap a published weights file.
+    """Read and unwrap a published weights file: safetensors, or anything that torch saves.
 
-    Args:
-        path: safetensors by its suffix, otherwise anything that torch saves.
-
-    Raises:
-        InvalidBenchmarkError: if the file is absent, damaged, unsafe, or holds no state dict; the
-            message names the keys of its top level.
+    Raises InvalidBenchmarkError if the file is absent, damaged, unsafe, or holds no state dict; the
+    message names the keys of its top level.
     """
     if path.suffix == ".safetensors":
         return CheckpointFile(_without_prefixes(read_safetensors(path)))

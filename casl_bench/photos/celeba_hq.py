@@ -78,11 +78,8 @@ def read_annotation(path: Path) -> Annotation:
     """Read CelebAMask-HQ-attribute-anno.txt.
 
     It is a line with the number of images, a line with the 40 names, then one line an image: file
-    name, two blanks, 40 times 1 or -1.
-
-    Raises:
-        UsageError: the file is absent.
-        InvalidBenchmarkError: it differs from that in any way; the message names the line.
+    name, two blanks, 40 times 1 or -1. Raises UsageError where the file is absent, and
+    InvalidBenchmarkError, naming the line, where it differs from that in any way.
     """
     try:
         data = path.read_bytes()
@@ -129,9 +126,8 @@ GENDERS = ("female", "male")
 def find_layout(root: Path) -> Layout:
     """What a folder holds.
 
-    Raises:
-        UsageError: none of the layouts, or a part of one is missing.
-        InvalidBenchmarkError: the annotation is faulty.
+    Raises UsageError where it is none of the layouts or a part of one is missing, and
+    InvalidBenchmarkError where the annotation is faulty.
     """
     if layout := first_layout(root, ("CelebAMask-HQ", "celeba_hq"), _published):
         return layout

@@ -155,8 +155,7 @@ def weight_at(place: str) -> Weight:
 def found_at(root: Path, place: str) -> Path | None:
     """The file or folder of a place, whatever its ending; None where there is none.
 
-    Raises:
-        UsageError: several files differ in their ending only.
+    Raises UsageError where several files differ in their ending only.
     """
     exact = root / place
     if exact.is_file() or (exact.is_dir() and any(exact.iterdir())):
@@ -216,8 +215,7 @@ def weights_text(root: Path) -> str:
 def find_clip(spec: str, root: Path) -> str | None:
     """The weights file of ARCHITECTURE:TAG or ARCHITECTURE:FILE; None where it is not here.
 
-    Raises:
-        UsageError: the text is neither, or names a file that is not there.
+    Raises UsageError where the text is neither, or names a file that is not there.
     """
     architecture, tag = _parts(spec)
     if Path(tag).is_file():
@@ -236,16 +234,11 @@ def find_clip(spec: str, root: Path) -> str | None:
 
 
 def load_clip(spec: str, root: Path, allow_download: bool) -> ClipModel:
-    """A CLIP by its name.
+    """A CLIP by its name, ARCHITECTURE:TAG or ARCHITECTURE:FILE.
 
-    Args:
-        spec: ARCHITECTURE:TAG or ARCHITECTURE:FILE.
-        root: folder of weights.
-        allow_download: fetch a tag's weights where they are not here.
-
-    Raises:
-        UsageError: there is no such architecture or tag, or its weights are not here.
-        InvalidBenchmarkError: the file is damaged, unsafe or of another architecture.
+    Raises UsageError where there is no such architecture or tag, or its weights are neither here
+    nor may be downloaded, and InvalidBenchmarkError where the file is damaged, unsafe or of another
+    architecture.
     """
     architecture, tag = _parts(spec)
     found = find_clip(spec, root)
@@ -292,16 +285,10 @@ PHOTO_DOMAINS: dict[str, PhotoDomain] = {
 
 
 def photo_domain(name: str, device: str = "cpu", options: DomainOptions | None = None) -> Domain:
-    """A real data set with the user's weights.
+    """A real data set with the user's weights, its networks on the device.
 
-    Args:
-        name: of the data set.
-        device: where the networks run.
-        options: where data and weights are.
-
-    Raises:
-        UsageError: data or weights are not there; all that are missing are named at once.
-        InvalidBenchmarkError: files are damaged or do not fit together.
+    Raises UsageError where data or weights are not there (all that are missing are named at once),
+    and InvalidBenchmarkError where files are damaged or do not fit together.
     """
     options = options or DomainOptions()
     domain = PHOTO_DOMAINS[name]

@@ -103,16 +103,9 @@ class FilePhotos:
 def list_images(base: Path, folder: str = "", *, deep: bool = True) -> Sizes:
     """Image files below a folder by their suffix; other files and hidden ones are passed over.
 
-    Args:
-        base: what the names are relative to.
-        folder: where to look, below `base`.
-        deep: whether to look into its folders, too; links to folders are not followed.
-
-    Returns:
-        Name → size in bytes, sorted by name; -1 where the file is a broken link.
-
-    Raises:
-        UsageError: a folder cannot be listed, or a name is no valid text.
+    Name relative to `base` → size in bytes, sorted by name; -1 where the file is a broken link.
+    Links to folders are not followed. Raises UsageError where a folder cannot be listed, or a name
+    is no valid text.
     """
     found: Sizes = {}
     todo = [folder]

@@ -50,17 +50,11 @@ class PhotoDataset:
     """A `Dataset` over files that the user has.
 
     Its card can be had without them. Listing them is quick and happens when the data set is made;
-    an image is read when it is loaded.
+    an image is read when it is loaded. `resolution` is the images' side in pixels.
 
-    Args:
-        kind: which data set.
-        source: where its files are and what is done with a bad one; None only for the card.
-        resolution: side of the images in pixels.
-
-    Raises:
-        InputError: the resolution is too small.
-        UsageError: there is no such folder, or it holds no layout of this data set.
-        InvalidBenchmarkError: what labels or holds the images is damaged.
+    Raises InputError where the resolution is too small, UsageError where there is no such folder or
+    it holds no layout of this data set, and InvalidBenchmarkError where what labels or holds the
+    images is damaged.
     """
 
     def __init__(
@@ -100,10 +94,9 @@ class PhotoDataset:
     def load(self, split: Split, count: int) -> ImageBatch:
         """The first `count` good images of a split: always the same ones, in the same order.
 
-        Raises:
-            UsageError: there is no such split, or it was not said where the files are.
-            InputError: there are fewer images, or the count is negative.
-            InvalidBenchmarkError: a file is no usable image and may not be left out.
+        Raises UsageError where there is no such split or it was not said where the files are,
+        InputError where there are fewer images, and InvalidBenchmarkError where a file is no usable
+        image and may not be left out.
         """
         if split not in _SPLITS:
             raise unknown_name("split", split, _SPLITS)
@@ -186,12 +179,8 @@ def shipped_concepts(dataset: str, attributes: Sequence[str] | None = None) -> t
 def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> tuple[Concept, ...]:
     """Read a TOML file of `[[concept]]` tables: name, source, target, attribute.
 
-    Args:
-        path: the file.
-        attributes: those of the data set; None where a concept's own name is its attribute.
-
-    Raises:
-        UsageError: the file is absent, no TOML, or any field of it is unknown, missing or wrong.
+    Without the data set's attributes a concept's own name must be its attribute. Raises UsageError
+    where the file is absent, no TOML, or any field of it is unknown, missing or wrong.
     """
     try:
         rows = _ConceptFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).concept

@@ -70,18 +70,7 @@ class BadPhotoError(InvalidBenchmarkError):
 
 
 def read_photo(path: Path, resolution: int) -> Tensor:
-    """The image of a file.
-
-    Args:
-        path: the file.
-        resolution: side of the result in pixels; smaller images are enlarged.
-
-    Returns:
-        [3, resolution, resolution], float32 in [-1, 1].
-
-    Raises:
-        BadPhotoError: the file is absent or no usable image.
-    """
+    """The image of a file, as `decode_photo`."""
     return decode_photo(read_photo_bytes(path), str(path), resolution)
 
 
@@ -103,18 +92,10 @@ def read_photo_bytes(path: Path) -> bytes:
 
 
 def decode_photo(data: bytes, where: str, resolution: int) -> Tensor:
-    """The image in encoded bytes.
+    """The image in encoded bytes: [3, resolution, resolution] float32 in [-1, 1].
 
-    Args:
-        data: a file's content.
-        where: path, or database and key, for the message.
-        resolution: side of the result in pixels; smaller images are enlarged.
-
-    Returns:
-        [3, resolution, resolution], float32 in [-1, 1].
-
-    Raises:
-        BadPhotoError: the bytes are no usable image.
+    Smaller images are enlarged. `where` (path, or database and key) is for the message. Raises
+    BadPhotoError where the bytes are no usable image.
     """
     if not data:
         raise BadPhotoError("an empty file", where)

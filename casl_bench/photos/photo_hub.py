@@ -46,20 +46,13 @@ class HubPhotos:
 
 
 def hub_layout(hub_id: str, wanted_class: str | None, allow_download: bool) -> Layout:
-    """The images of a `datasets` data set.
+    """The images of a `datasets` data set: an id on the Hub, a folder, or a parquet file.
 
     Images are in the one column of type Image, or in that named `image`. Where a column of class
     labels knows `wanted_class`, other rows are left out. Published train, validation and test
     splits are kept; where one of the two last is missing, the other tests and the last tenth of
-    train validates; where there is only one split, it is cut in three.
-
-    Args:
-        hub_id: an id on the Hub, a folder (also one written by `save_to_disk`) or a parquet file.
-        wanted_class: for data sets that mix classes, e.g. "dog".
-        allow_download: whether the Hub may be asked; otherwise only what is on disk is read.
-
-    Raises:
-        UsageError: the package is not installed, or there are no such images.
+    train validates; where there is only one split, it is cut in three. Raises UsageError where the
+    package is not installed, or there are no such images.
     """
     tables = _tables(hub_id, allow_download)
     rows: dict[str, Sequence[str]] = {}

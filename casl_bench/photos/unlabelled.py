@@ -106,9 +106,8 @@ class LmdbPhotos:
 def count_images(path: Path) -> int:
     """How many images a database has.
 
-    Raises:
-        UsageError: the package `lmdb` is not installed.
-        InvalidBenchmarkError: it is no database, is cut short, or has no image.
+    Raises UsageError where the package `lmdb` is not installed, and InvalidBenchmarkError where it
+    is no database, is cut short, or has no image.
     """
     with _opened(path) as transaction:
         count = int(transaction.stat()["entries"])
@@ -169,9 +168,8 @@ def _value(transaction: Any, key: bytes, where: str) -> bytes:
 def find_churches(root: Path) -> Layout:
     """What a folder of `lsun_church` holds.
 
-    Raises:
-        UsageError: none of the layouts, a part of one is missing, or `lmdb` is not installed.
-        InvalidBenchmarkError: a database is damaged.
+    Raises UsageError where it is none of the layouts, a part of one is missing, or `lmdb` is not
+    installed, and InvalidBenchmarkError where a database is damaged.
     """
     if layout := first_layout(root, ("lsun",), _published_churches):
         return layout

@@ -25,14 +25,11 @@ _IMAGES_AT_ONCE = 64
 
 
 class HSpacePca:
-    """Reconstruction from the first `rank` principal components of normalised h; 0 = the mean.
+    """Reconstruction from the first principal components of normalised h; of none: the mean.
 
-    Normalisation is the SAE's, so both explain the same numbers. Build it with `fit`.
-
-    Args:
-        sae: whose timesteps, means and scales to use.
-        centre: [C] mean of the normalised vectors over all timesteps.
-        components: [rank, C], orthonormal rows, first the strongest.
+    Normalisation is the SAE's, so both explain the same numbers. `centre` is the mean [C] of the
+    normalised vectors over all timesteps, `components` [rank, C] orthonormal rows, first the
+    strongest.
     """
 
     def __init__(self, sae: HSpaceSae, centre: Tensor, components: Tensor) -> None:
@@ -44,13 +41,7 @@ class HSpacePca:
     def fit(cls, sae: HSpaceSae, activations: Activations, rank: int) -> HSpacePca:
         """From the activations that the SAE was trained on; sums in float64.
 
-        Args:
-            sae: gives the normalisation.
-            activations: h of the training images.
-            rank: in [0, C].
-
-        Raises:
-            InputError: on a rank outside [0, C].
+        Raises InputError on a rank outside [0, C].
         """
         channels = sae.channels
         if not 0 <= rank <= channels:
@@ -132,17 +123,9 @@ def sae_quality(
 ) -> dict[str, ReconstructionQuality]:
     """An SAE beside its references, on activations of images that it was not trained on.
 
-    Args:
-        sae: the SAE.
-        held_out: h of other images at timesteps that the SAE knows.
-        train: h of its training images, from which PCA is fitted.
-
-    Returns:
-        "sae"; "pca", with as many active numbers a vector as the SAE has on average (TopK: k);
-        "mean", the training mean of each timestep.
-
-    Raises:
-        InputError: on a timestep unknown to the SAE, or activations that do not vary.
+    Of "sae"; "pca", fitted on the SAE's training images, with as many active numbers a vector as
+    the SAE has on average (TopK: k); and "mean", the training mean of each timestep. Raises
+    InputError on a timestep unknown to the SAE, or activations that do not vary.
     """
     fired = torch.zeros(sae.d_sae, dtype=torch.bool)
     active = 0
@@ -170,21 +153,10 @@ def sae_quality(
 def downstream_error(
     backbone: Backbone, reconstruct: Reconstruct, held_out: TrajectoryStore, rows: Sequence[int]
 ) -> float:
-    """What replacing h costs the noise prediction.
+    """What replacing h costs the noise prediction; 0 where nothing is lost.
 
-    mean_t sum_i ||eps(x_t | h_hat) - eps(x_t)||^2 / sum_i ||eps(x_t)||^2.
-
-    Args:
-        backbone: the noise predictor that the activations came from.
-        reconstruct: e.g. `sae.reconstruct`.
-        held_out: x_t of images that `reconstruct` was not fitted on.
-        rows: which of its images.
-
-    Returns:
-        >= 0; 0 where nothing is lost.
-
-    Raises:
-        InputError: if no row is given.
+    mean_t sum_i ||eps(x_t | h_hat) - eps(x_t)||^2 / sum_i ||eps(x_t)||^2, over some rows of images
+    that `reconstruct` was not fitted on. Raises InputError if no row is given.
     """
     if not len(rows):
         raise InputError("at least one image is needed")

@@ -57,12 +57,7 @@ class SparseAutoencoder(nn.Module):
     """
 
     def __init__(self, config: SaeConfig, generator: torch.Generator | None = None) -> None:
-        """Initialise.
-
-        Args:
-            config: sizes and activation.
-            generator: draws the decoder's directions; None leaves all weights zero, to be loaded.
-        """
+        """Draw the decoder's directions; None leaves all weights zero, to be loaded."""
         super().__init__()
         self.config = config
         d_in, d_sae = config.d_in, config.d_sae
@@ -132,11 +127,7 @@ class HSpaceSae:
     def __init__(
         self, sae: SparseAutoencoder, timesteps: Sequence[int], mean: Tensor, scale: Tensor
     ) -> None:
-        """Freeze the weights and check shapes and values.
-
-        Raises:
-            InvalidBenchmarkError: on NaN or infinite weights or statistics, or wrong shapes.
-        """
+        """Freeze the weights. Raises InvalidBenchmarkError on wrong shapes, NaN or infinity."""
         self.sae = sae.requires_grad_(False).eval()
         self.timesteps = tuple(int(t) for t in timesteps)
         self.mean, self.scale = mean.detach().float(), scale.detach().float()
@@ -172,8 +163,7 @@ class HSpaceSae:
     def encode(self, h: Tensor, t: int) -> Tensor:
         """Encode h [n, C, h, w] at timestep t → z [n, d_sae, h, w], >= 0.
 
-        Raises:
-            InputError: on a timestep not trained on or a wrong shape.
+        Raises InputError on a timestep not trained on or a wrong shape.
         """
         step = self._step_of(t)
         self._check_maps(h, self.channels)
@@ -210,8 +200,7 @@ class HSpaceSae:
     def save(self, folder: Path) -> None:
         """Write `cfg.json` and `sae.safetensors`, each whole or not at all.
 
-        Raises:
-            UsageError: where the folder cannot be written.
+        Raises UsageError where the folder cannot be written.
         """
         tensors = {name: t.cpu().contiguous() for name, t in self._tensors().items()}
         write_bytes(folder / _WEIGHTS_FILE, save(tensors))
@@ -229,9 +218,8 @@ class HSpaceSae:
     def load(cls, folder: Path) -> HSpaceSae:
         """Read what `save` wrote.
 
-        Raises:
-            InvalidBenchmarkError: if a file is absent, truncated, of other shapes, holds NaN or
-                differs from the stored content hash.
+        Raises InvalidBenchmarkError if a file is absent, truncated, of other shapes, holds NaN or
+        differs from the stored content hash.
         """
         try:
             stored = read_json(folder / _CONFIG_FILE)

@@ -69,11 +69,10 @@ def load_checkpoint(
     silent_for: Tensor,
     generator: torch.Generator,
 ) -> int:
-    """Put the stored state into these objects.
+    """Put the stored state into these objects. Returns the steps done.
 
-    Returns:
-        Steps done; 0, with nothing changed, where there is no undamaged checkpoint of this training
-        (a lost checkpoint costs time, never another result).
+    That is 0, with nothing changed, where there is no undamaged checkpoint of this training (a lost
+    checkpoint costs time, never another result).
     """
     if not path.is_file():
         return 0
@@ -144,23 +143,10 @@ def train_sae(
 ) -> SparseAutoencoder:
     """Train from scratch, or go on from the workspace's checkpoint.
 
-    Args:
-        config: the autoencoder.
-        training: how to train it.
-        sampler: gives the batches.
-        generator: all random numbers: initial weights and batches. The global random state stays
-            untouched.
-        workspace: where checkpoints go; None keeps none. A checkpoint of other settings, data or
-            seed is not used.
-        data_hash: identity of what the sampler draws from.
-        progress: called after every step.
-
-    Returns:
-        The trained autoencoder.
-
-    Raises:
-        InvalidBenchmarkError: if the loss stops being finite.
-        UsageError: where the workspace cannot be written.
+    Initial weights and batches come from the generator; the global random state stays untouched. A
+    checkpoint of other settings, data (`data_hash`) or seed is not used; without a workspace none
+    is kept. Raises InvalidBenchmarkError if the loss stops being finite, UsageError where the
+    workspace cannot be written.
     """
     key = hash_json(
         [
@@ -226,15 +212,9 @@ def auxk_loss(
     gradient. Without it such latents came back in our trials, but the error rose by 4 to 70 %, the
     more the deader they were.
 
-    Args:
-        sae: the autoencoder; its decoder's bias takes no part.
-        residual: [m, d_in], without gradient.
-        pre: [m, d_sae] pre-activations.
-        dead: [d_sae] bool, at least one.
-        aux_k: latents used a vector, at most as many as are dead.
-
-    Returns:
-        A number >= 0, and 0 where the quotient is not a number (nothing is left to explain).
+    Of the residual [m, d_in], without gradient, pre-activations [m, d_sae], which latents are
+    `dead` [d_sae], one at least, and how many of them a vector uses at most. 0 where the quotient
+    is not a number (nothing is left to explain).
     """
     members = dead.nonzero().flatten()
     values, index = torch.relu(pre[:, members]).topk(min(aux_k, len(members)), dim=1)
@@ -286,8 +266,7 @@ class ActivationStatistics:
 def activation_statistics(activations: Activations) -> ActivationStatistics:
     """Mean and scale at every timestep, summed in float64.
 
-    Raises:
-        InvalidBenchmarkError: if activations hold NaN or infinity.
+    Raises InvalidBenchmarkError if activations hold NaN or infinity.
     """
     means, scales = [], []
     if not len(activations):
@@ -312,12 +291,7 @@ def activation_statistics(activations: Activations) -> ActivationStatistics:
 
 
 class ActivationSampler:
-    """Draws batches of normalised vectors: uniform over timesteps, images and positions.
-
-    Args:
-        activations: n images at all visited timesteps.
-        statistics: of the same activations.
-    """
+    """Draws batches of normalised vectors: uniform over timesteps, images and positions."""
 
     def __init__(self, activations: Activations, statistics: ActivationStatistics) -> None:
         self._activations, self._statistics = activations, statistics
@@ -335,8 +309,7 @@ class ActivationSampler:
     def __call__(self, count: int, generator: torch.Generator) -> Tensor:
         """[count, C] float32; depends on the generator's state alone.
 
-        Raises:
-            InputError: if `count` is not a multiple of the vectors taken from one map.
+        Raises InputError if `count` is not a multiple of the vectors taken from one map.
         """
         n = len(self._activations)
         _, channels, height, width = self._activations.h(0, slice(0, 1)).shape
@@ -370,17 +343,9 @@ def fit_h_space_sae(
 ) -> HSpaceSae:
     """Normalise, train and freeze. Choice: one vector a position of h, at every visited timestep.
 
-    Args:
-        activations: h of the training images (a `TrajectoryStore`).
-        config: the autoencoder; `d_in` must be the channels of h.
-        training: how to train it.
-        generator: all random numbers of the fit.
-        workspace: where checkpoints go; None keeps none.
-        progress: called after every step.
-
-    Raises:
-        InputError: if the channels differ.
-        InvalidBenchmarkError: if activations are not finite or training diverges.
+    Of h of the training images (a `TrajectoryStore`); `config.d_in` must be the channels of h, else
+    InputError. Other arguments and errors as `train_sae`; InvalidBenchmarkError, too, where
+    activations are not finite.
     """
     statistics = activation_statistics(activations)
     if statistics.mean.shape[1] != config.d_in:

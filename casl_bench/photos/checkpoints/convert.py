@@ -74,11 +74,7 @@ class CheckpointConfig(BaseModel):
     learned_sigma: bool | None = None
 
     def check(self, found: Architecture, name: str, where: str) -> None:
-        """Compare with what the file shows.
-
-        Raises:
-            InvalidBenchmarkError: naming the fields that differ.
-        """
+        """Compare with what the file shows. Raises InvalidBenchmarkError naming differences."""
         told: dict[str, Any] = {
             "family": found.family,
             "in_channels": found.in_channels,
@@ -111,8 +107,7 @@ def config_names() -> list[str]:
 def read_config(name: str | Path) -> CheckpointConfig:
     """A config by its name or, where it ends in .json, from a file.
 
-    Raises:
-        UsageError: for an unknown name, an absent file or invalid content.
+    Raises UsageError for an unknown name, an absent file or invalid content.
     """
     source = Path(name) if str(name).endswith(".json") else None
     if source is None and name not in config_names():
@@ -155,13 +150,9 @@ def convert(
 ) -> Conversion:
     """Read a published checkpoint of the DDPM or ADM family.
 
-    Args:
-        path: the file.
-        name: of the backbone, as in a table.
-        image_size: side of the image, pixels.
-        config: name of a config of the package, or a JSON file; what the file shows is checked
-            against it.
-        head_channels: channels of an attention head, ADM only.
+    `config` is the name of a config of the package, or a JSON file; what the file shows is checked
+    against it. `image_size` is the image's side in pixels; `head_channels`, the channels of an
+    attention head, is for ADM only.
 
     Raises:
         UsageError: for an unknown config, or facts that contradict each other.
@@ -246,19 +237,11 @@ def open_backbone(
 ) -> Backbone:
     """The backbone kept at a place, whichever kind of place it is.
 
-    Args:
-        place: a folder of ours or of diffusers, a published checkpoint file, or an id on the
-            Hugging Face Hub (owner/name).
-        name: of the backbone, as in a table.
-        micro_batch: rows of every forward pass.
-        allow_download: may ask the Hub; else only its local cache.
-        config: and the following: what a checkpoint file does not tell, see `convert`.
-        image_size: side of the image, pixels.
-        head_channels: channels of an attention head, ADM only.
-
-    Raises:
-        UsageError: if there is nothing at the place, or it must be downloaded and may not be.
-        InvalidBenchmarkError: if what is there cannot be read or run.
+    A folder of ours or of diffusers, a published checkpoint file (of which the last three arguments
+    say what it does not tell, see `convert`), or an id on the Hugging Face Hub (owner/name), whose
+    local cache alone is looked at unless `allow_download`. Raises UsageError if there is nothing at
+    the place, or it must be downloaded and may not be, and InvalidBenchmarkError if what is there
+    cannot be read or run.
     """
     path = Path(place)
     if path.is_file():
@@ -284,14 +267,9 @@ def open_backbone(
 
 
 def fetch_from_hub(hub_id: str, allow_download: bool) -> Path:
-    """Folder of the local cache with a network's files.
+    """Folder of the local cache with the files of a network on the Hub (owner/name).
 
-    Args:
-        hub_id: owner/name.
-        allow_download: may ask the Hub.
-
-    Raises:
-        UsageError: if it is not in the cache and may not be or cannot be fetched.
+    Raises UsageError if it is not in the cache and may not be or cannot be fetched.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError

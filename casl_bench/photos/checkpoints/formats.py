@@ -86,18 +86,11 @@ def adm_state(
     head_channels: int,
     new_attention_order: bool = False,
 ) -> dict[str, Tensor]:
-    """The reference's weights under diffusers' names.
+    """The reference's weights under diffusers' names, for the `own` state dict of a `UNet2DModel`.
 
-    Args:
-        weights: the reference's state dict.
-        own: state dict of the `UNet2DModel` to fill.
-        where: the file, for messages.
-        head_channels: channels of an attention head.
-        new_attention_order: packed as (q, k, v) of all heads rather than, as in the legacy order,
-            (q, k, v) head by head.
-
-    Raises:
-        InvalidBenchmarkError: naming what is missing, unexpected, of another shape or not finite.
+    `new_attention_order` packs (q, k, v) of all heads rather than, as in the legacy order, (q, k,
+    v) head by head. Raises InvalidBenchmarkError naming what is missing, unexpected, of another
+    shape or not finite.
     """
     places = _sequence_places(own)
     take = partial(_take_qkv, head_channels=head_channels, new_attention_order=new_attention_order)
@@ -176,16 +169,7 @@ def _take_qkv(packed: Tensor, which: int, head_channels: int, new_attention_orde
 def ddpm_state(
     weights: Mapping[str, Tensor], own: Mapping[str, Tensor], where: str
 ) -> dict[str, Tensor]:
-    """The reference's weights under diffusers' names.
-
-    Args:
-        weights: the reference's state dict.
-        own: state dict of the `UNet2DModel` to fill.
-        where: the file, for messages.
-
-    Raises:
-        InvalidBenchmarkError: naming what is missing, unexpected, of another shape or not finite.
-    """
+    """The reference's weights under diffusers' names; arguments and errors as `adm_state`."""
     levels = 1 + max(int(m[1]) for k in own if (m := re.match(r"down_blocks\.(\d+)\.", k)))
     return fitted_state(own, weights, where, lambda name: _source_of(name, levels))
 
@@ -253,15 +237,10 @@ class Architecture:
         return tuple(image_size // 2**level for level in self.attention_levels)
 
     def unet_config(self, image_size: int, head_channels: int | None = None) -> dict[str, Any]:
-        """Arguments of `UNet2DModel`.
+        """Arguments of `UNet2DModel`; head_channels are for, and needed by, the ADM family only.
 
-        Args:
-            image_size: side of the image, pixels.
-            head_channels: channels of an attention head; only for, and needed by, the ADM family.
-
-        Raises:
-            UsageError: if the image cannot be halved as often as there are levels, or the heads do
-                not divide the channels.
+        Raises UsageError if the image cannot be halved as often as there are levels, or the heads
+        do not divide the channels.
         """
         factor = 2 ** (len(self.multipliers) - 1)
         if image_size % factor or image_size < factor:
@@ -298,13 +277,8 @@ class Architecture:
 def architecture_of(weights: Mapping[str, Tensor], where: str) -> Architecture:
     """Tell a published network's form from its tensors' names and shapes.
 
-    Args:
-        weights: the state dict in its authors' names; values are not looked at.
-        where: the file, for messages.
-
-    Raises:
-        InvalidBenchmarkError: if it is of neither family, takes a class, or has a form that
-            cannot be run here.
+    Raises InvalidBenchmarkError if it is of neither family, takes a class, or has a form that
+    cannot be run here.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     families = [f for f, signs in _SIGNS.items() if all(sign in shapes for sign in signs)]

@@ -80,13 +80,8 @@ class ClassifierSidecar(_Frozen):
     ) -> list[tuple[int, int]]:
         """Where the logits of a data set's attributes are, each with its sign.
 
-        Args:
-            attributes: in the data set's order.
-            published: other names that they may have here.
-            where: the classifier, for the message.
-
-        Raises:
-            UsageError: naming those that it does not know.
+        `published` gives other names that they may have here. Raises UsageError naming those that
+        the classifier does not know.
         """
         found, missing = [], []
         for attribute in attributes:
@@ -107,10 +102,9 @@ class ClassifierSidecar(_Frozen):
 
 
 def read_sidecar(weights: Path) -> ClassifierSidecar:
-    """The sidecar of a weights file.
+    """The description beside a weights file.
 
-    Raises:
-        UsageError: there is none, or it does not say what it must.
+    Raises UsageError where there is none, or it does not say what it must.
     """
     path = weights.with_suffix(".json")
     try:
@@ -140,17 +134,10 @@ def check_hash(sidecar: ClassifierSidecar, found: str, where: str) -> None:
 
 
 def build_network(architecture: str, outputs: int) -> nn.Module:
-    """A classifier with random weights; nothing is downloaded, no random state is touched.
+    """A classifier [n, 3, H, W] → [n, outputs] with random weights.
 
-    Args:
-        architecture: `timm:NAME` or `torchvision:NAME`.
-        outputs: width of its last layer.
-
-    Returns:
-        [n, 3, H, W] → [n, outputs].
-
-    Raises:
-        UsageError: the library has no such network.
+    `architecture` is `timm:NAME` or `torchvision:NAME`. Nothing is downloaded, no random state is
+    touched. Raises UsageError where the library has no such network.
     """
     library, _, name = architecture.partition(":")
     # Asked first: timm would take `hf-hub:…` for an order to fetch it.
@@ -174,8 +161,7 @@ def build_network(architecture: str, outputs: int) -> nn.Module:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors` file, or of one saved by torch; no code in it is run.
 
-    Raises:
-        InvalidBenchmarkError: absent, truncated, unsafe, or not a dict of tensors.
+    Raises InvalidBenchmarkError: absent, truncated, unsafe, or not a dict of tensors.
     """
     if path.suffix != ".safetensors":
         content = read_torch_file(path)
@@ -189,15 +175,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Put weights into a network.
+    """Put weights under a network's own names into it.
 
-    Args:
-        network: changed in place.
-        weights: under the network's own names.
-        where: the file, for the message.
-
-    Raises:
-        InvalidBenchmarkError: naming what is missing, unexpected, of another shape or not finite.
+    Raises InvalidBenchmarkError naming what is missing, unexpected, of another shape or not finite.
     """
     own = network.state_dict()
     # Files older than torch 1.0 lack these counters, which no evaluation reads.
@@ -209,17 +189,10 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
 class PhotoClassifier:
     """A frozen classifier that answers a data set's attributes in the data set's order.
 
-    Args:
-        name: as in records.
-        weights_hash: identity of weights and description.
-        network: [n, 3, S, S], normalised → [n, outputs].
-        sidecar: what its outputs are.
-        attributes: of the data set; the columns of `logits`.
-        published: other names that the classifier may have for them.
-
-    Raises:
-        UsageError: it does not know one of them.
-        InvalidBenchmarkError: the network does not give what the sidecar says.
+    `network` maps [n, 3, S, S], normalised, to [n, outputs]; `attributes` are the columns of
+    `logits`, for which the classifier may have the `published` names. Raises UsageError where it
+    does not know one of them, and InvalidBenchmarkError where the network does not give what the
+    sidecar says.
     """
 
     def __init__(
@@ -253,13 +226,7 @@ class PhotoClassifier:
     def load(
         cls, path: Path, attributes: tuple[str, ...], published: PublishedNames | None = None
     ) -> PhotoClassifier:
-        """Read a classifier and its description, `path` with the ending `.json`.
-
-        Args:
-            path: weights of the architecture that the description names, as `.safetensors` or as
-                torch saves a state dict.
-            attributes: of the data set; the columns of `logits`.
-            published: our attribute → (name that the classifier may have for it, sign).
+        """Read weights and their description, `path` with the ending `.json`.
 
         Raises:
             UsageError: no description, an invalid one, an attribute that it does not know, or a
@@ -304,17 +271,11 @@ class PhotoClassifier:
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Logits, calibrated where the description says how; above 0 the attribute is there.
+        """Logits [n, A] float32 on the CPU, calibrated where the description says how.
 
-        Args:
-            pixels: [n, 3, H, W], nominally in [-1, 1], clamped, then resized (bilinear with
-                antialiasing) to the classifier's own size.
-
-        Returns:
-            [n, A] float32 on the CPU, in the data set's order; a row depends on its image alone.
-
-        Raises:
-            InputError: not images of three channels.
+        Above 0 the attribute is there. Pixels [n, 3, H, W], nominally in [-1, 1], are clamped, then
+        resized (bilinear with antialiasing) to the classifier's own size. A row depends on its
+        image alone. Raises InputError: not images of three channels.
         """
         return self.logits_with_grad(pixels)
 

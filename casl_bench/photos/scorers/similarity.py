@@ -60,14 +60,10 @@ class FaceIdentity:
 
     @classmethod
     def load(cls, weights: Path) -> FaceIdentity:
-        """The recogniser from a file.
+        """The recogniser from facenet-pytorch's state dict, without its 8,631 class outputs.
 
-        Args:
-            weights: facenet-pytorch's state dict; its 8,631 class outputs are not needed.
-
-        Raises:
-            UsageError: the `facenet-pytorch` package is absent.
-            InvalidBenchmarkError: the file is absent, damaged, unsafe or of another network.
+        Raises UsageError where the `facenet-pytorch` package is absent, and InvalidBenchmarkError
+        where the file is absent, damaged, unsafe or of another network.
         """
         tensors = read_weights(weights)
         network, finder = _untrained()
@@ -88,18 +84,11 @@ class FaceIdentity:
 
     @torch.no_grad()
     def identity_similarity(self, *, original: Tensor, edited: Tensor) -> Tensor:
-        """Cosine of the embeddings of two images.
+        """Cosine of the embeddings of two images, [n] in [-1, 1] on the CPU.
 
-        Args:
-            original: [n, 3, H, W], nominally in [-1, 1], clamped; decides where the face is. Where
-                none is found the middle of the image is taken.
-            edited: likewise, same shape.
-
-        Returns:
-            [n] in [-1, 1] on the CPU; a row depends on its two images alone.
-
-        Raises:
-            InputError: shapes do not fit.
+        Of [n, 3, H, W] twice, nominally in [-1, 1], clamped. The original decides where the face
+        is; where none is found the middle of the image is taken. A row depends on its two images
+        alone. Raises InputError where shapes do not fit.
         """
         fits = original.shape == edited.shape and original.ndim == 4 and original.shape[1] == 3
         if not fits or not len(original):
@@ -158,12 +147,7 @@ def centre_box(height: int, width: int) -> Box:
 
 
 def cut(image: Tensor, box: Box) -> Tensor:
-    """A face as the network takes it: [3, 160, 160], (v - 127.5) / 128 of values v in [0, 255].
-
-    Args:
-        image: [3, H, W] in [-1, 1].
-        box: inside it.
-    """
+    """A face as the network takes it: [3, 160, 160], (v - 127.5) / 128 of values v in [0, 255]."""
     left, top, right, bottom = box
     face = image[None, :, top:bottom, left:right]
     size = (FACE_SIZE, FACE_SIZE)
@@ -190,11 +174,7 @@ def _untrained() -> tuple[nn.Module, Any]:
 
 
 class LpipsDistance:
-    """Frozen LPIPS 0.1, AlexNet.
-
-    Args:
-        network: as `lpips.LPIPS`: two images [n, 3, H, W] in [-1, 1] → [n, 1, 1, 1].
-    """
+    """Frozen LPIPS 0.1, AlexNet; `network` as `lpips.LPIPS`: two [n, 3, H, W] → [n, 1, 1, 1]."""
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network.eval().requires_grad_(False)
@@ -203,14 +183,10 @@ class LpipsDistance:
 
     @classmethod
     def load(cls, alexnet: Path) -> LpipsDistance:
-        """LPIPS on AlexNet weights from a file.
+        """LPIPS on torchvision's state dict of AlexNet, without its classifier layers.
 
-        Args:
-            alexnet: torchvision's state dict; its classifier layers are not needed.
-
-        Raises:
-            UsageError: the `lpips` package is absent.
-            InvalidBenchmarkError: the file is absent, damaged, unsafe or of another network.
+        Raises UsageError where the `lpips` package is absent, and InvalidBenchmarkError where the
+        file is absent, damaged, unsafe or of another network.
         """
         weights = read_torch_file(alexnet)
         network = _untrained_lpips()
@@ -228,18 +204,11 @@ class LpipsDistance:
 
     @torch.no_grad()
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """How differently two images look.
+        """How differently two images look: [n] >= 0 on the CPU, 0 for equal images.
 
-        Args:
-            a: [n, 3, H, W], nominally in [-1, 1], clamped; compared at their own size, save that
-                images whose shorter side is below 64 pixels are enlarged to it (bilinear).
-            b: likewise.
-
-        Returns:
-            [n] >= 0 on the CPU, 0 for equal images; a row depends on its two images alone.
-
-        Raises:
-            InputError: shapes do not fit.
+        Of [n, 3, H, W] twice, nominally in [-1, 1], clamped; compared at their own size, save that
+        images whose shorter side is below 64 pixels are enlarged to it (bilinear). A row depends on
+        its two images alone. Raises InputError where shapes do not fit.
         """
         if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3 or not len(a):
             raise InputError(
@@ -282,12 +251,7 @@ def _as_torchvision_names_it(name: str) -> Source:
 
 
 class PhotoSimilarity:
-    """What `RenderEmbedder` is for drawings.
-
-    Args:
-        lpips: distance of looks.
-        identity: None for dogs and churches.
-    """
+    """What `RenderEmbedder` is for drawings: LPIPS and, where there are persons, face identity."""
 
     def __init__(self, lpips: LpipsDistance, identity: FaceIdentity | None = None) -> None:
         self._lpips, self._identity = lpips, identity

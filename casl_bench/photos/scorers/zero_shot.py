@@ -27,12 +27,7 @@ PromptPairs = Mapping[str, tuple[str, str]]
 class ZeroShotClassifier:
     """logit = scale · raw + bias; raw = logit_scale · (cos(image, with) - cos(image, without)).
 
-    Args:
-        clip: neither the guide's weights nor the text scorer's.
-        name: of the CLIP, for records.
-        pairs: attribute → (text without it, text with it).
-        scale: [A].
-        bias: [A].
+    The CLIP has neither the guide's weights nor the text scorer's; scale and bias are [A].
     """
 
     def __init__(
@@ -67,16 +62,9 @@ class ZeroShotClassifier:
         lies above 0. Choice: raw differences of cosines have no zero of their own (a longer text
         moves all of them), and the share of an attribute is easier to guess than its threshold.
 
-        Args:
-            clip: as in the class.
-            name: likewise.
-            pairs: likewise.
-            train_pixels: [n >= 2, 3, H, W] in [-1, 1], of the training split.
-            prior: assumed share of images that have an attribute, in (0, 1).
-
-        Raises:
-            InputError: too few images, or a share that is none.
-            UsageError: naming attributes whose raw score does not vary.
+        Of pixels [n >= 2, 3, H, W] in [-1, 1] of the training split. Raises InputError for too few
+        images or a share that is none, and UsageError naming attributes whose raw score does not
+        vary.
         """
         if not 0 < prior < 1:
             raise InputError(f"a prior of {prior:g}, not a share between 0 and 1")
@@ -96,16 +84,10 @@ class ZeroShotClassifier:
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
-        """Calibrated logits; above 0 the attribute counts as there.
+        """Calibrated logits [n, A] float32 on the CPU; above 0 the attribute counts as there.
 
-        Args:
-            pixels: [n, 3, H, W], nominally in [-1, 1], clamped.
-
-        Returns:
-            [n, A] float32 on the CPU; a row depends on its image alone.
-
-        Raises:
-            InputError: not images of three channels.
+        Of [n, 3, H, W], nominally in [-1, 1], clamped. A row depends on its image alone. Raises
+        InputError: not images of three channels.
         """
         if not len(pixels):
             return torch.empty(0, len(self.attributes))
