@@ -61,7 +61,7 @@ def mean_difference(h: Tensor, labels: Tensor) -> Tensor:
 
 
 def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:
-    """Normal [C, h, w] float32 of a linear SVM, as long as the distance of the class means along it.
+    """Normal [C, h, w] float32 of a linear SVM, as long as the distance of the class means on it.
 
     Towards the images with the attribute, of h [n, C, h, w] and labels [n] bool, both classes
     present. Normal and distance are taken in standardised features; the result is turned back into

@@ -123,8 +123,7 @@ def top_mask(scores: Tensor, k: int) -> Tensor:
 
 @torch.no_grad()
 def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
-    """Mean code [d_sae, h, w] over images and timesteps, of one or more pairs (h [n, C, h, w], t).
-    """
+    """Mean code [d_sae, h, w] over images and timesteps, of pairs (h [n, C, h, w], t)."""
     (h, t), *others = maps
     total, count = sae.encode(h, t).sum(0), len(h)
     for h, t in others:
