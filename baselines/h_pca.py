@@ -17,7 +17,7 @@ hardly moves the image can win; all are one standard deviation of their componen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -56,41 +56,27 @@ class HPcaConfig(MethodConfig):
     gain: float = 3.0  # standard deviations of the component at strength 1
 
 
-@dataclass(frozen=True)
-class Components:
-    """Principal components of trajectories."""
+def trajectory_components(store: TrajectoryStore, steps: list[int], count: int) -> Tensor:
+    """The strongest of the n - 1 components by PCA over n images on h of several timesteps.
 
-    # [m, S, C, h, w], what one standard deviation of each component adds to h at each timestep, in
-    # the units of h. Divided by `scales` they are orthogonal.
-    directions: Tensor
-    scales: Tensor  # [S], root mean square of h minus its mean at each timestep
-    explained: Tensor  # [m], share of the variance, falling
-
-
-def trajectory_components(store: TrajectoryStore, steps: list[int], count: int) -> Components:
-    """The strongest components by PCA over images on h of several timesteps put end to end.
-
-    By the n x n matrix of inner products: h itself is read one timestep at a time. No more than n -
-    1 exist. Of a component's two signs the one is taken with which its largest coordinate among the
-    images is positive.
+    [m, S, C, h, w]: what one standard deviation of each component adds to h at each timestep.
+    Divided by the root mean square of h minus its mean at each timestep, as h is before its
+    timesteps are put end to end, they are orthogonal. Of a component's two signs the one is taken
+    with which its largest coordinate among the images is positive.
     """
     n = len(store)
+    # By the n x n matrix of inner products: h itself is read one timestep at a time.
     gram = torch.zeros(n, n, dtype=torch.float64)
-    scales = []
     for step in steps:
         x = _centred(store, step)
         scale = x.pow(2).mean().sqrt()
-        scales.append(scale if scale > 0 else torch.ones_like(scale))
-        gram += x @ x.T / scales[-1] ** 2
-    variances, axes = torch.linalg.eigh(gram)
-    variances, axes = variances.flip(0), axes.flip(1)[:, : min(count, n - 1)]
+        gram += x @ x.T / (scale if scale > 0 else torch.ones_like(scale)) ** 2
+    axes = torch.linalg.eigh(gram).eigenvectors.flip(1)[:, : min(count, n - 1)]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     # Coordinates of the images along each component, in standard deviations.
     z = axes * largest.sign() * (n - 1) ** 0.5
     maps = [(z.T @ _centred(store, step) / (n - 1)).float() for step in steps]
-    directions = torch.stack(maps, dim=1).unflatten(2, store.h(steps[0], slice(0, 1)).shape[1:])
-    explained = variances[: z.shape[1]] / variances.sum()
-    return Components(directions, torch.stack(scales).float(), explained.float())
+    return torch.stack(maps, dim=1).unflatten(2, store.h(steps[0], slice(0, 1)).shape[1:])
 
 
 def _centred(store: TrajectoryStore, step: int) -> Tensor:
@@ -224,7 +210,7 @@ class HPca(ConfiguredMethod[HPcaConfig]):
         steps = visited_steps(store.timesteps, config.t_edit)
         timesteps = [store.timesteps[s] for s in steps]
         found = trajectory_components(store, steps, config.components)
-        candidates = [StepDirections(timesteps, d) for d in found.directions]
+        candidates = [StepDirections(timesteps, d) for d in found]
         concept = task.concept
         with task.backbone.count_calls() as calls:
             matches = match_components(

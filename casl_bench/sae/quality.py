@@ -16,7 +16,6 @@ from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.sae.sae import HSpaceSae
-from casl_bench.sae.training import Activations
 
 Reconstruct = Callable[[Tensor, int], Tensor]
 """(h [n, C, h, w], t) -> h_hat, same shape, such as `HSpaceSae.reconstruct`."""
@@ -38,7 +37,7 @@ class HSpacePca:
         self.components = components
 
     @classmethod
-    def fit(cls, sae: HSpaceSae, activations: Activations, rank: int) -> HSpacePca:
+    def fit(cls, sae: HSpaceSae, activations: TrajectoryStore, rank: int) -> HSpacePca:
         """From the activations that the SAE was trained on; sums in float64.
 
         Raises InputError on a rank outside [0, C].
@@ -119,7 +118,7 @@ class _Sums:
 
 @torch.no_grad()
 def sae_quality(
-    sae: HSpaceSae, held_out: Activations, train: Activations
+    sae: HSpaceSae, held_out: TrajectoryStore, train: TrajectoryStore
 ) -> dict[str, ReconstructionQuality]:
     """An SAE beside its references, on activations of images that it was not trained on.
 
@@ -170,7 +169,7 @@ def downstream_error(
     return sum(errors) / len(errors)
 
 
-def _normalised(sae: HSpaceSae, activations: Activations) -> Iterator[Tensor]:
+def _normalised(sae: HSpaceSae, activations: TrajectoryStore) -> Iterator[Tensor]:
     for step, t in enumerate(activations.timesteps):
         for rows in row_blocks(len(activations), _IMAGES_AT_ONCE):
             yield sae.normalise(activations.h(step, rows), t)

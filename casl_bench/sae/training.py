@@ -8,10 +8,10 @@ Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", appendix 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_json, write_bytes
+from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
@@ -237,23 +238,6 @@ def geometric_median(vectors: Tensor) -> Tensor:
     return point
 
 
-class Activations(Protocol):
-    """The part of a `TrajectoryStore` that an SAE learns from."""
-
-    @property
-    def timesteps(self) -> Sequence[int]:
-        """Visited timesteps, increasing."""
-        ...
-
-    def __len__(self) -> int:
-        """Images, n."""
-        ...
-
-    def h(self, step: int, rows: slice | Tensor | None = None) -> Tensor:
-        """[m, C, h, w] at place `step` of the timesteps, of the images at these places or all."""
-        ...
-
-
 @dataclass(frozen=True)
 class ActivationStatistics:
     """What h is normalised by: h_norm = (h - mean[step]) / scale[step]."""
@@ -263,7 +247,7 @@ class ActivationStatistics:
     scale: Tensor  # [steps] float32, root mean square of h - mean; 1 where h never changes
 
 
-def activation_statistics(activations: Activations) -> ActivationStatistics:
+def activation_statistics(activations: TrajectoryStore) -> ActivationStatistics:
     """Mean and scale at every timestep, summed in float64.
 
     Raises InvalidBenchmarkError if activations hold NaN or infinity.
@@ -293,7 +277,7 @@ def activation_statistics(activations: Activations) -> ActivationStatistics:
 class ActivationSampler:
     """Draws batches of normalised vectors: uniform over timesteps, images and positions."""
 
-    def __init__(self, activations: Activations, statistics: ActivationStatistics) -> None:
+    def __init__(self, activations: TrajectoryStore, statistics: ActivationStatistics) -> None:
         self._activations, self._statistics = activations, statistics
         steps = range(len(activations.timesteps))
         per_step = len(activations) * activations.h(0, slice(0, 1)).numel() * 4
@@ -333,7 +317,7 @@ class ActivationSampler:
 
 
 def fit_h_space_sae(
-    activations: Activations,
+    activations: TrajectoryStore,
     config: SaeConfig,
     training: SaeTraining,
     generator: torch.Generator,

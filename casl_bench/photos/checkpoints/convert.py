@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
-from casl_bench.core.files import parse_json
+from casl_bench.core.files import hash_file, parse_json
 from casl_bench.core.option_types import BoundedInt
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.diffusers_folder import (
@@ -25,8 +26,10 @@ from casl_bench.models.diffusers_folder import (
     SCHEDULER_FOLDERS,
     TORCH_WEIGHTS,
     UNET_FOLDERS,
+    check_vacant,
     is_diffusers_folder,
     read_diffusers_folder,
+    write_diffusers_folder,
 )
 from casl_bench.models.unet import (
     CONFIG_FILE,
@@ -58,12 +61,11 @@ class CheckpointConfig(BaseModel):
     image_size: int = Field(256, ge=1)  # side of the image, pixels; not in the file
     # Channels of an attention head of the ADM family; not in the file
     head_channels: int | None = Field(None, ge=1)
-    # Q, k, v of all heads rather than head by head; not in the file
-    new_attention_order: bool = False
+    new_attention_order: bool = False  # q, k, v of all heads, not head by head; not in the file
     schedule: ScheduleConfig = ScheduleConfig()  # of the noise; not in the file
     # What the network's output means; not in the file
     prediction: Literal["eps", "v", "x0"] = "eps"
-    # And all that follow: as in `Architecture`, None leaves it to the file
+    # These are as in `Architecture`; None leaves them to the file.
     family: Literal["ddpm", "adm"] | None = None
     in_channels: int | None = None
     base_channels: int | None = None
@@ -76,18 +78,14 @@ class CheckpointConfig(BaseModel):
     def check(self, found: Architecture, name: str, where: str) -> None:
         """Compare with what the file shows. Raises InvalidBenchmarkError naming differences."""
         told: dict[str, Any] = {
-            "family": found.family,
-            "in_channels": found.in_channels,
-            "base_channels": found.base_channels,
-            "multipliers": found.multipliers,
-            "res_blocks": found.res_blocks,
+            **vars(found),
             "attention_resolutions": found.attention_resolutions(self.image_size),
             "learned_sigma": found.learned_sigma,
         }
         differing = [
             f"{field} is {_text(value)} in the file, {_text(wanted)} in the config"
             for field, value in told.items()
-            if (wanted := getattr(self, field)) is not None and wanted != value
+            if (wanted := getattr(self, field, None)) is not None and wanted != value
         ]
         if differing:
             raise InvalidBenchmarkError(
@@ -119,10 +117,9 @@ def read_config(name: str | Path) -> CheckpointConfig:
         raise UsageError(
             f"unreadable config: {error.strerror or type(error).__name__}", where=str(name)
         ) from error
-    except ValidationError as error:
-        raise UsageError(f"invalid config: {first_fault(error)}", where=str(name)) from error
     except ValueError as error:
-        raise UsageError(f"invalid config: {error}", where=str(name)) from error
+        fault = first_fault(error) if isinstance(error, ValidationError) else error
+        raise UsageError(f"invalid config: {fault}", where=str(name)) from error
 
 
 def _text(value: Any) -> str:
@@ -330,11 +327,6 @@ def convert_command(
                 where=str(checkpoint),
                 hint="a diffusers folder is read as it is and needs no conversion",
             )
-        import torch
-
-        from casl_bench.core.files import hash_file
-        from casl_bench.models.diffusers_folder import check_vacant, write_diffusers_folder
-
         check_vacant(out)
         made = convert(
             checkpoint,

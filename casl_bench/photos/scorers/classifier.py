@@ -26,7 +26,6 @@ Channels = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
 PublishedNames = Mapping[str, tuple[str, int]]
 """Our attribute → the published one and +1, or -1 where that is its opposite (No_Beard)."""
 
-
 _HINT = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
 EPS = 1e-6
 
@@ -53,8 +52,8 @@ class ClassifierSidecar(_Frozen):
     # `timm:NAME` or `torchvision:NAME`; a file to be loaded must name it
     architecture: str | None = None
     output: Literal["logits", "probabilities"] = "logits"  # what the outputs are
-    # Where each attribute has two outputs, the one that says it is there; then outputs are [n, A,
-    # 2] or, packed alike, [n, 2·A]
+    # Where each attribute has two outputs, the one that says it is there; outputs are then
+    # [n, A, 2] or, packed alike, [n, 2·A]
     positive_class: Literal[0, 1] | None = None
     calibration: Calibration | None = None  # of the attributes' logits, before any is negated
     sha256: str | None = None  # of the weights file; checked where given
@@ -121,16 +120,6 @@ def read_sidecar(weights: Path) -> ClassifierSidecar:
         raise UsageError(
             f"invalid description of a classifier: {first_fault(error)}", where=str(path)
         ) from error
-
-
-def check_hash(sidecar: ClassifierSidecar, found: str, where: str) -> None:
-    """Refuse weights other than those described. Raises InvalidBenchmarkError."""
-    if sidecar.sha256 not in (None, found):
-        raise InvalidBenchmarkError(
-            "weights are not those their description names (truncated or changed)",
-            where=where,
-            hint="fetch or train them again",
-        )
 
 
 def build_network(architecture: str, outputs: int) -> nn.Module:
@@ -249,7 +238,12 @@ class PhotoClassifier:
             raise InvalidBenchmarkError(
                 f"no weights of a classifier: {error.strerror or error}", where=where
             ) from error
-        check_hash(sidecar, found, where)
+        if sidecar.sha256 not in (None, found):
+            raise InvalidBenchmarkError(
+                "weights are not those their description names (truncated or changed)",
+                where=where,
+                hint="fetch or train them again",
+            )
         if sidecar.architecture is None:
             raise UsageError(
                 "the description does not name the architecture",

@@ -54,7 +54,8 @@ class FaceIdentity:
         self._network = network.eval().requires_grad_(False)
         self._finder = finder.eval().requires_grad_(False)
         self.device = torch.device("cpu")
-        digest = hash_tensors({**network.state_dict(), **_named("finder", finder)})
+        of_finder = {f"finder.{k}": v for k, v in finder.state_dict().items()}
+        digest = hash_tensors({**network.state_dict(), **of_finder})
         self.info = ScorerInfo("vggface2", "similarity", 1, digest)
         self._boxes: dict[bytes, Box | None] = {}
 
@@ -90,13 +91,7 @@ class FaceIdentity:
         is; where none is found the middle of the image is taken. A row depends on its two images
         alone. Raises InputError where shapes do not fit.
         """
-        fits = original.shape == edited.shape and original.ndim == 4 and original.shape[1] == 3
-        if not fits or not len(original):
-            raise InputError(
-                f"images of shapes {tuple(original.shape)} and {tuple(edited.shape)}, "
-                "not [n, 3, H, W] twice",
-                where=self.info.name,
-            )
+        _check_pair(original, edited, self.info.name)
         before = original.detach().cpu().float().clamp(-1, 1)
         after = edited.detach().cpu().float().clamp(-1, 1)
         middle = centre_box(*original.shape[2:])
@@ -139,6 +134,12 @@ class FaceIdentity:
         return (left, top, right, bottom) if right > left and bottom > top else None
 
 
+def _check_pair(a: Tensor, b: Tensor, where: str) -> None:
+    if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3 or not len(a):
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise InputError(f"images of shapes {shapes}, not [n, 3, H, W] twice", where=where)
+
+
 def centre_box(height: int, width: int) -> Box:
     """The square in the middle of an image."""
     side = max(1, round(CENTRE_SHARE * min(height, width)))
@@ -153,10 +154,6 @@ def cut(image: Tensor, box: Box) -> Tensor:
     size = (FACE_SIZE, FACE_SIZE)
     face = F.interpolate(face, size, mode="bilinear", antialias=True, align_corners=False)
     return face[0] * (127.5 / 128)
-
-
-def _named(prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    return {f"{prefix}.{k}": v for k, v in module.state_dict().items()}
 
 
 def _untrained() -> tuple[nn.Module, Any]:
@@ -210,11 +207,7 @@ class LpipsDistance:
         images whose shorter side is below 64 pixels are enlarged to it (bilinear). A row depends on
         its two images alone. Raises InputError where shapes do not fit.
         """
-        if a.shape != b.shape or a.ndim != 4 or a.shape[1] != 3 or not len(a):
-            raise InputError(
-                f"images of shapes {tuple(a.shape)} and {tuple(b.shape)}, not [n, 3, H, W] twice",
-                where=self.info.name,
-            )
+        _check_pair(a, b, self.info.name)
         return run_in_micro_batches(self._distance, MICRO_BATCH, a, b)[0]
 
     def _distance(self, a: Tensor, b: Tensor) -> tuple[Tensor]:
