@@ -25,19 +25,12 @@ MAX_GROUPS = 32
 
 
 class DeltaBlock(nn.Module):
-    """Base of both forms."""
-
-    channels: int  # C of h
-    temb_dim: int  # D of the time embedding
-
-    def forward(self, h: Tensor, temb: Tensor) -> Tensor:
-        """delta_h [n, C, h, w] of h [n, C, h, w] and the time embedding [n, D]."""
-        raise NotImplementedError
+    """Base of both forms: h [n, C, h, w] and the time embedding [n, D] → delta_h [n, C, h, w]."""
 
     @property
     def last_layer(self) -> nn.Conv2d:
         """The convolution that gives delta_h: where it is zero, so is the edit."""
-        raise NotImplementedError
+        return [module for module in self.modules() if isinstance(module, nn.Conv2d)][-1]
 
 
 class DdpmDeltaBlock(DeltaBlock):
@@ -45,22 +38,16 @@ class DdpmDeltaBlock(DeltaBlock):
 
     def __init__(self, channels: int, temb_dim: int) -> None:
         super().__init__()
-        self.channels, self.temb_dim = channels, temb_dim
         self.conv1 = nn.Conv2d(channels, channels, 1)
         self.temb_proj = nn.Linear(temb_dim, channels)
         self.norm2 = nn.GroupNorm(_groups(channels), channels, eps=1e-6)
         self.conv2 = nn.Conv2d(channels, channels, 1)
 
     def forward(self, h: Tensor, temb: Tensor) -> Tensor:
-        """See `DeltaBlock.forward`."""
+        """See `DeltaBlock`."""
         hidden = self.conv1(h) + self.temb_proj(functional.silu(temb))[:, :, None, None]
         delta_h: Tensor = self.conv2(functional.silu(self.norm2(hidden)))
         return delta_h
-
-    @property
-    def last_layer(self) -> nn.Conv2d:
-        """See `DeltaBlock.last_layer`."""
-        return self.conv2
 
 
 class AdmDeltaBlock(DeltaBlock):
@@ -68,7 +55,6 @@ class AdmDeltaBlock(DeltaBlock):
 
     def __init__(self, channels: int, temb_dim: int) -> None:
         super().__init__()
-        self.channels, self.temb_dim = channels, temb_dim
         groups = _groups(channels)
         self.in_layers = nn.Sequential(
             nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, channels, 1)
@@ -83,17 +69,10 @@ class AdmDeltaBlock(DeltaBlock):
         )
 
     def forward(self, h: Tensor, temb: Tensor) -> Tensor:
-        """See `DeltaBlock.forward`."""
+        """See `DeltaBlock`."""
         hidden = self.in_layers(h) + self.emb_layers(temb)[:, :, None, None]
         delta_h: Tensor = self.out_layers(hidden)
         return delta_h
-
-    @property
-    def last_layer(self) -> nn.Conv2d:
-        """See `DeltaBlock.last_layer`."""
-        layer = self.out_layers[-1]
-        assert isinstance(layer, nn.Conv2d)
-        return layer
 
 
 def build_delta_block(

@@ -45,7 +45,7 @@ class MethodInfo:
     # What guides the fit: nothing, the concept's text, or attribute labels
     supervision: Supervision = "none"
     # Where the edit happens: delta_h is added to h, the U-Net's weights are changed, or anywhere
-    # else. A control that stands beside entrants stands beside those of its space.
+    # else. A control that stands beside methods stands beside those of its space.
     space: EditSpace = "other"
     uses_sae: bool = False  # whether `task.saes` is asked for
     uses_validation: bool = False  # whether `task.validation` is asked for
@@ -53,13 +53,13 @@ class MethodInfo:
     # Names of scorers that the fit or the edits are optimised against. Such a scorer is never the
     # only one to score this method, see `runs.plan.judges`.
     guided_by: tuple[str, ...] = ()
-    control: bool = False  # whether it is a control (unranked): floor or ceiling, not an entrant
+    control: bool = False  # whether it is a control (unranked): floor or ceiling
     needs_oracle: bool = False  # controls only: may re-render the test images
     needs_scorer: bool = False  # controls only: may see the primary classifier
-    # Controls only: this control is run once beside every entrant of its space
+    # Controls only: this control is run once beside every method of its space
     beside: bool = False
-    # Controls only: its strengths are chosen at equal effect, as an entrant's are; any other
-    # control runs at strength 1, one beside an entrant at that entrant's
+    # Controls only: its strengths are chosen at equal effect, as a method's are; any other control
+    # runs at strength 1, one beside a method at that method's
     matched: bool = False
     # Controls only: it is random, and is run once a draw; what its effect is matched to is the
     # target's change in any direction
@@ -82,7 +82,6 @@ class OracleRenderer(Protocol):
 
     def __call__(self, image_ids: Sequence[str], attribute: str) -> Tensor:
         """[n, 3, H, W] float32 in [-1, 1]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,11 +132,9 @@ class Editor(Protocol):
             [S, n, 3, H, W] float32 (not clamped). An image's pixels depend on that image and
             strength alone, never on the rest of the batch.
         """
-        ...
 
     def state(self) -> dict[str, Tensor]:
         """Everything fitted, as tensors (stored as safetensors)."""
-        ...
 
 
 @runtime_checkable
@@ -146,7 +143,6 @@ class SupportsDeltaH(Protocol):
 
     def delta_h(self, h: Tensor, t: int, strength: float) -> Tensor:
         """delta_h for h [n, C, h, w] at timestep t; same shape."""
-        ...
 
 
 @runtime_checkable
@@ -155,7 +151,6 @@ class SupportsWeightDelta(Protocol):
 
     def weight_delta(self) -> Mapping[str, Tensor]:
         """Name in the U-Net's state dict → what strength 1 adds to that tensor, same shape."""
-        ...
 
 
 @runtime_checkable
@@ -164,11 +159,9 @@ class SupportsLatentRanking(Protocol):
 
     def latent_ranking(self) -> Tensor:
         """[d_sae] int64, best aligned latent first."""
-        ...
 
     def unit_ranking(self) -> Tensor:
         """[d_sae * h * w] int64 (latent, position) units, best first; index latent * h * w + p."""
-        ...
 
 
 @runtime_checkable
@@ -177,11 +170,9 @@ class SupportsPretrained(Protocol):
 
     def pretrained_file(self, folder: Path, concept: Concept) -> Path:
         """The file of this concept. Raises UsageError where the folder has none."""
-        ...
 
     def read_pretrained(self, path: Path) -> dict[str, Tensor]:
         """Its content as `Editor.state()` would give it, for `restore`."""
-        ...
 
 
 @runtime_checkable
@@ -190,7 +181,6 @@ class SupportsFitKey(Protocol):
 
     def fit_key(self) -> dict[str, JsonValue]:
         """Everything but the task that the fit depends on."""
-        ...
 
 
 @runtime_checkable
@@ -199,7 +189,6 @@ class SupportsFitEstimate(Protocol):
 
     def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
         """Estimated U-Net passes of a concept's fit, in images, on a walk of these timesteps."""
-        ...
 
 
 class EditingMethod(Protocol):
@@ -210,11 +199,9 @@ class EditingMethod(Protocol):
 
     def fit(self, task: EditTask) -> Editor:
         """Learn the concept. Deterministic given the task's generator."""
-        ...
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> Editor:
         """The editor that `fit` returned, from its `state()`: same edits, bit for bit."""
-        ...
 
 
 C = TypeVar("C", bound=MethodConfig)

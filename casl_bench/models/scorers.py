@@ -65,7 +65,6 @@ class AttributeScorer(Protocol):
 
     def logits(self, pixels: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] → [n, A] float32 on the CPU; above 0 the attribute is there."""
-        ...
 
 
 @runtime_checkable
@@ -74,7 +73,6 @@ class Differentiable(AttributeScorer, Protocol):
 
     def logits_with_grad(self, pixels: Tensor) -> Tensor:
         """`logits`, through which gradients flow to the pixels."""
-        ...
 
 
 @runtime_checkable
@@ -86,14 +84,12 @@ class FactorReader(Protocol):
 
     def factors(self, pixels: Tensor) -> Tensor:
         """[n, 3, H, W] in [-1, 1] → [n, C] float32 on the CPU, in standard deviations."""
-        ...
 
     def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
         """Differences of `factors` [n, C] → what they say of an edit.
 
         Signed change of the attribute [n], mean absolute change of all other factors [n].
         """
-        ...
 
 
 @runtime_checkable
@@ -104,14 +100,12 @@ class Similarity(Protocol):
 
     def perceptual_distance(self, edited: Tensor, original: Tensor, /) -> Tensor:
         """[n, 3, H, W] in [-1, 1] twice → [n] >= 0 on the CPU, 0 for equal images."""
-        ...
 
     def identity_similarity(self, edited: Tensor, original: Tensor, /) -> Tensor | None:
         """The same images → cosine [n] in [-1, 1] on the CPU; None where there is no person.
 
         The order matters to a scorer that looks for the face: it looks at the original.
         """
-        ...
 
 
 @runtime_checkable
@@ -120,7 +114,6 @@ class ComparesManyEdits(Similarity, Protocol):
 
     def compare(self, edits: Tensor, originals: Tensor, /) -> tuple[Tensor, Tensor | None]:
         """[S, n, 3, H, W] and [n, 3, H, W] → the two measures, [S, n] each, to the same bits."""
-        ...
 
 
 def compare(

@@ -38,11 +38,9 @@ class Photos(Protocol):
 
     def __len__(self) -> int:
         """How many there are, found without reading any."""
-        ...
 
     def walk(self) -> Generator[Photo, None, None]:
         """Each in turn. Close the generator when done: it may hold a database open."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -288,4 +288,3 @@ class SaeProvider(Protocol):
 
     def get(self) -> HSpaceSae:
         """The SAE. The first call may train it (a minute); later ones return the same object."""
-        ...
