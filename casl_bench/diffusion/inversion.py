@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,18 +66,11 @@ def invert(
     collect: Collect | None = None,
     refinements: int = 0,
 ) -> Inversions:
-    """Invert images [n, 3, H, W] float32 in [-1, 1], with one id each, and regenerate them.
+    """Invert images [n, 3, H, W] float32 in [-1, 1], with distinct ids, and regenerate them.
 
-    Args:
-        backbone: the noise predictor.
-        ids: n distinct ones.
-        x_0: the images.
-        timesteps: increasing from 0.
-        advance: called with the number of images of every micro-batch that is done.
-        collect: sees x_t and h at every timestep of the inversion, a micro-batch at a time.
-        refinements: see `ddim_inversion`.
-
-    Raises InputError for images of the wrong size or range, or ids that do not match them.
+    `advance` is called with the number of images of every micro-batch that is done, and `collect`
+    sees x_t and h at every timestep; for the rest see `ddim_inversion`. Raises InputError for
+    images of the wrong size or range, or ids that do not match them.
     """
     if len(ids) != len(x_0) or len(set(ids)) != len(ids) or not len(x_0):
         raise InputError(f"{len(ids)} ids for {len(x_0)} images: one distinct id an image is asked")
@@ -162,17 +156,8 @@ def invert_in_parts(
 ) -> Inversions:
     """`invert` for the images of a split; parts that an interrupted call finished are read.
 
-    Args:
-        backbone: the noise predictor.
-        batch: the images.
-        timesteps: increasing from 0.
-        refinements: see `ddim_inversion`.
-        folder: where finished parts are kept until `forget_parts`.
-        store: is given x_t and h of every timestep.
-        size: images a part; None leaves it to `images_per_part`.
-        advance: called with the number of images that are done.
-
-    Raises UsageError where the folder cannot be written.
+    Finished parts, of `size` images each, are kept in the folder until `forget_parts`. The store is
+    given x_t and h of every timestep. Raises UsageError where the folder cannot be written.
     """
     size = size or images_per_part(backbone, len(timesteps))
     parts = []
@@ -184,7 +169,10 @@ def invert_in_parts(
             assert store is not None
             store.record(step, slice(first + own.start, first + own.stop), state)
 
-        part = _finished(path, images, timesteps, rows, store)
+        part = None
+        if path.exists() and (store is None or store.holds(rows)):
+            with suppress(InvalidBenchmarkError):  # a damaged part is made again
+                part = read_inversions(path, images.image_ids, timesteps, images.pixels)
         if part is not None:
             advance(len(images))
         else:
@@ -216,19 +204,3 @@ def forget_parts(folder: Path) -> None:
     """Delete the parts, once the whole is stored."""
     for path in folder.glob(_PART):
         path.unlink(missing_ok=True)
-
-
-def _finished(
-    path: Path,
-    images: ImageBatch,
-    timesteps: Sequence[int],
-    rows: slice,
-    store: TrajectoryStore | None,
-) -> Inversions | None:
-    """A part that was finished before; None where there is none or it is damaged."""
-    if not path.exists() or (store is not None and not store.holds(rows)):
-        return None
-    try:
-        return read_inversions(path, images.image_ids, timesteps, images.pixels)
-    except InvalidBenchmarkError:
-        return None

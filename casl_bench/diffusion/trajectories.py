@@ -137,19 +137,10 @@ class TrajectoryStore:
         """A store to be filled by `record` and, where it has a folder, closed by `finish`.
 
         Files of the same shape that are there already are kept: an interrupted collection goes on
-        with the rows that it `holds`.
-
-        Args:
-            folder: where its files go; None keeps it in memory.
-            image_ids: n ids.
-            timesteps: increasing.
-            image_shape: (3, H, W).
-            h_shape: (C, h, w).
-            refined: whether the inversion to be recorded is.
-            shard_images: images per file; None takes as many as keep it under 256 MB.
-            max_disk_bytes: what it may take; None stands for `disk_budget`.
-
-        Raises UsageError if it would take more than that, or than the disk has free.
+        with the rows that it `holds`. Without a folder it is kept in memory. `image_shape` is (3,
+        H, W), `h_shape` (C, h, w). Without `shard_images` a file holds as many images as keep it
+        under 256 MB. Raises UsageError if it would take more than `max_disk_bytes`, by default
+        `disk_budget`, or than the disk has free.
         """
         steps = len(timesteps)
         if folder is not None:

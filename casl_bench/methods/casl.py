@@ -166,14 +166,6 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     return alignment.requires_grad_(False), FitCost(parameters=parameters, unet_calls=calls)
 
 
-def alignment_key(config: CaslConfig) -> dict[str, JsonValue]:
-    """Identity of a fit: the settings that `fit_alignment` reads."""
-    settings = {name: getattr(config, name) for name in CaslConfig.model_fields}
-    for how_it_is_injected in ("asymmetric", "gain"):
-        del settings[how_it_is_injected]
-    return {"alignment": 1, **settings}
-
-
 class AlignmentEditor(HSpaceEditor):
     """Base of editors that act through a concept's alignment, whose latents it ranks."""
 
@@ -219,7 +211,8 @@ class _AlignmentMethod(ConfiguredMethod[C]):
     editor_class: Callable[[EditTask, C, ConceptAlignment, FitCost], AlignmentEditor]
 
     def fit_key(self) -> dict[str, JsonValue]:
-        return alignment_key(self.config)
+        fitted = CaslConfig.model_fields.keys() - {"asymmetric", "gain"}  # how it is injected
+        return {"alignment": 1, **self.config.model_dump(include=fitted)}
 
     def fit(self, task: EditTask) -> AlignmentEditor:
         return type(self).editor_class(task, self.config, *fit_alignment(task, self.config))

@@ -125,20 +125,13 @@ def fit_direction(
     as_asyrp: bool = False,
     penalty: Callable[[], Tensor] | None = None,
 ) -> float:
-    """Train the module's parameters in place. Only the U-Net's decoder half is back-propagated.
+    """Train the module's parameters in place. Returns the U-Net calls spent, in images.
 
-    Args:
-        module: gives delta_h from h, t and the time embedding.
-        parameters: what is trained.
-        task: its generator draws timesteps, images and pixel noise.
-        config: settings.
-        t_edit: only timesteps t >= t_edit are trained.
-        as_asyrp: the loss of Asyrp's code: -log((2 - L)/2) instead of plain 1 - cos, and an L1
-            weight multiplied by cos(source text, target text).
-        penalty: an extra term of the loss, such as sparsity.
-
-    Returns the U-Net calls spent, in images. Raises InputError if the task grants no guide CLIP, or
-    no stored timestep is trained.
+    Only the U-Net's decoder half is back-propagated, and only timesteps t >= t_edit are trained.
+    The task's generator draws timesteps, images and pixel noise. `as_asyrp` takes the loss of
+    Asyrp's code: -log((2 - L)/2) instead of plain 1 - cos, and an L1 weight multiplied by
+    cos(source text, target text). `penalty` is an extra term of the loss, such as sparsity. Raises
+    InputError if the task grants no guide CLIP, or no stored timestep is trained.
     """
     store, backbone, clip, generator = (
         task.trajectories, task.backbone, task.guide_clip, task.generator,

@@ -121,16 +121,11 @@ class Editor(Protocol):
     cost: FitCost
 
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
-        """Edit every image at every strength.
+        """Edit n inverted images at S strengths: [S, n, 3, H, W] float32, not clamped.
 
-        Args:
-            inversions: n inverted images.
-            strengths: S numbers; 0 gives the reconstruction bit for bit, 1 is the fitted
-                strength, negative turns the concept off where the method is bidirectional.
-
-        Returns:
-            [S, n, 3, H, W] float32 (not clamped). An image's pixels depend on that image and
-            strength alone, never on the rest of the batch.
+        Strength 0 gives the reconstruction bit for bit, 1 is the fitted strength, and a negative
+        one turns the concept off where the method is bidirectional. An image's pixels depend on
+        that image and strength alone, never on the rest of the batch.
         """
 
     def state(self) -> dict[str, Tensor]:

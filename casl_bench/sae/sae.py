@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -37,14 +37,6 @@ class SaeConfig(BaseModel):
         if self.activation == "topk" and self.k > self.d_sae:
             raise ValueError(f"k = {self.k} is larger than d_sae = {self.d_sae}")
         return self
-
-
-class SaeOutput(NamedTuple):
-    """One pass."""
-
-    z: Tensor  # [m, d_sae], >= 0
-    h_hat: Tensor  # [m, d_in], the reconstruction
-    pre: Tensor  # [m, d_sae], the pre-activations
 
 
 class SparseAutoencoder(nn.Module):
@@ -92,11 +84,11 @@ class SparseAutoencoder(nn.Module):
         """Decode z [m, d_sae] → h_hat [m, d_in]."""
         return torch.addmm(self.b_pre, z, self.W_dec)
 
-    def forward(self, h: Tensor) -> SaeOutput:
-        """[m, d_in] → code, reconstruction and pre-activations."""
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[m, d_in] → z [m, d_sae] >= 0, h_hat [m, d_in] and pre-activations [m, d_sae]."""
         pre = self.pre_activations(h)
         z = self.activate(pre)
-        return SaeOutput(z, self.decode(z), pre)
+        return z, self.decode(z), pre
 
     @torch.no_grad()
     def normalise_decoder(self) -> None:
