@@ -260,7 +260,7 @@ class CaslSteerConfig(CaslConfig):
     """Settings of the causal probe, beside those of the alignment it probes."""
 
     k: int = 16  # number of latents steered
-    reading: Literal["map", "decoder"] = "map"  # "map" or "decoder", see the module
+    reading: Literal["map", "decoder"] = "map"  # see the module
     # Factor on the shift at strength 1, twice CASL's, since k latents carry only a part of the map
     gain: float = 6.0
     # Inject at the first visited timestep alone instead of all t >= t_edit

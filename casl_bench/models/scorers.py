@@ -60,7 +60,7 @@ class CalibratedNetwork:
 class AttributeScorer(Protocol):
     """A frozen network with one logit an attribute."""
 
-    info: ScorerInfo  # its identity
+    info: ScorerInfo
     attributes: tuple[str, ...]  # names of the logits
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Differentiable(AttributeScorer, Protocol):
 class FactorReader(Protocol):
     """A frozen network that reads the factors of a rendered image."""
 
-    info: ScorerInfo  # its identity
+    info: ScorerInfo
     names: tuple[str, ...]  # of the factors: the attributes first, then the continuous ones
 
     def factors(self, pixels: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class FactorReader(Protocol):
 class Similarity(Protocol):
     """Distance of looks, and likeness of the person where there is one."""
 
-    info: ScorerInfo  # its identity
+    info: ScorerInfo
 
     def perceptual_distance(self, edited: Tensor, original: Tensor, /) -> Tensor:
         """[n, 3, H, W] in [-1, 1] twice → [n] >= 0 on the CPU, 0 for equal images."""

@@ -50,7 +50,7 @@ class Layout:
     name: str  # the layout, for people
     splits: Mapping[Split, Photos]  # the images of each split; no image is in two
     contents: Any  # JSON that changes when a file is added, taken away or changes its size
-    # Ids → [n, A] bool in the card's order, or None where the layout has none
+    # ids → [n, A] bool in the card's order, or None where the layout has none
     labels: Callable[[Sequence[str]], Tensor] | None = None
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json
 from casl_bench.domains.dataset import Split
+from casl_bench.photos import extra_package
 from casl_bench.photos.layouts import Layout, Photo, cut_in_three, cut_off_validation, shuffled
 from casl_bench.photos.photo_file import BadPhotoError, read_photo_bytes
 
@@ -72,12 +73,7 @@ def hub_layout(hub_id: str, wanted_class: str | None, allow_download: bool) -> L
 
 
 def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:
-    try:
-        import datasets  # only this way of reading needs it
-    except ImportError as error:
-        raise UsageError(
-            "this needs the package datasets", where=hub_id, hint="pip install 'casl-bench[real]'"
-        ) from error
+    datasets = extra_package("datasets", "this", hub_id)
     path = Path(hub_id)
     try:
         with _quiet(datasets), _online(datasets, allow_download):

@@ -29,6 +29,7 @@ from typing import Any
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.domains.dataset import DATASETS
+from casl_bench.photos import extra_package
 from casl_bench.photos.layouts import (
     Layout,
     Photo,
@@ -118,14 +119,7 @@ def count_images(path: Path) -> int:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    try:
-        import lmdb  # only this layout needs it
-    except ImportError as error:
-        raise UsageError(
-            "this layout needs the package lmdb",
-            where=str(path),
-            hint="pip install 'casl-bench[real]'",
-        ) from error
+    lmdb = extra_package("lmdb", "this layout", str(path))
     with _ONE_AT_A_TIME:
         size = (path / "data.mdb").stat().st_size
         short = InvalidBenchmarkError(

@@ -68,7 +68,7 @@ class ReconstructionQuality:
     """Quality on normalised vectors, in which every timestep weighs the same."""
 
     explained_variance: float  # 1 - sum_c Var(h - h_hat)_c / sum_c Var(h)_c; at most 1
-    # Sum ||h - h_hat||^2 / sum ||h - mean||^2, with the training mean of each timestep; 1 for
+    # sum ||h - h_hat||^2 / sum ||h - mean||^2, with the training mean of each timestep; 1 for
     # predicting that mean
     normalised_mse: float
     # Mean cosine of h and h_hat, both minus that mean; None for the mean itself, which has no

@@ -204,7 +204,7 @@ def _source_of(name: str, levels: int) -> Source:
 class Architecture:
     """The form of a network of the DDPM or ADM family."""
 
-    family: Literal["ddpm", "adm"]  # ddpm or adm
+    family: Literal["ddpm", "adm"]
     in_channels: int  # of the image
     out_channels: int  # of the output: as many again where a variance is learned
     base_channels: int  # channels of the first level

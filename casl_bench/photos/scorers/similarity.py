@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_json
 from casl_bench.models.micro_batch import MICRO_BATCH, run_in_micro_batches
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import Source, fitted_state, read_torch_file
+from casl_bench.photos import extra_package
 from casl_bench.photos.scorers.classifier import fill, read_weights
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
@@ -158,16 +159,11 @@ def cut(image: Tensor, box: Box) -> Tensor:
 
 def _untrained() -> tuple[nn.Module, Any]:
     """A random recogniser, and the finder with the weights of its package."""
-    try:
-        from facenet_pytorch import MTCNN, InceptionResnetV1
-    except ImportError as error:
-        raise UsageError(
-            "face identity needs a package that is absent: facenet-pytorch",
-            hint="install the extra: pip install 'casl-bench[real]'",
-        ) from error
+    facenet = extra_package("facenet_pytorch", "face identity")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return InceptionResnetV1(pretrained=None, classify=False), MTCNN(device="cpu")
+        recogniser = facenet.InceptionResnetV1(pretrained=None, classify=False)
+        return recogniser, facenet.MTCNN(device="cpu")
 
 
 class LpipsDistance:
@@ -225,13 +221,7 @@ class LpipsDistance:
 
 def _untrained_lpips() -> Any:
     """LPIPS with its own heads on a random AlexNet."""
-    try:
-        import lpips
-    except ImportError as error:
-        raise UsageError(
-            "LPIPS needs a package that is absent: lpips",
-            hint="install the extra: pip install 'casl-bench[real]'",
-        ) from error
+    lpips = extra_package("lpips", "LPIPS")
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # It calls torchvision in a way that was deprecated after it was written.
         warnings.simplefilter("ignore")
