@@ -73,20 +73,15 @@ def check_disk(needed: int, folder: Path, budget: int) -> None:
             hint=f"set {DISK_BUDGET_VARIABLE} higher, prune the cache, or use a suite of fewer "
             "train images",
         )
-    free = shutil.disk_usage(_existing(folder)).free
+    folder = folder.absolute()
+    existing = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(existing).free
     if needed > free:
         raise UsageError(
             f"stored trajectories need {needed / GB:.1f} GB, the disk has {free / GB:.1f} GB free",
             where=str(folder),
             hint="free it, choose another --cache, or use a suite of fewer train images",
         )
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return folder
 
 
 class TrajectoryStore:

@@ -189,6 +189,16 @@ def write_diffusers_folder(
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_channels(inputs: int, outputs: int, where: str) -> None:
+    """Refuse a network that is not one on pictures. Raises InvalidBenchmarkError."""
+    if inputs != 3 or outputs not in (3, 6):
+        raise InvalidBenchmarkError(
+            f"the network takes {inputs} channels and gives {outputs}",
+            where=where,
+            hint="networks on pictures take 3 and give 3, or 6 with a learned variance",
+        )
+
+
 def check_vacant(folder: Path) -> None:
     """Make sure that a folder is absent or empty. Raises UsageError otherwise."""
     try:
@@ -227,12 +237,7 @@ def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dic
             f"sample_size is {size}, not the side of a square image", where=str(where)
         )
     inputs, outputs = unet.get("in_channels", 3), unet.get("out_channels", 3)
-    if inputs != 3 or outputs not in (3, 6):
-        raise InvalidBenchmarkError(
-            f"the network takes {inputs} channels and gives {outputs}",
-            where=str(where),
-            hint="networks on pictures take 3 and give 3, or 6 with a learned variance",
-        )
+    check_channels(inputs, outputs, str(where))
     halvings = len(unet.get("down_block_types", ())) - 1
     if halvings >= 0 and size % 2**halvings:
         raise InvalidBenchmarkError(

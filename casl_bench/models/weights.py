@@ -182,11 +182,7 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     """
     if path.suffix == ".safetensors":
         return CheckpointFile(_without_prefixes(read_safetensors(path)))
-    return unwrap(load_torch_file(path), str(path))
-
-
-def unwrap(content: Any, where: str) -> CheckpointFile:
-    """The state dict within what a file holds; see `read_checkpoint`."""
+    content = load_torch_file(path)
     if isinstance(content, list | tuple):
         found = _from_list(content)
     elif isinstance(content, Mapping):
@@ -196,7 +192,7 @@ def unwrap(content: Any, where: str) -> CheckpointFile:
     if found is None:
         raise InvalidBenchmarkError(
             f"no state dict is found, the file holds {_described(content)}",
-            where=where,
+            where=str(path),
             hint="save the network's state dict alone",
         )
     return found

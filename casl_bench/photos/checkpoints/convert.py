@@ -26,6 +26,7 @@ from casl_bench.models.diffusers_folder import (
     SCHEDULER_FOLDERS,
     TORCH_WEIGHTS,
     UNET_FOLDERS,
+    check_channels,
     check_vacant,
     is_diffusers_folder,
     read_diffusers_folder,
@@ -160,7 +161,7 @@ def convert(
     facts = _with_given(facts, config, image_size=image_size, head_channels=head_channels)
     file = read_checkpoint(path)
     found = architecture_of(file.weights, str(path))
-    _check_channels(found, str(path))
+    check_channels(found.in_channels, found.out_channels, str(path))
     if config is not None:
         facts.check(found, str(config), str(path))
     assumed = []
@@ -211,15 +212,6 @@ def _with_given(
                 hint="give one of the two",
             )
     return facts.model_copy(update=told)
-
-
-def _check_channels(found: Architecture, where: str) -> None:
-    if found.in_channels != 3 or found.out_channels not in (3, 6):
-        raise InvalidBenchmarkError(
-            f"the network takes {found.in_channels} channels and gives {found.out_channels}",
-            where=where,
-            hint="networks on pictures take 3 and give 3, or 6 with a learned variance",
-        )
 
 
 def open_backbone(
