@@ -76,7 +76,9 @@ def trajectory_components(store: TrajectoryStore, steps: list[int], count: int) 
     # Coordinates of the images along each component, in standard deviations.
     z = axes * largest.sign() * (n - 1) ** 0.5
     maps = [(z.T @ _centred(store, step) / (n - 1)).float() for step in steps]
-    return torch.stack(maps, dim=1).unflatten(2, store.h(steps[0], slice(0, 1)).shape[1:])
+    shape = store.h(steps[0], slice(0, 1)).shape[1:]
+    directions: Tensor = torch.stack(maps, dim=1).unflatten(2, shape)
+    return directions
 
 
 def _centred(store: TrajectoryStore, step: int) -> Tensor:

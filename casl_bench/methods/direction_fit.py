@@ -31,7 +31,7 @@ def directional_loss(edited: Tensor, original: Tensor, text_direction: Tensor) -
     nothing moved.
     """
     delta = edited - original
-    cosine = (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
+    cosine: Tensor = (delta @ text_direction.to(delta.device)) / (delta.norm(dim=-1) + EPS)
     return 1 - cosine
 
 
