@@ -10,6 +10,7 @@ Source: Song et al. 2021 (DDIM), eq. 12; conventions of the Asyrp and DiffusionC
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -17,10 +18,13 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.models.backbone import Backbone, EncoderState
-from casl_bench.models.micro_batch import row_blocks
+from casl_bench.models.micro_batch import row_blocks, run_in_micro_batches
 
 OnStep = Callable[[int, EncoderState], None]
 """Called with the place in `timesteps` and what the encoder half made of x_t there."""
+
+ReplaceH = Callable[[Tensor, int], Tensor]
+"""(h [n, C, h, w], t) -> the h to decode instead; same shape."""
 
 
 def check_timesteps(timesteps: Sequence[int], num_timesteps: int) -> None:
@@ -119,16 +123,18 @@ def ddim_generation(
     backbone: Backbone,
     x_T: Tensor,
     timesteps: Sequence[int],
+    replace_h: ReplaceH | None = None,
     encoded: EncoderState | None = None,
 ) -> Tensor:
     """From noise [n, 3, H, W] float32 at the last timestep to images x_0, deterministically.
 
-    On the backbone's device, not clamped. `encoded` is what the encoder half has made of x_T, where
+    On the backbone's device, not clamped. `replace_h` gives what is decoded instead of h at each
+    step (an SAE's reconstruction, say); `encoded` is what the encoder half has made of x_T, where
     that is known. Raises InputError for images of the wrong size or timesteps that do not increase
     from 0.
     """
     check_timesteps(timesteps, backbone.schedule.num_timesteps)
-    return ddim_walk(backbone, x_T, tuple(generation_steps(timesteps)), encoded)
+    return ddim_walk(backbone, x_T, tuple(generation_steps(timesteps)), replace_h, encoded)
 
 
 @torch.no_grad()
@@ -136,6 +142,7 @@ def ddim_walk(
     backbone: Backbone,
     x_t: Tensor,
     steps: Sequence[tuple[int, int]],
+    replace_h: ReplaceH | None = None,
     encoded: EncoderState | None = None,
 ) -> Tensor:
     """Some of the steps of `generation_steps`, deterministically: x at the last t_next.
@@ -150,6 +157,11 @@ def ddim_walk(
         for t, t_next in steps:
             state = backbone.encode(x, t) if known is None else known
             known = None
+            if replace_h is not None:
+                (h,) = run_in_micro_batches(
+                    lambda h, t=t: (replace_h(h, t),), backbone.micro_batch, state.h.cpu()
+                )
+                state = replace(state, h=h.to(state.h))
             eps = backbone.decode(state)
             ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)
             x = ddim_step(state.x_t, eps, eps, ab_t, ab_next)

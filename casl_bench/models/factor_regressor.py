@@ -132,30 +132,49 @@ class FactorRegressor(CalibratedNetwork):
         # tanh(x / 2) = 2 sigmoid(x) - 1: a fair coin's share less 1/2, over its deviation 1/2.
         return torch.cat([torch.tanh(readings[:, :k] / 2), readings[:, k:]], 1)
 
+    def shares(self, pixels: Tensor) -> Tensor:
+        """How much of each attribute shows: [n, A] in [0, 1]. Arguments as `factors`."""
+        return (self.factors(pixels)[:, : len(self.attributes)] + 1) / 2
+
+    def changes(self, edited: Tensor, base: Tensor) -> Tensor:
+        """How far each factor moved, whichever way: [n, F] >= 0, columns as `names`.
+
+        Of a circular factor it is the root mean square of its two columns, so that drawing a factor
+        anew changes a circular one as much (in mean square) as any other. Raises InputError: images
+        of another size or number.
+        """
+        return self._changes(self._moved(edited, base))
+
     def factor_change(self, edited: Tensor, base: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
         """What an edit did to the attribute that it was to change, and to everything else.
 
         Of images [n, 3, H, W] after and before it; returns what `change_of` does. Raises
         UsageError: there is no such attribute; InputError: images of another size or number.
         """
-        if len(edited) != len(base):
-            raise InputError(
-                f"{len(edited)} edited images for {len(base)} originals", where=self.info.name
-            )
-        return self.change_of(self.factors(edited) - self.factors(base), attribute)
+        return self.change_of(self._moved(edited, base), attribute)
 
     def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
         """`factor_change` where `factors` have been read: of their differences [n, C].
 
         Returns the signed change of the target [n], in [-2, 2], where 2 turns it on entirely, and
-        the mean absolute change of all other factors [n], both in standard deviations. A circular
-        factor changes by the root mean square of its two columns, so that drawing it anew counts as
-        much (in mean square) as any other. Raises UsageError: there is no such attribute.
+        the mean absolute change of all other factors [n], both in standard deviations. Raises
+        UsageError: there is no such attribute.
         """
         if attribute not in self.attributes:
             raise unknown_name("attribute", attribute, self.attributes)
         k = self.attributes.index(attribute)
-        squares = moved.square()
-        others = ((squares[:, self._first] + squares[:, self._last]) / 2).sqrt()
+        others = self._changes(moved)
         others[:, k] = 0
         return moved[:, k], others.sum(1) / (len(self.names) - 1)
+
+    def _moved(self, edited: Tensor, base: Tensor) -> Tensor:
+        """Signed changes of all columns: [n, C]."""
+        if len(edited) != len(base):
+            raise InputError(
+                f"{len(edited)} edited images for {len(base)} originals", where=self.info.name
+            )
+        return self.factors(edited) - self.factors(base)
+
+    def _changes(self, moved: Tensor) -> Tensor:
+        squares = moved.square()
+        return ((squares[:, self._first] + squares[:, self._last]) / 2).sqrt()
