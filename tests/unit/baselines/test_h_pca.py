@@ -132,7 +132,7 @@ def test_the_component_and_sign_that_fit_the_text_are_taken(
     cosine = HPca(**{**method.config.model_dump(), "criterion": "cosine"}).fit(task)
     assert int(cosine.matches.argmax()) == 2 + int(opposite)
     steps = [s for s, t in enumerate(TIMESTEPS) if t >= 300]
-    found = trajectory_components(task.trajectories, steps, 3).directions[1]
+    found = trajectory_components(task.trajectories, steps, 3)[1]
     assert torch.equal(cosine.directions.values, -found if opposite else found)
 
 
