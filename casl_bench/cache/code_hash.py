@@ -34,9 +34,7 @@ def code_hash(parts: tuple[str, ...]) -> str:
     """SHA-256 of the Python sources of parts of this package, and of their JSON, hex.
 
     JSON is what the cards of shipped models say beside their weights, tuned settings and the like.
-
-    Args:
-        parts: folders or files, relative to the package.
+    Parts are folders or files, relative to the package.
     """
     places = [PACKAGE / part for part in sorted(set(parts))]
     return _hash_of(PACKAGE, places, ("*.py", "*.json"))
@@ -56,10 +54,9 @@ def source_hash(what: object) -> str:
 
 
 def source_to_compare(what: object) -> str | None:
-    """`source_hash` where another process may find the same or another one.
+    """`source_hash` where another process may find the same or another one; None elsewhere.
 
-    Returns:
-        None of this package's own, and of what has no source file.
+    That is None of this package's own, and of what has no source file.
     """
     module = _module_of(what)
     if _is_own(module):

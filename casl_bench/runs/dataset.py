@@ -15,7 +15,7 @@ from torch import Tensor
 from casl_bench.cache.store import CacheError
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_bytes, hash_json
-from casl_bench.core.memory import told_in_one_line
+from casl_bench.core.memory import oom_as_usage_error
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.dataset import Concept, Split, SupportsOracle
@@ -549,13 +549,13 @@ class DatasetRun:
     @contextmanager
     def _watching(self) -> Iterator[None]:
         """Have the progress's phases pay for the block's passes, and want of memory told."""
-        with self.progress.costs.count(self.domain.backbone.unet), told_in_one_line():
+        with self.progress.costs.count(self.domain.backbone.unet), oom_as_usage_error():
             yield
 
     def _run_cell(self, cell: Cell) -> bool:
         """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
         try:
-            with told_in_one_line():
+            with oom_as_usage_error():
                 self.cells.run(cell)
             return True
         except (InvalidBenchmarkError, CacheError):
@@ -581,7 +581,7 @@ class DatasetRun:
         if self._has(cell.probe_store_key, key, self._sources([cell.method])):
             return True
         try:
-            with told_in_one_line():
+            with oom_as_usage_error():
                 self._make_probe(cell, key)
             return True
         except (InvalidBenchmarkError, CacheError):
