@@ -78,12 +78,15 @@ def source_to_compare(what: object) -> str | None:
 def environment() -> dict[str, str]:
     """What may change a last bit: versions of the libraries and the processor's kind."""
     found = {"machine": platform.machine(), "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return found | {name: installed_version(name) or "absent" for name in _LIBRARIES}
+
+
+def installed_version(name: str) -> str | None:
+    """Of a package; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _module_of(what: object) -> str:

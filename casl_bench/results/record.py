@@ -25,9 +25,6 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import hash_json, json_text, write_text
 from casl_bench.metrics.metric import Estimate
 
-# A number as records keep it: with its interval, or with the reason why there is none.
-
-
 Finite = Annotated[float, AllowInfNan(False)]
 
 
@@ -42,15 +39,14 @@ class Frozen(BaseModel):
 class Measurement(Frozen):
     """One number with its status.
 
+    "ok" has a value; "undefined" was computed and has none (a ratio over noise); "missing" was not
+    computed.
+
     Attributes:
-        status: "ok" has a value; "undefined" was computed and has none (a ratio over noise);
-            "missing" was not computed.
-        value: the number; None unless ok.
+        value: None unless ok.
         low: lower end of its interval; None, with `high`, where there is no interval.
-        high: upper end.
         level: nominal coverage of the interval.
         n: images (or test items) behind it.
-        unit: of `value`.
         reason: why there is no value; None if ok.
     """
 
@@ -105,9 +101,6 @@ class Measurement(Frozen):
         )
 
 
-# Methods against each other, as a record keeps it: standings, pairs, what the order rests on.
-
-
 ALL = "all"
 """Stands in the place of a data set in a record that compares methods over several."""
 
@@ -116,12 +109,11 @@ class Standing(Frozen):
     """One method among those compared, at equal effect.
 
     Attributes:
-        method: its name.
         epr_plus: over concepts; its interval is for other images and other concepts like these.
         epr_plus_here: the same number with an interval for these very concepts: other images only.
         rank_low: best rank that the comparison leaves open, 1 first.
         rank_high: worst rank that it leaves open.
-        group: letters; two methods that share one are not told apart.
+        group: significance letters; two methods that share one do not differ significantly.
         reached: cells in which the effect was reached.
         wrong_way: cells in which the opposite was.
         cells: cells that count.
@@ -145,8 +137,6 @@ class Pair(Frozen):
     """Two methods on the same images and concepts.
 
     Attributes:
-        a: the one.
-        b: the other.
         difference: mean over concepts of the signed log of EPR+, a minus b.
         p: two-sided.
         p_holm: adjusted for all pairs of the comparison.
@@ -165,7 +155,7 @@ class Agreement(Frozen):
     Attributes:
         scorer: the other classifier.
         order: methods, best first, as it ranks them.
-        tau: Kendall's tau-b with the order of the first judge; None with fewer than two methods.
+        tau: Kendall's tau-b with the primary classifier's order; None with fewer than two methods.
         n: methods.
     """
 
@@ -195,8 +185,6 @@ class Comparison(Frozen):
     """All methods that ran everything, at one level of effect.
 
     Attributes:
-        level: at which they are compared.
-        datasets: on which.
         concepts: "dataset/concept", those that count.
         standings: best first.
         pairs: every two of them.
@@ -250,8 +238,7 @@ class Level(Frozen):
         unit: of `goal`: "sd", "share", or "strength".
         status: whether they showed it at some strength; "wrong_way" where the opposite was shown.
         strength: chosen there and applied to the test images; None where nothing was reached.
-        largest: the largest effect that the validation images showed; None where there was no
-            choice.
+        largest: effect that the validation images showed; None where there was no choice.
     """
 
     name: str
@@ -289,9 +276,8 @@ class ReferenceScales(Frozen):
     Attributes:
         spreads: classifier → standard deviation of each of its logits over the training images,
             in the order of the record's attributes.
-        unrelated_perceptual: mean perceptual distance of pairs of unrelated test images, > 0; None
-            where it is unknown.
-        unrelated_identity: mean identity similarity of such pairs, in [-1, 1); None likewise.
+        unrelated_perceptual: mean perceptual distance of pairs of unrelated test images, > 0.
+        unrelated_identity: mean identity similarity of such pairs, in [-1, 1).
     """
 
     spreads: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]]
@@ -332,8 +318,6 @@ class Provenance(Frozen):
     """Where and when: whatever may differ between two equal runs.
 
     Attributes:
-        package_version: of casl_bench.
-        git_commit: of the checkout that ran; None where there is none.
         git_dirty: whether that checkout had changes; None where unknown.
         packages: versions of python and of the packages that decide numbers.
         device: "cpu", "cuda:0 (NVIDIA …)".
@@ -343,15 +327,14 @@ class Provenance(Frozen):
         seconds: wall time a phase.
         unet_passes: U-Net passes that a phase made for this record alone, in images, batches that
             were filled up in full; a phase that made none is not there.
-        argv: the command line.
         batch_size: images at once; results must not depend on it.
         threads: CPU threads of a matrix product.
         fit_seconds: wall time of the method's fit (in the record of an SAE: of its training),
-            whichever cell or run made it; None where there was none or nobody measured it.
+            whichever cell or run made it; None where there was none or it was not measured.
             (`seconds` are this cell's own, and of a reconstruction the inversions'.)
         fit_peak_memory_mb: most memory held during that fit, in 10⁶ bytes: of the whole process on
             a CPU, of its tensors on a GPU.
-        sources: of what took part and is not this package's own, such as "method asyrp" → SHA-256
+        sources: code that took part and is not this package's own, such as "method asyrp" → SHA-256
             of its source files.
     """
 
@@ -377,7 +360,7 @@ _NEW_IN_2 = frozenset(
     {"levels", "full_effect", "curve_on", "fit_seed", "judges", "guided_by", "metric_identities",
      "comparison", "drift_margin"}
 )  # fmt: skip
-"""Fields that records of version 1 have not; such a record is read as it is, with defaults."""
+"""Fields that records of version 1 lack; such a record is read as it is, with defaults."""
 
 _NEW_IN_3 = frozenset({"attribute", "monotone"})
 """Likewise of versions 1 and 2."""
@@ -392,19 +375,13 @@ class _Record(Frozen):
 
     Attributes:
         domain_kind: "synth" or "real".
-        dataset: its name.
         dataset_revision: changes whenever a pixel or a label may.
-        suite: name, version, quick.
-        seed: the run's seed.
-        method: None for kinds that concern no method.
+        method: None for kinds that concern no method; likewise `concept`.
         method_version: as declared; raised whenever its numbers may change.
-        method_config: all its settings.
         supervision: what guided the fit.
         control: whether it is a control (unranked).
         beside: for a control matched to a method: that method.
-        concept: None for kinds that concern no concept.
-        attribute: that the concept turns on; None for kinds that concern no concept, and in records
-            of versions 1 and 2.
+        attribute: that the concept turns on; None in records of versions 1 and 2.
         strength: the chosen one.
         strength_chosen_on: "validation", or "given" where there was no choice.
         strengths: all that were run on the test images.
@@ -412,7 +389,7 @@ class _Record(Frozen):
             which the levels are shares; None where nothing was matched.
         monotone: whether the effect never falls as strength grows, up to the largest asked for.
         fit_seed: which of several fits (or random directions) this is.
-        judges: classifiers that judge, the first one decides; all of those that the method was not
+        judges: scoring classifiers, the primary one first; all of those that the method was not
             guided by come before those that it was.
         guided_by: scorers that the method was optimised against.
         attributes: all attributes of the classifiers in order; those other than the target are
@@ -421,11 +398,9 @@ class _Record(Frozen):
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
         artifacts: name → content hash of what the cell was made from ("sae", "inversions", …).
-        cost: counts.
         scores: per-image scores of the test images, a file beside the record.
         images: edited images, a file beside the record.
         status: "failed" and "skipped" have an `error`.
-        error: its class and message.
         provenance: not part of the record's identity.
     """
 
@@ -498,8 +473,7 @@ class _Record(Frozen):
     def from_json(cls, stored: Any, where: str = "") -> Self:
         """The record that `to_json` described.
 
-        Raises:
-            InvalidBenchmarkError: if it breaks the schema or its id does not match its content.
+        Raises InvalidBenchmarkError if it breaks the schema or its id does not match its content.
         """
         if not isinstance(stored, dict):
             raise InvalidBenchmarkError("not a record: no JSON object", where=where)
@@ -567,10 +541,9 @@ class RunRecord(_Record):
         curve_on: the images it is of.
         metric_identities: metric name → hash of its version, the list of other attributes, the
             baseline and the noise floor: what must be equal for two numbers to be comparable.
-        metric_versions: metric name → version.
         comparison: of the kind "comparison": methods against each other.
-        drift: attribute → signed mean change at the chosen strength, in standard deviations of its
-            logit; None where undefined. The target is among them.
+        drift: attribute → off-target shift: signed mean change at the chosen strength, in standard
+            deviations of its logit; None where undefined. The target is among them.
         drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
             with fewer than two.
         flags: what a reader should know before trusting the numbers, sorted.
@@ -607,10 +580,8 @@ class RunRecord(_Record):
         return self.model_dump(mode="json", by_alias=True, exclude=set(newer))
 
 
-# The published format of records: `python -m casl_bench.results.record` writes schema.json.
-
-
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
+"""The published format of records, written by `python -m casl_bench.results.record`."""
 
 
 def record_schema() -> dict[str, Any]:

@@ -23,12 +23,7 @@ from casl_bench.core.files import (
     write_bytes,
     write_json,
 )
-from casl_bench.results.record import (
-    CellRecord,
-    FileRef,
-    Kind,
-    RunRecord,
-)
+from casl_bench.results.record import CellRecord, FileRef, Kind, RunRecord
 from casl_bench.results.score_table import ScoreTable
 
 # Records of many cells in one file: one JSON object a line, plain or gzipped (`.jsonl.gz`).
@@ -51,14 +46,9 @@ def jsonl_stem(path: Path) -> str:
 
 
 def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
-    """Write records in the order given; the same records give the same bytes.
+    """Write records in the order given, gzipped where the path ends with `.gz`.
 
-    Args:
-        path: gzipped where its name ends with `.gz`.
-        records: what to write.
-
-    Raises:
-        UsageError: if it cannot be written.
+    The same records give the same bytes. Raises UsageError if they cannot be written.
     """
     data = "".join(map(_line, records)).encode()
     # A gzip header holds a time unless it is told not to.
@@ -68,8 +58,7 @@ def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
 def read_jsonl(path: Path) -> list[RunRecord]:
     """Records of a file that `write_jsonl` wrote.
 
-    Raises:
-        InvalidBenchmarkError: on an absent or damaged file or a line that is no valid record.
+    Raises InvalidBenchmarkError on an absent or damaged file, or a line that is no valid record.
     """
     try:
         lines = _unpacked(path).decode().rstrip("\n").split("\n")
@@ -148,11 +137,7 @@ class CellKey:
 
 
 class RecordStore:
-    """The records of one run folder.
-
-    Args:
-        run: the run folder; made on the first write.
-    """
+    """The records of one run folder, which is made on the first write."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
@@ -201,15 +186,11 @@ class RecordStore:
         return target
 
     def find(self, key: CellKey) -> CellRecord | None:
-        """The record of a cell, or None where it has none.
-
-        Raises:
-            InvalidBenchmarkError: if it is corrupt.
-        """
+        """The record of a cell, or None. Raises InvalidBenchmarkError if it is corrupt."""
         return self.read(self.folder(key))
 
     def remove(self, key: CellKey) -> None:
-        """Have no record of a cell."""
+        """Delete what is kept of a cell, if anything."""
         shutil.rmtree(self.folder(key), ignore_errors=True)
 
     def folders(self) -> list[Path]:
@@ -219,18 +200,14 @@ class RecordStore:
     def read(self, folder: Path) -> CellRecord | None:
         """The record in a cell's folder, or None where there is none of this schema.
 
-        Older ones are read as numbers, see `read_old`.
-
-        Raises:
-            InvalidBenchmarkError: if it is corrupt.
+        Older ones are read as numbers, see `read_old`. InvalidBenchmarkError if it is corrupt.
         """
         return _while_whole(folder, self._read)
 
     def read_old(self) -> list[RunRecord]:
         """Records of schemas 1 and 2, whose cells held their own numbers.
 
-        Raises:
-            InvalidBenchmarkError: at the first corrupt one.
+        Raises InvalidBenchmarkError at the first corrupt one.
         """
         found = []
         for folder in self.folders():
@@ -242,17 +219,12 @@ class RecordStore:
     def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
         """The per-image scores of the test images, or None where a record has none.
 
-        Raises:
-            InvalidBenchmarkError: if the file is absent or is not the one that was written.
+        Raises InvalidBenchmarkError if the file is absent or is not the one that was written.
         """
         return self._table(record, record.scores)
 
     def validation_scores(self, record: CellRecord) -> ScoreTable | None:
-        """The per-image scores of the validation images, or None where a record has none.
-
-        Raises:
-            InvalidBenchmarkError: if the file is absent or is not the one that was written.
-        """
+        """As `scores`, of the validation images at every strength tried."""
         return self._table(record, record.validation_scores)
 
     def _table(self, record: CellRecord | RunRecord, ref: FileRef | None) -> ScoreTable | None:
@@ -275,8 +247,7 @@ class RecordStore:
     def __iter__(self) -> Iterator[CellRecord]:
         """All records of this schema, in the order of their folders' names.
 
-        Raises:
-            InvalidBenchmarkError: at the first corrupt one.
+        Raises InvalidBenchmarkError at the first corrupt one.
         """
         for path in sorted(self.cells.glob(f"*/*/*/{_RECORD}"), key=lambda p: p.parts):
             record = self.read(path.parent)
@@ -296,11 +267,7 @@ class RecordStore:
         return record
 
     def _new_folder_aside(self) -> Path:
-        """An empty folder of this process's own.
-
-        Raises:
-            UsageError: where the run folder cannot be written.
-        """
+        """An empty folder of this process's own."""
         try:
             for _ in range(_TRIES):
                 # Another process may take the empty folder away between these two lines.
@@ -312,11 +279,7 @@ class RecordStore:
         raise _unwritable(self._partial)
 
     def _move_into_place(self, aside: Path, target: Path) -> None:
-        """Rename a folder to its place; of several processes at one cell, the last one's stays.
-
-        Raises:
-            UsageError: where the run folder cannot be written.
-        """
+        """Rename a folder to its place; of several processes at one cell, the last one's stays."""
         replaced = self._new_folder_aside()
         try:
             aside.chmod(0o755)
@@ -336,8 +299,7 @@ class RecordStore:
 def _while_whole(folder: Path, read: Callable[[Path], T]) -> T | None:
     """What is read of a folder that another process may replace meanwhile; None without one.
 
-    Raises:
-        InvalidBenchmarkError: if what is read is corrupt, and is what was there before.
+    Raises InvalidBenchmarkError if what is read is corrupt, and is what was there before.
     """
     now = _which(folder)
     while now is not None:
@@ -410,30 +372,26 @@ def _changed(path: Path) -> InvalidBenchmarkError:
     )
 
 
-# What lies in a run folder and is not what was written: set aside, so that it is made again.
-
-
 DAMAGED = "damaged"
-"""Folder of a run folder; nothing reads it."""
+"""Folder of a run folder for what is not what was written; nothing reads it."""
 
 
 def damaged_cells(store: RecordStore) -> tuple[Path, ...]:
     """Folders of cells whose record, or a file that it refers to, is not what was written."""
-    return tuple(folder for folder in store.folders() if not _is_whole(store, folder))
+    damaged = []
+    for folder in store.folders():
+        try:
+            store.read(folder)
+        except InvalidBenchmarkError:
+            damaged.append(folder)
+    return tuple(damaged)
 
 
 def set_aside(run: Path, paths: Sequence[Path]) -> str:
-    """Move damaged files or folders out of the way, to the same place under `damaged`.
+    """Move damaged files or folders of a run to the same place under `damaged`.
 
-    Args:
-        run: the run folder.
-        paths: in it.
-
-    Returns:
-        One line that names them; empty where there are none.
-
-    Raises:
-        UsageError: where the run folder cannot be written.
+    Returns one line that names them, empty where there are none. Raises UsageError where the run
+    folder cannot be written.
     """
     names = []
     for path in paths:
@@ -456,11 +414,3 @@ def set_aside(run: Path, paths: Sequence[Path]) -> str:
     return f"damaged, made again where it is needed (set aside in {run / DAMAGED}): " + ", ".join(
         names
     )
-
-
-def _is_whole(store: RecordStore, folder: Path) -> bool:
-    try:
-        store.read(folder)
-    except InvalidBenchmarkError:
-        return False
-    return True

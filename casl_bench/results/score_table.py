@@ -152,11 +152,7 @@ class ScoreTable:
         )
 
     def take(self, image_ids: Sequence[str]) -> ScoreTable:
-        """The rows of these images, in this order.
-
-        Raises:
-            InputError: if one of them is not there.
-        """
+        """The rows of these images, in this order. Raises InputError if one is not there."""
         rows = np.array([_place("image", i, self.image_ids) for i in image_ids], dtype=np.intp)
         changes: dict[str, Any] = {
             name: None if (v := getattr(self, name)) is None else np.take(v, rows, axis=axis)
@@ -178,16 +174,11 @@ class ScoreTable:
         return replace(self, **changes)
 
     def interpolated(self, strength: float) -> ScoreTable:
-        """Scores at one strength, each linear between the strengths around it.
+        """Scores at one strength in (0, largest of `strengths`], each linear between neighbours.
 
         Strength 0 is the reconstruction: its logits, distance 0 and identity 1. A score of which
-        strength 0 is not known is left out below the smallest strength.
-
-        Args:
-            strength: in (0, largest of `strengths`].
-
-        Raises:
-            InputError: beyond the largest strength.
+        strength 0 is not known is left out below the smallest strength. Raises InputError beyond
+        the largest strength.
         """
         order = np.argsort(self.strengths)
         grid = np.array(self.strengths)[order]
@@ -231,11 +222,7 @@ class ScoreTable:
 
     @classmethod
     def from_npz(cls, data: bytes) -> ScoreTable:
-        """Read what `to_npz` wrote.
-
-        Raises:
-            InvalidBenchmarkError: on anything else.
-        """
+        """Read what `to_npz` wrote. Raises InvalidBenchmarkError on anything else."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -249,10 +236,7 @@ class ScoreTable:
         """Read the table of a record of schema 1 or 2: one row a picture.
 
         Columns: image_id, picture, strength, those of `PER_IMAGE` that are known, then one a
-        classifier and attribute.
-
-        Raises:
-            InvalidBenchmarkError: on anything else.
+        classifier and attribute. Raises InvalidBenchmarkError on anything else.
         """
         try:
             return _read_csv(text)

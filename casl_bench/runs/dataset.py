@@ -33,9 +33,12 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.edited_images import Pixels
-from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
-from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
+from casl_bench.results.edited_images import (
+    LATENTS_FILE,
+    Pixels,
+    find_latent_images,
+    latents_to_bytes,
+)
 from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.artifacts import Artifacts, InversionCost
