@@ -107,7 +107,7 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     from casl_bench.methods.method import METHODS
     from casl_bench.report.leaderboard.submission import Expected
     from casl_bench.runs.names import load_registries, resolve_datasets
-    from casl_bench.runs.plan import BESIDE_CONCEPTS, card_of, info_of, make_method
+    from casl_bench.runs.plan import MATCHED_CONCEPTS, card_of, info_of, make_method
     from casl_bench.runs.suites import domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
@@ -134,7 +134,7 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
             for m in known
             if not infos[m].control
         },
-        matched_concepts=BESIDE_CONCEPTS,
+        matched_concepts=MATCHED_CONCEPTS,
         versions={m: method.info.version for m, method in methods.items()},
         settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
     )

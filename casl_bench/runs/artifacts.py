@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.cache.code_hash import INVERSION_CODE, SAE_CODE, code_hash, environment, source_hash
@@ -62,7 +61,6 @@ class InversionCost:
     """What inverting and reconstructing the images of a split took.
 
     Attributes:
-        images: how many.
         unet_calls: U-Net passes, in images.
         seconds: wall time; None where the inversion was interrupted.
     """
@@ -75,13 +73,7 @@ class InversionCost:
 class Artifacts:
     """Shared artifacts of one data set in one run.
 
-    Args:
-        domain: the data set's domain.
-        config: the run.
-        progress: shown while something is made.
-
-    Attributes:
-        cache: where they are kept.
+    `progress` is shown while something is made; it may be replaced. `cache` is where they are kept.
     """
 
     def __init__(self, domain: Domain, config: RunConfig, progress: Progress) -> None:
@@ -119,16 +111,10 @@ class Artifacts:
     def concept_split(
         self, split: InvertedSplit, concept: Concept, count: int, *, present: bool = False
     ) -> InvertedSplit:
-        """The first images of a split that lack a concept's attribute.
+        """The first `count` images of a split that lack a concept's attribute.
 
-        Args:
-            split: one of this object's.
-            concept: whose attribute.
-            count: how many.
-            present: those that have it instead, and as many as there are where they are fewer.
-
-        Raises:
-            InvalidBenchmarkError: if fewer lack it.
+        With `present` those that have it instead, and as many as there are where they are fewer.
+        Raises InvalidBenchmarkError if fewer lack it.
         """
         column = self.domain.dataset.card.attributes.index(concept.attribute)
         there = self.presence(split)[:, column]
@@ -167,13 +153,13 @@ class Artifacts:
                 ABOUT: [card.name, split],
                 "dataset": [card.name, card.revision],
                 "split": split,
-                "count": self._counts[split],
+                "count": self.suite.split_sizes[split],
                 "trajectories": split in _KEPT,
                 "backbone": domain.backbone.weights_hash,
                 "timesteps": list(self.timesteps),
                 "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
-                "code": [code_hash(INVERSION_CODE), *sources_of(domain)],
+                "code": [code_hash(INVERSION_CODE), *map(source_hash, parts_of_domain(domain))],
                 "environment": {**environment()},
             },
         )
@@ -232,16 +218,7 @@ class Artifacts:
             split: InversionCost(
                 count, self._passes_per_image() * count, self._seconds(self.split_key(split))
             )
-            for split, count in self._counts.items()
-        }
-
-    @property
-    def _counts(self) -> dict[Split, int]:
-        """Images of each split that this run asks for."""
-        return {
-            "train": self.suite.train_images,
-            "validation": self.suite.validation_pool_images,
-            "test": self.suite.test_pool_images,
+            for split, count in self.suite.split_sizes.items()
         }
 
     def _passes_per_image(self) -> int:
@@ -262,7 +239,7 @@ class Artifacts:
         return None if entry is None else entry.sidecar.seconds
 
     def _split(self, split: Split) -> InvertedSplit:
-        batch = self.domain.dataset.load(split, self._counts[split])
+        batch = self.domain.dataset.load(split, self.suite.split_sizes[split])
         batch = replace(batch, pixels=batch.pixels.contiguous())
 
         def make(folder: Path) -> None:
@@ -314,7 +291,7 @@ class Artifacts:
         image_shape = (3, backbone.image_size, backbone.image_size)
         total = 0
         for split in sorted(_KEPT):
-            count = self._counts[split]
+            count = self.suite.split_sizes[split]
             whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
             key = self.split_key(split)
             if not self.cache.folder(key).exists():
@@ -322,16 +299,10 @@ class Artifacts:
         return total
 
 
-def sources_of(domain: Domain) -> list[JsonValue]:
-    """Hashes of the code of a domain that is not this package's."""
-    return [source_hash(part) for part in parts_of_domain(domain)]
-
-
 def check_room(config: RunConfig, artifacts: Iterable[Artifacts]) -> None:
-    """Refuse a run that the disk or its budget has no room for, before anything is made.
+    """Refuse, with a UsageError, a run that the disk or its budget has no room for.
 
-    Raises:
-        UsageError: with what is needed and what is there.
+    Nothing has been made by then.
     """
     there = trajectory_bytes(config.cache / "inversions")
     check_disk(

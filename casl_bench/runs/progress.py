@@ -12,16 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from tabulate import tabulate
 
@@ -44,9 +38,6 @@ class PhaseCost:
 
 class PhaseCosts:
     """Counts passes and time by phase, from the moment it is made.
-
-    Args:
-        clock: seconds, monotonic (a test gives its own).
 
     Attributes:
         passes: phase → U-Net passes in images; a half counts 0.5.
@@ -146,9 +137,6 @@ LINE_SECONDS = 15.0
 class Progress:
     """Counts the work of a run; subclasses show it. Used as a context manager.
 
-    Args:
-        clock: seconds, monotonic (a test gives its own).
-
     Attributes:
         costs: what the phases of the run have cost.
     """
@@ -163,12 +151,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     def start(self, work: float) -> None:
@@ -329,10 +312,9 @@ def _left_words(seconds: float | None) -> str:
 
 
 class Stopwatch:
-    """Seconds and passes a phase, for provenance.
+    """Seconds and passes by phase, for provenance.
 
-    Args:
-        costs: of the run, whose phases are charged as well; None where they are not added up.
+    The phases of `costs`, those of the run, are charged as well.
 
     Attributes:
         seconds: phase → wall time, phases within it included.

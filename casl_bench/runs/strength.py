@@ -21,12 +21,9 @@ DIP = 0.05
 def is_monotone(effects: ArrayLike, full_effect: float) -> bool:
     """Whether the response never falls by more than `DIP` of the full effect as strength grows.
 
-    Args:
-        effects: [S] at increasing strengths, finite; 0 at strength 0 comes before them.
-        full_effect: > 0, in the same unit.
-
-    Raises:
-        InputError: on a full effect that is not positive, or effects that are not finite.
+    `effects` are [S], at increasing strengths, after 0 at strength 0; `full_effect` > 0 is in the
+    same unit. Raises InputError on a full effect that is not positive, or effects that are not
+    finite.
     """
     values = np.concatenate([[0.0], check_array("effects", effects, 1)])
     if not full_effect > 0:
@@ -75,15 +72,10 @@ def effect_name(share: float) -> str:
 
 
 def match(responses: Mapping[float, EditScores], suite: Suite, full_effect: float) -> StrengthMatch:
-    """Choose a method's strengths.
+    """Choose a method's strengths from scores of the same validation images at each of a grid.
 
-    Args:
-        responses: strength → scores of the same validation images, by the classifier that decides.
-        suite: its levels.
-        full_effect: mean target change of the perfect edit, in sd, > 0.
-
-    Raises:
-        InputError: where the full effect is not positive.
+    Scores are the primary classifier's; `full_effect` > 0 is the mean target change of the perfect
+    edit, in sd. Raises InputError where it is not positive.
     """
     grid = sorted(responses)
     effects = np.array([_effect(responses[s]) for s in grid])

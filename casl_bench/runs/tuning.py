@@ -527,7 +527,7 @@ class _DatasetSweep:
         # Fits see exactly what a run of the suite gives them; only what is scored is wider.
         self.artifacts = Artifacts(domain, sweep.config, progress)
         self.wider = Artifacts(domain, _wider(sweep), progress)
-        self.cells = EditCells(self.artifacts, RecordStore(sweep.config.out), progress)
+        self.cells = EditCells(self.artifacts, RecordStore(sweep.config.out))
 
     @cached_property
     def pool(self) -> InvertedSplit:

@@ -80,7 +80,7 @@ def edited(
     domain: Domain, split: InvertedSplit, config: RunConfig, editor: Any
 ) -> tuple[Tensor, list[str]]:
     notes = BufferedProgress()
-    cells = EditCells(Artifacts(domain, config, notes), RecordStore(config.out), notes)
+    cells = EditCells(Artifacts(domain, config, notes), RecordStore(config.out))
     return cells.edit_images(editor, split, STRENGTHS, None), notes.lines
 
 
