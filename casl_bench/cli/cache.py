@@ -1,4 +1,4 @@
-"""`casl-bench cache ls|prune|verify`."""
+"""What is on this machine: `casl-bench cache ls|prune|verify` and `doctor`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from casl_bench.cache.store import ABOUT, KINDS, default_cache
-from casl_bench.cli.options import cache_option
+from casl_bench.cli.options import PATH, cache_option
 
 EXIT_DAMAGED = 5
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -146,6 +146,35 @@ def verify_command(
             click.echo(f"damaged{', deleted' if gone else ''}: {entry.folder}: {fault}")
         click.echo(f"{checked} entries checked, {damaged} damaged")
         return EXIT_DAMAGED if left else 0
+
+    return action
+
+
+@click.command("doctor")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 … or mps.")
+@cache_option
+@click.option("--data-root", type=PATH, envvar="CASL_BENCH_DATA", show_envvar=True)
+@click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
+def doctor_command(
+    device: str,
+    cache: Path | None,
+    data_root: Path | None,
+    weights_root: Path | None,
+) -> Callable[[], int]:
+    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
+
+    def action() -> int:
+        from casl_bench.domains.options import default_weights_root
+        from casl_bench.runs.system_info import doctor_page
+
+        page, code = doctor_page(
+            device,
+            cache or default_cache(),
+            data_root,
+            weights_root or default_weights_root(),
+        )
+        click.echo(page, nl=False)
+        return code
 
     return action
 

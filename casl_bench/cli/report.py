@@ -1,4 +1,4 @@
-"""What is printed and drawn of a run folder: at the end of a run, and by three commands."""
+"""What is made of finished runs: merged, analysed, scored again; tables, pictures and reports."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ from pathlib import Path
 
 import click
 
-from casl_bench.core.option_types import BoundedInt
+from casl_bench.cli.errors import EXIT_INCOMPLETE, say
+from casl_bench.core.errors import UsageError
+from casl_bench.core.option_types import BoundedInt, LocalFolder
+
+_PATH = click.Path(path_type=Path, exists=True)
+_RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
     """Write and print the table of an analysed run folder; draw its pictures.
 
-    Args:
-        out: the run folder; nothing is written where it holds no numbers.
+    Nothing is written where it holds no numbers.
     """
     from casl_bench.analysis.analyse import NUMBERS_FILE
     from casl_bench.core.files import write_text
@@ -31,8 +35,99 @@ def report_run(out: Path) -> None:
         click.echo(table, nl=False)
 
 
+@click.command("analyse")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=_PATH)
+@click.option("--metric", "metrics", type=click.Path(path_type=Path), multiple=True,
+              help="A Python file that registers metrics. May be given several times.")  # fmt: skip
+@click.option("--out", type=LocalFolder(path_type=Path), help="Folder for table.md and "
+              "numbers.jsonl.  [default: RUN, where a single run folder is given]")  # fmt: skip
+@click.option("--publish", "scores", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the scores of the run folders into one small file that can be analysed "
+              "in their place; its name ends with .scores.npz.")  # fmt: skip
+def analyse_command(
+    runs: tuple[Path, ...], metrics: tuple[Path, ...], out: Path | None, scores: Path | None
+) -> Callable[[], int]:
+    """Compute all tables of RUN anew from its stored scores; of several, as one comparison.
+
+    RUN is a run folder or a file of published scores or numbers. Every method that is complete in
+    what is given is ranked. A metric given with --metric becomes a column of the tables.
+    """
+
+    def action() -> int:
+        from casl_bench.analysis.analyse import publish, read_numbers, write_numbers
+        from casl_bench.analysis.controls import check_bounds
+        from casl_bench.core.files import write_text
+        from casl_bench.core.registry import discover, load_plugin
+        from casl_bench.metrics.metric import METRICS
+        from casl_bench.report.tables import render_tables
+        from casl_bench.results.published_scores import ENDING
+
+        discover("casl_bench.metrics", METRICS)
+        for path in metrics:
+            load_plugin(path)
+        if scores is not None and not scores.name.endswith(ENDING):
+            raise UsageError(f"a file of scores ends with {ENDING}", where="--publish")
+        numbers = read_numbers(runs) if scores is None else publish(runs, scores)
+        if not numbers:
+            raise UsageError("no records", where=str(runs[0]), hint="give the folder of a run")
+        check_bounds(numbers, runs[0])
+        table = render_tables(numbers)
+        target = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
+        if target is not None:
+            write_numbers(target, numbers)
+            write_text(target / "table.md", table)
+        click.echo(table, nl=False)
+        return 0
+
+    return action
+
+
+@click.command("rescore")
+@click.argument("run", metavar="RUN", type=_RUN)
+@click.option("--plugin", "plugins", type=click.Path(path_type=Path), multiple=True,
+              help="As for the run.")  # fmt: skip
+def rescore_command(run: Path, plugins: tuple[Path, ...]) -> Callable[[], int]:
+    """Score the stored pictures of RUN again, by today's scorers; no image is edited.
+
+    Strengths stay as they were chosen. Tables are then made anew, as by `analyse`.
+    """
+
+    def action() -> int:
+        from casl_bench.runs.system_info import check_torch
+
+        check_torch()
+        from casl_bench.runs.merge import analyse_run
+        from casl_bench.runs.names import load_registries
+        from casl_bench.runs.rescoring import rescore
+
+        load_registries(plugins)
+        click.echo(f"{rescore(run)} cells scored again", err=True)
+        analyse_run(run)
+        report_run(run)
+        return 0
+
+    return action
+
+
+@click.command("merge")
+@click.argument("out", type=LocalFolder(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=LocalFolder(path_type=Path))
+def merge_command(out: Path, runs: tuple[Path, ...]) -> Callable[[], int]:
+    """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
+
+    def action() -> int:
+        from casl_bench.runs.merge import merge
+
+        merged = merge(out, runs)
+        report_run(out)
+        say(f"{merged.text}; {out}")
+        return EXIT_INCOMPLETE if merged.failed else 0
+
+    return action
+
+
 @click.command("table")
-@click.argument("where", metavar="RECORDS", type=click.Path(path_type=Path, exists=True))
+@click.argument("where", metavar="RECORDS", type=_PATH)
 def table_command(where: Path) -> Callable[[], int]:
     """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
 
@@ -50,7 +145,7 @@ def table_command(where: Path) -> Callable[[], int]:
 
 
 @click.command("picture")
-@click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("run_folder", type=_RUN)
 @click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
 @click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
@@ -69,11 +164,8 @@ def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> C
     return action
 
 
-# `casl-bench report RUN`: what draws pages and figures is imported once it runs.
-
-
 @click.command("report")
-@click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
+@click.argument("records", metavar="RUN", type=_PATH)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
 def report_command(records: Path, out: Path | None) -> Callable[[], int]:

@@ -27,9 +27,7 @@ _PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.p
 class Declared:
     """What source files declare; None stands for a name that is no literal.
 
-    Attributes:
-        methods: their names.
-        datasets: name of a data set → names of its concepts, None where they are no literals.
+    `datasets` are by name the names of their concepts, None where they are no literals.
     """
 
     methods: set[str | None] = field(default_factory=set)
@@ -142,8 +140,7 @@ def check_names(
 ) -> None:
     """Refuse a name that nothing declares, without an import of what registers it.
 
-    Raises:
-        UsageError: with the nearest name.
+    Raises UsageError, with the nearest name.
     """
     known = declared(plugins)
     _refuse_unknown("method", methods, known.methods)

@@ -284,11 +284,7 @@ def _finished(store: RecordStore, cell: Cell) -> CellRecord | None:
 def check_images(config: RunConfig, domains: Mapping[str, Domain]) -> None:
     """Refuse, with a UsageError, a suite that asks a data set for more images than it has."""
     suite = config.suite
-    asked: dict[Split, int] = {
-        "train": suite.train_images,
-        "validation": suite.validation_pool_images,
-        "test": suite.test_pool_images,
-    }
+    asked = suite.split_sizes
     for name, domain in domains.items():
         if not isinstance(domain.dataset, CountsImages):
             continue
@@ -331,12 +327,13 @@ def work_of_fit(method: EditingMethod, config: RunConfig) -> float:
     return 0.0 if method.info.name in config.method_weights else fit_work(method, config.suite)
 
 
-def shared_work(config: RunConfig) -> float:
+def shared_work(
+    config: RunConfig, splits: Sequence[Split] = ("train", "validation", "test")
+) -> float:
     """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
     suite = config.suite
-    images = suite.train_images + suite.validation_pool_images + suite.test_pool_images
-    passes = 2 + suite.refinements
-    return float(passes * images * suite.num_steps * len(config.datasets))
+    images = sum(suite.split_sizes[split] for split in splits)
+    return float((2 + suite.refinements) * images * suite.num_steps * len(config.datasets))
 
 
 def null_work(suite: Suite) -> float:

@@ -22,8 +22,7 @@ from casl_bench.results.record import CellRecord, Provenance, SuiteRef
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import names as names_module
 from casl_bench.runs import plan as plan_module
-from casl_bench.runs.cost_estimate import cost_text
-from casl_bench.runs.listing import dry_run_text
+from casl_bench.runs.dry_run import cost_text, dry_run_text
 from casl_bench.runs.plan import (
     KEY_ARTIFACT,
     MATCHED_CONCEPTS,

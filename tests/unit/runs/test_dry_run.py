@@ -11,7 +11,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.diffusion.trajectories import DISK_BUDGET_VARIABLE
 from casl_bench.methods.method import METHODS
 from casl_bench.results.run_folder import read_jsonl
-from casl_bench.runs.cost_estimate import cost_text, estimate_cost
+from casl_bench.runs.dry_run import cost_text, estimate_cost
 from casl_bench.runs.names import load_registries, resolve_methods
 from casl_bench.runs.plan import (
     MATCHED_IMAGES,
