@@ -38,7 +38,7 @@ from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.models.random_numbers import generator
 from casl_bench.runs.plan import parts_of_domain
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.suites import RunConfig, Suite
+from casl_bench.runs.suites import RunConfig
 from casl_bench.sae.sae import HSpaceSae, SaeConfig
 from casl_bench.sae.training import SaeTraining, fit_h_space_sae
 
@@ -56,20 +56,6 @@ class InvertedSplit:
     trajectories: TrajectoryStore | None
 
 
-@dataclass(frozen=True)
-class InversionCost:
-    """What inverting and reconstructing the images of a split took.
-
-    Attributes:
-        unet_calls: U-Net passes, in images.
-        seconds: wall time; None where the inversion was interrupted.
-    """
-
-    images: int
-    unet_calls: int
-    seconds: float | None
-
-
 class Artifacts:
     """Shared artifacts of one data set in one run.
 
@@ -78,14 +64,10 @@ class Artifacts:
 
     def __init__(self, domain: Domain, config: RunConfig, progress: Progress) -> None:
         self.domain, self.config, self.progress = domain, config, progress
+        self.suite = config.suite
         self.cache = Cache(config.cache, lambda line: self.progress.note(line))
         self._entries: dict[CacheKey, Entry] = {}  # held while this object lives
         self._presence: dict[str, Tensor] = {}  # by a split's first image
-
-    @property
-    def suite(self) -> Suite:
-        """The run's suite."""
-        return self.config.suite
 
     @cached_property
     def timesteps(self) -> tuple[int, ...]:
@@ -208,21 +190,8 @@ class Artifacts:
         shutil.rmtree(workspace, ignore_errors=True)
 
     @property
-    def sae_seconds(self) -> float | None:
-        """Wall time of the SAE's training, whichever run made it; None where it was interrupted."""
-        return self._seconds(self.sae_key())
-
-    def inversion_costs(self) -> dict[Split, InversionCost]:
-        """What inverting each split took, whichever run did it."""
-        return {
-            split: InversionCost(
-                count, self._passes_per_image() * count, self._seconds(self.split_key(split))
-            )
-            for split, count in self.suite.split_sizes.items()
-        }
-
-    def _passes_per_image(self) -> int:
-        """Inversion, its refinements and the reconstruction."""
+    def passes_per_image(self) -> int:
+        """U-Net passes of inversion, its refinements and the reconstruction."""
         return (2 + self.suite.refinements) * len(self.timesteps)
 
     def _trainer_config(self) -> SaeTraining:
@@ -234,7 +203,8 @@ class Artifacts:
                 self._entries[key] = self.cache.get_or_make(key, make)
         return self._entries[key]
 
-    def _seconds(self, key: CacheKey) -> float | None:
+    def seconds(self, key: CacheKey) -> float | None:
+        """Wall time of making an entry, whichever run made it; None where it was interrupted."""
         entry = self._entries.get(key) or self.cache.find(key)
         return None if entry is None else entry.sidecar.seconds
 
@@ -260,7 +230,7 @@ class Artifacts:
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
                 refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
             )  # fmt: skip
-        work = float(self._passes_per_image() * len(batch))
+        work = float(self.passes_per_image * len(batch))
         with (
             self.progress.task(f"{split}: inversion", len(batch), work) as advance,
             self.progress.costs.phase("inversion"),

@@ -40,7 +40,7 @@ from casl_bench.results.edited_images import (
 )
 from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.runs.artifacts import Artifacts, InversionCost
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
 from casl_bench.runs.fits import FitResources, NotApplicableError
 from casl_bench.runs.plan import (
@@ -217,7 +217,7 @@ class DatasetRecords:
         Raises InvalidBenchmarkError if one is under its floor: no table may rest on it.
         """
         watch = Stopwatch(self.artifacts.progress.costs)
-        self._every_split_inverted()  # their time is their own, not the scorers'
+        self._invert_every_split()  # their time is their own, not the scorers'
         with watch.phase("score"):
             found = ScorerTrials(self.artifacts, self.cells).measurements()
             scales = self.cells.scales.reference_scales()
@@ -241,24 +241,24 @@ class DatasetRecords:
             "x_T_mean": Measurement.of(noise.mean, n),
             "x_T_std": Measurement.of(noise.std, n),
         }
-        costs = self._every_split_inverted()
-        for split, cost in costs.items():
-            passes = Measurement.of(cost.unet_calls, cost.images, "U-Net passes")
-            found[f"inversion.{split}"] = passes
-            if cost.seconds is not None:
-                watch.seconds[f"inversion {split}"] = cost.seconds
+        self._invert_every_split()
+        sizes, artifacts = self.config.suite.split_sizes, self.artifacts
+        for split, count in sizes.items():
+            passes = artifacts.passes_per_image * count
+            found[f"inversion.{split}"] = Measurement.of(passes, count, "U-Net passes")
+            if (seconds := artifacts.seconds(artifacts.split_key(split))) is not None:
+                watch.seconds[f"inversion {split}"] = seconds
         if isinstance(self.domain.embedder, FindsFaces):
             found |= self._faces(from_8_bits(to_8_bits(inversions.x_0)),
                                  from_8_bits(to_8_bits(inversions.reconstruction)))  # fmt: skip
         if isinstance(self.domain.dataset, CountsBadImages):
             found["images_left_out"] = Measurement.of(len(self.domain.dataset.bad_images), n)
-        total = sum(cost.unet_calls for cost in costs.values())
-        return self._record("reconstruction", key, found, watch, cost=Cost(unet_calls=float(total)))
+        total = Cost(unet_calls=float(artifacts.passes_per_image * sum(sizes.values())))
+        return self._record("reconstruction", key, found, watch, cost=total)
 
-    def _every_split_inverted(self) -> dict[Split, InversionCost]:
+    def _invert_every_split(self) -> None:
         """Costs, and counts of bad images, must not depend on what was read before."""
         _ = self.artifacts.train, self.artifacts.validation, self.artifacts.test
-        return self.artifacts.inversion_costs()
 
     def _faces(self, source: Tensor, reconstruction: Tensor) -> dict[str, Measurement]:
         """Identity that inversion alone loses, and how often no face was found to compare."""
@@ -292,7 +292,7 @@ class DatasetRecords:
             error = downstream_error(self.domain.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        spent = FitResources(self.artifacts.sae_seconds)
+        spent = FitResources(self.artifacts.seconds(self.artifacts.sae_key()))
         return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(

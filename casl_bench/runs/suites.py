@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -56,18 +57,15 @@ class Shard(BaseModel):
     @classmethod
     def parse(cls, text: str) -> Shard:
         """A shard written as "i/n"; UsageError where it is none."""
-        index, _, count = text.partition("/")
-        # isdecimal alone takes digits of other scripts, and int gives up on thousands of them.
-        digits = len(str(MOST_SHARDS))
-        if not all(p.isascii() and p.isdecimal() and len(p) <= digits for p in (index, count)) or (
-            not 1 <= int(index) <= int(count) <= MOST_SHARDS
-        ):
+        found = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
+        index, count = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= index <= count <= MOST_SHARDS:
             raise UsageError(
                 f"'{text[:40]}' is no shard",
                 where="--shard",
                 hint=f"give i/n with i from 1 and n up to {MOST_SHARDS}, e.g. 2/8",
             )
-        return cls(index=int(index), count=int(count))
+        return cls(index=index, count=count)
 
 
 class Execution(BaseModel):

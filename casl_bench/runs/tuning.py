@@ -37,7 +37,6 @@ from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import (
     DomainIdentity,
-    Sources,
     card_of,
     changed,
     concepts_of,
@@ -236,19 +235,6 @@ class Sweep:
     trials: dict[str, tuple[Trial, ...]]
 
 
-@dataclass(frozen=True)
-class Attempt:
-    """The unit of work: one trial of one method on one concept of one data set."""
-
-    dataset: str
-    method: str
-    trial: Trial
-    concept: Concept
-    work: float
-    key: str
-    sources: Sources
-
-
 class TrialResult(Frozen):
     """What one attempt gave.
 
@@ -287,6 +273,21 @@ class TrialResult(Frozen):
     edit_seconds: Finite = 0.0
     error: str | None = None
     sources: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The unit of work: one trial of one method on one concept of one data set.
+
+    Attributes:
+        blank: its result, with nothing but what was asked for.
+        work: estimated U-Net calls, in images.
+    """
+
+    trial: Trial
+    concept: Concept
+    work: float
+    blank: TrialResult
 
 
 class TrialStore:
@@ -369,6 +370,7 @@ def attempts(sweep: Sweep, domains: Mapping[str, DomainIdentity]) -> tuple[Attem
         for name, trial in ordered:
             method = make_method(name, with_settings(suite, name, trial.settings))
             work = fit_work(method, suite) + edit
+            version, settings = method.info.version, method.config.model_dump(mode="json")
             sources = {**identity.sources, **sources_of_methods([name])}
             for concept in concepts_of(card, sweep.config.concepts):
                 key = {
@@ -378,9 +380,14 @@ def attempts(sweep: Sweep, domains: Mapping[str, DomainIdentity]) -> tuple[Attem
                     "world": identity.fingerprint,
                     "dataset": [card.name, card.revision],
                     "concept": asdict(concept),
-                    "method": [name, method.info.version, method.config.model_dump(mode="json")],
+                    "method": [name, version, settings],
                 }
-                made.append(Attempt(dataset, name, trial, concept, work, hash_json(key), sources))
+                blank = TrialResult(
+                    key=hash_json(key), dataset=dataset, method=name, method_version=version,
+                    concept=concept.name, settings=trial.settings, method_config=settings,
+                    sources=sources,
+                )  # fmt: skip
+                made.append(Attempt(trial, concept, work, blank))
     return tuple(made)
 
 
@@ -401,13 +408,13 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
     progress.start(done + sum(a.work for a in to_do))
     for dataset, domain in domains.items():
         run = _DatasetSweep(domain, sweep, progress)
-        for attempt in (a for a in to_do if a.dataset == dataset):
+        for attempt in (a for a in to_do if a.blank.dataset == dataset):
             store.write(run.make(attempt))
             done += attempt.work
             progress.settle(done)
     results = []
     for attempt in planned:
-        result = store.find(attempt.key)
+        result = store.find(attempt.blank.key)
         assert result is not None  # every attempt leaves a result
         results.append((attempt, result))
     return tuple(results)
@@ -417,14 +424,14 @@ def _to_do(
     config: RunConfig, store: TrialStore, planned: Sequence[Attempt], progress: Progress
 ) -> list[Attempt]:
     """Attempts without a result that counts; a note says what was there and does not."""
-    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
+    if line := set_aside(config.out, store.damaged(a.blank.key for a in planned)):
         progress.note(line)
     to_do, edited = [], []
     for attempt in planned:
-        known = store.find(attempt.key)
+        known = store.find(attempt.blank.key)
         if known is None or known.error is not None:
             to_do.append(attempt)
-        elif names := changed(known.sources, attempt.sources):
+        elif names := changed(known.sources, attempt.blank.sources):
             to_do.append(attempt)
             edited.append(names)
     if edited:
@@ -451,18 +458,8 @@ class _DatasetSweep:
 
     def make(self, attempt: Attempt) -> TrialResult:
         """Fit, edit, score. A fault of the method ends this attempt alone."""
-        suite = with_settings(self.sweep.config.suite, attempt.method, attempt.trial.settings)
-        method = make_method(attempt.method, suite)
-        result = TrialResult(
-            key=attempt.key,
-            dataset=attempt.dataset,
-            method=attempt.method,
-            method_version=method.info.version,
-            concept=attempt.concept.name,
-            settings=attempt.trial.settings,
-            method_config=method.config.model_dump(mode="json"),
-            sources=dict(attempt.sources),
-        )
+        name, suite = attempt.blank.method, self.sweep.config.suite
+        method = make_method(name, with_settings(suite, name, attempt.trial.settings))
         split = self.wider.concept_validation(attempt.concept)
         watch = Stopwatch()
         fits_before = self.cells.fitting.store.made
@@ -475,11 +472,10 @@ class _DatasetSweep:
         except Exception as error:  # noqa: BLE001 - a setting may break a method in any way
             message = " ".join(f"{type(error).__name__}: {error}".split())
             self.progress.note(
-                f"{attempt.method} trial {attempt.trial.number} / {attempt.concept.name} failed: "
-                f"{message}"
+                f"{name} trial {attempt.trial.number} / {attempt.concept.name} failed: {message}"
             )
-            return result.model_copy(update={"error": message})
-        return result.model_copy(
+            return attempt.blank.model_copy(update={"error": message})
+        return attempt.blank.model_copy(
             update={
                 "score": found.score,
                 **asdict(found),
@@ -524,8 +520,7 @@ def by_method(results: Results) -> dict[str, list[TrialSummary]]:
     found: dict[str, dict[int, tuple[Trial, list[TrialResult]]]] = {}
     for attempt, result in results:
         trial = attempt.trial
-        _, own = found.setdefault(attempt.method, {}).setdefault(trial.number, (trial, []))
-        own.append(result)
+        found.setdefault(result.method, {}).setdefault(trial.number, (trial, []))[1].append(result)
     return {
         name: [TrialSummary(trial, tuple(own)) for _, (trial, own) in sorted(trials.items())]
         for name, trials in found.items()
