@@ -46,7 +46,7 @@ from casl_bench.results.record import (
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artifacts import Artifacts, InvertedSplit
-from casl_bench.runs.fits import FitResources, Fitting, NotApplicableError
+from casl_bench.runs.fits import FitResources, Fitting, NotApplicableError, StoredFit
 from casl_bench.runs.plan import (
     KEY_ARTIFACT,
     MATCHED_IMAGES,
@@ -153,10 +153,11 @@ def common_fields(domain: Domain, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def method_fields(method: EditingMethod) -> dict[str, Any]:
-    """Fields of a record that say which method made it and how that was set."""
+def method_fields(name: str, config: RunConfig) -> dict[str, Any]:
+    """Fields of a record that say which method made it and how that is set."""
+    method = make_method(name, config.suite)
     return {
-        "method": method.info.name,
+        "method": name,  # a method of another package is known as package/name
         "method_version": method.info.version,
         "method_config": method.config.model_dump(mode="json"),
         "supervision": method.info.supervision,
@@ -167,8 +168,7 @@ def method_fields(method: EditingMethod) -> dict[str, Any]:
 def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
     """Fields of a record that say which cell it is of and how its method is set."""
     return {
-        **method_fields(make_method(cell.method, config.suite)),
-        "method": cell.method,  # a method of another package is known as package/name
+        **method_fields(cell.method, config),
         "kind": "edit",
         "beside": cell.beside,
         "fit_seed": cell.fit_seed,
@@ -246,17 +246,14 @@ class Fitted:
     """A method fitted on a concept, with the strengths that it runs at.
 
     Attributes:
-        cost: of the fit, whichever process made it.
         match: its strengths, chosen on validation images or fixed.
         validation: scores of the validation images at every strength tried; None where none was.
-        resources: time and memory of the fit; None of a control matched to another method.
     """
 
     editor: Editor
-    cost: FitCost
+    fit: StoredFit
     match: StrengthMatch
     validation: ScoreTable | None = None
-    resources: FitResources | None = None
 
 
 @dataclass(frozen=True)
@@ -334,10 +331,10 @@ class EditCells:
         info, work = info_of(cell.method), cell.work * _FIT_SHARE
         editor, fit = self.fitting.editor(cell.method, cell.concept, watch, work, cell.fit_seed)
         if info.control and not info.matched:
-            return Fitted(editor, fit.cost, fixed_strength(1.0), None, fit.resources)
+            return Fitted(editor, fit, fixed_strength(1.0))
         with watch.phase("choose strength"):
             found, table = self.match_strengths(editor, info, cell.concept)
-        return Fitted(editor, fit.cost, found, table, fit.resources)
+        return Fitted(editor, fit, found, table)
 
     def _matched(self, cell: Cell, watch: Stopwatch) -> Fitted:
         """A control matched to a fitted method, at the strength chosen for that method."""
@@ -354,7 +351,7 @@ class EditCells:
                 f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
             )
         task = self.fitting.task(method, cell.concept, self.fitting.scratch(cell.key), editor)
-        return Fitted(method.fit(task), FitCost(), fixed_strength(partner.strength))
+        return Fitted(method.fit(task), StoredFit({}, FitCost()), fixed_strength(partner.strength))
 
     def run_trial(
         self,
@@ -469,7 +466,7 @@ class EditCells:
         scores, pictures = table.to_npz(), images.to_bytes()
         record = CellRecord(
             **common_fields(self.domain, self.config),
-            **method_fields(make_method(name, self.config.suite)),
+            **method_fields(name, self.config),
             kind="null",
             fit_seed=draw,
             strengths=strengths,
@@ -513,11 +510,11 @@ class EditCells:
             guided_by=guides_of(method.info, self.scorers.names),
             artifacts=artifacts,
             cost=Cost(
-                parameters=fitted.cost.parameters,
-                unet_calls=fitted.cost.unet_calls,
+                parameters=fitted.fit.cost.parameters,
+                unet_calls=fitted.fit.cost.unet_calls,
                 edit_unet_calls=edit_calls,
             ),
-            provenance=provenance(config, watch, fitted.resources),
+            provenance=provenance(config, watch, fitted.fit.resources),
         )
 
     def _with_oracle(self, images: EditedImages, concept: Concept) -> bytes:

@@ -72,11 +72,14 @@ class PhaseCosts:
             self._phases.pop()
 
     @contextmanager
-    def count(self, *unets: UNet2DModel) -> Iterator[None]:
-        """Count what passes through these networks, and through copies made within the block."""
-        hook = self._hook()
-        halves = [half for unet in unets for half in (unet.conv_in, unet.conv_out)]
-        handles = [half.register_forward_hook(hook) for half in halves]
+    def count(self, unet: UNet2DModel) -> Iterator[None]:
+        """Count what passes through this network, and through copies made within the block."""
+
+        # A plain function: a copied network then shares it, while a bound method would be copied.
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self.passes[self.innermost] += len(output) / 2
+
+        handles = [half.register_forward_hook(hook) for half in (unet.conv_in, unet.conv_out)]
         try:
             yield
         finally:
@@ -86,10 +89,7 @@ class PhaseCosts:
     def by_phase(self) -> dict[str, PhaseCost]:
         """Phase → its cost so far, most passes first, then most time."""
         self._settle()
-        found = {
-            name: PhaseCost(self.passes.get(name, 0.0), seconds)
-            for name, seconds in self._seconds.items()
-        }
+        found = {n: PhaseCost(self.passes.get(n, 0.0), s) for n, s in self._seconds.items()}
         return dict(sorted(found.items(), key=lambda x: (-x[1].passes, -x[1].seconds)))
 
     def add(self, costs: Mapping[str, PhaseCost]) -> None:
@@ -120,13 +120,6 @@ class PhaseCosts:
         if phase is not None:
             self._seconds[phase] += now - self._since
         self._since = now
-
-    def _hook(self) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        # A plain function: a copied network then shares it, while a bound method would be copied.
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self.passes[self.innermost] += len(output) / 2
-
-        return hook
 
 
 Advance = Callable[[int], None]

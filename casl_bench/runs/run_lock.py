@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -165,15 +165,13 @@ class FinishedCommand:
         )
 
 
-@contextmanager
-def claim_run_folder(config: RunConfig) -> Iterator[None]:
+def claim_run_folder(config: RunConfig) -> AbstractContextManager[None]:
     """Hold the run folder for this process; its manifest is written the first time.
 
     A run that fails before it has kept anything leaves no folder behind. Raises UsageError where
     the folder cannot be written, belongs to another configuration, or is in use by another process.
     """
-    with claim_folder(config.out, config.key(), "run with that configuration"):
-        yield
+    return claim_folder(config.out, config.key(), "run with that configuration")
 
 
 @contextmanager
@@ -186,7 +184,7 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
     try:
-        with hold(out):
+        with _hold(out):
             # Again, under the lock: another process may have written it since.
             _check(out, key, otherwise)
             if not (out / MANIFEST).exists():
@@ -194,15 +192,16 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
             yield
     finally:
         if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
-            _remove(out, made)
+            for name in (MANIFEST, LOCK):
+                (out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # files of others stay
+                for folder in made:
+                    folder.rmdir()
 
 
 @contextmanager
-def hold(out: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder that is there.
-
-    Raises UsageError where one is in it, or the folder cannot be written.
-    """
+def _hold(out: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; UsageError where one is in it."""
     lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -220,15 +219,6 @@ def hold(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _remove(out: Path, made: list[Path]) -> None:
-    """Take away what claiming the folder made; files of others stay."""
-    for name in (MANIFEST, LOCK):
-        (out / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        for folder in made:
-            folder.rmdir()
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
