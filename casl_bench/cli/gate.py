@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.options import option
+from casl_bench.cli.options import deferred, option
 from casl_bench.core.option_types import BoundedInt
 
 if TYPE_CHECKING:
     from casl_bench.gate.verdict import GateReport
     from casl_bench.runs.suites import RunConfig
 
-Action = Callable[[], int]
 PATH = click.Path(path_type=Path)
 
 
@@ -45,6 +44,7 @@ def _names_option(name: str, text: str) -> Callable[[click.decorators.FC], click
               "a 10 % loss could not be seen.")  # fmt: skip
 @click.option("--allow-missing-base", is_flag=True, help="A first run, without a base, exits 0.")
 @click.option("--out", type=PATH, help="Folder for gate.json, junit.xml, summary.md and feeds.")
+@deferred
 def gate_command(
     base: Path,
     head: Path,
@@ -56,7 +56,7 @@ def gate_command(
     calibrate_aa: int | None,
     allow_missing_base: bool,
     out: Path | None,
-) -> Action:
+) -> int:
     """Did editing get worse from run folder BASE to run folder HEAD?
 
     \b
@@ -67,30 +67,26 @@ def gate_command(
       4  not comparable, or neither is shown
       5  a run cannot be believed
     """  # noqa: D301 - \b is click's
+    from casl_bench.core.errors import BenchError
+    from casl_bench.gate.compare_runs import GateOptions, error_report, gate_folders
+    from casl_bench.gate.gate import Scope
+    from casl_bench.gate.outputs import write_outputs
 
-    def action() -> int:
-        from casl_bench.core.errors import BenchError
-        from casl_bench.gate.compare_runs import GateOptions, error_report, gate_folders
-        from casl_bench.gate.gate import Scope
-        from casl_bench.gate.outputs import write_outputs
-
-        options = GateOptions(
-            tier=tier,  # type: ignore[arg-type]  # click has checked it
-            scope=Scope(datasets, methods, concepts, stochastic or frozenset()),
-            calibrate_runs=calibrate_aa or 0,
-            allow_missing_base=allow_missing_base,
-        )
-        try:
-            report = gate_folders(base, head, options)
-        except BenchError as error:
-            for line in write_outputs(error_report(error, tier), out):
-                click.echo(line)
-            raise
-        for line in (*write_outputs(report, out), *_summary(report)):
+    options = GateOptions(
+        tier=tier,  # type: ignore[arg-type]  # click has checked it
+        scope=Scope(datasets, methods, concepts, stochastic or frozenset()),
+        calibrate_runs=calibrate_aa or 0,
+        allow_missing_base=allow_missing_base,
+    )
+    try:
+        report = gate_folders(base, head, options)
+    except BenchError as error:
+        for line in write_outputs(error_report(error, tier), out):
             click.echo(line)
-        return report.exit_code
-
-    return action
+        raise
+    for line in (*write_outputs(report, out), *_summary(report)):
+        click.echo(line)
+    return report.exit_code
 
 
 def _summary(report: GateReport) -> list[str]:
@@ -107,16 +103,13 @@ def _summary(report: GateReport) -> list[str]:
 @click.command("golden")
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("out", type=PATH)
-def golden_command(run: Path, out: Path) -> Action:
+@deferred
+def golden_command(run: Path, out: Path) -> int:
     """Keep of run folder RUN what `gate --tier exact` compares with, in folder OUT."""
+    from casl_bench.gate.exact import write_golden
 
-    def action() -> int:
-        from casl_bench.gate.exact import write_golden
-
-        click.echo(f"{write_golden(run, out)} records: {out}")
-        return 0
-
-    return action
+    click.echo(f"{write_golden(run, out)} records: {out}")
+    return 0
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,8 @@ class Measurement(Frozen):
     """One number with its status.
 
     "ok" has a value; "undefined" was computed and has none (a ratio over noise); "missing" was not
-    computed.
-
-    Attributes:
-        value: None unless ok.
-        low: lower end of its interval; None, with `high`, where there is no interval.
-        level: nominal coverage of the interval.
-        n: images (or test items) behind it.
-        reason: why there is no value; None if ok.
+    computed. Without a value there is a reason. `low` and `high` are the ends of its interval, of
+    nominal coverage `level`, or None; `n` counts the images (or test items) behind it.
     """
 
     status: Literal["ok", "undefined", "missing"]
@@ -111,14 +105,11 @@ class Standing(Frozen):
     Attributes:
         epr_plus: over concepts; its interval is for other images and other concepts like these.
         epr_plus_here: the same number with an interval for these very concepts: other images only.
-        rank_low: best rank that the comparison leaves open, 1 first.
-        rank_high: worst rank that it leaves open.
+        rank_low: best rank that the comparison leaves open, 1 first; `rank_high` the worst.
         group: significance letters; two methods that share one do not differ significantly.
-        reached: cells in which the effect was reached.
-        wrong_way: cells in which the opposite was.
-        cells: cells that count.
-        fit_sd: standard deviation of the signed log of `epr_plus` between fits, images equal; n is
-            the number of fits.
+        reached: cells, of those that count, in which the effect was reached; in `wrong_way` of them
+            the opposite was.
+        fit_sd: standard deviation of the signed log of `epr_plus` between n fits, images equal.
     """
 
     method: str
@@ -134,11 +125,10 @@ class Standing(Frozen):
 
 
 class Pair(Frozen):
-    """Two methods on the same images and concepts.
+    """Two methods on the same images and concepts; `p` is two-sided.
 
     Attributes:
         difference: mean over concepts of the signed log of EPR+, a minus b.
-        p: two-sided.
         p_holm: adjusted for all pairs of the comparison.
     """
 
@@ -150,13 +140,11 @@ class Pair(Frozen):
 
 
 class Agreement(Frozen):
-    """Whether another scorer ranks the methods alike.
+    """Whether another classifier ranks the n methods alike.
 
     Attributes:
-        scorer: the other classifier.
         order: methods, best first, as it ranks them.
         tau: Kendall's tau-b with the primary classifier's order; None with fewer than two methods.
-        n: methods.
     """
 
     scorer: str
@@ -170,7 +158,6 @@ class Sensitivity(Frozen):
 
     Attributes:
         kind: "attribute", "scorer", "data set" or "concept".
-        variants: how many.
         holds: in how many of them the first method stays first.
         broken_by: what is left out where it does not.
     """
@@ -188,8 +175,8 @@ class Comparison(Frozen):
         concepts: "dataset/concept", those that count.
         standings: best first.
         pairs: every two of them.
-        agreements: one a further classifier.
-        sensitivity: one a kind of variant that there is.
+        agreements: one per further classifier.
+        sensitivity: one per kind of variant that there is.
         incomplete: methods left out, as they have not run everything.
     """
 
@@ -318,15 +305,13 @@ class Provenance(Frozen):
     """Where and when: whatever may differ between two equal runs.
 
     Attributes:
-        git_dirty: whether that checkout had changes; None where unknown.
         packages: versions of python and of the packages that decide numbers.
         device: "cpu", "cuda:0 (NVIDIA …)".
         kernels: how the frozen U-Net ran, "reference" or what was otherwise.
-        platform: operating system and processor architecture.
         started_at: ISO 8601 with time zone.
-        seconds: wall time a phase.
-        unet_passes: U-Net passes that a phase made for this record alone, in images, batches that
-            were filled up in full; a phase that made none is not there.
+        seconds: wall time by phase.
+        unet_passes: by phase, those made for this record alone, in images, batches that were filled
+            up in full; a phase that made none is not there.
         batch_size: images at once; results must not depend on it.
         threads: CPU threads of a matrix product.
         fit_seconds: wall time of the method's fit (in the record of an SAE: of its training),
@@ -377,12 +362,8 @@ class _Record(Frozen):
         domain_kind: "synth" or "real".
         dataset_revision: changes whenever a pixel or a label may.
         method: None for kinds that concern no method; likewise `concept`.
-        method_version: as declared; raised whenever its numbers may change.
-        supervision: what guided the fit.
-        control: whether it is a control (unranked).
         beside: for a control matched to a method: that method.
         attribute: that the concept turns on; None in records of versions 1 and 2.
-        strength: the chosen one.
         strength_chosen_on: "validation", or "given" where there was no choice.
         strengths: all that were run on the test images.
         full_effect: mean target change of the perfect edit on the validation images, in sd, of
@@ -392,15 +373,13 @@ class _Record(Frozen):
         judges: scoring classifiers, the primary one first; all of those that the method was not
             guided by come before those that it was.
         guided_by: scorers that the method was optimised against.
-        attributes: all attributes of the classifiers in order; those other than the target are
-            part of what EPR means.
+        attributes: of the classifiers, in order; those other than the target are part of what EPR
+            means.
         scorers: scorer name → hash of its weights.
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
         artifacts: name → content hash of what the cell was made from ("sae", "inversions", …).
-        scores: per-image scores of the test images, a file beside the record.
-        images: edited images, a file beside the record.
-        status: "failed" and "skipped" have an `error`.
+        scores: per-image scores of the test images, a file beside the record, as are `images`.
         provenance: not part of the record's identity.
     """
 
@@ -537,11 +516,9 @@ class RunRecord(_Record):
         kind: as of a `CellRecord`, or "comparison".
         measurements: at the chosen strength; per metric name.
         levels: at equal effect: what was chosen on validation images, and what it did.
-        curve: at every strength of the suite's grid.
-        curve_on: the images it is of.
+        curve: at every strength of the suite's grid, on the images of `curve_on`.
         metric_identities: metric name → hash of its version, the list of other attributes, the
             baseline and the noise floor: what must be equal for two numbers to be comparable.
-        comparison: of the kind "comparison": methods against each other.
         drift: attribute → off-target shift: signed mean change at the chosen strength, in standard
             deviations of its logit; None where undefined. The target is among them.
         drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
