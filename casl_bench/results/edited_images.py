@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.results.score_table import READ_ERRORS
 
 Pixels = NDArray[np.uint8]
 FILE_NAME = "images.npz"
-READ_ERRORS = (
-    OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, InputError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,12 +182,16 @@ def latents_from_bytes(data: bytes, where: str = "") -> list[LatentImages]:
     """What `latents_to_bytes` wrote. Raises InvalidBenchmarkError on anything else."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+
+            def of_latent(name: str) -> tuple[Any, ...]:
+                return tuple(arrays[name]) if name in arrays else ()
+
             return [
                 LatentImages(
                     int(latent),
-                    tuple(arrays[f"pictures{i}"]) if f"pictures{i}" in arrays else (),
-                    tuple(arrays[f"maps{i}"]) if f"pictures{i}" in arrays else (),
-                    tuple(arrays[f"activations{i}"].tolist()) if f"pictures{i}" in arrays else (),
+                    of_latent(f"pictures{i}"),
+                    of_latent(f"maps{i}"),
+                    tuple(map(float, of_latent(f"activations{i}"))),
                 )
                 for i, latent in enumerate(arrays["latents"])
             ]

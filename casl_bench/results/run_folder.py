@@ -142,7 +142,6 @@ class RecordStore:
     def __init__(self, run: Path) -> None:
         self.run = run
         self.cells = run / "cells"
-        self._partial = run / ".partial"
 
     def folder(self, key: CellKey) -> Path:
         """Where a cell is kept."""
@@ -170,19 +169,22 @@ class RecordStore:
         if set(files) != set(referred):
             raise InputError(f"files {sorted(files)} are not the record's {sorted(referred)}")
         target = self.folder(CellKey.of(record))
-        aside = self._new_folder_aside()
         try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.run))
+        except OSError as error:
+            raise _unwritable(self.run, error) from error
+        try:
+            cell = aside / "cell"
+            cell.mkdir()
             for name, content in files.items():
-                write_bytes(aside / name, content)
-                if hash_file(aside / name) != referred[name].sha256:
+                write_bytes(cell / name, content)
+                if hash_file(cell / name) != referred[name].sha256:
                     raise InputError(f"file '{name}' does not have the hash that the record gives")
-            write_json(aside / _RECORD, record.to_json())
-            self._move_into_place(aside, target)
+            write_json(cell / _RECORD, record.to_json())
+            self._move_into_place(cell, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-            # Gone as soon as nobody else is writing.
-            with contextlib.suppress(OSError):
-                self._partial.rmdir()
         return target
 
     def find(self, key: CellKey) -> CellRecord | None:
@@ -266,33 +268,17 @@ class RecordStore:
             _verify(folder / ref.file, ref)
         return record
 
-    def _new_folder_aside(self) -> Path:
-        """An empty folder of this process's own."""
-        try:
-            for _ in range(_TRIES):
-                # Another process may take the empty folder away between these two lines.
-                with contextlib.suppress(FileNotFoundError, FileExistsError):
-                    self._partial.mkdir(parents=True, exist_ok=True)
-                    return Path(tempfile.mkdtemp(dir=self._partial))
-        except OSError as error:
-            raise _unwritable(self._partial, error) from error
-        raise _unwritable(self._partial)
-
-    def _move_into_place(self, aside: Path, target: Path) -> None:
+    def _move_into_place(self, cell: Path, target: Path) -> None:
         """Rename a folder to its place; of several processes at one cell, the last one's stays."""
-        replaced = self._new_folder_aside()
         try:
-            aside.chmod(0o755)
             target.parent.mkdir(parents=True, exist_ok=True)
             for number in range(_TRIES):
                 with contextlib.suppress(FileNotFoundError):
-                    target.rename(replaced / str(number))
-                if _renamed(aside, target):
+                    target.rename(cell.with_name(str(number)))
+                if _renamed(cell, target):
                     return
         except OSError as error:
             raise _unwritable(target, error) from error
-        finally:
-            shutil.rmtree(replaced, ignore_errors=True)
         raise _unwritable(target)
 
 

@@ -226,7 +226,7 @@ class ScoreTable:
                 arrays = {name: file[name] for name in file.files}
             names: dict[str, Any] = {k: tuple(arrays.pop(k).tolist()) for k in _NAMES}
             return cls(**names, **arrays)
-        except (*READ_ERRORS, InputError) as error:
+        except READ_ERRORS as error:
             raise InvalidBenchmarkError(f"not a table of scores: {error}") from error
 
     @classmethod
