@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,48 +112,35 @@ def golden_command(run: Path, out: Path) -> int:
     return 0
 
 
-@dataclass(frozen=True)
-class Comparer:
-    """`--compare BASE`, as parsed.
+def _compare(
+    base: str,
+    arguments: tuple[str, ...],
+    path_options: frozenset[str],
+    config: RunConfig,
+    run: Callable[[RunConfig], int],
+) -> int:
+    """Run the base, a run folder or a git revision, and the head of this config; gate them."""
+    from casl_bench.gate.compare_runs import GateOptions, HeadRun, compare_runs
+    from casl_bench.gate.gate import Scope
 
-    Attributes:
-        base: a run folder, or a git revision.
-        arguments: of the whole command line.
-        path_options: the command's options that name files.
-    """
-
-    base: str
-    arguments: tuple[str, ...]
-    path_options: frozenset[str]
-
-    def __call__(self, config: RunConfig, run: Callable[[RunConfig], int]) -> int:
-        """Run base and head, and gate them.
-
-        Args:
-            config: of the head's run.
-            run: runs it and returns the exit code.
-        """
-        from casl_bench.gate.compare_runs import GateOptions, HeadRun, compare_runs
-        from casl_bench.gate.gate import Scope
-
-        head = HeadRun(
-            self.arguments,
-            self.path_options,
-            config.out,
-            config.fit_seeds,
-            lambda fits: run(config.model_copy(update={"fit_seeds": fits})),
-        )
-        concepts = None if config.concepts is None else frozenset(config.concepts)
-        scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
-        return compare_runs(self.base, head, GateOptions(scope=scope), Path.cwd(), click.echo)
+    head = HeadRun(
+        arguments,
+        path_options,
+        config.out,
+        config.fit_seeds,
+        lambda fits: run(config.model_copy(update={"fit_seeds": fits})),
+    )
+    concepts = None if config.concepts is None else frozenset(config.concepts)
+    scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
+    return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), click.echo)
 
 
-def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> Comparer | None:
+def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> partial[int] | None:
     if base is None:
         return None
     options = [p for p in ctx.command.params if isinstance(p.type, click.Path)]
     names = frozenset(name for p in options for name in p.opts)
-    return Comparer(base, tuple(ctx.obj or ()), names)
+    return partial(_compare, base, tuple(ctx.obj or ()), names)
 
 
 compare_option = option(

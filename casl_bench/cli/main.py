@@ -158,7 +158,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return action() if callable(action) else int(action or 0)
 
     return exit_code_of(parse_and_act, debug="--debug" in given)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

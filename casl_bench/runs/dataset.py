@@ -73,29 +73,44 @@ TRIAL_RESAMPLES = 200
 Rows = NDArray[np.intp]
 
 
-class ScorerTrials:
-    """Validates every classifier of one data set on its test images."""
+PROBE_TIMESTEP = 100
+"""The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
+
+
+class DatasetRecords:
+    """Makes the records that concern no single edit."""
 
     def __init__(self, artifacts: Artifacts, cells: EditCells) -> None:
-        self.artifacts, self.domain = artifacts, artifacts.domain
-        self.scorers, self.scales = cells.scorers, cells.scales
+        self.artifacts, self.cells = artifacts, cells
+        self.domain, self.config = artifacts.domain, artifacts.config
         self.attributes = self.domain.dataset.card.attributes
 
-    def measurements(self) -> dict[str, Measurement]:
+    def scorer(self, key: str) -> CellRecord:
+        """Every classifier, validated on the test images; the units of all scores.
+
+        Raises InvalidBenchmarkError if one is under its floor: no table may rest on it.
+        """
+        watch = Stopwatch(self.artifacts.progress.costs)
+        self._invert_every_split()  # their time is their own, not the scorers'
+        with watch.phase("score"):
+            found = self._scorer_measurements()
+            scales = self.cells.scales.reference_scales()
+        return self._record("scorer", key, found, watch, scales=scales)
+
+    def _scorer_measurements(self) -> dict[str, Measurement]:
         """Accuracy by classifier; where labels are unknown, its agreement with the first one.
 
         `NAME.accuracy`, `NAME.calibration_error`, each also `_on_reconstructions` and
         `_on_oracle_edits`; `NAME.worst_attribute`; of known flips `NAME.flips_seen`, `.slope`,
         `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE` and `NAME.leakage/ATTRIBUTE`.
-        Raises InvalidBenchmarkError if one is under the domain's floor on an attribute.
         """
         test = self.artifacts.test
         truth = self.artifacts.presence(test).numpy()
         labelled = test.batch.attributes is not None
-        source, reconstruction = self.scorers.unedited_logits(test.inversions)
+        source, reconstruction = self.cells.scorers.unedited_logits(test.inversions)
         edits = self._oracle_logits() if labelled else None
         found: dict[str, Measurement] = {}
-        for k, name in enumerate(self.scorers.names):
+        for k, name in enumerate(self.cells.scorers.names):
             if labelled:
                 self._check_floor(name, source[k], truth)
             what = "accuracy" if labelled else "agreement"
@@ -106,7 +121,7 @@ class ScorerTrials:
                 lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
                 len(truth), "share", f"{name} worst",
             )  # fmt: skip
-            spread = self.scales.spreads[k]
+            spread = self.cells.scales.spreads[k]
             if edits is not None:
                 found |= self._known_flips(name, source[k], edits[k], truth, spread)
         return found
@@ -129,7 +144,7 @@ class ScorerTrials:
         count = TRIAL_IMAGES * self.artifacts.suite.test_images_per_concept
         ids = self.artifacts.test.batch.image_ids[:count]
         flipped = [
-            self.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
+            self.cells.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
             for attribute in self.attributes
         ]
         return np.stack(flipped, axis=1)
@@ -192,36 +207,6 @@ class ScorerTrials:
             )
             found[f"{name}.leakage/{attribute}"] = Measurement.of(leak, m, "sd")
         return found
-
-    def _over_images(
-        self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
-    ) -> Measurement:
-        seed = derive_seed(self.artifacts.config.seed, "trial", purpose)
-        return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
-
-
-PROBE_TIMESTEP = 100
-"""The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
-
-
-class DatasetRecords:
-    """Makes the records that concern no single edit."""
-
-    def __init__(self, artifacts: Artifacts, cells: EditCells) -> None:
-        self.artifacts, self.cells = artifacts, cells
-        self.domain, self.config = artifacts.domain, artifacts.config
-
-    def scorer(self, key: str) -> CellRecord:
-        """The validation of every classifier, see `ScorerTrials`.
-
-        Raises InvalidBenchmarkError if one is under its floor: no table may rest on it.
-        """
-        watch = Stopwatch(self.artifacts.progress.costs)
-        self._invert_every_split()  # their time is their own, not the scorers'
-        with watch.phase("score"):
-            found = ScorerTrials(self.artifacts, self.cells).measurements()
-            scales = self.cells.scales.reference_scales()
-        return self._record("scorer", key, found, watch, scales=scales)
 
     def reconstruction(self, key: str) -> CellRecord:
         """How well inversion and generation give the test images back."""
@@ -385,6 +370,12 @@ class DatasetRecords:
             images=FileRef(file=LATENTS_FILE, sha256=hash_bytes(images)),
         )  # fmt: skip
         return record, images
+
+    def _over_images(
+        self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
+    ) -> Measurement:
+        seed = derive_seed(self.config.seed, "trial", purpose)
+        return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
         """The mean over images with its bootstrap interval."""
