@@ -54,10 +54,7 @@ def source_hash(what: object) -> str:
 
 
 def source_to_compare(what: object) -> str | None:
-    """`source_hash` where another process may find the same or another one; None elsewhere.
-
-    That is None of this package's own, and of what has no source file.
-    """
+    """`source_hash` where another process may find the same or another one; else None."""
     module = _module_of(what)
     if _is_own(module):
         return None

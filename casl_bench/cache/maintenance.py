@@ -108,10 +108,7 @@ def select_for_pruning(
 
 
 def delete(root: Path, entry: Stored) -> bool:
-    """Delete an entry unless a process is making or reading it; returns whether it is gone.
-
-    Raises UsageError where the cache cannot be written.
-    """
+    """Delete an entry unless a process makes or reads it; returns whether it is gone."""
     lock_file = root / entry.kind / ".locks" / entry.hash
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)

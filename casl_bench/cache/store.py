@@ -111,10 +111,7 @@ def seal(folder: Path, key: CacheKey, seconds: float | None) -> None:
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """An entry's sidecar, checked against its own checksum and the name of the folder.
-
-    Raises DamagedEntryError if it is absent or not what was written.
-    """
+    """An entry's sidecar, checked against its own checksum and the name of the folder."""
     try:
         stored: dict[str, Any] = read_json(folder / SIDECAR)
         check = stored.pop("check")
@@ -130,19 +127,13 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 
 def check_files(folder: Path, sidecar: Sidecar, *, whole: bool = False) -> None:
-    """Compare an entry's files with its sidecar; with `whole`, hash files of any size.
-
-    Raises DamagedEntryError at the first file that is absent or not what was written.
-    """
+    """Compare an entry's files with its sidecar; with `whole`, hash files of any size."""
     for name, expected in sidecar.files.items():
         check_file(folder / name, expected, hashed=whole or expected.bytes <= HASHED_ON_OPEN)
 
 
 def check_file(path: Path, expected: FileSum, *, hashed: bool) -> None:
-    """Compare a file's size, and where `hashed` its content too, with what was written.
-
-    Raises DamagedEntryError if it is absent or something else.
-    """
+    """DamagedEntryError unless a file has this size and, where `hashed`, this content."""
     try:
         if path.is_symlink() or path.stat().st_size != expected.bytes:
             raise DamagedEntryError(f"{path.name} is not {expected.bytes} bytes long")
@@ -157,10 +148,7 @@ if sys.platform != "win32":
 
 
 def lock_for_reading(path: Path) -> int | None:
-    """An open descriptor of a sidecar: until it is closed, the entry is not pruned.
-
-    None where the sidecar went away; OSError if it cannot be opened for another reason.
-    """
+    """An open descriptor that keeps an entry from being pruned; None where it went away."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
@@ -235,12 +223,7 @@ class Entry:
 
 
 class Cache:
-    """Artifacts under keys of all that determines them, shared by runs and by processes.
-
-    Args:
-        root: the cache's folder; made on the first write.
-        say: shows a line about an entry that was damaged.
-    """
+    """Artifacts under keys of all that determines them, shared by runs and by processes."""
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self.root, self._say = root, say
@@ -263,14 +246,9 @@ class Cache:
     def get_or_make(self, key: CacheKey, make: Callable[[Path], object]) -> Entry:
         """The entry of a key, made now where it is not there or is damaged.
 
-        Of several processes one makes it and the others wait.
-
-        Args:
-            key: of all that determines it.
-            make: fills the folder that it is given, which holds what an interrupted call left.
-
-        Raises:
-            CacheError: where the cache cannot be written.
+        Of several processes one makes it and the others wait. `make` fills the folder that it is
+        given, which holds what an interrupted call left. Raises CacheError where the cache cannot
+        be written.
         """
         with contextlib.suppress(DamagedEntryError):
             if (entry := self._open(key)) is not None:
@@ -401,9 +379,6 @@ CACHE_VARIABLE = "CASL_BENCH_CACHE"
 
 
 def default_cache() -> Path:
-    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder.
-
-    Raises UsageError if the variable holds an address.
-    """
+    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder."""
     named = local(os.environ.get(CACHE_VARIABLE, "").strip(), CACHE_VARIABLE)
     return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)

@@ -90,11 +90,7 @@ def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run:
 
 
 def expected_of(records: Sequence[RunRecord]) -> Expected:
-    """What a run with these records' suite, data sets and methods should hold.
-
-    Args:
-        records: at least one, all of one suite.
-    """
+    """What a run with the suite, data sets and methods of these records should hold."""
     from casl_bench.core.errors import UsageError
     from casl_bench.core.files import hash_json
     from casl_bench.domains.dataset import DATASETS

@@ -125,10 +125,7 @@ EXECUTION_OPTIONS = together(
 
 
 def pop_execution(given: dict[str, Any], jobs: int) -> Execution:
-    """Take the values of the options out of those of a command.
-
-    Raises UsageError on values that contradict each other.
-    """
+    """Take the values of these options out of a command's; UsageError if they contradict."""
     values = {name: given.pop(name) for name in _EXECUTION}
     if values["shard"] is not None:
         values["shard"] = Shard.parse(values["shard"])

@@ -16,10 +16,7 @@ _RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
-    """Write and print the table of an analysed run folder; draw its pictures.
-
-    Nothing is written where it holds no numbers.
-    """
+    """Write and print the table of an analysed run folder, if any; draw its pictures."""
     from casl_bench.analysis.analyse import NUMBERS_FILE
     from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures

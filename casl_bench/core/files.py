@@ -26,10 +26,7 @@ def make_folder(path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file at once: a temporary sibling, flushed to disk, then renamed into place.
-
-    Raises UsageError where the folder cannot be written.
-    """
+    """Write a file whole or not at all; UsageError where the folder cannot be written."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

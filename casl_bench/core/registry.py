@@ -167,10 +167,7 @@ def _import_file(name: str, path: Path) -> None:
 
 
 def load_plugin(path: Path) -> None:
-    """Import a Python file given by the user, once; what it registers becomes known.
-
-    Raises UsageError if the file is absent or fails to import.
-    """
+    """Import a Python file given by the user, once; UsageError where that fails."""
     path = path.resolve()
     if not path.is_file():
         raise UsageError("no such plugin file", where=str(path), hint="give a Python file")

@@ -34,10 +34,7 @@ IMAGE_STEP = 2e-6
 
 
 def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
-    """Write the cells of a run, with the curves to be kept; the same cells give the same bytes.
-
-    The path ends with `ENDING`. Raises UsageError if it cannot be written.
-    """
+    """Write the cells of a run, with curves to be kept; the same cells give the same bytes."""
     spreads = _spreads([cell.record for cell in cells])
     arrays: dict[str, Any] = {}
     stored = []

@@ -450,10 +450,7 @@ class _Record(Frozen):
 
     @classmethod
     def from_json(cls, stored: Any, where: str = "") -> Self:
-        """The record that `to_json` described.
-
-        Raises InvalidBenchmarkError if it breaks the schema or its id does not match its content.
-        """
+        """The record that `to_json` described; InvalidBenchmarkError on anything else."""
         if not isinstance(stored, dict):
             raise InvalidBenchmarkError("not a record: no JSON object", where=where)
         try:

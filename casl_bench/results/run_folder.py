@@ -46,20 +46,14 @@ def jsonl_stem(path: Path) -> str:
 
 
 def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
-    """Write records in the order given, gzipped where the path ends with `.gz`.
-
-    The same records give the same bytes. Raises UsageError if they cannot be written.
-    """
+    """Write records, gzipped if the name ends with `.gz`; the same ones give the same bytes."""
     data = "".join(map(_line, records)).encode()
     # A gzip header holds a time unless it is told not to.
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def read_jsonl(path: Path) -> list[RunRecord]:
-    """Records of a file that `write_jsonl` wrote.
-
-    Raises InvalidBenchmarkError on an absent or damaged file, or a line that is no valid record.
-    """
+    """Records that `write_jsonl` wrote; InvalidBenchmarkError on anything else."""
     try:
         lines = _unpacked(path).decode().rstrip("\n").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -200,17 +194,11 @@ class RecordStore:
         return sorted(path for path in self.cells.glob("*/*/*") if path.is_dir())
 
     def read(self, folder: Path) -> CellRecord | None:
-        """The record in a cell's folder, or None where there is none of this schema.
-
-        Older ones are read as numbers, see `read_old`. InvalidBenchmarkError if it is corrupt.
-        """
+        """The record in a cell's folder, or None; those of older schemas: `read_old`."""
         return _while_whole(folder, self._read)
 
     def read_old(self) -> list[RunRecord]:
-        """Records of schemas 1 and 2, whose cells held their own numbers.
-
-        Raises InvalidBenchmarkError at the first corrupt one.
-        """
+        """Records of schemas 1 and 2, whose cells held their own numbers."""
         found = []
         for folder in self.folders():
             stored = _load_json(folder / _RECORD) if (folder / _RECORD).is_file() else {}
@@ -219,10 +207,7 @@ class RecordStore:
         return found
 
     def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
-        """The per-image scores of the test images, or None where a record has none.
-
-        Raises InvalidBenchmarkError if the file is absent or is not the one that was written.
-        """
+        """The per-image scores of the test images, checked; None where a record has none."""
         return self._table(record, record.scores)
 
     def validation_scores(self, record: CellRecord) -> ScoreTable | None:
@@ -247,10 +232,7 @@ class RecordStore:
         return table
 
     def __iter__(self) -> Iterator[CellRecord]:
-        """All records of this schema, in the order of their folders' names.
-
-        Raises InvalidBenchmarkError at the first corrupt one.
-        """
+        """All records of this schema, in the order of their folders' names."""
         for path in sorted(self.cells.glob(f"*/*/*/{_RECORD}"), key=lambda p: p.parts):
             record = self.read(path.parent)
             if record is not None:
@@ -283,10 +265,7 @@ class RecordStore:
 
 
 def _while_whole(folder: Path, read: Callable[[Path], T]) -> T | None:
-    """What is read of a folder that another process may replace meanwhile; None without one.
-
-    Raises InvalidBenchmarkError if what is read is corrupt, and is what was there before.
-    """
+    """What is read of a folder that another process may replace meanwhile; None without one."""
     now = _which(folder)
     while now is not None:
         try:
@@ -374,11 +353,7 @@ def damaged_cells(store: RecordStore) -> tuple[Path, ...]:
 
 
 def set_aside(run: Path, paths: Sequence[Path]) -> str:
-    """Move damaged files or folders of a run to the same place under `damaged`.
-
-    Returns one line that names them, empty where there are none. Raises UsageError where the run
-    folder cannot be written.
-    """
+    """Move damaged files or folders of a run to `damaged`; a line that names them, or ""."""
     names = []
     for path in paths:
         place = path.relative_to(run)

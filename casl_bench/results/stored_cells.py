@@ -63,10 +63,7 @@ def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
 
 
 def convert_cells(old: Sequence[tuple[RunRecord, ScoreTable | None]]) -> list[StoredCell]:
-    """Cells of schema 2, of any kind but "comparison", with their scores.
-
-    The numbers that can be computed from their scores are left out.
-    """
+    """Cells of schema 2, of any kind but "comparison": their numbers are computed anew."""
     unrelated = {
         dataset: _unrelated((r, t) for r, t in old if r.dataset == dataset and t is not None)
         for dataset in {r.dataset for r, _ in old}

@@ -57,10 +57,7 @@ class InvertedSplit:
 
 
 class Artifacts:
-    """Shared artifacts of one data set in one run.
-
-    `progress` is shown while something is made; it may be replaced. `cache` is where they are kept.
-    """
+    """Shared artifacts of one data set in one run; `progress` is shown while one is made."""
 
     def __init__(self, domain: Domain, config: RunConfig, progress: Progress) -> None:
         self.domain, self.config, self.progress = domain, config, progress
@@ -270,10 +267,7 @@ class Artifacts:
 
 
 def check_room(config: RunConfig, artifacts: Iterable[Artifacts]) -> None:
-    """Refuse, with a UsageError, a run that the disk or its budget has no room for.
-
-    Nothing has been made by then.
-    """
+    """Refuse, with a UsageError, a run that the disk or its budget has no room for."""
     there = trajectory_bytes(config.cache / "inversions")
     check_disk(
         sum(a.trajectory_bytes_to_come() for a in artifacts), config.cache, disk_budget() - there

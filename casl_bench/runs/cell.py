@@ -76,10 +76,7 @@ _FLOAT = 4
 
 
 class EditBatcher:
-    """Splits the images of a cell into batches that fit into memory.
-
-    No batch is less than the backbone's micro-batch; `note` says something to the user.
-    """
+    """Splits the images of a cell into batches that fit into memory."""
 
     def __init__(self, config: RunConfig, backbone: Backbone, note: Callable[[str], None]) -> None:
         self._least, self._note = backbone.micro_batch, note
@@ -219,10 +216,7 @@ def over_images(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Measurement:
-    """A number of n >= 1 images with its bootstrap interval.
-
-    `statistic` maps places of images, repeats included, to a number, NaN where undefined.
-    """
+    """A statistic of n >= 1 images (NaN: undefined) with its bootstrap interval."""
     value = statistic(np.arange(n))
     if not np.isfinite(value):
         return Measurement.undefined("these images do not tell", n, unit)
@@ -258,13 +252,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class TrialEdits:
-    """Edits of a method that is not part of the run's plan.
-
-    Attributes:
-        table: their scores at every strength of the suite.
-        fit_cost: of the fit, whichever process made it.
-        edit_unet_calls: spent on all of them, in images.
-    """
+    """Scores of a trial's edits at the suite's strengths; passes of all of them, in images."""
 
     table: ScoreTable
     fit_cost: FitCost
@@ -287,10 +275,9 @@ class EditCells:
     def run(self, cell: Cell) -> CellRecord:
         """Run one cell and write its record with scores and pictures.
 
-        Raises:
-            NotApplicableError: if a control does not apply to the method it is matched to.
-            PartnerFailedError: if that method failed.
-            InputError: if the method's edits are of the wrong shape, not finite, or it fails.
+        Raises NotApplicableError if a control does not apply to the method it is matched to, its
+        kind PartnerFailedError if that method failed, InputError if the method's edits are of the
+        wrong shape, not finite, or it fails.
         """
         watch = Stopwatch(self.artifacts.progress.costs)
         suite, concept = self.config.suite, cell.concept
@@ -361,10 +348,7 @@ class EditCells:
         watch: Stopwatch,
         work: float = 0.0,
     ) -> TrialEdits:
-        """Fit a method of any settings and score its edits of a split; no record is written.
-
-        Raises InputError if the method's edits are of the wrong shape, not finite, or it fails.
-        """
+        """Fit a method of any settings and score its edits of a split; no record is written."""
         label = f"{method.info.name} / {concept.name}: edit"
         editor, fit = self.fitting.fit(method, concept, watch, work * _FIT_SHARE)
         table, _, calls = self._edit_and_score(

@@ -86,10 +86,7 @@ class DatasetRecords:
         self.attributes = self.domain.dataset.card.attributes
 
     def scorer(self, key: str) -> CellRecord:
-        """Every classifier, validated on the test images; the units of all scores.
-
-        Raises InvalidBenchmarkError if one is under its floor: no table may rest on it.
-        """
+        """Every classifier, validated; InvalidBenchmarkError if one is under its floor."""
         watch = Stopwatch(self.artifacts.progress.costs)
         self._invert_every_split()  # their time is their own, not the scorers'
         with watch.phase("score"):
@@ -326,10 +323,7 @@ class DatasetRecords:
     def probe(
         self, key: str, method: str, concept: Concept, probes: Probes
     ) -> tuple[CellRecord, bytes]:
-        """SVM probes on a method's best aligned latents of one concept, with their controls.
-
-        Returns the record, and the file of the images that activate these latents most.
-        """
+        """SVM probes on a concept's best aligned latents, and the file of their images."""
         watch = Stopwatch(self.artifacts.progress.costs)
         suite = self.config.suite
         editor, _ = self.cells.fitting.editor(method, concept, watch)

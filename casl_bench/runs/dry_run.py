@@ -76,10 +76,7 @@ def estimate_cost(
     cells: Sequence[Cell],
     h_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> CostEstimate:
-    """The cost of cells that are still to do; nothing that they share is taken to be there.
-
-    `h_shapes` are (C, h, w) of backbones by data set, where they are known.
-    """
+    """The cost of cells that are still to do; nothing that they share is taken to be there."""
     suite, fits, all_fits = config.suite, 0.0, 0.0
     known: set[str] = set()
     for cell in cells:

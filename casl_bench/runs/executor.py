@@ -54,13 +54,10 @@ class UnrecordedError(RuntimeError):
 
 @one_thread()
 def run(config: RunConfig, progress: Progress) -> int:
-    """Run everything the config asks for that is not done yet.
+    """Run everything the config asks for that is not done yet; 3 if some cells failed, else 0.
 
     Records are written cell by cell, and their numbers last, in `numbers.jsonl`. Damaged ones are
     set aside, which one line says, and made again.
-
-    Returns:
-        0 if every cell is done, 3 if some failed.
 
     Raises:
         UsageError: if the disk or its budget has no room for what would be made, a data set has

@@ -42,12 +42,7 @@ from casl_bench.runs.progress import Stopwatch
 
 @dataclass(frozen=True)
 class FitResources:
-    """What a fit took of the machine that made it; None where it was not measured.
-
-    Attributes:
-        seconds: wall time.
-        peak_memory_mb: as `peak_memory` has it.
-    """
+    """Wall time and `peak_memory` of a fit where it was made; None where not measured."""
 
     seconds: float | None = None
     peak_memory_mb: float | None = None
@@ -87,11 +82,7 @@ FIT_FILE = "fit.safetensors"
 
 
 class FitStore:
-    """One safetensors file a fit, an entry of the cache.
-
-    Attributes:
-        made: number of fits made by this object, not read.
-    """
+    """One safetensors file a fit, an entry of the cache; `made` counts those not read."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache

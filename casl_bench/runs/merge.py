@@ -38,10 +38,7 @@ class Merged:
 
 
 def analyse_run(run: Path, datasets: Collection[str] | None = None) -> None:
-    """Write the numbers of a run folder, computed anew from its cells.
-
-    Raises InvalidBenchmarkError where a control is out of its bounds, on these data sets or any.
-    """
+    """Analyse a run folder; InvalidBenchmarkError where a control is out of bounds on these."""
     numbers = analyse([run])
     write_numbers(run, numbers)
     check_bounds([r for r in numbers if datasets is None or r.dataset in datasets], run)

@@ -22,10 +22,7 @@ from casl_bench.runs.suites import SUITES
 
 
 def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for every method that is no control.
-
-    Raises UsageError on an unknown name, with the nearest one offered.
-    """
+    """Names in the order asked for, each once; "all" stands for all but the controls."""
     chosen: dict[str, None] = {}
     for name in names:
         if name == "all":
@@ -40,10 +37,7 @@ def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def resolve_datasets(names: Iterable[str], domain_kind: str = "synth") -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for every data set of one kind.
-
-    Rendered ones need no files. Raises UsageError on an unknown name, with the nearest one offered.
-    """
+    """Names in the order asked for, each once; "all" stands for all of one kind of domain."""
     chosen: dict[str, None] = {}
     for name in names:
         if name == "all":
@@ -57,10 +51,7 @@ def resolve_datasets(names: Iterable[str], domain_kind: str = "synth") -> tuple[
 
 
 def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str, ...] | None:
-    """Names in the order asked for, each once; None for "all".
-
-    Raises UsageError on a name that none of the data sets has.
-    """
+    """Names in the order asked for, each once, of any of the data sets; None for "all"."""
     chosen = tuple(dict.fromkeys(names))
     if "all" in chosen:
         return None
@@ -74,10 +65,7 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
 
 
 def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> dict[str, Path]:
-    """Method → folder, of `--method-weights METHOD=FOLDER`.
-
-    Raises UsageError on a method that is not run, or a folder that is not there.
-    """
+    """Method → folder, of `--method-weights METHOD=FOLDER`; both must be there."""
     methods = tuple(methods)
     found = {}
     for name, folder in parse_assignments(values, "--method-weights").items():
@@ -91,10 +79,7 @@ def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> d
 
 
 def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> DomainOptions:
-    """Options of the domains of these data sets, from the command line's values.
-
-    Raises UsageError on a data set that is not run, or on options that none of them has a use for.
-    """
+    """Options of the domains of these data sets; UsageError where none has a use for one."""
     datasets = tuple(datasets)
     backbone = parse_assignments(given["backbone"], "--backbone")
     for name in backbone:
@@ -113,10 +98,7 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> Domain
 
 
 def load_registries(plugins: Sequence[Path] = ()) -> None:
-    """Import every place where methods may live. A module that fails takes no other down.
-
-    Raises UsageError if a plugin file is absent or fails to import.
-    """
+    """Import every place where methods may live; of these, only a plugin must not fail."""
     discover("casl_bench.domains", DATASETS, DOMAINS)
     discover("casl_bench.domains.rendering", DATASETS)
     discover("casl_bench.photos", DATASETS, DOMAINS)

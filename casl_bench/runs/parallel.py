@@ -106,10 +106,7 @@ _QUEUES: dict[QueueName, str] = {
 
 @contextmanager
 def dask_engine(config: RunConfig, say: Callable[[str], None]) -> Iterator[Engine]:
-    """Tasks on a Dask cluster: one that runs already, or one that is started, here or by a queue.
-
-    Raises UsageError if no scheduler answers, or a queue cannot be asked.
-    """
+    """Tasks on a Dask cluster: one that runs, or one that is started, here or by a queue."""
     import dask
     from distributed import Client, KilledWorker, wait
 

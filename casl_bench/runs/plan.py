@@ -148,13 +148,7 @@ def fingerprint(domain: Domain) -> str:
 
 @dataclass(frozen=True)
 class DomainIdentity:
-    """What a plan must know of a domain.
-
-    Attributes:
-        card: of its data set.
-        fingerprint: of its models; a placeholder where they are absent.
-        sources: of what it has that is not this package's own.
-    """
+    """What a plan must know of a domain; the fingerprint of one without files is a placeholder."""
 
     card: DatasetCard
     fingerprint: str
@@ -170,10 +164,7 @@ def identify(domains: Mapping[str, Domain]) -> dict[str, DomainIdentity]:
 
 
 def make_method(name: str, suite: Suite) -> EditingMethod:
-    """The named method: its defaults, the suite's settings over them, its fit budget over both.
-
-    Raises UsageError if there is no such method, or it refuses the suite's settings.
-    """
+    """A method with its defaults, over them the suite's settings, over both its fit budget."""
     method = METHODS.create(name)
     fields = type(method.config).model_fields
     settings = dict(suite.settings.get(name, {}))
@@ -193,10 +184,7 @@ def make_method(name: str, suite: Suite) -> EditingMethod:
 
 
 def info_of(name: str) -> MethodInfo:
-    """What a method declares, read from its class: nothing is constructed.
-
-    Raises UsageError if there is no such method.
-    """
+    """What a method declares, read from its class: nothing is constructed."""
     info: MethodInfo = METHODS.factory(name).info  # type: ignore[attr-defined]
     return info
 
@@ -207,10 +195,7 @@ def card_of(dataset: str) -> DatasetCard:
 
 
 def open_domains(config: RunConfig) -> dict[str, Domain]:
-    """Data set → its domain.
-
-    Raises UsageError where files of the user's are absent, InvalidBenchmarkError where damaged.
-    """
+    """Data set → its domain; UsageError if files are absent, InvalidBenchmarkError if damaged."""
     return {d: open_domain(d, config) for d in config.datasets}
 
 
@@ -256,10 +241,7 @@ def random_directions(config: RunConfig) -> list[tuple[str, int]]:
 
 
 def done(store: RecordStore, cell: Cell) -> CellRecord | None:
-    """The finished record of this very cell: same inputs, settings and code; None without one.
-
-    Raises InvalidBenchmarkError if a stored record is corrupt; so does `edited_since`.
-    """
+    """The finished record of this very cell: same inputs, settings and code; None without one."""
     record = _finished(store, cell)
     return None if record and changed(record.provenance.sources, cell.sources) else record
 
@@ -300,10 +282,7 @@ def check_images(config: RunConfig, domains: Mapping[str, Domain]) -> None:
 
 
 def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) -> Path | None:
-    """The file that takes the place of a method's fit on a concept; None where it is fitted.
-
-    Raises UsageError if the method runs on no weights but its own, or the folder has none for it.
-    """
+    """The file in the place of a fit, or None; UsageError where the folder has none for it."""
     name = method.info.name
     if name not in config.method_weights:
         return None
@@ -367,10 +346,7 @@ def _cell(
     partner: Named | None = None,
     fit_seed: int = 0,
 ) -> Cell:
-    """A cell of a method, or of a control that is matched to a partner.
-
-    Its key holds what determines its pixels and scores: no metric and no other cell.
-    """
+    """A cell; its key holds what determines its pixels and scores: no metric and no other cell."""
     card = identity.card
     key: dict[str, Any] = {
         "stage": STAGE_VERSION,

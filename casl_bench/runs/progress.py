@@ -37,11 +37,7 @@ class PhaseCost:
 
 
 class PhaseCosts:
-    """Counts passes and time by phase, from the moment it is made.
-
-    Attributes:
-        passes: phase → U-Net passes in images; a half counts 0.5.
-    """
+    """Counts U-Net passes (in images) and time by phase, from the moment it is made."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.passes: defaultdict[str, float] = defaultdict(float)
@@ -128,11 +124,7 @@ LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Counts the work of a run; subclasses show it. Used as a context manager.
-
-    Attributes:
-        costs: what the phases of the run have cost.
-    """
+    """Counts the work of a run; subclasses show it. Used as a context manager."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -154,15 +146,10 @@ class Progress:
 
     @contextmanager
     def task(self, description: str, total: int, work: float = 0.0) -> Iterator[Advance]:
-        """One stretch of work, shown while it lasts.
+        """One stretch of work, such as "casl / smiling: fit", shown while it lasts.
 
-        Args:
-            description: a few words, such as "casl / smiling: fit".
-            total: steps of it, in whatever it counts.
-            work: its share of the run's work, in the unit of `start`.
-
-        Yields:
-            A function to be called with the number of steps just done.
+        It has `total` steps and a share `work` of the run's work, in the unit of `start`. Yields a
+        function to be called with the number of steps just done.
         """
         done = 0
 

@@ -18,17 +18,12 @@ from casl_bench.runs.run_lock import config_of_run
 
 
 def rescore(run: Path) -> int:
-    """Score the pictures of a run folder again, and the scorers themselves.
+    """Score the pictures of a run folder again, and the scorers themselves; how many cells.
 
     Strengths stay as they were chosen on validation images, whose pictures are not kept, and so do
-    the scores of these. Where a change lies does not depend on a scorer and stays too.
-
-    Returns:
-        How many cells were scored.
-
-    Raises:
-        UsageError: where it is no run folder.
-        InvalidBenchmarkError: if something stored is damaged, or a scorer is under its floor.
+    the scores of these. Where a change lies does not depend on a scorer and stays too. Raises
+    UsageError where it is no run folder, InvalidBenchmarkError if something stored is damaged, or a
+    scorer is under its floor.
     """
     store = RecordStore(run)
     cells = [r for r in store if r.images is not None and r.kind in ("edit", "null")]

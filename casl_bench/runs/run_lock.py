@@ -33,10 +33,7 @@ def check_run_folder(config: RunConfig) -> None:
 
 
 def key_of_run(run: Path) -> dict[str, Any]:
-    """What all records of a run folder have in common, see `RunConfig.key`.
-
-    Raises UsageError where it is no run folder.
-    """
+    """What all records of a run folder have in common; UsageError where it is none."""
     try:
         key = read_json(run / MANIFEST)["key"]
         if not isinstance(key, dict):
@@ -78,11 +75,7 @@ def config_of_run(
     methods: tuple[str, ...],
     cache: Path | None = None,
 ) -> RunConfig:
-    """The configuration that a run folder was made with, for what reads it later.
-
-    `cache` is that of the run; None for the one that runs share by default.
-    Raises UsageError where it is no run folder, or of a suite that this version does not know.
-    """
+    """The configuration of a run folder, for what reads it later; UsageError where it is none."""
     key = key_of_run(out)
     try:
         return RunConfig(
@@ -176,10 +169,7 @@ def claim_run_folder(config: RunConfig) -> AbstractContextManager[None]:
 
 @contextmanager
 def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[None]:
-    """`claim_run_folder` by the folder and the key of its records.
-
-    `otherwise` says what the user may do in place of giving another folder.
-    """
+    """`claim_run_folder` by the key of its records; `otherwise` is a hint for the user."""
     _check(out, key, otherwise)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)

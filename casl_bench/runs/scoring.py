@@ -38,10 +38,7 @@ def from_8_bits(pixels: Pixels) -> Tensor:
 
 
 class Scorers:
-    """The domain's scorers, with what they say of sources and reconstructions kept by image id.
-
-    Each image is edited for many concepts and by many methods; its own scores are computed once.
-    """
+    """The domain's scorers; what they say of sources and reconstructions is computed once."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
@@ -88,10 +85,7 @@ class Scorers:
     def scores(
         self, concept: Concept | None, pictures: EditedImages, known: Array | None = None
     ) -> ScoreTable:
-        """Score pictures as they are stored, see `table`.
-
-        `known` is [n, 3, H, W], what the perfect edit changes; None where that is unknown.
-        """
+        """Score stored pictures, see `table`; `known` [n, 3, H, W] is the perfect edit's change."""
         ids, clip, reader = pictures.image_ids, self.domain.score_clip, self.domain.factors
         source, base, edited = pictures.source, pictures.reconstruction, pictures.edits
         base_clip = self._base_clip(ids, base)

@@ -250,10 +250,7 @@ class Suite(BaseModel):
 
 
 def read_settings(path: Path) -> MethodSettings:
-    """Method → settings from a JSON file, such as the `chosen.json` of a sweep.
-
-    Raises UsageError if the file cannot be read or holds anything else.
-    """
+    """Method → settings from a JSON file, such as the `chosen.json` of a sweep."""
     try:
         return TypeAdapter(MethodSettings).validate_python(read_json(path))
     except (OSError, ValueError, ValidationError) as error:

@@ -23,10 +23,7 @@ Row = tuple[str, str]
 
 
 def check_torch() -> None:
-    """Import torch and torchvision, whose builds must fit each other.
-
-    Raises UsageError where they do not; the import itself fails with an error that names neither.
-    """
+    """Import torchvision; UsageError where it does not fit torch, as its own error does not say."""
     try:
         import torchvision  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
@@ -48,10 +45,7 @@ def check_torch() -> None:
 
 
 def resolve_device(name: str) -> str:
-    """A device that exists, with its number, from "cpu", "cuda", "cuda:1" or "mps".
-
-    Raises UsageError if torch cannot use it on this machine.
-    """
+    """A device with its number, of "cpu", "cuda:1" …; UsageError where torch cannot use it."""
     import torch
 
     try:
@@ -77,11 +71,7 @@ def doctor_page(
     data_root: Path | None,
     weights_root: Path,
 ) -> tuple[str, int]:
-    """A page on this device (not resolved yet), cache and folders; and the command's exit code.
-
-    That is 0, or 2 where torch or the device cannot be used. A line that cannot be found out says
-    so; the other lines are printed all the same.
-    """
+    """A page on this device, cache and folders, and the exit code: 2 where torch cannot be used."""
     rows: list[Row] = [("versions", _versions())]
     try:
         check_torch()

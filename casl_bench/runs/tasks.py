@@ -69,10 +69,7 @@ class Task:
 def make_tasks(
     suite: Suite, cells: Sequence[Cell], resolutions: Mapping[str, int]
 ) -> tuple[Task, ...]:
-    """The tasks of a plan: what others read comes first.
-
-    `resolutions` are pixels per side: the smallest data set comes first, where faults show soonest.
-    """
+    """The tasks of a plan, what others read first; data sets of small images come first."""
     datasets = dict.fromkeys(cell.dataset for cell in cells)
     tasks: list[Task] = []
     for dataset in sorted(datasets, key=lambda name: resolutions[name]):
@@ -205,10 +202,7 @@ class Attempts:
 
     @contextmanager
     def begun(self, key: str, limit: float | None = None) -> Iterator[None]:
-        """Mark something as begun until the block ends; end the process after `limit` seconds.
-
-        Raises UsageError where the run folder cannot be written.
-        """
+        """Mark something as begun until the block ends; end the process after `limit` seconds."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / key).open("ab") as mark:

@@ -222,13 +222,7 @@ TUNING_VERSION = 1
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked command.
-
-    Attributes:
-        config: the run around it; its suite carries no settings, so that trial 0 is the default.
-        images: validation images per concept.
-        trials: method → what is tried of it.
-    """
+    """A checked command, with what is tried of each method; its suite carries no settings."""
 
     config: RunConfig
     images: int
@@ -301,10 +295,7 @@ class TrialStore:
         write_json(self._path(result.key), result.model_dump(mode="json"))
 
     def find(self, key: str) -> TrialResult | None:
-        """The result under a key, or None where there is none.
-
-        Raises InvalidBenchmarkError if its file is damaged.
-        """
+        """The result under a key, or None. Raises InvalidBenchmarkError if it is damaged."""
         path = self._path(key)
         if not path.exists():
             return None

@@ -133,10 +133,7 @@ class Worker:
 
 
 def _check_domain(cells: Sequence[Cell], domain: Domain) -> None:
-    """Refuse, with a UsageError, models, images or plugins other than those of the plan.
-
-    Another process may see other files than the one that has planned.
-    """
+    """Refuse other models, images or plugins than those of the plan, which a worker may see."""
     card = domain.dataset.card
     inputs = cells[0].inputs
     if (inputs["world"], inputs["dataset"]) != (fingerprint(domain), [card.name, card.revision]):
@@ -157,12 +154,7 @@ def _check_domain(cells: Sequence[Cell], domain: Domain) -> None:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """What is reported of a task that came to its end. What counts are the records on disk.
-
-    Attributes:
-        notes: lines for the user.
-        costs: what its phases have cost another process.
-    """
+    """What is reported of a task that has ended. What counts are the records on disk."""
 
     task: str
     notes: tuple[str, ...] = ()
@@ -202,10 +194,7 @@ _LOOKS = 1.0
 
 
 def carry_out(config: RunConfig, task: Task, context: JobContext) -> TaskResult:
-    """Do a task in another process.
-
-    Raises BenchError as the task raises it, or where this process is not fit for it.
-    """
+    """Do a task in another process; BenchError where it is not fit for it."""
     with _lock, one_thread():
         progress = BufferedProgress()  # its clock starts here
         if context.is_parent:
