@@ -29,8 +29,6 @@ class Stored:
     """A folder of the cache: an entry, or one whose making is going on or was interrupted.
 
     Attributes:
-        kind: one of `KINDS`.
-        folder: of it.
         bytes: of all its files.
         last_used: seconds since the epoch, as the clock stood then.
         sidecar: None where it is unfinished or damaged.
@@ -86,13 +84,8 @@ def select_for_pruning(
 ) -> list[Stored]:
     """The entries that pruning would delete, the longest unused first.
 
-    A use that lies in the future, since the clock was set back, counts as one of this moment.
-
-    Args:
-        entries: of the kinds that may go.
-        size_budget: bytes that may stay.
-        older_than: seconds without a use after which an entry goes.
-        now: seconds since the epoch.
+    They go until `size_budget` bytes are left, or where unused for `older_than` seconds. A use that
+    lies in the future, since the clock was set back, counts as one of this moment.
     """
     now = time.time() if now is None else now
     by_age = sorted(entries, key=lambda e: (min(e.last_used, now), e.kind, e.hash))

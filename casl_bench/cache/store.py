@@ -46,10 +46,9 @@ ABOUT = "about"
 
 @dataclass(frozen=True, eq=False)
 class CacheKey:
-    """Everything that determines an artifact.
+    """Everything that determines an artifact of one of `KINDS`.
 
     Attributes:
-        kind: one of `KINDS`.
         inputs: JSON values; whatever differs in them makes another entry, but for `ABOUT`: two
             methods that share a fit find it under one key.
     """
@@ -79,7 +78,6 @@ class Sidecar:
     """What an entry says of itself.
 
     Attributes:
-        kind: of its key.
         inputs: of its key, in clear.
         files: path within the entry, with "/" → size and hash that it must have.
         seconds: wall time of the making; None where it was interrupted.

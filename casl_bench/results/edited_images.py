@@ -20,11 +20,9 @@ FILE_NAME = "images.npz"
 
 @dataclass(frozen=True, eq=False)
 class EditedImages:
-    """A cell's pictures, RGB.
+    """A cell's pictures, RGB, of n images at S non-zero strengths.
 
     Attributes:
-        image_ids: n ids.
-        strengths: S non-zero strengths, in the order of `edits`.
         source: [n, H, W, 3].
         reconstruction: [n, H, W, 3], regenerated without an edit.
         edits: [S, n, H, W, 3].
@@ -134,10 +132,7 @@ def find_latent_images(
 ) -> list[LatentImages]:
     """The best latents of a ranking, each with the images that activate it most somewhere.
 
-    Args:
-        codes: [n, d_sae, h, w] activations of n images.
-        ranking: latents, best first.
-        pictures: [n, H, W, 3] of the same images.
+    `codes` are [n, d_sae, h, w] activations of the n images `pictures` [n, H, W, 3].
     """
     found = []
     for latent in ranking[:LATENTS]:

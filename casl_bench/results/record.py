@@ -436,7 +436,6 @@ class _Record(Frozen):
         return {k: v for k, v in self._dumped().items() if k != "provenance"}
 
     def _dumped(self) -> dict[str, Any]:
-        """All fields that the record's version of the schema has."""
         return self.model_dump(mode="json", by_alias=True)
 
     @property

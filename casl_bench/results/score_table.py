@@ -175,8 +175,7 @@ class ScoreTable:
         """Scores at one strength in (0, largest of `strengths`], each linear between neighbours.
 
         Strength 0 is the reconstruction: its logits, distance 0 and identity 1. A score of which
-        strength 0 is not known is left out below the smallest strength. Raises InputError beyond
-        the largest strength.
+        strength 0 is not known is left out below the smallest strength.
         """
         order = np.argsort(self.strengths)
         grid = np.array(self.strengths)[order]

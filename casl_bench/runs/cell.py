@@ -314,7 +314,6 @@ class EditCells:
         return record
 
     def _fitted(self, cell: Cell, watch: Stopwatch) -> Fitted:
-        """The method fitted on its concept, with its strengths."""
         info, work = info_of(cell.method), cell.work * _FIT_SHARE
         editor, fit = self.fitting.editor(cell.method, cell.concept, watch, work, cell.fit_seed)
         if info.control and not info.matched:

@@ -372,7 +372,6 @@ class DatasetRecords:
         return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
 
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
-        """The mean over images with its bootstrap interval."""
         seed = derive_seed(self.config.seed, purpose)
         return over_images(lambda rows: float(values[rows].mean()), len(values), unit, seed)
 
@@ -402,8 +401,7 @@ class Probes:
 
     Attributes:
         timestep: where h was read.
-        latents: pooled over positions.
-        units: (latent, position) pairs.
+        latents: pooled over positions; `units` are (latent, position) pairs.
         raw: a probe on all of h.
         codes: [n, d_sae, h, w] latents of the test images.
         pictures: [n, H, W, 3] of these.
@@ -532,7 +530,6 @@ class DatasetRun:
         self._recorded(probe, f"{cell.label}: probe", fault)
 
     def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
-        """A record of the whole data set, unless it is there."""
         key = self._key(kind)
         # Some of these run controls of their own, such as known edits.
         sources = self._sources([name for name in METHODS if info_of(name).control])

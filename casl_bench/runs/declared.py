@@ -124,10 +124,7 @@ def check_names(
     concepts: Sequence[str],
     plugins: Sequence[Path] = (),
 ) -> None:
-    """Refuse a name that nothing declares, without an import of what registers it.
-
-    Raises UsageError, with the nearest name.
-    """
+    """Refuse, with a UsageError, a name that nothing declares; no module is imported."""
     known = declared(plugins)
     _refuse_unknown("method", methods, known.methods)
     _refuse_unknown("dataset", datasets, known.datasets)

@@ -148,7 +148,6 @@ def list_text() -> str:
 
 
 def _metrics() -> list[list[str]]:
-    """All metrics of edits, the headline first."""
     rows = [[i.name, f"v{i.version}", i.title, i.source] for i in metric_infos()]
     headline = EPR_PLUS_INFO.name
     rows.sort(key=lambda row: (row[0] != headline, row[0]))

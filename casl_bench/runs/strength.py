@@ -66,11 +66,6 @@ def fixed_strength(strength: float) -> StrengthMatch:
     return StrengthMatch((), strength)
 
 
-def effect_name(share: float) -> str:
-    """Of the level at this share of the full effect."""
-    return f"effect_{round(100 * share)}"
-
-
 def match(responses: Mapping[float, EditScores], suite: Suite, full_effect: float) -> StrengthMatch:
     """Choose a method's strengths from scores of the same validation images at each of a grid.
 
@@ -80,7 +75,10 @@ def match(responses: Mapping[float, EditScores], suite: Suite, full_effect: floa
     grid = sorted(responses)
     effects = np.array([_effect(responses[s]) for s in grid])
     flips = np.array([_flips(responses[s]) for s in grid])
-    asked = [(effect_name(share), share * full_effect, "sd", effects) for share in suite.effects]
+    asked = [
+        (f"effect_{round(100 * share)}", share * full_effect, "sd", effects)
+        for share in suite.effects
+    ]
     asked.append((f"flip_{round(100 * suite.flip_goal)}", suite.flip_goal, "share", flips))
     levels = []
     for name, goal, unit, response in asked:

@@ -260,7 +260,6 @@ def read_settings(path: Path) -> MethodSettings:
 
 
 def _tuned(**changes: dict[str, JsonValue]) -> MethodSettings:
-    """The tuned settings, with changes to some methods'."""
     tuned = read_settings(TUNED)
     return tuned | {name: tuned.get(name, {}) | change for name, change in changes.items()}
 
@@ -363,7 +362,6 @@ class RunConfig(BaseModel):
 
     Attributes:
         methods: in the order asked for; controls are added by the plan.
-        datasets: in the order asked for.
         concepts: to edit; None for all that a data set has, or the first few of them if the suite
             says so.
         seed: the run seed, from which every random number derives.
@@ -374,9 +372,8 @@ class RunConfig(BaseModel):
         cache: folder of what runs share.
         plugins: Python files that register methods or data sets of the user's own.
         memory_budget: memory for edited images per process, in 10⁹ bytes; None takes a share of
-            what is free. Affects speed only, never results.
-        batch_size: at most so many images at once, and in a part of an inversion; None leaves it
-            to the memory budget. Affects speed only, never results.
+            what is free. Affects speed only, never results; so does `batch_size`.
+        batch_size: at most so many images at once, and in a part of an inversion.
         jobs: processes that run cells, each on one thread.
         method_weights: method → folder of weights that somebody else trained for it.
     """

@@ -33,9 +33,7 @@ class Task:
     """One stretch of work.
 
     Attributes:
-        kind: the inversions of a split; the SAE; scorers and reconstruction of a data set; random
-            directions; cells; how good the SAE is.
-        dataset: its name.
+        kind: "dataset" stands for its scorers and reconstruction.
         part: the split of inversions; concept and method of cells.
         cells: of the plan, in its order.
         work: estimated U-Net passes in images, of what is not shared by all cells.

@@ -240,12 +240,8 @@ class TrialResult(Frozen):
         flip_rate: see `Objective`; so are the next three.
         fit_unet_calls: what the fit costs, in images.
         fit_reused: whether the fit was there already: settings that only matter when editing, or
-            methods, may share one.
+            methods, may share one; then `fit_seconds` is next to nothing.
         edit_unet_calls: of all images at all strengths, in images.
-        fit_seconds: wall time here, next to nothing for a fit that was there.
-        edit_seconds: wall time.
-        error: why it failed, or None.
-        sources: as in the provenance of a record.
     """
 
     key: str
@@ -438,8 +434,6 @@ def _wider(sweep: Sweep) -> RunConfig:
 
 
 class _DatasetSweep:
-    """All attempts on one data set. Nothing is computed before the first."""
-
     def __init__(self, domain: Domain, sweep: Sweep, progress: Progress) -> None:
         self.sweep, self.progress = sweep, progress
         # Fits see exactly what a run of the suite gives them; only what is scored is wider.
