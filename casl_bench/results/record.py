@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import hash_json, json_text, write_text
+from casl_bench.core.files import hash_json, write_json
 from casl_bench.metrics.metric import Estimate
 
 Finite = Annotated[float, AllowInfNan(False)]
@@ -570,10 +570,5 @@ def record_schema() -> dict[str, Any]:
     return schema
 
 
-def schema_text() -> str:
-    """The content of schema.json."""
-    return json_text(record_schema())
-
-
 if __name__ == "__main__":
-    write_text(SCHEMA_FILE, schema_text())
+    write_json(SCHEMA_FILE, record_schema())

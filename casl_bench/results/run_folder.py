@@ -47,7 +47,9 @@ def jsonl_stem(path: Path) -> str:
 
 def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
     """Write records, gzipped if the name ends with `.gz`; the same ones give the same bytes."""
-    data = "".join(map(_line, records)).encode()
+    stored = [record.to_json() for record in records]
+    lines = [json.dumps(r, sort_keys=True, allow_nan=False, ensure_ascii=False) for r in stored]
+    data = "".join(f"{line}\n" for line in lines).encode()
     # A gzip header holds a time unless it is told not to.
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
@@ -68,11 +70,6 @@ def read_jsonl(path: Path) -> list[RunRecord]:
             raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
         records.append(RunRecord.from_json(stored, where))
     return records
-
-
-def _line(record: RunRecord) -> str:
-    stored = record.to_json()
-    return json.dumps(stored, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _unpacked(path: Path) -> bytes:

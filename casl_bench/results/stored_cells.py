@@ -48,10 +48,6 @@ def read_cells(run: Path) -> list[StoredCell]:
         StoredCell(record, store.scores(record), store.validation_scores(record))
         for record in store
     ]
-    return cells + _converted(store, run)
-
-
-def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
     old = [r for r in store.read_old() if r.kind != "comparison"]
     if any(r.schema_version == 1 for r in old):
         raise InvalidBenchmarkError(
@@ -59,7 +55,7 @@ def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
             where=str(run),
             hint="read their numbers from records.jsonl, or run the folder's command again",
         )
-    return convert_cells([(r, store.scores(r)) for r in old])
+    return cells + convert_cells([(r, store.scores(r)) for r in old])
 
 
 def convert_cells(old: Sequence[tuple[RunRecord, ScoreTable | None]]) -> list[StoredCell]:

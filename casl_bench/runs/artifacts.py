@@ -223,9 +223,10 @@ class Artifacts:
         store = None
         if split in _KEPT:
             backbone = self.domain.backbone
+            others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
             store = TrajectoryStore.create(
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
-                refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
+                refined=self.suite.refinements > 0, max_disk_bytes=disk_budget() - others,
             )  # fmt: skip
         work = float(self.passes_per_image * len(batch))
         with (
@@ -246,11 +247,6 @@ class Artifacts:
             store.finish()
         write_inversions(folder / INVERSIONS_FILE, inversions)
         forget_parts(folder)
-
-    def _disk_left(self, folder: Path) -> int:
-        """What the budget leaves to one store of the cache, in bytes."""
-        others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
-        return disk_budget() - others
 
     def trajectory_bytes_to_come(self) -> int:
         """What the stores of this data set will still take on disk."""

@@ -250,15 +250,6 @@ class Fitted:
     validation: ScoreTable | None = None
 
 
-@dataclass(frozen=True)
-class TrialEdits:
-    """Scores of a trial's edits at the suite's strengths; passes of all of them, in images."""
-
-    table: ScoreTable
-    fit_cost: FitCost
-    edit_unet_calls: float
-
-
 class EditCells:
     """Runs the edit cells of one data set and keeps their records."""
 
@@ -297,9 +288,12 @@ class EditCells:
         table, images, calls = self._edit_and_score(
             fitted.editor, concept, split, strengths, watch, label, work
         )
+        if isinstance(dataset := self.domain.dataset, SupportsOracle):
+            oracle = to_8_bits(dataset.oracle(images.image_ids, concept.attribute))
+            images = replace(images, oracle=oracle)
         files = {
             "scores": (SCORES_FILE, table.to_npz()),
-            "images": (FILE_NAME, self._with_oracle(images, concept)),
+            "images": (FILE_NAME, images.to_bytes()),
         }
         if fitted.validation is not None:
             files["validation_scores"] = (VALIDATION_FILE, fitted.validation.to_npz())
@@ -346,15 +340,19 @@ class EditCells:
         split: InvertedSplit,
         watch: Stopwatch,
         work: float = 0.0,
-    ) -> TrialEdits:
-        """Fit a method of any settings and score its edits of a split; no record is written."""
+    ) -> tuple[ScoreTable, FitCost, float]:
+        """Fit a method of any settings and score its edits of a split; no record is written.
+
+        Returns the scores at the suite's strengths, the cost of the fit, and the U-Net passes of
+        all edits, in images.
+        """
         label = f"{method.info.name} / {concept.name}: edit"
         editor, fit = self.fitting.fit(method, concept, watch, work * _FIT_SHARE)
         table, _, calls = self._edit_and_score(
             editor, concept, split, self.config.suite.strengths, watch, label,
             work * (1 - _FIT_SHARE),
         )  # fmt: skip
-        return TrialEdits(table, fit.cost, calls)
+        return table, fit.cost, calls
 
     def _edit_and_score(
         self,
@@ -499,10 +497,3 @@ class EditCells:
             ),
             provenance=provenance(config, watch, fitted.fit.resources),
         )
-
-    def _with_oracle(self, images: EditedImages, concept: Concept) -> bytes:
-        dataset = self.domain.dataset
-        oracle = None
-        if isinstance(dataset, SupportsOracle):
-            oracle = to_8_bits(dataset.oracle(images.image_ids, concept.attribute))
-        return replace(images, oracle=oracle).to_bytes()

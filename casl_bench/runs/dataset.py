@@ -108,30 +108,26 @@ class DatasetRecords:
         edits = self._oracle_logits() if labelled else None
         found: dict[str, Measurement] = {}
         for k, name in enumerate(self.cells.scorers.names):
-            if labelled:
-                self._check_floor(name, source[k], truth)
+            right = (source[k] > 0) == truth
+            worst = int(right.mean(0).argmin())
+            seen = right[:, worst]
+            if labelled and seen.mean() < self.domain.accuracy_floor:
+                raise InvalidBenchmarkError(
+                    f"classifier '{name}' is right on {seen.mean():.3f} of images for "
+                    f"'{self.attributes[worst]}', under its floor of {self.domain.accuracy_floor}",
+                    hint="use another classifier, or train it anew",
+                )
             what = "accuracy" if labelled else "agreement"
             found |= self._accuracies(name, what, "", source[k], truth)
             found |= self._accuracies(name, what, "_on_reconstructions", reconstruction[k], truth)
-            worst = int(((source[k] > 0) == truth).mean(0).argmin())
             found[f"{name}.worst_attribute"] = self._over_images(
-                lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
+                lambda rows, seen=seen: float(seen[rows].mean()),  # type: ignore[misc]
                 len(truth), "share", f"{name} worst",
             )  # fmt: skip
-            spread = self.cells.scales.spreads[k]
             if edits is not None:
+                spread = self.cells.scales.spreads[k]
                 found |= self._known_flips(name, source[k], edits[k], truth, spread)
         return found
-
-    def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
-        accuracy = ((logits > 0) == truth).mean(0)
-        worst = int(accuracy.argmin())
-        if accuracy[worst] < self.domain.accuracy_floor:
-            raise InvalidBenchmarkError(
-                f"classifier '{name}' is right on {accuracy[worst]:.3f} of images for "
-                f"'{self.attributes[worst]}', under its floor of {self.domain.accuracy_floor}",
-                hint="use another classifier, or train it anew",
-            )
 
     def _oracle_logits(self) -> Array | None:
         """[K, A, m, A] of the first m test images with each attribute flipped."""
@@ -163,12 +159,7 @@ class DatasetRecords:
         return found
 
     def _known_flips(
-        self,
-        name: str,
-        source: Array,
-        edits: Array,
-        truth: NDArray[np.bool_],
-        spread: Array,
+        self, name: str, source: Array, edits: Array, truth: NDArray[np.bool_], spread: Array
     ) -> dict[str, Measurement]:
         """What a classifier says of edits that change one attribute and nothing else."""
         m = edits.shape[1]

@@ -150,7 +150,16 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     check_run_folder(config)
     missing: list[str] = []
     h_shapes: dict[str, tuple[int, ...]] = {}
-    domains = {d: _identity(d, config, missing, h_shapes) for d in config.datasets}
+    domains: dict[str, DomainIdentity] = {}
+    for dataset in config.datasets:
+        try:
+            domain = open_domain(dataset, config)
+        except BenchError as error:  # planned all the same
+            missing.append(f"not ready to run: {dataset}: {error}")
+            domains[dataset] = DomainIdentity(card_of(dataset), "absent")
+        else:
+            h_shapes[dataset] = domain.backbone.h_shape
+            domains |= identify({dataset: domain})
     cells = plan(config, domains)
     store = RecordStore(config.out)
     damaged = damaged_cells(store)
@@ -171,19 +180,6 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
         *missing,
     ]
     return "\n".join(lines) + "\n"
-
-
-def _identity(
-    dataset: str, config: RunConfig, missing: list[str], h_shapes: dict[str, tuple[int, ...]]
-) -> DomainIdentity:
-    """Of a domain; one whose files are not there is planned all the same, and why is noted."""
-    try:
-        domain = open_domain(dataset, config)
-    except BenchError as error:
-        missing.append(f"not ready to run: {dataset}: {error}")
-        return DomainIdentity(card_of(dataset), "absent")
-    h_shapes[dataset] = domain.backbone.h_shape
-    return identify({dataset: domain})[dataset]
 
 
 def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:

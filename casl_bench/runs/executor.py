@@ -94,8 +94,7 @@ def _carry_out(
     cells = {c.key: c for task in tasks for c in task.cells}
     to_do = {key: c for key, c in cells.items() if done(store, c) is None}
     if edited := [names for c in to_do.values() if (names := edited_since(store, c))]:
-        sources = [name for own in edited for name in own]
-        progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
+        progress.note(note_of_changed(edited, "cell"))
     if to_do:
         check_room(config, [Artifacts(domain, config, progress) for domain in domains.values()])
     null = null_work(config.suite) * len(config.datasets)

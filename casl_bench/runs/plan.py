@@ -62,9 +62,11 @@ def changed(before: Sources, now: Sources) -> tuple[str, ...]:
     return tuple(name for name, source in now.items() if before.get(name, source) != source)
 
 
-def note_of_changed(names: Iterable[str], what: str) -> str:
-    """One line: what has changed, and what (such as "3 cells") is made again for it."""
-    return f"edited since: {', '.join(sorted(set(names)))}; {what} made again"
+def note_of_changed(changes: Sequence[Iterable[str]], kind: str) -> str:
+    """One line: what has changed for each of several cells or trials, which are made again."""
+    names = sorted({name for own in changes for name in own})
+    plural = "s" * (len(changes) > 1)
+    return f"edited since: {', '.join(names)}; {len(changes)} {kind}{plural} made again"
 
 
 STAGE_VERSION = 4

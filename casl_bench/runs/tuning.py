@@ -422,8 +422,7 @@ def _to_do(
             to_do.append(attempt)
             edited.append(names)
     if edited:
-        sources = [name for names in edited for name in names]
-        progress.note(note_of_changed(sources, f"{len(edited)} trial{'s' * (len(edited) > 1)}"))
+        progress.note(note_of_changed(edited, "trial"))
     return to_do
 
 
@@ -449,9 +448,10 @@ class _DatasetSweep:
         watch = Stopwatch()
         fits_before = self.cells.fitting.store.made
         try:
-            tried = self.cells.run_trial(method, attempt.concept, split, watch, attempt.work)
-            spread = self.cells.scales.spreads[0]
-            found = objective(tried.table, attempt.concept.attribute, spread)
+            table, cost, edit_calls = self.cells.run_trial(
+                method, attempt.concept, split, watch, attempt.work
+            )
+            found = objective(table, attempt.concept.attribute, self.cells.scales.spreads[0])
         except InvalidBenchmarkError:
             raise
         except Exception as error:  # noqa: BLE001 - a setting may break a method in any way
@@ -464,9 +464,9 @@ class _DatasetSweep:
             update={
                 "score": found.score,
                 **asdict(found),
-                "fit_unet_calls": tried.fit_cost.unet_calls,
+                "fit_unet_calls": cost.unet_calls,
                 "fit_reused": self.cells.fitting.store.made == fits_before,
-                "edit_unet_calls": tried.edit_unet_calls,
+                "edit_unet_calls": edit_calls,
                 "fit_seconds": watch.seconds["fit"],
                 "edit_seconds": watch.seconds["edit"],
             }
