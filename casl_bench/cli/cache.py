@@ -145,21 +145,14 @@ def verify_command(cache: Path | None, kinds: tuple[str, ...], delete_damaged: b
 @click.option("--weights-root", type=PATH, envvar="CASL_BENCH_WEIGHTS", show_envvar=True)
 @deferred
 def doctor_command(
-    device: str,
-    cache: Path | None,
-    data_root: Path | None,
-    weights_root: Path | None,
+    device: str, cache: Path | None, data_root: Path | None, weights_root: Path | None
 ) -> int:
-    """Look at this machine: versions, devices, cache, data, weights, and what kernels pay here."""
+    """Look at this machine: versions, devices, cache, data and weights."""
     from casl_bench.domains.options import default_weights_root
     from casl_bench.runs.system_info import doctor_page
 
-    page, code = doctor_page(
-        device,
-        cache or default_cache(),
-        data_root,
-        weights_root or default_weights_root(),
-    )
+    weights_root = weights_root or default_weights_root()
+    page, code = doctor_page(device, cache or default_cache(), data_root, weights_root)
     click.echo(page, nl=False)
     return code
 

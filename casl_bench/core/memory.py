@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,14 +132,10 @@ def _of_process() -> _Reading:
 
 def _mark() -> float | None:
     try:
-        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == "VmHWM":
-            return float(value.split()[0]) * 1024
-    return None
+    return float(found[1]) * 1024 if found else None
 
 
 def _lifelong_mark() -> float | None:

@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         self._factories[name] = factory
 
     def note_broken(self, module: str, error: BaseException) -> None:
-        """Remember that a module could not be imported, to be told when a name is missing."""
+        """Remember that a module could not be imported, to be reported when a name is missing."""
         self._broken[module] = f"{type(error).__name__}: {error}"
 
     @property

@@ -139,21 +139,12 @@ class RecordStore:
         return self.cells / key.path
 
     def write(self, record: CellRecord, files: Mapping[str, bytes] | None = None) -> Path:
-        """Keep a record with the files it refers to, replacing an older one of the same cell.
+        """Keep a record with the files it refers to, in place of an older one; the cell's folder.
 
-        Everything is written into a folder aside, which is then renamed into place: an
-        interruption leaves the old cell, the new one, or (for an instant) none; never a mixture.
-
-        Args:
-            record: the record.
-            files: name → content of every file that the record refers to, and no others.
-
-        Returns:
-            The cell's folder.
-
-        Raises:
-            InputError: if the files are not those the record refers to, by name and hash.
-            UsageError: where the run folder cannot be written.
+        Everything is written into a folder aside, which is then renamed into place: an interruption
+        leaves the old cell, the new one, or (for an instant) none; never a mixture. `files` are
+        name → content. Raises InputError if they are not those the record refers to, by name and
+        hash, and UsageError where the run folder cannot be written.
         """
         files = dict(files or {})
         referred = {ref.file: ref for ref in _refs(record)}

@@ -124,8 +124,7 @@ class ScoreTable:
             unrelated_perceptual: mean perceptual distance of unrelated test images, if known.
             unrelated_identity: mean identity similarity of unrelated test images, if known.
 
-        Raises:
-            InputError: on a name or strength that the table does not hold.
+        Raises InputError on a name or strength that the table does not hold.
         """
         k = _place("classifier", classifier or self.classifiers[0], self.classifiers)
         target = _place("attribute", attribute, self.attributes)

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.errors import unknown_name
 from casl_bench.core.registry import baselines_folder
 
 _PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.photos")
@@ -142,5 +142,4 @@ def _refuse_unknown(
         return
     for name in names:
         if name != "all" and name not in sure:
-            error = unknown_name(kind, name, sure)
-            raise UsageError(error.what, where=where, hint=error.hint)
+            raise unknown_name(kind, name, sure, where)

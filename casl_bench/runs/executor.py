@@ -57,13 +57,9 @@ def run(config: RunConfig, progress: Progress) -> int:
     """Run everything the config asks for that is not done yet; 3 if some cells failed, else 0.
 
     Records are written cell by cell, and their numbers last, in `numbers.jsonl`. Damaged ones are
-    set aside, which one line says, and made again.
-
-    Raises:
-        UsageError: if the disk or its budget has no room for what would be made, a data set has
-            too few images, or the engine is not to be had.
-        InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
-            a control out of its bounds.
+    set aside, which one line says, and made again. Raises UsageError if there is no room on the
+    disk, too few images, or no such engine, InvalidBenchmarkError if the benchmark itself cannot be
+    trusted: a scorer under its floor, a control out of its bounds.
     """
     check_engine(config)
     domains = open_domains(config)

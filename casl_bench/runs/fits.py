@@ -67,11 +67,7 @@ def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor
 
 
 def fit_key(method: EditingMethod, inputs: str) -> str:
-    """Hash of everything that determines a fit.
-
-    That is the method with its settings, or its `fit_key` where it shares its fit, and `inputs`:
-    the hash of concept, images, backbone, guide, SAE and seed.
-    """
+    """Hash of what determines a fit: the method's settings or shared key, and `inputs`."""
     own: JsonValue = [method.info.name, method.info.version, method.config.model_dump(mode="json")]
     if isinstance(method, SupportsFitKey):
         own = method.fit_key()
@@ -94,9 +90,7 @@ class FitStore:
         """The fit stored under a `fit_key`, or the one that `make` gives, which is then stored.
 
         `make` is given a scratch folder that survives an interruption; `about` holds what else
-        tells the fit from others, the inputs of the key in clear among them. Raises CacheError
-        where the cache cannot be written, InvalidBenchmarkError if the stored file is none of a
-        fit.
+        tells the fit from others. Raises InvalidBenchmarkError if the stored file is none of a fit.
         """
         made: list[StoredFit] = []
 

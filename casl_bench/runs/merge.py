@@ -48,11 +48,8 @@ def merge(out: Path, runs: Sequence[Path]) -> Merged:
     """Copy the cells of run folders, such as the shards of one command, into one.
 
     Done again, it copies nothing. A cell that failed in `out` is replaced by one that is done.
-
-    Raises:
-        UsageError: if the configurations differ, a folder is no run, or `out` cannot be written.
-        InvalidBenchmarkError: if two folders hold different results of one cell, or a record is
-            corrupt.
+    Raises UsageError if the configurations differ, a folder is no run, or `out` cannot be written,
+    InvalidBenchmarkError if two folders hold different results of one cell, or one is corrupt.
     """
     keys = {run: key_of_run(run) for run in runs}
     for run, key in keys.items():

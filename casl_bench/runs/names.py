@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.core.registry import discover, import_baselines, load_plugin
+from casl_bench.core.registry import Registry, discover, import_baselines, load_plugin
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import DOMAINS
 from casl_bench.domains.options import DomainOptions, parse_assignments
@@ -21,33 +21,31 @@ from casl_bench.runs.plan import card_of, info_of
 from casl_bench.runs.suites import SUITES
 
 
-def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for all but the controls."""
+def _chosen(
+    names: Iterable[str], registry: Registry[Any], among_all: Callable[[str], bool]
+) -> tuple[str, ...]:
     chosen: dict[str, None] = {}
     for name in names:
         if name == "all":
-            chosen |= dict.fromkeys(n for n in METHODS if not info_of(n).control)
+            chosen |= dict.fromkeys(n for n in registry if among_all(n))
         else:
-            info_of(name)  # raises for an unknown name
+            registry.factory(name)  # raises for an unknown name
             chosen[name] = None
+    return tuple(chosen)
+
+
+def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in the order asked for, each once; "all" stands for all but the controls."""
+    chosen = _chosen(names, METHODS, lambda name: not info_of(name).control)
     if not chosen:
         reasons = "; ".join(f"{m}: {r}" for m, r in sorted(METHODS.broken.items()))
         raise UsageError("there is no method to run", hint=reasons or "name one")
-    return tuple(chosen)
+    return chosen
 
 
 def resolve_datasets(names: Iterable[str], domain_kind: str = "synth") -> tuple[str, ...]:
     """Names in the order asked for, each once; "all" stands for all of one kind of domain."""
-    chosen: dict[str, None] = {}
-    for name in names:
-        if name == "all":
-            chosen |= dict.fromkeys(
-                d for d in DATASETS.names() if card_of(d).domain_kind == domain_kind
-            )
-        else:
-            DATASETS.factory(name)  # raises for an unknown name
-            chosen[name] = None
-    return tuple(chosen)
+    return _chosen(names, DATASETS, lambda name: card_of(name).domain_kind == domain_kind)
 
 
 def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str, ...] | None:
@@ -59,8 +57,7 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
     known = {c.name for d in datasets for c in card_of(d).concepts}
     for name in chosen:
         if name not in known:
-            error = unknown_name("concept", name, known)
-            raise UsageError(error.what, where=", ".join(datasets), hint=error.hint)
+            raise unknown_name("concept", name, known, where=", ".join(datasets))
     return chosen
 
 
@@ -70,8 +67,7 @@ def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> d
     found = {}
     for name, folder in parse_assignments(values, "--method-weights").items():
         if name not in methods:
-            error = unknown_name("method", name, methods)
-            raise UsageError(error.what, where="--method-weights", hint=error.hint)
+            raise unknown_name("method", name, methods, where="--method-weights")
         if not Path(folder).is_dir():
             raise UsageError("no such folder", where=f"--method-weights {name}={folder}")
         found[name] = Path(folder)
@@ -84,8 +80,7 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> Domain
     backbone = parse_assignments(given["backbone"], "--backbone")
     for name in backbone:
         if name and name not in datasets:
-            error = unknown_name("dataset", name, datasets)
-            raise UsageError(error.what, where="--backbone", hint=error.hint)
+            raise unknown_name("dataset", name, datasets, where="--backbone")
     options = DomainOptions(**{**given, "backbone": backbone})
     unused = options.unused_by_rendered()
     if unused and all(card_of(d).domain_kind == "synth" for d in datasets):

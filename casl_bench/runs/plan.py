@@ -173,8 +173,7 @@ def make_method(name: str, suite: Suite) -> EditingMethod:
     where = f"settings of '{name}' in suite '{suite.name}'"
     for field in settings:
         if field not in fields:
-            error = unknown_name("setting", field, fields)
-            raise UsageError(error.what, where=where, hint=error.hint)
+            raise unknown_name("setting", field, fields, where)
     if suite.fit_steps is not None and "fit_steps" in fields:
         settings["fit_steps"] = suite.fit_steps
     if not settings:

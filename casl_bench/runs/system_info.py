@@ -66,10 +66,7 @@ def resolve_device(name: str) -> str:
 
 
 def doctor_page(
-    device: str,
-    cache: Path,
-    data_root: Path | None,
-    weights_root: Path,
+    device: str, cache: Path, data_root: Path | None, weights_root: Path
 ) -> tuple[str, int]:
     """A page on this device, cache and folders, and the exit code: 2 where torch cannot be used."""
     rows: list[Row] = [("versions", _versions())]

@@ -158,8 +158,7 @@ def search_space(name: str) -> Space:
     fields = type(METHODS.create(name).config).model_fields
     for field, values in declared.items():
         if field not in fields:
-            error = unknown_name("setting", field, fields)
-            raise UsageError(error.what, where=where, hint=error.hint)
+            raise unknown_name("setting", field, fields, where)
         if field in BUDGET_FIELDS:
             raise UsageError(
                 f"it varies '{field}'", where=where, hint="all trials are given the same budget"
