@@ -10,7 +10,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -98,7 +98,9 @@ class ScoreTable:
         return len(self.image_ids)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ScoreTable) and self.to_npz() == other.to_npz()
+        return isinstance(other, ScoreTable) and all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)
+        )
 
     __hash__ = None  # type: ignore[assignment]  # equal by value, holds arrays
 
