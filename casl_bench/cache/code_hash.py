@@ -34,9 +34,7 @@ def code_hash(parts: tuple[str, ...]) -> str:
     """SHA-256 of the Python sources of parts of this package, and of their JSON, hex.
 
     JSON is what the cards of shipped models say beside their weights, tuned settings and the like.
-
-    Args:
-        parts: folders or files, relative to the package.
+    Parts are folders or files, relative to the package.
     """
     places = [PACKAGE / part for part in sorted(set(parts))]
     return _hash_of(PACKAGE, places, ("*.py", "*.json"))
@@ -56,11 +54,7 @@ def source_hash(what: object) -> str:
 
 
 def source_to_compare(what: object) -> str | None:
-    """`source_hash` where another process may find the same or another one.
-
-    Returns:
-        None of this package's own, and of what has no source file.
-    """
+    """`source_hash` where another process may find the same or another one; else None."""
     module = _module_of(what)
     if _is_own(module):
         return None
@@ -81,12 +75,15 @@ def source_to_compare(what: object) -> str | None:
 def environment() -> dict[str, str]:
     """What may change a last bit: versions of the libraries and the processor's kind."""
     found = {"machine": platform.machine(), "python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    return found | {name: installed_version(name) or "absent" for name in _LIBRARIES}
+
+
+def installed_version(name: str) -> str | None:
+    """Of a package; None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _module_of(what: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,6 @@ from casl_bench.cache.store import (
     Sidecar,
     check_files,
     exclusive_lock,
-    is_entry_name,
     read_sidecar,
 )
 from casl_bench.core.errors import UsageError
@@ -26,11 +26,9 @@ from casl_bench.core.errors import UsageError
 
 @dataclass(frozen=True)
 class Stored:
-    """A folder of the cache.
+    """A folder of the cache: an entry, or one whose making is going on or was interrupted.
 
     Attributes:
-        kind: one of `KINDS`.
-        folder: of an entry, or of one whose making was interrupted or is going on.
         bytes: of all its files.
         last_used: seconds since the epoch, as the clock stood then.
         sidecar: None where it is unfinished or damaged.
@@ -61,7 +59,7 @@ def stored_in(root: Path, kinds: Sequence[str] = KINDS) -> Iterator[Stored]:
         folder = root / kind
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             name = path.name.removeprefix(".").partition(".")[0]
-            if path.is_dir() and not path.is_symlink() and is_entry_name(name):
+            if path.is_dir() and not path.is_symlink() and re.fullmatch("[0-9a-f]{64}", name):
                 with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
                     yield _stored(kind, path)
 
@@ -86,13 +84,8 @@ def select_for_pruning(
 ) -> list[Stored]:
     """The entries that pruning would delete, the longest unused first.
 
-    A use that lies in the future, since the clock was set back, counts as one of this moment.
-
-    Args:
-        entries: of the kinds that may go.
-        size_budget: bytes that may stay.
-        older_than: seconds without a use after which an entry goes.
-        now: seconds since the epoch.
+    They go until `size_budget` bytes are left, or where unused for `older_than` seconds. A use that
+    lies in the future, since the clock was set back, counts as one of this moment.
     """
     now = time.time() if now is None else now
     by_age = sorted(entries, key=lambda e: (min(e.last_used, now), e.kind, e.hash))
@@ -108,11 +101,7 @@ def select_for_pruning(
 
 
 def delete(root: Path, entry: Stored) -> bool:
-    """Delete an entry unless somebody is making or reading it; returns whether it is gone.
-
-    Raises:
-        UsageError: where the cache cannot be written.
-    """
+    """Delete an entry unless a process makes or reads it; returns whether it is gone."""
     lock_file = root / entry.kind / ".locks" / entry.hash
     try:
         lock_file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import sys
 import time
@@ -18,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from platformdirs import user_cache_path
 from pydantic import JsonValue
 
@@ -42,15 +41,14 @@ class DamagedEntryError(Exception):
 
 
 ABOUT = "about"
-"""Under this name a key's inputs hold a few words for whoever lists the cache."""
+"""Under this name a key's inputs hold a few words for `casl-bench cache ls`."""
 
 
 @dataclass(frozen=True, eq=False)
 class CacheKey:
-    """Everything that determines an artifact.
+    """Everything that determines an artifact of one of `KINDS`.
 
     Attributes:
-        kind: one of `KINDS`.
         inputs: JSON values; whatever differs in them makes another entry, but for `ABOUT`: two
             methods that share a fit find it under one key.
     """
@@ -80,9 +78,8 @@ class Sidecar:
     """What an entry says of itself.
 
     Attributes:
-        kind: of its key.
         inputs: of its key, in clear.
-        files: path within the entry, with "/" → what is expected there.
+        files: path within the entry, with "/" → size and hash that it must have.
         seconds: wall time of the making; None where it was interrupted.
         made: UTC date and time, for the reader alone: nothing is decided by it.
     """
@@ -98,18 +95,9 @@ class Sidecar:
         """Under which it lies."""
         return CacheKey(self.kind, self.inputs)
 
-    @property
-    def bytes(self) -> int:
-        """Of all files."""
-        return sum(file.bytes for file in self.files.values())
-
 
 def seal(folder: Path, key: CacheKey, seconds: float | None) -> None:
-    """Write the sidecar of a finished folder.
-
-    Raises:
-        UsageError: where it cannot be written.
-    """
+    """Write the sidecar of a finished folder. UsageError where it cannot be written."""
     files = {
         path.relative_to(folder).as_posix(): FileSum.of(path)
         for path in sorted(folder.rglob("*"))
@@ -121,11 +109,7 @@ def seal(folder: Path, key: CacheKey, seconds: float | None) -> None:
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """An entry's sidecar, checked against its own checksum and the name of the folder.
-
-    Raises:
-        DamagedEntryError: if it is absent or not what was written.
-    """
+    """An entry's sidecar, checked against its own checksum and the name of the folder."""
     try:
         stored: dict[str, Any] = read_json(folder / SIDECAR)
         check = stored.pop("check")
@@ -141,26 +125,13 @@ def read_sidecar(folder: Path) -> Sidecar:
 
 
 def check_files(folder: Path, sidecar: Sidecar, *, whole: bool = False) -> None:
-    """Compare an entry's files with its sidecar.
-
-    Args:
-        folder: of the entry.
-        sidecar: its own.
-        whole: hash every file, of whatever size.
-
-    Raises:
-        DamagedEntryError: at the first file that is absent or not what was written.
-    """
+    """Compare an entry's files with its sidecar; with `whole`, hash files of any size."""
     for name, expected in sidecar.files.items():
         check_file(folder / name, expected, hashed=whole or expected.bytes <= HASHED_ON_OPEN)
 
 
 def check_file(path: Path, expected: FileSum, *, hashed: bool) -> None:
-    """Compare a file's size, and where `hashed` its content too, with what was written.
-
-    Raises:
-        DamagedEntryError: if it is absent or something else.
-    """
+    """DamagedEntryError unless a file has this size and, where `hashed`, this content."""
     try:
         if path.is_symlink() or path.stat().st_size != expected.bytes:
             raise DamagedEntryError(f"{path.name} is not {expected.bytes} bytes long")
@@ -170,24 +141,12 @@ def check_file(path: Path, expected: FileSum, *, hashed: bool) -> None:
         raise DamagedEntryError(f"{path.name}: {error.strerror or error}") from error
 
 
-def is_entry_name(name: str) -> bool:
-    """Whether a folder's name is that of an entry."""
-    return re.fullmatch(r"[0-9a-f]{64}", name) is not None
-
-
-# An entry that is being read is locked, so that it is not pruned meanwhile.
-
-
 if sys.platform != "win32":
     import fcntl
 
 
 def lock_for_reading(path: Path) -> int | None:
-    """An open descriptor of a sidecar that locks it until it is closed; None where it went away.
-
-    Raises:
-        OSError: if it cannot be opened for another reason than being absent.
-    """
+    """An open descriptor that keeps an entry from being pruned; None where it went away."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
@@ -238,12 +197,7 @@ class CacheError(UsageError):
 
 
 class Entry:
-    """An entry that was found or made; no other process prunes it while this object lives.
-
-    Attributes:
-        folder: where its files are.
-        sidecar: what it says of itself.
-    """
+    """An entry that was found or made; no other process prunes it while this object lives."""
 
     def __init__(self, folder: Path, sidecar: Sidecar, held: int) -> None:
         self.folder, self.sidecar = folder, sidecar
@@ -252,9 +206,8 @@ class Entry:
     def check_large(self, path: Path) -> None:
         """Hash a file that was too large to be hashed when the entry was opened.
 
-        Raises:
-            InvalidBenchmarkError: if it is not what was written. It is then no entry any more: the
-                next call of `Cache.get_or_make` makes it anew.
+        Raises InvalidBenchmarkError if it is not what was written. It is then no entry any more:
+        the next call of `Cache.get_or_make` makes it anew.
         """
         expected = self.sidecar.files[path.relative_to(self.folder).as_posix()]
         if expected.bytes <= HASHED_ON_OPEN:
@@ -268,12 +221,7 @@ class Entry:
 
 
 class Cache:
-    """Artifacts under keys of all that determines them, shared by runs and by processes.
-
-    Args:
-        root: the cache's folder; made on the first write.
-        say: shows a line about an entry that was damaged.
-    """
+    """Artifacts under keys of all that determines them, shared by runs and by processes."""
 
     def __init__(self, root: Path, say: Callable[[str], None] = lambda line: None) -> None:
         self.root, self._say = root, say
@@ -287,11 +235,7 @@ class Cache:
         return self.root / key.kind / f".{key.hash}.making"
 
     def find(self, key: CacheKey) -> Entry | None:
-        """The entry of a key; None where there is none.
-
-        Raises:
-            InvalidBenchmarkError: if it is damaged.
-        """
+        """The entry of a key, or None. Raises InvalidBenchmarkError if it is damaged."""
         try:
             return self._open(key)
         except DamagedEntryError as error:
@@ -300,14 +244,9 @@ class Cache:
     def get_or_make(self, key: CacheKey, make: Callable[[Path], object]) -> Entry:
         """The entry of a key, made now where it is not there or is damaged.
 
-        Of several processes one makes it and the others wait.
-
-        Args:
-            key: of all that determines it.
-            make: fills the folder that it is given, which holds what an interrupted call left.
-
-        Raises:
-            CacheError: where the cache cannot be written.
+        Of several processes one makes it and the others wait. `make` fills the folder that it is
+        given, which holds what an interrupted call left. Raises CacheError where the cache cannot
+        be written.
         """
         with contextlib.suppress(DamagedEntryError):
             if (entry := self._open(key)) is not None:
@@ -321,46 +260,27 @@ class Cache:
             return self._make(key, make)
 
     @contextmanager
-    def lock(self, key: CacheKey, timeout: float = -1) -> Iterator[None]:
-        """Hold what makes, replaces and deletes an entry.
-
-        Args:
-            key: of the entry.
-            timeout: seconds; -1 waits for as long as it takes.
-
-        Raises:
-            CacheError: where the cache cannot be written.
-            filelock.Timeout: if somebody else held it for that long.
-        """
+    def lock(self, key: CacheKey) -> Iterator[None]:
+        """Hold what makes, replaces and deletes an entry. CacheError where it cannot be written."""
         path = self.root / key.kind / ".locks" / key.hash
         with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
-            lock.acquire(timeout=timeout, poll_interval=0.02)
+            lock.acquire(poll_interval=0.02)
         try:
             yield
         finally:
             lock.release()
 
-    def discard(self, key: CacheKey) -> None:
-        """Delete an entry whose lock is held: taken out of sight first, then file by file.
-
-        Raises:
-            CacheError: where the cache cannot be written.
-        """
-        folder = self.folder(key)
-        aside = folder.with_name(f".{key.hash}.gone")
+    def _make(self, key: CacheKey, make: Callable[[Path], object]) -> Entry:
+        folder, work = self.folder(key), self.work_folder(key)
         with self._writing():
+            aside = folder.with_name(f".{key.hash}.gone")
             if aside.exists():
                 shutil.rmtree(aside)
-            if folder.exists():
+            if folder.exists():  # damaged: taken out of sight first, then deleted file by file
                 folder.rename(aside)
                 shutil.rmtree(aside)
-
-    def _make(self, key: CacheKey, make: Callable[[Path], object]) -> Entry:
-        work = self.work_folder(key)
-        with self._writing():
-            self.discard(key)
             work.mkdir(parents=True, exist_ok=True)
             # An interruption after the sidecar was written and before the renaming.
             (work / SIDECAR).unlink(missing_ok=True)
@@ -371,7 +291,7 @@ class Cache:
                 make(work)
                 _flush(work)
                 seal(work, key, time.monotonic() - started if afresh else None)
-                work.rename(self.folder(key))
+                work.rename(folder)
                 _flush(work.parent)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -412,10 +332,10 @@ class Cache:
 
     @contextmanager
     def _writing(self, *, making: bool = False) -> Iterator[None]:
-        """Tell faults of the disk in one line; what makes an entry may have others of its own."""
+        """Report faults of the disk in one line; what makes an entry may have others of its own."""
         try:
             yield
-        except (CacheError, Timeout):
+        except CacheError:
             raise
         except (OSError, UsageError) as error:
             fault = error if isinstance(error, OSError) else error.__cause__
@@ -457,10 +377,6 @@ CACHE_VARIABLE = "CASL_BENCH_CACHE"
 
 
 def default_cache() -> Path:
-    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder.
-
-    Raises:
-        UsageError: if the variable holds an address.
-    """
+    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder."""
     named = local(os.environ.get(CACHE_VARIABLE, "").strip(), CACHE_VARIABLE)
     return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)

@@ -1,1 +1,1 @@
-"""The command line: one file per command, options only."""
+"""The command line: options only; what a command does is imported once it runs."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.options import option
+from casl_bench.cli.options import deferred, option
 from casl_bench.core.option_types import BoundedInt
 
 if TYPE_CHECKING:
     from casl_bench.gate.verdict import GateReport
     from casl_bench.runs.suites import RunConfig
 
-Action = Callable[[], int]
 PATH = click.Path(path_type=Path)
 
 
@@ -45,6 +44,7 @@ def _names_option(name: str, text: str) -> Callable[[click.decorators.FC], click
               "a 10 % loss could not be seen.")  # fmt: skip
 @click.option("--allow-missing-base", is_flag=True, help="A first run, without a base, exits 0.")
 @click.option("--out", type=PATH, help="Folder for gate.json, junit.xml, summary.md and feeds.")
+@deferred
 def gate_command(
     base: Path,
     head: Path,
@@ -56,7 +56,7 @@ def gate_command(
     calibrate_aa: int | None,
     allow_missing_base: bool,
     out: Path | None,
-) -> Action:
+) -> int:
     """Did editing get worse from run folder BASE to run folder HEAD?
 
     \b
@@ -67,30 +67,26 @@ def gate_command(
       4  not comparable, or neither is shown
       5  a run cannot be believed
     """  # noqa: D301 - \b is click's
+    from casl_bench.core.errors import BenchError
+    from casl_bench.gate.compare_runs import GateOptions, error_report, gate_folders
+    from casl_bench.gate.gate import Scope
+    from casl_bench.gate.outputs import write_outputs
 
-    def action() -> int:
-        from casl_bench.core.errors import BenchError
-        from casl_bench.gate.compare_runs import GateOptions, error_report, gate_folders
-        from casl_bench.gate.gate import Scope
-        from casl_bench.gate.outputs import write_outputs
-
-        options = GateOptions(
-            tier=tier,  # type: ignore[arg-type]  # click has checked it
-            scope=Scope(datasets, methods, concepts, stochastic or frozenset()),
-            calibrate_runs=calibrate_aa or 0,
-            allow_missing_base=allow_missing_base,
-        )
-        try:
-            report = gate_folders(base, head, options)
-        except BenchError as error:
-            for line in write_outputs(error_report(error, tier), out):
-                click.echo(line)
-            raise
-        for line in (*write_outputs(report, out), *_summary(report)):
+    options = GateOptions(
+        tier=tier,  # type: ignore[arg-type]  # click has checked it
+        scope=Scope(datasets, methods, concepts, stochastic or frozenset()),
+        calibrate_runs=calibrate_aa or 0,
+        allow_missing_base=allow_missing_base,
+    )
+    try:
+        report = gate_folders(base, head, options)
+    except BenchError as error:
+        for line in write_outputs(error_report(error, tier), out):
             click.echo(line)
-        return report.exit_code
-
-    return action
+        raise
+    for line in (*write_outputs(report, out), *_summary(report)):
+        click.echo(line)
+    return report.exit_code
 
 
 def _summary(report: GateReport) -> list[str]:
@@ -107,60 +103,44 @@ def _summary(report: GateReport) -> list[str]:
 @click.command("golden")
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("out", type=PATH)
-def golden_command(run: Path, out: Path) -> Action:
+@deferred
+def golden_command(run: Path, out: Path) -> int:
     """Keep of run folder RUN what `gate --tier exact` compares with, in folder OUT."""
+    from casl_bench.gate.exact import write_golden
 
-    def action() -> int:
-        from casl_bench.gate.exact import write_golden
-
-        click.echo(f"{write_golden(run, out)} records: {out}")
-        return 0
-
-    return action
+    click.echo(f"{write_golden(run, out)} records: {out}")
+    return 0
 
 
-@dataclass(frozen=True)
-class Comparer:
-    """`--compare BASE`, as parsed.
+def _compare(
+    base: str,
+    arguments: tuple[str, ...],
+    path_options: frozenset[str],
+    config: RunConfig,
+    run: Callable[[RunConfig], int],
+) -> int:
+    """Run the base, a run folder or a git revision, and the head of this config; gate them."""
+    from casl_bench.gate.compare_runs import GateOptions, HeadRun, compare_runs
+    from casl_bench.gate.gate import Scope
 
-    Attributes:
-        base: a run folder, or a git revision.
-        arguments: of the whole command line.
-        path_options: the command's options that name files.
-    """
-
-    base: str
-    arguments: tuple[str, ...]
-    path_options: frozenset[str]
-
-    def __call__(self, config: RunConfig, run: Callable[[RunConfig], int]) -> int:
-        """Run base and head, and gate them.
-
-        Args:
-            config: of the head's run.
-            run: runs it and returns the exit code.
-        """
-        from casl_bench.gate.compare_runs import GateOptions, HeadRun, compare_runs
-        from casl_bench.gate.gate import Scope
-
-        head = HeadRun(
-            self.arguments,
-            self.path_options,
-            config.out,
-            config.fit_seeds,
-            lambda fits: run(config.model_copy(update={"fit_seeds": fits})),
-        )
-        concepts = None if config.concepts is None else frozenset(config.concepts)
-        scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
-        return compare_runs(self.base, head, GateOptions(scope=scope), Path.cwd(), click.echo)
+    head = HeadRun(
+        arguments,
+        path_options,
+        config.out,
+        config.fit_seeds,
+        lambda fits: run(config.model_copy(update={"fit_seeds": fits})),
+    )
+    concepts = None if config.concepts is None else frozenset(config.concepts)
+    scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
+    return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), click.echo)
 
 
-def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> Comparer | None:
+def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> partial[int] | None:
     if base is None:
         return None
     options = [p for p in ctx.command.params if isinstance(p.type, click.Path)]
     names = frozenset(name for p in options for name in p.opts)
-    return Comparer(base, tuple(ctx.obj or ()), names)
+    return partial(_compare, base, tuple(ctx.obj or ()), names)
 
 
 compare_option = option(

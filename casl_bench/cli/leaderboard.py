@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from casl_bench.cli.options import deferred
 
 if TYPE_CHECKING:
     from casl_bench.report.leaderboard.submission import Expected
@@ -31,43 +33,40 @@ _records = click.option(
 @click.option("--quotes", multiple=True, type=click.Path(path_type=Path, exists=True),
               metavar="FILE", help="A document that quotes tables of the pages, such as README.md: "
               "kept equal to them, too. May be given several times.")  # fmt: skip
+@deferred
 def leaderboard_command(
     records: Path, out: Path, check: bool, form: str, quotes: tuple[Path, ...]
-) -> Callable[[], int]:
+) -> int:
     """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
+    from casl_bench.core.errors import UsageError
+    from casl_bench.report.exports import export
+    from casl_bench.report.leaderboard.boards import read_sources
+    from casl_bench.report.leaderboard.pages import (
+        check_pages,
+        check_quotes,
+        render_pages,
+        write_pages,
+        write_quotes,
+    )
 
-    def action() -> int:
-        from casl_bench.core.errors import UsageError
-        from casl_bench.report.exports import export
-        from casl_bench.report.leaderboard.boards import read_sources
-        from casl_bench.report.leaderboard.pages import (
-            check_pages,
-            check_quotes,
-            render_pages,
-            write_pages,
-            write_quotes,
-        )
-
-        if (check or quotes) and form != "markdown":
-            option = "--check" if check else "--quotes"
-            raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
-        sources = read_sources(records)
-        if form != "markdown":
-            click.echo(export(sources, form), nl=False)
-            return 0
-        pages = render_pages(sources)
-        if check:
-            check_pages(out, pages)
-            check_quotes(quotes, pages)
-        else:
-            # First, since a quote of nothing is the likelier fault: it leaves all as it is.
-            write_quotes(quotes, pages)
-            write_pages(out, pages)
-        done = "are those of the records" if check else "written"
-        click.echo(f"{len(pages)} pages {done}: {out}")
+    if (check or quotes) and form != "markdown":
+        option = "--check" if check else "--quotes"
+        raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
+    sources = read_sources(records)
+    if form != "markdown":
+        click.echo(export(sources, form), nl=False)
         return 0
-
-    return action
+    pages = render_pages(sources)
+    if check:
+        check_pages(out, pages)
+        check_quotes(quotes, pages)
+    else:
+        # First, since a quote of nothing is the likelier fault: it leaves all as it is.
+        write_quotes(quotes, pages)
+        write_pages(out, pages)
+    done = "are those of the records" if check else "written"
+    click.echo(f"{len(pages)} pages {done}: {out}")
+    return 0
 
 
 @click.command("submit")
@@ -76,38 +75,29 @@ def leaderboard_command(
 @click.option("--name", help="Name of the file, without ending.  [default: of data sets, suite, "
               "its version and the seed]")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Check only; add nothing.")
-def submit_command(
-    run_or_jsonl: Path, records: Path, name: str | None, dry_run: bool
-) -> Callable[[], int]:
+@deferred
+def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run: bool) -> int:
     """Check the records of a finished run, and add them to the leaderboards' records.
 
     RUN_OR_JSONL is a run folder or a file of its numbers, numbers.jsonl.
     """
+    from casl_bench.report.leaderboard.submission import submit
 
-    def action() -> int:
-        from casl_bench.report.leaderboard.submission import submit
-
-        path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
-        done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
-        click.echo(f"{path}: {done}")
-        return 0
-
-    return action
+    path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
+    done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
+    click.echo(f"{path}: {done}")
+    return 0
 
 
 def expected_of(records: Sequence[RunRecord]) -> Expected:
-    """What a run with these records' suite, data sets and methods should hold.
-
-    Args:
-        records: at least one, all of one suite.
-    """
+    """What a run with the suite, data sets and methods of these records should hold."""
     from casl_bench.core.errors import UsageError
     from casl_bench.core.files import hash_json
     from casl_bench.domains.dataset import DATASETS
     from casl_bench.methods.method import METHODS
     from casl_bench.report.leaderboard.submission import Expected
     from casl_bench.runs.names import load_registries, resolve_datasets
-    from casl_bench.runs.plan import BESIDE_CONCEPTS, card_of, info_of, make_method
+    from casl_bench.runs.plan import MATCHED_CONCEPTS, card_of, info_of, make_method
     from casl_bench.runs.suites import domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
@@ -134,7 +124,7 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
             for m in known
             if not infos[m].control
         },
-        matched_concepts=BESIDE_CONCEPTS,
+        matched_concepts=MATCHED_CONCEPTS,
         versions={m: method.info.version for m, method in methods.items()},
         settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
     )

@@ -18,34 +18,31 @@ from casl_bench.cli.run import RUN_OPTIONS, run_command
 from casl_bench.core.errors import unknown_name
 
 COMMANDS = {
-    "analyse": ("casl_bench.cli.analyse:analyse_command", "Make all tables of runs anew."),
+    "analyse": ("casl_bench.cli.report:analyse_command", "Make all tables of runs anew."),
     "cache": ("casl_bench.cli.cache:cache_group", "List, prune and check what runs share."),
     "convert": (
         "casl_bench.photos.checkpoints.convert:convert_command",
         "Make a backbone folder of a published checkpoint.",
     ),
-    "doctor": ("casl_bench.cli.doctor:doctor_command", "Show versions, devices, cache and data."),
+    "doctor": ("casl_bench.cli.cache:doctor_command", "Show versions, devices, cache and data."),
     "gate": ("casl_bench.cli.gate:gate_command", "Did editing get worse from BASE to HEAD?"),
     "golden": ("casl_bench.cli.gate:golden_command", "Keep what gate --tier exact compares with."),
     "leaderboard": (
         "casl_bench.cli.leaderboard:leaderboard_command",
         "Make the leaderboards anew of the committed records.",
     ),
-    "merge": (
-        "casl_bench.cli.shards:merge_command",
-        "Copy cells of runs together.",
-    ),
+    "merge": ("casl_bench.cli.report:merge_command", "Copy cells of runs together."),
     "picture": ("casl_bench.cli.report:picture_command", "Draw edits of one test image."),
     "report": ("casl_bench.cli.report:report_command", "Write a page that opens in a browser."),
     "rescore": (
-        "casl_bench.cli.analyse:rescore_command",
+        "casl_bench.cli.report:rescore_command",
         "Score the pictures of a run anew, by today's scorers.",
     ),
     "study": ("casl_bench.studies.commands:study_group", "Study the benchmark itself."),
     "submit": ("casl_bench.cli.leaderboard:submit_command", "Check a run and add its records."),
     "table": ("casl_bench.cli.report:table_command", "Print the table of a run anew."),
     "train": ("casl_bench.training.commands:train_group", "Train the models that are needed."),
-    "tune": ("casl_bench.cli.tune:tune_command", "Choose settings on validation images."),
+    "tune": ("casl_bench.cli.run:tune_command", "Choose settings on validation images."),
     "weights": ("casl_bench.photos.commands:weights_command", "List the weights of photographs."),
 }
 """Name → where its click command is, and its line in the help. Guests are named, not imported."""
@@ -161,7 +158,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return action() if callable(action) else int(action or 0)
 
     return exit_code_of(parse_and_act, debug="--debug" in given)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import click
 
@@ -22,19 +23,24 @@ from casl_bench.runs.suites import (
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Decorator = Callable[[Decorated], Decorated]
 
+Given = ParamSpec("Given")
+
 PATH = click.Path(path_type=Path)
 LIST_OPTIONS = ("--methods", "--datasets", "--concepts")
 
 
-class Section(click.Option):
-    """An option in a section of the help.
+def deferred(command: Callable[Given, int]) -> Callable[Given, Callable[[], int]]:
+    """A command that click only parses: what it does is returned, and `main` carries it out."""
 
-    Args:
-        section: its title.
-        rare: shown by --help-all alone.
-        arguments: of click's option.
-        settings: likewise.
-    """
+    @wraps(command)
+    def parsed(*arguments: Given.args, **options: Given.kwargs) -> Callable[[], int]:
+        return partial(command, *arguments, **options)
+
+    return parsed
+
+
+class Section(click.Option):
+    """An option of click in a section of the help, the rare ones shown by --help-all alone."""
 
     def __init__(self, *arguments: Any, section: str, rare: bool = False, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -119,11 +125,7 @@ EXECUTION_OPTIONS = together(
 
 
 def pop_execution(given: dict[str, Any], jobs: int) -> Execution:
-    """Take the values of the options out of those of a command.
-
-    Raises:
-        UsageError: on values that contradict each other.
-    """
+    """Take the values of these options out of a command's; UsageError if they contradict."""
     values = {name: given.pop(name) for name in _EXECUTION}
     if values["shard"] is not None:
         values["shard"] = Shard.parse(values["shard"])

@@ -1,21 +1,22 @@
-"""What is printed and drawn of a run folder: at the end of a run, and by three commands."""
+"""What is made of finished runs: merged, analysed, scored again; tables, pictures and reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from casl_bench.core.option_types import BoundedInt
+from casl_bench.cli.errors import EXIT_INCOMPLETE, say
+from casl_bench.cli.options import deferred
+from casl_bench.core.errors import UsageError
+from casl_bench.core.option_types import BoundedInt, LocalFolder
+
+_PATH = click.Path(path_type=Path, exists=True)
+_RUN = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
-    """Write and print the table of an analysed run folder; draw its pictures.
-
-    Args:
-        out: the run folder; nothing is written where it holds no numbers.
-    """
+    """Write and print the table of an analysed run folder, if any; draw its pictures."""
     from casl_bench.analysis.analyse import NUMBERS_FILE
     from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures
@@ -31,67 +32,137 @@ def report_run(out: Path) -> None:
         click.echo(table, nl=False)
 
 
+@click.command("analyse")
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=_PATH)
+@click.option("--metric", "metrics", type=click.Path(path_type=Path), multiple=True,
+              help="A Python file that registers metrics. May be given several times.")  # fmt: skip
+@click.option("--out", type=LocalFolder(path_type=Path), help="Folder for table.md and "
+              "numbers.jsonl.  [default: RUN, where a single run folder is given]")  # fmt: skip
+@click.option("--publish", "scores", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write the scores of the run folders into one small file that can be analysed "
+              "in their place; its name ends with .scores.npz.")  # fmt: skip
+@deferred
+def analyse_command(
+    runs: tuple[Path, ...], metrics: tuple[Path, ...], out: Path | None, scores: Path | None
+) -> int:
+    """Compute all tables of RUN anew from its stored scores; of several, as one comparison.
+
+    RUN is a run folder or a file of published scores or numbers. Every method that is complete in
+    what is given is ranked. A metric given with --metric becomes a column of the tables.
+    """
+    from casl_bench.analysis.analyse import publish, read_numbers, write_numbers
+    from casl_bench.analysis.controls import check_bounds
+    from casl_bench.core.files import write_text
+    from casl_bench.core.registry import discover, load_plugin
+    from casl_bench.metrics.metric import METRICS
+    from casl_bench.report.tables import render_tables
+    from casl_bench.results.published_scores import ENDING
+
+    discover("casl_bench.metrics", METRICS)
+    for path in metrics:
+        load_plugin(path)
+    if scores is not None and not scores.name.endswith(ENDING):
+        raise UsageError(f"a file of scores ends with {ENDING}", where="--publish")
+    numbers = read_numbers(runs) if scores is None else publish(runs, scores)
+    if not numbers:
+        raise UsageError("no records", where=str(runs[0]), hint="give the folder of a run")
+    check_bounds(numbers, runs[0])
+    table = render_tables(numbers)
+    target = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
+    if target is not None:
+        write_numbers(target, numbers)
+        write_text(target / "table.md", table)
+    click.echo(table, nl=False)
+    return 0
+
+
+@click.command("rescore")
+@click.argument("run", metavar="RUN", type=_RUN)
+@click.option("--plugin", "plugins", type=click.Path(path_type=Path), multiple=True,
+              help="As for the run.")  # fmt: skip
+@deferred
+def rescore_command(run: Path, plugins: tuple[Path, ...]) -> int:
+    """Score the stored pictures of RUN again, by today's scorers; no image is edited.
+
+    Strengths stay as they were chosen. Tables are then made anew, as by `analyse`.
+    """
+    from casl_bench.runs.system_info import check_torch
+
+    check_torch()
+    from casl_bench.runs.merge import analyse_run
+    from casl_bench.runs.names import load_registries
+    from casl_bench.runs.rescoring import rescore
+
+    load_registries(plugins)
+    click.echo(f"{rescore(run)} cells scored again", err=True)
+    analyse_run(run)
+    report_run(run)
+    return 0
+
+
+@click.command("merge")
+@click.argument("out", type=LocalFolder(path_type=Path))
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=LocalFolder(path_type=Path))
+@deferred
+def merge_command(out: Path, runs: tuple[Path, ...]) -> int:
+    """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
+    from casl_bench.runs.merge import merge
+
+    merged = merge(out, runs)
+    report_run(out)
+    say(f"{merged.text}; {out}")
+    return EXIT_INCOMPLETE if merged.failed else 0
+
+
 @click.command("table")
-@click.argument("where", metavar="RECORDS", type=click.Path(path_type=Path, exists=True))
-def table_command(where: Path) -> Callable[[], int]:
+@click.argument("where", metavar="RECORDS", type=_PATH)
+@deferred
+def table_command(where: Path) -> int:
     """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
+    from casl_bench.analysis.analyse import read_numbers
+    from casl_bench.analysis.controls import check_bounds
+    from casl_bench.report.tables import render_tables
 
-    def action() -> int:
-        from casl_bench.analysis.analyse import read_numbers
-        from casl_bench.analysis.controls import check_bounds
-        from casl_bench.report.tables import render_tables
-
-        records = read_numbers(where)
-        check_bounds(records, where)
-        click.echo(render_tables(records), nl=False)
-        return 0
-
-    return action
+    records = read_numbers(where)
+    check_bounds(records, where)
+    click.echo(render_tables(records), nl=False)
+    return 0
 
 
 @click.command("picture")
-@click.argument("run_folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("run_folder", type=_RUN)
 @click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
 @click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
-def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> Callable[[], int]:
+@deferred
+def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> int:
     """Draw one test image per concept and method: source, reconstruction, edits, oracle."""
+    from casl_bench.analysis.analyse import read_numbers
+    from casl_bench.report.pictures import write_overview
+    from casl_bench.results.run_folder import RecordStore
+
     names = concepts.replace(",", " ").split()
-
-    def action() -> int:
-        from casl_bench.analysis.analyse import read_numbers
-        from casl_bench.report.pictures import write_overview
-        from casl_bench.results.run_folder import RecordStore
-
-        write_overview(RecordStore(run_folder), read_numbers(run_folder), names, image, out)
-        return 0
-
-    return action
-
-
-# `casl-bench report RUN`: what draws pages and figures is imported once it runs.
+    write_overview(RecordStore(run_folder), read_numbers(run_folder), names, image, out)
+    return 0
 
 
 @click.command("report")
-@click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
+@click.argument("records", metavar="RUN", type=_PATH)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
-def report_command(records: Path, out: Path | None) -> Callable[[], int]:
+@deferred
+def report_command(records: Path, out: Path | None) -> int:
     """Write a report of RUN, a run folder or a file of numbers, that opens in a browser from disk.
 
     From a file of records alone there are no pictures. Exit code 5, with the report written but
     without a ranking, where a control is out of its bounds.
     """
+    from casl_bench.analysis.controls import check_bounds
+    from casl_bench.report.html.pages import Source, write_report
+
     beside = records.with_name(f"{records.stem}-report")
     default = beside if records.is_file() else records / "report"
-
-    def action() -> int:
-        from casl_bench.analysis.controls import check_bounds
-        from casl_bench.report.html.pages import Source, write_report
-
-        source = Source.read(records)
-        click.echo(str(write_report(source, out or default)))
-        check_bounds(source.records, records)
-        return 0
-
-    return action
+    source = Source.read(records)
+    click.echo(str(write_report(source, out or default)))
+    check_bounds(source.records, records)
+    return 0

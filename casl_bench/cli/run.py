@@ -1,4 +1,4 @@
-"""The default command: options → RunConfig → run, tables and pictures."""
+"""The default command and `tune`: options → RunConfig → run, tables and pictures, or a sweep."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from casl_bench.cli.errors import log_of_errors, say
+from casl_bench.cli.errors import EXIT_INCOMPLETE, log_of_errors, say
 from casl_bench.cli.gate import compare_option
 from casl_bench.cli.options import (
     EXECUTION_OPTIONS,
@@ -16,6 +16,7 @@ from casl_bench.cli.options import (
     PHOTO_OPTIONS,
     Section,
     cache_option,
+    deferred,
     device_option,
     option,
     plugin_option,
@@ -28,7 +29,7 @@ from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.option_types import MOST_JOBS, BoundedFloat, BoundedInt, LocalFolder
 
 if TYPE_CHECKING:
-    from casl_bench.runs.suites import RunConfig
+    from casl_bench.runs.suites import RunConfig, Suite
 
 RUN_OPTIONS = together(
     (
@@ -70,6 +71,7 @@ _WITHOUT_EFFECT = {"jobs", "memory_budget", "batch_size", "cache", "debug",
 """Options without effect on what a command makes of rendered data sets."""
 
 
+@deferred
 def run_command(
     *,
     methods: tuple[str, ...],
@@ -92,85 +94,65 @@ def run_command(
     compare: Callable[[RunConfig, Callable[[RunConfig], int]], int] | None,
     debug: bool,
     **given: Any,
-) -> Callable[[], int]:
+) -> int:
     """What a command line without a command's name does: it is carried out when called."""
     asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _WITHOUT_EFFECT}
 
-    def action() -> int:
-        from casl_bench.cache.store import default_cache
-        from casl_bench.runs.declared import check_names
-        from casl_bench.runs.run_lock import FinishedCommand
-        from casl_bench.runs.suites import RunConfig, default_out, domain_kind_of_suite
-        from casl_bench.runs.suites import suite as suite_named
+    from casl_bench.runs.declared import check_names
+    from casl_bench.runs.run_lock import FinishedCommand
+    from casl_bench.runs.suites import domain_kind_of_suite
+    from casl_bench.runs.suites import suite as suite_named
 
-        photographs = dict(given)
-        execution = pop_execution(photographs, jobs or 1)
-        if quick and suite not in (None, "quick"):
-            raise UsageError(f"--quick and --suite {suite} contradict each other", hint="give one")
-        if unet_speed is not None and not dry_run:
-            raise UsageError("--unet-speed is for --dry-run", hint="add --dry-run or leave it out")
-        chosen_suite = suite_named("quick" if quick else suite or "standard")
-        if not list_names:
-            check_names(methods, datasets, concepts, plugins)
-        finished = None
-        own_files = plugins or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
-        if not (list_names or dry_run or compare or own_files):
-            place = (out, chosen_suite.name, datasets, seed, execution.shard)
-            finished = FinishedCommand.of(asked, *place)
-        if finished is not None and finished.is_current():
-            click.echo(finished.table, nl=False)
-            say(f"records, pictures and table, as finished before: {finished.out}")
-            return 0
+    photographs = dict(given)
+    execution = pop_execution(photographs, jobs or 1)
+    if quick and suite not in (None, "quick"):
+        raise UsageError(f"--quick and --suite {suite} contradict each other", hint="give one")
+    if unet_speed is not None and not dry_run:
+        raise UsageError("--unet-speed is for --dry-run", hint="add --dry-run or leave it out")
+    chosen_suite = suite_named("quick" if quick else suite or "standard")
+    if not list_names:
+        check_names(methods, datasets, concepts, plugins)
+    finished = None
+    own_files = plugins or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
+    if not (list_names or dry_run or compare or own_files):
+        place = (out, chosen_suite.name, datasets, seed, execution.shard)
+        finished = FinishedCommand.of(asked, *place)
+    if finished is not None and finished.is_current():
+        click.echo(finished.table, nl=False)
+        say(f"records, pictures and table, as finished before: {finished.out}")
+        return 0
 
-        from casl_bench.runs.preflight import check_torch, resolve_device
+    from casl_bench.runs.system_info import check_torch
 
-        check_torch()
-        from casl_bench.runs import listing, names
-        from casl_bench.runs.parallel import default_jobs
+    check_torch()
+    from casl_bench.runs import names
+    from casl_bench.runs.dry_run import dry_run_text
+    from casl_bench.runs.parallel import default_jobs
 
-        names.load_registries(plugins)
-        if list_names:
-            click.echo(listing.list_text(), nl=False)
-            return 0
-        for module, reason in listing.broken_modules().items():
-            click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
-        dataset_names = names.resolve_datasets(datasets, domain_kind_of_suite(chosen_suite.name))
-        method_names = names.resolve_methods(methods)
-        weights = names.resolve_method_weights(photographs.pop("method_weights"), method_names)
-        device_found = resolve_device(device)
-        processes = jobs or 1
-        if jobs is None and execution.engine(jobs=2) == "local":
-            processes = default_jobs(device_found, domain_kind_of_suite(chosen_suite.name))
-        config = RunConfig(
-            methods=method_names,
-            datasets=dataset_names,
-            concepts=names.resolve_concepts(concepts, dataset_names),
-            suite=chosen_suite,
-            seed=seed,
-            fit_seeds=fit_seeds,
-            device=device_found,
-            options=names.checked_options(photographs, dataset_names),
-            method_weights=weights,
-            out=out or default_out(dataset_names, chosen_suite.name, seed, execution.shard),
-            cache=cache or default_cache(),
-            plugins=plugins,
-            memory_budget=memory_budget,
-            batch_size=batch_size,
-            jobs=processes,
-            execution=execution,
-        )
-        if dry_run:
-            click.echo(listing.dry_run_text(config, unet_speed), nl=False)
-            return 0
-        with log_of_errors(config.out):
-            if compare is not None:
-                return compare(config, _run_and_report)
-            code = _run_and_report(config)
-            if finished is not None and code == 0:
-                finished.write()
-            return code
-
-    return action
+    names.load_registries(plugins)
+    if list_names:
+        click.echo(names.list_text(), nl=False)
+        return 0
+    for module, reason in names.broken_modules().items():
+        click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+    config = _config(
+        methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
+        fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,
+        memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1, execution=execution,
+    )  # fmt: skip
+    if jobs is None and execution.engine(jobs=2) == "local":
+        bearable = default_jobs(config.device, domain_kind_of_suite(chosen_suite.name))
+        config = config.model_copy(update={"jobs": bearable})
+    if dry_run:
+        click.echo(dry_run_text(config, unet_speed), nl=False)
+        return 0
+    with log_of_errors(config.out):
+        if compare is not None:
+            return compare(config, _run_and_report)
+        code = _run_and_report(config)
+        if finished is not None and code == 0:
+            finished.write()
+        return code
 
 
 def _run_and_report(config: RunConfig) -> int:
@@ -189,3 +171,99 @@ def _run_and_report(config: RunConfig) -> int:
         report_run(config.out)
     say(f"records, pictures and table: {config.out}")
     return code
+
+
+def _config(
+    methods: tuple[str, ...],
+    datasets: tuple[str, ...],
+    concepts: tuple[str, ...],
+    photographs: dict[str, Any],
+    *,
+    suite: Suite,
+    device: str,
+    out: Path | None,
+    cache: Path | None,
+    **settings: Any,
+) -> RunConfig:
+    """Names and other options, checked: everything with a name has been imported."""
+    from casl_bench.cache.store import default_cache
+    from casl_bench.runs import names
+    from casl_bench.runs.suites import Execution, RunConfig, default_out, domain_kind_of_suite
+    from casl_bench.runs.system_info import resolve_device
+
+    found = names.resolve_datasets(datasets, domain_kind_of_suite(suite.name))
+    chosen = names.resolve_methods(methods)
+    weights = names.resolve_method_weights(photographs.pop("method_weights"), chosen)
+    shard = settings.get("execution", Execution()).shard
+    return RunConfig(
+        methods=chosen,
+        datasets=found,
+        concepts=names.resolve_concepts(concepts, found),
+        suite=suite,
+        device=resolve_device(device),
+        options=names.checked_options(photographs, found),
+        method_weights=weights,
+        out=out or default_out(found, suite.name, settings["seed"], shard),
+        cache=cache or default_cache(),
+        **settings,
+    )
+
+
+@click.command("tune")
+@NAME_OPTIONS
+@click.option("--trials", type=BoundedInt(), default=8, show_default=True,
+              help="Settings tried of each method, its default included.")  # fmt: skip
+@click.option("--images", type=BoundedInt(), default=12, show_default=True,
+              help="Validation images per concept.")  # fmt: skip
+@click.option("--suite", default="standard", show_default=True, metavar="NAME")
+@seed_option
+@device_option
+@plugin_option
+@PHOTO_OPTIONS
+@click.option("--out", type=LocalFolder(path_type=Path), required=True, help="Folder of the sweep.")
+@cache_option
+@deferred
+def tune_command(
+    methods: tuple[str, ...],
+    datasets: tuple[str, ...],
+    concepts: tuple[str, ...],
+    trials: int,
+    images: int,
+    suite: str,
+    seed: int,
+    device: str,
+    plugins: tuple[Path, ...],
+    out: Path,
+    cache: Path | None,
+    **given: Any,
+) -> int:
+    """Try settings of each method on validation images and keep the best: docs/tuning.md."""
+    from casl_bench.runs.declared import check_names
+    from casl_bench.runs.suites import suite as suite_named
+
+    chosen = suite_named(suite)
+    check_names(methods, datasets, concepts, plugins)
+    if given["method_weights"]:
+        raise UsageError("--method-weights leaves nothing to tune", hint="leave it out")
+
+    from casl_bench.runs.system_info import check_torch
+
+    check_torch()
+    from casl_bench.runs import names
+    from casl_bench.runs.progress import open_progress
+    from casl_bench.runs.run_lock import claim_run_folder
+    from casl_bench.runs.tuning import make_sweep, tune, write_outputs
+
+    names.load_registries(plugins)
+    config = _config(
+        methods, datasets, concepts, dict(given), suite=chosen, seed=seed, device=device,
+        out=out, cache=cache, plugins=plugins,
+    )  # fmt: skip
+    sweep = make_sweep(config, trials, images)
+    with log_of_errors(out), claim_run_folder(sweep.config):
+        with open_progress() as progress:
+            for module, reason in names.broken_modules().items():
+                progress.note(f"{module} is left out, it fails to import: {reason}")
+            results = tune(sweep, progress)
+        write_outputs(sweep, results)
+    return EXIT_INCOMPLETE if any(result.error for _, result in results) else 0

@@ -13,10 +13,8 @@ if TYPE_CHECKING:
 class BenchError(Exception):
     """A fault that ends the command with one line on stderr and no traceback.
 
-    Args:
-        what: the fault in a few words, lower case, without a full stop.
-        where: file, option or name concerned; empty where `what` already says it.
-        hint: what the user can do about it.
+    `what` is the fault in a few words, lower case, without a full stop; `where` the file, option or
+    name concerned, if `what` does not say it; `hint` what the user can do about it.
     """
 
     exit_code = 2
@@ -60,12 +58,13 @@ class InputError(BenchError, ValueError):
     exit_code = 2
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> UsageError:
     """The error for a mistyped name, with the nearest valid one offered."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     offer = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"unknown {kind} '{name}'", hint=f"{offer}(known: {', '.join(names)})")
+    hint = f"{offer}(known: {', '.join(names)})"
+    return UsageError(f"unknown {kind} '{name}'", where=where, hint=hint)
 
 
 def first_fault(error: ValidationError) -> str:

@@ -15,11 +15,7 @@ from casl_bench.core.errors import UsageError
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder, parents included, and make sure that it can be written.
-
-    Raises:
-        UsageError: where it cannot be made or written.
-    """
+    """Create a folder, parents included. UsageError where it cannot be made or written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -30,11 +26,7 @@ def make_folder(path: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file at once: a temporary sibling, flushed to disk, then renamed into place.
-
-    Raises:
-        UsageError: where the folder cannot be written.
-    """
+    """Write a file whole or not at all; UsageError where the folder cannot be written."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,9 +67,7 @@ def safe_name(name: str) -> str:
     """A name as one folder or file: distinct names stay distinct, none can leave its parent.
 
     A leading dot or underscore is escaped, as those begin names that are not from a user.
-
-    Raises:
-        UsageError: if it is empty or too long.
+    Raises UsageError on a name that is empty or too long.
     """
     quoted = quote(name, safe="")
     if quoted[:1] in (".", "_", "~", "-"):
@@ -88,21 +78,12 @@ def safe_name(name: str) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in a file.
-
-    Raises:
-        OSError: if it cannot be read.
-        ValueError: if it holds no JSON, see `parse_json`.
-    """
+    """The JSON value in a file. Raises OSError, or ValueError as `parse_json` does."""
     return parse_json(path.read_text(encoding="utf-8"))
 
 
 def parse_json(text: str) -> Any:
-    """The JSON value that a text is.
-
-    Raises:
-        ValueError: if it is none, or nested more deeply than Python can follow.
-    """
+    """The JSON value of a text. ValueError if it is none, or nested too deeply for Python."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -158,11 +139,7 @@ class FileSum:
 
 
 def inside(name: str) -> str:
-    """A relative path with "/", as somebody else has written it down.
-
-    Raises:
-        ValueError: if it leads out of the folder that it is told of.
-    """
+    """A relative path with "/" from somebody else; ValueError if it leads out of its folder."""
     path = PurePosixPath(name)
     # A colon begins a drive or a stream of a file on Windows.
     if path.is_absolute() or ".." in path.parts or not path.parts or set(name) & set("\\:\0"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +19,10 @@ _GROUP = Path("/sys/fs/cgroup")
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that may still be taken on a device.
+    """Bytes that may still be taken on a resolved device.
 
     On CUDA what the GPU has left; elsewhere (MPS shares the machine's memory) what the machine can
     give without swapping, or the container, where that is less.
-
-    Args:
-        device: a torch device, resolved.
     """
     if device.startswith("cuda"):
         import torch
@@ -36,7 +34,7 @@ def free_memory(device: str = "cpu") -> int:
 
 
 def _left_to_the_container() -> int | None:
-    """Bytes; None where nothing limits it or nobody tells."""
+    """Bytes; None where there is no limit, or it is unknown."""
     try:
         limit = (_GROUP / "memory.max").read_text("utf-8").strip()
         used = int((_GROUP / "memory.current").read_text("utf-8"))
@@ -58,12 +56,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def told_in_one_line() -> Iterator[None]:
-    """Turn an error for want of memory into one for people.
-
-    Raises:
-        UsageError: where memory runs out in the block.
-    """
+def oom_as_usage_error() -> Iterator[None]:
+    """Turn an error for want of memory in the block into a UsageError with a hint."""
     try:
         yield
     except Exception as error:
@@ -76,51 +70,37 @@ def told_in_one_line() -> Iterator[None]:
         ) from error
 
 
-# The most memory held at one time while a piece of work ran.
-
-
 MB = 10**6
 _RESET = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 
 _Reading = Callable[[], float | None]
-"""Bytes, called when the work is over; None where nobody knows."""
+"""Bytes, called when the work is over; None where unknown."""
 
 
 @dataclass
 class PeakMemory:
-    """What `peak_memory` found, there once its block has ended without an error.
-
-    Attributes:
-        mb: in 10⁶ bytes; None where this machine does not tell.
-    """
+    """What `peak_memory` found, in 10⁶ bytes, once its block has ended; None where unknown."""
 
     mb: float | None = None
 
 
 @contextmanager
 def peak_memory(device: str = "cpu") -> Iterator[PeakMemory]:
-    """Measure a block's peak. Blocks do not nest: an inner one would hide what came before it.
+    """Measure a block's peak on a resolved device. An inner block would hide what came before it.
 
     On CUDA: memory of torch's tensors on that GPU, this block's and what was there already.
     On the CPU: resident memory of the whole process, interpreter, libraries and everything loaded
     before included. Linux keeps a high-water mark, which is set back first (so what `time -v`
     prints in the end is no longer that of the whole run). Elsewhere the only mark is that of
     the process's whole life, which says something of the block only where the block raised it.
-
-    Args:
-        device: a torch device, resolved.
     """
     found = PeakMemory()
     kind = device.split(":")[0]
-    reading = {"cpu": _of_process, "cuda": lambda: _of_gpu(device)}.get(kind, _unknown)()
+    reading = _of_gpu(device) if kind == "cuda" else _of_process() if kind == "cpu" else None
     yield found
-    peak = reading()
+    peak = reading() if reading else None
     found.mb = None if peak is None else peak / MB
-
-
-def _unknown() -> _Reading:
-    return lambda: None
 
 
 def _of_gpu(device: str) -> _Reading:
@@ -152,14 +132,10 @@ def _of_process() -> _Reading:
 
 def _mark() -> float | None:
     try:
-        lines = _STATUS.read_text(encoding="utf-8").splitlines()
+        found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:
         return None
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name == "VmHWM":
-            return float(value.split()[0]) * 1024
-    return None
+    return float(found[1]) * 1024 if found else None
 
 
 def _lifelong_mark() -> float | None:

@@ -21,12 +21,7 @@ MOST_JOBS = 10_000
 
 
 class BoundedFloat(click.FloatRange):
-    """A finite number between two bounds, both within.
-
-    Args:
-        least: the smallest.
-        most: the greatest.
-    """
+    """A finite number between two bounds, both within."""
 
     def __init__(self, least: float, most: float) -> None:
         super().__init__(min=least, max=most)
@@ -40,12 +35,7 @@ class BoundedFloat(click.FloatRange):
 
 
 class BoundedInt(click.IntRange):
-    """A whole number between two bounds, both within.
-
-    Args:
-        least: the smallest.
-        most: the greatest.
-    """
+    """A whole number between two bounds, both within."""
 
     def __init__(self, least: int = 1, most: int = MOST) -> None:
         super().__init__(min=least, max=most)
@@ -54,11 +44,8 @@ class BoundedInt(click.IntRange):
 SEED = BoundedInt(0, 2**63 - 1)
 """A run seed: what 64 bits hold, in files of any format."""
 
-
-# Options that name a folder of this machine, where an address would make one called `s3:`.
-
-
 HINT = "give a folder of this machine"
+"""An address would make a folder called `s3:`."""
 
 
 def is_address(text: str) -> bool:
@@ -67,7 +54,7 @@ def is_address(text: str) -> bool:
 
 
 def local(text: str, where: str) -> str:
-    """The text, unless it is an address. Raises UsageError, which names `where`."""
+    """The text; UsageError, which names `where`, if it is an address."""
     if is_address(text):
         raise UsageError(f"'{text}' is no folder", where=where, hint=HINT)
     return text

@@ -31,7 +31,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: the word used in messages ("method", "dataset", …).
-        entry_point_group: group searched in installed packages.
+        entry_point_group: searched in installed packages.
     """
 
     def __init__(self, kind: str, entry_point_group: str) -> None:
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         self._factories[name] = factory
 
     def note_broken(self, module: str, error: BaseException) -> None:
-        """Remember that a module could not be imported, to be told when a name is missing."""
+        """Remember that a module could not be imported, to be reported when a name is missing."""
         self._broken[module] = f"{type(error).__name__}: {error}"
 
     @property
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
         return dict(self._broken)
 
     def load_entry_points(self) -> None:
-        """Import installed packages' entrants of this registry's group, once."""
+        """Import what installed packages offer in this registry's group, once."""
         if self._entry_points_loaded:
             return
         self._entry_points_loaded = True
@@ -167,11 +167,7 @@ def _import_file(name: str, path: Path) -> None:
 
 
 def load_plugin(path: Path) -> None:
-    """Import a Python file given by the user, once; what it registers becomes known.
-
-    Raises:
-        UsageError: if the file is absent or fails to import.
-    """
+    """Import a Python file given by the user, once; UsageError where that fails."""
     path = path.resolve()
     if not path.is_file():
         raise UsageError("no such plugin file", where=str(path), hint="give a Python file")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from casl_bench.cache.code_hash import installed_version
 from casl_bench.results.record import Provenance
 
 # The packages whose version can move a number.
@@ -26,55 +27,33 @@ _PACKAGES = (
 )
 
 
-def collect_provenance(
-    *,
-    device: str,
-    argv: Sequence[str] | None = None,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    seconds: Mapping[str, float] | None = None,
-    unet_passes: Mapping[str, float] | None = None,
-    started_at: datetime | None = None,
-) -> Provenance:
-    """Describe this process and the code it runs.
-
-    Args:
-        device: where the networks ran, e.g. "cpu".
-        argv: the command line; default that of this process.
-        batch_size: images at once.
-        threads: CPU threads of a matrix product.
-        seconds: wall time a phase.
-        unet_passes: U-Net passes a phase, in images.
-        started_at: with time zone; default now.
-    """
+def collect_provenance(device: str, **measured: Any) -> Provenance:
+    """Describe this process and the code it runs on a device; further fields as measured."""
     commit, dirty = git_state(Path(__file__).parent)
     return Provenance(
-        package_version=_version("casl-bench") or "unknown",
+        package_version=installed_version("casl-bench") or "unknown",
         git_commit=commit,
         git_dirty=dirty,
         packages=package_versions(),
         device=device,
         platform=f"{platform.system()} {platform.machine()}",
-        started_at=(started_at or datetime.now(UTC)).isoformat(timespec="seconds"),
-        seconds=dict(seconds or {}),
-        unet_passes=dict(unet_passes or {}),
-        argv=without_folders(sys.argv if argv is None else argv),
-        batch_size=batch_size,
-        threads=threads,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        argv=without_folders(sys.argv),
+        **measured,
     )
 
 
 def without_folders(argv: Sequence[str]) -> tuple[str, ...]:
     """A command line with absolute paths cut to their last part.
 
-    Records are passed on; the folders of somebody's machine are nobody else's business.
+    Records are passed on; the folders of a user's machine are nobody else's business.
     """
     return tuple(Path(a).name if Path(a).is_absolute() else a for a in argv)
 
 
 def package_versions() -> dict[str, str]:
     """Python and the installed ones of the packages that decide numbers → version."""
-    found = {name: v for name in _PACKAGES if (v := _version(name)) is not None}
+    found = {name: v for name in _PACKAGES if (v := installed_version(name)) is not None}
     return {"python": platform.python_version(), **found}
 
 
@@ -100,10 +79,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

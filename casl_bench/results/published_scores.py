@@ -11,7 +11,6 @@ import gzip
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,7 @@ IMAGE_STEP = 2e-6
 
 
 def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
-    """Write the cells of a run; the same cells give the same bytes.
-
-    Args:
-        path: its name ends with `ENDING`.
-        cells: with the curves that are to be kept.
-
-    Raises:
-        UsageError: if it cannot be written.
-    """
+    """Write the cells of a run, with curves to be kept; the same cells give the same bytes."""
     spreads = _spreads([cell.record for cell in cells])
     arrays: dict[str, Any] = {}
     stored = []
@@ -54,7 +45,7 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
         curve = [point.model_dump(mode="json") for point in cell.curve]
         entry: dict[str, Any] = {"record": record.to_json(), "curve": curve}
         if cell.scores is not None:
-            step = LOGIT_STEP * _of(spreads, cell.record, cell.scores)
+            step = LOGIT_STEP * _of(spreads, cell.record, cell.scores.classifiers)
             entry["images"] = _keep_images(arrays, cell.scores)
             own = _quantised(cell.scores, step)
             arrays |= {f"{place}/{name}": values for name, values in own.items()}
@@ -67,11 +58,7 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
 
 
 def read_published(path: Path) -> list[StoredCell]:
-    """Read what `write_published` wrote.
-
-    Raises:
-        InvalidBenchmarkError: on anything else.
-    """
+    """Read what `write_published` wrote. Raises InvalidBenchmarkError on anything else."""
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -107,9 +94,9 @@ def _spreads(records: Sequence[CellRecord]) -> Spreads:
     }
 
 
-def _of(spreads: Spreads, record: CellRecord, table: ScoreTable) -> Array:
-    """[K, 1, 1, A] of the table's classifiers."""
-    own = [spreads[record.dataset, name] for name in table.classifiers]
+def _of(spreads: Spreads, record: CellRecord, classifiers: Sequence[str]) -> Array:
+    """[K, 1, 1, A]."""
+    own = [spreads[record.dataset, name] for name in classifiers]
     return np.stack(own)[:, None, None, :]
 
 
@@ -148,25 +135,23 @@ def _small(steps: Array) -> NDArray[np.signedinteger[Any]]:
 def _table(
     arrays: dict[str, Any], cell: str, images: str, record: CellRecord, spreads: Spreads
 ) -> ScoreTable:
-    of_images = {
-        key: arrays[f"{images}/{key}"]
-        for key in ("ids", "attributes", "classifiers", "source", "reconstruction")
-    }
-    base = of_images["reconstruction"].astype(np.float64)
-    edits = arrays[f"{cell}/edits"]
-    table = ScoreTable(
-        tuple(of_images["ids"].tolist()),
-        record.strengths,
-        tuple(of_images["attributes"].tolist()),
-        tuple(of_images["classifiers"].tolist()),
-        of_images["source"],
-        of_images["reconstruction"],
-        np.zeros((len(base), *edits.shape[1:])),
+    ids, attributes, classifiers = (
+        tuple(arrays[f"{images}/{key}"].tolist()) for key in ("ids", "attributes", "classifiers")
     )
-    step = LOGIT_STEP * _of(spreads, record, table)
+    base = arrays[f"{images}/reconstruction"].astype(np.float64)
+    step = LOGIT_STEP * _of(spreads, record, classifiers)
     extra: dict[str, Any] = {
         name: arrays[f"{cell}/{name}"] * IMAGE_STEP
         for name in PER_IMAGE
         if f"{cell}/{name}" in arrays
     }
-    return replace(table, edit_logits=base[:, None] + edits * step, **extra)
+    return ScoreTable(
+        ids,
+        record.strengths,
+        attributes,
+        classifiers,
+        arrays[f"{images}/source"],
+        base,
+        base[:, None] + arrays[f"{cell}/edits"] * step,
+        **extra,
+    )

@@ -22,11 +22,8 @@ from pydantic import (
 )
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import hash_json, json_text, write_text
+from casl_bench.core.files import hash_json, write_json
 from casl_bench.metrics.metric import Estimate
-
-# A number as records keep it: with its interval, or with the reason why there is none.
-
 
 Finite = Annotated[float, AllowInfNan(False)]
 
@@ -42,16 +39,9 @@ class Frozen(BaseModel):
 class Measurement(Frozen):
     """One number with its status.
 
-    Attributes:
-        status: "ok" has a value; "undefined" was computed and has none (a ratio over noise);
-            "missing" was not computed.
-        value: the number; None unless ok.
-        low: lower end of its interval; None, with `high`, where there is no interval.
-        high: upper end.
-        level: nominal coverage of the interval.
-        n: images (or test items) behind it.
-        unit: of `value`.
-        reason: why there is no value; None if ok.
+    "ok" has a value; "undefined" was computed and has none (a ratio over noise); "missing" was not
+    computed. Without a value there is a reason. `low` and `high` are the ends of its interval, of
+    nominal coverage `level`, or None; `n` counts the images (or test items) behind it.
     """
 
     status: Literal["ok", "undefined", "missing"]
@@ -105,9 +95,6 @@ class Measurement(Frozen):
         )
 
 
-# Methods against each other, as a record keeps it: standings, pairs, what the order rests on.
-
-
 ALL = "all"
 """Stands in the place of a data set in a record that compares methods over several."""
 
@@ -116,17 +103,13 @@ class Standing(Frozen):
     """One method among those compared, at equal effect.
 
     Attributes:
-        method: its name.
         epr_plus: over concepts; its interval is for other images and other concepts like these.
         epr_plus_here: the same number with an interval for these very concepts: other images only.
-        rank_low: best rank that the comparison leaves open, 1 first.
-        rank_high: worst rank that it leaves open.
-        group: letters; two methods that share one are not told apart.
-        reached: cells in which the effect was reached.
-        wrong_way: cells in which the opposite was.
-        cells: cells that count.
-        fit_sd: standard deviation of the signed log of `epr_plus` between fits, images equal; n is
-            the number of fits.
+        rank_low: best rank that the comparison leaves open, 1 first; `rank_high` the worst.
+        group: significance letters; two methods that share one do not differ significantly.
+        reached: cells, of those that count, in which the effect was reached; in `wrong_way` of them
+            the opposite was.
+        fit_sd: standard deviation of the signed log of `epr_plus` between n fits, images equal.
     """
 
     method: str
@@ -142,13 +125,10 @@ class Standing(Frozen):
 
 
 class Pair(Frozen):
-    """Two methods on the same images and concepts.
+    """Two methods on the same images and concepts; `p` is two-sided.
 
     Attributes:
-        a: the one.
-        b: the other.
         difference: mean over concepts of the signed log of EPR+, a minus b.
-        p: two-sided.
         p_holm: adjusted for all pairs of the comparison.
     """
 
@@ -160,13 +140,11 @@ class Pair(Frozen):
 
 
 class Agreement(Frozen):
-    """Whether another scorer ranks the methods alike.
+    """Whether another classifier ranks the n methods alike.
 
     Attributes:
-        scorer: the other classifier.
         order: methods, best first, as it ranks them.
-        tau: Kendall's tau-b with the order of the first judge; None with fewer than two methods.
-        n: methods.
+        tau: Kendall's tau-b with the primary classifier's order; None with fewer than two methods.
     """
 
     scorer: str
@@ -180,7 +158,6 @@ class Sensitivity(Frozen):
 
     Attributes:
         kind: "attribute", "scorer", "data set" or "concept".
-        variants: how many.
         holds: in how many of them the first method stays first.
         broken_by: what is left out where it does not.
     """
@@ -195,13 +172,11 @@ class Comparison(Frozen):
     """All methods that ran everything, at one level of effect.
 
     Attributes:
-        level: at which they are compared.
-        datasets: on which.
         concepts: "dataset/concept", those that count.
         standings: best first.
         pairs: every two of them.
-        agreements: one a further classifier.
-        sensitivity: one a kind of variant that there is.
+        agreements: one per further classifier.
+        sensitivity: one per kind of variant that there is.
         incomplete: methods left out, as they have not run everything.
     """
 
@@ -250,8 +225,7 @@ class Level(Frozen):
         unit: of `goal`: "sd", "share", or "strength".
         status: whether they showed it at some strength; "wrong_way" where the opposite was shown.
         strength: chosen there and applied to the test images; None where nothing was reached.
-        largest: the largest effect that the validation images showed; None where there was no
-            choice.
+        largest: effect that the validation images showed; None where there was no choice.
     """
 
     name: str
@@ -289,9 +263,8 @@ class ReferenceScales(Frozen):
     Attributes:
         spreads: classifier → standard deviation of each of its logits over the training images,
             in the order of the record's attributes.
-        unrelated_perceptual: mean perceptual distance of pairs of unrelated test images, > 0; None
-            where it is unknown.
-        unrelated_identity: mean identity similarity of such pairs, in [-1, 1); None likewise.
+        unrelated_perceptual: mean perceptual distance of pairs of unrelated test images, > 0.
+        unrelated_identity: mean identity similarity of such pairs, in [-1, 1).
     """
 
     spreads: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]]
@@ -332,26 +305,21 @@ class Provenance(Frozen):
     """Where and when: whatever may differ between two equal runs.
 
     Attributes:
-        package_version: of casl_bench.
-        git_commit: of the checkout that ran; None where there is none.
-        git_dirty: whether that checkout had changes; None where unknown.
         packages: versions of python and of the packages that decide numbers.
         device: "cpu", "cuda:0 (NVIDIA …)".
         kernels: how the frozen U-Net ran, "reference" or what was otherwise.
-        platform: operating system and processor architecture.
         started_at: ISO 8601 with time zone.
-        seconds: wall time a phase.
-        unet_passes: U-Net passes that a phase made for this record alone, in images, batches that
-            were filled up in full; a phase that made none is not there.
-        argv: the command line.
+        seconds: wall time by phase.
+        unet_passes: by phase, those made for this record alone, in images, batches that were filled
+            up in full; a phase that made none is not there.
         batch_size: images at once; results must not depend on it.
         threads: CPU threads of a matrix product.
         fit_seconds: wall time of the method's fit (in the record of an SAE: of its training),
-            whichever cell or run made it; None where there was none or nobody measured it.
+            whichever cell or run made it; None where there was none or it was not measured.
             (`seconds` are this cell's own, and of a reconstruction the inversions'.)
         fit_peak_memory_mb: most memory held during that fit, in 10⁶ bytes: of the whole process on
             a CPU, of its tensors on a GPU.
-        sources: of what took part and is not this package's own, such as "method asyrp" → SHA-256
+        sources: code that took part and is not this package's own, such as "method asyrp" → SHA-256
             of its source files.
     """
 
@@ -377,7 +345,7 @@ _NEW_IN_2 = frozenset(
     {"levels", "full_effect", "curve_on", "fit_seed", "judges", "guided_by", "metric_identities",
      "comparison", "drift_margin"}
 )  # fmt: skip
-"""Fields that records of version 1 have not; such a record is read as it is, with defaults."""
+"""Fields that records of version 1 lack; such a record is read as it is, with defaults."""
 
 _NEW_IN_3 = frozenset({"attribute", "monotone"})
 """Likewise of versions 1 and 2."""
@@ -392,40 +360,26 @@ class _Record(Frozen):
 
     Attributes:
         domain_kind: "synth" or "real".
-        dataset: its name.
         dataset_revision: changes whenever a pixel or a label may.
-        suite: name, version, quick.
-        seed: the run's seed.
-        method: None for kinds that concern no method.
-        method_version: as declared; raised whenever its numbers may change.
-        method_config: all its settings.
-        supervision: what guided the fit.
-        control: whether it is a control (unranked).
+        method: None for kinds that concern no method; likewise `concept`.
         beside: for a control matched to a method: that method.
-        concept: None for kinds that concern no concept.
-        attribute: that the concept turns on; None for kinds that concern no concept, and in records
-            of versions 1 and 2.
-        strength: the chosen one.
+        attribute: that the concept turns on; None in records of versions 1 and 2.
         strength_chosen_on: "validation", or "given" where there was no choice.
         strengths: all that were run on the test images.
         full_effect: mean target change of the perfect edit on the validation images, in sd, of
             which the levels are shares; None where nothing was matched.
         monotone: whether the effect never falls as strength grows, up to the largest asked for.
         fit_seed: which of several fits (or random directions) this is.
-        judges: classifiers that judge, the first one decides; all of those that the method was not
+        judges: scoring classifiers, the primary one first; all of those that the method was not
             guided by come before those that it was.
         guided_by: scorers that the method was optimised against.
-        attributes: all attributes of the classifiers in order; those other than the target are
-            part of what EPR means.
+        attributes: of the classifiers, in order; those other than the target are part of what EPR
+            means.
         scorers: scorer name → hash of its weights.
         backbone: hash of the backbone's weights, and of its kernels where they are not the
             reference's; None where none took part.
         artifacts: name → content hash of what the cell was made from ("sae", "inversions", …).
-        cost: counts.
-        scores: per-image scores of the test images, a file beside the record.
-        images: edited images, a file beside the record.
-        status: "failed" and "skipped" have an `error`.
-        error: its class and message.
+        scores: per-image scores of the test images, a file beside the record, as are `images`.
         provenance: not part of the record's identity.
     """
 
@@ -482,7 +436,6 @@ class _Record(Frozen):
         return {k: v for k, v in self._dumped().items() if k != "provenance"}
 
     def _dumped(self) -> dict[str, Any]:
-        """All fields that the record's version of the schema has."""
         return self.model_dump(mode="json", by_alias=True)
 
     @property
@@ -496,11 +449,7 @@ class _Record(Frozen):
 
     @classmethod
     def from_json(cls, stored: Any, where: str = "") -> Self:
-        """The record that `to_json` described.
-
-        Raises:
-            InvalidBenchmarkError: if it breaks the schema or its id does not match its content.
-        """
+        """The record that `to_json` described; InvalidBenchmarkError on anything else."""
         if not isinstance(stored, dict):
             raise InvalidBenchmarkError("not a record: no JSON object", where=where)
         try:
@@ -563,14 +512,11 @@ class RunRecord(_Record):
         kind: as of a `CellRecord`, or "comparison".
         measurements: at the chosen strength; per metric name.
         levels: at equal effect: what was chosen on validation images, and what it did.
-        curve: at every strength of the suite's grid.
-        curve_on: the images it is of.
+        curve: at every strength of the suite's grid, on the images of `curve_on`.
         metric_identities: metric name → hash of its version, the list of other attributes, the
             baseline and the noise floor: what must be equal for two numbers to be comparable.
-        metric_versions: metric name → version.
-        comparison: of the kind "comparison": methods against each other.
-        drift: attribute → signed mean change at the chosen strength, in standard deviations of its
-            logit; None where undefined. The target is among them.
+        drift: attribute → off-target shift: signed mean change at the chosen strength, in standard
+            deviations of its logit; None where undefined. The target is among them.
         drift_margin: attribute → half of the 95 % interval of its drift, for other images; none
             with fewer than two.
         flags: what a reader should know before trusting the numbers, sorted.
@@ -607,10 +553,8 @@ class RunRecord(_Record):
         return self.model_dump(mode="json", by_alias=True, exclude=set(newer))
 
 
-# The published format of records: `python -m casl_bench.results.record` writes schema.json.
-
-
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
+"""The published format of records, written by `python -m casl_bench.results.record`."""
 
 
 def record_schema() -> dict[str, Any]:
@@ -626,10 +570,5 @@ def record_schema() -> dict[str, Any]:
     return schema
 
 
-def schema_text() -> str:
-    """The content of schema.json."""
-    return json_text(record_schema())
-
-
 if __name__ == "__main__":
-    write_text(SCHEMA_FILE, schema_text())
+    write_json(SCHEMA_FILE, record_schema())

@@ -23,12 +23,7 @@ from casl_bench.core.files import (
     write_bytes,
     write_json,
 )
-from casl_bench.results.record import (
-    CellRecord,
-    FileRef,
-    Kind,
-    RunRecord,
-)
+from casl_bench.results.record import CellRecord, FileRef, Kind, RunRecord
 from casl_bench.results.score_table import ScoreTable
 
 # Records of many cells in one file: one JSON object a line, plain or gzipped (`.jsonl.gz`).
@@ -51,26 +46,16 @@ def jsonl_stem(path: Path) -> str:
 
 
 def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
-    """Write records in the order given; the same records give the same bytes.
-
-    Args:
-        path: gzipped where its name ends with `.gz`.
-        records: what to write.
-
-    Raises:
-        UsageError: if it cannot be written.
-    """
-    data = "".join(map(_line, records)).encode()
+    """Write records, gzipped if the name ends with `.gz`; the same ones give the same bytes."""
+    stored = [record.to_json() for record in records]
+    lines = [json.dumps(r, sort_keys=True, allow_nan=False, ensure_ascii=False) for r in stored]
+    data = "".join(f"{line}\n" for line in lines).encode()
     # A gzip header holds a time unless it is told not to.
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def read_jsonl(path: Path) -> list[RunRecord]:
-    """Records of a file that `write_jsonl` wrote.
-
-    Raises:
-        InvalidBenchmarkError: on an absent or damaged file or a line that is no valid record.
-    """
+    """Records that `write_jsonl` wrote; InvalidBenchmarkError on anything else."""
     try:
         lines = _unpacked(path).decode().rstrip("\n").split("\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
@@ -85,11 +70,6 @@ def read_jsonl(path: Path) -> list[RunRecord]:
             raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
         records.append(RunRecord.from_json(stored, where))
     return records
-
-
-def _line(record: RunRecord) -> str:
-    stored = record.to_json()
-    return json.dumps(stored, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _unpacked(path: Path) -> bytes:
@@ -148,68 +128,53 @@ class CellKey:
 
 
 class RecordStore:
-    """The records of one run folder.
-
-    Args:
-        run: the run folder; made on the first write.
-    """
+    """The records of one run folder, which is made on the first write."""
 
     def __init__(self, run: Path) -> None:
         self.run = run
         self.cells = run / "cells"
-        self._partial = run / ".partial"
 
     def folder(self, key: CellKey) -> Path:
         """Where a cell is kept."""
         return self.cells / key.path
 
     def write(self, record: CellRecord, files: Mapping[str, bytes] | None = None) -> Path:
-        """Keep a record with the files it refers to, replacing an older one of the same cell.
+        """Keep a record with the files it refers to, in place of an older one; the cell's folder.
 
-        Everything is written into a folder aside, which is then renamed into place: an
-        interruption leaves the old cell, the new one, or (for an instant) none; never a mixture.
-
-        Args:
-            record: the record.
-            files: name → content of every file that the record refers to, and no others.
-
-        Returns:
-            The cell's folder.
-
-        Raises:
-            InputError: if the files are not those the record refers to, by name and hash.
-            UsageError: where the run folder cannot be written.
+        Everything is written into a folder aside, which is then renamed into place: an interruption
+        leaves the old cell, the new one, or (for an instant) none; never a mixture. `files` are
+        name → content. Raises InputError if they are not those the record refers to, by name and
+        hash, and UsageError where the run folder cannot be written.
         """
         files = dict(files or {})
         referred = {ref.file: ref for ref in _refs(record)}
         if set(files) != set(referred):
             raise InputError(f"files {sorted(files)} are not the record's {sorted(referred)}")
         target = self.folder(CellKey.of(record))
-        aside = self._new_folder_aside()
         try:
+            self.run.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.run))
+        except OSError as error:
+            raise _unwritable(self.run, error) from error
+        try:
+            cell = aside / "cell"
+            cell.mkdir()
             for name, content in files.items():
-                write_bytes(aside / name, content)
-                if hash_file(aside / name) != referred[name].sha256:
+                write_bytes(cell / name, content)
+                if hash_file(cell / name) != referred[name].sha256:
                     raise InputError(f"file '{name}' does not have the hash that the record gives")
-            write_json(aside / _RECORD, record.to_json())
-            self._move_into_place(aside, target)
+            write_json(cell / _RECORD, record.to_json())
+            self._move_into_place(cell, target)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-            # Gone as soon as nobody else is writing.
-            with contextlib.suppress(OSError):
-                self._partial.rmdir()
         return target
 
     def find(self, key: CellKey) -> CellRecord | None:
-        """The record of a cell, or None where it has none.
-
-        Raises:
-            InvalidBenchmarkError: if it is corrupt.
-        """
+        """The record of a cell, or None. Raises InvalidBenchmarkError if it is corrupt."""
         return self.read(self.folder(key))
 
     def remove(self, key: CellKey) -> None:
-        """Have no record of a cell."""
+        """Delete what is kept of a cell, if anything."""
         shutil.rmtree(self.folder(key), ignore_errors=True)
 
     def folders(self) -> list[Path]:
@@ -217,21 +182,11 @@ class RecordStore:
         return sorted(path for path in self.cells.glob("*/*/*") if path.is_dir())
 
     def read(self, folder: Path) -> CellRecord | None:
-        """The record in a cell's folder, or None where there is none of this schema.
-
-        Older ones are read as numbers, see `read_old`.
-
-        Raises:
-            InvalidBenchmarkError: if it is corrupt.
-        """
+        """The record in a cell's folder, or None; those of older schemas: `read_old`."""
         return _while_whole(folder, self._read)
 
     def read_old(self) -> list[RunRecord]:
-        """Records of schemas 1 and 2, whose cells held their own numbers.
-
-        Raises:
-            InvalidBenchmarkError: at the first corrupt one.
-        """
+        """Records of schemas 1 and 2, whose cells held their own numbers."""
         found = []
         for folder in self.folders():
             stored = _load_json(folder / _RECORD) if (folder / _RECORD).is_file() else {}
@@ -240,19 +195,11 @@ class RecordStore:
         return found
 
     def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
-        """The per-image scores of the test images, or None where a record has none.
-
-        Raises:
-            InvalidBenchmarkError: if the file is absent or is not the one that was written.
-        """
+        """The per-image scores of the test images, checked; None where a record has none."""
         return self._table(record, record.scores)
 
     def validation_scores(self, record: CellRecord) -> ScoreTable | None:
-        """The per-image scores of the validation images, or None where a record has none.
-
-        Raises:
-            InvalidBenchmarkError: if the file is absent or is not the one that was written.
-        """
+        """As `scores`, of the validation images at every strength tried."""
         return self._table(record, record.validation_scores)
 
     def _table(self, record: CellRecord | RunRecord, ref: FileRef | None) -> ScoreTable | None:
@@ -273,11 +220,7 @@ class RecordStore:
         return table
 
     def __iter__(self) -> Iterator[CellRecord]:
-        """All records of this schema, in the order of their folders' names.
-
-        Raises:
-            InvalidBenchmarkError: at the first corrupt one.
-        """
+        """All records of this schema, in the order of their folders' names."""
         for path in sorted(self.cells.glob(f"*/*/*/{_RECORD}"), key=lambda p: p.parts):
             record = self.read(path.parent)
             if record is not None:
@@ -295,50 +238,22 @@ class RecordStore:
             _verify(folder / ref.file, ref)
         return record
 
-    def _new_folder_aside(self) -> Path:
-        """An empty folder of this process's own.
-
-        Raises:
-            UsageError: where the run folder cannot be written.
-        """
+    def _move_into_place(self, cell: Path, target: Path) -> None:
+        """Rename a folder to its place; of several processes at one cell, the last one's stays."""
         try:
-            for _ in range(_TRIES):
-                # Another process may take the empty folder away between these two lines.
-                with contextlib.suppress(FileNotFoundError, FileExistsError):
-                    self._partial.mkdir(parents=True, exist_ok=True)
-                    return Path(tempfile.mkdtemp(dir=self._partial))
-        except OSError as error:
-            raise _unwritable(self._partial, error) from error
-        raise _unwritable(self._partial)
-
-    def _move_into_place(self, aside: Path, target: Path) -> None:
-        """Rename a folder to its place; of several processes at one cell, the last one's stays.
-
-        Raises:
-            UsageError: where the run folder cannot be written.
-        """
-        replaced = self._new_folder_aside()
-        try:
-            aside.chmod(0o755)
             target.parent.mkdir(parents=True, exist_ok=True)
             for number in range(_TRIES):
                 with contextlib.suppress(FileNotFoundError):
-                    target.rename(replaced / str(number))
-                if _renamed(aside, target):
+                    target.rename(cell.with_name(str(number)))
+                if _renamed(cell, target):
                     return
         except OSError as error:
             raise _unwritable(target, error) from error
-        finally:
-            shutil.rmtree(replaced, ignore_errors=True)
         raise _unwritable(target)
 
 
 def _while_whole(folder: Path, read: Callable[[Path], T]) -> T | None:
-    """What is read of a folder that another process may replace meanwhile; None without one.
-
-    Raises:
-        InvalidBenchmarkError: if what is read is corrupt, and is what was there before.
-    """
+    """What is read of a folder that another process may replace meanwhile; None without one."""
     now = _which(folder)
     while now is not None:
         try:
@@ -410,31 +325,23 @@ def _changed(path: Path) -> InvalidBenchmarkError:
     )
 
 
-# What lies in a run folder and is not what was written: set aside, so that it is made again.
-
-
 DAMAGED = "damaged"
-"""Folder of a run folder; nothing reads it."""
+"""Folder of a run folder for what is not what was written; nothing reads it."""
 
 
 def damaged_cells(store: RecordStore) -> tuple[Path, ...]:
     """Folders of cells whose record, or a file that it refers to, is not what was written."""
-    return tuple(folder for folder in store.folders() if not _is_whole(store, folder))
+    damaged = []
+    for folder in store.folders():
+        try:
+            store.read(folder)
+        except InvalidBenchmarkError:
+            damaged.append(folder)
+    return tuple(damaged)
 
 
 def set_aside(run: Path, paths: Sequence[Path]) -> str:
-    """Move damaged files or folders out of the way, to the same place under `damaged`.
-
-    Args:
-        run: the run folder.
-        paths: in it.
-
-    Returns:
-        One line that names them; empty where there are none.
-
-    Raises:
-        UsageError: where the run folder cannot be written.
-    """
+    """Move damaged files or folders of a run to `damaged`; a line that names them, or ""."""
     names = []
     for path in paths:
         place = path.relative_to(run)
@@ -456,11 +363,3 @@ def set_aside(run: Path, paths: Sequence[Path]) -> str:
     return f"damaged, made again where it is needed (set aside in {run / DAMAGED}): " + ", ".join(
         names
     )
-
-
-def _is_whole(store: RecordStore, folder: Path) -> bool:
-    try:
-        store.read(folder)
-    except InvalidBenchmarkError:
-        return False
-    return True

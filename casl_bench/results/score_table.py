@@ -98,9 +98,9 @@ class ScoreTable:
         return len(self.image_ids)
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ScoreTable):
-            return NotImplemented
-        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return isinstance(other, ScoreTable) and all(
+            np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)
+        )
 
     __hash__ = None  # type: ignore[assignment]  # equal by value, holds arrays
 
@@ -126,8 +126,7 @@ class ScoreTable:
             unrelated_perceptual: mean perceptual distance of unrelated test images, if known.
             unrelated_identity: mean identity similarity of unrelated test images, if known.
 
-        Raises:
-            InputError: on a name or strength that the table does not hold.
+        Raises InputError on a name or strength that the table does not hold.
         """
         k = _place("classifier", classifier or self.classifiers[0], self.classifiers)
         target = _place("attribute", attribute, self.attributes)
@@ -152,11 +151,7 @@ class ScoreTable:
         )
 
     def take(self, image_ids: Sequence[str]) -> ScoreTable:
-        """The rows of these images, in this order.
-
-        Raises:
-            InputError: if one of them is not there.
-        """
+        """The rows of these images, in this order. Raises InputError if one is not there."""
         rows = np.array([_place("image", i, self.image_ids) for i in image_ids], dtype=np.intp)
         changes: dict[str, Any] = {
             name: None if (v := getattr(self, name)) is None else np.take(v, rows, axis=axis)
@@ -178,16 +173,10 @@ class ScoreTable:
         return replace(self, **changes)
 
     def interpolated(self, strength: float) -> ScoreTable:
-        """Scores at one strength, each linear between the strengths around it.
+        """Scores at one strength in (0, largest of `strengths`], each linear between neighbours.
 
         Strength 0 is the reconstruction: its logits, distance 0 and identity 1. A score of which
         strength 0 is not known is left out below the smallest strength.
-
-        Args:
-            strength: in (0, largest of `strengths`].
-
-        Raises:
-            InputError: beyond the largest strength.
         """
         order = np.argsort(self.strengths)
         grid = np.array(self.strengths)[order]
@@ -231,17 +220,13 @@ class ScoreTable:
 
     @classmethod
     def from_npz(cls, data: bytes) -> ScoreTable:
-        """Read what `to_npz` wrote.
-
-        Raises:
-            InvalidBenchmarkError: on anything else.
-        """
+        """Read what `to_npz` wrote. Raises InvalidBenchmarkError on anything else."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             names: dict[str, Any] = {k: tuple(arrays.pop(k).tolist()) for k in _NAMES}
             return cls(**names, **arrays)
-        except (*READ_ERRORS, InputError) as error:
+        except READ_ERRORS as error:
             raise InvalidBenchmarkError(f"not a table of scores: {error}") from error
 
     @classmethod
@@ -249,10 +234,7 @@ class ScoreTable:
         """Read the table of a record of schema 1 or 2: one row a picture.
 
         Columns: image_id, picture, strength, those of `PER_IMAGE` that are known, then one a
-        classifier and attribute.
-
-        Raises:
-            InvalidBenchmarkError: on anything else.
+        classifier and attribute. Raises InvalidBenchmarkError on anything else.
         """
         try:
             return _read_csv(text)
@@ -306,9 +288,3 @@ def _place(kind: str, name: object, names: tuple[object, ...]) -> int:
     if name not in names:
         raise InputError(f"the table has no {kind} {name!r}", hint=f"it has {list(names)}")
     return names.index(name)
-
-
-def _same(a: object, b: object) -> bool:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return np.array_equal(a, b)
-    return type(a) is type(b) and (a is b or a == b)

@@ -13,7 +13,6 @@ from casl_bench.results.record import (
     CellRecord,
     CurvePoint,
     Level,
-    Measurement,
     ReferenceScales,
     RunRecord,
 )
@@ -41,19 +40,14 @@ class StoredCell:
 def read_cells(run: Path) -> list[StoredCell]:
     """Every cell of a run folder, those of schema 2 among them.
 
-    Raises:
-        InvalidBenchmarkError: if a record or its scores are damaged, or a record is of schema 1,
-            which kept too little to be analysed.
+    Raises InvalidBenchmarkError if a record or its scores are damaged, or a record is of schema 1,
+    which kept too little to be analysed.
     """
     store = RecordStore(run)
     cells = [
         StoredCell(record, store.scores(record), store.validation_scores(record))
         for record in store
     ]
-    return cells + _converted(store, run)
-
-
-def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
     old = [r for r in store.read_old() if r.kind != "comparison"]
     if any(r.schema_version == 1 for r in old):
         raise InvalidBenchmarkError(
@@ -61,15 +55,11 @@ def _converted(store: RecordStore, run: Path) -> list[StoredCell]:
             where=str(run),
             hint="read their numbers from records.jsonl, or run the folder's command again",
         )
-    return convert_cells([(r, store.scores(r)) for r in old])
+    return cells + convert_cells([(r, store.scores(r)) for r in old])
 
 
 def convert_cells(old: Sequence[tuple[RunRecord, ScoreTable | None]]) -> list[StoredCell]:
-    """Cells of schema 2, without the numbers that can be computed from their scores.
-
-    Args:
-        old: records of any kind but "comparison", with their scores.
-    """
+    """Cells of schema 2, of any kind but "comparison": their numbers are computed anew."""
     unrelated = {
         dataset: _unrelated((r, t) for r, t in old if r.dataset == dataset and t is not None)
         for dataset in {r.dataset for r, _ in old}
@@ -80,11 +70,9 @@ def convert_cells(old: Sequence[tuple[RunRecord, ScoreTable | None]]) -> list[St
 def cell_of(
     record: RunRecord, unrelated: tuple[float | None, float | None] = (None, None)
 ) -> CellRecord:
-    """What a record of schema 2 says of its own cell.
+    """What a record of schema 2, of any kind but "comparison", says of its own cell.
 
-    Args:
-        record: of any kind but "comparison".
-        unrelated: perceptual distance and identity of unrelated images of its data set.
+    `unrelated` are perceptual distance and identity of unrelated images of its data set.
     """
     left_out = {"schema_version", "measurements", "levels", "attribute", "monotone"}
     own = CellRecord.model_fields.keys() & RunRecord.model_fields.keys() - left_out
@@ -114,9 +102,7 @@ def target_of(record: RunRecord | CellRecord) -> str:
 
     Records of schemas 1 and 2 name the concept alone, and most concepts are named as their
     attribute. Of the others it is the one whose drift is the measured change of the target.
-
-    Raises:
-        InvalidBenchmarkError: if no attribute is.
+    Raises InvalidBenchmarkError if no attribute is.
     """
     if record.attribute is not None:
         return record.attribute
@@ -136,35 +122,29 @@ def _spreads(trial: RunRecord) -> dict[str, tuple[float, ...]]:
         left, _, attribute = name.partition("/")
         if attribute and left.endswith(".spread") and m.value is not None:
             found.setdefault(left.removesuffix(".spread"), {})[attribute] = m.value
-    return {judge: tuple(by[a] for a in trial.attributes) for judge, by in found.items()}
+    return {name: tuple(by[a] for a in trial.attributes) for name, by in found.items()}
 
 
 def _unrelated(cells: Iterable[tuple[RunRecord, ScoreTable]]) -> tuple[float | None, float | None]:
-    """What schema 2 did not write down: it is in the numbers that were measured in its unit.
+    """What schema 2 did not write down: it is the unit in which two numbers were measured.
 
     The largest number has the least of rounding.
     """
-    perceptual, identity = _Largest(), _Largest()
+    largest: dict[str, tuple[float, float]] = {}
     for record, table in cells:
         if record.strength not in table.strengths:
             continue
         at = table.strengths.index(record.strength)
-        if table.perceptual is not None:
-            perceptual.see(record.measurements, "perceptual_guard", table.perceptual[at])
+        lost = {"perceptual_guard": table.perceptual, "identity_guard": None}
         if table.identity is not None:
-            lost = np.maximum(1 - table.identity[at], 0)
-            identity.see(record.measurements, "identity_guard", lost)
-    return perceptual.unit, None if identity.unit is None else 1 - identity.unit
-
-
-class _Largest:
-    """The unit in which the largest of several measurements was taken."""
-
-    def __init__(self) -> None:
-        self.unit: float | None = None
-        self._measured = 0.0
-
-    def see(self, measured: dict[str, Measurement], name: str, values: Sequence[float]) -> None:
-        value = measured[name].value if name in measured else None
-        if value is not None and value > self._measured:
-            self._measured, self.unit = value, float(np.mean(values)) / value
+            lost["identity_guard"] = np.maximum(1 - table.identity, 0)
+        measured = {n: m.value for n, m in record.measurements.items() if m.value is not None}
+        for name, values in lost.items():
+            value = measured.get(name, 0.0)
+            if values is not None and value > largest.get(name, (0.0, 0.0))[0]:
+                largest[name] = value, float(np.mean(values[at])) / value
+    perceptual, identity = largest.get("perceptual_guard"), largest.get("identity_guard")
+    return (
+        None if perceptual is None else perceptual[1],
+        None if identity is None else 1 - identity[1],
+    )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.cache.code_hash import INVERSION_CODE, SAE_CODE, code_hash, environment, source_hash
@@ -39,7 +38,7 @@ from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.models.random_numbers import generator
 from casl_bench.runs.plan import parts_of_domain
 from casl_bench.runs.progress import Progress
-from casl_bench.runs.suites import RunConfig, Suite
+from casl_bench.runs.suites import RunConfig
 from casl_bench.sae.sae import HSpaceSae, SaeConfig
 from casl_bench.sae.training import SaeTraining, fit_h_space_sae
 
@@ -57,43 +56,15 @@ class InvertedSplit:
     trajectories: TrajectoryStore | None
 
 
-@dataclass(frozen=True)
-class InversionCost:
-    """What inverting and reconstructing the images of a split took.
-
-    Attributes:
-        images: how many.
-        unet_calls: U-Net passes, in images.
-        seconds: wall time; None where the inversion was interrupted.
-    """
-
-    images: int
-    unet_calls: int
-    seconds: float | None
-
-
 class Artifacts:
-    """Shared artifacts of one data set in one run.
-
-    Args:
-        domain: the data set's domain.
-        config: the run.
-        progress: shown while something is made.
-
-    Attributes:
-        cache: where they are kept.
-    """
+    """Shared artifacts of one data set in one run; `progress` is shown while one is made."""
 
     def __init__(self, domain: Domain, config: RunConfig, progress: Progress) -> None:
         self.domain, self.config, self.progress = domain, config, progress
+        self.suite = config.suite
         self.cache = Cache(config.cache, lambda line: self.progress.note(line))
         self._entries: dict[CacheKey, Entry] = {}  # held while this object lives
         self._presence: dict[str, Tensor] = {}  # by a split's first image
-
-    @property
-    def suite(self) -> Suite:
-        """The run's suite."""
-        return self.config.suite
 
     @cached_property
     def timesteps(self) -> tuple[int, ...]:
@@ -119,16 +90,10 @@ class Artifacts:
     def concept_split(
         self, split: InvertedSplit, concept: Concept, count: int, *, present: bool = False
     ) -> InvertedSplit:
-        """The first images of a split that lack a concept's attribute.
+        """The first `count` images of a split that lack a concept's attribute.
 
-        Args:
-            split: one of this object's.
-            concept: whose attribute.
-            count: how many.
-            present: those that have it instead, and as many as there are where they are fewer.
-
-        Raises:
-            InvalidBenchmarkError: if fewer lack it.
+        With `present` those that have it instead, and as many as there are where they are fewer.
+        Raises InvalidBenchmarkError if fewer lack it.
         """
         column = self.domain.dataset.card.attributes.index(concept.attribute)
         there = self.presence(split)[:, column]
@@ -167,13 +132,13 @@ class Artifacts:
                 ABOUT: [card.name, split],
                 "dataset": [card.name, card.revision],
                 "split": split,
-                "count": self._counts[split],
+                "count": self.suite.split_sizes[split],
                 "trajectories": split in _KEPT,
                 "backbone": domain.backbone.weights_hash,
                 "timesteps": list(self.timesteps),
                 "refinements": self.suite.refinements,
                 "device": self.config.device.split(":")[0],
-                "code": [code_hash(INVERSION_CODE), *sources_of(domain)],
+                "code": [code_hash(INVERSION_CODE), *map(source_hash, parts_of_domain(domain))],
                 "environment": {**environment()},
             },
         )
@@ -222,30 +187,8 @@ class Artifacts:
         shutil.rmtree(workspace, ignore_errors=True)
 
     @property
-    def sae_seconds(self) -> float | None:
-        """Wall time of the SAE's training, whichever run made it; None where it was interrupted."""
-        return self._seconds(self.sae_key())
-
-    def inversion_costs(self) -> dict[Split, InversionCost]:
-        """What inverting each split took, whichever run did it."""
-        return {
-            split: InversionCost(
-                count, self._passes_per_image() * count, self._seconds(self.split_key(split))
-            )
-            for split, count in self._counts.items()
-        }
-
-    @property
-    def _counts(self) -> dict[Split, int]:
-        """Images of each split that this run asks for."""
-        return {
-            "train": self.suite.train_images,
-            "validation": self.suite.validation_pool_images,
-            "test": self.suite.test_pool_images,
-        }
-
-    def _passes_per_image(self) -> int:
-        """Inversion, its refinements and the reconstruction."""
+    def passes_per_image(self) -> int:
+        """U-Net passes of inversion, its refinements and the reconstruction."""
         return (2 + self.suite.refinements) * len(self.timesteps)
 
     def _trainer_config(self) -> SaeTraining:
@@ -257,12 +200,13 @@ class Artifacts:
                 self._entries[key] = self.cache.get_or_make(key, make)
         return self._entries[key]
 
-    def _seconds(self, key: CacheKey) -> float | None:
+    def seconds(self, key: CacheKey) -> float | None:
+        """Wall time of making an entry, whichever run made it; None where it was interrupted."""
         entry = self._entries.get(key) or self.cache.find(key)
         return None if entry is None else entry.sidecar.seconds
 
     def _split(self, split: Split) -> InvertedSplit:
-        batch = self.domain.dataset.load(split, self._counts[split])
+        batch = self.domain.dataset.load(split, self.suite.split_sizes[split])
         batch = replace(batch, pixels=batch.pixels.contiguous())
 
         def make(folder: Path) -> None:
@@ -279,11 +223,12 @@ class Artifacts:
         store = None
         if split in _KEPT:
             backbone = self.domain.backbone
+            others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
             store = TrajectoryStore.create(
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
-                refined=self.suite.refinements > 0, max_disk_bytes=self._disk_left(folder),
+                refined=self.suite.refinements > 0, max_disk_bytes=disk_budget() - others,
             )  # fmt: skip
-        work = float(self._passes_per_image() * len(batch))
+        work = float(self.passes_per_image * len(batch))
         with (
             self.progress.task(f"{split}: inversion", len(batch), work) as advance,
             self.progress.costs.phase("inversion"),
@@ -303,18 +248,13 @@ class Artifacts:
         write_inversions(folder / INVERSIONS_FILE, inversions)
         forget_parts(folder)
 
-    def _disk_left(self, folder: Path) -> int:
-        """What the budget leaves to one store of the cache, in bytes."""
-        others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
-        return disk_budget() - others
-
     def trajectory_bytes_to_come(self) -> int:
         """What the stores of this data set will still take on disk."""
         backbone = self.domain.backbone
         image_shape = (3, backbone.image_size, backbone.image_size)
         total = 0
         for split in sorted(_KEPT):
-            count = self._counts[split]
+            count = self.suite.split_sizes[split]
             whole = store_bytes(count, len(self.timesteps), image_shape, backbone.h_shape)
             key = self.split_key(split)
             if not self.cache.folder(key).exists():
@@ -322,17 +262,8 @@ class Artifacts:
         return total
 
 
-def sources_of(domain: Domain) -> list[JsonValue]:
-    """Hashes of the code of a domain that is not this package's."""
-    return [source_hash(part) for part in parts_of_domain(domain)]
-
-
 def check_room(config: RunConfig, artifacts: Iterable[Artifacts]) -> None:
-    """Refuse a run that the disk or its budget has no room for, before anything is made.
-
-    Raises:
-        UsageError: with what is needed and what is there.
-    """
+    """Refuse, with a UsageError, a run that the disk or its budget has no room for."""
     there = trajectory_bytes(config.cache / "inversions")
     check_disk(
         sum(a.trajectory_bytes_to_come() for a in artifacts), config.cache, disk_budget() - there

@@ -18,7 +18,7 @@ from torch import Tensor
 from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_bytes, hash_file, hash_json
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory
-from casl_bench.domains.dataset import Concept, DatasetCard, SupportsOracle
+from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import (
     EditingMethod,
@@ -46,27 +46,24 @@ from casl_bench.results.record import (
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artifacts import Artifacts, InvertedSplit
-from casl_bench.runs.fits import FitResources, Fitting, NotApplicableError
+from casl_bench.runs.fits import FitResources, Fitting, NotApplicableError, StoredFit
 from casl_bench.runs.plan import (
-    BESIDE_IMAGES,
     KEY_ARTIFACT,
+    MATCHED_IMAGES,
     NULL_IMAGES,
     Cell,
     Sources,
     guides_of,
     info_of,
-    judges,
     make_method,
     pretrained_file,
+    scoring_classifiers,
     with_sources,
 )
-from casl_bench.runs.progress import Progress, Stopwatch
+from casl_bench.runs.progress import Stopwatch
 from casl_bench.runs.scoring import DatasetScales, Scorers, to_8_bits
 from casl_bench.runs.strength import StrengthMatch, fixed_strength, match
 from casl_bench.runs.suites import RunConfig
-
-# How many images are edited at once: as many as memory holds, and fewer where it does not.
-
 
 SHARE = 0.5
 """Of the free memory, what edits may take where no budget is given: networks need some, too."""
@@ -79,13 +76,7 @@ _FLOAT = 4
 
 
 class EditBatcher:
-    """Splits the images of a cell into batches that fit into memory.
-
-    Args:
-        config: of the run: its memory budget, batch size and processes.
-        backbone: the noise predictor; no batch is less than its micro-batch.
-        note: says something to the user.
-    """
+    """Splits the images of a cell into batches that fit into memory."""
 
     def __init__(self, config: RunConfig, backbone: Backbone, note: Callable[[str], None]) -> None:
         self._least, self._note = backbone.micro_batch, note
@@ -103,18 +94,11 @@ class EditBatcher:
         return held if self._most is None else min(held, self._most)
 
     def edit(self, count: int, strengths: int, work: Callable[[range], Tensor]) -> list[Tensor]:
-        """Have all images edited, batch by batch.
+        """Have `work` edit all images, batch by batch, given the places of a batch's images.
 
         A batch for which memory runs out is tried again with half as many images, and so are those
-        after it.
-
-        Args:
-            count: images.
-            strengths: of each.
-            work: edits the images at these places.
-
-        Raises:
-            MemoryError, RuntimeError: where memory does not hold one micro-batch, as it came.
+        after it. MemoryError or RuntimeError, as it came, where memory does not hold one
+        micro-batch.
         """
         parts: list[Tensor] = []
         start = 0
@@ -149,9 +133,6 @@ class EditBatcher:
         )
 
 
-# What records of all kinds are filled with.
-
-
 def common_fields(domain: Domain, config: RunConfig) -> dict[str, Any]:
     """Fields of a record that all cells of a data set share."""
     card = domain.dataset.card
@@ -169,10 +150,11 @@ def common_fields(domain: Domain, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def method_fields(method: EditingMethod) -> dict[str, Any]:
-    """Fields of a record that say which method made it and how that was set."""
+def method_fields(name: str, config: RunConfig) -> dict[str, Any]:
+    """Fields of a record that say which method made it and how that is set."""
+    method = make_method(name, config.suite)
     return {
-        "method": method.info.name,
+        "method": name,  # a method of another package is known as package/name
         "method_version": method.info.version,
         "method_config": method.config.model_dump(mode="json"),
         "supervision": method.info.supervision,
@@ -183,8 +165,7 @@ def method_fields(method: EditingMethod) -> dict[str, Any]:
 def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
     """Fields of a record that say which cell it is of and how its method is set."""
     return {
-        **method_fields(make_method(cell.method, config.suite)),
-        "method": cell.method,  # a method of another package is known as package/name
+        **method_fields(cell.method, config),
         "kind": "edit",
         "beside": cell.beside,
         "fit_seed": cell.fit_seed,
@@ -196,24 +177,16 @@ def cell_fields(cell: Cell, config: RunConfig) -> dict[str, Any]:
 def provenance(
     config: RunConfig, watch: Stopwatch | None = None, spent: FitResources | None = None
 ) -> Provenance:
-    """Where and when.
-
-    Args:
-        config: of the run.
-        watch: of this cell; None where nothing was measured.
-        spent: by the fit of the cell's method, whoever made it.
-    """
-    found = collect_provenance(
-        device=config.device,
+    """Where and when, with what a cell measured and what its fit took, whichever run made it."""
+    watch, spent = watch or Stopwatch(), spent or FitResources()
+    return collect_provenance(
+        config.device,
         batch_size=config.batch_size,
         threads=torch.get_num_threads(),
-        seconds={} if watch is None else watch.seconds,
-        unet_passes={} if watch is None else watch.passes,
-    )
-    if spent is None:
-        return found
-    return found.model_copy(
-        update={"fit_seconds": spent.seconds, "fit_peak_memory_mb": spent.peak_memory_mb}
+        seconds=watch.seconds,
+        unet_passes=watch.passes,
+        fit_seconds=spent.seconds,
+        fit_peak_memory_mb=spent.peak_memory_mb,
     )
 
 
@@ -224,7 +197,7 @@ def without_result(
     status: Literal["failed", "skipped"],
     error: Exception,
 ) -> CellRecord:
-    """The record of a cell that has come to nothing, with the reason."""
+    """The record of a cell that has no result, with the reason."""
     message = " ".join(str(error).split()) or type(error).__name__
     return CellRecord(
         **common_fields(domain, config),
@@ -243,15 +216,7 @@ def over_images(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Measurement:
-    """A number of n images with its bootstrap interval.
-
-    Args:
-        statistic: places of images, repeats included → number, NaN where undefined.
-        n: how many images there are, >= 1.
-        unit: of the number.
-        seed: of the resamples.
-        resamples: how many.
-    """
+    """A statistic of n >= 1 images (NaN: undefined) with its bootstrap interval."""
     value = statistic(np.arange(n))
     if not np.isfinite(value):
         return Measurement.undefined("these images do not tell", n, unit)
@@ -275,88 +240,60 @@ class Fitted:
     """A method fitted on a concept, with the strengths that it runs at.
 
     Attributes:
-        editor: ready to edit.
-        cost: of the fit, whichever process made it.
         match: its strengths, chosen on validation images or fixed.
         validation: scores of the validation images at every strength tried; None where none was.
-        resources: time and memory of the fit; None of a control matched to another method.
     """
 
     editor: Editor
-    cost: FitCost
+    fit: StoredFit
     match: StrengthMatch
     validation: ScoreTable | None = None
-    resources: FitResources | None = None
-
-
-@dataclass(frozen=True)
-class TrialEdits:
-    """Edits of a method that is not part of the run's plan.
-
-    Attributes:
-        table: their scores at every strength of the suite.
-        fit_cost: of the fit, whichever process made it.
-        edit_unet_calls: spent on all of them, in images.
-    """
-
-    table: ScoreTable
-    fit_cost: FitCost
-    edit_unet_calls: float
 
 
 class EditCells:
-    """Runs the edit cells of one data set.
+    """Runs the edit cells of one data set and keeps their records."""
 
-    Args:
-        artifacts: what all cells share.
-        store: where records go.
-        progress: shown meanwhile.
-    """
-
-    def __init__(self, artifacts: Artifacts, store: RecordStore, progress: Progress) -> None:
+    def __init__(self, artifacts: Artifacts, store: RecordStore) -> None:
         self.artifacts, self.domain, self.config = artifacts, artifacts.domain, artifacts.config
-        self.store, self.progress = store, progress
+        self.store = store
         self.scorers = Scorers(self.domain)
-        self.fitting = Fitting(artifacts, progress)
+        self.fitting = Fitting(artifacts)
         self.scales = DatasetScales(artifacts, self.scorers)
         self.batcher = EditBatcher(
-            self.config, self.domain.backbone, lambda line: self.progress.note(line)
+            self.config, self.domain.backbone, lambda line: artifacts.progress.note(line)
         )
 
     def run(self, cell: Cell) -> CellRecord:
         """Run one cell and write its record with scores and pictures.
 
-        Raises:
-            NotApplicableError: if a control does not apply to the method it is matched to.
-            PartnerFailedError: if that method failed.
-            InputError: if the method's edits are of the wrong shape, not finite, or it fails.
+        Raises NotApplicableError if a control does not apply to the method it is matched to, its
+        kind PartnerFailedError if that method failed, InputError if the method's edits are of the
+        wrong shape, not finite, or it fails.
         """
-        watch = Stopwatch(self.progress.costs)
+        watch = Stopwatch(self.artifacts.progress.costs)
         suite, concept = self.config.suite, cell.concept
         if cell.beside is None:
             fitted = self._fitted(cell, watch)
             count = suite.test_images_per_concept
         else:
-            fitted = self._beside(cell, watch)
-            count = min(BESIDE_IMAGES, suite.test_images_per_concept)
+            fitted = self._matched(cell, watch)
+            count = min(MATCHED_IMAGES, suite.test_images_per_concept)
         split = self.artifacts.concept_split(
             self.artifacts.test, concept, count, present=info_of(cell.method).on_present
         )
         if not len(split.batch):
             raise NotApplicableError(f"no test image has '{concept.attribute}'")
-        strengths = fitted.match.strengths
-        count = len(split.batch)
-        with (
-            self.progress.task(f"{cell.label}: edit", count, cell.work * (1 - _FIT_SHARE)) as step,
-            watch.phase("edit"),
-            self.domain.backbone.count_calls() as calls,
-        ):
-            edits = self.edit_images(fitted.editor, split, strengths, step)
-        with watch.phase("score"):
-            table, images = self.scorers.table(concept, split.inversions, edits, strengths)
+        strengths, label = fitted.match.strengths, f"{cell.label}: edit"
+        work = cell.work * (1 - _FIT_SHARE)
+        table, images, calls = self._edit_and_score(
+            fitted.editor, concept, split, strengths, watch, label, work
+        )
+        if isinstance(dataset := self.domain.dataset, SupportsOracle):
+            oracle = to_8_bits(dataset.oracle(images.image_ids, concept.attribute))
+            images = replace(images, oracle=oracle)
         files = {
             "scores": (SCORES_FILE, table.to_npz()),
-            "images": (FILE_NAME, self._with_oracle(images, concept)),
+            "images": (FILE_NAME, images.to_bytes()),
         }
         if fitted.validation is not None:
             files["validation_scores"] = (VALIDATION_FILE, fitted.validation.to_npz())
@@ -364,23 +301,22 @@ class EditCells:
             field: FileRef(file=name, sha256=hash_bytes(content))
             for field, (name, content) in files.items()
         }
-        edit_calls = calls.unet_calls / count / len(strengths)
+        edit_calls = calls / len(split.batch) / len(strengths)
         record = self._record(cell, fitted, table.strengths, watch, edit_calls)
         record = with_sources(record.model_copy(update=refs), cell.sources)
         self.store.write(record, dict(files.values()))
         return record
 
     def _fitted(self, cell: Cell, watch: Stopwatch) -> Fitted:
-        """The method fitted on its concept, with its strengths."""
         info, work = info_of(cell.method), cell.work * _FIT_SHARE
         editor, fit = self.fitting.editor(cell.method, cell.concept, watch, work, cell.fit_seed)
         if info.control and not info.matched:
-            return Fitted(editor, fit.cost, fixed_strength(1.0), None, fit.resources)
+            return Fitted(editor, fit, fixed_strength(1.0))
         with watch.phase("choose strength"):
             found, table = self.match_strengths(editor, info, cell.concept)
-        return Fitted(editor, fit.cost, found, table, fit.resources)
+        return Fitted(editor, fit, found, table)
 
-    def _beside(self, cell: Cell, watch: Stopwatch) -> Fitted:
+    def _matched(self, cell: Cell, watch: Stopwatch) -> Fitted:
         """A control matched to a fitted method, at the strength chosen for that method."""
         assert cell.beside is not None
         place = CellKey(cell.dataset, "edit", cell.beside, None, cell.concept.name)
@@ -395,7 +331,7 @@ class EditCells:
                 f"the editor of '{cell.beside}' does not show its edit ({offer.__name__})"
             )
         task = self.fitting.task(method, cell.concept, self.fitting.scratch(cell.key), editor)
-        return Fitted(method.fit(task), FitCost(), fixed_strength(partner.strength))
+        return Fitted(method.fit(task), StoredFit({}, FitCost()), fixed_strength(partner.strength))
 
     def run_trial(
         self,
@@ -404,24 +340,40 @@ class EditCells:
         split: InvertedSplit,
         watch: Stopwatch,
         work: float = 0.0,
-    ) -> TrialEdits:
+    ) -> tuple[ScoreTable, FitCost, float]:
         """Fit a method of any settings and score its edits of a split; no record is written.
 
-        Raises:
-            InputError: if the method's edits are of the wrong shape, not finite, or it fails.
+        Returns the scores at the suite's strengths, the cost of the fit, and the U-Net passes of
+        all edits, in images.
         """
-        label, count = f"{method.info.name} / {concept.name}", len(split.batch)
-        strengths = self.config.suite.strengths
+        label = f"{method.info.name} / {concept.name}: edit"
         editor, fit = self.fitting.fit(method, concept, watch, work * _FIT_SHARE)
+        table, _, calls = self._edit_and_score(
+            editor, concept, split, self.config.suite.strengths, watch, label,
+            work * (1 - _FIT_SHARE),
+        )  # fmt: skip
+        return table, fit.cost, calls
+
+    def _edit_and_score(
+        self,
+        editor: Editor,
+        concept: Concept | None,
+        split: InvertedSplit,
+        strengths: tuple[float, ...],
+        watch: Stopwatch,
+        label: str,
+        work: float,
+    ) -> tuple[ScoreTable, EditedImages, float]:
+        """Edits of a split, scored as `Scorers.table` does, and the U-Net passes of all of them."""
         with (
-            self.progress.task(f"{label}: edit", count, work * (1 - _FIT_SHARE)) as step,
+            self.artifacts.progress.task(label, len(split.batch), work) as step,
             watch.phase("edit"),
             self.domain.backbone.count_calls() as calls,
         ):
             edits = self.edit_images(editor, split, strengths, step)
         with watch.phase("score"):
-            table, _ = self.scorers.table(concept, split.inversions, edits, strengths)
-        return TrialEdits(table, fit.cost, calls.unet_calls)
+            table, images = self.scorers.table(concept, split.inversions, edits, strengths)
+        return table, images, calls.unet_calls
 
     def match_strengths(
         self, editor: Editor, info: MethodInfo, concept: Concept
@@ -432,16 +384,16 @@ class EditCells:
         again: where a method has its effect far below the grid's steps, a straight line misses it.
         """
         suite, split = self.config.suite, self.artifacts.concept_validation(concept)
-        judge = judges(info, self.scorers.names)[0]
-        full_effect = self.scales.full_effect(concept, judge)
+        primary = scoring_classifiers(info, self.scorers.names)[0]
+        full_effect = self.scales.full_effect(concept, primary)
 
         def scored(strengths: tuple[float, ...]) -> ScoreTable:
             edits = self.edit_images(editor, split, strengths, None)
             return self.scorers.table(concept, split.inversions, edits, strengths)[0]
 
         def matched(table: ScoreTable) -> StrengthMatch:
-            spread = self.scales.spread(judge)
-            seen = {s: table.at(s, concept.attribute, spread, classifier=judge)
+            spread = self.scales.spread(primary)
+            seen = {s: table.at(s, concept.attribute, spread, classifier=primary)
                     for s in table.strengths}  # fmt: skip
             return match(seen, suite, full_effect)
 
@@ -474,32 +426,28 @@ class EditCells:
 
         return torch.cat(self.batcher.edit(len(split.batch), len(strengths), edit), dim=1)
 
-    def random_direction(self, name: str, draw: int, key: str, sources: Sources) -> None:
+    def random_direction(
+        self, name: str, draw: int, key: str, sources: Sources, work: float
+    ) -> None:
         """One random direction on the images that serve every concept, over a grid of strengths.
 
-        What it does depends on no concept, so it is run once and scored on all attributes.
-
-        Args:
-            name: of the control.
-            draw: which of the suite's random directions.
-            key: of the record.
-            sources: of what takes part and is not this package's own.
+        What it does depends on no concept, so it is run once and scored on all attributes. `draw`
+        says which of the suite's random directions it is, `key` the key of its record.
         """
-        watch = Stopwatch(self.progress.costs)
-        card, strengths = self.domain.dataset.card, self.config.suite.strengths
-        editor, fit = self.fitting.editor(name, any_concept(card), watch, fit_seed=draw)
-        test = self.artifacts.test
+        watch = Stopwatch(self.artifacts.progress.costs)
+        test, strengths = self.artifacts.test, self.config.suite.strengths
+        # Its fit reads no word or label of a concept.
+        any_concept = Concept("every_concept", "", "", self.domain.dataset.card.attributes[0])
+        editor, fit = self.fitting.editor(name, any_concept, watch, fit_seed=draw)
         rows = range(min(NULL_IMAGES, len(test.batch)))
         split = InvertedSplit(test.batch.take(rows), test.inversions.take(rows), None)
-        with watch.phase("edit"), self.domain.backbone.count_calls() as calls:
-            edits = self.edit_images(editor, split, strengths, None)
-        with watch.phase("score"):
-            table, images = self.scorers.table(None, split.inversions, edits, strengths)
+        table, images, calls = self._edit_and_score(
+            editor, None, split, strengths, watch, f"{name} {draw + 1}", work
+        )
         scores, pictures = table.to_npz(), images.to_bytes()
-        method = make_method(name, self.config.suite)
         record = CellRecord(
             **common_fields(self.domain, self.config),
-            **method_fields(method),
+            **method_fields(name, self.config),
             kind="null",
             fit_seed=draw,
             strengths=strengths,
@@ -507,7 +455,7 @@ class EditCells:
             artifacts={KEY_ARTIFACT: key, DIRECTIONS: str(self.config.suite.random_draws)},
             scores=FileRef(file=SCORES_FILE, sha256=hash_bytes(scores)),
             images=FileRef(file=FILE_NAME, sha256=hash_bytes(pictures)),
-            cost=Cost(edit_unet_calls=calls.unet_calls / len(rows) / len(strengths)),
+            cost=Cost(edit_unet_calls=calls / len(rows) / len(strengths)),
             provenance=provenance(self.config, watch, fit.resources),
         )
         self.store.write(with_sources(record, sources), {SCORES_FILE: scores, FILE_NAME: pictures})
@@ -539,25 +487,13 @@ class EditCells:
             levels=found.levels,
             full_effect=found.full_effect,
             monotone=found.monotone,
-            judges=judges(method.info, self.scorers.names),
+            judges=scoring_classifiers(method.info, self.scorers.names),
             guided_by=guides_of(method.info, self.scorers.names),
             artifacts=artifacts,
             cost=Cost(
-                parameters=fitted.cost.parameters,
-                unet_calls=fitted.cost.unet_calls,
+                parameters=fitted.fit.cost.parameters,
+                unet_calls=fitted.fit.cost.unet_calls,
                 edit_unet_calls=edit_calls,
             ),
-            provenance=provenance(config, watch, fitted.resources),
+            provenance=provenance(config, watch, fitted.fit.resources),
         )
-
-    def _with_oracle(self, images: EditedImages, concept: Concept) -> bytes:
-        dataset = self.domain.dataset
-        oracle = None
-        if isinstance(dataset, SupportsOracle):
-            oracle = to_8_bits(dataset.oracle(images.image_ids, concept.attribute))
-        return replace(images, oracle=oracle).to_bytes()
-
-
-def any_concept(card: DatasetCard) -> Concept:
-    """What stands for every concept where a fit reads none of its words or labels."""
-    return Concept("every_concept", "", "", card.attributes[0])

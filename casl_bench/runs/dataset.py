@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.cache.store import CacheError
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_bytes, hash_json
-from casl_bench.core.memory import told_in_one_line
+from casl_bench.core.memory import oom_as_usage_error
 from casl_bench.core.seeding import derive_seed
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.dataset import Concept, Split, SupportsOracle
@@ -24,7 +24,6 @@ from casl_bench.methods.method import METHODS, SupportsLatentRanking
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.probe import (
     ProbeData,
-    ProbeResult,
     RawProbe,
     majority_probe,
     pooled_features,
@@ -33,12 +32,15 @@ from casl_bench.metrics.probe import (
 )
 from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
-from casl_bench.results.edited_images import Pixels
-from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
-from casl_bench.results.latent_images import find_latent_images, latents_to_bytes
+from casl_bench.results.edited_images import (
+    LATENTS_FILE,
+    Pixels,
+    find_latent_images,
+    latents_to_bytes,
+)
 from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
-from casl_bench.runs.artifacts import Artifacts, InversionCost
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
 from casl_bench.runs.fits import FitResources, NotApplicableError
 from casl_bench.runs.plan import (
@@ -62,72 +64,70 @@ from casl_bench.runs.scoring import from_8_bits, to_8_bits
 from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
 from casl_bench.sae.quality import downstream_error, sae_quality
 
-# Classifiers on trial in a run: on originals, on reconstructions and on edits that are known.
-
-
 TRIAL_IMAGES = 2
 """Test images on which every attribute is flipped, for each one that a concept edits."""
 
 TRIAL_RESAMPLES = 200
-"""Of the images, for the intervals of marks: a mark is computed anew each time."""
+"""Of the images, for the intervals of these measurements."""
 
 Rows = NDArray[np.intp]
 
 
-class ScorerTrials:
-    """Tries every classifier of one data set on its test images.
+PROBE_TIMESTEP = 100
+"""The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
 
-    Args:
-        artifacts: the images.
-        cells: for the scorers and their spreads.
-    """
+
+class DatasetRecords:
+    """Makes the records that concern no single edit."""
 
     def __init__(self, artifacts: Artifacts, cells: EditCells) -> None:
-        self.artifacts, self.domain = artifacts, artifacts.domain
-        self.scorers, self.scales = cells.scorers, cells.scales
+        self.artifacts, self.cells = artifacts, cells
+        self.domain, self.config = artifacts.domain, artifacts.config
         self.attributes = self.domain.dataset.card.attributes
 
-    def measurements(self) -> dict[str, Measurement]:
-        """Marks by classifier; where nobody knows the labels, its agreement with the first one.
+    def scorer(self, key: str) -> CellRecord:
+        """Every classifier, validated; InvalidBenchmarkError if one is under its floor."""
+        watch = Stopwatch(self.artifacts.progress.costs)
+        self._invert_every_split()  # their time is their own, not the scorers'
+        with watch.phase("score"):
+            found = self._scorer_measurements()
+            scales = self.cells.scales.reference_scales()
+        return self._record("scorer", key, found, watch, scales=scales)
+
+    def _scorer_measurements(self) -> dict[str, Measurement]:
+        """Accuracy by classifier; where labels are unknown, its agreement with the first one.
 
         `NAME.accuracy`, `NAME.calibration_error`, each also `_on_reconstructions` and
         `_on_oracle_edits`; `NAME.worst_attribute`; of known flips `NAME.flips_seen`, `.slope`,
         `.correlation`, `.leakage` (in sd); `NAME.slope/ATTRIBUTE` and `NAME.leakage/ATTRIBUTE`.
-
-        Raises:
-            InvalidBenchmarkError: if one is under the domain's floor on an attribute.
         """
         test = self.artifacts.test
         truth = self.artifacts.presence(test).numpy()
         labelled = test.batch.attributes is not None
-        source, reconstruction = self.scorers.unedited_logits(test.inversions)
+        source, reconstruction = self.cells.scorers.unedited_logits(test.inversions)
         edits = self._oracle_logits() if labelled else None
         found: dict[str, Measurement] = {}
-        for k, name in enumerate(self.scorers.names):
-            if labelled:
-                self._check_floor(name, source[k], truth)
+        for k, name in enumerate(self.cells.scorers.names):
+            right = (source[k] > 0) == truth
+            worst = int(right.mean(0).argmin())
+            seen = right[:, worst]
+            if labelled and seen.mean() < self.domain.accuracy_floor:
+                raise InvalidBenchmarkError(
+                    f"classifier '{name}' is right on {seen.mean():.3f} of images for "
+                    f"'{self.attributes[worst]}', under its floor of {self.domain.accuracy_floor}",
+                    hint="use another classifier, or train it anew",
+                )
             what = "accuracy" if labelled else "agreement"
-            found |= self._marks(name, what, "", source[k], truth)
-            found |= self._marks(name, what, "_on_reconstructions", reconstruction[k], truth)
-            worst = int(((source[k] > 0) == truth).mean(0).argmin())
+            found |= self._accuracies(name, what, "", source[k], truth)
+            found |= self._accuracies(name, what, "_on_reconstructions", reconstruction[k], truth)
             found[f"{name}.worst_attribute"] = self._over_images(
-                lambda rows, k=k, w=worst: float(((source[k] > 0) == truth)[rows, w].mean()),  # type: ignore[misc]
+                lambda rows, seen=seen: float(seen[rows].mean()),  # type: ignore[misc]
                 len(truth), "share", f"{name} worst",
             )  # fmt: skip
-            spread = self.scales.spreads[k]
             if edits is not None:
+                spread = self.cells.scales.spreads[k]
                 found |= self._known_flips(name, source[k], edits[k], truth, spread)
         return found
-
-    def _check_floor(self, name: str, logits: Array, truth: NDArray[np.bool_]) -> None:
-        accuracy = ((logits > 0) == truth).mean(0)
-        worst = int(accuracy.argmin())
-        if accuracy[worst] < self.domain.accuracy_floor:
-            raise InvalidBenchmarkError(
-                f"classifier '{name}' is right on {accuracy[worst]:.3f} of images for "
-                f"'{self.attributes[worst]}', under its floor of {self.domain.accuracy_floor}",
-                hint="use another classifier, or train it anew",
-            )
 
     def _oracle_logits(self) -> Array | None:
         """[K, A, m, A] of the first m test images with each attribute flipped."""
@@ -137,12 +137,12 @@ class ScorerTrials:
         count = TRIAL_IMAGES * self.artifacts.suite.test_images_per_concept
         ids = self.artifacts.test.batch.image_ids[:count]
         flipped = [
-            self.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
+            self.cells.scorers.logits(from_8_bits(to_8_bits(dataset.oracle(ids, attribute))))
             for attribute in self.attributes
         ]
         return np.stack(flipped, axis=1)
 
-    def _marks(
+    def _accuracies(
         self, name: str, what: str, where: str, logits: Array, truth: NDArray[np.bool_]
     ) -> dict[str, Measurement]:
         right = ((logits > 0) == truth).mean(1)
@@ -159,18 +159,13 @@ class ScorerTrials:
         return found
 
     def _known_flips(
-        self,
-        name: str,
-        source: Array,
-        edits: Array,
-        truth: NDArray[np.bool_],
-        spread: Array,
+        self, name: str, source: Array, edits: Array, truth: NDArray[np.bool_], spread: Array
     ) -> dict[str, Measurement]:
         """What a classifier says of edits that change one attribute and nothing else."""
         m = edits.shape[1]
         before, labels = source[:m], truth[:m]
         edited, a = flipped_labels(labels), len(self.attributes)
-        found = self._marks(
+        found = self._accuracies(
             name, "accuracy", "_on_oracle_edits", edits.reshape(-1, a), edited.reshape(-1, a)
         )
 
@@ -201,53 +196,12 @@ class ScorerTrials:
             found[f"{name}.leakage/{attribute}"] = Measurement.of(leak, m, "sd")
         return found
 
-    def _over_images(
-        self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
-    ) -> Measurement:
-        seed = derive_seed(self.artifacts.config.seed, "trial", purpose)
-        return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
-
-
-# Records of a data set as a whole: scorers on trial, reconstruction, SAE, probe.
-
-
-PROBE_TIMESTEP = 100
-"""The probe reads h at the visited timestep nearest to this; attributes fade as t grows."""
-
-
-class DatasetRecords:
-    """Makes the records that concern no single edit.
-
-    Args:
-        artifacts: what all cells share.
-        cells: for its scorers and fitted methods.
-    """
-
-    def __init__(self, artifacts: Artifacts, cells: EditCells) -> None:
-        self.artifacts, self.cells = artifacts, cells
-        self.domain, self.config = artifacts.domain, artifacts.config
-
-    def scorer(self, key: str) -> CellRecord:
-        """Every classifier on trial, see `ScorerTrials`.
-
-        Raises:
-            InvalidBenchmarkError: if one is under its floor: no table may rest on it.
-        """
-        watch = Stopwatch(self.artifacts.progress.costs)
-        self._every_split_inverted()  # their time is their own, not the scorers'
-        with watch.phase("score"):
-            found = ScorerTrials(self.artifacts, self.cells).measurements()
-            scales = self.cells.scales.reference_scales()
-        return self._record("scorer", key, found, watch, scales=scales)
-
     def reconstruction(self, key: str) -> CellRecord:
         """How well inversion and generation give the test images back."""
         watch = Stopwatch(self.artifacts.progress.costs)
         with watch.phase("score"):
             inversions = self.artifacts.test.inversions
-            source, reconstruction = self.cells.scorers.unedited_logits(
-                self.artifacts.test.inversions
-            )
+            source, reconstruction = self.cells.scorers.unedited_logits(inversions)
             decibels = psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy())
             alike = (source[0] > 0) == (reconstruction[0] > 0)
             noise = noise_statistics(inversions.x_T.numpy())
@@ -260,25 +214,24 @@ class DatasetRecords:
             "x_T_mean": Measurement.of(noise.mean, n),
             "x_T_std": Measurement.of(noise.std, n),
         }
-        costs = self._every_split_inverted()
-        for split, cost in costs.items():
-            found[f"inversion.{split}"] = Measurement.of(
-                cost.unet_calls, cost.images, "U-Net passes"
-            )
-            if cost.seconds is not None:
-                watch.seconds[f"inversion {split}"] = cost.seconds
+        self._invert_every_split()
+        sizes, artifacts = self.config.suite.split_sizes, self.artifacts
+        for split, count in sizes.items():
+            passes = artifacts.passes_per_image * count
+            found[f"inversion.{split}"] = Measurement.of(passes, count, "U-Net passes")
+            if (seconds := artifacts.seconds(artifacts.split_key(split))) is not None:
+                watch.seconds[f"inversion {split}"] = seconds
         if isinstance(self.domain.embedder, FindsFaces):
             found |= self._faces(from_8_bits(to_8_bits(inversions.x_0)),
                                  from_8_bits(to_8_bits(inversions.reconstruction)))  # fmt: skip
         if isinstance(self.domain.dataset, CountsBadImages):
             found["images_left_out"] = Measurement.of(len(self.domain.dataset.bad_images), n)
-        total = sum(cost.unet_calls for cost in costs.values())
-        return self._record("reconstruction", key, found, watch, cost=Cost(unet_calls=float(total)))
+        total = Cost(unet_calls=float(artifacts.passes_per_image * sum(sizes.values())))
+        return self._record("reconstruction", key, found, watch, cost=total)
 
-    def _every_split_inverted(self) -> dict[Split, InversionCost]:
+    def _invert_every_split(self) -> None:
         """Costs, and counts of bad images, must not depend on what was read before."""
         _ = self.artifacts.train, self.artifacts.validation, self.artifacts.test
-        return self.artifacts.inversion_costs()
 
     def _faces(self, source: Tensor, reconstruction: Tensor) -> dict[str, Measurement]:
         """Identity that inversion alone loses, and how often no face was found to compare."""
@@ -312,7 +265,7 @@ class DatasetRecords:
             error = downstream_error(self.domain.backbone, sae.reconstruct, test.trajectories, rows)
             found["sae.eps_error"] = Measurement.of(error, len(rows))
             found |= self._downstream_images(sae.reconstruct, rows)
-        spent = FitResources(self.artifacts.sae_seconds)
+        spent = FitResources(self.artifacts.seconds(self.artifacts.sae_key()))
         return self._record("sae", key, found, watch, {"sae": sae.content_hash}, spent)
 
     def _downstream_images(
@@ -332,6 +285,7 @@ class DatasetRecords:
             "sae.attribute_agreement": self._mean(alike, "share", "sae agreement"),
         }
 
+    @cached_property
     def probe_features(self) -> Probes:
         """What the probes of all concepts and methods read."""
         suite, artifacts = self.config.suite, self.artifacts
@@ -360,11 +314,7 @@ class DatasetRecords:
     def probe(
         self, key: str, method: str, concept: Concept, probes: Probes
     ) -> tuple[CellRecord, bytes]:
-        """SVM probes on a method's best aligned latents of one concept, with their controls.
-
-        Returns:
-            The record, and the file of the images that activate these latents most.
-        """
+        """SVM probes on a concept's best aligned latents, and the file of their images."""
         watch = Stopwatch(self.artifacts.progress.costs)
         suite = self.config.suite
         editor, _ = self.cells.fitting.editor(method, concept, watch)
@@ -390,25 +340,29 @@ class DatasetRecords:
                 majority_probe(probes.latents, *labels),
             ]  # fmt: skip
         found: dict[str, Measurement] = {}
-        for result in results:
-            found |= _probe_measurements(result)
+        for r in results:
+            name = r.features if r.k is None else f"{r.features}.k{r.k}"
+            found[name] = Measurement(
+                status="ok", value=r.accuracy, low=r.low, high=r.high, n=r.n_test, unit="share"
+            )
+            if r.shuffled_accuracy is not None:
+                found[f"{name}.shuffled"] = Measurement.of(r.shuffled_accuracy, r.n_test, "share")
         best = find_latent_images(probes.codes, editor.latent_ranking().tolist(), probes.pictures)
         images = latents_to_bytes(best)
         record = self._record(
-            "probe",
-            key,
-            found,
-            watch,
-            {"sae": self.artifacts.sae.content_hash},
-            method=method,
-            concept=concept.name,
-            flags=(f"h at t = {probes.timestep}",),
+            "probe", key, found, watch, {"sae": self.artifacts.sae.content_hash},
+            method=method, concept=concept.name, flags=(f"h at t = {probes.timestep}",),
             images=FileRef(file=LATENTS_FILE, sha256=hash_bytes(images)),
-        )
+        )  # fmt: skip
         return record, images
 
+    def _over_images(
+        self, statistic: Callable[[Rows], float], n: int, unit: str, purpose: str
+    ) -> Measurement:
+        seed = derive_seed(self.config.seed, "trial", purpose)
+        return over_images(statistic, n, unit, seed, TRIAL_RESAMPLES)
+
     def _mean(self, values: Array, unit: str, purpose: str) -> Measurement:
-        """The mean over images with its bootstrap interval."""
         seed = derive_seed(self.config.seed, purpose)
         return over_images(lambda rows: float(values[rows].mean()), len(values), unit, seed)
 
@@ -438,8 +392,7 @@ class Probes:
 
     Attributes:
         timestep: where h was read.
-        latents: pooled over positions.
-        units: (latent, position) pairs.
+        latents: pooled over positions; `units` are (latent, position) pairs.
         raw: a probe on all of h.
         codes: [n, d_sae, h, w] latents of the test images.
         pictures: [n, H, W, 3] of these.
@@ -453,39 +406,16 @@ class Probes:
     pictures: Pixels
 
 
-def _probe_measurements(result: ProbeResult) -> dict[str, Measurement]:
-    name = result.features if result.k is None else f"{result.features}.k{result.k}"
-    found = {
-        name: Measurement(
-            status="ok",
-            value=result.accuracy,
-            low=result.low,
-            high=result.high,
-            n=result.n_test,
-            unit="share",
-        )
-    }
-    if result.shuffled_accuracy is not None:
-        found[f"{name}.shuffled"] = Measurement.of(result.shuffled_accuracy, result.n_test, "share")
-    return found
-
-
 class DatasetRun:
     """All cells of one data set."""
 
     def __init__(
         self, domain: Domain, config: RunConfig, store: RecordStore, progress: Progress
     ) -> None:
-        self.domain, self.config, self.store, self.progress = domain, config, store, progress
+        self.domain, self.config, self.store = domain, config, store
         self.artifacts = Artifacts(domain, config, progress)
-        self.cells = EditCells(self.artifacts, store, progress)
+        self.cells = EditCells(self.artifacts, store)
         self.records = DatasetRecords(self.artifacts, self.cells)
-        self._probes: Probes | None = None
-
-    def set_progress(self, progress: Progress) -> None:
-        """Show progress elsewhere from now on."""
-        self.progress = self.cells.progress = self.artifacts.progress = progress
-        self.cells.fitting.progress = progress
 
     def prepare(self) -> None:
         """What comes before any cell: no table may rest on scorers or images that fail here."""
@@ -498,44 +428,26 @@ class DatasetRun:
         with self._watching():
             _ = getattr(self.artifacts, part)
 
-    def run_cells(self, cells: Sequence[Cell], finished: Callable[[Cell], None]) -> bool:
-        """Whether any cell failed; cells are in the plan's order."""
-        failed = False
+    def run_cell(self, cell: Cell) -> None:
+        """Run a cell and its probe, less what is done; a fault of the method ends either alone."""
         with self._watching():
-            for cell in cells:
-                if done(self.store, cell) is None:
-                    failed |= not self._run_cell(cell)
-                    finished(cell)
-                if not cell.control and not cell.fit_seed:
-                    failed |= not self._probe(cell)
-        return failed
+            if done(self.store, cell) is None:
+                self._recorded(lambda: self.cells.run(cell), cell.label, partial(self._fault, cell))
+            if not cell.control and not cell.fit_seed:
+                self._probe(cell)
 
     def run_random_directions(self) -> None:
         """What random directions do, once for all concepts: what EPR+ is divided by."""
-        card = self.domain.dataset.card
+        suite, dataset = self.config.suite, self.domain.dataset.card.name
+        work = float(NULL_IMAGES * len(suite.strengths) * suite.num_steps)
         with self._watching():
             for name, draw in random_directions(self.config):
-                method = make_method(name, self.config.suite)
+                method, sources = make_method(name, suite), self._sources([name])
                 settings = method.config.model_dump(mode="json")
-                inputs = [
-                    "null",
-                    STAGE_VERSION,
-                    fingerprint(self.domain),
-                    self.config.key(),
-                    asdict(card),
-                    name,
-                    method.info.version,
-                    settings,
-                    draw,
-                    NULL_IMAGES,
-                ]
-                key, sources = hash_json(inputs), self._sources([name])
-                place = CellKey(card.name, "null", name, fit_seed=draw)
-                if self._has(place, key, sources):
-                    continue
-                work = NULL_IMAGES * len(self.config.suite.strengths) * self.config.suite.num_steps
-                with self.progress.task(f"{name} {draw + 1}", 1, float(work)):
-                    self.cells.random_direction(name, draw, key, sources)
+                inputs = [name, method.info.version, settings, draw, NULL_IMAGES]
+                key = self._key("null", *inputs)
+                if not self._has(CellKey(dataset, "null", name, fit_seed=draw), key, sources):
+                    self.cells.random_direction(name, draw, key, sources, work)
 
     def finish(self) -> None:
         """What comes last, where a method reads the SAE: how good it is."""
@@ -544,94 +456,87 @@ class DatasetRun:
 
     def fail(self, cell: Cell, error: Exception, status: Literal["failed", "skipped"]) -> None:
         """Give a cell that is not run a record of its reason."""
-        self.store.write(without_result(self.domain, self.config, cell, status, error))
+        self.store.write(self._fault(cell, status, error))
+
+    def _fault(
+        self, cell: Cell, status: Literal["failed", "skipped"], error: Exception
+    ) -> CellRecord:
+        return without_result(self.domain, self.config, cell, status, error)
 
     @contextmanager
     def _watching(self) -> Iterator[None]:
-        """Have the progress's phases pay for the block's passes, and want of memory told."""
-        with self.progress.costs.count(self.domain.backbone.unet), told_in_one_line():
+        """Charge the block's passes to the progress's phases, and report want of memory."""
+        progress, unet = self.artifacts.progress, self.domain.backbone.unet
+        with progress.costs.count(unet), oom_as_usage_error():
             yield
 
-    def _run_cell(self, cell: Cell) -> bool:
-        """Whether the cell is done or does not apply; a fault of the method ends its cell alone."""
+    def _recorded(
+        self,
+        work: Callable[[], object],
+        label: str,
+        fault: Callable[[Literal["failed", "skipped"], Exception], CellRecord],
+    ) -> None:
+        """Do what a method takes part in; where it fails or does not apply, record that."""
         try:
-            with told_in_one_line():
-                self.cells.run(cell)
-            return True
+            with oom_as_usage_error():
+                work()
         except (InvalidBenchmarkError, CacheError):
             raise
         except NotApplicableError as error:
-            self.store.write(without_result(self.domain, self.config, cell, "skipped", error))
-            return True
+            self.store.write(fault("skipped", error))
         except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
-            self.fail(cell, error, "failed")
-            self.progress.note(f"{cell.label} failed: {type(error).__name__}: {error}")
-            return False
+            self.store.write(fault("failed", error))
+            self.artifacts.progress.note(f"{label} failed: {type(error).__name__}: {error}")
 
-    def _probe(self, cell: Cell) -> bool:
-        """Probe a method's ranked latents, where it ranks any and its own cell is done.
-
-        Returns:
-            Whether there is no more to be had: a fault of the method ends its probe alone.
-        """
-        method = make_method(cell.method, self.config.suite)
-        if not method.info.uses_sae or done(self.store, cell) is None:
-            return True
-        key = hash_json([cell.key, "probe", STAGE_VERSION])
-        if self._has(cell.probe_store_key, key, self._sources([cell.method])):
-            return True
-        try:
-            with told_in_one_line():
-                self._make_probe(cell, key)
-            return True
-        except (InvalidBenchmarkError, CacheError):
-            raise
-        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
-            self.store.write(self._no_probe(cell, key, "failed", error))
-            self.progress.note(f"{cell.label}: probe failed: {type(error).__name__}: {error}")
-            return False
-
-    def _make_probe(self, cell: Cell, key: str) -> None:
-        editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
-        if not isinstance(editor, SupportsLatentRanking):
-            self.store.remove(cell.probe_store_key)  # it may have ranked some before it was edited
+    def _probe(self, cell: Cell) -> None:
+        """Probe a method's ranked latents, where it ranks any and its own cell is done."""
+        uses_sae = make_method(cell.method, self.config.suite).info.uses_sae
+        if not uses_sae or done(self.store, cell) is None:
             return
-        if self._probes is None:
-            self._probes = self.records.probe_features()
-        with self.progress.task(f"{cell.label}: probe", 1):
-            files: dict[str, bytes] = {}
-            try:
-                record, images = self.records.probe(key, cell.method, cell.concept, self._probes)
-                files = {LATENTS_FILE: images}
-            except InputError as error:  # such as an attribute that all images have
-                record = self._no_probe(cell, key, "skipped", error)
-            self.store.write(with_sources(record, self._sources([cell.method])), files)
+        key = hash_json([cell.key, "probe", STAGE_VERSION])
+        sources = self._sources([cell.method])
+        if self._has(cell.probe_store_key, key, sources):
+            return
 
-    def _no_probe(
-        self, cell: Cell, key: str, status: Literal["failed", "skipped"], error: Exception
-    ) -> CellRecord:
-        record = without_result(self.domain, self.config, cell, status, error)
-        return record.model_copy(update={"kind": "probe", "artifacts": {KEY_ARTIFACT: key}})
+        def fault(status: Literal["failed", "skipped"], error: Exception) -> CellRecord:
+            record = self._fault(cell, status, error)
+            return record.model_copy(update={"kind": "probe", "artifacts": {KEY_ARTIFACT: key}})
+
+        def probe() -> None:
+            editor, _ = self.cells.fitting.editor(cell.method, cell.concept, Stopwatch())
+            if not isinstance(editor, SupportsLatentRanking):
+                # It may have ranked some before it was edited.
+                self.store.remove(cell.probe_store_key)
+                return
+            probes = self.records.probe_features
+            with self.artifacts.progress.task(f"{cell.label}: probe", 1):
+                files: dict[str, bytes] = {}
+                try:
+                    record, images = self.records.probe(key, cell.method, cell.concept, probes)
+                    files = {LATENTS_FILE: images}
+                except InputError as error:  # such as an attribute that all images have
+                    record = fault("skipped", error)
+                self.store.write(with_sources(record, sources), files)
+
+        self._recorded(probe, f"{cell.label}: probe", fault)
 
     def _shared(self, kind: CellKind, make: Callable[[str], CellRecord]) -> None:
-        """A record of the whole data set, unless it is there."""
-        card = self.domain.dataset.card
-        inputs: list[JsonValue] = [
-            kind, STAGE_VERSION, fingerprint(self.domain), self.config.key(), asdict(card)
-        ]  # fmt: skip
-        key = hash_json(inputs)
-        # Some of these run entrants of their own, such as known edits.
-        names = [name for name in METHODS if info_of(name).control]
-        sources = self._sources(names)
-        if self._has(CellKey(card.name, kind), key, sources):
+        key = self._key(kind)
+        # Some of these run controls of their own, such as known edits.
+        sources = self._sources([name for name in METHODS if info_of(name).control])
+        if self._has(CellKey(self.domain.dataset.card.name, kind), key, sources):
             return
         record = with_sources(make(key), sources)
-        with self.progress.task(f"{kind}: record", 1):
+        with self.artifacts.progress.task(f"{kind}: record", 1):
             self.store.write(record)
 
+    def _key(self, kind: CellKind, *more: Any) -> str:
+        card = asdict(self.domain.dataset.card)
+        of_dataset = [STAGE_VERSION, fingerprint(self.domain), self.config.key(), card]
+        return hash_json([kind, *of_dataset, *more])
+
     def _sources(self, methods: Sequence[str]) -> Sources:
-        factories = {name: METHODS.factory(name) for name in methods}
-        return {**sources_of_domain(self.domain), **sources_of_methods(factories)}
+        return {**sources_of_domain(self.domain), **sources_of_methods(methods)}
 
     def _has(self, place: CellKey, key: str, sources: Sources) -> bool:
         record = self.store.find(place)

@@ -12,12 +12,11 @@ import sys
 import tomllib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
-from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.errors import unknown_name
 from casl_bench.core.registry import baselines_folder
 
 _PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.photos")
@@ -27,63 +26,50 @@ _PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.p
 class Declared:
     """What source files declare; None stands for a name that is no literal.
 
-    Attributes:
-        methods: their names.
-        datasets: name of a data set → names of its concepts, None where they are no literals.
+    `datasets` are by name the names of their concepts, None where they are no literals.
     """
 
     methods: set[str | None] = field(default_factory=set)
     datasets: dict[str | None, set[str] | None] = field(default_factory=dict)
 
-    def read(self, path: Path) -> None:
-        """Add what a Python file declares."""
-        source = _Source(path)
-        self.methods |= source.methods
-        self.datasets |= {name: source.concepts_of(name) for name in source.datasets}
+    def add(self, other: Declared) -> None:
+        """Take over what another file declares."""
+        self.methods |= other.methods
+        self.datasets |= other.datasets
 
 
-class _Source:
-    """The syntax tree of a file; a name that is no literal is None."""
+def _read(path: Path) -> Declared:
+    try:
+        nodes = [*ast.walk(ast.parse(path.read_bytes()))]
+    except (OSError, SyntaxError, ValueError):
+        return Declared()  # its import fails, and says why
+    methods = _registered(nodes, "METHODS")
+    for node in nodes:
+        if isinstance(node, ast.ClassDef) and "register_method" in map(_name, node.decorator_list):
+            infos = [c for part in node.body for c in _calls(ast.walk(part), "MethodInfo")]
+            names = [_literal(k.value) for c in infos for k in c.keywords if k.arg == "name"]
+            methods.add(names[0] if names else None)
+    datasets = _registered(nodes, "DATASETS")
+    return Declared(methods, {name: _concepts(path, nodes, name) for name in datasets})
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self.nodes = [*ast.walk(ast.parse(path.read_bytes()))]
-        except (OSError, SyntaxError, ValueError):
-            self.nodes = []  # its import fails, and says why
 
-    @cached_property
-    def methods(self) -> set[str | None]:
-        found = self._registered("METHODS")
-        for node in self.nodes:
-            if isinstance(node, ast.ClassDef) and "register_method" in map(
-                _name, node.decorator_list
-            ):
-                infos = [c for part in node.body for c in _calls(ast.walk(part), "MethodInfo")]
-                names = [_literal(k.value) for c in infos for k in c.keywords if k.arg == "name"]
-                found.add(names[0] if names else None)
-        return found
+def _concepts(path: Path, nodes: Sequence[ast.AST], dataset: str | None) -> set[str] | None:
+    shipped = path.parent / "concepts" / f"{dataset}.toml"
+    if shipped.is_file():
+        rows = tomllib.loads(shipped.read_text(encoding="utf-8"))
+        return {row["name"] for row in rows["concept"]}
+    names = {_literal(call.args[0]) for call in _calls(nodes, "Concept") if call.args}
+    return {n for n in names if n is not None} if names and None not in names else None
 
-    @cached_property
-    def datasets(self) -> set[str | None]:
-        return self._registered("DATASETS")
 
-    def concepts_of(self, dataset: str | None) -> set[str] | None:
-        shipped = self.path.parent / "concepts" / f"{dataset}.toml"
-        if shipped.is_file():
-            rows = tomllib.loads(shipped.read_text(encoding="utf-8"))
-            return {row["name"] for row in rows["concept"]}
-        names = {_literal(call.args[0]) for call in _calls(self.nodes, "Concept") if call.args}
-        return {n for n in names if n is not None} if names and None not in names else None
-
-    def _registered(self, registry: str) -> set[str | None]:
-        if any(isinstance(n, ast.AnnAssign) and _name(n.target) == registry for n in self.nodes):
-            return set()  # the file that makes the registry: its decorator has the name of others
-        return {
-            _literal(call.args[0]) if call.args else None
-            for call in _calls(self.nodes, "register")
-            if isinstance(call.func, ast.Attribute) and _name(call.func.value) == registry
-        }
+def _registered(nodes: Sequence[ast.AST], registry: str) -> set[str | None]:
+    if any(isinstance(n, ast.AnnAssign) and _name(n.target) == registry for n in nodes):
+        return set()  # the file that makes the registry: its decorator has the name of others
+    return {
+        _literal(call.args[0]) if call.args else None
+        for call in _calls(nodes, "register")
+        if isinstance(call.func, ast.Attribute) and _name(call.func.value) == registry
+    }
 
 
 def _calls(nodes: Iterable[ast.AST], name: str) -> list[ast.Call]:
@@ -108,14 +94,12 @@ def declared(plugins: Sequence[Path] = ()) -> Declared:
         folders += map(Path, (spec.submodule_search_locations if spec else None) or ())
     found = Declared()
     for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
-        found.read(path)
+        found.add(_read(path))
     for path in plugins:
-        own = Declared()
-        own.read(path)
+        own = _read(path)
         if not own.methods and not own.datasets:  # such as one that calls a function of another
             own = Declared({None}, {None: None})
-        found.methods |= own.methods
-        found.datasets |= own.datasets
+        found.add(own)
     # What a notebook or a test has registered in this process.
     found.methods |= _registered_here("casl_bench.methods.method", "METHODS")
     here = _registered_here("casl_bench.domains.dataset", "DATASETS")
@@ -140,11 +124,7 @@ def check_names(
     concepts: Sequence[str],
     plugins: Sequence[Path] = (),
 ) -> None:
-    """Refuse a name that nothing declares, without an import of what registers it.
-
-    Raises:
-        UsageError: with the nearest name.
-    """
+    """Refuse, with a UsageError, a name that nothing declares; no module is imported."""
     known = declared(plugins)
     _refuse_unknown("method", methods, known.methods)
     _refuse_unknown("dataset", datasets, known.datasets)
@@ -162,5 +142,4 @@ def _refuse_unknown(
         return
     for name in names:
         if name != "all" and name not in sure:
-            error = unknown_name(kind, name, sure)
-            raise UsageError(error.what, where=where, hint=error.hint)
+            raise unknown_name(kind, name, sure, where)

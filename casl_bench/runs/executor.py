@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-from casl_bench.analysis.analyse import analyse, write_numbers
-from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
 from casl_bench.domains.domain import Domain
 from casl_bench.models.micro_batch import one_thread
-from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, set_aside
+from casl_bench.results.run_folder import RecordStore, damaged_cells, set_aside
 from casl_bench.runs.artifacts import Artifacts, check_room
-from casl_bench.runs.attempts import Attempts, CellDiedError
 from casl_bench.runs.cell import without_result
+from casl_bench.runs.merge import analyse_run
 from casl_bench.runs.parallel import Engine, check_engine, dask_engine, local_engine, serial_engine
 from casl_bench.runs.plan import (
-    KEY_ARTIFACT,
     Cell,
+    check_guides,
     check_images,
-    check_judges,
     done,
     edited_since,
     identify,
@@ -28,12 +25,21 @@ from casl_bench.runs.plan import (
     note_of_changed,
     null_work,
     open_domains,
+    own_record,
     plan,
     shared_work,
 )
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig
-from casl_bench.runs.tasks import Task, make_tasks, part_of, pending, with_gates
+from casl_bench.runs.tasks import (
+    Attempts,
+    CellDiedError,
+    Task,
+    make_tasks,
+    part_of,
+    pending,
+    with_gates,
+)
 from casl_bench.runs.worker import TaskResult, Worker
 
 EXIT_DONE, EXIT_INCOMPLETE = 0, 3
@@ -48,24 +54,17 @@ class UnrecordedError(RuntimeError):
 
 @one_thread()
 def run(config: RunConfig, progress: Progress) -> int:
-    """Run everything the config asks for that is not done yet.
+    """Run everything the config asks for that is not done yet; 3 if some cells failed, else 0.
 
     Records are written cell by cell, and their numbers last, in `numbers.jsonl`. Damaged ones are
-    set aside, which one line says, and made again.
-
-    Returns:
-        0 if every cell is done, 3 if some failed.
-
-    Raises:
-        UsageError: if the disk or its budget has no room for what would be made, a data set has
-            too few images, or the engine is not to be had.
-        InvalidBenchmarkError: if the benchmark itself cannot be trusted: a scorer under its floor,
-            a control out of its bounds.
+    set aside, which one line says, and made again. Raises UsageError if there is no room on the
+    disk, too few images, or no such engine, InvalidBenchmarkError if the benchmark itself cannot be
+    trusted: a scorer under its floor, a control out of its bounds.
     """
     check_engine(config)
     domains = open_domains(config)
     check_images(config, domains)
-    check_judges(config, domains)
+    check_guides(config, domains)
     cells = plan(config, identify(domains))
     resolutions = {d: w.dataset.card.resolution for d, w in domains.items()}
     tasks = make_tasks(config.suite, cells, resolutions)
@@ -75,9 +74,7 @@ def run(config: RunConfig, progress: Progress) -> int:
     if line := set_aside(config.out, damaged_cells(store)):
         progress.note(line)
     failed = _carry_out(config, domains, store, tasks, progress)
-    numbers = analyse([config.out])
-    write_numbers(config.out, numbers)
-    check_bounds([r for r in numbers if r.dataset in domains], config.out)
+    analyse_run(config.out, config.datasets)
     progress.note(progress.costs.text())
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
@@ -93,8 +90,7 @@ def _carry_out(
     cells = {c.key: c for task in tasks for c in task.cells}
     to_do = {key: c for key, c in cells.items() if done(store, c) is None}
     if edited := [names for c in to_do.values() if (names := edited_since(store, c))]:
-        sources = [name for own in edited for name in own]
-        progress.note(note_of_changed(sources, f"{len(edited)} cell{'s' * (len(edited) > 1)}"))
+        progress.note(note_of_changed(edited, "cell"))
     if to_do:
         check_room(config, [Artifacts(domain, config, progress) for domain in domains.values()])
     null = null_work(config.suite) * len(config.datasets)
@@ -115,7 +111,8 @@ def _carry_out(
             waves: list[Sequence[Task]] = [tasks]
             engine = serial_engine(Worker(config, domains.__getitem__, progress))
         else:
-            waves = _waves(tasks)
+            # First cells of methods before those that they decide on.
+            waves = [[t for t in tasks if t.gate is None], [t for t in tasks if t.gate is not None]]
             # Other processes report their costs; that this one waits for them costs nothing.
             stack.enter_context(progress.costs.phase(None))
         for result in drive(waves, engine, attempts, progress.note):
@@ -154,11 +151,6 @@ def _engine(config: RunConfig, say: Callable[[str], None], to_do: bool) -> Itera
         yield local_engine(config) if name == "local" else None
 
 
-def _waves(tasks: Sequence[Task]) -> list[Sequence[Task]]:
-    """First cells of methods before those that they decide on."""
-    return [[t for t in tasks if t.gate is None], [t for t in tasks if t.gate is not None]]
-
-
 def drive(
     waves: Sequence[Sequence[Task]],
     engine: Engine,
@@ -170,17 +162,10 @@ def drive(
     So a task that kills its process costs others no more than what they had begun. A cell in which
     two processes died is recorded as failed by the next one, see `Attempts.fault`; a task whose
     processes die `DEATHS` times outside of any cell is given up: it has no result, nor have the
-    tasks of its data set where it makes what they read.
+    tasks of its data set where it makes what they read. Tasks of one wave are begun when those
+    before it are over.
 
-    Args:
-        waves: tasks; those of one are begun when those before it are over.
-        engine: carries tasks out.
-        attempts: what was begun and not ended.
-        say: shows a line to the user.
-
-    Raises:
-        BenchError: as a task raises it.
-        UsageError: if processes die before they begin anything.
+    Raises BenchError as a task raises it, UsageError if processes die before they begin anything.
     """
     given_up: set[str] = set()
     for wave in waves:
@@ -225,28 +210,18 @@ def settle(
 ) -> bool:
     """After all tasks: give every cell that has no record one with the reason.
 
-    Args:
-        config: the run.
-        domains: data set → its domain.
-        store: the run's records.
-        tasks: what was to be done.
-        ended: names of the tasks that came to their end.
-
-    Returns:
-        Whether any cell or probe failed, or something that concerns a whole data set was not made.
-
-    Raises:
-        InvalidBenchmarkError: if a record is corrupt.
+    Returns whether any cell or probe failed, or something that concerns a whole data set was not
+    made; `ended` are names of the tasks that came to their end.
     """
     failed = any(not task.cells and task.name not in ended for task in tasks)
     for task in tasks:
         for cell in task.cells:
-            failed |= _has_failed(store, cell.probe_store_key)
+            probe = store.find(cell.probe_store_key)
+            failed |= probe is not None and probe.status == "failed"
             if done(store, cell) is not None:
                 continue
-            record = store.find(cell.store_key)
-            own = record is not None and record.artifacts.get(KEY_ARTIFACT) == cell.key
-            if own and record is not None and record.status != "done":
+            record = own_record(store, cell)
+            if record is not None and record.status != "done":
                 failed |= record.status == "failed"
                 continue
             failed = True
@@ -261,8 +236,3 @@ def settle(
                 )
             store.write(without_result(domains[cell.dataset], config, cell, "failed", error))
     return failed
-
-
-def _has_failed(store: RecordStore, place: CellKey) -> bool:
-    record = store.find(place)
-    return record is not None and record.status == "failed"

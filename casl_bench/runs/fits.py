@@ -37,17 +37,12 @@ from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import Differentiable
 from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.plan import make_method, pretrained_file
-from casl_bench.runs.progress import Progress, Stopwatch
+from casl_bench.runs.progress import Stopwatch
 
 
 @dataclass(frozen=True)
 class FitResources:
-    """What a fit took of the machine that made it.
-
-    Attributes:
-        seconds: wall time; None where it was not measured.
-        peak_memory_mb: as `peak_memory` has it; None where unknown.
-    """
+    """Wall time and `peak_memory` of a fit where it was made; None where not measured."""
 
     seconds: float | None = None
     peak_memory_mb: float | None = None
@@ -71,19 +66,8 @@ def make_fit(method: EditingMethod, task: EditTask, device: str) -> tuple[Editor
     return editor, StoredFit(editor.state(), editor.cost, resources)
 
 
-def given_fit(method: SupportsPretrained, path: Path) -> StoredFit:
-    """What somebody else trained: it cost nothing here."""
-    state = method.read_pretrained(path)
-    return StoredFit(state, FitCost(sum(t.numel() for t in state.values())))
-
-
 def fit_key(method: EditingMethod, inputs: str) -> str:
-    """Hash of everything that determines a fit.
-
-    Args:
-        method: its settings enter, or its `fit_key` where it shares its fit.
-        inputs: hash of concept, images, backbone, guide, SAE and seed.
-    """
+    """Hash of what determines a fit: the method's settings or shared key, and `inputs`."""
     own: JsonValue = [method.info.name, method.info.version, method.config.model_dump(mode="json")]
     if isinstance(method, SupportsFitKey):
         own = method.fit_key()
@@ -94,14 +78,7 @@ FIT_FILE = "fit.safetensors"
 
 
 class FitStore:
-    """One safetensors file a fit, an entry of the cache.
-
-    Args:
-        cache: where they are kept.
-
-    Attributes:
-        made: number of fits made by this object, not read.
-    """
+    """One safetensors file a fit, an entry of the cache; `made` counts those not read."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -110,16 +87,10 @@ class FitStore:
     def get(
         self, key: str, make: Callable[[Path], StoredFit], about: Mapping[str, JsonValue]
     ) -> StoredFit:
-        """The stored fit, or the one that `make` gives, which is then stored.
+        """The fit stored under a `fit_key`, or the one that `make` gives, which is then stored.
 
-        Args:
-            key: `fit_key` of the fit.
-            make: is given a scratch folder that survives an interruption.
-            about: what else tells it from other fits, the inputs of the key in clear among them.
-
-        Raises:
-            CacheError: where the cache cannot be written.
-            InvalidBenchmarkError: if the stored file is none of a fit.
+        `make` is given a scratch folder that survives an interruption; `about` holds what else
+        tells the fit from others. Raises InvalidBenchmarkError if the stored file is none of a fit.
         """
         made: list[StoredFit] = []
 
@@ -167,30 +138,15 @@ def _read(path: Path) -> StoredFit:
         ) from error
 
 
-# Fits as a run needs them: each method sees what it declares, each fit is made once and kept.
-
-
 class NotApplicableError(InputError):
-    """What is asked for is not to be had here: the cell is skipped, not failed.
-
-    Such as labels that a data set lacks, or an edit that a control could be matched to.
-    """
+    """What a cell needs is not there, such as labels: it is skipped, not failed."""
 
 
 class Fitting:
-    """Fits methods on the concepts of one data set.
+    """Fits methods on the concepts of one data set: each sees what it declares."""
 
-    Args:
-        artifacts: what all fits learn from.
-        progress: shown meanwhile.
-
-    Attributes:
-        store: where fits are kept.
-    """
-
-    def __init__(self, artifacts: Artifacts, progress: Progress) -> None:
+    def __init__(self, artifacts: Artifacts) -> None:
         self.artifacts, self.domain, self.config = artifacts, artifacts.domain, artifacts.config
-        self.progress = progress
         self.store = FitStore(artifacts.cache)
         self._last: dict[tuple[str, str, int], tuple[Editor, StoredFit]] = {}
 
@@ -214,7 +170,7 @@ class Fitting:
         fit_seed: int = 0,
     ) -> tuple[Editor, StoredFit]:
         """A method of any settings fitted on a concept: from the cache, or fitted now."""
-        info = method.info
+        info, artifacts = method.info, self.artifacts
         inputs = self._inputs(info, concept)
         weights = pretrained_file(self.config, method, concept)
         if weights is not None:
@@ -232,13 +188,15 @@ class Fitting:
             ],
             "environment": {**environment()},
         }
-        with self.progress.task(f"{info.name} / {concept.name}: fit", 1, work), watch.phase("fit"):
+        label, progress = f"{info.name} / {concept.name}: fit", artifacts.progress
+        with progress.task(label, 1, work), watch.phase("fit"):
             made: list[Editor] = []
 
             def make(workspace: Path) -> StoredFit:
                 if weights is not None:
                     assert isinstance(method, SupportsPretrained)  # the plan has asked
-                    return given_fit(method, weights)
+                    state = method.read_pretrained(weights)
+                    return StoredFit(state, FitCost(sum(t.numel() for t in state.values())))
                 task = self.task(method, concept, workspace, fit_seed=fit_seed)
                 editor, fit = make_fit(method, task, self.config.device)
                 made.append(editor)
@@ -253,11 +211,11 @@ class Fitting:
     def _inputs(self, info: MethodInfo, concept: Concept) -> dict[str, Any]:
         """What `task` shows a method, as JSON: whatever differs there makes another fit."""
         artifacts, domain, suite = self.artifacts, self.domain, self.artifacts.suite
-        judge: JsonValue = None
+        classifier: JsonValue = None
         if info.uses_validation or info.needs_scorer:
             # Without labels it also says which validation images lack the attribute.
             first = domain.classifiers[0].info
-            judge = [first.name, first.version, first.weights_hash]
+            classifier = [first.name, first.version, first.weights_hash]
         return {
             "stage": 3,
             "train": artifacts.split_key("train").hash,
@@ -266,7 +224,7 @@ class Fitting:
                 if info.uses_validation
                 else None
             ),
-            "judge": judge,
+            "judge": classifier,
             "attributes": list(domain.dataset.card.attributes),
             "concept": asdict(concept),
             "guide": [domain.guide_clip.name, domain.guide_clip.weights_hash],
@@ -310,7 +268,7 @@ class Fitting:
         if info.uses_validation:
             validation = artifacts.concept_validation(concept).inversions
         assert artifacts.train.trajectories is not None  # the training split keeps them
-        # The key leaves the method out: entrants are given the same random numbers.
+        # The key leaves the method out: all methods are given the same random numbers.
         again = (fit_seed,) if fit_seed else ()
         rng = generator(self.config.seed, "fit", domain.dataset.card.name, concept.name, *again)
         return EditTask(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +20,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Merged:
-    """What the folder holds after a merge.
-
-    Attributes:
-        cells: number of records.
-        copied: how many of them came with this merge.
-        failed: cells without a result.
-    """
+    """What the folder holds after a merge: how many records, how many of them came with it."""
 
     cells: int
     copied: int
@@ -43,18 +37,19 @@ class Merged:
         return f"{said}, {len(self.failed)} failed: {named}{more}"
 
 
+def analyse_run(run: Path, datasets: Collection[str] | None = None) -> None:
+    """Analyse a run folder; InvalidBenchmarkError where a control is out of bounds on these."""
+    numbers = analyse([run])
+    write_numbers(run, numbers)
+    check_bounds([r for r in numbers if datasets is None or r.dataset in datasets], run)
+
+
 def merge(out: Path, runs: Sequence[Path]) -> Merged:
-    """Copy the cells of run folders into one. Done again, it copies nothing.
+    """Copy the cells of run folders, such as the shards of one command, into one.
 
-    Args:
-        out: where to; may hold a run of the same configuration. A cell that failed there is
-            replaced by one that is done.
-        runs: run folders; the shards of one command, or several commands.
-
-    Raises:
-        UsageError: if the configurations differ, a folder is no run, or `out` cannot be written.
-        InvalidBenchmarkError: if two folders hold different results of one cell, or a record is
-            corrupt.
+    Done again, it copies nothing. A cell that failed in `out` is replaced by one that is done.
+    Raises UsageError if the configurations differ, a folder is no run, or `out` cannot be written,
+    InvalidBenchmarkError if two folders hold different results of one cell, or one is corrupt.
     """
     keys = {run: key_of_run(run) for run in runs}
     for run, key in keys.items():
@@ -69,9 +64,7 @@ def merge(out: Path, runs: Sequence[Path]) -> Merged:
         for run in runs:
             source = RecordStore(run)
             copied += sum(_copy(record, source, store) for record in source)
-        numbers = analyse([out])
-        write_numbers(out, numbers)
-        check_bounds(numbers, out)
+        analyse_run(out)
     records = list(store)
     failed = tuple(CellKey.of(r) for r in records if r.status == "failed")
     return Merged(len(records), copied, failed)

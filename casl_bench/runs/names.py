@@ -1,68 +1,55 @@
-"""Names and places on the command line → what exists; a mistyped one ends the command."""
+"""Names on the command line → what exists, and `--list`; a mistyped one ends the command."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.core.registry import discover, import_baselines, load_plugin
+from casl_bench.core.registry import Registry, discover, import_baselines, load_plugin
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import DOMAINS
 from casl_bench.domains.options import DomainOptions, parse_assignments
 from casl_bench.methods.method import METHODS
-from casl_bench.metrics.metric import METRICS
+from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
+from casl_bench.metrics.metric import METRICS, metric_infos
+from casl_bench.results.record import DOMAIN_TITLES
 from casl_bench.runs.plan import card_of, info_of
+from casl_bench.runs.suites import SUITES
+
+
+def _chosen(
+    names: Iterable[str], registry: Registry[Any], among_all: Callable[[str], bool]
+) -> tuple[str, ...]:
+    chosen: dict[str, None] = {}
+    for name in names:
+        if name == "all":
+            chosen |= dict.fromkeys(n for n in registry if among_all(n))
+        else:
+            registry.factory(name)  # raises for an unknown name
+            chosen[name] = None
+    return tuple(chosen)
 
 
 def resolve_methods(names: Iterable[str]) -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for every entrant.
-
-    Raises:
-        UsageError: on an unknown name, with the nearest one offered.
-    """
-    chosen: dict[str, None] = {}
-    for name in names:
-        if name == "all":
-            chosen |= dict.fromkeys(n for n in METHODS if not info_of(n).control)
-        else:
-            info_of(name)  # raises for an unknown name
-            chosen[name] = None
+    """Names in the order asked for, each once; "all" stands for all but the controls."""
+    chosen = _chosen(names, METHODS, lambda name: not info_of(name).control)
     if not chosen:
         reasons = "; ".join(f"{m}: {r}" for m, r in sorted(METHODS.broken.items()))
         raise UsageError("there is no method to run", hint=reasons or "name one")
-    return tuple(chosen)
+    return chosen
 
 
 def resolve_datasets(names: Iterable[str], domain_kind: str = "synth") -> tuple[str, ...]:
-    """Names in the order asked for, each once; "all" stands for every data set of one kind.
-
-    Args:
-        names: as asked for.
-        domain_kind: of the data sets that "all" stands for: rendered ones need no files.
-
-    Raises:
-        UsageError: on an unknown name, with the nearest one offered.
-    """
-    chosen: dict[str, None] = {}
-    for name in names:
-        if name == "all":
-            chosen |= dict.fromkeys(
-                d for d in DATASETS.names() if card_of(d).domain_kind == domain_kind
-            )
-        else:
-            DATASETS.factory(name)  # raises for an unknown name
-            chosen[name] = None
-    return tuple(chosen)
+    """Names in the order asked for, each once; "all" stands for all of one kind of domain."""
+    return _chosen(names, DATASETS, lambda name: card_of(name).domain_kind == domain_kind)
 
 
 def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str, ...] | None:
-    """Names in the order asked for, each once; None for "all".
-
-    Raises:
-        UsageError: on a name that none of the data sets has.
-    """
+    """Names in the order asked for, each once, of any of the data sets; None for "all"."""
     chosen = tuple(dict.fromkeys(names))
     if "all" in chosen:
         return None
@@ -70,23 +57,17 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
     known = {c.name for d in datasets for c in card_of(d).concepts}
     for name in chosen:
         if name not in known:
-            error = unknown_name("concept", name, known)
-            raise UsageError(error.what, where=", ".join(datasets), hint=error.hint)
+            raise unknown_name("concept", name, known, where=", ".join(datasets))
     return chosen
 
 
 def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> dict[str, Path]:
-    """Method → folder, of `--method-weights METHOD=FOLDER`.
-
-    Raises:
-        UsageError: on a method that is not run, or a folder that is not there.
-    """
+    """Method → folder, of `--method-weights METHOD=FOLDER`; both must be there."""
     methods = tuple(methods)
     found = {}
     for name, folder in parse_assignments(values, "--method-weights").items():
         if name not in methods:
-            error = unknown_name("method", name, methods)
-            raise UsageError(error.what, where="--method-weights", hint=error.hint)
+            raise unknown_name("method", name, methods, where="--method-weights")
         if not Path(folder).is_dir():
             raise UsageError("no such folder", where=f"--method-weights {name}={folder}")
         found[name] = Path(folder)
@@ -94,17 +75,12 @@ def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> d
 
 
 def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> DomainOptions:
-    """Options of the domains of these data sets, from the command line's values.
-
-    Raises:
-        UsageError: on a data set that is not run, or on options that none of them has a use for.
-    """
+    """Options of the domains of these data sets; UsageError where none has a use for one."""
     datasets = tuple(datasets)
     backbone = parse_assignments(given["backbone"], "--backbone")
     for name in backbone:
         if name and name not in datasets:
-            error = unknown_name("dataset", name, datasets)
-            raise UsageError(error.what, where="--backbone", hint=error.hint)
+            raise unknown_name("dataset", name, datasets, where="--backbone")
     options = DomainOptions(**{**given, "backbone": backbone})
     unused = options.unused_by_rendered()
     if unused and all(card_of(d).domain_kind == "synth" for d in datasets):
@@ -116,15 +92,8 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> Domain
     return options
 
 
-# Makes everything with a name known: our modules, installed packages, the user's own files.
-
-
 def load_registries(plugins: Sequence[Path] = ()) -> None:
-    """Import every place where entrants may live. A module that fails takes no other down.
-
-    Raises:
-        UsageError: if a plugin file is absent or fails to import.
-    """
+    """Import every place where methods may live; of these, only a plugin must not fail."""
     discover("casl_bench.domains", DATASETS, DOMAINS)
     discover("casl_bench.domains.rendering", DATASETS)
     discover("casl_bench.photos", DATASETS, DOMAINS)
@@ -133,3 +102,54 @@ def load_registries(plugins: Sequence[Path] = ()) -> None:
     discover(import_baselines(), METHODS)
     for plugin in plugins:
         load_plugin(plugin)
+
+
+def broken_modules() -> dict[str, str]:
+    """Modules that should register names and failed to import → reason, in one line."""
+    broken = {**METHODS.broken, **DATASETS.broken, **METRICS.broken}
+    return {module: " ".join(reason.split()) for module, reason in sorted(broken.items())}
+
+
+def list_text() -> str:
+    """Everything that can be named on the command line, and what failed to import."""
+    infos = {name: info_of(name) for name in METHODS}
+    methods = [
+        [name, i.title, i.supervision, "yes" if i.uses_sae else "", i.source]
+        for name, i in infos.items()
+        if not i.control
+    ]
+    controls = [[name, i.title] for name, i in infos.items() if i.control]
+    datasets = [
+        [c.name, DOMAIN_TITLES.get(c.domain_kind, c.domain_kind), c.description]
+        for c in map(card_of, DATASETS)
+    ]
+    concepts = [
+        [c.name, concept.name, f"{concept.source_prompt} → {concept.target_prompt}"]
+        for c in map(card_of, DATASETS)
+        for concept in c.concepts
+    ]
+    suites = [[s.name, f"v{s.version}", s.description] for s in SUITES.values()]
+    parts = [
+        _part("Methods", ["name", "title", "supervision", "SAE", "source"], methods),
+        _part("Controls (always run)", ["name", "title"], controls),
+        _part("Data sets", ["name", "domain", "what it is"], datasets),
+        _part("Concepts", ["data set", "name", "prompts"], concepts),
+        _part("Suites", ["name", "version", "what it is for"], suites),
+        _part("Metrics", ["name", "version", "title", "source"], _metrics()),
+    ]
+    if broken := broken_modules():
+        parts.append(_part("Failed to import", ["module", "why"], [*map(list, broken.items())]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _metrics() -> list[list[str]]:
+    rows = [[i.name, f"v{i.version}", i.title, i.source] for i in metric_infos()]
+    headline = EPR_PLUS_INFO.name
+    rows.sort(key=lambda row: (row[0] != headline, row[0]))
+    rows[0][2] += " (the headline)"
+    return rows
+
+
+def _part(title: str, headers: list[str], rows: Sequence[Sequence[str]]) -> str:
+    body: str = tabulate(rows, headers=headers, tablefmt="simple", disable_numparse=True)
+    return f"{title}\n{body}"

@@ -35,27 +35,18 @@ IDLE_SECONDS = 30
 
 
 def default_jobs(device: str, domain_kind: str) -> int:
-    """As many processes as cores and free memory bear; one on a GPU.
-
-    Args:
-        device: a torch device, resolved.
-        domain_kind: of the data sets, "synth" or "real".
-    """
+    """As many processes as cores and free memory bear; one on a GPU."""
     if device != "cpu":
         return 1
     return max(1, min(int(cpu_count()), free_memory() // MEMORY_OF_A_JOB[domain_kind]))
 
 
 def check_engine(config: RunConfig) -> None:
-    """Refuse an engine that is not installed, before anything is opened.
-
-    Raises:
-        UsageError: with what to install.
-    """
+    """Refuse, with a UsageError, an engine that is not installed, before anything is opened."""
     config.execution.check(config.jobs)
-    needed = (
-        {"distributed": "--executor dask"} if config.execution.engine(config.jobs) == "dask" else {}
-    )
+    needed = {}
+    if config.execution.engine(config.jobs) == "dask":
+        needed["distributed"] = "--executor dask"
     if config.execution.queue is not None:
         needed["dask_jobqueue"] = "--queue"
     for package, option in needed.items():
@@ -97,9 +88,6 @@ def local_engine(config: RunConfig) -> Engine:
     return run
 
 
-# Dask.
-
-
 WAIT_SECONDS = 10.0
 """So often it is looked whether there are workers at all."""
 
@@ -118,15 +106,7 @@ _QUEUES: dict[QueueName, str] = {
 
 @contextmanager
 def dask_engine(config: RunConfig, say: Callable[[str], None]) -> Iterator[Engine]:
-    """Tasks on a Dask cluster: one that runs already, or one that is started, here or by a queue.
-
-    Args:
-        config: the run.
-        say: shows a line to the user.
-
-    Raises:
-        UsageError: if no scheduler answers, or a queue cannot be asked.
-    """
+    """Tasks on a Dask cluster: one that runs, or one that is started, here or by a queue."""
     import dask
     from distributed import Client, KilledWorker, wait
 

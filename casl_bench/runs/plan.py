@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue, ValidationError
 
 from casl_bench.cache.code_hash import source_to_compare
-from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.errors import UsageError, first_fault, unknown_name
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
 from casl_bench.domains.domain import DOMAINS, Domain
@@ -27,20 +28,13 @@ from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.suites import RunConfig, Suite
 
-# Whose code takes part in a record, beyond this package's own.
-
-
 Sources = Mapping[str, str]
-"""What it is the source of, such as "method asyrp" → SHA-256, hex."""
+"""Code that takes part and is not this package's own, such as "method asyrp" → SHA-256, hex."""
 
 
-def sources_of_methods(factories: Mapping[str, object]) -> dict[str, str]:
-    """Of those entrants and controls that have their source elsewhere.
-
-    Args:
-        factories: name → what is registered under it.
-    """
-    found = {f"method {name}": source_to_compare(made_by) for name, made_by in factories.items()}
+def sources_of_methods(names: Iterable[str]) -> dict[str, str]:
+    """Of those methods and controls that have their source elsewhere."""
+    found = {f"method {name}": source_to_compare(METHODS.factory(name)) for name in names}
     return {name: source for name, source in sorted(found.items()) if source is not None}
 
 
@@ -52,36 +46,33 @@ def parts_of_domain(domain: Domain) -> list[object]:
 
 
 def sources_of_domain(domain: Domain) -> dict[str, str]:
-    """One hash of all that a data set's domain has of others."""
+    """One hash of all code in a data set's domain that is not this package's own."""
     found = [source_to_compare(part) for part in parts_of_domain(domain)]
     return {f"data set {domain.dataset.card.name}": hash_json(found)} if any(found) else {}
 
 
 def with_sources(record: CellRecord, sources: Sources) -> CellRecord:
-    """The record, saying what made it."""
+    """The record, naming the code that made it."""
     provenance = record.provenance.model_copy(update={"sources": dict(sources)})
     return record.model_copy(update={"provenance": provenance})
 
 
 def changed(before: Sources, now: Sources) -> tuple[str, ...]:
-    """What has another source now than that which made a result; what either lacks is equal."""
+    """Names whose source differs from that which made a result; what either lacks is equal."""
     return tuple(name for name, source in now.items() if before.get(name, source) != source)
 
 
-def note_of_changed(names: Iterable[str], what: str) -> str:
-    """One line.
-
-    Args:
-        names: of what has changed.
-        what: is made again, such as "3 cells".
-    """
-    return f"edited since: {', '.join(sorted(set(names)))}; {what} made again"
+def note_of_changed(changes: Sequence[Iterable[str]], kind: str) -> str:
+    """One line: what has changed for each of several cells or trials, which are made again."""
+    names = sorted({name for own in changes for name in own})
+    plural = "s" * (len(changes) > 1)
+    return f"edited since: {', '.join(names)}; {len(changes)} {kind}{plural} made again"
 
 
 STAGE_VERSION = 4
 """Part of every key. Raise it when the runner itself comes to give other scores."""
 
-BESIDE_CONCEPTS, BESIDE_IMAGES = 3, 8
+MATCHED_CONCEPTS, MATCHED_IMAGES = 3, 8
 """Concepts of a data set, and images of each, on which random edits as large as a method's are run.
 
 Their bound says that they flip fewer images than the perfect edit, which flips nearly all: of 24
@@ -105,17 +96,11 @@ class Cell:
     """The unit of work, of resuming and of record.
 
     Attributes:
-        domain_kind: "synth" or "real".
-        dataset: its name.
-        method: the entrant or control.
-        concept: what it edits.
-        beside: for a control that is matched to an entrant: that entrant.
-        control: whether it is a control.
-        fit_seed: which of its fits, or of its draws, this is.
+        beside: for a control that is matched to a method: that method.
+        fit_seed: which of its fits this is.
         work: estimated U-Net calls, in images.
-        key: SHA-256 of everything that determines the result.
-        inputs: what it is the hash of, in clear.
-        sources: of what takes part and is not this package's own, see `sources`.
+        key: SHA-256 of `inputs`, everything that determines the result.
+        sources: of what takes part and is not this package's own.
     """
 
     domain_kind: str
@@ -146,7 +131,7 @@ class Cell:
 
     @property
     def probe_store_key(self) -> CellKey:
-        """Where it keeps the probe of the latents that the method ranks, if it ranks any."""
+        """Where it keeps the probe of the latents that the method ranks, if any."""
         return CellKey(self.dataset, "probe", self.method, None, self.concept.name)
 
 
@@ -165,13 +150,7 @@ def fingerprint(domain: Domain) -> str:
 
 @dataclass(frozen=True)
 class DomainIdentity:
-    """What a plan must know of a domain.
-
-    Attributes:
-        card: of its data set.
-        fingerprint: of its models; a placeholder where they are not there.
-        sources: of what it has that is not this package's own.
-    """
+    """What a plan must know of a domain; the fingerprint of one without files is a placeholder."""
 
     card: DatasetCard
     fingerprint: str
@@ -187,19 +166,14 @@ def identify(domains: Mapping[str, Domain]) -> dict[str, DomainIdentity]:
 
 
 def make_method(name: str, suite: Suite) -> EditingMethod:
-    """The named method: its defaults, the suite's settings over them, its fit budget over both.
-
-    Raises:
-        UsageError: if there is no such method, or it refuses the suite's settings.
-    """
+    """A method with its defaults, over them the suite's settings, over both its fit budget."""
     method = METHODS.create(name)
     fields = type(method.config).model_fields
     settings = dict(suite.settings.get(name, {}))
     where = f"settings of '{name}' in suite '{suite.name}'"
     for field in settings:
         if field not in fields:
-            error = unknown_name("setting", field, fields)
-            raise UsageError(error.what, where=where, hint=error.hint)
+            raise unknown_name("setting", field, fields, where)
     if suite.fit_steps is not None and "fit_steps" in fields:
         settings["fit_steps"] = suite.fit_steps
     if not settings:
@@ -207,17 +181,11 @@ def make_method(name: str, suite: Suite) -> EditingMethod:
     try:
         return METHODS.create(name, **settings)
     except ValidationError as error:
-        fault = error.errors()[0]
-        at = ".".join(map(str, fault["loc"]))
-        raise UsageError(f"{at}: {fault['msg']}".removeprefix(": "), where=where) from error
+        raise UsageError(first_fault(error), where=where) from error
 
 
 def info_of(name: str) -> MethodInfo:
-    """What a method declares, read from its class: nothing is constructed.
-
-    Raises:
-        UsageError: if there is no such method.
-    """
+    """What a method declares, read from its class: nothing is constructed."""
     info: MethodInfo = METHODS.factory(name).info  # type: ignore[attr-defined]
     return info
 
@@ -228,22 +196,12 @@ def card_of(dataset: str) -> DatasetCard:
 
 
 def open_domains(config: RunConfig) -> dict[str, Domain]:
-    """Data set → its domain.
-
-    Raises:
-        UsageError: files of the user's that are needed are absent.
-        InvalidBenchmarkError: files are damaged.
-    """
+    """Data set → its domain; UsageError if files are absent, InvalidBenchmarkError if damaged."""
     return {d: open_domain(d, config) for d in config.datasets}
 
 
 def open_domain(dataset: str, config: RunConfig) -> Domain:
-    """The domain of one data set.
-
-    Raises:
-        UsageError: files of the user's that are needed are absent.
-        InvalidBenchmarkError: files are damaged.
-    """
+    """The domain of one data set; raises as `open_domains`."""
     domain: Domain = DOMAINS.create(dataset, config.device, config.options)
     return domain
 
@@ -252,17 +210,11 @@ def plan(config: RunConfig, domains: Mapping[str, DomainIdentity]) -> tuple[Cell
     """Every cell of a run, in the order in which it is run.
 
     A control that is matched to a method comes after that method. Random directions are no cells:
-    they are run once for a whole data set.
-
-    Args:
-        config: the checked command.
-        domains: data set → its domain, as from `identify`.
-
-    Raises:
-        UsageError: if nothing is left to do, such as concepts that no chosen data set has, or
-            there are no pretrained weights where they were said to be.
+    they are run once for a whole data set. `domains` are by data set, as from `identify`.
+    Raises UsageError if nothing is left to do, such as concepts that no chosen data set has, or
+    there are no pretrained weights where they were said to be.
     """
-    entrants = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
+    methods = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
     controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
     alone = {n: m for n, m in controls.items() if not (m.info.beside or m.info.draws)}
     beside = {n: m for n, m in controls.items() if m.info.beside}
@@ -271,12 +223,11 @@ def plan(config: RunConfig, domains: Mapping[str, DomainIdentity]) -> tuple[Cell
         card = domains[dataset].card
         concepts = concepts_of(card, config.concepts, config.suite.max_concepts)
         for place, concept in enumerate(concepts):
-            make = _CellMaker(config, domains[dataset], concept)
+            make = partial(_cell, config, domains[dataset], concept)
             cells += [make(n, m) for n, m in alone.items()]
-            for name, method in entrants.items():
-                fits = range(config.fit_seeds)
-                cells += [make(name, method, fit_seed=fit) for fit in fits]
-                if place < BESIDE_CONCEPTS:
+            for name, method in methods.items():
+                cells += [make(name, method, fit_seed=fit) for fit in range(config.fit_seeds)]
+                if place < MATCHED_CONCEPTS:
                     matched = [p for p in beside.items() if p[1].info.space == method.info.space]
                     cells += [make(n, m, (name, method)) for n, m in matched]
     if not cells:
@@ -291,43 +242,32 @@ def random_directions(config: RunConfig) -> list[tuple[str, int]]:
 
 
 def done(store: RecordStore, cell: Cell) -> CellRecord | None:
-    """The finished record of this very cell: same inputs, settings and code; None without one.
-
-    Raises:
-        InvalidBenchmarkError: if a stored record is corrupt.
-    """
+    """The finished record of this very cell: same inputs, settings and code; None without one."""
     record = _finished(store, cell)
     return None if record and changed(record.provenance.sources, cell.sources) else record
 
 
 def edited_since(store: RecordStore, cell: Cell) -> tuple[str, ...]:
-    """Other people's code that has been edited since it made a cell, which is therefore not done.
-
-    Raises:
-        InvalidBenchmarkError: if a stored record is corrupt.
-    """
+    """Other people's code that was edited after it made a cell, which is therefore not done."""
     record = _finished(store, cell)
     return () if record is None else changed(record.provenance.sources, cell.sources)
 
 
-def _finished(store: RecordStore, cell: Cell) -> CellRecord | None:
+def own_record(store: RecordStore, cell: Cell) -> CellRecord | None:
+    """The record of this very cell, whatever came of it; another's with its name is none."""
     record = store.find(cell.store_key)
-    own = record is not None and record.artifacts.get(KEY_ARTIFACT) == cell.key
-    return record if record is not None and own and record.status == "done" else None
+    return record if record and record.artifacts.get(KEY_ARTIFACT) == cell.key else None
+
+
+def _finished(store: RecordStore, cell: Cell) -> CellRecord | None:
+    record = own_record(store, cell)
+    return record if record and record.status == "done" else None
 
 
 def check_images(config: RunConfig, domains: Mapping[str, Domain]) -> None:
-    """Refuse a suite that asks a data set for more images than it has.
-
-    Raises:
-        UsageError: with what there is and what is asked for.
-    """
+    """Refuse, with a UsageError, a suite that asks a data set for more images than it has."""
     suite = config.suite
-    asked: dict[Split, int] = {
-        "train": suite.train_images,
-        "validation": suite.validation_pool_images,
-        "test": suite.test_pool_images,
-    }
+    asked = suite.split_sizes
     for name, domain in domains.items():
         if not isinstance(domain.dataset, CountsImages):
             continue
@@ -343,11 +283,7 @@ def check_images(config: RunConfig, domains: Mapping[str, Domain]) -> None:
 
 
 def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) -> Path | None:
-    """The file that takes the place of a method's fit on a concept; None where it is fitted.
-
-    Raises:
-        UsageError: the method runs on no weights but its own, or the folder has none for it.
-    """
+    """The file in the place of a fit, or None; UsageError where the folder has none for it."""
     name = method.info.name
     if name not in config.method_weights:
         return None
@@ -357,7 +293,7 @@ def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) 
 
 
 def fit_work(method: EditingMethod, suite: Suite) -> float:
-    """Estimated U-Net calls of a fit: the method's own word, or one pass an image and step."""
+    """Estimated U-Net calls of a fit: the method's own word, or one pass per image and step."""
     if method.info.control or method.info.supervision == "none":
         return 0.0
     if isinstance(method, SupportsFitEstimate):
@@ -371,12 +307,13 @@ def work_of_fit(method: EditingMethod, config: RunConfig) -> float:
     return 0.0 if method.info.name in config.method_weights else fit_work(method, config.suite)
 
 
-def shared_work(config: RunConfig) -> float:
+def shared_work(
+    config: RunConfig, splits: Sequence[Split] = ("train", "validation", "test")
+) -> float:
     """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
     suite = config.suite
-    images = suite.train_images + suite.validation_pool_images + suite.test_pool_images
-    passes = 2 + suite.refinements
-    return float(passes * images * suite.num_steps * len(config.datasets))
+    images = sum(suite.split_sizes[split] for split in splits)
+    return float((2 + suite.refinements) * images * suite.num_steps * len(config.datasets))
 
 
 def null_work(suite: Suite) -> float:
@@ -401,114 +338,82 @@ def _identity(name: str, method: EditingMethod) -> list[Any]:
     return [name, method.info.version, method.config.model_dump(mode="json")]
 
 
-@dataclass(frozen=True)
-class _CellMaker:
-    """Makes the cells of one concept."""
-
-    config: RunConfig
-    identity: DomainIdentity
-    concept: Concept
-
-    def __call__(
-        self,
-        name: str,
-        method: EditingMethod,
-        partner: Named | None = None,
-        fit_seed: int = 0,
-    ) -> Cell:
-        """A cell of a method, or of a control that is matched to a partner.
-
-        Its key holds what determines its pixels and scores: no metric and no other cell.
-
-        Args:
-            name: of the method.
-            method: with its settings.
-            partner: the method that a control is matched to.
-            fit_seed: which of its fits.
-        """
-        card = self.identity.card
-        key: dict[str, Any] = {
-            "stage": STAGE_VERSION,
-            "run": self.config.key(),
-            "world": self.identity.fingerprint,
-            "dataset": [card.name, card.revision],
-            "concept": asdict(self.concept),
-            "method": _identity(name, method),
-            "beside": [*_identity(*partner), BESIDE_IMAGES] if partner else None,
-            "fit_seed": fit_seed,
-        }
-        own: list[Named] = [(name, method), *([partner] if partner else [])]
-        weights = [pretrained_file(self.config, m, self.concept) for _, m in own]
-        if any(weights):
-            key["pretrained"] = [hash_file(path) for path in weights if path is not None]
-        return Cell(
-            domain_kind=card.domain_kind,
-            dataset=card.name,
-            method=name,
-            concept=self.concept,
-            beside=partner[0] if partner else None,
-            control=method.info.control,
-            fit_seed=fit_seed,
-            work=self._work(method),
-            key=hash_json(key),
-            inputs=key,
-            sources={
-                **self.identity.sources,
-                **sources_of_methods({n: METHODS.factory(n) for n, _ in own}),
-            },
-        )
-
-    def _work(self, method: EditingMethod) -> float:
-        """Edit: every image, strength and step. Fit: `fit_work`."""
-        suite, info = self.config.suite, method.info
-        if info.space == "other" and info.control:
-            return 0.0
-        if info.beside:  # one strength only
-            return float(min(BESIDE_IMAGES, suite.test_images_per_concept) * suite.num_steps)
-        # Once more where the grid has led.
-        edits = suite.validation_images * (len(suite.strengths) + 1)
-        edits += suite.test_images_per_concept * (len(suite.effects) + 1)
-        return float(edits * suite.num_steps) + work_of_fit(method, self.config)
+def _cell(
+    config: RunConfig,
+    identity: DomainIdentity,
+    concept: Concept,
+    name: str,
+    method: EditingMethod,
+    partner: Named | None = None,
+    fit_seed: int = 0,
+) -> Cell:
+    """A cell; its key holds what determines its pixels and scores: no metric and no other cell."""
+    card = identity.card
+    key: dict[str, Any] = {
+        "stage": STAGE_VERSION,
+        "run": config.key(),
+        "world": identity.fingerprint,
+        "dataset": [card.name, card.revision],
+        "concept": asdict(concept),
+        "method": _identity(name, method),
+        "beside": [*_identity(*partner), MATCHED_IMAGES] if partner else None,
+        "fit_seed": fit_seed,
+    }
+    own: list[Named] = [(name, method), *([partner] if partner else [])]
+    weights = [pretrained_file(config, m, concept) for _, m in own]
+    if any(weights):
+        key["pretrained"] = [hash_file(path) for path in weights if path is not None]
+    return Cell(
+        domain_kind=card.domain_kind,
+        dataset=card.name,
+        method=name,
+        concept=concept,
+        beside=partner[0] if partner else None,
+        control=method.info.control,
+        fit_seed=fit_seed,
+        work=_work(method, config),
+        key=hash_json(key),
+        inputs=key,
+        sources={**identity.sources, **sources_of_methods(n for n, _ in own)},
+    )
 
 
-# Who judges a method: never only a scorer that it was optimised against.
+def _work(method: EditingMethod, config: RunConfig) -> float:
+    """Estimated U-Net calls of a cell: its fit, and every image, strength and step."""
+    suite, info = config.suite, method.info
+    if info.space == "other" and info.control:
+        return 0.0
+    if info.beside:  # one strength only
+        return float(min(MATCHED_IMAGES, suite.test_images_per_concept) * suite.num_steps)
+    # Once more where the grid has led.
+    edits = suite.validation_images * (len(suite.strengths) + 1)
+    edits += suite.test_images_per_concept * (len(suite.effects) + 1)
+    return float(edits * suite.num_steps) + work_of_fit(method, config)
 
 
 PRIMARY = "primary"
 """Stands in `guided_by` for the classifier that comes first in the domain."""
 
 
-def judges(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
-    """All classifiers, the one that decides first: one that did not guide the method.
+def scoring_classifiers(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
+    """A domain's classifiers, the method's primary one first: one that did not guide it.
 
-    A control stays with the domain's order: what it shows is how such a judge is fooled.
-
-    Args:
-        info: of the method.
-        classifiers: of the domain, the primary one first.
-
-    Raises:
-        UsageError: if every classifier guided the method.
+    A control stays with the domain's order: it shows how such a classifier is fooled.
+    Raises UsageError if every classifier guided the method.
     """
-    if info.control:
-        return tuple(classifiers)
-    guides = guides_of(info, classifiers)
-    free = [name for name in classifiers if name not in guides]
-    if not free:
+    guides = () if info.control else guides_of(info, classifiers)
+    if all(name in guides for name in classifiers):
         raise UsageError(
             f"'{info.name}' was guided by every classifier that could judge it",
             hint="give the domain a classifier that the method has not seen",
         )
-    return (*free, *(name for name in classifiers if name in guides))
+    return tuple(sorted(classifiers, key=lambda name: name in guides))
 
 
-def judges_of_record(record: CellRecord, classifiers: Sequence[str]) -> tuple[str, ...]:
-    """`judges` of a method that has been run: the one that decided goes on doing so."""
-    first = [name for name in record.judges[:1] if name in classifiers]
-    free = [n for n in classifiers if n not in (*first, *record.guided_by) or record.control]
-    rest = [n for n in free if n not in first]
-    guided = [n for n in classifiers if n not in (*first, *rest)]
-    return (*first, *rest, *guided)
+def classifiers_of_record(record: CellRecord, classifiers: Sequence[str]) -> tuple[str, ...]:
+    """`scoring_classifiers` of a method that has been run: its primary one stays the same."""
+    first, guides = record.judges[:1], () if record.control else record.guided_by
+    return tuple(sorted(classifiers, key=lambda name: (name not in first, name in guides)))
 
 
 def guides_of(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
@@ -516,19 +421,15 @@ def guides_of(info: MethodInfo, classifiers: Sequence[str]) -> tuple[str, ...]:
     return tuple(classifiers[0] if name == PRIMARY else name for name in info.guided_by)
 
 
-def check_judges(config: RunConfig, domains: Mapping[str, Domain]) -> None:
-    """Refuse a run in which a method would be judged by its own guide alone.
-
-    Raises:
-        UsageError: with the method and the data set.
-    """
+def check_guides(config: RunConfig, domains: Mapping[str, Domain]) -> None:
+    """Refuse, with a UsageError, a method that only its own guide would score."""
     for dataset, domain in domains.items():
         names = [c.info.name for c in domain.classifiers]
         others = {domain.score_clip.info.name: "score_clip", domain.embedder.info.name: "embedder"}
         for method in config.methods:
             info = info_of(method)
             try:
-                judges(info, names)
+                scoring_classifiers(info, names)
             except UsageError as error:
                 raise UsageError(error.what, where=dataset, hint=error.hint) from error
             if seen := sorted(set(info.guided_by) & set(others)):

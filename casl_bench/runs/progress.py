@@ -12,16 +12,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 from tabulate import tabulate
 
@@ -43,14 +37,7 @@ class PhaseCost:
 
 
 class PhaseCosts:
-    """Counts passes and time by phase, from the moment it is made.
-
-    Args:
-        clock: seconds, monotonic (a test gives its own).
-
-    Attributes:
-        passes: phase → U-Net passes in images; a half counts 0.5.
-    """
+    """Counts U-Net passes (in images) and time by phase, from the moment it is made."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.passes: defaultdict[str, float] = defaultdict(float)
@@ -81,11 +68,14 @@ class PhaseCosts:
             self._phases.pop()
 
     @contextmanager
-    def count(self, *unets: UNet2DModel) -> Iterator[None]:
-        """Count what passes through these networks, and through copies made within the block."""
-        hook = self._hook()
-        halves = [half for unet in unets for half in (unet.conv_in, unet.conv_out)]
-        handles = [half.register_forward_hook(hook) for half in halves]
+    def count(self, unet: UNet2DModel) -> Iterator[None]:
+        """Count what passes through this network, and through copies made within the block."""
+
+        # A plain function: a copied network then shares it, while a bound method would be copied.
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            self.passes[self.innermost] += len(output) / 2
+
+        handles = [half.register_forward_hook(hook) for half in (unet.conv_in, unet.conv_out)]
         try:
             yield
         finally:
@@ -95,10 +85,7 @@ class PhaseCosts:
     def by_phase(self) -> dict[str, PhaseCost]:
         """Phase → its cost so far, most passes first, then most time."""
         self._settle()
-        found = {
-            name: PhaseCost(self.passes.get(name, 0.0), seconds)
-            for name, seconds in self._seconds.items()
-        }
+        found = {n: PhaseCost(self.passes.get(n, 0.0), s) for n, s in self._seconds.items()}
         return dict(sorted(found.items(), key=lambda x: (-x[1].passes, -x[1].seconds)))
 
     def add(self, costs: Mapping[str, PhaseCost]) -> None:
@@ -130,13 +117,6 @@ class PhaseCosts:
             self._seconds[phase] += now - self._since
         self._since = now
 
-    def _hook(self) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        # A plain function: a copied network then shares it, while a bound method would be copied.
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            self.passes[self.innermost] += len(output) / 2
-
-        return hook
-
 
 Advance = Callable[[int], None]
 LINE_SECONDS = 15.0
@@ -144,14 +124,7 @@ LINE_SECONDS = 15.0
 
 
 class Progress:
-    """Counts the work of a run; subclasses show it. Used as a context manager.
-
-    Args:
-        clock: seconds, monotonic (a test gives its own).
-
-    Attributes:
-        costs: what the phases of the run have cost.
-    """
+    """Counts the work of a run; subclasses show it. Used as a context manager."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -163,12 +136,7 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._close()
 
     def start(self, work: float) -> None:
@@ -178,15 +146,10 @@ class Progress:
 
     @contextmanager
     def task(self, description: str, total: int, work: float = 0.0) -> Iterator[Advance]:
-        """One stretch of work, shown while it lasts.
+        """One stretch of work, such as "casl / smiling: fit", shown while it lasts.
 
-        Args:
-            description: a few words, such as "casl / smiling: fit".
-            total: steps of it, in whatever it counts.
-            work: its share of the run's work, in the unit of `start`.
-
-        Yields:
-            A function to be called with the number of steps just done.
+        It has `total` steps and a share `work` of the run's work, in the unit of `start`. Yields a
+        function to be called with the number of steps just done.
         """
         done = 0
 
@@ -329,10 +292,9 @@ def _left_words(seconds: float | None) -> str:
 
 
 class Stopwatch:
-    """Seconds and passes a phase, for provenance.
+    """Seconds and passes by phase, for provenance.
 
-    Args:
-        costs: of the run, whose phases are charged as well; None where they are not added up.
+    The phases of `costs`, those of the run, are charged as well.
 
     Attributes:
         seconds: phase → wall time, phases within it included.

@@ -12,23 +12,18 @@ from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.cell import SCORES_FILE
 from casl_bench.runs.dataset import DatasetRun
-from casl_bench.runs.plan import judges_of_record, open_domains
+from casl_bench.runs.plan import classifiers_of_record, open_domains
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.run_lock import config_of_run
 
 
 def rescore(run: Path) -> int:
-    """Score the pictures of a run folder again, and the scorers themselves.
+    """Score the pictures of a run folder again, and the scorers themselves; how many cells.
 
     Strengths stay as they were chosen on validation images, whose pictures are not kept, and so do
-    the scores of these. Where a change lies is no scorer's word and stays too.
-
-    Returns:
-        How many cells were scored.
-
-    Raises:
-        UsageError: where it is no run folder.
-        InvalidBenchmarkError: if something stored is damaged, or a scorer is under its floor.
+    the scores of these. Where a change lies does not depend on a scorer and stays too. Raises
+    UsageError where it is no run folder, InvalidBenchmarkError if something stored is damaged, or a
+    scorer is under its floor.
     """
     store = RecordStore(run)
     cells = [r for r in store if r.images is not None and r.kind in ("edit", "null")]
@@ -50,11 +45,8 @@ def _rescore(own: DatasetRun, record: CellRecord, concept: Concept | None) -> No
     store = own.store
     assert record.images is not None and record.scores is not None
     folder = store.folder(CellKey.of(record))
-    files = {
-        ref.file: (folder / ref.file).read_bytes()
-        for ref in (record.images, record.validation_scores)
-        if ref is not None
-    }
+    kept = [ref.file for ref in (record.images, record.validation_scores) if ref is not None]
+    files = {name: (folder / name).read_bytes() for name in kept}
     pictures = EditedImages.from_bytes(files[record.images.file])
     before = store.scores(record)
     table = own.cells.scorers.scores(concept, pictures)
@@ -66,6 +58,6 @@ def _rescore(own: DatasetRun, record: CellRecord, concept: Concept | None) -> No
             update={"file": SCORES_FILE, "sha256": hash_bytes(scores)}
         ),
         "scorers": own.domain.scorer_hashes,
-        "judges": judges_of_record(record, own.cells.scorers.names),
+        "judges": classifiers_of_record(record, own.cells.scorers.names),
     }
     store.write(record.model_copy(update=changes), {**files, SCORES_FILE: scores})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -28,29 +28,20 @@ _VERSION = 1
 
 
 def check_run_folder(config: RunConfig) -> None:
-    """Refuse a folder that holds another run, or other things. Reads only.
-
-    Raises:
-        UsageError: where the folder cannot be used for this configuration.
-    """
+    """Refuse, with a UsageError, a folder that holds another run, or other things. Reads only."""
     _check(config.out, config.key(), "run with that configuration")
 
 
 def key_of_run(run: Path) -> dict[str, Any]:
-    """What all records of a run folder have in common, see `RunConfig.key`.
-
-    Raises:
-        UsageError: where it is no run folder.
-    """
+    """What all records of a run folder have in common; UsageError where it is none."""
     try:
         key = read_json(run / MANIFEST)["key"]
         if not isinstance(key, dict):
             raise TypeError
         return key
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            "no run whose manifest can be read", where=str(run), hint="give another folder"
-        ) from error
+        fault = "no run whose manifest can be read"
+        raise UsageError(fault, where=str(run), hint="give another folder") from error
 
 
 def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
@@ -68,11 +59,8 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
                 )
             return
     except OSError as error:
-        raise UsageError(
-            f"cannot use --out: {error.strerror or error}",
-            where=str(out),
-            hint="choose another folder",
-        ) from error
+        fault = f"cannot use --out: {error.strerror or error}"
+        raise UsageError(fault, where=str(out), hint="choose another folder") from error
     if found := differences(key_of_run(out), key):
         raise UsageError(
             f"the run folder was made with another configuration: {', '.join(found)}",
@@ -87,17 +75,7 @@ def config_of_run(
     methods: tuple[str, ...],
     cache: Path | None = None,
 ) -> RunConfig:
-    """The configuration that a run folder was made with, for what reads it later.
-
-    Args:
-        out: the run folder.
-        datasets: of the run.
-        methods: of the run.
-        cache: of the run; None for the one that runs share by default.
-
-    Raises:
-        UsageError: where it is no run folder, or of a suite that this version does not know.
-    """
+    """The configuration of a run folder, for what reads it later; UsageError where it is none."""
     key = key_of_run(out)
     try:
         return RunConfig(
@@ -120,12 +98,8 @@ def config_of_run(
 class FinishedCommand:
     """Lets a finished command answer from its folder when it is given again, without torch.
 
-    It is recognised by its options, the libraries, and names, sizes and dates of the package's
-    files and of all results. Whatever differs, the command runs as usual.
-
-    Attributes:
-        out: the run folder.
-        asked: option → value, as text.
+    It is recognised by its options (as text), the libraries, and names, sizes and dates of the
+    package's files and of all results. Whatever differs, the command runs as usual.
     """
 
     out: Path
@@ -152,7 +126,7 @@ class FinishedCommand:
 
     @property
     def table(self) -> str:
-        """What the command has printed; empty for a shard."""
+        """What the command printed; empty for a shard."""
         path = self.out / "table.md"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
@@ -184,34 +158,23 @@ class FinishedCommand:
         )
 
 
-@contextmanager
-def claim_run_folder(config: RunConfig) -> Iterator[None]:
+def claim_run_folder(config: RunConfig) -> AbstractContextManager[None]:
     """Hold the run folder for this process; its manifest is written the first time.
 
-    A run that fails before it has kept anything leaves no folder behind.
-
-    Raises:
-        UsageError: where the folder cannot be written, belongs to another configuration, or is
-            in use by another process.
+    A run that fails before it has kept anything leaves no folder behind. Raises UsageError where
+    the folder cannot be written, belongs to another configuration, or is in use by another process.
     """
-    with claim_folder(config.out, config.key(), "run with that configuration"):
-        yield
+    return claim_folder(config.out, config.key(), "run with that configuration")
 
 
 @contextmanager
 def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[None]:
-    """`claim_run_folder` by the folder and the key of its records.
-
-    Args:
-        out: the run folder.
-        key: what all its records have in common.
-        otherwise: what else may be done than to give another folder, for the user.
-    """
+    """`claim_run_folder` by the key of its records; `otherwise` is a hint for the user."""
     _check(out, key, otherwise)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     make_folder(out)
     try:
-        with hold(out):
+        with _hold(out):
             # Again, under the lock: another process may have written it since.
             _check(out, key, otherwise)
             if not (out / MANIFEST).exists():
@@ -219,16 +182,16 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
             yield
     finally:
         if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
-            _remove(out, made)
+            for name in (MANIFEST, LOCK):
+                (out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # files of others stay
+                for folder in made:
+                    folder.rmdir()
 
 
 @contextmanager
-def hold(out: Path) -> Iterator[None]:
-    """Keep other processes out of a run folder that is there.
-
-    Raises:
-        UsageError: where one is in it, or the folder cannot be written.
-    """
+def _hold(out: Path) -> Iterator[None]:
+    """Keep other processes out of a run folder; UsageError where one is in it."""
     lock = FileLock(out / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -246,15 +209,6 @@ def hold(out: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _remove(out: Path, made: list[Path]) -> None:
-    """Take away what claiming the folder made; what somebody else has put there stays."""
-    for name in (MANIFEST, LOCK):
-        (out / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        for folder in made:
-            folder.rmdir()
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

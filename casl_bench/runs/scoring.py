@@ -38,10 +38,7 @@ def from_8_bits(pixels: Pixels) -> Tensor:
 
 
 class Scorers:
-    """The domain's scorers, with what they say of sources and reconstructions kept by image id.
-
-    Each image is edited for many concepts and by many methods; its own scores are computed once.
-    """
+    """The domain's scorers; what they say of sources and reconstructions is computed once."""
 
     def __init__(self, domain: Domain) -> None:
         self.domain = domain
@@ -70,17 +67,10 @@ class Scorers:
         edits: Tensor,
         strengths: Sequence[float],
     ) -> tuple[ScoreTable, EditedImages]:
-        """Score edits.
+        """Scores of edits [S, n, 3, H, W] of n images at S non-zero strengths, and their pictures.
 
-        Args:
-            concept: what was edited; its words are what CLIP compares with. None of a random edit,
-                which is then scored by what serves all concepts alone.
-            inversions: the n images.
-            edits: [S, n, 3, H, W].
-            strengths: S numbers, none of them 0.
-
-        Returns:
-            The scores, and the pictures that were scored.
+        CLIP compares with the words of the concept that was edited. A random edit has none, and is
+        scored by what serves all concepts alone.
         """
         pictures = EditedImages(
             inversions.image_ids,
@@ -95,13 +85,7 @@ class Scorers:
     def scores(
         self, concept: Concept | None, pictures: EditedImages, known: Array | None = None
     ) -> ScoreTable:
-        """Score pictures as they are stored.
-
-        Args:
-            concept: as for `table`.
-            pictures: n images at S strengths.
-            known: [n, 3, H, W] what the perfect edit changes; None where that is unknown.
-        """
+        """Score stored pictures, see `table`; `known` [n, 3, H, W] is the perfect edit's change."""
         ids, clip, reader = pictures.image_ids, self.domain.score_clip, self.domain.factors
         source, base, edited = pictures.source, pictures.reconstruction, pictures.edits
         base_clip = self._base_clip(ids, base)
@@ -133,14 +117,14 @@ class Scorers:
             np.stack(logits, axis=1),
             np.stack(similarity) if similarity else None,
             perceptual.numpy(),
-            None if identity is None else identity.numpy(),  # nobody tells that of a church
+            None if identity is None else identity.numpy(),  # such as of a church
             np.stack(locality) if locality else None,
             np.stack([target for target, _ in factors]) if factors else None,
             np.stack([others for _, others in factors]) if factors else None,
         )
 
     def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
-        """[n, 3, H, W] what the perfect edit changes; None where nobody knows."""
+        """[n, 3, H, W] what the perfect edit changes; None where that is unknown."""
         dataset = self.domain.dataset
         if not isinstance(dataset, SupportsOracle):
             return None
@@ -148,11 +132,9 @@ class Scorers:
         return (flipped - inversions.x_0).double().numpy()
 
     def unrelated(self, inversions: Inversions) -> tuple[float | None, float | None]:
-        """How far apart images are that have nothing to do with each other: each and the next.
+        """Mean distance and identity of pairs of unrelated images: each of n and the next.
 
-        Returns:
-            Mean distance and mean likeness of n pairs; None where it cannot be told, or where it
-            says that they are the same image.
+        None where it cannot be measured, or where it says that they are the same image.
         """
         images = from_8_bits(to_8_bits(inversions.x_0))
         others = images.roll(-1, 0)
@@ -173,11 +155,7 @@ class Scorers:
 
 
 class _Once:
-    """What a scorer makes of pictures of which each image has but one; it looks at each once.
-
-    Args:
-        look: [n, 3, H, W] → n rows, each of its image alone.
-    """
+    """What a scorer makes of pictures, each image once; `look` maps [n, 3, H, W] to n rows."""
 
     def __init__(self, look: Callable[[Tensor], Tensor]) -> None:
         self._look = look
@@ -197,20 +175,12 @@ def _by_classifier(rows: Tensor) -> Array:
     return np.ascontiguousarray(rows.transpose(0, 1).numpy())
 
 
-# What changes are measured in: the spread of logits, the perfect edit, unrelated images.
-
-
 BALANCED = 2.0
 """Distance in sd of two classes that are equally common and well apart."""
 
 
 class DatasetScales:
-    """The units of one data set, each measured once.
-
-    Args:
-        artifacts: its images.
-        scorers: its scorers.
-    """
+    """The units of one data set, each measured once."""
 
     def __init__(self, artifacts: Artifacts, scorers: Scorers) -> None:
         self.artifacts, self.scorers = artifacts, scorers
@@ -226,9 +196,9 @@ class DatasetScales:
         """[K, A] standard deviation of each classifier's logits over the training images."""
         return np.asarray(self.train_logits.std(axis=1))
 
-    def spread(self, judge: str) -> Array:
+    def spread(self, classifier: str) -> Array:
         """[A] of one classifier."""
-        own: Array = self.spreads[self.scorers.names.index(judge)]
+        own: Array = self.spreads[self.scorers.names.index(classifier)]
         return own
 
     def reference_scales(self) -> ReferenceScales:
@@ -243,22 +213,21 @@ class DatasetScales:
             unrelated_identity=identity,
         )
 
-    def full_effect(self, concept: Concept, judge: str) -> float:
+    def full_effect(self, concept: Concept, classifier: str) -> float:
         """Mean target change of the perfect edit on the validation images, in sd.
 
         Where the perfect edit is not known: the distance of the mean logits of training images
         with the attribute and without it, which is what a flip comes to on the average. Where
-        these are all of one class: what two balanced classes would be apart.
-
-        Raises:
-            InvalidBenchmarkError: where it is not positive: the judge does not see the concept.
+        these are all of one class: what two balanced classes would be apart. Raises
+        InvalidBenchmarkError where it is not positive: the classifier does not see the concept.
         """
         if concept.name not in self._full_effects:
             self._full_effects[concept.name] = self._measure(concept)
-        effect = float(self._full_effects[concept.name][self.scorers.names.index(judge)])
+        effect = float(self._full_effects[concept.name][self.scorers.names.index(classifier)])
         if not effect > 0:
             raise InvalidBenchmarkError(
-                f"'{judge}' sees {effect:.3g} standard deviations of the perfect '{concept.name}'",
+                f"'{classifier}' sees {effect:.3g} standard deviations of the perfect "
+                f"'{concept.name}'",
                 hint="use another classifier, or leave the concept out",
             )
         return effect

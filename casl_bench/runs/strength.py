@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import EditScores, check_array
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.strength_at_effect import strength_at_effect
 from casl_bench.results.record import FULL, Level, headline_level
 from casl_bench.runs.suites import Suite
@@ -18,19 +16,12 @@ DIP = 0.05
 """A response that falls by more than this share of the full effect as strength grows is flagged."""
 
 
-def is_monotone(effects: ArrayLike, full_effect: float) -> bool:
+def is_monotone(effects: Array, full_effect: float) -> bool:
     """Whether the response never falls by more than `DIP` of the full effect as strength grows.
 
-    Args:
-        effects: [S] at increasing strengths, finite; 0 at strength 0 comes before them.
-        full_effect: > 0, in the same unit.
-
-    Raises:
-        InputError: on a full effect that is not positive, or effects that are not finite.
+    `effects` are [S], at increasing strengths, after 0 at strength 0, in the same unit.
     """
-    values = np.concatenate([[0.0], check_array("effects", effects, 1)])
-    if not full_effect > 0:
-        raise InputError(f"a full effect must be positive, got {full_effect}")
+    values = np.concatenate([[0.0], effects])
     fall = float((np.maximum.accumulate(values) - values).max())
     return fall <= DIP * full_effect
 
@@ -65,44 +56,28 @@ class StrengthMatch:
 
 
 def fixed_strength(strength: float) -> StrengthMatch:
-    """A strength that nobody chose."""
+    """A strength that was not chosen on images."""
     return StrengthMatch((), strength)
 
 
-def effect_name(share: float) -> str:
-    """Of the level at this share of the full effect."""
-    return f"effect_{round(100 * share)}"
-
-
 def match(responses: Mapping[float, EditScores], suite: Suite, full_effect: float) -> StrengthMatch:
-    """Choose a method's strengths.
+    """Choose a method's strengths from scores of the same validation images at each of a grid.
 
-    Args:
-        responses: strength → scores of the same validation images, by the classifier that decides.
-        suite: its levels.
-        full_effect: mean target change of the perfect edit, in sd, > 0.
-
-    Raises:
-        InputError: where the full effect is not positive.
+    Scores are the primary classifier's; `full_effect` > 0 is the mean target change of the perfect
+    edit, in sd. Raises InputError where it is not positive.
     """
     grid = sorted(responses)
     effects = np.array([_effect(responses[s]) for s in grid])
     flips = np.array([_flips(responses[s]) for s in grid])
-    asked = [(effect_name(share), share * full_effect, "sd", effects) for share in suite.effects]
+    asked = [
+        (f"effect_{round(100 * share)}", share * full_effect, "sd", effects)
+        for share in suite.effects
+    ]
     asked.append((f"flip_{round(100 * suite.flip_goal)}", suite.flip_goal, "share", flips))
     levels = []
     for name, goal, unit, response in asked:
         found = strength_at_effect(grid, response, goal)
-        levels.append(
-            Level(
-                name=name,
-                goal=goal,
-                unit=unit,
-                status=found.status,
-                strength=found.strength,
-                largest=found.largest,
-            )
-        )
+        levels.append(Level(name=name, goal=goal, unit=unit, **asdict(found)))
     headline = headline_level(levels)
     assert headline is not None  # every suite has effects
     strength = headline.strength

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -15,6 +16,7 @@ from pydantic import (
     PositiveInt,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -24,8 +26,8 @@ from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.files import read_json, safe_name
 from casl_bench.domains.options import DomainOptions
 
-# How a run is carried out: by which engine, for how long, which part of it. No number moves.
-
+if TYPE_CHECKING:
+    from casl_bench.domains.dataset import Split
 
 ExecutorName = Literal["serial", "local", "dask"]
 QueueName = Literal["slurm", "pbs", "lsf", "sge"]
@@ -37,50 +39,32 @@ MOST_SHARDS = 100_000
 
 
 class Shard(BaseModel):
-    """One of several equal parts of a plan.
-
-    Attributes:
-        index: which, from 1.
-        count: of how many.
-    """
+    """Part `index`, from 1, of `count` equal parts of a plan."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     index: PositiveInt
     count: PositiveInt
 
-    @model_validator(mode="after")
-    def _within(self) -> Shard:
-        if self.index > self.count:
-            raise ValueError("a shard's index is at most their count")
-        return self
-
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """A shard written as "i/n".
-
-        Raises:
-            UsageError: where it is none.
-        """
-        index, _, count = text.partition("/")
-        # isdecimal alone takes digits of other scripts, and int gives up on thousands of them.
-        digits = len(str(MOST_SHARDS))
-        if not all(p.isascii() and p.isdecimal() and len(p) <= digits for p in (index, count)) or (
-            not 1 <= int(index) <= int(count) <= MOST_SHARDS
-        ):
+        """A shard written as "i/n"; UsageError where it is none."""
+        found = re.fullmatch("([0-9]{1,6})/([0-9]{1,6})", text)
+        index, count = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= index <= count <= MOST_SHARDS:
             raise UsageError(
                 f"'{text[:40]}' is no shard",
                 where="--shard",
                 hint=f"give i/n with i from 1 and n up to {MOST_SHARDS}, e.g. 2/8",
             )
-        return cls(index=int(index), count=int(count))
+        return cls(index=index, count=count)
 
 
 class Execution(BaseModel):
-    """Everything that decides where and when cells are run, and nothing that they come to."""
+    """Where and when cells are run; no number depends on it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -112,41 +96,33 @@ class Execution(BaseModel):
         return "local" if jobs > 1 or self.cell_timeout is not None else "serial"
 
     def check(self, jobs: int) -> None:
-        """Refuse what contradicts itself.
-
-        Raises:
-            UsageError: with what to leave out.
-        """
+        """Refuse, with a UsageError that says what to leave out, what contradicts itself."""
         engine = self.engine(jobs)
-        if engine == "serial" and jobs > 1:
-            raise UsageError("--executor serial is one process", hint="leave --jobs out")
-        if engine == "serial" and self.cell_timeout is not None:
-            raise UsageError(
-                "--cell-timeout ends a process, and a serial run has but its own",
-                hint="use --executor local or dask",
-            )
-        if engine != "dask" and self.scheduler is not None:
-            raise UsageError(
-                f"--scheduler is of Dask, not of --executor {engine}", hint="use --executor dask"
-            )
-        if engine != "dask" and self.queue is not None:
-            raise UsageError(
-                f"--queue is of Dask, not of --executor {engine}", hint="use --executor dask"
-            )
-        if self.scheduler is not None and self.queue is not None:
-            raise UsageError(
-                "--queue starts a cluster, and --scheduler names one that runs",
-                hint="leave one of them out",
-            )
-        if self.scheduler is not None and jobs > 1:
-            raise UsageError(
-                "--jobs starts workers, and a cluster that runs has its own",
-                hint="leave --jobs or --scheduler out",
-            )
+        of_dask = f"is of Dask, not of --executor {engine}"
+        faults = (
+            (engine == "serial" and jobs > 1, "--executor serial is one process",
+             "leave --jobs out"),
+            (engine == "serial" and self.cell_timeout is not None,
+             "--cell-timeout ends a process, and a serial run has but its own",
+             "use --executor local or dask"),
+            (engine != "dask" and self.scheduler is not None, f"--scheduler {of_dask}",
+             "use --executor dask"),
+            (engine != "dask" and self.queue is not None, f"--queue {of_dask}",
+             "use --executor dask"),
+            (self.scheduler is not None and self.queue is not None,
+             "--queue starts a cluster, and --scheduler names one that runs",
+             "leave one of them out"),
+            (self.scheduler is not None and jobs > 1,
+             "--jobs starts workers, and a cluster that runs has its own",
+             "leave --jobs or --scheduler out"),
+        )  # fmt: skip
+        for contradicts, what, hint in faults:
+            if contradicts:
+                raise UsageError(what, hint=hint)
 
 
 MIN_TEST_IMAGES = 32
-"""EPR is measured on at least this many test images a concept, unless the suite is a quick one."""
+"""EPR is measured on at least this many test images per concept, unless the suite is quick."""
 
 QUICK_CONCEPTS = 3
 """A quick suite edits so many concepts of a data set, its first, unless concepts are named."""
@@ -193,13 +169,13 @@ class Suite(BaseModel):
         description="Images that methods, SAE and probes learn from, inverted once for all."
     )
     validation_images: PositiveInt = Field(
-        description="Validation images a concept on which strengths are chosen."
+        description="Validation images per concept on which strengths are chosen."
     )
     test_pool_images: PositiveInt = Field(
         description="Test images from which each concept takes those that lack its attribute."
     )
     test_images_per_concept: PositiveInt = Field(
-        description="Test images edited a concept (n of the table)."
+        description="Test images edited per concept (n of the table)."
     )
     strengths: tuple[float, ...] = Field(
         min_length=1, description="Grid of strengths that is run on validation images; 1 is the "
@@ -212,11 +188,9 @@ class Suite(BaseModel):
     flip_goal: float = Field(
         0.5, gt=0, le=1, description="One more level: this share of images flipped."
     )
-    random_draws: PositiveInt = Field(
-        8, description="Draws of the random direction that EPR+ is divided by."
-    )
+    random_draws: PositiveInt = Field(8, description="Random directions that EPR+ is divided by.")
     fit_steps: PositiveInt | None = Field(
-        description="Optimiser steps a concept, given to every method whose settings have a "
+        description="Optimiser steps per concept, given to every method whose settings have a "
         "`fit_steps`; null leaves each method its own default."
     )
     settings: MethodSettings = Field(
@@ -238,33 +212,26 @@ class Suite(BaseModel):
     @property
     def validation_pool_images(self) -> int:
         """Validation images from which each concept takes those that lack its attribute."""
-        pool = (
-            VALIDATION_POOL_OF_PHOTOS
-            if domain_kind_of_suite(self.name) == "real"
-            else VALIDATION_POOL
-        )
-        return pool * self.validation_images
+        real = domain_kind_of_suite(self.name) == "real"
+        return (VALIDATION_POOL_OF_PHOTOS if real else VALIDATION_POOL) * self.validation_images
 
     @property
-    def headline_effect(self) -> float:
-        """The level of the main table."""
-        return self.effects[len(self.effects) // 2]
+    def split_sizes(self) -> dict[Split, int]:
+        """Images of each split that are inverted."""
+        return {
+            "train": self.train_images,
+            "validation": self.validation_pool_images,
+            "test": self.test_pool_images,
+        }
 
-    @field_validator("strengths", "effects")
+    @field_validator("strengths", "effects", "probe_ks")
     @classmethod
-    def _increasing_and_edited(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+    def _increasing(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
         if min(values) <= 0:
             raise ValueError("0 is the reconstruction, which every run has anyway: give more")
         if list(values) != sorted(set(values)):
-            raise ValueError("strengths and effects must be distinct and increasing")
+            raise ValueError(f"{info.field_name} must be distinct and increasing")
         return values
-
-    @field_validator("probe_ks")
-    @classmethod
-    def _increasing(cls, ks: tuple[int, ...]) -> tuple[int, ...]:
-        if list(ks) != sorted(set(ks)):
-            raise ValueError("probe_ks must be distinct and increasing")
-        return ks
 
     @model_validator(mode="after")
     def _enough_images(self) -> Suite:
@@ -283,11 +250,7 @@ class Suite(BaseModel):
 
 
 def read_settings(path: Path) -> MethodSettings:
-    """Method → settings from a JSON file, such as the `chosen.json` of a sweep.
-
-    Raises:
-        UsageError: if the file cannot be read or holds anything else.
-    """
+    """Method → settings from a JSON file, such as the `chosen.json` of a sweep."""
     try:
         return TypeAdapter(MethodSettings).validate_python(read_json(path))
     except (OSError, ValueError, ValidationError) as error:
@@ -297,7 +260,6 @@ def read_settings(path: Path) -> MethodSettings:
 
 
 def _tuned(**changes: dict[str, JsonValue]) -> MethodSettings:
-    """The tuned settings, with changes to some methods'."""
     tuned = read_settings(TUNED)
     return tuned | {name: tuned.get(name, {}) | change for name, change in changes.items()}
 
@@ -391,7 +353,7 @@ def suite(name: str) -> Suite:
 
 
 def domain_kind_of_suite(name: str) -> str:
-    """The domain that "all data sets" means in a suite: the drawn one unless the suite is real."""
+    """The domain that "all data sets" means in a suite: rendered, unless it is for photographs."""
     return "real" if name in REAL_SUITES else "synth"
 
 
@@ -399,25 +361,20 @@ class RunConfig(BaseModel):
     """A checked command: every name in it exists.
 
     Attributes:
-        methods: entrants, in the order asked for; controls are added by the plan.
-        datasets: data sets, in the order asked for.
-        concepts: the concepts to edit; None for all that a data set has, or the first few of
-            them if the suite says so.
-        suite: how much of everything.
+        methods: in the order asked for; controls are added by the plan.
+        concepts: to edit; None for all that a data set has, or the first few of them if the suite
+            says so.
         seed: the run seed, from which every random number derives.
         fit_seeds: fits of every method on every concept, each with random numbers of its own. More
             of them may be added to a folder later.
         device: a torch device, already resolved ("cpu", "cuda:0").
         out: the run folder.
         cache: folder of what runs share.
-        plugins: Python files that register entrants of the user's own.
-        memory_budget: what edits of a process may take of its memory, in 10⁹ bytes; None takes a
-            share of what is free. It changes speed and memory, never a number.
-        batch_size: at most so many images at once, and in a part of an inversion; None leaves it
-            to the memory budget. It changes speed and memory, never a number.
-        jobs: processes that run cells beside each other, each on one thread.
-        execution: by which engine, for how long, which part: no number depends on it.
-        options: what a domain is made of, where the user may choose.
+        plugins: Python files that register methods or data sets of the user's own.
+        memory_budget: memory for edited images per process, in 10⁹ bytes; None takes a share of
+            what is free. Affects speed only, never results; so does `batch_size`.
+        batch_size: at most so many images at once, and in a part of an inversion.
+        jobs: processes that run cells, each on one thread.
         method_weights: method → folder of weights that somebody else trained for it.
     """
 

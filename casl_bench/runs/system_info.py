@@ -1,47 +1,74 @@
-"""One page about this machine: what a run would find here.
-
-A line that cannot be found out says so; the other lines are printed all the same.
-"""
+"""This machine: whether torch and a device can be used, and one page on what a run would find."""
 
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 from tabulate import tabulate
 
+from casl_bench.cache.code_hash import installed_version
 from casl_bench.cache.maintenance import stored_in
-from casl_bench.core.errors import BenchError
+from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.core.memory import GB, free_memory
-from casl_bench.runs.preflight import check_torch, resolve_device
 
 EXIT_SOUND, EXIT_BROKEN = 0, 2
 
-_PACKAGES = ("torch", "torchvision", "diffusers", "open_clip_torch")
+_PACKAGES = ("casl-bench", "torch", "torchvision", "diffusers", "open_clip_torch")
 
 Row = tuple[str, str]
 
 
+def check_torch() -> None:
+    """Import torchvision; UsageError where it does not fit torch, as its own error does not say."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, OSError, RuntimeError) as error:
+        # A mismatched pair says "operator torchvision::nms does not exist", or, built for
+        # another C++ interface, "undefined symbol".
+        pair = " and ".join(
+            f"{name} {installed_version(name) or '(not installed)'}"
+            for name in ("torch", "torchvision")
+        )
+        if any(sign in str(error) for sign in ("torchvision::", "undefined symbol")):
+            raise UsageError(
+                f"{pair} do not fit together",
+                hint="install both from the same index with matching builds "
+                "(pip install --force-reinstall torch torchvision)",
+            ) from error
+        raise UsageError(
+            f"{pair} cannot be imported: {error}", hint="install torch and torchvision anew"
+        ) from error
+
+
+def resolve_device(name: str) -> str:
+    """A device with its number, of "cpu", "cuda:1" …; UsageError where torch cannot use it."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"unknown device '{name}'", hint="use cpu, cuda, cuda:1 … or mps"
+        ) from error
+    if device.type == "cpu":
+        return "cpu"
+    if device.type == "cuda" and torch.cuda.is_available():
+        index = device.index or 0
+        if index < torch.cuda.device_count():
+            return f"cuda:{index}"
+    if device.type == "mps" and torch.backends.mps.is_available():
+        return "mps"
+    raise UsageError(f"device '{name}' is not available here", hint="use --device cpu")
+
+
 def doctor_page(
-    device: str,
-    cache: Path,
-    data_root: Path | None,
-    weights_root: Path,
+    device: str, cache: Path, data_root: Path | None, weights_root: Path
 ) -> tuple[str, int]:
-    """The page, and the exit code of the command.
-
-    Args:
-        device: as asked for, not resolved yet.
-        cache: the cache's folder; it need not be there.
-        data_root: where real data are looked for; None where none was given.
-        weights_root: where weights are looked for.
-
-    Returns:
-        The page; 0, or 2 where torch or the device cannot be used.
-    """
+    """A page on this device, cache and folders, and the exit code: 2 where torch cannot be used."""
     rows: list[Row] = [("versions", _versions())]
     try:
         check_torch()
@@ -58,18 +85,12 @@ def _page(rows: Sequence[Row]) -> str:
 
 
 def _versions() -> str:
-    def version(name: str) -> str:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            return "not installed"
-
-    named = ", ".join(f"{name} {version(name)}" for name in ("casl-bench", *_PACKAGES))
+    found = {name: installed_version(name) or "not installed" for name in _PACKAGES}
+    named = ", ".join(f"{name} {version}" for name, version in found.items())
     return f"{named}, python {platform.python_version()}"
 
 
 def _devices(device: str) -> Iterator[Row]:
-    """What there is, and what it can do."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -86,7 +107,6 @@ def _devices(device: str) -> Iterator[Row]:
 
 
 def _places(cache: Path, data_root: Path | None, weights_root: Path) -> Iterator[Row]:
-    """Cache, data and weights."""
     size = sum(entry.bytes for entry in stored_in(cache))
     nearest = next(place for place in (cache, *cache.parents) if place.exists())
     may = "writable" if os.access(nearest, os.W_OK | os.X_OK) else "NOT writable"

@@ -13,7 +13,6 @@ import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from math import prod
 from pathlib import Path
 from statistics import fmean
@@ -34,11 +33,10 @@ from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.run_folder import RecordStore, set_aside
 from casl_bench.results.score_table import ScoreTable
-from casl_bench.runs.artifacts import Artifacts, InvertedSplit
+from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import (
     DomainIdentity,
-    Sources,
     card_of,
     changed,
     concepts_of,
@@ -48,12 +46,11 @@ from casl_bench.runs.plan import (
     make_method,
     note_of_changed,
     open_domains,
+    shared_work,
     sources_of_methods,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
 from casl_bench.runs.suites import RunConfig, Suite
-
-# The one number that a tuning sweep maximises.
 
 
 @dataclass(frozen=True)
@@ -94,16 +91,12 @@ FLIP_GOAL = 0.5
 
 
 def choose_strength(table: ScoreTable, attribute: str, spread: Array) -> float:
-    """The smallest strength that flips half of the images, by the primary classifier.
+    """The smallest strength that flips half of the validation images, by the primary classifier.
 
     Comparing methods at one effect rather than at one number called strength: EPR grows with
     strength, so each method at a strength somebody liked would rank the strengths. Where no
-    strength flips that many, the one with the largest signed change is taken.
-
-    Args:
-        table: scores of validation images.
-        attribute: the concept's.
-        spread: [A] standard deviation of the primary classifier's logits.
+    strength flips that many, the one with the largest signed change is taken. `spread` is [A],
+    the standard deviation of the primary classifier's logits.
     """
     effects = []
     for strength in sorted(table.strengths):
@@ -118,13 +111,7 @@ def choose_strength(table: ScoreTable, attribute: str, spread: Array) -> float:
 
 
 def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
-    """Measure edits at the strength which the suite's rule chooses, by the primary classifier.
-
-    Args:
-        table: scores of validation images at the suite's strengths.
-        attribute: the concept's.
-        spread: [A] standard deviation of the primary classifier's logits.
-    """
+    """Measure edits of validation images at the strength that `choose_strength` takes."""
     strength = choose_strength(table, attribute, spread)
     scores = table.at(strength, attribute, spread)
     target = scores.target
@@ -139,9 +126,6 @@ def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
     )
 
 
-# Which settings a tuning sweep tries: a method's default, then points of the grid it declares.
-
-
 BUDGET_FIELDS = ("fit_steps", "batch_size")
 """What decides how much a fit computes: equal for all trials, so never part of a search space."""
 MAX_POINTS = 100_000
@@ -151,12 +135,7 @@ Space = Mapping[str, tuple[JsonValue, ...]]
 
 @dataclass(frozen=True)
 class Trial:
-    """One setting of a method to be tried.
-
-    Attributes:
-        number: 0 is the default.
-        settings: over the method's defaults.
-    """
+    """One setting of a method to be tried, over its defaults; number 0 is the default."""
 
     number: int
     settings: dict[str, JsonValue]
@@ -170,9 +149,8 @@ def with_settings(suite: Suite, name: str, settings: dict[str, JsonValue]) -> Su
 def search_space(name: str) -> Space:
     """What a method's classmethod `search_space` declares; empty for a method without one.
 
-    Raises:
-        UsageError: if it is not a non-empty tuple of JSON values for each of some of the method's
-            settings, or if it varies the budget.
+    Raises UsageError if it is not a non-empty tuple of JSON values for each of some of the method's
+    settings, or if it varies the budget.
     """
     declare = getattr(METHODS.factory(name), "search_space", None)
     declared = {} if declare is None else declare()
@@ -180,13 +158,16 @@ def search_space(name: str) -> Space:
     fields = type(METHODS.create(name).config).model_fields
     for field, values in declared.items():
         if field not in fields:
-            error = unknown_name("setting", field, fields)
-            raise UsageError(error.what, where=where, hint=error.hint)
+            raise unknown_name("setting", field, fields, where)
         if field in BUDGET_FIELDS:
             raise UsageError(
                 f"it varies '{field}'", where=where, hint="all trials are given the same budget"
             )
-        if not isinstance(values, tuple | list) or not values or not _is_json(values):
+        try:
+            known = isinstance(values, tuple | list) and values and hash_json(values)
+        except (TypeError, ValueError):  # not JSON
+            known = False
+        if not known:
             raise UsageError(
                 f"'{field}' has no values to try", where=where, hint="give a tuple of JSON values"
             )
@@ -199,20 +180,10 @@ def draw_trials(name: str, suite: Suite, count: int, seed: int) -> tuple[Trial, 
     """The trials of one method: its default, then `count - 1` other points of its space.
 
     Points are walked in the order of their hash with the seed and the method's name: a uniform
-    draw without repetition, that neither the order of fields nor the other methods change, and of
+    sample without repetition, that neither the order of fields nor the other methods change, and of
     which a smaller count is the beginning. A point that is the default in other words is skipped.
-
-    Args:
-        name: of the method.
-        suite: its fit budget is given to every trial.
-        count: trials, at least 1.
-        seed: of the draw.
-
-    Returns:
-        `count` trials; the default alone for a method without a search space.
-
-    Raises:
-        UsageError: if the space is at fault or holds too few points.
+    A method without a search space has its default alone.
+    Raises UsageError if the space is at fault or holds too few points.
     """
     space = search_space(name)
     trials = [Trial(0, {})]
@@ -244,44 +215,17 @@ def _config(name: str, suite: Suite, point: dict[str, JsonValue]) -> dict[str, J
     return method.config.model_dump(mode="json")
 
 
-def _is_json(values: object) -> bool:
-    try:
-        json.dumps(values, allow_nan=False)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 TUNING_VERSION = 1
 """Part of every key. Raise it when the sweep itself comes to give other numbers."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked command.
-
-    Attributes:
-        config: the run around it; its suite carries no settings, so that trial 0 is the default.
-        images: validation images a concept.
-        trials: method → what is tried of it.
-    """
+    """A checked command, with what is tried of each method; its suite carries no settings."""
 
     config: RunConfig
     images: int
     trials: dict[str, tuple[Trial, ...]]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """The unit of work: one trial of one method on one concept of one data set."""
-
-    dataset: str
-    method: str
-    trial: Trial
-    concept: Concept
-    work: float
-    key: str
-    sources: Sources
 
 
 class TrialResult(Frozen):
@@ -289,25 +233,14 @@ class TrialResult(Frozen):
 
     Attributes:
         key: hash of everything that decides the numbers.
-        dataset: its name.
-        method: its name.
-        method_version: as declared.
-        concept: its name.
         settings: tried, over the method's defaults.
         method_config: all settings, as run.
         score: the objective, in [0, 1]; 0 where the attempt failed.
         flip_rate: see `Objective`; so are the next three.
-        target_change: in sd.
-        collateral: in sd.
-        strength: chosen by the suite's rule on the same images.
         fit_unet_calls: what the fit costs, in images.
         fit_reused: whether the fit was there already: settings that only matter when editing, or
-            methods, may share one.
+            methods, may share one; then `fit_seconds` is next to nothing.
         edit_unet_calls: of all images at all strengths, in images.
-        fit_seconds: wall time here, next to nothing for a fit that was there.
-        edit_seconds: wall time.
-        error: why it failed, or None.
-        sources: as in the provenance of a record.
     """
 
     key: str
@@ -331,12 +264,23 @@ class TrialResult(Frozen):
     sources: dict[str, str] = Field(default_factory=dict)
 
 
-class TrialStore:
-    """One file an attempt, named by its key.
+@dataclass(frozen=True)
+class Attempt:
+    """The unit of work: one trial of one method on one concept of one data set.
 
-    Args:
-        folder: made on the first write.
+    Attributes:
+        blank: its result, with nothing but what was asked for.
+        work: estimated U-Net calls, in images.
     """
+
+    trial: Trial
+    concept: Concept
+    work: float
+    blank: TrialResult
+
+
+class TrialStore:
+    """One file an attempt, named by its key."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -346,11 +290,7 @@ class TrialStore:
         write_json(self._path(result.key), result.model_dump(mode="json"))
 
     def find(self, key: str) -> TrialResult | None:
-        """The result under a key, or None where there is none.
-
-        Raises:
-            InvalidBenchmarkError: if its file is damaged.
-        """
+        """The result under a key, or None. Raises InvalidBenchmarkError if it is damaged."""
         path = self._path(key)
         if not path.exists():
             return None
@@ -368,34 +308,23 @@ class TrialStore:
 
     def damaged(self, keys: Iterable[str]) -> tuple[Path, ...]:
         """Files of these keys that are not what was written, as far as they tell."""
-        return tuple(self._path(key) for key in keys if not self._is_whole(key))
-
-    def _is_whole(self, key: str) -> bool:
-        try:
-            self.find(key)
-        except InvalidBenchmarkError:
-            return False
-        return True
-
-    def done(self, key: str) -> TrialResult | None:
-        """What the attempt gave when it succeeded; one that failed is made again."""
-        result = self.find(key)
-        return None if result is None or result.error is not None else result
+        found = []
+        for key in keys:
+            try:
+                self.find(key)
+            except InvalidBenchmarkError:
+                found.append(self._path(key))
+        return tuple(found)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.json"
 
 
 def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
-    """Draw the trials of every method.
+    """Draw the trials of every method: `trials` of each, the default included.
 
-    Args:
-        config: the run; the settings of its suite are dropped.
-        trials: how many a method, the default included.
-        images: validation images a concept.
-
-    Raises:
-        UsageError: on a control, on a search space at fault, or where there is no concept.
+    The settings of the run's suite are dropped. Raises UsageError on a control, on a search space
+    at fault, or where there is no concept.
     """
     suite = config.suite.model_copy(update={"settings": {}})
     for name in config.methods:
@@ -411,106 +340,89 @@ def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
 
 
 def attempts(sweep: Sweep, domains: Mapping[str, DomainIdentity]) -> tuple[Attempt, ...]:
-    """Everything a sweep does, in order: trial by trial, so that methods stay level on the way.
-
-    Args:
-        sweep: the command.
-        domains: data set → its domain, as from `identify`.
-    """
-    suite = sweep.config.suite
-    made = []
+    """Everything a sweep does, in order: trial by trial, so that methods stay level on the way."""
+    suite, made = sweep.config.suite, []
+    most = max(len(trials) for trials in sweep.trials.values())
+    ordered = [
+        (name, trials[number])
+        for number in range(most)
+        for name, trials in sweep.trials.items()
+        if number < len(trials)
+    ]
+    edit = sweep.images * len(suite.strengths) * suite.num_steps
     for dataset in sweep.config.datasets:
-        card = domains[dataset].card
-        for number in range(max(len(t) for t in sweep.trials.values())):
-            for name, trials in sweep.trials.items():
-                for trial in trials[number : number + 1]:
-                    method = make_method(name, with_settings(suite, name, trial.settings))
-                    edit = sweep.images * len(suite.strengths) * suite.num_steps
-                    for concept in concepts_of(card, sweep.config.concepts):
-                        key = {
-                            "tuning": TUNING_VERSION,
-                            "run": sweep.config.key(),
-                            "images": sweep.images,
-                            "world": domains[dataset].fingerprint,
-                            "dataset": [card.name, card.revision],
-                            "concept": asdict(concept),
-                            "method": [
-                                name,
-                                method.info.version,
-                                method.config.model_dump(mode="json"),
-                            ],
-                        }
-                        work = fit_work(method, suite) + edit
-                        sources = {
-                            **domains[dataset].sources,
-                            **sources_of_methods({name: type(method)}),
-                        }
-                        made.append(
-                            Attempt(dataset, name, trial, concept, work, hash_json(key), sources)
-                        )
+        identity = domains[dataset]
+        card = identity.card
+        for name, trial in ordered:
+            method = make_method(name, with_settings(suite, name, trial.settings))
+            work = fit_work(method, suite) + edit
+            version, settings = method.info.version, method.config.model_dump(mode="json")
+            sources = {**identity.sources, **sources_of_methods([name])}
+            for concept in concepts_of(card, sweep.config.concepts):
+                key = {
+                    "tuning": TUNING_VERSION,
+                    "run": sweep.config.key(),
+                    "images": sweep.images,
+                    "world": identity.fingerprint,
+                    "dataset": [card.name, card.revision],
+                    "concept": asdict(concept),
+                    "method": [name, version, settings],
+                }
+                blank = TrialResult(
+                    key=hash_json(key), dataset=dataset, method=name, method_version=version,
+                    concept=concept.name, settings=trial.settings, method_config=settings,
+                    sources=sources,
+                )  # fmt: skip
+                made.append(Attempt(trial, concept, work, blank))
     return tuple(made)
 
 
 @one_thread()
 def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult], ...]:
-    """Make every attempt that is not there yet.
+    """Make every attempt that is not there yet; all attempts with their results.
 
     A method that fails is given score 0 on that concept, and tried again by the next call. A trial
-    whose file is damaged is set aside and made again.
-
-    Returns:
-        All attempts of the sweep with their results.
-
-    Raises:
-        InvalidBenchmarkError: if the benchmark itself cannot be trusted.
+    whose file is damaged is set aside and made again. Raises InvalidBenchmarkError if the benchmark
+    itself cannot be trusted.
     """
     config = sweep.config
     domains = open_domains(config)
     planned = attempts(sweep, identify(domains))
     store = TrialStore(config.out / "trials")
     to_do = _to_do(config, store, planned, progress)
-    done = _shared_work(sweep) if to_do else 0.0
+    done = shared_work(_wider(sweep), splits=("train", "validation")) if to_do else 0.0
     progress.start(done + sum(a.work for a in to_do))
     for dataset, domain in domains.items():
         run = _DatasetSweep(domain, sweep, progress)
-        for attempt in (a for a in to_do if a.dataset == dataset):
+        for attempt in (a for a in to_do if a.blank.dataset == dataset):
             store.write(run.make(attempt))
             done += attempt.work
             progress.settle(done)
-    return tuple((a, _present(store, a)) for a in planned)
+    results = []
+    for attempt in planned:
+        result = store.find(attempt.blank.key)
+        assert result is not None  # every attempt leaves a result
+        results.append((attempt, result))
+    return tuple(results)
 
 
 def _to_do(
     config: RunConfig, store: TrialStore, planned: Sequence[Attempt], progress: Progress
 ) -> list[Attempt]:
-    """Attempts without a result that counts; what was there and does not is said."""
-    if line := set_aside(config.out, store.damaged(a.key for a in planned)):
+    """Attempts without a result that counts; a note says what was there and does not."""
+    if line := set_aside(config.out, store.damaged(a.blank.key for a in planned)):
         progress.note(line)
     to_do, edited = [], []
     for attempt in planned:
-        known = store.done(attempt.key)
-        names = () if known is None else changed(known.sources, attempt.sources)
-        if known is None or names:
+        known = store.find(attempt.blank.key)
+        if known is None or known.error is not None:
             to_do.append(attempt)
-        if names:
+        elif names := changed(known.sources, attempt.blank.sources):
+            to_do.append(attempt)
             edited.append(names)
     if edited:
-        names = tuple(name for found in edited for name in found)
-        progress.note(note_of_changed(names, f"{len(edited)} trial{'s' * (len(edited) > 1)}"))
+        progress.note(note_of_changed(edited, "trial"))
     return to_do
-
-
-def _present(store: TrialStore, attempt: Attempt) -> TrialResult:
-    result = store.find(attempt.key)
-    assert result is not None  # every attempt leaves a result
-    return result
-
-
-def _shared_work(sweep: Sweep) -> float:
-    suite = _wider(sweep).suite
-    images = suite.train_images + suite.validation_pool_images
-    passes = 2 + suite.refinements
-    return float(passes * images * suite.num_steps * len(sweep.config.datasets))
 
 
 def _wider(sweep: Sweep) -> RunConfig:
@@ -520,77 +432,52 @@ def _wider(sweep: Sweep) -> RunConfig:
 
 
 class _DatasetSweep:
-    """All attempts on one data set. Nothing is computed before the first."""
-
     def __init__(self, domain: Domain, sweep: Sweep, progress: Progress) -> None:
         self.sweep, self.progress = sweep, progress
         # Fits see exactly what a run of the suite gives them; only what is scored is wider.
         self.artifacts = Artifacts(domain, sweep.config, progress)
         self.wider = Artifacts(domain, _wider(sweep), progress)
-        self.cells = EditCells(self.artifacts, RecordStore(sweep.config.out), progress)
-
-    @cached_property
-    def pool(self) -> InvertedSplit:
-        """Validation images from which each concept takes those that lack its attribute."""
-        return self.wider.validation
+        self.cells = EditCells(self.artifacts, RecordStore(sweep.config.out))
 
     def make(self, attempt: Attempt) -> TrialResult:
         """Fit, edit, score. A fault of the method ends this attempt alone."""
-        suite = with_settings(self.sweep.config.suite, attempt.method, attempt.trial.settings)
-        method = make_method(attempt.method, suite)
-        result = TrialResult(
-            key=attempt.key,
-            dataset=attempt.dataset,
-            method=attempt.method,
-            method_version=method.info.version,
-            concept=attempt.concept.name,
-            settings=attempt.trial.settings,
-            method_config=method.config.model_dump(mode="json"),
-            sources=dict(attempt.sources),
-        )
-        split = self.wider.concept_split(self.pool, attempt.concept, self.sweep.images)
+        name, suite = attempt.blank.method, self.sweep.config.suite
+        method = make_method(name, with_settings(suite, name, attempt.trial.settings))
+        split = self.wider.concept_validation(attempt.concept)
         watch = Stopwatch()
         fits_before = self.cells.fitting.store.made
         try:
-            tried = self.cells.run_trial(method, attempt.concept, split, watch, attempt.work)
-            spread = self.cells.scales.spreads[0]
-            found = objective(tried.table, attempt.concept.attribute, spread)
+            table, cost, edit_calls = self.cells.run_trial(
+                method, attempt.concept, split, watch, attempt.work
+            )
+            found = objective(table, attempt.concept.attribute, self.cells.scales.spreads[0])
         except InvalidBenchmarkError:
             raise
         except Exception as error:  # noqa: BLE001 - a setting may break a method in any way
             message = " ".join(f"{type(error).__name__}: {error}".split())
             self.progress.note(
-                f"{attempt.method} trial {attempt.trial.number} / {attempt.concept.name} failed: "
-                f"{message}"
+                f"{name} trial {attempt.trial.number} / {attempt.concept.name} failed: {message}"
             )
-            return result.model_copy(update={"error": message})
-        return result.model_copy(
+            return attempt.blank.model_copy(update={"error": message})
+        return attempt.blank.model_copy(
             update={
                 "score": found.score,
                 **asdict(found),
-                "fit_unet_calls": tried.fit_cost.unet_calls,
+                "fit_unet_calls": cost.unet_calls,
                 "fit_reused": self.cells.fitting.store.made == fits_before,
-                "edit_unet_calls": tried.edit_unet_calls,
+                "edit_unet_calls": edit_calls,
                 "fit_seconds": watch.seconds["fit"],
                 "edit_seconds": watch.seconds["edit"],
             }
         )
 
 
-# What a tuning sweep leaves: `trials.jsonl`, `chosen.json` and a README that says both.
-
-
 Results = Sequence[tuple[Attempt, TrialResult]]
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One trial over all data sets and concepts.
-
-    Attributes:
-        trial: its number and settings.
-        results: one a data set and concept.
-    """
+class TrialSummary:
+    """One trial over all data sets and concepts."""
 
     trial: Trial
     results: tuple[TrialResult, ...]
@@ -612,20 +499,19 @@ class Tried:
         return sum(r.error is not None for r in self.results)
 
 
-def by_method(results: Results) -> dict[str, list[Tried]]:
+def by_method(results: Results) -> dict[str, list[TrialSummary]]:
     """Method → its trials in order."""
     found: dict[str, dict[int, tuple[Trial, list[TrialResult]]]] = {}
     for attempt, result in results:
         trial = attempt.trial
-        _, own = found.setdefault(attempt.method, {}).setdefault(trial.number, (trial, []))
-        own.append(result)
+        found.setdefault(result.method, {}).setdefault(trial.number, (trial, []))[1].append(result)
     return {
-        name: [Tried(trial, tuple(own)) for _, (trial, own) in sorted(trials.items())]
+        name: [TrialSummary(trial, tuple(own)) for _, (trial, own) in sorted(trials.items())]
         for name, trials in found.items()
     }
 
 
-def best(trials: Sequence[Tried]) -> Tried:
+def best(trials: Sequence[TrialSummary]) -> TrialSummary:
     """The trial with the highest score, the earlier one of equals."""
     return max(trials, key=lambda t: (t.score, -t.trial.number))
 
@@ -639,7 +525,7 @@ def write_outputs(sweep: Sweep, results: Results) -> None:
     write_text(out / "README.md", readme(sweep, tried))
 
 
-def readme(sweep: Sweep, tried: dict[str, list[Tried]]) -> str:
+def readme(sweep: Sweep, tried: dict[str, list[TrialSummary]]) -> str:
     """The sweep in words and tables, as markdown."""
     config, suite = sweep.config, sweep.config.suite
     made = collect_provenance(device=config.device)
@@ -658,7 +544,7 @@ def readme(sweep: Sweep, tried: dict[str, list[Tried]]) -> str:
         "# Tuning sweep",
         f"```bash\n{command}\n```",
         f"Suite {suite.name} v{suite.version}, seed {config.seed}, data sets "
-        f"{', '.join(config.datasets)}, concepts {concepts}, {sweep.images} validation images a "
+        f"{', '.join(config.datasets)}, concepts {concepts}, {sweep.images} validation images per "
         f"concept, no test image. Made with casl_bench {made.package_version}{commit}, "
         f"torch {made.packages.get('torch', '?')} on {made.device} ({made.platform}).",
         "Score, in [0, 1]: the mean over data sets, then concepts, of flip rate · T / (T + C) at "
@@ -674,7 +560,7 @@ def readme(sweep: Sweep, tried: dict[str, list[Tried]]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _summary(name: str, trials: Sequence[Tried]) -> dict[str, str]:
+def _summary(name: str, trials: Sequence[TrialSummary]) -> dict[str, str]:
     results = [r for t in trials for r in t.results]
     made = [r for r in results if not r.fit_reused and r.error is None]
     chosen = best(trials)
@@ -693,7 +579,7 @@ def _summary(name: str, trials: Sequence[Tried]) -> dict[str, str]:
     }
 
 
-def _fold(name: str, trials: Sequence[Tried]) -> str:
+def _fold(name: str, trials: Sequence[TrialSummary]) -> str:
     rows = []
     for tried in trials:
         row = {

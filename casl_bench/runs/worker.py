@@ -19,21 +19,20 @@ from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import RecordStore
-from casl_bench.runs.attempts import Attempts
 from casl_bench.runs.dataset import DatasetRun
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import (
-    KEY_ARTIFACT,
     Cell,
     done,
     fingerprint,
-    open_domains,
+    open_domain,
+    own_record,
     sources_of_domain,
     sources_of_methods,
 )
 from casl_bench.runs.progress import BufferedProgress, PhaseCost, Progress
 from casl_bench.runs.suites import RunConfig
-from casl_bench.runs.tasks import Task
+from casl_bench.runs.tasks import Attempts, Task
 
 
 class SmokeFailedError(RuntimeError):
@@ -43,12 +42,8 @@ class SmokeFailedError(RuntimeError):
 class Worker:
     """Carries out tasks one after another.
 
-    Args:
-        config: the run.
-        open_domain: data set → its domain.
-        progress: shown meanwhile.
-        attempts: where tasks and cells are marked while they last; None in the command's own
-            process, which nothing outlives.
+    `attempts` marks tasks and cells while they last; the command's own process, which nothing
+    outlives, has none.
     """
 
     def __init__(
@@ -67,14 +62,13 @@ class Worker:
         """Show progress elsewhere from now on."""
         self._progress = progress
         if self._open is not None:
-            self._open.set_progress(progress)
+            self._open.artifacts.progress = progress
 
     def do(self, task: Task) -> None:
         """Carry out a task, less what is done already.
 
-        Raises:
-            InvalidBenchmarkError: as a data set or a cell raises it.
-            UsageError: if what is here is not what the task was planned for.
+        Raises InvalidBenchmarkError as a data set or a cell raises it, UsageError if what is here
+        is not what the task was planned for.
         """
         with self._marked(task.key):
             run = self._run_of(task.dataset)
@@ -123,16 +117,14 @@ class Worker:
                 self._progress.note(f"{cell.label} failed: {type(fault).__name__}: {fault}")
                 return
         with self._marked(cell.key, limit):
-            run.run_cells([cell], lambda cell: None)
+            run.run_cell(cell)
 
     def _failed_gate(self, task: Task) -> SmokeFailedError | None:
-        """Why a task is not run, of a method whose first cell has failed."""
+        """Why a task is not run: the first cell of its method has failed."""
         if task.gate is None:
             return None
-        record = self.store.find(task.gate.store_key)
-        if record is None or record.artifacts.get(KEY_ARTIFACT) != task.gate.key:
-            return None
-        if record.status != "failed" or record.error is None:
+        record = own_record(self.store, task.gate)
+        if record is None or record.status != "failed" or record.error is None:
             return None
         return SmokeFailedError(
             f"not run, since '{task.gate.label}' of {task.gate.dataset} failed "
@@ -141,11 +133,7 @@ class Worker:
 
 
 def _check_domain(cells: Sequence[Cell], domain: Domain) -> None:
-    """Another process may see other files than the one that has planned.
-
-    Raises:
-        UsageError: where models, images or the sources of plugins differ.
-    """
+    """Refuse other models, images or plugins than those of the plan, which a worker may see."""
     card = domain.dataset.card
     inputs = cells[0].inputs
     if (inputs["world"], inputs["dataset"]) != (fingerprint(domain), [card.name, card.revision]):
@@ -154,8 +142,7 @@ def _check_domain(cells: Sequence[Cell], domain: Domain) -> None:
             where=card.name,
             hint="give every worker the same package, weights and data",
         )
-    methods = sources_of_methods({name: METHODS.factory(name) for name in METHODS})
-    here = {**sources_of_domain(domain), **methods}
+    here = {**sources_of_domain(domain), **sources_of_methods(METHODS)}
     planned = {name: source for cell in cells for name, source in cell.sources.items()}
     if other := sorted(name for name, source in planned.items() if here.get(name) != source):
         raise UsageError(
@@ -165,18 +152,9 @@ def _check_domain(cells: Sequence[Cell], domain: Domain) -> None:
         )
 
 
-# A task in another process.
-
-
 @dataclass(frozen=True)
 class TaskResult:
-    """What is reported of a task that came to its end. What counts are the records on disk.
-
-    Attributes:
-        task: its name.
-        notes: lines for the user.
-        costs: what its phases have cost another process.
-    """
+    """What is reported of a task that has ended. What counts are the records on disk."""
 
     task: str
     notes: tuple[str, ...] = ()
@@ -191,7 +169,6 @@ class JobContext:
         token: of one run: what a process keeps open for another run is not used.
         code: hash of the package.
         host: machine of the command.
-        pid: its process id.
         is_parent: whether it has started the processes, which then end when it does.
     """
 
@@ -217,11 +194,7 @@ _LOOKS = 1.0
 
 
 def carry_out(config: RunConfig, task: Task, context: JobContext) -> TaskResult:
-    """Do a task in another process.
-
-    Raises:
-        BenchError: as the task raises it, or where this process is not fit for it.
-    """
+    """Do a task in another process; BenchError where it is not fit for it."""
     with _lock, one_thread():
         progress = BufferedProgress()  # its clock starts here
         if context.is_parent:
@@ -230,16 +203,12 @@ def carry_out(config: RunConfig, task: Task, context: JobContext) -> TaskResult:
         load_registries(config.plugins)
         if context.token not in _open:
             _open.clear()
-            attempts = Attempts(config.out)
-            _open[context.token] = Worker(config, partial(_open_domain, config), progress, attempts)
+            opened = partial(open_domain, config=config)
+            _open[context.token] = Worker(config, opened, progress, Attempts(config.out))
         worker = _open[context.token]
         worker.set_progress(progress)
         worker.do(task)
         return TaskResult(task.name, tuple(progress.lines), progress.costs.by_phase())
-
-
-def _open_domain(config: RunConfig, dataset: str) -> Domain:
-    return open_domains(config.model_copy(update={"datasets": (dataset,)}))[dataset]
 
 
 def _end_with(parent: int) -> None:

@@ -35,7 +35,7 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
         from casl_bench.studies.metric_validity.page import RECORDS, read_study, write_study
 
         if not render_only:
-            from casl_bench.runs.preflight import check_torch
+            from casl_bench.runs.system_info import check_torch
 
             check_torch()
             from casl_bench.studies.metric_validity.study import make_study
@@ -86,7 +86,7 @@ def paper_questions_command(
         from casl_bench.studies.paper_questions.study import COMMAND, ROWS
 
         if records.is_dir():
-            from casl_bench.runs.preflight import check_torch
+            from casl_bench.runs.system_info import check_torch
 
             check_torch()
             from casl_bench.studies.paper_questions.study import make_rows

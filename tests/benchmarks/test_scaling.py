@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from casl_bench.runs import executor as runner
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import Execution, Suite
 
@@ -33,7 +32,7 @@ def test_two_workers(
     distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
 
     # So few images and steps let a method pass the oracle: its numbers mean nothing, its time does.
-    monkeypatch.setattr(runner, "check_bounds", lambda records, where: None)
+    monkeypatch.setattr("casl_bench.runs.merge.check_bounds", lambda records, where: None)
     few = suite.model_copy(update={"num_steps": 6, "refinements": 0, "strengths": (0.5, 1.5)})
 
     def seconds(workers: int) -> float:

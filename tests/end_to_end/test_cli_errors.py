@@ -160,7 +160,7 @@ def test_an_unforeseen_error_is_one_line_too(
     def broken() -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("casl_bench.runs.preflight.check_torch", broken)
+    monkeypatch.setattr("casl_bench.runs.system_info.check_torch", broken)
     said = fails(capsys, in_folder, "--methods casl", code=3)
     assert "ZeroDivisionError: two lines" in said
     assert cli.main(["--methods", "casl", "--debug"]) == 3
@@ -299,11 +299,11 @@ def test_interruptions_are_one_line(
         # A runner in the background hands its children an ignored SIGINT, a terminal does not.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from casl_bench.cli import main as cli\n"
-        "from casl_bench.runs import preflight\n"
+        "from casl_bench.runs import system_info\n"
         "def wait():\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
-        "preflight.check_torch = wait\n"
+        "system_info.check_torch = wait\n"
         "sys.exit(cli.main(['--methods', 'casl']))\n"
     )
     process = subprocess.Popen(

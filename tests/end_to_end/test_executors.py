@@ -25,7 +25,6 @@ from casl_bench.results.record import ErrorInfo
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs import parallel
-from casl_bench.runs.attempts import Attempts, CellTimeoutError
 from casl_bench.runs.executor import settle
 from casl_bench.runs.merge import merge
 from casl_bench.runs.names import load_registries
@@ -33,7 +32,7 @@ from casl_bench.runs.plan import identify, open_domains, plan
 from casl_bench.runs.progress import BufferedProgress, SilentProgress
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import Execution, RunConfig, Shard
-from casl_bench.runs.tasks import Task, make_tasks
+from casl_bench.runs.tasks import Attempts, CellTimeoutError, Task, make_tasks
 from casl_bench.runs.worker import Worker
 from tests.support.tiny_suite import tiny_suite
 
@@ -319,7 +318,7 @@ def test_a_worker_that_has_another_file_of_a_method_is_refused(
 def test_a_limit_of_time_ends_a_process_that_never_lets_go(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from casl_bench.runs.attempts import Attempts\n"
+        "from casl_bench.runs.tasks import Attempts\n"
         "with Attempts(Path(sys.argv[1])).begun('key', 0.2): sum(iter(int, 1))\n"  # a loop in C
     )
     done = subprocess.run(

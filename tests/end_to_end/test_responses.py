@@ -69,7 +69,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> EditCells:
         seed=0, device="cpu", out=out,
     )  # fmt: skip
     artifacts = Artifacts(DOMAINS.create("rendered_dogs", "cpu"), config, SilentProgress())
-    return EditCells(artifacts, RecordStore(out), SilentProgress())
+    return EditCells(artifacts, RecordStore(out))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from casl_bench.results.record import CellRecord, ErrorInfo
 from casl_bench.results.run_folder import DAMAGED, CellKey, RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs.cell import EditCells
-from casl_bench.runs.listing import dry_run_text
+from casl_bench.runs.dry_run import dry_run_text
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import Cell, with_sources
 from casl_bench.runs.progress import BufferedProgress

@@ -81,9 +81,7 @@ def fit_and_split_keys(
     artifacts.cache.get_or_make = lambda key, make: found.append(key)  # type: ignore[method-assign, assignment, return-value]
     chosen = dataclasses.replace(own.dataset.card.concepts[0], **(concept or {}))
     with pytest.raises(AttributeError):  # there is no entry to read
-        Fitting(artifacts, SilentProgress()).fit(
-            make_method(method, config.suite), chosen, Stopwatch(), 0.0
-        )
+        Fitting(artifacts).fit(make_method(method, config.suite), chosen, Stopwatch(), 0.0)
     return found[-1].hash, artifacts.split_key("train").hash, artifacts.split_key("test").hash
 
 

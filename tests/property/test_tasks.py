@@ -15,12 +15,20 @@ from hypothesis import strategies as st
 
 from casl_bench.conformance.toy_domain import CARD
 from casl_bench.core.errors import UsageError
-from casl_bench.runs.attempts import ATTEMPTS, Attempts
 from casl_bench.runs.executor import DEATHS, drive
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import Cell, DomainIdentity, plan
 from casl_bench.runs.suites import RunConfig, Shard
-from casl_bench.runs.tasks import Task, make_tasks, owners_of, part_of, pending, with_gates
+from casl_bench.runs.tasks import (
+    ATTEMPTS,
+    Attempts,
+    Task,
+    make_tasks,
+    owners_of,
+    part_of,
+    pending,
+    with_gates,
+)
 from casl_bench.runs.worker import TaskResult
 from tests.support.tiny_suite import tiny_suite
 

@@ -18,8 +18,7 @@ from casl_bench.core.files import write_bytes
 from casl_bench.report.grouping import RowKey
 from casl_bench.report.html.figures import Style, label, slug
 from casl_bench.report.markdown import number
-from casl_bench.results.edited_images import EditedImages, Pixels
-from casl_bench.results.latent_images import LARGEST, at_most
+from casl_bench.results.edited_images import LARGEST, EditedImages, Pixels, at_most
 from casl_bench.results.record import LevelResult, RunRecord
 from casl_bench.results.score_table import ScoreTable
 

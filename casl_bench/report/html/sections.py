@@ -43,7 +43,7 @@ from casl_bench.report.tables import (
     failure_section,
     level_section,
 )
-from casl_bench.results.latent_images import LatentImages, latents_from_bytes
+from casl_bench.results.edited_images import LatentImages, latents_from_bytes
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 

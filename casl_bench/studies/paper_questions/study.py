@@ -35,7 +35,7 @@ from casl_bench.results.stored_cells import read_cells
 from casl_bench.runs.artifacts import InvertedSplit
 from casl_bench.runs.dataset import DatasetRun
 from casl_bench.runs.names import load_registries
-from casl_bench.runs.plan import info_of, judges, make_method, open_domains
+from casl_bench.runs.plan import info_of, make_method, open_domains, scoring_classifiers
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.suites import RunConfig
@@ -331,7 +331,7 @@ class LatentStudy:
         reached: bool | None = None,
     ) -> VariantRow:
         """Measured by the primary classifier, as the run's own edits are."""
-        judge = judges(info_of(MAP), self.cells.scorers.names)[0]
+        judge = scoring_classifiers(info_of(MAP), self.cells.scorers.names)[0]
         cell = ScoredCell(table, concept.attribute, (judge,), self.scores.scales)
         # A method is compared with random directions on images that lack the attribute.
         null = [] if question == "absence" else self.scores.random_directions(concept.name)

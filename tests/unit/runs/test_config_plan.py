@@ -22,12 +22,11 @@ from casl_bench.results.record import CellRecord, Provenance, SuiteRef
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import names as names_module
 from casl_bench.runs import plan as plan_module
-from casl_bench.runs.cost_estimate import cost_text
-from casl_bench.runs.listing import dry_run_text
+from casl_bench.runs.dry_run import cost_text, dry_run_text
 from casl_bench.runs.plan import (
-    BESIDE_CONCEPTS,
-    BESIDE_IMAGES,
     KEY_ARTIFACT,
+    MATCHED_CONCEPTS,
+    MATCHED_IMAGES,
     Cell,
     DomainIdentity,
     done,
@@ -244,8 +243,8 @@ def test_a_random_control_stands_beside_the_entrants_of_its_space(tmp_path: Path
 def test_a_control_matched_to_a_method_is_run_on_the_first_concepts_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert BESIDE_CONCEPTS > 1
-    monkeypatch.setattr(plan_module, "BESIDE_CONCEPTS", 1)
+    assert MATCHED_CONCEPTS > 1
+    monkeypatch.setattr(plan_module, "MATCHED_CONCEPTS", 1)
     beside = [c.concept.name for c in cells(config(tmp_path)) if c.beside == "casl"]
     assert beside == ["smiling"]
 
@@ -360,7 +359,7 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     edit = s.validation_images * (len(s.strengths) + 1) + s.test_images_per_concept * 4
     edit *= s.num_steps
     assert by_method["identity"] == by_method["oracle"] == 0
-    images = min(BESIDE_IMAGES, s.test_images_per_concept)
+    images = min(MATCHED_IMAGES, s.test_images_per_concept)
     assert by_method["random_rotation"] == images * s.num_steps
     assert by_method["casl"] == edit + QUICK.fit_steps * 3
     assert shared_work(run) == (2 + s.refinements) * s.num_steps * (

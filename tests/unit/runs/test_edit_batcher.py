@@ -11,7 +11,7 @@ from torch import Tensor
 from casl_bench.conformance.toy_domain import toy_domain
 from casl_bench.core import memory
 from casl_bench.core.errors import UsageError
-from casl_bench.core.memory import GB, free_memory, is_out_of_memory, told_in_one_line
+from casl_bench.core.memory import GB, free_memory, is_out_of_memory, oom_as_usage_error
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.h_space_editor import EditWindow, generate_edits
@@ -80,7 +80,7 @@ def edited(
     domain: Domain, split: InvertedSplit, config: RunConfig, editor: Any
 ) -> tuple[Tensor, list[str]]:
     notes = BufferedProgress()
-    cells = EditCells(Artifacts(domain, config, notes), RecordStore(config.out), notes)
+    cells = EditCells(Artifacts(domain, config, notes), RecordStore(config.out))
     return cells.edit_images(editor, split, STRENGTHS, None), notes.lines
 
 
@@ -103,7 +103,10 @@ def test_less_than_a_micro_batch_is_not_tried(
     domain: Domain, split: InvertedSplit, config: Callable[..., RunConfig]
 ) -> None:
     nothing = Push(domain, 0, OUT_OF_MEMORY["CPU"])
-    with pytest.raises(UsageError, match=r"^out of memory; .*--jobs") as caught, told_in_one_line():
+    with (
+        pytest.raises(UsageError, match=r"^out of memory; .*--jobs") as caught,
+        oom_as_usage_error(),
+    ):
         edited(domain, split, config(), nothing)
     assert nothing.tried == [22, 8, 4]
     assert "\n" not in str(caught.value)
@@ -113,7 +116,7 @@ def test_other_errors_come_as_they_are(
     domain: Domain, split: InvertedSplit, config: Callable[..., RunConfig]
 ) -> None:
     wrong = Push(domain, 0, lambda: RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-    with pytest.raises(RuntimeError, match="mat1"), told_in_one_line():
+    with pytest.raises(RuntimeError, match="mat1"), oom_as_usage_error():
         edited(domain, split, config(), wrong)
     assert wrong.tried == [22]
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from casl_bench.core.files import hash_bytes
 from casl_bench.report.html.pages import Source
-from casl_bench.results.edited_images import FILE_NAME, EditedImages
-from casl_bench.results.latent_images import FILE_NAME as LATENTS_FILE
-from casl_bench.results.latent_images import (
+from casl_bench.results.edited_images import (
+    FILE_NAME,
+    LATENTS_FILE,
+    EditedImages,
     LatentImages,
     find_latent_images,
     latents_to_bytes,

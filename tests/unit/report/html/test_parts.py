@@ -23,7 +23,7 @@ from casl_bench.report.html.figures import (
 from casl_bench.report.html.from_markdown import FEW_NOTES, fold_first, to_html, without_heading
 from casl_bench.report.html.sections import bounds_of, logit_spreads
 from casl_bench.report.markdown import Footnotes, escape, fold, table
-from casl_bench.results.latent_images import LARGEST
+from casl_bench.results.edited_images import LARGEST
 from casl_bench.results.record import Measurement
 
 CASL = RowKey(False, "casl")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.results.latent_images import (
+from casl_bench.results.edited_images import (
     find_latent_images,
     latents_from_bytes,
     latents_to_bytes,

@@ -1,6 +1,6 @@
-"""What a run costs, told before it begins: U-Net passes by phase, hours at a given speed, disk.
+"""`--dry-run`: the cells of a run and what they cost in U-Net passes, hours at a speed, and disk.
 
-From cards and suite alone: no model is loaded and no file of a data set is read.
+The cost is of cards and suite alone: for it no model is loaded and no file of a data set is read.
 """
 
 from __future__ import annotations
@@ -9,10 +9,27 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tabulate import tabulate
+
+from casl_bench.core.errors import BenchError
 from casl_bench.core.files import hash_json
 from casl_bench.diffusion.trajectories import GB, disk_budget, store_bytes
 from casl_bench.methods.method import SupportsFitKey
-from casl_bench.runs.plan import Cell, card_of, make_method, null_work, shared_work, work_of_fit
+from casl_bench.results.run_folder import RecordStore, damaged_cells
+from casl_bench.runs.plan import (
+    Cell,
+    DomainIdentity,
+    card_of,
+    done,
+    identify,
+    make_method,
+    null_work,
+    open_domain,
+    plan,
+    shared_work,
+    work_of_fit,
+)
+from casl_bench.runs.run_lock import check_run_folder
 from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
 
 FULL_SIZE_H = (512, 8, 8)
@@ -59,13 +76,7 @@ def estimate_cost(
     cells: Sequence[Cell],
     h_shapes: Mapping[str, Sequence[int]] | None = None,
 ) -> CostEstimate:
-    """The cost of cells that are still to do.
-
-    Args:
-        config: the run.
-        cells: of its plan. Nothing of what they share is taken to be there already.
-        h_shapes: data set → (C, h, w) of its backbone, where that is known.
-    """
+    """The cost of cells that are still to do; nothing that they share is taken to be there."""
     suite, fits, all_fits = config.suite, 0.0, 0.0
     known: set[str] = set()
     for cell in cells:
@@ -112,14 +123,8 @@ def cost_text(
 ) -> str:
     """Lines of `--dry-run` on the cost of cells that are still to do.
 
-    Args:
-        config: the run.
-        cells: those of its plan that are to do.
-        h_shapes: see `estimate_cost`.
-        unet_speed: U-Net passes a second, in images; None shows hours for some.
-
-    Raises:
-        UsageError: if the disk budget in the environment is no number.
+    `unet_speed` is U-Net passes per second, in images; without one, hours are shown for some.
+    Raises UsageError if the disk budget in the environment is no number.
     """
     if not cells:
         return "nothing to do: no U-Net call"
@@ -138,3 +143,53 @@ def cost_text(
             f"(budget {disk_budget() / GB:,.0f} GB); fine-tuned weights come on top",
         ]
     )
+
+
+def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
+    """The matrix of cells, done and to do, and their cost, see `cost_text`; nothing is written."""
+    check_run_folder(config)
+    missing: list[str] = []
+    h_shapes: dict[str, tuple[int, ...]] = {}
+    domains: dict[str, DomainIdentity] = {}
+    for dataset in config.datasets:
+        try:
+            domain = open_domain(dataset, config)
+        except BenchError as error:  # planned all the same
+            missing.append(f"not ready to run: {dataset}: {error}")
+            domains[dataset] = DomainIdentity(card_of(dataset), "absent")
+        else:
+            h_shapes[dataset] = domain.backbone.h_shape
+            domains |= identify({dataset: domain})
+    cells = plan(config, domains)
+    store = RecordStore(config.out)
+    damaged = damaged_cells(store)
+    there = {
+        cell.key
+        for cell in cells
+        if store.folder(cell.store_key) not in damaged and done(store, cell)
+    }
+    to_do = [cell for cell in cells if cell.key not in there]
+    lines = [
+        f"run folder: {config.out}",
+        f"suite {config.suite.name} v{config.suite.version}, seed {config.seed}, "
+        f"device {config.device}",
+        "",
+        *(_matrix(dataset, cells, there) for dataset in config.datasets),
+        f"{len(cells)} cells: {len(there)} done, {len(to_do)} to do",
+        cost_text(config, to_do, h_shapes, unet_speed),
+        *missing,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _matrix(dataset: str, cells: Sequence[Cell], done: set[str]) -> str:
+    own = [c for c in cells if c.dataset == dataset]
+    concepts = list(dict.fromkeys(c.concept.name for c in own))
+    rows: dict[str, dict[str, str]] = {}
+    for cell in sorted(own, key=lambda c: c.control):
+        name = f"{cell.method} beside {cell.beside}" if cell.beside else cell.method
+        state = "done" if cell.key in done else "to do"
+        rows.setdefault(name, {})[cell.concept.name] = state
+    body = [[name, *(row.get(c, "") for c in concepts)] for name, row in rows.items()]
+    text: str = tabulate(body, headers=[dataset, *concepts], tablefmt="simple")
+    return text + "\n"

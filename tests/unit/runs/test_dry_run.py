@@ -11,10 +11,10 @@ from casl_bench.core.errors import UsageError
 from casl_bench.diffusion.trajectories import DISK_BUDGET_VARIABLE
 from casl_bench.methods.method import METHODS
 from casl_bench.results.run_folder import read_jsonl
-from casl_bench.runs.cost_estimate import cost_text, estimate_cost
+from casl_bench.runs.dry_run import cost_text, estimate_cost
 from casl_bench.runs.names import load_registries, resolve_methods
 from casl_bench.runs.plan import (
-    BESIDE_IMAGES,
+    MATCHED_IMAGES,
     NULL_IMAGES,
     Cell,
     DomainIdentity,
@@ -80,7 +80,7 @@ def test_phases_by_hand(tmp_path: Path) -> None:
     casl = fit_work(make_method("casl", config.suite), config.suite)
     assert cost.fits == 2 * (250 * 6 + casl)
     a_method = (32 * 4 + 8 * (6 + 1)) * 40  # four levels, six strengths and where they led
-    beside = BESIDE_IMAGES * 40
+    beside = MATCHED_IMAGES * 40
     null = 8 * NULL_IMAGES * 6 * 40  # eight random directions at six strengths, for all concepts
     assert cost.edits == 2 * 3 * (a_method + beside) + null
     assert cost.sae == 16 * 40 * 2.5
