@@ -21,8 +21,8 @@ from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import signed_log
+from casl_bench.metrics.equal_effect import strength_at_effect
 from casl_bench.metrics.metric import EditMetric
-from casl_bench.metrics.strength_at_effect import strength_at_effect
 from casl_bench.results.published_scores import ENDING, read_published, write_published
 from casl_bench.results.record import (
     ALL,

@@ -11,12 +11,12 @@ import numpy as np
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.bootstrap import evaluate, evaluate_ratio
 from casl_bench.metrics.edit_scores import Array, EditScores
-from casl_bench.metrics.edit_success import drift, drift_margin
+from casl_bench.metrics.edit_success import attribute_shift, attribute_shift_margin
 from casl_bench.metrics.epr import EPR_FLOORED, EPR_OVER_RANDOM_INFO
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO, evaluate_epr_plus
+from casl_bench.metrics.equal_effect import PRECISION_AREA_INFO, precision_area
 from casl_bench.metrics.image_similarity import DRIFT_THRESHOLD
 from casl_bench.metrics.metric import METRICS, EditMetric, metric_identity, metric_infos
-from casl_bench.metrics.precision_area import PRECISION_AREA_INFO, precision_area
 from casl_bench.results.record import (
     CurvePoint,
     Level,
@@ -187,7 +187,7 @@ def measure(
             for s in stored.validation.strengths
         )
     scores, names = cell.at(strength), record.attributes
-    margins = drift_margin(scores.base, scores.edit, scores.spread)
+    margins = attribute_shift_margin(scores)
     others = [name for name in names if name != record.attribute]
     infos = metric_infos() if metrics is None else [m.info for m in metrics]
     return numbers_of(stored).model_copy(
@@ -196,7 +196,7 @@ def measure(
             "levels": levels,
             "curve": curve,
             "curve_on": "validation",
-            "drift": _by_name(names, drift(scores.base, scores.edit, scores.spread)),
+            "drift": _by_name(names, attribute_shift(scores)),
             "drift_margin": {} if margins is None else _by_name(names, margins),
             "metric_versions": {info.name: info.version for info in infos},
             "metric_identities": {i.name: metric_identity(i, others) for i in infos},

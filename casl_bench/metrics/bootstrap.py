@@ -7,7 +7,7 @@ the same resamples, for a seed and a number of images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -37,7 +37,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> Estimate:
-    """A metric's value with its percentile-bootstrap interval over images.
+    """A metric's value with its percentile-bootstrap interval over n images.
 
     Args:
         metric: what to compute.
@@ -74,13 +74,7 @@ def evaluate(
 
 
 def evaluate_ratio(
-    metric: EditMetric,
-    scores: EditScores,
-    reference: EditScores,
-    seed: int,
-    *,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    metric: EditMetric, scores: EditScores, reference: EditScores, seed: int
 ) -> Estimate:
     """metric(scores) / metric(reference) on the same images, resampled together.
 
@@ -91,8 +85,6 @@ def evaluate_ratio(
         scores: n images.
         reference: the same n images in the same order, edited otherwise.
         seed: of the resamples.
-        resamples: how many.
-        level: nominal coverage, in (0, 1).
 
     Returns:
         The ratio; undefined where either metric is, or where the reference's is 0.
@@ -107,7 +99,7 @@ def evaluate_ratio(
     for name, side in (("", scores), ("the reference is ", reference)):
         if n == 0 or (reason := metric.undefined(side)) is not None:
             why = "no image" if n == 0 else reason
-            return Estimate(None, n, level=level, reason=f"{name}{why}")
+            return Estimate(None, n, reason=f"{name}{why}")
     above, below = metric.per_image(scores), metric.per_image(reference)
 
     def ratio(weights: Array) -> Array:
@@ -116,57 +108,30 @@ def evaluate_ratio(
 
     value = float(ratio(np.full(n, 1 / n)))
     if not math.isfinite(value):
-        return Estimate(None, n, level=level, reason="the reference's value is 0")
+        return Estimate(None, n, reason="the reference's value is 0")
     interval = None
     if n >= 2:
-        interval = percentile_interval(ratio(resampling_weights(n, resamples, seed)), level, n)
+        interval = percentile_interval(ratio(resampling_weights(n, RESAMPLES, seed)), n=n)
     low, high = interval or (None, None)
-    return Estimate(value, n, low, high, level)
+    return Estimate(value, n, low, high)
 
 
 def bootstrap_interval(
-    statistic: Callable[[NDArray[np.intp]], float],
-    n: int,
-    seed: int,
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    statistic: Callable[[NDArray[np.intp]], float], n: int, seed: int, *, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Percentile interval of any function of row indices.
+    """Percentile interval of any function of row indices (repeats included), NaN where undefined.
 
-    Args:
-        statistic: indices of rows, repeats included → number, NaN where undefined.
-        n: number of rows.
-        seed: of the resamples.
-        clusters: [n] what each row belongs to, e.g. image ids; rows of a cluster are drawn
-            together. Default: each row by itself.
-        resamples: how many.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        (low, high), or None with fewer than two clusters or where nothing varies.
-
-    Raises:
-        InputError: if `clusters` does not have n entries.
+    None with fewer than two rows or where nothing varies.
     """
-    names = range(n) if clusters is None else clusters
-    if len(names) != n:
-        raise InputError(f"{len(names)} clusters were given for {n} rows")
-    members: dict[Hashable, list[int]] = {}
-    for row, name in enumerate(names):
-        members.setdefault(name, []).append(row)
-    groups = [np.array(rows, dtype=np.intp) for rows in members.values()]
-    if len(groups) < 2:
+    if n < 2:
         return None
-    draws = np.random.default_rng(seed).integers(len(groups), size=(resamples, len(groups)))
-    values = [statistic(np.concatenate([groups[g] for g in draw])) for draw in draws]
-    return percentile_interval(np.array(values, dtype=np.float64), level)
+    samples = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    return percentile_interval(np.array([statistic(rows) for rows in samples], dtype=np.float64))
 
 
 @lru_cache(maxsize=64)
 def resampling_weights(n: int, resamples: int, seed: int) -> Array:
-    """[resamples, n] how often each of n images is drawn in a resample, divided by n. Read-only."""
+    """[resamples, n] how often each of n images is in a resample, divided by n. Read-only."""
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
     weights.setflags(write=False)
@@ -212,14 +177,8 @@ def percentile_interval(
 
 
 def student_margin(values: Array, level: float = LEVEL) -> Array:
-    """Half of Student's interval of the mean over the first axis: t quantile × standard error.
+    """[...] half of Student's interval of the mean of n >= 2 independent values [n, ...].
 
-    Args:
-        values: [n, ...], n >= 2 independent values.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        [...], >= 0.
     Source: Student 1908.
     """
     n = len(values)
@@ -228,15 +187,12 @@ def student_margin(values: Array, level: float = LEVEL) -> Array:
 
 
 def wilson_interval(successes: float, n: int, level: float = LEVEL) -> Interval | None:
-    """Wilson's score interval of a share; None where n < 1.
+    """Wilson's score interval of a share, within [0, 1] and never of zero width; None where n < 1.
 
     Args:
         successes: count in [0, n]; a mean of counts may be fractional.
         n: trials.
         level: nominal coverage, in (0, 1).
-
-    Returns:
-        (low, high) within [0, 1], never of zero width.
 
     Raises:
         InputError: if the count is outside [0, n] or the level outside (0, 1).

@@ -112,9 +112,9 @@ class EditMetric:
 
     Attributes:
         info: its declaration.
-        per_image: scores of n images → columns [n, m], float64; m is the metric's own affair.
+        per_image: scores of n images → columns [n, m], float64, any m.
         combine: the columns' means [..., m] → values [...], NaN where undefined.
-        undefined: why the metric says nothing of these scores, or None where it does.
+        undefined: why the metric has no value for these scores, or None where it has.
         count: how many of the images the number rests on.
     """
 
@@ -143,9 +143,9 @@ def first_column(means: Array) -> Array:
 
 
 def signed_ratio(target: Array, others: Array) -> Array:
-    """The ratio of the two; 0 where the target did not move, NaN where it did and nothing else."""
+    """Their ratio; 0 where the target did not move, NaN where it did and the others did not."""
     ratio = np.where(target == 0, 0.0, np.nan)
-    with np.errstate(over="ignore"):  # infinity, refused by whoever makes an estimate of it
+    with np.errstate(over="ignore"):  # infinity, refused where an estimate is made of it
         return cast(Array, np.divide(target, others, out=ratio, where=others > 0))
 
 
@@ -166,7 +166,7 @@ def register_metric(metric: EditMetric) -> EditMetric:
     def factory() -> EditMetric:
         return metric
 
-    # The registry tells entrants apart by file and name: give each factory its metric's own.
+    # The registry distinguishes factories by file and name: give each one its metric's own.
     factory.__qualname__ = f"{metric.per_image.__module__}.{metric.info.name}"
     METRICS.register(metric.info.name, factory)
     return metric

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import EditScores, check_array
-from casl_bench.metrics.strength_at_effect import strength_at_effect
+from casl_bench.metrics.equal_effect import strength_at_effect
 from casl_bench.results.record import FULL, Level, headline_level
 from casl_bench.runs.suites import Suite
 

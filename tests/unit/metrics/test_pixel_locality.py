@@ -9,7 +9,7 @@ import pytest
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.image_similarity import PIXEL_LOCALITY, dilate, pixel_locality
+from casl_bench.metrics.image_similarity import PIXEL_LOCALITY, pixel_locality
 
 
 def picture(*dots: tuple[int, int, float], size: int = 8) -> np.ndarray:
@@ -80,10 +80,11 @@ def test_it_is_the_plain_computation() -> None:
 
 
 def test_a_region_at_the_edge_does_not_wrap_round() -> None:
-    region = np.zeros((1, 6, 6), dtype=bool)
-    region[0, 0, 5] = True
-    assert dilate(region, 1).sum() == 4
-    assert dilate(region, 0).sum() == 1
+    still, oracle = np.zeros((1, 3, 6, 6)), np.zeros((1, 3, 6, 6))
+    oracle[0, 0, 0, 5] = 1
+    # What changes nothing scores the region's share of the image.
+    assert pixel_locality(still, still, oracle, margin=1) == pytest.approx([4 / 36])
+    assert pixel_locality(still, still, oracle, margin=0) == pytest.approx([1 / 36])
 
 
 @pytest.mark.parametrize(
