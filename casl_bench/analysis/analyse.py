@@ -101,7 +101,7 @@ def publish(runs: Sequence[Path], path: Path) -> list[RunRecord]:
 
 
 def _mean_alone(point: CurvePoint) -> CurvePoint:
-    """By the classifier that decides, without intervals, to six digits."""
+    """By the primary classifier, without intervals, to six digits."""
     values = {
         name: Measurement.of(float(f"{m.value:.6g}"), m.n, m.unit)
         for name, m in point.measurements.items()
@@ -113,7 +113,7 @@ def _mean_alone(point: CurvePoint) -> CurvePoint:
 def read_numbers(
     paths: Path | Sequence[Path], metrics: Sequence[EditMetric] | None = None
 ) -> list[RunRecord]:
-    """Numbers of anything: run folders are analysed together, files of numbers read as they are.
+    """Numbers of run folders and published scores, analysed together, or of files of numbers.
 
     Args:
         paths: run folders and published scores, or `.jsonl(.gz)` files of any schema.
@@ -158,21 +158,17 @@ def analyse_cells(
 
 def group_cells(cells: Iterable[StoredCell]) -> list[DatasetScores]:
     """Cells by suite, seed and data set; of one place the first counts."""
-    groups: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
+    datasets: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
     for cell in cells:
         r = cell.record
-        group = groups.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
-        group.setdefault(CellKey.of(r), cell)
-    return [DatasetScores(tuple(own.values())) for own in groups.values()]
+        own = datasets.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
+        own.setdefault(CellKey.of(r), cell)
+    return [DatasetScores(tuple(own.values())) for own in datasets.values()]
 
 
 @dataclass(frozen=True)
 class DatasetScores:
-    """All cells of one data set, of one suite and seed.
-
-    Attributes:
-        cells: each of another place.
-    """
+    """All cells of one data set, of one suite and seed, each of another place."""
 
     cells: tuple[StoredCell, ...]
 
@@ -215,10 +211,9 @@ class DatasetScores:
         found = []
         for concept in dict.fromkeys(c.record.concept for c in done):
             known = [c.record for c in done if c.record.concept == concept and c.record.levels]
-            # Of the primary classifier where a method is judged by it: all controls are.
-            known.sort(
-                key=lambda r: (r.judges[0] != directions[0].record.judges[0], r.method or "")
-            )
+            # Of the run's primary classifier where a method has it: all controls do.
+            primary = directions[0].record.judges[0]
+            known.sort(key=lambda r: (r.judges[0] != primary, r.method or ""))
             if known:
                 found += [sized_direction(d, known[0], self.scales) for d in directions]
         return found
@@ -249,13 +244,12 @@ class DatasetScores:
 
         Runs of schema 2 have cells of their own for every concept.
         """
+        place = (RANDOM_DIRECTION, concept, None)
         own = [
             c
-            for c in self.edits
-            if (c.record.method, c.record.concept, c.record.beside)
-            == (RANDOM_DIRECTION, concept, None)
+            for c in sorted(self.edits, key=lambda c: c.record.fit_seed)
+            if (c.record.method, c.record.concept, c.record.beside) == place
         ]
-        own.sort(key=lambda c: c.record.fit_seed)
         return [(c.scores, c.record.strength) for c in own if c.scores and c.record.strength]
 
     def numbers(self, metrics: Sequence[EditMetric] | None = None) -> list[RunRecord]:
@@ -266,10 +260,10 @@ class DatasetScores:
             null = nulls[cell.record.concept or ""]
             if cell.record.method == RANDOM_DIRECTION:
                 null = ()
-            found.append(measure(cell, self.scales, null, self._beside(cell.record), metrics))
+            found.append(measure(cell, self.scales, null, self._matched(cell.record), metrics))
         return sorted(found, key=lambda r: CellKey.of(r).path.parts)
 
-    def _beside(self, record: CellRecord) -> StoredCell | None:
+    def _matched(self, record: CellRecord) -> StoredCell | None:
         """The control matched to a method's first fit."""
         if record.control or record.fit_seed:
             return None
@@ -284,24 +278,24 @@ class DatasetScores:
             cells: name in the comparison → finished cell.
         """
         records = [cell.record for cell in cells.values()]
-        judges = dict.fromkeys(judge for r in records for judge in r.judges)
+        classifiers = dict.fromkeys(name for r in records for name in r.judges)
         edits = {}
         for name, cell in cells.items():
             assert cell.scores is not None
             level = headline_level(cell.record.levels)
             seen = self._scored(cell.record, cell.scores)
-            judged: dict[str, EditScores] = {}
+            scores: dict[str, EditScores] = {}
             if level is not None and level.strength is not None:
-                judged = {j: _logits(seen.at(level.strength, j)) for j in cell.record.judges}
-            edits[name] = Edits(cell.scores.image_ids, judged)
+                scores = {c: seen.logits_at(level.strength, c) for c in cell.record.judges}
+            edits[name] = Edits(cell.scores.image_ids, scores)
         null = self.random_directions(concept)
         return ConceptScores(
             (self.name, concept),
             records[0].attributes,
             edits,
             {
-                judge: [_logits(self._scored(records[0], t).at(s, judge)) for t, s in null]
-                for judge in judges
+                name: [self._scored(records[0], t).logits_at(s, name) for t, s in null]
+                for name in classifiers
             },
             null[0][0].image_ids if null else (),
         )
@@ -315,20 +309,16 @@ def sized_direction(direction: StoredCell, like: CellRecord, scales: ReferenceSc
     """A random direction as an edit of one concept, at the headline's effect in either direction.
 
     Scores between two strengths that were run are interpolated. Where the effect is not reached,
-    the strength with the largest effect stands.
-
-    Args:
-        direction: with scores over a grid of strengths.
-        like: a record of the concept, matched in its effect.
-        scales: of the data set.
+    the strength with the largest effect stands. `like` is a record of the concept, matched in its
+    effect.
     """
     headline, table = headline_level(like.levels), direction.scores
     assert headline is not None and table is not None and like.attribute is not None
-    judge = like.judges[0]
+    classifier = like.judges[0]
     column = table.attributes.index(like.attribute)
-    k = table.classifiers.index(judge)
+    k = table.classifiers.index(classifier)
     change = table.edit_logits[k, :, :, column] - table.reconstruction_logits[k, :, column]
-    effects = np.abs(change).mean(1) / scales.spreads[judge][column]
+    effects = np.abs(change).mean(1) / scales.spreads[classifier][column]
     found = strength_at_effect(table.strengths, effects, headline.goal)
     reached = found.status == "reached" and found.strength is not None
     strength = found.strength if reached else table.strengths[int(effects.argmax())]
@@ -365,9 +355,7 @@ def compare_methods(
 ) -> list[RunRecord]:
     """How all methods compare that are complete on these data sets; empty where none can be.
 
-    Args:
-        datasets: one, or all of a run.
-        numbers: data set → what was measured there.
+    `numbers` are data set → what was measured there.
     """
     concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
     names = sorted({name for d in datasets for name in d.methods})
@@ -397,7 +385,10 @@ def compare_methods(
         fits={
             method: [
                 [measured[d.name, method, c, fit] for d, c in concepts]
-                for fit in _whole_fits(method, concepts)
+                # Fits that are there on every concept.
+                for fit in sorted(
+                    set.intersection(*(set(d.methods[method][c]) for d, c in concepts))
+                )
             ]
             for method in complete
         },
@@ -431,11 +422,6 @@ def compare_methods(
     ]
 
 
-def _whole_fits(method: str, concepts: Sequence[tuple[DatasetScores, str]]) -> list[int]:
-    """Fits of a method that are there on every concept."""
-    return sorted(set.intersection(*(set(d.methods[method][c]) for d, c in concepts)))
-
-
 def _headline(record: CellRecord) -> Level:
     level = headline_level(record.levels)
     if level is None:
@@ -450,13 +436,6 @@ def _logged(record: RunRecord) -> float:
     level = headline_level(record.levels)
     value = None if level is None else level.measurements.get(EPR_PLUS)
     return signed_log(value.value) if value is not None and value.value else 0.0
-
-
-def _logits(scores: EditScores) -> EditScores:
-    """What a comparison needs: without what other scorers measured."""
-    return EditScores(
-        scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
-    )
 
 
 def _is_edit(cell: StoredCell) -> bool:

@@ -33,7 +33,7 @@ EPR_PLUS = EPR_PLUS_INFO.name
 OVER_RANDOM = EPR_OVER_RANDOM_INFO.name
 PRECISION_AREA = PRECISION_AREA_INFO.name
 
-ONE_JUDGE = 0.5
+ONE_CLASSIFIER = 0.5
 """A target change that another classifier sees less than this share of is flagged."""
 
 RandomDirections = Sequence[tuple[ScoreTable, float]]
@@ -47,24 +47,26 @@ class ScoredCell:
     Attributes:
         table: scores of one cell.
         attribute: the target.
-        judges: classifiers, the one that decides first.
+        classifiers: that score it, the primary one first.
         scales: the units of the data set's scores.
     """
 
     table: ScoreTable
     attribute: str
-    judges: tuple[str, ...]
+    classifiers: tuple[str, ...]
     scales: ReferenceScales
 
-    def at(self, strength: float, judge: str | None = None) -> EditScores:
+    def at(self, strength: float, classifier: str | None = None) -> EditScores:
         """What a metric sees at a strength; scores of further classifiers hold logits alone.
 
         Args:
             strength: one of the table's, or 0.
-            judge: default the one that decides.
+            classifier: default the primary one.
         """
-        name = judge or self.judges[0]
-        scores = self.table.at(
+        name = classifier or self.classifiers[0]
+        if name != self.classifiers[0]:
+            return self.logits_at(strength, name)
+        return self.table.at(
             strength,
             self.attribute,
             np.array(self.scales.spreads[name]),
@@ -72,8 +74,11 @@ class ScoredCell:
             unrelated_perceptual=self.scales.unrelated_perceptual,
             unrelated_identity=self.scales.unrelated_identity,
         )
-        if name == self.judges[0]:
-            return scores
+
+    def logits_at(self, strength: float, classifier: str) -> EditScores:
+        """The same without what other scorers measured."""
+        spread = np.array(self.scales.spreads[classifier])
+        scores = self.table.at(strength, self.attribute, spread, classifier=classifier)
         return EditScores(
             scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
         )
@@ -92,8 +97,8 @@ def measurements(
 ) -> dict[str, Measurement]:
     """Every metric of per-image scores, and EPR+.
 
-    Under the metric's name by the classifier that decides, under `metric@classifier` by the
-    others, of these only what is defined.
+    Under the metric's name by the primary classifier, under `metric@classifier` by the others, of
+    these only what is defined.
 
     Args:
         cell: its scores.
@@ -104,30 +109,30 @@ def measurements(
     """
     found: dict[str, Measurement] = {}
     chosen = [METRICS.create(n) for n in METRICS.names()] if metrics is None else metrics
-    for judge in cell.judges:
-        scores = cell.at(strength, judge)
+    for classifier in cell.classifiers:
+        scores = cell.at(strength, classifier)
         own = {}
         for metric in chosen:
             name = metric.info.name
             purpose = metric.info.formerly or name
             estimate = evaluate(metric, scores, derive_seed(seed, "bootstrap", purpose))
             own[name] = Measurement.from_estimate(estimate, metric.info.unit)
-        own[EPR_PLUS] = _epr_plus(cell, scores, judge, seed, null)
-        if judge == cell.judges[0]:
+        own[EPR_PLUS] = _epr_plus(cell, scores, classifier, seed, null)
+        if classifier == cell.classifiers[0]:
             found |= own
         else:
-            found |= {f"{n}@{judge}": m for n, m in own.items() if m.status == "ok"}
+            found |= {f"{n}@{classifier}": m for n, m in own.items() if m.status == "ok"}
     return found
 
 
 def _epr_plus(
-    cell: ScoredCell, scores: EditScores, judge: str, seed: int, null: RandomDirections
+    cell: ScoredCell, scores: EditScores, classifier: str, seed: int, null: RandomDirections
 ) -> Measurement:
     if not null:
         return Measurement.missing("no random direction was run", "ratio")
     estimate = evaluate_epr_plus(
         scores,
-        [cell.of(table).at(strength, judge) for table, strength in null],
+        [cell.of(table).at(strength, classifier) for table, strength in null],
         derive_seed(seed, "bootstrap", EPR_PLUS),
         same_images=null[0][0].image_ids == cell.table.image_ids,
     )
@@ -138,7 +143,7 @@ def measure(
     stored: StoredCell,
     scales: ReferenceScales,
     null: RandomDirections = (),
-    beside: StoredCell | None = None,
+    matched: StoredCell | None = None,
     metrics: Sequence[EditMetric] | None = None,
 ) -> RunRecord:
     """The numbers of one edit cell.
@@ -147,7 +152,7 @@ def measure(
         stored: a finished cell with scores.
         scales: of its data set.
         null: what random directions do to its concept.
-        beside: the control matched to it; None where there is none.
+        matched: the control matched to it; None where there is none.
         metrics: default all that are registered.
     """
     record = stored.record
@@ -176,7 +181,7 @@ def measure(
     if headline is not None and headline.status == "not_reached":
         at |= _not_reached(headline, at)
     if not record.control:
-        at[OVER_RANDOM] = _over_random(cell, strength, seed, beside)
+        at[OVER_RANDOM] = _over_random(cell, strength, seed, matched)
     if len(levels) > 1:
         at[PRECISION_AREA] = _area(cell, levels, record.full_effect, seed)
     curve = stored.curve
@@ -213,10 +218,10 @@ def numbers_of(stored: StoredCell) -> RunRecord:
     levels = tuple(LevelResult(**level.model_dump()) for level in record.levels)
     if record.scales is not None:
         fields["measurements"] = fields["measurements"] | {
-            f"{judge}.spread/{attribute}": Measurement.of(spread, unit="logit", n=0)
-            for judge, spreads in record.scales.spreads.items()
+            f"{classifier}.spread/{attribute}": Measurement.of(spread, unit="logit", n=0)
+            for classifier, spreads in record.scales.spreads.items()
             for attribute, spread in zip(record.attributes, spreads, strict=True)
-            if f"{judge}.spread/{attribute}" not in fields["measurements"]
+            if f"{classifier}.spread/{attribute}" not in fields["measurements"]
         }
     return RunRecord(**fields, levels=levels)
 
@@ -238,15 +243,15 @@ def _not_reached(headline: Level, at: Mapping[str, Measurement]) -> dict[str, Me
 
 
 def _over_random(
-    cell: ScoredCell, strength: float, seed: int, beside: StoredCell | None
+    cell: ScoredCell, strength: float, seed: int, matched: StoredCell | None
 ) -> Measurement:
     """EPR over that of a random edit of equal norm, on the images of that control."""
-    if beside is None or beside.scores is None or beside.record.strength != strength:
+    if matched is None or matched.scores is None or matched.record.strength != strength:
         return Measurement.missing("no random control was run beside it")
     estimate = evaluate_ratio(
         EPR_FLOORED,
-        cell.of(cell.table.take(beside.scores.image_ids)).at(strength),
-        cell.of(beside.scores).at(strength),
+        cell.of(cell.table.take(matched.scores.image_ids)).at(strength),
+        cell.of(matched.scores).at(strength),
         derive_seed(seed, "bootstrap", OVER_RANDOM),
     )
     return Measurement.from_estimate(estimate, "ratio")
@@ -274,7 +279,7 @@ def _area(
 def _flags(
     stored: StoredCell, at: Mapping[str, Measurement], headline: LevelResult | None
 ) -> tuple[str, ...]:
-    """What a reader should know before trusting a cell's numbers, sorted."""
+    """What a reader should know before trusting a cell's numbers, sorted, as records name it."""
     record = stored.record
 
     def value(name: str) -> float | None:
@@ -298,9 +303,9 @@ def _flags(
         far = value(drifted)
         if far is not None and far > DRIFT_THRESHOLD:
             found.add(drifted.replace("_", " "))
-    change = value("signed_target_change")
-    for judge in record.judges[1:]:
-        seen = value(f"signed_target_change@{judge}")
-        if change is not None and change > 0 and seen is not None and seen < ONE_JUDGE * change:
+    change = value("signed_target_change") or 0.0
+    for classifier in record.judges[1:]:
+        seen = value(f"signed_target_change@{classifier}")
+        if change > 0 and seen is not None and seen < ONE_CLASSIFIER * change:
             found.add("one judge only")
     return tuple(sorted(found))

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.analyse import DatasetScores, group_cells
+from casl_bench.analysis.analyse import RANDOM_DIRECTION, DatasetScores, group_cells
 from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -30,9 +30,6 @@ CellName = tuple[str, str]
 
 Fits = Mapping[int, RunRecord]
 """Fit seed → record."""
-
-RANDOM = "random_direction"
-"""The control whose scores EPR+ is divided by."""
 
 
 @dataclass
@@ -101,7 +98,7 @@ def read_side(folder: Path) -> RunSide:
         if record.kind != "edit":
             continue
         method, concept = record.method or "", record.concept or ""
-        if method == RANDOM and record.beside is None:
+        if method == RANDOM_DIRECTION and record.beside is None:
             side.random.setdefault((record.dataset, concept), []).append(record)
         elif not record.control:
             cell = side.edits.setdefault((record.dataset, method), {})
@@ -130,6 +127,15 @@ def matched_level(record: RunRecord) -> LevelResult:
             hint="run it anew with this version",
         )
     return level
+
+
+def matched_fits(cells: Mapping[str, Fits]) -> tuple[dict[str, Fits], list[int]]:
+    """Concepts with their finished fits of matched effect, and the seeds that all of these have."""
+    matched: dict[str, Fits] = {}
+    for concept, fits in cells.items():
+        if own := {k: r for k, r in fits.items() if r.status == "done" and r.levels}:
+            matched[concept] = own
+    return matched, sorted(set.intersection(*map(set, matched.values()))) if matched else []
 
 
 # The scale on which the gate compares EPR+: a log ratio wherever there is one.
@@ -174,12 +180,7 @@ class FitScoreMatrix:
     def read(
         cls, side: RunSide, concepts: Mapping[str, Fits], fits: Sequence[int]
     ) -> FitScoreMatrix:
-        """The scores of some finished fits of a method.
-
-        Args:
-            side: the run they are from.
-            concepts: concept → its fits, all on one data set.
-            fits: seeds of the fits.
+        """The scores of fits of these seeds of a method; concepts are all on one data set.
 
         Raises:
             InvalidBenchmarkError: if scores, spreads or random directions are missing.
@@ -247,7 +248,7 @@ class FitScoreMatrix:
                 if not self.reached[f, c]:
                     continue
                 own = weights[:, [places[concept.key[0], i] for i in edits.image_ids]]
-                gains = gain_column(next(iter(edits.judged.values())))[:, 0]
+                gains = gain_column(next(iter(edits.scores.values())))[:, 0]
                 with np.errstate(divide="ignore", invalid="ignore"):
                     change = own @ gains / own.sum(1)
                     result[:, f, c] = np.log(change / self.strengths[f, c])

@@ -160,8 +160,8 @@ class CellVerdict(Frozen):
         base: EPR+ of the base, back from the mean over concepts and fits on the gate's scale.
         head: EPR+ of the head, likewise.
         effects: what was tested.
-        concepts: number of concepts.
-        fits: number of paired fits.
+        concepts: number of them.
+        fits: number of paired ones.
     """
 
     dataset: str

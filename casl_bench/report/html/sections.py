@@ -77,8 +77,8 @@ _BOUNDS: tuple[tuple[str, str, Callable[[Records], list[str]]], ...] = (
     ),
     (
         "random_direction",
-        f"no draw has {controls.DRAWS_APART:g} times the EPR of the others, and none matched to "
-        "a method flips as many images as the oracle",
+        f"no draw has {controls.DIRECTIONS_APART:g} times the EPR of the others, and none matched "
+        "to a method flips as many images as the oracle",
         controls.random_bound,
     ),
     (
