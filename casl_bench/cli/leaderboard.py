@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from casl_bench.report.leaderboard.submission import Expected
+    from casl_bench.report.submission import Expected
     from casl_bench.results.record import RunRecord
 
 _PATH = click.Path(path_type=Path)
@@ -39,8 +39,8 @@ def leaderboard_command(
     def action() -> int:
         from casl_bench.core.errors import UsageError
         from casl_bench.report.exports import export
-        from casl_bench.report.leaderboard.boards import read_sources
-        from casl_bench.report.leaderboard.pages import (
+        from casl_bench.report.leaderboard import read_sources
+        from casl_bench.report.leaderboard_pages import (
             check_pages,
             check_quotes,
             render_pages,
@@ -85,7 +85,7 @@ def submit_command(
     """
 
     def action() -> int:
-        from casl_bench.report.leaderboard.submission import submit
+        from casl_bench.report.submission import submit
 
         path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
         done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
@@ -105,7 +105,7 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     from casl_bench.core.files import hash_json
     from casl_bench.domains.dataset import DATASETS
     from casl_bench.methods.method import METHODS
-    from casl_bench.report.leaderboard.submission import Expected
+    from casl_bench.report.submission import Expected
     from casl_bench.runs.names import load_registries, resolve_datasets
     from casl_bench.runs.plan import BESIDE_CONCEPTS, card_of, info_of, make_method
     from casl_bench.runs.suites import domain_kind_of_suite

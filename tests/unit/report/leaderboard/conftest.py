@@ -11,7 +11,7 @@ import pytest
 
 from casl_bench.analysis.significance import holm, rank_intervals
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.report.leaderboard.submission import Expected
+from casl_bench.report.submission import Expected
 from casl_bench.results.record import (
     ALL,
     Comparison,

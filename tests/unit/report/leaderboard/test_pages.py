@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from casl_bench.report.leaderboard.boards import Source, boards_of, code, page_of
-from casl_bench.report.leaderboard.entries import entries_of
-from casl_bench.report.leaderboard.pages import render_pages
+from casl_bench.report.leaderboard import Source, boards_of, code, entries_of, page_of
+from casl_bench.report.leaderboard_pages import render_pages
 from casl_bench.results.record import Measurement, RunRecord, SuiteRef
 
 Records = list[RunRecord]

@@ -21,25 +21,23 @@ from casl_bench.report.columns import (
     table_of,
 )
 from casl_bench.report.grouping import Group, Number, Row
-from casl_bench.report.leaderboard.boards import (
+from casl_bench.report.leaderboard import (
     DATASETS,
     INDEX,
     MARKER,
     METHODS,
     RECORDS,
+    Entry,
     LeaderboardTable,
     Source,
+    board_columns,
     boards_of,
     code,
-    link,
-    page_of,
-)
-from casl_bench.report.leaderboard.entries import (
-    Entry,
-    board_columns,
     entries_of,
     legend,
+    link,
     method_columns,
+    page_of,
 )
 from casl_bench.report.markdown import (
     DASH,
