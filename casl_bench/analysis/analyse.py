@@ -72,11 +72,9 @@ def _cells_of(path: Path) -> list[StoredCell]:
 
 
 def publish(runs: Sequence[Path], path: Path) -> list[RunRecord]:
-    """Write the scores of runs into one small file, from which they can be analysed.
+    """Write the scores of run folders into one small file, from which they can be analysed.
 
-    Args:
-        runs: run folders.
-        path: its name ends with `casl_bench.results.published_scores.ENDING`.
+    The file's name ends with `casl_bench.results.published_scores.ENDING`.
 
     Returns:
         The numbers as the file gives them.

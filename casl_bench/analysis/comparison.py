@@ -32,15 +32,7 @@ from casl_bench.results.record import Agreement, Comparison, Measurement, Sensit
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One method's mean over concepts, with its 95 % interval.
-
-    Attributes:
-        method: its name.
-        value: the mean.
-        low: lower end of the interval; None, with `high`, where there is none.
-        high: upper end.
-        reason: why there is no interval; None where there is one.
-    """
+    """One method's mean over concepts, with its 95 % interval or the reason why it has none."""
 
     method: str
     value: float

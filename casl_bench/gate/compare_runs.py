@@ -140,12 +140,8 @@ _OWN_OPTIONS = ("--compare", "--out", "--fit-seeds")
 class HeadRun:
     """The run in question, as the command line describes it.
 
-    Attributes:
-        arguments: of the command.
-        path_options: those of its options that name files, e.g. "--plugin".
-        out: its folder.
-        fit_seeds: fits of every method.
-        run: runs so many fits, keeping those that are done, and returns the exit code.
+    `path_options` name files, e.g. "--plugin"; `run` makes as many fits of every method as it is
+    given, keeping those that are done, and returns the exit code.
     """
 
     arguments: Sequence[str]
@@ -160,15 +156,8 @@ def compare_runs(
 ) -> int:
     """Run base and head, gate them, and extend both once where that could settle it.
 
-    A base that is a folder is never run: it is extended as far as it has more fits than were asked
-    for.
-
-    Args:
-        base: a run folder, or a git revision.
-        head: the run in question.
-        options: how to gate.
-        here: where the command was given.
-        say: prints a line.
+    The base is a git revision, or a run folder, which is never run: it is extended as far as it has
+    more fits than were asked for.
 
     Returns:
         The exit code: the gate's, or the head's own if the gate passed.

@@ -50,18 +50,14 @@ Undefined = Literal["base", "head", "both"]
 
 @dataclass(frozen=True)
 class Measured:
-    """The two sides of one method.
+    """The two sides of one method; `base` and `head` are EPR+ as in `CellVerdict`.
 
     Attributes:
         precision: None where a side has no EPR+ at all.
         effect_per_unit_strength: None where no concept reached the effect on both sides.
-        base: EPR+ back from the mean on the gate's scale.
-        head: likewise.
         lost: concepts that every fit of the base reached and no fit of the head.
         undefined: side without a number; None where both have one.
         reached: whether either side reached the effect anywhere: else nothing was measured.
-        concepts: number of concepts.
-        fits: number of paired fits.
     """
 
     precision: Effect | None
@@ -256,11 +252,8 @@ def resampled_log_ratios(
 ) -> Array:
     """[R, fits, C] log ratios of a head over a base that differ by chance and a simulated loss.
 
-    Args:
-        scores: [R, F, C] of F >= 2 stored fits on the gate's scale, under R resamples of images.
-        rng: samples the fits.
-        fits: paired fits per run.
-        loss: log ratio, e.g. log 0.9.
+    Scores are [R, F, C] of F >= 2 stored fits on the gate's scale, under R resamples of images; the
+    loss is a log ratio, e.g. log 0.9.
     """
     runs, stored, concepts = scores.shape
     mean = scores.mean(1, keepdims=True)

@@ -58,10 +58,11 @@ class RunSide:
         Raises:
             InvalidBenchmarkError: if it has none.
         """
-        cell = self.datasets[record.dataset].by_place.get(CellKey.of(record))
+        key = CellKey.of(record)
+        cell = self.datasets[record.dataset].by_place.get(key)
         if cell is None or cell.scores is None:
-            place = str(self.store.folder(CellKey.of(record)))
-            raise InvalidBenchmarkError("a finished edit has no scores", where=place)
+            where = str(self.store.folder(key))
+            raise InvalidBenchmarkError("a finished edit has no scores", where=where)
         return cell.scores
 
     def concept_scores(self, records: Sequence[RunRecord]) -> ConceptScores:
@@ -168,7 +169,7 @@ class FitScoreMatrix:
 
     Attributes:
         matrix: per-image scores; its methods are the fits, by number.
-        reached: [F, C] bool, whether the effect was reached the right way.
+        reached: [F, C] whether the effect was reached the right way.
         strengths: [F, C] at which it was, NaN elsewhere.
     """
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
-from casl_bench.analysis.significance import ALPHA
+from casl_bench.analysis.significance import is_significant
 from casl_bench.metrics.metric import METRICS
 from casl_bench.metrics.scorer_validation import leakage_share
 from casl_bench.report.grouping import NOT_DONE, Group, Number, Over, Row, mean_of, over_concepts
@@ -31,10 +31,9 @@ class Column(Generic[T]):
         name: in exports.
         label: in headings, without the arrow.
         of: the value, or ready markdown.
-        digits: decimals.
         better: which direction is; None where neither is.
         over: how the numbers of several concepts become one.
-        bounds: least and largest possible value, None without.
+        bounds: least and largest possible value.
         interval: whether a value is shown with its interval.
         text: whether it is one of the text columns at the left of a table.
         note: one sentence for readers.
@@ -166,7 +165,7 @@ def edit_columns(
 
 
 def _plug_in(name: str, unit: str) -> Column[RunRecord]:
-    """The column of somebody else's metric, by its declaration if it is registered here."""
+    """The column of a plug-in's metric, by its declaration if it is registered here."""
     if name not in METRICS.names():
         return _metric(name, escape(name.replace("_", " ")), None)
     info = METRICS.create(name).info
@@ -484,11 +483,6 @@ def _verdict(pair: Pair) -> str:
     if not is_significant(pair):
         return "not significantly different"
     return escape(pair.a if (pair.difference.value or 0.0) > 0 else pair.b)
-
-
-def is_significant(pair: Pair) -> bool:
-    """Whether two methods differ after Holm's correction."""
-    return pair.p_holm is not None and pair.p_holm <= ALPHA
 
 
 PAIRS: tuple[Column[Pair], ...] = (

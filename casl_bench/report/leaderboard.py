@@ -172,14 +172,9 @@ Status = Literal["ranked", "unranked", "incomplete", "control"]
 
 @dataclass(frozen=True)
 class Entry(Placed):
-    """One method on one board.
+    """One method on one board, with finished and expected cells of all fits.
 
-    Attributes:
-        board: that it stands on.
-        status: "ranked"; "unranked" where nothing was compared; "incomplete" where cells are
-            missing; "control".
-        done: finished cells, of all fits.
-        expected: cells that there should be.
+    It is "unranked" where nothing was compared, and "incomplete" where cells are missing.
     """
 
     board: LeaderboardTable

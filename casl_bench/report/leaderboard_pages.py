@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from casl_bench.analysis.significance import is_significant
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import write_text
 from casl_bench.report.columns import (
@@ -15,7 +16,6 @@ from casl_bench.report.columns import (
     METHOD,
     PAIRS,
     Column,
-    is_significant,
     over,
     probe_k,
     table_of,
@@ -39,12 +39,7 @@ from casl_bench.report.leaderboard import (
     method_columns,
     page_of,
 )
-from casl_bench.report.markdown import (
-    DASH,
-    compact,
-    escape,
-    fold,
-)
+from casl_bench.report.markdown import DASH, compact, escape, fold
 from casl_bench.report.tables import (
     comparison_section,
     concept_section,
@@ -82,12 +77,6 @@ def board_table(board: LeaderboardTable, up: str = "") -> str:
     """The ranked table of a board with what must be known to read it; for `up` see `link`."""
     entries = entries_of(board)
     return _joined(about(board), table_of(board_columns(up), entries), legend(entries))
-
-
-def method_table(entries: Sequence[Entry]) -> str:
-    """One method on several boards: a row for each, never a mean over them."""
-    place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
-    return _joined(table_of([place, *method_columns()], entries), legend(entries))
 
 
 _ABOUT_EPR_RAW = (
@@ -131,9 +120,10 @@ def _joined(*parts: str) -> str:
 
 
 def method_page(name: str, entries: Sequence[Entry]) -> str:
-    """Everything that boards say of a method; its rows in the order of the boards."""
+    """Everything that boards say of a method; a row for each of them, never a mean over them."""
+    place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
     parts = [MARKER, f"# {escape(name)}", _what(entries), about(entries[0].board)]
-    parts.append(method_table(entries))
+    parts += [table_of([place, *method_columns()], entries), legend(entries)]
     for entry in entries:
         board = entry.board
         parts.append(_against(entry))
@@ -263,7 +253,7 @@ def _by_dataset(boards: Iterable[LeaderboardTable]) -> dict[str, list[Leaderboar
 
 
 def _by_method(boards: Iterable[LeaderboardTable]) -> dict[str, list[Entry]]:
-    """Entrant → its rows, in order of name; controls have no page."""
+    """Method → its rows, in order of name; controls have no page."""
     found: dict[str, list[Entry]] = {}
     for board in boards:
         for entry in entries_of(board):
@@ -380,16 +370,11 @@ _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
-def with_quotes(text: str, pages: Mapping[str, str], *, where: str = "") -> str:
+def _with_quotes(text: str, pages: Mapping[str, str], where: str) -> str:
     """A document with every table that it quotes as it is in the pages now.
 
     A quote is what stands between `<!-- quoted: PAGE / HEADING -->` and `<!-- /quoted -->`: the
     first table under that heading of that page.
-
-    Args:
-        text: the document.
-        pages: path relative to the leaderboards' folder → text.
-        where: the document's name, for errors.
 
     Raises:
         UsageError: if a quote is not closed or of an unknown page or heading, or there is no table
@@ -422,15 +407,11 @@ def _table(quote: re.Match[str], pages: Mapping[str, str]) -> str:
     return table[0]
 
 
-# Pages on disk: written, or compared with what the records say.
+# Pages on disk: written, or compared with the records.
 
 
 def write_pages(out: Path, pages: Mapping[str, str]) -> None:
     """Write every page, and remove pages that an earlier call made and this one does not.
-
-    Args:
-        out: the leaderboards' folder.
-        pages: relative path → text.
 
     Raises:
         UsageError: if the folder cannot be written.
@@ -443,11 +424,7 @@ def write_pages(out: Path, pages: Mapping[str, str]) -> None:
 
 
 def check_pages(out: Path, pages: Mapping[str, str]) -> None:
-    """Refuse pages that are not, to the byte, what the records say.
-
-    Args:
-        out: the leaderboards' folder.
-        pages: relative path → text as it should be.
+    """Refuse pages that are not, to the byte, those of the records.
 
     Raises:
         InvalidBenchmarkError: naming every page that is absent, differs, or has no records.
@@ -468,13 +445,13 @@ def check_pages(out: Path, pages: Mapping[str, str]) -> None:
 
 
 def write_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
-    """Renew the tables that documents quote; see `with_quotes`.
+    """Renew the tables that documents quote; see `_with_quotes`.
 
     Raises:
         UsageError: if a quote cannot be found, where none is written; or a document cannot be
             written, where those before it are.
     """
-    texts = {path: with_quotes(_read(path), pages, where=str(path)) for path in documents}
+    texts = {path: _with_quotes(_read(path), pages, str(path)) for path in documents}
     for path, text in texts.items():
         write_text(path, text)
 
@@ -487,7 +464,7 @@ def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
         InvalidBenchmarkError: naming every document that is stale.
     """
     texts = {path: _read(path) for path in documents}
-    if stale := [str(p) for p, t in texts.items() if with_quotes(t, pages, where=str(p)) != t]:
+    if stale := [str(p) for p, t in texts.items() if _with_quotes(t, pages, str(p)) != t]:
         raise InvalidBenchmarkError(
             "a quoted table is not that of the pages",
             where=", ".join(stale),

@@ -8,14 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from casl_bench.report.columns import (
-    METHOD,
-    Column,
-    in_order,
-    model_header,
-    shown,
-    table_of,
-)
+from casl_bench.report.columns import METHOD, Column, in_order, model_header, shown, table_of
 from casl_bench.report.grouping import NOT_DONE, Group, Number, Row, mean_of, over_concepts
 from casl_bench.report.markdown import Footnotes, escape, fold, number, section, table
 from casl_bench.results.record import Kind, RunRecord
@@ -28,9 +21,8 @@ _FEATURES = {
     "raw_h": "raw h",
     "majority": "majority class",
 }
-COST_PREFIX = "inversion."
+_COST_PREFIX = "inversion."
 """Of measurements of what the inversions cost, which are no quality."""
-_SHUFFLED = "shuffled"
 _ABOUT_PROBE = (
     "Test accuracy of a linear SVM on the k best aligned latents of each concept, on as many "
     "random ones, on all of raw h, and of the majority class. Shuffled: labels permuted."
@@ -95,14 +87,9 @@ def _prefixed_section(title: str, group: Group, kind: Kind) -> str:
 def datasets_section(
     title: str, kind: Kind, group: Group, datasets: Sequence[str], prefix: str = ""
 ) -> str:
-    """One row per data set, and the mean over them where each has its number.
+    """One row per data set, and the mean over all of `datasets` where each has its number.
 
-    Args:
-        title: of the section.
-        kind: of the records, one per data set.
-        group: of all data sets.
-        datasets: every one that a mean is to hold.
-        prefix: only measurements whose name begins with this, which is left out.
+    Only measurements whose name begins with the prefix are shown, without it.
     """
     own = {r.dataset: r for r in _done(group, kind)}
     if not own:
@@ -134,7 +121,7 @@ def datasets_section(
 def probe_section(group: Group) -> str:
     """Mean over concepts for each ranking of latents; every concept in a fold."""
     parts = []
-    for method, own in _by_method(group).items():
+    for method, own in probes_by_method(group).items():
         whose = f" of {escape(method)}" if method else ""
         by_concept = {r.concept or "": r for r in own}
         heading = f"Ranked latents{whose}, concepts in the mean: {len(own)}{_flags(own)}."
@@ -150,7 +137,7 @@ def probe_section(group: Group) -> str:
 def probe_overall_section(group: Group) -> str:
     """Mean over the concepts of all data sets."""
     parts = []
-    for method, records in _by_method(group).items():
+    for method, records in probes_by_method(group).items():
         own = {group.concept_of(r): r for r in records}
         whose = f" of {escape(method)}" if method else ""
         body = _probe_table({c: own.get(c) for c in group.concepts or own}, group)
@@ -158,7 +145,8 @@ def probe_overall_section(group: Group) -> str:
     return section("SVM probe, overall", _ABOUT_PROBE, *parts) if parts else ""
 
 
-def _by_method(group: Group) -> dict[str, list[RunRecord]]:
+def probes_by_method(group: Group) -> dict[str, list[RunRecord]]:
+    """Method whose ranking of latents is probed → its finished probes."""
     found: dict[str, list[RunRecord]] = {}
     for record in _done(group, "probe"):
         found.setdefault(record.method or "", []).append(record)
@@ -173,8 +161,10 @@ def _flags(records: Iterable[RunRecord]) -> str:
 def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
     """Rows are features, columns are numbers of them; what has no k fills the last column."""
     names = _names(r for r in records.values() if r is not None)
+    places = {feature: place for place, feature in enumerate(_FEATURES)}
     features = {
-        (_place(feature), feature, shuffled) for feature, _, shuffled in map(_probe_name, names)
+        (places.get(feature, len(places)), feature, shuffled)
+        for feature, _, shuffled in map(_probe_name, names)
     }
 
     def column(k: int | None) -> Column[tuple[int, str, bool]]:
@@ -197,19 +187,15 @@ def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
     return table_of([feature, *map(column, [*ks, None])], sorted(features))
 
 
-def _place(feature: str) -> int:
-    return list(_FEATURES).index(feature) if feature in _FEATURES else len(_FEATURES)
-
-
 def _probe_name(name: str) -> tuple[str, int | None, bool]:
     """`top_units.k4.shuffled` → ("top_units", 4, True)."""
     feature, *rest = name.split(".")
     ks = [int(part[1:]) for part in rest if part[:1] == "k" and part[1:].isdigit()]
-    return feature, ks[0] if ks else None, _SHUFFLED in rest
+    return feature, ks[0] if ks else None, "shuffled" in rest
 
 
 def _probe_measurement(feature: str, k: int | None, shuffled: bool) -> str:
-    parts = [feature, *([] if k is None else [f"k{k}"]), *([_SHUFFLED] if shuffled else [])]
+    parts = [feature, *([] if k is None else [f"k{k}"]), *(["shuffled"] if shuffled else [])]
     return ".".join(parts)
 
 
@@ -221,7 +207,7 @@ def _probe_title(row: tuple[int, str, bool]) -> str:
 
 def _names(records: Iterable[RunRecord]) -> set[str]:
     names = {name for r in records for name in r.measurements}
-    return {name for name in names if not name.startswith(COST_PREFIX)}
+    return {name for name in names if not name.startswith(_COST_PREFIX)}
 
 
 # What else an edit moves: the shift of the attributes that it should leave alone.

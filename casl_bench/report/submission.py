@@ -114,20 +114,19 @@ def _same(a: float, b: float) -> bool:
 
 @dataclass(frozen=True)
 class Expected:
-    """What records are held against.
+    """What records are held against; data sets and methods that are not known here are absent.
 
     Attributes:
         suite_version: today's of the suite; None where there is no such suite.
         suite_hash: of all its settings, as in a run folder's manifest.
         images: test images per concept, at most.
         draws: cells of each control that is run several times.
-        concepts: data set → its concepts; one that is not known here is absent.
+        concepts: data set → its concepts.
         every_dataset: all data sets that the suite is meant for.
         alone: control of every concept → whether it is run several times.
-        beside: method → controls matched to it; one that is not known here is absent.
+        beside: method → controls matched to it.
         matched_concepts: on how many concepts of a data set these are run.
-        versions: method → its version.
-        settings: method → its settings in this suite.
+        versions: method → its version, as `settings` are its settings in this suite.
     """
 
     suite_version: int | None
@@ -375,12 +374,8 @@ def submit(
 ) -> Path:
     """Check records of a run folder or file, and add them to the published ones in `folder`.
 
-    Args:
-        source: a run folder or a file of records.
-        folder: of the published record files.
-        expected_of: what a complete run with these records' suite, data sets and methods holds.
-        name: of the new file, without ending; default what it is of.
-        dry_run: check only.
+    `expected_of` says what a complete run with the records' suite, data sets and methods holds; the
+    new file is named after what it is of, unless it is given a name.
 
     Returns:
         The new file, or with `dry_run` what it would be.

@@ -1,6 +1,6 @@
 """The pictures of one concept side by side: rows are methods, columns equal effects or strengths.
 
-Every picture carries what the scores say of it: the change of the target and of all else.
+Every picture carries its scores: the change of the target and of all other attributes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -51,12 +52,9 @@ class ImageChanges:
 def image_changes(
     record: RunRecord, table: ScoreTable, spreads: Mapping[str, Floats]
 ) -> ImageChanges:
-    """The changes of all images of a cell, by the classifier that decides its numbers.
+    """The changes of all images of a cell, by its primary classifier.
 
-    Args:
-        record: of the cell.
-        table: its scores.
-        spreads: classifier → [A] σ of its logits; one that is not known gives NaN.
+    `spreads` are classifier → [A] σ of its logits; one that is not known gives NaN.
     """
     classifier = record.judges[0] if record.judges else table.classifiers[0]
     k = table.classifiers.index(classifier)
@@ -114,9 +112,19 @@ class Sheet:
         write_bytes(report / self.file, out.getvalue())
 
 
-def new_sheet(number: int, name: str) -> Sheet:
-    """A sheet whose file name is distinct by its number and harmless whatever the name holds."""
-    return Sheet(f"{number:03d}-{slug(name)}")
+class Sheets:
+    """The files of pictures of one report."""
+
+    def __init__(self, report: Path) -> None:
+        self._report, self._numbers = report, count(1)
+
+    def new(self, name: str) -> Sheet:
+        """An empty sheet; its file name is distinct by a number and safe for any name."""
+        return Sheet(f"{next(self._numbers):03d}-{slug(name)}")
+
+    def write(self, sheet: Sheet) -> None:
+        """Keep a full one."""
+        sheet.write(self._report)
 
 
 SHOWN_IMAGES = 3
@@ -181,19 +189,19 @@ def edit_grid(
     """The grid of a concept: rows of cells on the same images; pictures go to the empty sheet."""
     columns = _columns([cell.record for cell in kept.values()])
     first = next(iter(kept.values())).images
-    count = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
+    images = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
     changes = {
         key: image_changes(cell.record, cell.scores, spreads)
         for key, cell in kept.items()
         if cell.scores is not None
     }
     numbers = {
-        key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(count)]
+        key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(images)]
         for key, cell in kept.items()
     }
-    given = [_given_numbers(first, kept, i, sheet) for i in range(count)]
+    given = [_given_numbers(first, kept, i, sheet) for i in range(images)]
     grids = []
-    for i in range(count):
+    for i in range(images):
         image_id = first.image_ids[i]
         rows = [
             Row(
@@ -213,22 +221,20 @@ def _given_numbers(
     first: EditedImages, kept: Mapping[RowKey, Kept], i: int, sheet: Sheet
 ) -> list[tuple[str, int]]:
     """(what, number on the sheet) of the pictures that no method made."""
-    found = [
-        ("source", sheet.add(first.source[i])),
-        ("reconstruction", sheet.add(first.reconstruction[i])),
-    ]
-    oracles = (c.images.oracle for c in kept.values() if c.images.oracle is not None)
-    oracle = next(oracles, None)
-    return found if oracle is None else [*found, ("oracle", sheet.add(oracle[i]))]
+    pictures = {"source": first.source[i], "reconstruction": first.reconstruction[i]}
+    for cell in kept.values():
+        if cell.images.oracle is not None:
+            pictures.setdefault("oracle", cell.images.oracle[i])
+    return [(what, sheet.add(picture)) for what, picture in pictures.items()]
 
 
 def _columns(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
     """(heading, name) of levels of effect, or of strengths where nothing is matched."""
-    entrants = [r for r in records if not r.control] or list(records)
-    names = dict.fromkeys(level.name for r in entrants for level in r.levels)
-    columns = [(level_title(name), name) for name in names]
+    methods = [r for r in records if not r.control] or list(records)
+    names = dict.fromkeys(level.name for r in methods for level in r.levels)
+    columns = [(_level_title(name), name) for name in names]
     if not columns:
-        strengths = sorted({s for r in entrants for s in r.strengths})
+        strengths = sorted({s for r in methods for s in r.strengths})
         columns = [(f"strength {s:g}", f"{s:g}") for s in strengths]
     if any(r.strength not in _places(r, columns).values() for r in records):
         columns.append(("not matched", _UNMATCHED))
@@ -274,7 +280,7 @@ def _row(
     return tuple(tiles)
 
 
-def level_title(name: str) -> str:
+def _level_title(name: str) -> str:
     """A level as the heading of a column."""
     kind, _, share = name.partition("_")
     if kind == "effect":
@@ -301,14 +307,13 @@ def _tile(
     target = found.get(concept)
     others = [(name, value) for name, value in found.items() if name != concept]
     sizes = [abs(value) for _, value in others if value is not None]
-    collateral = sum(sizes) / len(sizes) if sizes else None
     ordered = sorted(others, key=lambda item: -abs(item[1] or 0.0))
     changes = ((concept, target), *ordered) if concept in found else tuple(ordered)
     words = [f"{label(key)}, {note}, strength {strength:g}"]
     if target is not None:
         words.append(f"target {concept} {_signed(target)} σ")
-    if collateral is not None:
-        words.append(f"others {number(collateral)} σ on average")
+    if sizes:
+        words.append(f"others {number(sum(sizes) / len(sizes))} σ on average")
     caption = f"{_signed(target)} σ" if target is not None else f"× {strength:g}"
     return Tile(style, caption, "; ".join(words), changes)
 

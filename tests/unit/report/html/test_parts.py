@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import image_changes, new_sheet
+from casl_bench.report.html.edit_grid import Sheets, image_changes
 from casl_bench.report.html.figures import (
     Figures,
     concept_curves,
@@ -93,7 +93,7 @@ def test_the_first_paragraph_is_folded() -> None:
 
 def test_a_picture_is_found_where_its_style_says(tmp_path: Path) -> None:
     colours = [(17 * i, 255 - 15 * i, 128) for i in range(15)]
-    sheet = new_sheet(1, "../<evil>")
+    sheet = Sheets(tmp_path).new("../<evil>")
     for colour in colours:
         sheet.add(np.full((8, 8, 3), colour, np.uint8))
     sheet.write(tmp_path)
@@ -108,8 +108,8 @@ def test_a_picture_is_found_where_its_style_says(tmp_path: Path) -> None:
         assert np.abs(pixels[top + 4, left + 4] - colour).max() < 12
 
 
-def test_large_pictures_are_kept_smaller() -> None:
-    sheet = new_sheet(1, "x")
+def test_large_pictures_are_kept_smaller(tmp_path: Path) -> None:
+    sheet = Sheets(tmp_path).new("x")
     sheet.add(np.zeros((256, 512, 3), np.uint8))
     assert sheet._tiles[0].shape == (LARGEST // 2, LARGEST, 3)
 
