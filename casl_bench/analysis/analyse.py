@@ -108,14 +108,11 @@ def _mean_alone(point: CurvePoint) -> CurvePoint:
     return CurvePoint(strength=point.strength, measurements=values)
 
 
-def read_numbers(
-    paths: Path | Sequence[Path], metrics: Sequence[EditMetric] | None = None
-) -> list[RunRecord]:
+def read_numbers(paths: Path | Sequence[Path]) -> list[RunRecord]:
     """Numbers of run folders and published scores, analysed together, or of files of numbers.
 
     Args:
         paths: run folders and published scores, or `.jsonl(.gz)` files of any schema.
-        metrics: as for `analyse`.
 
     Raises:
         UsageError: if there are none.
@@ -123,7 +120,7 @@ def read_numbers(
     """
     paths = [paths] if isinstance(paths, Path) else paths
     folders = [p for p in paths if (p / "cells").is_dir() or p.name.endswith(ENDING)]
-    numbers = analyse(folders, metrics) if folders else []
+    numbers = analyse(folders) if folders else []
     for path in paths:
         if path in folders:
             continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.metrics.bootstrap import LEVEL, student_margin
+from casl_bench.metrics.bootstrap import student_margin
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.metric import (
     BASELINE,
@@ -29,12 +29,12 @@ def attribute_shift(scores: EditScores) -> Array:
     return shift
 
 
-def attribute_shift_margin(scores: EditScores, level: float = LEVEL) -> Array | None:
-    """[A] half of the interval of `attribute_shift` for other images; None with fewer than two.
+def attribute_shift_margin(scores: EditScores) -> Array | None:
+    """[A] half of the 95 % interval of `attribute_shift` for other images; None for one image.
 
     Source: Student 1908.
     """
-    return student_margin(_change(scores), level) if len(scores) >= 2 else None
+    return student_margin(_change(scores)) if len(scores) >= 2 else None
 
 
 def _change(scores: EditScores) -> Array:

@@ -13,7 +13,7 @@ from typing import cast, overload
 import numpy as np
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.bootstrap import LEVEL, RESAMPLES, percentile_interval, resampling_weights
+from casl_bench.metrics.bootstrap import RESAMPLES, percentile_interval, resampling_weights
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.metric import (
     BASELINE,
@@ -225,9 +225,8 @@ def evaluate_epr_plus(
     *,
     same_images: bool = True,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Estimate:
-    """`epr_plus` with its percentile-bootstrap interval.
+    """`epr_plus` with its 95 % percentile-bootstrap interval, which needs two images.
 
     Images are resampled for edit and random directions together where these are of the same images,
     else each for itself. Other directions might have been sampled, too: with K >= 2 of them the log
@@ -242,10 +241,6 @@ def evaluate_epr_plus(
         seed: of the resamples.
         same_images: whether these are the n images of the edit, in the same order.
         resamples: how many.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        The estimate; without an interval where there are fewer than two images.
 
     Raises:
         InputError: as `epr_plus`.
@@ -254,9 +249,9 @@ def evaluate_epr_plus(
     _check_target(scores, random)
     n, no_null = len(scores), _no_null(random)
     if n == 0 or (reason := EPR_SIGNED.undefined(scores)) is not None:
-        return Estimate(None, n, level=level, reason="no image" if n == 0 else reason)
+        return Estimate(None, n, reason="no image" if n == 0 else reason)
     if no_null is not None:
-        return Estimate(None, n, level=level, reason=no_null)
+        return Estimate(None, n, reason=no_null)
     if same_images and len(random[0]) != n:
         raise InputError(f"the same images are needed, got {n} and {len(random[0])}")
 
@@ -268,7 +263,7 @@ def evaluate_epr_plus(
     m = len(random[0])
     value = float(ratio(np.full((1, n), 1 / n), np.full((1, m), 1 / m), 0.0)[0])
     if not math.isfinite(value):
-        return Estimate(None, n, level=level, reason="the value is not finite")
+        return Estimate(None, n, reason="the value is not finite")
     interval = None
     if n >= 2 and resamples:
         own = of_null = resampling_weights(n, resamples, seed)
@@ -278,9 +273,9 @@ def evaluate_epr_plus(
         # Independent of the images' resamples, which the plain seed gives.
         k = len(random)
         errors = np.random.default_rng([seed, k]).standard_t(max(k - 1, 1), size=resamples)
-        interval = percentile_interval(ratio(own, of_null, errors), level, n=n)
+        interval = percentile_interval(ratio(own, of_null, errors), n=n)
     low, high = interval or (None, None)
-    return Estimate(value, n, low, high, level)
+    return Estimate(value, n, low, high)
 
 
 def _check_target(scores: EditScores, random: Sequence[EditScores]) -> None:

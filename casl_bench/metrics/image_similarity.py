@@ -215,17 +215,11 @@ MARGIN = 2
 """Pixels by which the region is widened on every side: an edit need not hit the very edge."""
 
 
-def pixel_locality(
-    edit: ArrayLike,
-    base: ArrayLike,
-    oracle_change: ArrayLike,
-    threshold: float = THRESHOLD,
-    margin: int = MARGIN,
-) -> Array:
-    """sum_{p in R_i} |edit_ip - base_ip|^2 / sum_p |edit_ip - base_ip|^2 for each image i.
+def pixel_locality(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -> Array:
+    """[n] sum_{p in R_i} |edit_ip - base_ip|^2 / sum_p |edit_ip - base_ip|^2 for each image i.
 
     |.|^2 sums over the channels of pixel p. R_i = the pixels where the perfect edit changes any
-    channel by more than the threshold, dilated by a square of 2 * margin + 1 pixels.
+    channel by more than `THRESHOLD`, dilated by a square of 2 * `MARGIN` + 1 pixels.
 
     An edit that changes nothing scores as one that changes every pixel alike, the region's share of
     the image, so doing nothing gains nothing. Where the perfect edit changes the whole image every
@@ -235,23 +229,16 @@ def pixel_locality(
         edit: [n, 3, H, W] edited images, in [-1, 1].
         base: same shape, their reconstructions.
         oracle_change: same shape, the perfect edit minus what it was made from.
-        threshold: >= 0, in the unit of the pixels.
-        margin: >= 0.
-
-    Returns:
-        [n] in [0, 1].
 
     Raises:
-        InputError: on other shapes, NaN or infinity, a negative threshold or margin.
+        InputError: on other shapes, NaN or infinity.
     Source: ours; after the edited and unedited regions of PIE-Bench.
     """
     before = check_array("base images", base, 4)
     change = (check_array("edited images", edit, 4, before.shape) - before) ** 2
     known = check_array("oracle's change", oracle_change, 4, before.shape)
-    if not (threshold >= 0 and np.isfinite(threshold)) or margin < 0:
-        raise InputError(f"threshold {threshold} and margin {margin} must not be negative")
-    side = 2 * margin + 1
-    region = binary_dilation(np.abs(known).max(1) > threshold, np.ones((1, side, side)))
+    square = np.ones((1, 2 * MARGIN + 1, 2 * MARGIN + 1))
+    region = binary_dilation(np.abs(known).max(1) > THRESHOLD, square)
     energy = change.sum(1)
     total = energy.sum((1, 2))
     inside = np.where(region, energy, 0.0).sum((1, 2))

@@ -83,14 +83,13 @@ def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, or the reason why there is none.
+    """A number with its 95 % interval, or the reason why there is none.
 
     Attributes:
         value: None where the metric is undefined; never NaN or infinite.
         n: images (or test items) behind the number.
         low: lower end of the interval; None (with `high`) where there is no interval.
         high: upper end.
-        level: nominal coverage.
         reason: why the value is undefined; None where it is defined.
     """
 
@@ -98,7 +97,6 @@ class Estimate:
     n: int
     low: float | None = None
     high: float | None = None
-    level: float = 0.95
     reason: str | None = None
 
 

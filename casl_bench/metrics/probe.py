@@ -36,7 +36,6 @@ class ProbeResult:
         features: what it read: "top_latents", "top_units", "random_latents", "random_units",
             "raw_h" or "majority".
         k: how many features; None for raw_h and majority.
-        n_train: images it was fitted on.
         n_test: images it was tested on.
         accuracy: share of test images it got right (random features: mean over samples of them).
         balanced_accuracy: mean of the accuracies on either class.
@@ -48,7 +47,6 @@ class ProbeResult:
 
     features: str
     k: int | None
-    n_train: int
     n_test: int
     accuracy: float
     balanced_accuracy: float
@@ -127,7 +125,7 @@ def majority_probe(data: ProbeData, train_labels: ArrayLike, test_labels: ArrayL
     """Always answer the training images' more frequent class: chance."""
     train_y, test_y = _labels(data, train_labels, test_labels)
     answer = np.full(len(test_y), train_y.mean() > 0.5)
-    return _result("majority", answer, test_y, len(train_y))
+    return _result("majority", answer, test_y)
 
 
 def probe_top_k(
@@ -215,7 +213,7 @@ def _probe_standardised(
     train_y, test_y = _labels(data, train_labels, test_labels)
     cost = _choose_cost(data.train, train_y, seed)
     decisions = _decide(data.train, train_y, data.test, cost, seed)
-    result = _result(name, decisions, test_y, len(train_y))
+    result = _result(name, decisions, test_y)
     if not shuffles:
         return result
     rng = np.random.default_rng(seed)
@@ -279,13 +277,13 @@ def _labels(data: ProbeData, train: ArrayLike, test: ArrayLike) -> tuple[Labels,
     return train_y, test_y
 
 
-def _result(name: str, decisions: Labels, labels: Labels, n_train: int) -> ProbeResult:
+def _result(name: str, decisions: Labels, labels: Labels) -> ProbeResult:
     right = decisions == labels
     balanced = float(right[labels].mean() + right[~labels].mean()) / 2
     interval = wilson_interval(int(right.sum()), len(labels))
     assert interval is not None  # there are test images: both classes are present
     accuracy = float(right.mean())
-    return ProbeResult(name, None, n_train, len(labels), accuracy, balanced, *interval)
+    return ProbeResult(name, None, len(labels), accuracy, balanced, *interval)
 
 
 def _mean_result(results: Sequence[ProbeResult]) -> ProbeResult:

@@ -44,7 +44,7 @@ class Response:
         return mean
 
 
-def calibration_error(logits: ArrayLike, targets: ArrayLike, bins: int = BINS) -> Array:
+def calibration_error(logits: ArrayLike, targets: ArrayLike) -> Array:
     """[A] sum_b |sum_{i in b} (p_i - y_i)| / n in [0, 1], over equal bins b of p = sigmoid.
 
     0 where each bin's mean probability is its mean target.
@@ -52,19 +52,18 @@ def calibration_error(logits: ArrayLike, targets: ArrayLike, bins: int = BINS) -
     Args:
         logits: [n, A], n >= 1.
         targets: [n, A] in [0, 1]: labels, or the share of an attribute that shows.
-        bins: how many, >= 1.
 
     Raises:
-        InputError: on other shapes, NaN or infinity, no image, a target outside [0, 1] or no bin.
+        InputError: on other shapes, NaN or infinity, no image, or a target outside [0, 1].
     Source: expected calibration error, Naeini et al. 2015; signed within a bin, as is usual.
     """
     x = check_array("logits", logits, 2)
     y = check_array("targets", targets, 2, x.shape)
-    if len(x) == 0 or bins < 1 or (y < 0).any() or (y > 1).any():
-        raise InputError("calibration needs an image, a bin and targets in [0, 1]")
+    if len(x) == 0 or (y < 0).any() or (y > 1).any():
+        raise InputError("calibration needs an image and targets in [0, 1]")
     p = (1 + np.tanh(x / 2)) / 2
-    bin_of = np.minimum((p * bins).astype(np.intp), bins - 1)
-    gaps = [np.abs(np.where(bin_of == b, p - y, 0).sum(0)) for b in range(bins)]
+    bin_of = np.minimum((p * BINS).astype(np.intp), BINS - 1)
+    gaps = [np.abs(np.where(bin_of == b, p - y, 0).sum(0)) for b in range(BINS)]
     total: Array = np.sum(gaps, axis=0) / len(x)
     return total
 

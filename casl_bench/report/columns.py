@@ -14,7 +14,16 @@ from typing import Generic, Literal, TypeVar
 from casl_bench.analysis.significance import is_significant
 from casl_bench.metrics.metric import METRICS
 from casl_bench.metrics.scorer_validation import leakage_share
-from casl_bench.report.grouping import NOT_DONE, Group, Number, Over, Row, mean_of, over_concepts
+from casl_bench.report.grouping import (
+    NOT_DONE,
+    Group,
+    Number,
+    Over,
+    Row,
+    mean_of,
+    mean_over,
+    over_concepts,
+)
 from casl_bench.report.markdown import DASH, Footnotes, escape, number, table
 from casl_bench.results.record import Kind, Measurement, Pair, RunRecord, Standing
 
@@ -284,10 +293,18 @@ PROBE_K = 16
 
 def probe_k(group: Group) -> int | None:
     """The number of latents that the probe column is of; None where there is no probe."""
-    names = {name for r in group.of_kind("probe") for name in r.measurements}
-    parts = [name.split(".") for name in names if name.startswith("top_units.k")]
-    ks = sorted({int(p[1][1:]) for p in parts if len(p) == 2 and p[1][1:].isdigit()})
+    found = {probe_name(name) for r in group.of_kind("probe") for name in r.measurements}
+    ks = sorted(
+        k for feature, k, shuffled in found if feature == "top_units" and k and not shuffled
+    )
     return PROBE_K if PROBE_K in ks else ks[-1] if ks else None
+
+
+def probe_name(name: str) -> tuple[str, int | None, bool]:
+    """`top_units.k4.shuffled` → ("top_units", 4, True)."""
+    feature, *rest = name.split(".")
+    ks = [int(part[1:]) for part in rest if part[:1] == "k" and part[1:].isdigit()]
+    return feature, ks[0] if ks else None, "shuffled" in rest
 
 
 def _probe(row: Row) -> Number:
@@ -313,9 +330,7 @@ def _through_sae(row: Row) -> Number:
 def _of_datasets(group: Group, kind: Kind, name: str) -> Number:
     """Mean over the data sets of what one record has for each."""
     found = {r.dataset: Number.of(r.measurements.get(name)) for r in group.of_kind(kind)}
-    values = [n.value for d in group.datasets if (n := found.get(d)) and n.value is not None]
-    without = [d for d in group.datasets if d not in found or found[d].value is None]
-    return Number(reason=f"no number for {', '.join(without)}") if without else mean_of(values)
+    return mean_over({d: found.get(d, Number()) for d in group.datasets})
 
 
 BOARD: tuple[Column[Row], ...] = (

@@ -241,6 +241,13 @@ def mean_of(values: Sequence[float], bounds: tuple[float, float] | None = None) 
     return Number(centre, low, high)
 
 
+def mean_over(found: Mapping[str, Number]) -> Number:
+    """The mean of all data sets' numbers, or which of them have none."""
+    values = [n.value for n in found.values() if n.value is not None]
+    without = [dataset for dataset, n in found.items() if n.value is None]
+    return Number(reason=f"no number for {', '.join(without)}") if without else mean_of(values)
+
+
 @dataclass(frozen=True)
 class Part:
     """Data sets of one domain, suite and seed; `overall` is None for a single or a repeated one."""

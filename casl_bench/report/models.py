@@ -8,8 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from casl_bench.report.columns import METHOD, Column, in_order, model_header, shown, table_of
-from casl_bench.report.grouping import NOT_DONE, Group, Number, Row, mean_of, over_concepts
+from casl_bench.report.columns import (
+    METHOD,
+    Column,
+    in_order,
+    model_header,
+    probe_name,
+    shown,
+    table_of,
+)
+from casl_bench.report.grouping import NOT_DONE, Group, Number, Row, mean_over, over_concepts
 from casl_bench.report.markdown import Footnotes, escape, fold, number, section, table
 from casl_bench.results.record import Kind, RunRecord
 
@@ -100,10 +108,7 @@ def datasets_section(
             d: Number.of(own[d].measurements.get(prefix + name)) if d in own else Number()
             for d in datasets
         }
-        without = [d for d, n in found.items() if n.value is None]
-        values = [n.value for n in found.values() if n.value is not None]
-        missing = Number(reason=f"no number for {', '.join(without)}")
-        mean = missing if without else mean_of(values)
+        mean = mean_over(found)
 
         def of(row: str) -> Number:
             return mean if row == "mean" else Number(found[row].value, reason="not measured")
@@ -164,7 +169,7 @@ def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
     places = {feature: place for place, feature in enumerate(_FEATURES)}
     features = {
         (places.get(feature, len(places)), feature, shuffled)
-        for feature, _, shuffled in map(_probe_name, names)
+        for feature, _, shuffled in map(probe_name, names)
     }
 
     def column(k: int | None) -> Column[tuple[int, str, bool]]:
@@ -182,16 +187,9 @@ def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
 
         return Column("all" if k is None else f"k{k}", "all" if k is None else f"k = {k}", of)
 
-    ks = sorted({k for name in names if (k := _probe_name(name)[1]) is not None})
+    ks = sorted({k for name in names if (k := probe_name(name)[1]) is not None})
     feature = Column[tuple[int, str, bool]]("features", "features", _probe_title, text=True)
     return table_of([feature, *map(column, [*ks, None])], sorted(features))
-
-
-def _probe_name(name: str) -> tuple[str, int | None, bool]:
-    """`top_units.k4.shuffled` → ("top_units", 4, True)."""
-    feature, *rest = name.split(".")
-    ks = [int(part[1:]) for part in rest if part[:1] == "k" and part[1:].isdigit()]
-    return feature, ks[0] if ks else None, "shuffled" in rest
 
 
 def _probe_measurement(feature: str, k: int | None, shuffled: bool) -> str:

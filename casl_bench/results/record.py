@@ -99,7 +99,6 @@ class Measurement(Frozen):
             value=estimate.value,
             low=estimate.low,
             high=estimate.high,
-            level=estimate.level,
             n=estimate.n,
             unit=unit,
         )

@@ -30,37 +30,24 @@ from casl_bench.results.score_table import ScoreTable
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ImageChanges:
-    """Changes against the reconstruction, [S, n, A] in σ; NaN where σ is not known."""
-
-    attributes: tuple[str, ...]
-    strengths: tuple[float, ...]
-    changes: Floats
-
-    def at(self, strength: float, image: int) -> dict[str, float | None]:
-        """Attribute → change of an image at a strength, None where unknown; {} without scores."""
-        if strength not in self.strengths or image >= self.changes.shape[1]:
-            return {}
-        row = self.changes[self.strengths.index(strength), image]
-        return {
-            name: None if np.isnan(value) else round(float(value), 4)
-            for name, value in zip(self.attributes, row, strict=True)
-        }
-
-
 def image_changes(
-    record: RunRecord, table: ScoreTable, spreads: Mapping[str, Floats]
-) -> ImageChanges:
-    """The changes of all images of a cell, by its primary classifier.
+    cell: Kept, spreads: Mapping[str, Floats], strength: float, image: int
+) -> dict[str, float | None]:
+    """Attribute → change of an image against its reconstruction, by the primary classifier.
 
-    `spreads` are classifier → [A] σ of its logits; one that is not known gives NaN.
+    None where the classifier's σ is not among `spreads`, classifier → [A] σ; {} without scores.
     """
-    classifier = record.judges[0] if record.judges else table.classifiers[0]
-    k = table.classifiers.index(classifier)
-    moved = np.asarray(table.edit_logits[k] - table.reconstruction_logits[k])
+    table, classifiers = cell.scores, cell.record.judges
+    if table is None or strength not in table.strengths or image >= len(table.image_ids):
+        return {}
+    classifier = classifiers[0] if classifiers else table.classifiers[0]
+    k, s = table.classifiers.index(classifier), table.strengths.index(strength)
+    moved = table.edit_logits[k, s, image] - table.reconstruction_logits[k, image]
     sd = spreads.get(classifier, np.full(len(table.attributes), np.nan))
-    return ImageChanges(table.attributes, table.strengths, moved / sd)
+    return {
+        name: None if np.isnan(value) else round(float(value), 4)
+        for name, value in zip(table.attributes, moved / sd, strict=True)
+    }
 
 
 # Many small pictures in one file: what a page shows of them is a matter of place.
@@ -190,11 +177,6 @@ def edit_grid(
     columns = _columns([cell.record for cell in kept.values()])
     first = next(iter(kept.values())).images
     images = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
-    changes = {
-        key: image_changes(cell.record, cell.scores, spreads)
-        for key, cell in kept.items()
-        if cell.scores is not None
-    }
     numbers = {
         key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(images)]
         for key, cell in kept.items()
@@ -208,7 +190,7 @@ def edit_grid(
                 label(key),
                 styles[key].series,
                 key[0],
-                _row(key, cell, numbers[key][i], i, columns, changes.get(key), sheet),
+                _row(key, cell, numbers[key][i], i, columns, spreads, sheet),
             )
             for key, cell in kept.items()
         ]
@@ -258,7 +240,7 @@ def _row(
     numbers: Sequence[int],
     image: int,
     columns: Sequence[tuple[str, str]],
-    changes: ImageChanges | None,
+    spreads: Mapping[str, Floats],
     sheet: Sheet,
 ) -> tuple[Tile, ...]:
     """One tile per column; a column without a picture says why."""
@@ -270,7 +252,7 @@ def _row(
         strength, level = places.get(name), levels.get(name)
         if strength is not None and strength in strengths:
             way = ", wrong way" if level is not None and level.status == "wrong_way" else ""
-            found = {} if changes is None else changes.at(strength, image)
+            found = image_changes(cell, spreads, strength, image)
             picture = sheet.style(numbers[strengths.index(strength)])
             tiles.append(_tile(key, cell.record, strength, heading + way, found, picture))
         elif level is not None and level.status == "not_reached":

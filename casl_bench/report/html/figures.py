@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE
+from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE, probe_name
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.markdown import DASH, number
 from casl_bench.report.models import attributes_of
@@ -243,10 +243,7 @@ def probe_chart(
     records: Sequence[RunRecord], where: str, method: str, figures: Figures
 ) -> Drawing | None:
     """Accuracy by number of features, mean over concepts; the band holds all concepts."""
-    ks = sorted(
-        {int(part[1:]) for r in records for name in r.measurements
-         for part in name.split(".")[1:2] if part[:1] == "k" and part[1:].isdigit()}
-    )  # fmt: skip
+    ks = sorted({k for r in records for name in r.measurements if (k := probe_name(name)[1])})
     if not ks:
         return None
     with figures.axes() as axes:

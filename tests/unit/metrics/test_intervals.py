@@ -115,18 +115,16 @@ def test_a_few_undefined_resamples_are_dropped_and_many_leave_no_interval() -> N
     few[:20], many[:100] = np.nan, np.nan
     assert percentile_interval(few) is not None
     assert percentile_interval(many) is None
-    with pytest.raises(InputError, match="level"):
-        percentile_interval(values, 1.0)
 
 
 def test_tails_are_expanded_where_few_units_were_resampled() -> None:
     # t(9) has 2.5 % below -2.262; times sqrt(10 / 9), -2.384, of which a normal has 0.86 % below.
     values = np.linspace(0, 1, 100_001)
-    low, high = percentile_interval(values, 0.95, 10) or (0, 0)
+    low, high = percentile_interval(values, 10) or (0, 0)
     assert low == pytest.approx(0.00855, abs=5e-5) and high == pytest.approx(1 - low)
-    assert percentile_interval(values, 0.95, 10**7) == pytest.approx((0.025, 0.975), abs=1e-4)
+    assert percentile_interval(values, 10**7) == pytest.approx((0.025, 0.975), abs=1e-4)
     with pytest.raises(InputError, match="one unit"):
-        percentile_interval(values, 0.95, 1)
+        percentile_interval(values, 1)
 
 
 def test_wilson_interval_against_published_figures() -> None:

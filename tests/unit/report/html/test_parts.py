@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import Sheets, image_changes
+from casl_bench.report.html.edit_grid import Kept, Sheets, image_changes
 from casl_bench.report.html.figures import (
     Figures,
     concept_curves,
@@ -23,6 +23,7 @@ from casl_bench.report.html.figures import (
 from casl_bench.report.html.from_markdown import FEW_NOTES, fold_first, to_html, without_heading
 from casl_bench.report.html.sections import bounds_of, logit_spreads
 from casl_bench.report.markdown import Footnotes, escape, fold, table
+from casl_bench.report.pictures import load_images
 from casl_bench.results.latent_images import LARGEST
 from casl_bench.results.record import Measurement
 
@@ -128,11 +129,11 @@ def test_changes_of_images_are_those_of_the_records(
     record = group.done(CASL)["hat"]
     scores = run.store.scores(record)
     assert scores is not None
-    found = image_changes(record, scores, logit_spreads(group))
-    mean = np.mean([found.at(1.0, i)["hat"] for i in range(fake.IMAGES)])
+    cell, spreads = Kept(record, load_images(run.store, record), scores), logit_spreads(group)
+    mean = np.mean([image_changes(cell, spreads, 1.0, i)["hat"] for i in range(fake.IMAGES)])
     assert mean == pytest.approx(record.drift["hat"], rel=1e-3)
-    assert set(image_changes(record, scores, {}).at(1.0, 0).values()) == {None}
-    assert found.at(9.0, 0) == {}
+    assert set(image_changes(cell, {}, 1.0, 0).values()) == {None}
+    assert image_changes(cell, spreads, 9.0, 0) == {}
 
 
 # Controls -------------------------------------------------------------------------------------
