@@ -23,7 +23,7 @@ from casl_bench.analysis.uncertainty import (
 )
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
-from casl_bench.metrics.edit_scores import Array, EditScores, check_array
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr_plus import null_epr, signed_epr, signed_exp, signed_log
 from casl_bench.results.record import Agreement, Comparison, Measurement, Sensitivity, Standing
 
@@ -196,18 +196,11 @@ def _without(scores: EditScores, column: int | None) -> EditScores:
 
 
 def fit_sd(scores: ArrayLike) -> float | None:
-    """Standard deviation between F fits of their means over concepts; None with fewer than two.
+    """Standard deviation between F fits [F, C] of their means over concepts; None for a single fit.
 
-    Args:
-        scores: [F, C] of F fits on C concepts, on the same images, finite.
-
-    Raises:
-        InputError: without a fit or a concept, or on NaN or infinity.
+    All fits are on the same images.
     """
-    array = check_array("scores of fits", scores, 2)
-    if array.size == 0:
-        raise InputError("a spread between fits needs a fit and a concept")
-    means = array.mean(1)
+    means = np.asarray(scores, dtype=np.float64).mean(1)
     if len(means) < 2:
         return None
     sd = float(means.std(ddof=1))

@@ -98,14 +98,8 @@ def measurements(
     """Every metric of per-image scores, and EPR+.
 
     Under the metric's name by the primary classifier, under `metric@classifier` by the others, of
-    these only what is defined.
-
-    Args:
-        cell: its scores.
-        strength: one of the table's.
-        seed: of the resamples.
-        null: what random directions do to the concept.
-        metrics: default all that are registered.
+    these only what is defined. The strength is one of the table's, the seed is of the resamples;
+    metrics are by default all that are registered.
     """
     found: dict[str, Measurement] = {}
     chosen = [METRICS.create(n) for n in METRICS.names()] if metrics is None else metrics
@@ -146,14 +140,10 @@ def measure(
     matched: StoredCell | None = None,
     metrics: Sequence[EditMetric] | None = None,
 ) -> RunRecord:
-    """The numbers of one edit cell.
+    """The numbers of one finished edit cell with scores.
 
-    Args:
-        stored: a finished cell with scores.
-        scales: of its data set.
-        null: what random directions do to its concept.
-        matched: the control matched to it; None where there is none.
-        metrics: default all that are registered.
+    `null` is what random directions do to its concept, `matched` the control matched to it, if any;
+    metrics are by default all that are registered.
     """
     record = stored.record
     assert (

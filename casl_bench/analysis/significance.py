@@ -9,12 +9,11 @@ from itertools import combinations, combinations_with_replacement
 from string import ascii_letters
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from casl_bench.analysis.uncertainty import ResampledScores, noise_beyond
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
-from casl_bench.metrics.edit_scores import check_array
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.results.record import Measurement, Pair, Sensitivity
 
 
@@ -53,13 +52,8 @@ def paired_differences(scores: ResampledScores) -> tuple[Pair, ...]:
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values adjusted so that all tests together err with probability alpha at most.
 
-    max over the tests up to this one, in order of p, of (N - place) p, at most 1.
-
-    Args:
-        p_values: N in [0, 1]; None where there is no test, which counts as one that failed.
-
-    Returns:
-        In the order given, None where None was given.
+    max over the tests up to this one, in order of p, of (N - place) p, at most 1; in the order
+    given. None is no test, counts as one that failed, and stays None.
 
     Raises:
         InputError: on a p-value outside [0, 1].
@@ -76,19 +70,14 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def kendall_tau(a: ArrayLike, b: ArrayLike) -> float | None:
-    """Kendall's tau-b of two orders [n]; None where either has a single place, or n < 2.
+def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's tau-b of two orders of the same methods; None where either has a single place.
 
-    Raises:
-        InputError: on different lengths, NaN or infinity.
     Source: Kendall 1945.
     """
     from scipy.stats import kendalltau  # takes a second to import
 
-    first, second = check_array("a", a, 1), check_array("b", b, 1)
-    if len(first) != len(second):
-        raise InputError(f"two orders of the same, got {len(first)} and {len(second)} values")
-    tau = float(kendalltau(first, second).statistic) if len(first) > 1 else math.nan
+    tau = float(kendalltau(a, b).statistic) if len(a) > 1 else math.nan
     # A perfect agreement is 1 exactly, whatever its square roots round to.
     return round(tau, 15) if math.isfinite(tau) else None
 
@@ -128,13 +117,8 @@ def rank_intervals(scores: Mapping[str, float], pairs: Sequence[Pair]) -> tuple[
     Holm's adjustment holds over all pairs together, so with probability 1 - `ALPHA` all the true
     ranks lie in their intervals together.
 
-    Args:
-        scores: method → its mean over concepts, higher is better.
-        pairs: every two of these methods.
-
-    Returns:
-        Best score first, equal scores in order of name: where two share a letter, that order is no
-        result.
+    Scores are means over concepts, higher is better; the best comes first, equal ones in order of
+    name. Where two share a letter, that order is no result.
 
     Raises:
         InputError: if a pair is missing, given twice or of another method.
@@ -189,29 +173,20 @@ def _letters(order: Sequence[str], better: set[tuple[str, str]]) -> dict[str, st
     }
 
 
-def sensitivity(
-    base: ArrayLike, variants: Mapping[tuple[str, str], ArrayLike]
-) -> tuple[Sensitivity, ...]:
+def sensitivity(base: Array, variants: Mapping[tuple[str, str], Array]) -> tuple[Sensitivity, ...]:
     """In how many variants every method that is first stays first, be it with others.
 
     Args:
-        base: [M] scores of the methods, higher is better, finite.
+        base: [M] scores of M >= 1 methods, higher is better, finite.
         variants: (kind, name of what is left out) → [M] scores without it.
 
     Returns:
         One per kind, such as "attribute" or "concept", in order of its first variant.
-
-    Raises:
-        InputError: without a method, on another number of scores, NaN or infinity.
     Source: ours.
     """
-    scores = check_array("base", base, 1)
-    if len(scores) == 0:
-        raise InputError("sensitivity needs at least one method")
-    first = scores == scores.max()
+    first = base == base.max()
     broken: dict[str, list[str]] = {}
-    for (kind, name), values in variants.items():
-        other = check_array(f"variant '{name}'", values, 1, scores.shape)
+    for (kind, name), other in variants.items():
         broken.setdefault(kind, []).extend([name] if (other[first] < other.max()).any() else [])
     counts = {kind: sum(k == kind for k, _ in variants) for kind in broken}
     return tuple(

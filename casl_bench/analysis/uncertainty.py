@@ -41,19 +41,10 @@ class Design:
     Attributes:
         images: [I] data set of each distinct image, in the order of the weights.
         concepts: [C] data set of each concept, in the order of the scores.
-
-    Raises:
-        InputError: without a concept, or where a concept's data set has no image.
     """
 
     images: tuple[str, ...]
     concepts: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.concepts:
-            raise InputError("a comparison needs at least one concept")
-        if bare := sorted(set(self.concepts) - set(self.images)):
-            raise InputError(f"no image belongs to {', '.join(bare)}")
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -154,8 +145,6 @@ class Noise:
 
     def interval(self, value: float, level: float = LEVEL) -> Interval | None:
         """Around `value`, with nominal coverage `level`; None where the noise is not known."""
-        if not 0 < level < 1:
-            raise InputError(f"level must be in (0, 1), got {level}")
         if not self.terms:
             return None
         half = max(error * float(stdtrit(df, (1 + level) / 2)) for error, df in self.terms)

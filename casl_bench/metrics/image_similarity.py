@@ -77,61 +77,33 @@ def noise_statistics(x_T: ArrayLike) -> NoiseStatistics:
     return NoiseStatistics(float(noise.mean(axes).mean()), float(noise.std(axes).mean()))
 
 
-# Means of what other scorers measured on each image: CLIP direction, perceptual, identity.
+# Means of what other scorers measured on each image, one of the columns of `PER_IMAGE`.
 
 
-def mean_of_column(field: str, info: MetricInfo) -> EditMetric:
-    """Register the plain mean of one of `PER_IMAGE`, undefined where nobody measured it."""
-
+def _mean_of_column(field: str, info: MetricInfo) -> EditMetric:
     def per_image(scores: EditScores) -> Array:
         return np.asarray(getattr(scores, field), dtype=np.float64)[:, None]
 
-    def undefined(scores: EditScores) -> str | None:
-        return None if getattr(scores, field) is not None else f"no scorer gave '{field}'"
+    return register_metric(
+        EditMetric(info, per_image, first_column, lambda scores: _absent(scores, field))
+    )
 
-    return register_metric(EditMetric(info, per_image, first_column, undefined))
+
+def _absent(scores: EditScores, *fields: str) -> str | None:
+    absent = next((f for f in fields if getattr(scores, f) is None), None)
+    return None if absent is None else f"no scorer gave '{absent}'"
 
 
-CLIP_SIMILARITY = mean_of_column(
-    "clip_similarity",
-    MetricInfo(
-        name="clip_similarity",
-        version=1,
-        higher_is_better=True,
-        unit="cosine",
-        bounds=(-1, 1),
-        title="CLIP",
-        source="directional similarity, StyleGAN-NADA (Gal et al. 2022), eq. 3",
-        scale_free=True,
-        depends_on=(BASELINE,),
-    ),
-)
-PERCEPTUAL = mean_of_column(
-    "perceptual",
-    MetricInfo(
-        name="perceptual",
-        version=1,
-        higher_is_better=False,
-        unit="distance",
-        bounds=(0, None),
-        title="perceptual",
-        scale_free=True,
-        depends_on=(BASELINE,),
-    ),
-)
-IDENTITY = mean_of_column(
-    "identity",
-    MetricInfo(
-        name="identity",
-        version=1,
-        higher_is_better=True,
-        unit="cosine",
-        bounds=(-1, 1),
-        title="identity",
-        scale_free=True,
-        depends_on=(BASELINE,),
-    ),
-)
+_GAL = "directional similarity, StyleGAN-NADA (Gal et al. 2022), eq. 3"
+for _name, _version, _better, _unit, _bounds, _title, _source in (
+    ("clip_similarity", 1, True, "cosine", (-1, 1), "CLIP", _GAL),
+    ("perceptual", 1, False, "distance", (0, None), "perceptual", "ours"),
+    ("identity", 1, True, "cosine", (-1, 1), "identity", "ours"),
+):
+    _mean_of_column(
+        _name,
+        MetricInfo(_name, _version, _better, _unit, _bounds, _title, _source, True, (BASELINE,)),
+    )
 
 
 # Image-quality check: how far an edit moved towards an unrelated image (0 = reconstruction,
@@ -151,11 +123,6 @@ def _identity_column(scores: EditScores) -> Array:
     assert scores.identity is not None and scores.unrelated_identity is not None
     share = np.maximum(1 - scores.identity, 0) / (1 - scores.unrelated_identity)
     return share[:, None]
-
-
-def _absent(scores: EditScores, *fields: str) -> str | None:
-    absent = next((f for f in fields if getattr(scores, f) is None), None)
-    return None if absent is None else f"no scorer gave '{absent}'"
 
 
 PERCEPTUAL_DRIFT = register_metric(
@@ -207,7 +174,6 @@ above 1 counts as 1.
 
 # Whether an edit changes the pixels that the perfect edit changes. Rendered images only.
 
-
 THRESHOLD = 0.1
 """A pixel belongs to the region where any of its channels changes by more: 13 of 255 levels."""
 
@@ -246,7 +212,7 @@ def pixel_locality(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -
     return np.minimum(share, 1.0)  # the two sums round apart
 
 
-PIXEL_LOCALITY = mean_of_column(
+PIXEL_LOCALITY = _mean_of_column(
     "locality",
     MetricInfo(
         name="pixel_locality",

@@ -61,11 +61,7 @@ def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
     """What two numbers must share to be comparable, as twelve hexadecimal digits.
 
     The SHA-256 of the metric's name and version, what it depends on (baseline, floor, …), and,
-    where it depends on `OTHERS`, their names.
-
-    Args:
-        metric: the declaration.
-        attributes: names of the other attributes, in any order.
+    where it depends on `OTHERS`, the other attributes' names in any order.
 
     Raises:
         InputError: if a name is given twice.

@@ -63,12 +63,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class ProbeData:
-    """Features of train and test images, in the same columns.
-
-    Attributes:
-        train: [n_train, F].
-        test: [n_test, F].
-    """
+    """Features of train and test images, [n_train, F] and [n_test, F], in the same columns."""
 
     train: Array
     test: Array
@@ -106,17 +101,12 @@ def probe(
     """Fit a linear SVM on the training images, test it on the others, and shuffle the labels.
 
     Features are standardised by the training images; C is chosen among 0.01, 0.1 and 1 by 3-fold
-    cross-validation inside them.
-
-    Args:
-        data: features.
-        train_labels: [n_train] bool, both classes present, three of each at least.
-        test_labels: [n_test] bool, both classes present.
-        seed: of folds, shuffles and the solver.
-        name: what the features are.
+    cross-validation inside them. Labels are [n_train] and [n_test] bool; the seed is of folds,
+    shuffles and the solver, the name says what the features are.
 
     Raises:
-        InputError: on labels of another length or without both classes.
+        InputError: on labels of another length, with fewer than three training images or no test
+            image of either class.
     """
     return _probe_standardised(_standardise(data), train_labels, test_labels, seed, name)
 
@@ -195,11 +185,9 @@ class RawProbe:
             scale = np.sqrt(variances[kept])
             self._data = ProbeData(axes[:, kept] * scale, (test @ train.T) @ axes[:, kept] / scale)
 
-    def __call__(
-        self, train_labels: ArrayLike, test_labels: ArrayLike, seed: int, name: str = "raw_h"
-    ) -> ProbeResult:
+    def __call__(self, train_labels: ArrayLike, test_labels: ArrayLike, seed: int) -> ProbeResult:
         """As `probe`, on all features."""
-        return _probe_standardised(self._data, train_labels, test_labels, seed, name)
+        return _probe_standardised(self._data, train_labels, test_labels, seed, "raw_h")
 
 
 def _probe_standardised(

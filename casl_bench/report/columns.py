@@ -92,7 +92,6 @@ def table_of(columns: Sequence[Column[T]], items: Iterable[T]) -> str:
 
 # Measurements of edits.
 
-
 _OLD_NAMES = {
     "off_target_flips_per_flip": "flip_precision",
     "identity_drift": "identity_guard",
@@ -510,7 +509,6 @@ PAIRS: tuple[Column[Pair], ...] = (
 
 
 # Measurements of models: reconstruction, SAE, scorers, probe.
-
 
 _MODELS = {
     "psnr": "PSNR (dB) ↑",

@@ -130,7 +130,6 @@ def boards_of(source: Source) -> list[LeaderboardTable]:
 
 # Where pages lie and how they link to each other.
 
-
 MARKER = "<!-- Made by `casl-bench leaderboard` of the records: edit those, not this. -->"
 """First line of every page that is not a run's full table."""
 
@@ -289,7 +288,6 @@ def method_columns() -> list[Column[Entry]]:
 
 
 # What a reader should know of a row, one letter per fault, with a legend.
-
 
 NOT_CLEAN = "code not clean"
 """Made by a checkout with changes, or by one of which that is not known."""

@@ -52,7 +52,6 @@ from casl_bench.results.record import Pair
 
 # A board as one table, with its legend.
 
-
 _ABOUT_BOARD = (
     "Ranks are those that paired tests with Holm's correction leave open; methods that share a "
     "letter are not significantly different. EPR+ [95 % interval for other images and concepts "
@@ -360,7 +359,6 @@ _COMMANDS = 3
 
 
 # Tables of the pages that another document quotes, such as a README: kept equal to the letter.
-
 
 _BEGIN, _END = "<!-- quoted:", "<!-- /quoted -->"
 _QUOTE = re.compile(

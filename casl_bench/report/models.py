@@ -210,7 +210,6 @@ def _names(records: Iterable[RunRecord]) -> set[str]:
 
 # What else an edit moves: the shift of the attributes that it should leave alone.
 
-
 _ABOUT_SHIFT = (
     "Mean absolute shift, in σ, over the concepts that aim at another attribute: what a method "
     "changes besides. Smaller is better. A concept's shift is the signed mean change over its test "

@@ -17,7 +17,6 @@ from casl_bench.results.run_folder import CellKey, RecordStore
 
 # Pictures of edits side by side: arrays in, one picture out.
 
-
 SCALE, COMPARISON_SCALE = 3, 2
 """Enlargement: a 64-pixel image is shown at 192 pixels, or 128 with a column per method."""
 _GAP, _MARGIN, _TEXT_SIZE = 6, 10, 15
@@ -141,14 +140,12 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
     shown = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
     for record in shown:
         cell = CellKey.of(record).path
-        path = folder / cell.parent / f"{cell.name}.png"
-        key = _hash_of([record])
+        path, key = folder / cell.parent / f"{cell.name}.png", _hash_of([record])
         if not _is_up_to_date(path, key):
             _write(path, key, draw_cell(load_images(store, record), title=_title(record)))
     for dataset in sorted({r.dataset for r in shown}):
         of_dataset = [r for r in shown if r.dataset == dataset]
-        path = folder / f"{safe_name(dataset)}.png"
-        key = _hash_of(of_dataset)
+        path, key = folder / f"{safe_name(dataset)}.png", _hash_of(of_dataset)
         if not _is_up_to_date(path, key):
             _write(path, key, draw_comparison(_comparison(store, of_dataset)))
     return folder

@@ -32,7 +32,6 @@ from casl_bench.results.run_folder import (
 
 # Does a comparison follow from the cells of its run?
 
-
 TOLERANCE = 1e-6
 """Relative, for sums in another order."""
 
@@ -143,7 +142,6 @@ class Expected:
 
 
 # Values that no measurement can have, whatever the method.
-
 
 _RANGES = {"share": (0.0, 1.0), "fraction": (0.0, 1.0), "cosine": (-1.0, 1.0), "dB": (0.0, 200.0)}
 """By unit. 8-bit pictures that are equal have no more dB than this."""

@@ -26,7 +26,6 @@ from casl_bench.results.score_table import ScoreTable
 
 # What one edit did to one image: the change of every attribute, in σ, from the stored scores.
 
-
 Floats = NDArray[np.float64]
 
 
@@ -51,7 +50,6 @@ def image_changes(
 
 
 # Many small pictures in one file: what a page shows of them is a matter of place.
-
 
 FOLDER = "images"
 _QUALITY = 88

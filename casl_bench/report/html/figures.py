@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 # How a method looks in every figure: its own colour, dash and marker.
 
-
 INK = "#010203"
 """Text and axes; a page turns it into the colour of its own text."""
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -185,7 +184,6 @@ def _inline(svg: str, prefix: str, title: str, series: dict[int, str]) -> Markup
 
 # Figures of a data set as a whole: standings with their intervals, probe accuracy by k.
 
-
 _PROBES = {
     "top_units": ("best (latent, position) units", "#0072B2", "-", "o"),
     "top_latents": ("best latents, pooled", "#009E73", "--", "s"),
@@ -275,7 +273,6 @@ def _values(records: Sequence[RunRecord], name: str) -> list[float]:
 
 
 # Curves over strength: dose and response, precision and effect.
-
 
 _Points = list[tuple[float, float, float, float]]
 """x, y and the ends of the band around y, in order of strength."""

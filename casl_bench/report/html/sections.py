@@ -105,7 +105,6 @@ def bounds_of(records: Sequence[RunRecord]) -> list[Bound]:
 
 # The sections of a data set's page, each a function of its records: what there is, or why not.
 
-
 _NO_COMPARISON = (
     "Not compared: no cell of these records compares methods at equal effect (a run writes one "
     "once every method has run every concept)."
@@ -225,7 +224,6 @@ def _html(text: str, otherwise: str) -> Markup:
 
 
 # Pictures and curves of every concept of a data set, as far as a run folder keeps them.
-
 
 _SELF_EVIDENT = ("identity", "oracle")
 """Controls whose pictures stand in every grid already: the reconstruction and the oracle."""

@@ -65,10 +65,3 @@ def test_scores_that_are_not_finite_as_measured_are_refused() -> None:
 
     with pytest.raises(InputError, match="'y' has no finite score on concept 2"):
         resample_scores(score, ["x", "y"], DESIGN, 0)
-
-
-def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(InputError, match="at least one concept"):
-        Design(("a",), ())
-    with pytest.raises(InputError, match="no image belongs to b"):
-        Design(("a",), ("a", "b"))

@@ -10,7 +10,6 @@ from scipy.stats import kendalltau
 
 from casl_bench.analysis.comparison import fit_sd
 from casl_bench.analysis.significance import kendall_tau, sensitivity
-from casl_bench.core.errors import InputError
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 
 FINITE = st.floats(-1e6, 1e6)
@@ -51,20 +50,16 @@ def test_kendalls_tau_by_hand() -> None:
     assert kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)  # (2 - 1) / 3
     assert kendall_tau([1, 2, 3], [1, 1, 2]) == pytest.approx(2 / np.sqrt(3 * 2))
     assert kendall_tau([7], [7]) is None
-    with pytest.raises(InputError, match="two orders"):
-        kendall_tau([1, 2], [1, 2, 3])
-    with pytest.raises(InputError, match="NaN"):
-        kendall_tau([1, np.nan], [1, 2])
 
 
 def test_sensitivity_counts_per_kind_and_names_what_breaks_rank_1() -> None:
     result = sensitivity(
-        [3.0, 2.0, 1.0],
+        np.array([3.0, 2.0, 1.0]),
         {
-            ("attribute", "hat"): [3, 2, 1],
-            ("attribute", "beard"): [2, 3, 1],
-            ("attribute", "smile"): [3, 3, 1],  # first still, with another
-            ("scorer", "vit"): [1, 2, 3],
+            ("attribute", "hat"): np.array([3, 2, 1]),
+            ("attribute", "beard"): np.array([2, 3, 1]),
+            ("attribute", "smile"): np.array([3, 3, 1]),  # first still, with another
+            ("scorer", "vit"): np.array([1, 2, 3]),
         },
     )
     attribute, scorer = result
@@ -74,23 +69,14 @@ def test_sensitivity_counts_per_kind_and_names_what_breaks_rank_1() -> None:
 
 
 def test_sensitivity_at_its_edges() -> None:
-    (alone,) = sensitivity([0.0], {("concept", "x"): [-1.0]})
+    (alone,) = sensitivity(np.array([0.0]), {("concept", "x"): np.array([-1.0])})
     assert (alone.holds, alone.variants) == (1, 1)
-    assert sensitivity([1.0, 0.0], {}) == ()
-    (shared,) = sensitivity([1.0, 1.0, 0.0], {("concept", "x"): [2, 1, 0]})
+    assert sensitivity(np.array([1.0, 0.0]), {}) == ()
+    (shared,) = sensitivity(np.array([1.0, 1.0, 0.0]), {("concept", "x"): np.array([2, 1, 0])})
     assert shared.holds == 0  # both were first, one is no more
-    with pytest.raises(InputError):
-        sensitivity([1.0, 0.0], {("concept", "x"): [1.0]})
-    with pytest.raises(InputError):
-        sensitivity([1.0, 0.0], {("concept", "x"): [1.0, np.nan]})
-    with pytest.raises(InputError, match="at least one"):
-        sensitivity([], {})
 
 
 def test_spread_between_fits() -> None:
     assert fit_sd([[0, 2], [1, 3], [2, 4]]) == 1  # means over concepts 1, 2 and 3
     assert fit_sd([[1.0, 2.0]]) is None
     assert fit_sd(np.full((3, 7), 0.1)) == 0
-    for wrong in ([[]], [[1.0], [np.nan]], [1.0, 2.0]):
-        with pytest.raises(InputError):
-            fit_sd(wrong)
