@@ -266,12 +266,7 @@ class DatasetScores:
         return next((c for c in self.edits if (c.record.beside, c.record.concept) == place), None)
 
     def concept_scores(self, concept: str, cells: Mapping[str, StoredCell]) -> ConceptScores:
-        """Cells of one concept at the headline's effect, over what random directions do.
-
-        Args:
-            concept: its name.
-            cells: name in the comparison → finished cell.
-        """
+        """Finished cells of one concept at the headline's effect, by name in a comparison."""
         records = [cell.record for cell in cells.values()]
         classifiers = dict.fromkeys(name for r in records for name in r.judges)
         edits = {}
@@ -366,12 +361,16 @@ def compare_methods(
         return []
     first = datasets[0].methods[complete[0]][concepts[0][1]][0].record
     name = first.dataset if len(datasets) == 1 else ALL
-    level = _headline(first)
+    level = matched_level(first)
     measured = {
         (d.name, r.method or "", r.concept or "", r.fit_seed): _logged(r)
         for d in datasets
         for r in numbers[d.name]
         if r.kind == "edit" and r.status == "done" and r.beside is None
+    }
+    reached = {
+        method: [matched_level(d.methods[method][c][0].record).status for d, c in concepts]
+        for method in complete
     }
     comparison = compare(
         matrix,
@@ -389,7 +388,8 @@ def compare_methods(
         },
         wrong_way={
             method: sum(
-                _headline(d.methods[method][c][0].record).status == "wrong_way" for d, c in concepts
+                matched_level(d.methods[method][c][0].record).status == "wrong_way"
+                for d, c in concepts
             )
             for method in complete
         },
@@ -417,11 +417,18 @@ def compare_methods(
     ]
 
 
-def _headline(record: CellRecord) -> Level:
-    level = headline_level(record.levels)
+def matched_level(record: CellRecord | RunRecord) -> Level:
+    """The level of effect that methods are compared at.
+
+    Raises:
+        InvalidBenchmarkError: if the record has no levels.
+    """
+    levels: Sequence[Level] = record.levels
+    level = headline_level(levels)
     if level is None:
         raise InvalidBenchmarkError(
-            f"'{record.method}' was not matched in its effect on {record.concept}"
+            f"'{record.method}' was not matched in its effect on {record.concept}",
+            hint="run it anew with this version",
         )
     return level
 

@@ -44,14 +44,9 @@ class Aggregate:
 def aggregates(scores: ResampledScores, *, generalise: bool = True) -> tuple[Aggregate, ...]:
     """Mean over concepts of each method, in the order of `scores`.
 
-    No interval with fewer than two images in a data set, where nothing varies or, if it
-    generalises, with fewer than two concepts in a data set.
-
-    Args:
-        scores: as measured and under resampled images.
-        generalise: the interval is for other concepts like these, too; otherwise for these very
-            concepts, and images alone vary.
-    Source: see `uncertainty`.
+    An interval that generalises is for other concepts like these, too; otherwise it is for these
+    very concepts, and images alone vary. There is none with fewer than two images in a data set,
+    where nothing varies or, if it generalises, with fewer than two concepts in a data set.
     """
     noise_of = noise_beyond if generalise else noise_here
     found = []
@@ -81,14 +76,10 @@ class Edits:
 
 @dataclass(frozen=True)
 class ConceptScores:
-    """All methods on one concept.
+    """All methods on one concept, by data set and name, and what random directions do to it.
 
-    Attributes:
-        key: data set and concept.
-        attributes: of the classifiers' columns.
-        methods: method → its edits; every method has one.
-        null: classifier → scores of random directions.
-        null_image_ids: of the images of these.
+    `attributes` are those of the classifiers' columns, `null` the random directions' scores by each
+    classifier.
     """
 
     key: tuple[str, str]
@@ -227,7 +218,7 @@ def compare(
         level: at which its scores are.
         seed: of the resamples.
         fits: method → [F, C] scores of its fits.
-        wrong_way: method → concepts in which it reached the opposite effect.
+        wrong_way: method → number of concepts in which it reached the opposite effect.
         incomplete: methods that are not in the matrix, as they have not run everything.
 
     Raises:

@@ -42,14 +42,7 @@ RandomDirections = Sequence[tuple[ScoreTable, float]]
 
 @dataclass(frozen=True)
 class ScoredCell:
-    """A table as classifiers see it.
-
-    Attributes:
-        table: scores of one cell.
-        attribute: the target.
-        classifiers: that score it, the primary one first.
-        scales: the units of the data set's scores.
-    """
+    """The scores of one cell with its target and its classifiers, the primary one first."""
 
     table: ScoreTable
     attribute: str
@@ -57,11 +50,9 @@ class ScoredCell:
     scales: ReferenceScales
 
     def at(self, strength: float, classifier: str | None = None) -> EditScores:
-        """What a metric sees at a strength; scores of further classifiers hold logits alone.
+        """What a metric sees at a strength of the table, or 0; default: the primary classifier.
 
-        Args:
-            strength: one of the table's, or 0.
-            classifier: default the primary one.
+        Scores of further classifiers hold logits alone.
         """
         name = classifier or self.classifiers[0]
         if name != self.classifiers[0]:

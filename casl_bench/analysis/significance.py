@@ -149,9 +149,7 @@ def rank_intervals(scores: Mapping[str, float], pairs: Sequence[Pair]) -> tuple[
 def _letters(order: Sequence[str], better: set[tuple[str, str]]) -> dict[str, str]:
     """One letter per largest set of methods of which no two differ, until each such pair has one.
 
-    Args:
-        order: methods, best first.
-        better: (better, worse) of every pair that differs significantly.
+    `better` holds (better, worse) of every pair that differs significantly.
     """
 
     def alike(a: str, b: str) -> bool:

@@ -93,12 +93,7 @@ def resample_scores(
 ) -> ResampledScores:
     """Evaluate the scores on all images, and on images resampled within each data set.
 
-    Args:
-        score: see `Score`; called twice.
-        methods: names, in the order of the scores.
-        design: of images and concepts.
-        seed: of the resamples; data sets are resampled independently of each other.
-        resamples: R, how many.
+    Methods are in the order of the scores; data sets are resampled independently of each other.
 
     Raises:
         InputError: if scores are not finite on all images.
@@ -160,10 +155,7 @@ class Noise:
 def noise_here(scores: Array, resampled: Array, design: Design) -> Noise:
     """The noise of a mean over these very concepts: other images only.
 
-    Args:
-        scores: [C] as measured.
-        resampled: [R, C] under resampled images.
-        design: of images and concepts.
+    Scores are [C] as measured and [R, C] under resampled images.
     """
     parts = _parts(scores, resampled, design)
     return parts if isinstance(parts, Noise) else _known([parts.here], scores)
@@ -175,15 +167,9 @@ def noise_beyond(
     """The noise of a mean over concepts like these: other concepts, other images.
 
     It includes what a fit of another seed would have changed, as each concept has a fit of its own,
-    and is never less than `noise_here`.
-
-    Args:
-        scores: [C] as measured.
-        resampled: [R, C] under resampled images.
-        design: of images and concepts; each data set needs two concepts.
-        cautious: take the degrees of freedom of the concepts or the images alone, whichever are
-            fewer, instead of weighing them by their variances: for decisions that should rather be
-            withheld.
+    and is never less than `noise_here`. Each data set needs two concepts. A cautious one takes the
+    degrees of freedom of the concepts or the images alone, whichever are fewer, instead of weighing
+    them by their variances: for decisions that should rather be withheld.
     """
     parts = _parts(scores, resampled, design)
     if isinstance(parts, Noise):

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.analyse import RANDOM_DIRECTION, DatasetScores, group_cells
+from casl_bench.analysis.analyse import RANDOM_DIRECTION, DatasetScores, group_cells, matched_level
 from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import Quantity
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
-from casl_bench.results.record import LevelResult, RunRecord, headline_level
+from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
@@ -113,21 +113,6 @@ def read_side(folder: Path) -> RunSide:
 def is_run(folder: Path) -> bool:
     """Whether a folder holds any cell."""
     return any((folder / "cells").glob("*/*/*/record.json"))
-
-
-def matched_level(record: RunRecord) -> LevelResult:
-    """The level of effect that methods are compared at.
-
-    Raises:
-        InvalidBenchmarkError: if the record has no levels.
-    """
-    level = headline_level(record.levels)
-    if level is None:
-        raise InvalidBenchmarkError(
-            f"'{record.method}' was not matched in its effect on {record.concept}",
-            hint="run it anew with this version",
-        )
-    return level
 
 
 def matched_fits(cells: Mapping[str, Fits]) -> tuple[dict[str, Fits], list[int]]:

@@ -40,6 +40,7 @@ _DASHES = ("-", "--", "-.", ":")
 _DASH_ARRAYS = {"-": "none", "--": "5 3", "-.": "7 2 2 2", ":": "2 2"}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _GREY = "#888888"
+_INKED = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,7 @@ class Figures:
             "font.size": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
+            **dict.fromkeys(_INKED, INK),
             "legend.fontsize": 8,
             "legend.frameon": False,
             "lines.linewidth": 1.4,
