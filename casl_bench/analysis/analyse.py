@@ -369,7 +369,7 @@ def compare_methods(
         if r.kind == "edit" and r.status == "done" and r.beside is None
     }
     reached = {
-        method: [matched_level(d.methods[method][c][0].record).status for d, c in concepts]
+        method: [str(matched_level(d.methods[method][c][0].record).status) for d, c in concepts]
         for method in complete
     }
     comparison = compare(
@@ -386,13 +386,7 @@ def compare_methods(
             ]
             for method in complete
         },
-        wrong_way={
-            method: sum(
-                matched_level(d.methods[method][c][0].record).status == "wrong_way"
-                for d, c in concepts
-            )
-            for method in complete
-        },
+        wrong_way={m: statuses.count("wrong_way") for m, statuses in reached.items()},
         incomplete=[name for name in names if name not in complete],
     )
     everywhere = len(datasets) > 1

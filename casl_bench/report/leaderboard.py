@@ -188,7 +188,7 @@ class Entry(Placed):
 
     @property
     def records(self) -> list[RunRecord]:
-        """Its cells, of all its fits or draws."""
+        """Its cells, of all its fits or repetitions."""
         return _records(self.board, self.row)
 
     @property

@@ -391,7 +391,7 @@ class Matrix:
 
 
 def shift_matrices(group: Group) -> list[Matrix]:
-    """One per method and control that has any shift; not of further draws or matched controls."""
+    """One per method and control that has any shift; not of repeated or matched controls."""
     found = []
     for row in group.rows:
         attributes = tuple(attributes_of(row.done.values()))

@@ -323,7 +323,7 @@ def latents_section(group: Group, store: RecordStore | None, sheets: Sheets) -> 
 def _pictured(
     group: Group, concept: str, styles: Mapping[RowKey, Style]
 ) -> dict[RowKey, RunRecord]:
-    """Row → its record with pictures; further draws of a control are left out."""
+    """Row → its record with pictures; repetitions of a control are left out."""
     found = {}
     for key in styles:
         record = group.done(key).get(concept) if key in group.edits else None
