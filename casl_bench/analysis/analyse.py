@@ -369,7 +369,7 @@ def compare_methods(
         if r.kind == "edit" and r.status == "done" and r.beside is None
     }
     reached = {
-        method: [str(matched_level(d.methods[method][c][0].record).status) for d, c in concepts]
+        method: [matched_level(d.methods[method][c][0].record).status for d, c in concepts]
         for method in complete
     }
     comparison = compare(

@@ -90,6 +90,12 @@ def table_of(columns: Sequence[Column[T]], items: Iterable[T]) -> str:
     return notes.under(table([column.header for column in columns], rows, text_columns))
 
 
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Known names first, in their order; then others by name."""
+    places = {name: place for place, name in enumerate(known)}
+    return sorted(set(names), key=lambda n: (places.get(n, len(places)), n))
+
+
 # Measurements of edits.
 
 _OLD_NAMES = {
@@ -506,51 +512,3 @@ PAIRS: tuple[Column[Pair], ...] = (
     Column("p_holm", "p (Holm)", lambda pair: Number(pair.p_holm), 3),
     Column("better", "better", _verdict),
 )
-
-
-# Measurements of models: reconstruction, SAE, scorers, probe.
-
-_MODELS = {
-    "psnr": "PSNR (dB) ↑",
-    "attribute_agreement": "attribute agreement ↑",
-    "x_T_mean": "mean of x_T (≈ 0)",
-    "x_T_std": "std of x_T (≈ 1)",
-    "worst_attribute_agreement": "worst attribute ↑",
-    "accuracy": "accuracy ↑",
-    "worst_attribute": "worst attribute ↑",
-    "accuracy_on_reconstructions": "on reconstructions ↑",
-    "accuracy_on_oracle_edits": "on known edits ↑",
-    "calibration_error": "calibration error ↓",
-    "calibration_error_on_reconstructions": "on reconstructions ↓",
-    "calibration_error_on_oracle_edits": "on known edits ↓",
-    "flips_seen": "known flips seen ↑",
-    "slope": "slope (1 is right)",
-    "correlation": "correlation ↑",
-    "leakage": "leakage (σ) ↓",
-    "agreement": "agreement with the primary ↑",
-    "agreement_on_reconstructions": "on reconstructions ↑",
-    "identity": "identity ↑",
-    "faces_missed": "no face found",
-    "images_left_out": "unusable images left out",
-    "explained_variance": "explained variance ↑",
-    "normalised_mse": "normalised MSE ↓",
-    "cosine": "cosine ↑",
-    "l0": "L0",
-    "dead_share": "dead latents ↓",
-    "eps_error": "eps error ↓",
-    "sae": "SAE",
-    "pca": "PCA of the same rank",
-    "mean": "constant mean",
-}
-"""Measurement of a model, or a part of its name → heading; also their order."""
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Known names first, in the order of their table; others by name."""
-    places = {name: place for place, name in enumerate(_MODELS)}
-    return sorted(set(names), key=lambda n: (places.get(n, len(places)), n))
-
-
-def model_header(name: str) -> str:
-    """Heading of a measurement of models."""
-    return _MODELS.get(name) or escape(name.replace("_", " "))

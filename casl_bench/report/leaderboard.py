@@ -29,6 +29,7 @@ from casl_bench.report.columns import (
     Column,
     Placed,
     flag,
+    in_order,
     of_row,
 )
 from casl_bench.report.grouping import Group, Number, Row, parts_of
@@ -199,7 +200,7 @@ class Entry(Placed):
             counts.update(map(flag, record.flags))
             if record.provenance.git_dirty is not False:
                 counts[NOT_CLEAN] += 1
-        return {name: counts[name] for name in _in_order(counts)}
+        return {name: counts[name] for name in in_order(counts, _LETTERS)}
 
     @property
     def epr_plus(self) -> Number:
@@ -319,12 +320,7 @@ def _flags(entry: Entry) -> str:
 def legend(entries: Iterable[Entry]) -> str:
     """The flags that any row has; empty where there is none."""
     parts = []
-    for name in _in_order({n for entry in entries for n in entry.flags}):
+    for name in in_order((n for entry in entries for n in entry.flags), _LETTERS):
         letter, what = _LETTERS.get(name, ("", ""))
         parts.append(f"**{letter}** {escape(name)}: {what}" if letter else f"**{escape(name)}**")
     return f"Flags, each with its number of cells: {'; '.join(parts)}." if parts else ""
-
-
-def _in_order(names: Iterable[str]) -> list[str]:
-    places = {name: place for place, name in enumerate(_LETTERS)}
-    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
