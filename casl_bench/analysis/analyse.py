@@ -10,13 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix, compare
-from casl_bench.analysis.measure import (
-    EPR_PLUS,
-    RandomDirections,
-    ScoredCell,
-    measure,
-    numbers_of,
-)
+from casl_bench.analysis.measure import EPR_PLUS, RandomDirections, ScoredCell, measure, numbers_of
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.edit_scores import EditScores

@@ -13,14 +13,7 @@ from numpy.typing import ArrayLike
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import RESAMPLES, percentile_interval, resampling_weights
 from casl_bench.metrics.edit_scores import Array, EditScores, check_array
-from casl_bench.metrics.metric import (
-    BASELINE,
-    OTHERS,
-    SPREAD,
-    Estimate,
-    MetricInfo,
-    register_info,
-)
+from casl_bench.metrics.metric import BASELINE, OTHERS, SPREAD, Estimate, MetricInfo, register_info
 
 # At which strength does a method reach a given effect? Never beyond the strengths that were run.
 

@@ -11,15 +11,7 @@ from pathlib import Path
 from casl_bench.analysis.significance import is_significant
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import write_text
-from casl_bench.report.columns import (
-    EPR_RAW,
-    METHOD,
-    PAIRS,
-    Column,
-    over,
-    probe_k,
-    table_of,
-)
+from casl_bench.report.columns import EPR_RAW, METHOD, PAIRS, Column, over, probe_k, table_of
 from casl_bench.report.grouping import Group, Number, Row
 from casl_bench.report.leaderboard import (
     DATASETS,

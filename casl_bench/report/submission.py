@@ -22,13 +22,7 @@ from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.leaderboard import RESERVED
 from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, RunRecord
-from casl_bench.results.run_folder import (
-    CellKey,
-    jsonl_files,
-    jsonl_stem,
-    read_jsonl,
-    write_jsonl,
-)
+from casl_bench.results.run_folder import CellKey, jsonl_files, jsonl_stem, read_jsonl, write_jsonl
 
 # Does a comparison follow from the cells of its run?
 
