@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.ndimage import binary_dilation
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import Array, EditScores, check_array
@@ -200,6 +199,8 @@ def pixel_locality(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -
         InputError: on other shapes, NaN or infinity.
     Source: ours; after the edited and unedited regions of PIE-Bench.
     """
+    from scipy.ndimage import binary_dilation  # not needed to read metrics' names
+
     before = check_array("base images", base, 4)
     change = (check_array("edited images", edit, 4, before.shape) - before) ** 2
     known = check_array("oracle's change", oracle_change, 4, before.shape)
