@@ -17,11 +17,11 @@ from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
+from casl_bench.report.html.edit_grid import Sheets
 from casl_bench.report.html.figures import Figures, Style, label, slug, standings_chart, styles_of
 from casl_bench.report.html.from_markdown import to_html, without_heading
 from casl_bench.report.html.sections import (
     Section,
-    Sheets,
     bounds_of,
     closing_sections,
     controls_section,

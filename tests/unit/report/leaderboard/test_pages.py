@@ -248,4 +248,6 @@ def test_code_stays_code() -> None:
 def test_an_entry_is_of_its_board(whole: Records, name: str) -> None:
     (board,) = boards_of(source(whole))
     (entry,) = [e for e in entries_of(board) if e.method == name]
-    assert entry.status == "ranked" and entry.standing == board.standing(name)
+    assert entry.status == "ranked" and entry.standing is not None
+    assert entry.standing.method == name and board.comparison is not None
+    assert entry.standing in board.comparison.standings
