@@ -10,19 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix, compare
-from casl_bench.analysis.measure import (
-    EPR_PLUS,
-    RandomDirections,
-    ScoredCell,
-    measure,
-    numbers_of,
-)
+from casl_bench.analysis.measure import EPR_PLUS, RandomDirections, ScoredCell, measure, numbers_of
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr_plus import signed_log
+from casl_bench.metrics.equal_effect import strength_at_effect
 from casl_bench.metrics.metric import EditMetric
-from casl_bench.metrics.strength_at_effect import strength_at_effect
 from casl_bench.results.published_scores import ENDING, read_published, write_published
 from casl_bench.results.record import (
     ALL,
@@ -72,11 +66,9 @@ def _cells_of(path: Path) -> list[StoredCell]:
 
 
 def publish(runs: Sequence[Path], path: Path) -> list[RunRecord]:
-    """Write the scores of runs into one small file, from which they can be analysed.
+    """Write the scores of run folders into one small file, from which they can be analysed.
 
-    Args:
-        runs: run folders.
-        path: its name ends with `casl_bench.results.published_scores.ENDING`.
+    The file's name ends with `casl_bench.results.published_scores.ENDING`.
 
     Returns:
         The numbers as the file gives them.
@@ -101,7 +93,7 @@ def publish(runs: Sequence[Path], path: Path) -> list[RunRecord]:
 
 
 def _mean_alone(point: CurvePoint) -> CurvePoint:
-    """By the classifier that decides, without intervals, to six digits."""
+    """By the primary classifier, without intervals, to six digits."""
     values = {
         name: Measurement.of(float(f"{m.value:.6g}"), m.n, m.unit)
         for name, m in point.measurements.items()
@@ -110,14 +102,11 @@ def _mean_alone(point: CurvePoint) -> CurvePoint:
     return CurvePoint(strength=point.strength, measurements=values)
 
 
-def read_numbers(
-    paths: Path | Sequence[Path], metrics: Sequence[EditMetric] | None = None
-) -> list[RunRecord]:
-    """Numbers of anything: run folders are analysed together, files of numbers read as they are.
+def read_numbers(paths: Path | Sequence[Path]) -> list[RunRecord]:
+    """Numbers of run folders and published scores, analysed together, or of files of numbers.
 
     Args:
         paths: run folders and published scores, or `.jsonl(.gz)` files of any schema.
-        metrics: as for `analyse`.
 
     Raises:
         UsageError: if there are none.
@@ -125,7 +114,7 @@ def read_numbers(
     """
     paths = [paths] if isinstance(paths, Path) else paths
     folders = [p for p in paths if (p / "cells").is_dir() or p.name.endswith(ENDING)]
-    numbers = analyse(folders, metrics) if folders else []
+    numbers = analyse(folders) if folders else []
     for path in paths:
         if path in folders:
             continue
@@ -158,21 +147,17 @@ def analyse_cells(
 
 def group_cells(cells: Iterable[StoredCell]) -> list[DatasetScores]:
     """Cells by suite, seed and data set; of one place the first counts."""
-    groups: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
+    datasets: dict[tuple[object, ...], dict[CellKey, StoredCell]] = {}
     for cell in cells:
         r = cell.record
-        group = groups.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
-        group.setdefault(CellKey.of(r), cell)
-    return [DatasetScores(tuple(own.values())) for own in groups.values()]
+        own = datasets.setdefault((r.suite, r.seed, r.dataset, r.dataset_revision), {})
+        own.setdefault(CellKey.of(r), cell)
+    return [DatasetScores(tuple(own.values())) for own in datasets.values()]
 
 
 @dataclass(frozen=True)
 class DatasetScores:
-    """All cells of one data set, of one suite and seed.
-
-    Attributes:
-        cells: each of another place.
-    """
+    """All cells of one data set, of one suite and seed, each of another place."""
 
     cells: tuple[StoredCell, ...]
 
@@ -215,10 +200,9 @@ class DatasetScores:
         found = []
         for concept in dict.fromkeys(c.record.concept for c in done):
             known = [c.record for c in done if c.record.concept == concept and c.record.levels]
-            # Of the primary classifier where a method is judged by it: all controls are.
-            known.sort(
-                key=lambda r: (r.judges[0] != directions[0].record.judges[0], r.method or "")
-            )
+            # Of the run's primary classifier where a method has it: all controls do.
+            primary = directions[0].record.judges[0]
+            known.sort(key=lambda r: (r.judges[0] != primary, r.method or ""))
             if known:
                 found += [sized_direction(d, known[0], self.scales) for d in directions]
         return found
@@ -249,13 +233,12 @@ class DatasetScores:
 
         Runs of schema 2 have cells of their own for every concept.
         """
+        place = (RANDOM_DIRECTION, concept, None)
         own = [
             c
-            for c in self.edits
-            if (c.record.method, c.record.concept, c.record.beside)
-            == (RANDOM_DIRECTION, concept, None)
+            for c in sorted(self.edits, key=lambda c: c.record.fit_seed)
+            if (c.record.method, c.record.concept, c.record.beside) == place
         ]
-        own.sort(key=lambda c: c.record.fit_seed)
         return [(c.scores, c.record.strength) for c in own if c.scores and c.record.strength]
 
     def numbers(self, metrics: Sequence[EditMetric] | None = None) -> list[RunRecord]:
@@ -266,10 +249,10 @@ class DatasetScores:
             null = nulls[cell.record.concept or ""]
             if cell.record.method == RANDOM_DIRECTION:
                 null = ()
-            found.append(measure(cell, self.scales, null, self._beside(cell.record), metrics))
+            found.append(measure(cell, self.scales, null, self._matched(cell.record), metrics))
         return sorted(found, key=lambda r: CellKey.of(r).path.parts)
 
-    def _beside(self, record: CellRecord) -> StoredCell | None:
+    def _matched(self, record: CellRecord) -> StoredCell | None:
         """The control matched to a method's first fit."""
         if record.control or record.fit_seed:
             return None
@@ -277,31 +260,26 @@ class DatasetScores:
         return next((c for c in self.edits if (c.record.beside, c.record.concept) == place), None)
 
     def concept_scores(self, concept: str, cells: Mapping[str, StoredCell]) -> ConceptScores:
-        """Cells of one concept at the headline's effect, over what random directions do.
-
-        Args:
-            concept: its name.
-            cells: name in the comparison → finished cell.
-        """
+        """Finished cells of one concept at the headline's effect, by name in a comparison."""
         records = [cell.record for cell in cells.values()]
-        judges = dict.fromkeys(judge for r in records for judge in r.judges)
+        classifiers = dict.fromkeys(name for r in records for name in r.judges)
         edits = {}
         for name, cell in cells.items():
             assert cell.scores is not None
             level = headline_level(cell.record.levels)
             seen = self._scored(cell.record, cell.scores)
-            judged: dict[str, EditScores] = {}
+            scores: dict[str, EditScores] = {}
             if level is not None and level.strength is not None:
-                judged = {j: _logits(seen.at(level.strength, j)) for j in cell.record.judges}
-            edits[name] = Edits(cell.scores.image_ids, judged)
+                scores = {c: seen.logits_at(level.strength, c) for c in cell.record.judges}
+            edits[name] = Edits(cell.scores.image_ids, scores)
         null = self.random_directions(concept)
         return ConceptScores(
             (self.name, concept),
             records[0].attributes,
             edits,
             {
-                judge: [_logits(self._scored(records[0], t).at(s, judge)) for t, s in null]
-                for judge in judges
+                name: [self._scored(records[0], t).logits_at(s, name) for t, s in null]
+                for name in classifiers
             },
             null[0][0].image_ids if null else (),
         )
@@ -315,20 +293,16 @@ def sized_direction(direction: StoredCell, like: CellRecord, scales: ReferenceSc
     """A random direction as an edit of one concept, at the headline's effect in either direction.
 
     Scores between two strengths that were run are interpolated. Where the effect is not reached,
-    the strength with the largest effect stands.
-
-    Args:
-        direction: with scores over a grid of strengths.
-        like: a record of the concept, matched in its effect.
-        scales: of the data set.
+    the strength with the largest effect stands. `like` is a record of the concept, matched in its
+    effect.
     """
     headline, table = headline_level(like.levels), direction.scores
     assert headline is not None and table is not None and like.attribute is not None
-    judge = like.judges[0]
+    classifier = like.judges[0]
     column = table.attributes.index(like.attribute)
-    k = table.classifiers.index(judge)
+    k = table.classifiers.index(classifier)
     change = table.edit_logits[k, :, :, column] - table.reconstruction_logits[k, :, column]
-    effects = np.abs(change).mean(1) / scales.spreads[judge][column]
+    effects = np.abs(change).mean(1) / scales.spreads[classifier][column]
     found = strength_at_effect(table.strengths, effects, headline.goal)
     reached = found.status == "reached" and found.strength is not None
     strength = found.strength if reached else table.strengths[int(effects.argmax())]
@@ -365,9 +339,7 @@ def compare_methods(
 ) -> list[RunRecord]:
     """How all methods compare that are complete on these data sets; empty where none can be.
 
-    Args:
-        datasets: one, or all of a run.
-        numbers: data set → what was measured there.
+    `numbers` are data set → what was measured there.
     """
     concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
     names = sorted({name for d in datasets for name in d.methods})
@@ -383,12 +355,16 @@ def compare_methods(
         return []
     first = datasets[0].methods[complete[0]][concepts[0][1]][0].record
     name = first.dataset if len(datasets) == 1 else ALL
-    level = _headline(first)
+    level = matched_level(first)
     measured = {
         (d.name, r.method or "", r.concept or "", r.fit_seed): _logged(r)
         for d in datasets
         for r in numbers[d.name]
         if r.kind == "edit" and r.status == "done" and r.beside is None
+    }
+    reached = {
+        method: [matched_level(d.methods[method][c][0].record).status for d, c in concepts]
+        for method in complete
     }
     comparison = compare(
         matrix,
@@ -397,16 +373,14 @@ def compare_methods(
         fits={
             method: [
                 [measured[d.name, method, c, fit] for d, c in concepts]
-                for fit in _whole_fits(method, concepts)
+                # Fits that are there on every concept.
+                for fit in sorted(
+                    set.intersection(*(set(d.methods[method][c]) for d, c in concepts))
+                )
             ]
             for method in complete
         },
-        wrong_way={
-            method: sum(
-                _headline(d.methods[method][c][0].record).status == "wrong_way" for d, c in concepts
-            )
-            for method in complete
-        },
+        wrong_way={m: statuses.count("wrong_way") for m, statuses in reached.items()},
         incomplete=[name for name in names if name not in complete],
     )
     everywhere = len(datasets) > 1
@@ -431,16 +405,18 @@ def compare_methods(
     ]
 
 
-def _whole_fits(method: str, concepts: Sequence[tuple[DatasetScores, str]]) -> list[int]:
-    """Fits of a method that are there on every concept."""
-    return sorted(set.intersection(*(set(d.methods[method][c]) for d, c in concepts)))
+def matched_level(record: CellRecord | RunRecord) -> Level:
+    """The level of effect that methods are compared at.
 
-
-def _headline(record: CellRecord) -> Level:
-    level = headline_level(record.levels)
+    Raises:
+        InvalidBenchmarkError: if the record has no levels.
+    """
+    levels: Sequence[Level] = record.levels
+    level = headline_level(levels)
     if level is None:
         raise InvalidBenchmarkError(
-            f"'{record.method}' was not matched in its effect on {record.concept}"
+            f"'{record.method}' was not matched in its effect on {record.concept}",
+            hint="run it anew with this version",
         )
     return level
 
@@ -450,13 +426,6 @@ def _logged(record: RunRecord) -> float:
     level = headline_level(record.levels)
     value = None if level is None else level.measurements.get(EPR_PLUS)
     return signed_log(value.value) if value is not None and value.value else 0.0
-
-
-def _logits(scores: EditScores) -> EditScores:
-    """What a comparison needs: without what other scorers measured."""
-    return EditScores(
-        scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
-    )
 
 
 def _is_edit(cell: StoredCell) -> bool:

@@ -1,4 +1,4 @@
-"""A scoreboard → standings, pairs, agreement of scorers and what the first rank rests on."""
+"""Scores of methods → standings, pairs, agreement of scorers and what the first rank rests on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.analysis.significance import (
-    Difference,
     kendall_tau,
     paired_differences,
     rank_intervals,
@@ -17,89 +16,49 @@ from casl_bench.analysis.significance import (
 )
 from casl_bench.analysis.uncertainty import (
     Design,
-    ScoreDraws,
-    draw_scores,
+    ResampledScores,
     noise_beyond,
     noise_here,
+    resample_scores,
 )
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.bootstrap import LEVEL, student_margin
-from casl_bench.metrics.edit_scores import Array, EditScores, check_array
+from casl_bench.metrics.bootstrap import LEVEL
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr_plus import null_epr, signed_epr, signed_exp, signed_log
-from casl_bench.results.record import (
-    Agreement,
-    Comparison,
-    Measurement,
-    Pair,
-    Sensitivity,
-    Standing,
-)
+from casl_bench.results.record import Agreement, Comparison, Measurement, Sensitivity, Standing
 
 # The mean of each method over concepts, with an interval for these concepts or for others.
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """One method's mean.
-
-    Attributes:
-        method: its name.
-        value: weighted mean over concepts of its scores.
-        low: lower end of the interval; None, with `high`, where there is none.
-        high: upper end.
-        level: nominal coverage.
-        concepts: C behind the mean.
-        images: distinct images behind it.
-        reason: why there is no interval; None where there is one.
-    """
+    """One method's mean over concepts, with its 95 % interval or the reason why it has none."""
 
     method: str
     value: float
     low: float | None
     high: float | None
-    level: float
-    concepts: int
-    images: int
     reason: str | None = None
 
 
-def aggregates(
-    draws: ScoreDraws, *, generalise: bool = True, macro: bool = False, level: float = LEVEL
-) -> tuple[Aggregate, ...]:
-    """sum_c w_c s_mc of each method m, with w_c = 1/C or, macro, 1/(D C_d) for D data sets.
+def aggregates(scores: ResampledScores, *, generalise: bool = True) -> tuple[Aggregate, ...]:
+    """Mean over concepts of each method, in the order of `scores`.
 
-    Args:
-        draws: scores as measured and under resampled images.
-        generalise: the interval is for other concepts like these, too; otherwise for these very
-            concepts, and images alone vary.
-        macro: give each data set the same weight instead of each concept.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        One a method, in the order of `draws`. No interval with fewer than two images in a data set,
-        where nothing varies or, if it generalises, with fewer than two concepts in a data set.
-
-    Raises:
-        InputError: if the level is outside (0, 1).
-    Source: see `noise`.
+    An interval that generalises is for other concepts like these, too; otherwise it is for these
+    very concepts, and images alone vary. There is none with fewer than two images in a data set,
+    where nothing varies or, if it generalises, with fewer than two concepts in a data set.
     """
-    weights = draws.design.weights(macro)
     noise_of = noise_beyond if generalise else noise_here
     found = []
-    for m, method in enumerate(draws.methods):
-        value = float(draws.scores[m] @ weights)
-        noise = noise_of(draws.scores[m], draws.draws[:, m], draws.design, macro=macro)
-        low, high = noise.interval(value, level) or (None, None)
-        concepts, images = len(weights), sum(draws.design.images_of().values())
-        found.append(Aggregate(method, value, low, high, level, concepts, images, noise.reason))
+    for m, method in enumerate(scores.methods):
+        value = float(scores.measured[m] @ scores.design.weights)
+        noise = noise_of(scores.measured[m], scores.resampled[:, m], scores.design)
+        low, high = noise.interval(value, LEVEL) or (None, None)
+        found.append(Aggregate(method, value, low, high, noise.reason))
     return tuple(found)
 
 
 # EPR+ of every method on every concept as a function of how images are weighted.
-
-
-ConceptKey = tuple[str, str]
-"""(data set, concept)."""
 
 
 @dataclass(frozen=True)
@@ -108,26 +67,22 @@ class Edits:
 
     Attributes:
         image_ids: of the n test images, in the order of the scores.
-        judged: judge → scores; empty where the effect was not reached.
+        scores: classifier → scores, the primary one first; empty where the effect was not reached.
     """
 
     image_ids: tuple[str, ...]
-    judged: Mapping[str, EditScores] = field(default_factory=dict)
+    scores: Mapping[str, EditScores] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ConceptScores:
-    """All methods on one concept.
+    """All methods on one concept, by data set and name, and what random directions do to it.
 
-    Attributes:
-        key: data set and concept.
-        attributes: of the classifiers' columns.
-        methods: method → its edits; every method has one.
-        null: classifier → scores of random directions.
-        null_image_ids: of the images of these.
+    `attributes` are those of the classifiers' columns, `null` the random directions' scores by each
+    classifier.
     """
 
-    key: ConceptKey
+    key: tuple[str, str]
     attributes: tuple[str, ...]
     methods: Mapping[str, Edits]
     null: Mapping[str, Sequence[EditScores]]
@@ -167,18 +122,17 @@ class ScoreMatrix:
         self._places = places
 
     def scores(
-        self, weights: Array, judge: str | None = None, without: tuple[str, str] | None = None
+        self, weights: Array, classifier: str | None = None, without: tuple[str, str] | None = None
     ) -> Array:
-        """sign(x) log(1 + |x|) of x = EPR+; 0 where the effect was not reached.
+        """[R, M, C] signed logs of EPR+; 0 where the effect was not reached.
+
+        Not finite where no image of a concept has a weight, or where its random directions move
+        nothing.
 
         Args:
             weights: [R, I] >= 0, how often each image counts; normalised within a concept here.
-            judge: by which classifier; default the one that decides.
+            classifier: by which; default each method's primary one.
             without: (data set, attribute) that is left out of the others there.
-
-        Returns:
-            [R, M, C]; not finite where no image of a concept has a weight, or where the random
-            draws of a concept move nothing.
         """
         result = np.empty((len(weights), len(self.methods), len(self.concepts)))
         for c, concept in enumerate(self.concepts):
@@ -190,14 +144,14 @@ class ScoreMatrix:
             for m, method in enumerate(self.methods):
                 edits = concept.methods[method]
                 own = self._own(weights, concept.key[0], edits.image_ids)
-                if not edits.judged:
+                if not edits.scores:
                     result[:, m, c] = np.where(np.isnan(own).any(1), np.nan, 0.0)
                     continue
-                name = judge if judge is not None else next(iter(edits.judged))
+                name = classifier if classifier is not None else next(iter(edits.scores))
                 if name not in null:
-                    draws = [_without(r, left_out) for r in concept.null[name]]
-                    null[name] = null_epr(of_null, draws)
-                scores = _without(edits.judged[name], left_out)
+                    random = [_without(r, left_out) for r in concept.null[name]]
+                    null[name] = null_epr(of_null, random)
+                scores = _without(edits.scores[name], left_out)
                 # Over random directions that moved nothing there is no ratio: not finite.
                 with np.errstate(divide="ignore", invalid="ignore"):
                     result[:, m, c] = signed_log(signed_epr(own, scores) / null[name])
@@ -205,7 +159,7 @@ class ScoreMatrix:
 
     @property
     def defined(self) -> bool:
-        """Whether every score is a number on all images: draws that move nothing leave none."""
+        """Whether every score is a number on all images, as directions move anything at all."""
         return bool(np.isfinite(self.scores(np.ones((1, len(self.images))))).all())
 
     def _own(self, weights: Array, dataset: str, image_ids: Sequence[str]) -> Array:
@@ -232,60 +186,21 @@ def _without(scores: EditScores, column: int | None) -> EditScores:
     )
 
 
-# How much a method's number changes with the seed of its fit, images being the same.
+def fit_sd(scores: ArrayLike) -> float | None:
+    """Standard deviation between F fits [F, C] of their means over concepts; None for a single fit.
 
-
-@dataclass(frozen=True)
-class FitSpread:
-    """Of the mean over concepts, between fits.
-
-    Attributes:
-        mean: over fits.
-        sd: standard deviation between fits, with n - 1; None with fewer than two.
-        low: lower end of the interval of the mean; None, with `high`, with fewer than two fits or
-            where all agree.
-        high: upper end.
-        level: nominal coverage.
-        n: fits.
+    All fits are on the same images.
     """
-
-    mean: float
-    sd: float | None
-    low: float | None
-    high: float | None
-    level: float
-    n: int
-
-
-def fit_spread(scores: ArrayLike, *, level: float = LEVEL) -> FitSpread:
-    """Mean over concepts of each fit, then mean, spread and Student's interval over fits.
-
-    Args:
-        scores: [F, C] of F fits on C concepts, on the same images, finite.
-        level: nominal coverage, in (0, 1).
-
-    Raises:
-        InputError: without a fit or a concept, on NaN or infinity, or a level outside (0, 1).
-    Source: Student 1908.
-    """
-    array = check_array("scores of fits", scores, 2)
-    if array.size == 0:
-        raise InputError("a spread between fits needs a fit and a concept")
-    if not 0 < level < 1:
-        raise InputError(f"level must be in (0, 1), got {level}")
-    means = array.mean(1)
-    n, mean = len(means), float(means.mean())
-    if n < 2:
-        return FitSpread(mean, None, None, None, level, n)
+    means = np.asarray(scores, dtype=np.float64).mean(1)
+    if len(means) < 2:
+        return None
     sd = float(means.std(ddof=1))
-    if sd <= 1e-12 + 1e-9 * abs(mean):  # sums in another order differ in their last bits
-        return FitSpread(mean, 0.0, None, None, level, n)
-    half = float(student_margin(means, level))
-    return FitSpread(mean, sd, mean - half, mean + half, level, n)
+    # Sums in another order differ in their last bits.
+    return 0.0 if sd <= 1e-12 + 1e-9 * abs(float(means.mean())) else sd
 
 
 def compare(
-    board: ScoreMatrix,
+    matrix: ScoreMatrix,
     level: str,
     seed: int,
     *,
@@ -293,161 +208,137 @@ def compare(
     wrong_way: Mapping[str, int],
     incomplete: Sequence[str] = (),
 ) -> Comparison:
-    """All methods of a board at one level of effect.
+    """All methods of a matrix at one level of effect.
 
     Images are resampled within their data set for all methods and concepts together; the random
-    draws that EPR+ is divided by are common to all methods and stay as they are.
+    directions that EPR+ is divided by are common to all methods and stay as they are.
 
     Args:
-        board: every method on every concept.
+        matrix: every method on every concept.
         level: at which its scores are.
         seed: of the resamples.
         fits: method → [F, C] scores of its fits.
-        wrong_way: method → concepts in which it reached the opposite effect.
-        incomplete: methods that are not on the board, as they have not run everything.
+        wrong_way: method → number of concepts in which it reached the opposite effect.
+        incomplete: methods that are not in the matrix, as they have not run everything.
 
     Raises:
         InputError: if a score is not finite on all images.
     """
     design = Design(
-        tuple(dataset for dataset, _ in board.images), tuple(c.key[0] for c in board.concepts)
+        tuple(dataset for dataset, _ in matrix.images), tuple(c.key[0] for c in matrix.concepts)
     )
-    draws = draw_scores(board.scores, board.methods, design, seed)
-    beyond = {a.method: a for a in aggregates(draws)}
-    here = {a.method: a for a in aggregates(draws, generalise=False)}
-    pairs = paired_differences(draws)
+    scores = resample_scores(matrix.scores, matrix.methods, design, seed)
+    beyond = {a.method: a for a in aggregates(scores)}
+    here = {a.method: a for a in aggregates(scores, generalise=False)}
+    pairs = paired_differences(scores)
     means = {name: a.value for name, a in beyond.items()}
-    ranks = rank_intervals(means, pairs)
+    images = sum(design.images_of().values())
     standings = tuple(
         Standing(
             method=rank.method,
-            epr_plus=_on_epr_scale(beyond[rank.method]),
-            epr_plus_here=_on_epr_scale(here[rank.method]),
+            epr_plus=_on_epr_scale(beyond[rank.method], images),
+            epr_plus_here=_on_epr_scale(here[rank.method], images),
             rank_low=rank.low,
             rank_high=rank.high,
-            group=rank.group,
-            reached=sum(bool(c.methods[rank.method].judged) for c in board.concepts)
+            group=rank.letters,
+            reached=sum(bool(c.methods[rank.method].scores) for c in matrix.concepts)
             - wrong_way[rank.method],
             wrong_way=wrong_way[rank.method],
-            cells=len(board.concepts),
+            cells=len(matrix.concepts),
             fit_sd=_fit_sd(fits[rank.method]),
         )
-        for rank in ranks
+        for rank in rank_intervals(means, pairs)
     )
     return Comparison(
         level=level,
         datasets=design.datasets,
-        concepts=tuple(
-            f"{dataset}/{concept}" for dataset, concept in (c.key for c in board.concepts)
-        ),
+        concepts=tuple(f"{dataset}/{concept}" for dataset, concept in _keys(matrix)),
         standings=standings,
-        pairs=tuple(map(_pair, pairs)),
-        agreements=_agreements(board, means),
-        sensitivity=_sensitivity(board, draws.scores),
+        pairs=pairs,
+        agreements=_agreements(matrix, means),
+        sensitivity=_sensitivity(matrix, scores.measured),
         incomplete=tuple(incomplete),
     )
 
 
-def _on_epr_scale(found: Aggregate) -> Measurement:
+def _keys(matrix: ScoreMatrix) -> list[tuple[str, str]]:
+    return [concept.key for concept in matrix.concepts]
+
+
+def _on_epr_scale(found: Aggregate, images: int) -> Measurement:
+    ends = (None if end is None else signed_exp(end) for end in (found.low, found.high))
+    low, high = ends
     value = signed_exp(found.value)
-    if found.low is None or found.high is None:
-        return Measurement.of(value, found.images, "ratio")
-    return Measurement(
-        status="ok",
-        value=value,
-        low=signed_exp(found.low),
-        high=signed_exp(found.high),
-        level=found.level,
-        n=found.images,
-        unit="ratio",
-    )
+    return Measurement(status="ok", value=value, low=low, high=high, n=images, unit="ratio")
 
 
 def _fit_sd(scores: ArrayLike) -> Measurement:
-    spread = fit_spread(scores)
-    if spread.sd is None:
-        return Measurement.undefined("a single fit", spread.n, "log ratio")
-    return Measurement.of(spread.sd, spread.n, "log ratio")
+    sd, fits = fit_sd(scores), len(np.asarray(scores))
+    if sd is None:
+        return Measurement.undefined("a single fit", fits, "log ratio")
+    return Measurement.of(sd, fits, "log ratio")
 
 
-def _pair(found: Difference) -> Pair:
-    difference = Measurement(
-        status="ok",
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        level=found.level,
-        n=found.images,
-        unit="log ratio",
-    )
-    return Pair(a=found.a, b=found.b, difference=difference, p=found.p, p_holm=found.p_holm)
-
-
-def _agreements(board: ScoreMatrix, means: Mapping[str, float]) -> tuple[Agreement, ...]:
-    """How each classifier that judges every method, and does not decide for all, orders them."""
+def _agreements(matrix: ScoreMatrix, means: Mapping[str, float]) -> tuple[Agreement, ...]:
+    """How each classifier that scores every method, and is not primary for all, orders them."""
     found = []
-    decide = {
-        next(iter(edits.judged))
-        for concept in board.concepts
+    primary = {
+        next(iter(edits.scores))
+        for concept in matrix.concepts
         for edits in concept.methods.values()
-        if edits.judged
+        if edits.scores
     }
-    for judge in _common_judges(board):
-        if decide == {judge}:
+    for classifier in _common_classifiers(matrix):
+        if primary == {classifier}:
             continue
-        scores = _means(board, judge=judge)
+        scores = _means(matrix, classifier)
+        tau = kendall_tau([means[n] for n in matrix.methods], [scores[n] for n in matrix.methods])
         order = sorted(scores, key=lambda name: (-scores[name], name))
-        agreement = kendall_tau([means[n] for n in board.methods],
-                                [scores[n] for n in board.methods])  # fmt: skip
-        found.append(Agreement(scorer=judge, order=tuple(order), tau=agreement.tau, n=agreement.n))
+        found.append(Agreement(scorer=classifier, order=tuple(order), tau=tau, n=len(order)))
     return tuple(found)
 
 
-def _common_judges(board: ScoreMatrix) -> list[str]:
-    """Classifiers that every null and every reached cell of the board has scores of."""
-    names = dict.fromkeys(name for concept in board.concepts for name in concept.null)
+def _common_classifiers(matrix: ScoreMatrix) -> list[str]:
+    """Those that all random directions and every cell that reached the effect have scores of."""
+    names = dict.fromkeys(name for concept in matrix.concepts for name in concept.null)
     return [
         name
         for name in names
         if all(
             name in concept.null
-            and all(not e.judged or name in e.judged for e in concept.methods.values())
-            for concept in board.concepts
+            and all(not e.scores or name in e.scores for e in concept.methods.values())
+            for concept in matrix.concepts
         )
     ]
 
 
 def _means(
-    board: ScoreMatrix, judge: str | None = None, without: tuple[str, str] | None = None
+    matrix: ScoreMatrix, classifier: str | None = None, without: tuple[str, str] | None = None
 ) -> dict[str, float]:
     """Method → mean over concepts, all images alike."""
-    scores = board.scores(np.ones((1, len(board.images))), judge, without)[0]
-    return dict(zip(board.methods, map(float, scores.mean(1)), strict=True))
+    scores = matrix.scores(np.ones((1, len(matrix.images))), classifier, without)[0]
+    return dict(zip(matrix.methods, map(float, scores.mean(1)), strict=True))
 
 
-def _sensitivity(board: ScoreMatrix, scores: Array) -> tuple[Sensitivity, ...]:
+def _sensitivity(matrix: ScoreMatrix, scores: Array) -> tuple[Sensitivity, ...]:
     """Leave-one-out over attributes, scorers, data sets and concepts, as far as there are two."""
     variants: dict[tuple[str, str], Array] = {}
     for dataset, attribute in dict.fromkeys(
-        (c.key[0], a) for c in board.concepts for a in c.attributes
+        (c.key[0], a) for c in matrix.concepts for a in c.attributes
     ):
-        means = _means(board, without=(dataset, attribute))
+        means = _means(matrix, without=(dataset, attribute))
         variants["attribute", f"{dataset}/{attribute}"] = np.array(list(means.values()))
-    judges = _common_judges(board)
-    for judge in judges if len(judges) > 1 else ():
-        # To leave one scorer out is to judge by the others.
-        others = [_means(board, judge=j) for j in judges if j != judge]
-        mean = [np.mean([scores_of[m] for scores_of in others]) for m in board.methods]
-        variants["scorer", judge] = np.array(mean)
-    keys = [c.key for c in board.concepts]
+    classifiers = _common_classifiers(matrix)
+    for classifier in classifiers if len(classifiers) > 1 else ():
+        # To leave one scorer out is to score by the others.
+        others = [_means(matrix, other) for other in classifiers if other != classifier]
+        mean = [np.mean([scores_of[m] for scores_of in others]) for m in matrix.methods]
+        variants["scorer", classifier] = np.array(mean)
+    keys = _keys(matrix)
     datasets = dict.fromkeys(dataset for dataset, _ in keys)
     for left_out in datasets if len(datasets) > 1 else ():
         rest = [i for i, (dataset, _) in enumerate(keys) if dataset != left_out]
         variants["data set", left_out] = scores[:, rest].mean(1)
     for i, (dataset, concept) in enumerate(keys if len(keys) > 1 else ()):
         variants["concept", f"{dataset}/{concept}"] = np.delete(scores, i, axis=1).mean(1)
-    found = sensitivity(scores.mean(1), variants)
-    return tuple(
-        Sensitivity(kind=k.kind, variants=k.variants, holds=k.holds, broken_by=k.broken_by)
-        for k in found.kinds
-    )
+    return sensitivity(scores.mean(1), variants)

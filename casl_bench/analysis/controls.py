@@ -1,14 +1,14 @@
 """Whether a run may be believed: seven controls, each with a bound that must hold.
 
 A bound says what a control shows if metrics, scorers and runner work. One that is broken makes the
-run invalid, whatever the entrants' numbers: no table of it means anything. Where a control was not
-run, as an oracle where factors are unknown, its bound says nothing.
+run invalid, whatever its methods' numbers. Where a control was not run, such as an oracle where
+factors are unknown, its bound is not checked.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from casl_bench.core.errors import InvalidBenchmarkError
@@ -21,10 +21,10 @@ ORACLE_FLIPS = 0.9
 """The known edit must be seen by the classifier on at least this share of images."""
 
 SURPASSED = 1.25
-"""An entrant may have this many times the oracle's EPR+ before noise no longer explains it."""
+"""A method may have this many times the oracle's EPR+ before noise no longer explains it."""
 
-DRAWS_APART = 4.0
-"""No random draw may have this many times the EPR of the others, or so small a part of it."""
+DIRECTIONS_APART = 4.0
+"""No random direction may have this many times the EPR of the others, or so small a part of it."""
 
 SHUFFLED_SHARE = 0.25
 """Another concept's edit may move the target by this share of the full effect."""
@@ -45,12 +45,9 @@ class _LackingError(Exception):
 
 
 def broken_bounds(records: Records) -> list[str]:
-    """Bounds of the controls that do not hold, as sentences; empty where the run is valid.
-
-    Args:
-        records: of one data set.
-    """
-    bounds: tuple[Callable[[Records], list[str]], ...] = (
+    """Bounds of the controls that do not hold on one data set, as sentences; else empty."""
+    faults = []
+    for bound in (
         identity_bound,
         oracle_bound,
         random_bound,
@@ -58,9 +55,7 @@ def broken_bounds(records: Records) -> list[str]:
         inverted_bound,
         destroy_bound,
         pixel_attack_bound,
-    )
-    faults = []
-    for bound in bounds:
+    ):
         try:
             faults += bound(records)
         except _LackingError as error:
@@ -70,11 +65,7 @@ def broken_bounds(records: Records) -> list[str]:
 
 
 def check_bounds(records: Records, where: Path) -> None:
-    """Refuse records of which no table may be made.
-
-    Args:
-        records: of any data sets, suites and seeds.
-        where: they are from.
+    """Refuse records, of any data sets, suites and seeds, of which no table may be made.
 
     Raises:
         InvalidBenchmarkError: with every bound that does not hold.
@@ -104,7 +95,7 @@ def identity_bound(records: Records) -> list[str]:
 
 
 def oracle_bound(records: Records) -> list[str]:
-    """The known edit flips `ORACLE_FLIPS` of the images, and no entrant is more precise.
+    """The known edit flips `ORACLE_FLIPS` of the images, and no method is more precise.
 
     A share is under its bound where the upper end of its interval is: a handful of images shows
     nothing.
@@ -120,7 +111,8 @@ def oracle_bound(records: Records) -> list[str]:
             f"the oracle flips only {flips / images:.2f} of {images} images, under {ORACLE_FLIPS}"
         )
     top = {r.concept: v for r in oracle if (v := _matched(r)) is not None}
-    for name in sorted({r.method or "" for r in records if _is_entrant(r)}):
+    methods = {r.method or "" for r in records if r.kind == "edit" and not r.control}
+    for name in sorted(methods):
         own = {r.concept: v for r in _of(records, name) if (v := _matched(r)) is not None}
         both = [c for c in top if c in own]
         if not both:
@@ -134,29 +126,29 @@ def oracle_bound(records: Records) -> list[str]:
 
 
 def random_bound(records: Records) -> list[str]:
-    """Draws of the random direction are alike: each has about the EPR of the others."""
-    by_draw: dict[int, dict[str, float]] = {}
+    """Random directions are alike: each has about the EPR of the others."""
+    logs: dict[int, dict[str, float]] = {}
     for record in _of(records, "random_direction"):
         value = _needed(record.measurements, "epr_std").value
         if record.beside is None and value:
-            by_draw.setdefault(record.fit_seed, {})[record.concept or ""] = math.log(value)
+            logs.setdefault(record.fit_seed, {})[record.concept or ""] = math.log(value)
     faults = []
-    for draw, own in by_draw.items():
+    for seed, own in logs.items():
         gaps = []
         for concept, value in own.items():
-            others = [x[concept] for d, x in by_draw.items() if d != draw and concept in x]
+            others = [x[concept] for d, x in logs.items() if d != seed and concept in x]
             if others:
                 gaps.append(value - sum(others) / len(others))
         ratio = math.exp(sum(gaps) / len(gaps)) if gaps else 1.0
-        if not 1 / DRAWS_APART < ratio < DRAWS_APART:
+        if not 1 / DIRECTIONS_APART < ratio < DIRECTIONS_APART:
             faults.append(
-                f"draw {draw} of 'random_direction' has {ratio:.2f} times the EPR of the others"
+                f"draw {seed} of 'random_direction' has {ratio:.2f} times the EPR of the others"
             )
-    return faults + _beside_bound(records)
+    return faults + _matched_bound(records)
 
 
-def _beside_bound(records: Records) -> list[str]:
-    """Random edits as large as an entrant's flip fewer images than the oracle."""
+def _matched_bound(records: Records) -> list[str]:
+    """Random edits as large as a method's flip fewer images than the oracle."""
     faults, oracle = [], _mean_flip(_of(records, "oracle"))
     for name in sorted({r.method or "" for r in records if r.beside is not None}):
         random = _mean_flip(_of(records, name))
@@ -184,8 +176,8 @@ def shuffled_bound(records: Records) -> list[str]:
     ]
     if shares and (share := sum(shares) / len(shares)) > SHUFFLED_SHARE:
         faults.append(f"'shuffled' moves the target by {share:.2f} of the full effect")
-    values = [v for r in own if (v := _needed(r.measurements, _EPR_PLUS).value) is not None]
-    if values and (mean := sum(map(signed_log, values)) / len(values)) > signed_log(1.0):
+    mean = _mean_log(own, _EPR_PLUS)
+    if mean is not None and mean > signed_log(1.0):
         faults.append(f"'shuffled' has an EPR+ of {signed_exp(mean):.2f}, over the random 1")
     return faults
 
@@ -194,8 +186,8 @@ def inverted_bound(records: Records) -> list[str]:
     """The oracle the wrong way has a negative EPR+, although its raw EPR is the oracle's."""
     own, faults = _of(records, "inverted"), []
     for name in ("signed_target_change", _EPR_PLUS):
-        values = [v for r in own if (v := _needed(r.measurements, name).value) is not None]
-        if values and (mean := sum(map(signed_log, values)) / len(values)) >= 0:
+        mean = _mean_log(own, name)
+        if mean is not None and mean >= 0:
             faults.append(f"'inverted' has a mean {name} of {signed_exp(mean):.2f}, not below 0")
     ratio = _geometric_ratio(
         {r.concept: _needed(r.measurements, "epr_raw") for r in own},
@@ -204,6 +196,12 @@ def inverted_bound(records: Records) -> list[str]:
     if ratio is not None and not 1 / TIES < ratio < TIES:
         faults.append(f"'inverted' has {ratio:.2f} times the raw EPR of the oracle, not about 1")
     return faults
+
+
+def _mean_log(records: Records, name: str) -> float | None:
+    """Mean signed log of a measurement where it is defined; None where it never is."""
+    values = [v for r in records if (v := _needed(r.measurements, name).value) is not None]
+    return sum(map(signed_log, values)) / len(values) if values else None
 
 
 def destroy_bound(records: Records) -> list[str]:
@@ -241,14 +239,14 @@ def pixel_attack_bound(records: Records) -> list[str]:
     for record in own:
         at = _at_full(record)
         change = _needed(at, "signed_target_change").value
-        for judge in record.judges[1:]:
-            other = at.get(f"signed_target_change@{judge}")
+        for name in record.judges[1:]:
+            other = at.get(f"signed_target_change@{name}")
             if change and change > 0 and other is not None and other.value is not None:
-                seen.setdefault(judge, []).append(other.value / change)
-    for judge, shares in seen.items():
+                seen.setdefault(name, []).append(other.value / change)
+    for name, shares in seen.items():
         if (share := sum(shares) / len(shares)) > FOOLED_SHARE:
             faults.append(
-                f"'{judge}' sees {share:.2f} of what 'pixel_attack' does to another classifier: "
+                f"'{name}' sees {share:.2f} of what 'pixel_attack' does to another classifier: "
                 "they are not independent"
             )
     return faults
@@ -256,10 +254,6 @@ def pixel_attack_bound(records: Records) -> list[str]:
 
 def _of(records: Records, method: str) -> list[RunRecord]:
     return [r for r in records if r.kind == "edit" and r.method == method and r.status == "done"]
-
-
-def _is_entrant(record: RunRecord) -> bool:
-    return record.kind == "edit" and not record.control
 
 
 def _at_full(record: RunRecord) -> dict[str, Measurement]:

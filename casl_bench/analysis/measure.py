@@ -11,12 +11,12 @@ import numpy as np
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.bootstrap import evaluate, evaluate_ratio
 from casl_bench.metrics.edit_scores import Array, EditScores
-from casl_bench.metrics.edit_success import drift, drift_margin
+from casl_bench.metrics.edit_success import attribute_shift, attribute_shift_margin
 from casl_bench.metrics.epr import EPR_FLOORED, EPR_OVER_RANDOM_INFO
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO, evaluate_epr_plus
+from casl_bench.metrics.equal_effect import PRECISION_AREA_INFO, precision_area
 from casl_bench.metrics.image_similarity import DRIFT_THRESHOLD
 from casl_bench.metrics.metric import METRICS, EditMetric, metric_identity, metric_infos
-from casl_bench.metrics.precision_area import PRECISION_AREA_INFO, precision_area
 from casl_bench.results.record import (
     CurvePoint,
     Level,
@@ -33,7 +33,7 @@ EPR_PLUS = EPR_PLUS_INFO.name
 OVER_RANDOM = EPR_OVER_RANDOM_INFO.name
 PRECISION_AREA = PRECISION_AREA_INFO.name
 
-ONE_JUDGE = 0.5
+ONE_CLASSIFIER = 0.5
 """A target change that another classifier sees less than this share of is flagged."""
 
 RandomDirections = Sequence[tuple[ScoreTable, float]]
@@ -42,29 +42,22 @@ RandomDirections = Sequence[tuple[ScoreTable, float]]
 
 @dataclass(frozen=True)
 class ScoredCell:
-    """A table as classifiers see it.
-
-    Attributes:
-        table: scores of one cell.
-        attribute: the target.
-        judges: classifiers, the one that decides first.
-        scales: the units of the data set's scores.
-    """
+    """The scores of one cell with its target and its classifiers, the primary one first."""
 
     table: ScoreTable
     attribute: str
-    judges: tuple[str, ...]
+    classifiers: tuple[str, ...]
     scales: ReferenceScales
 
-    def at(self, strength: float, judge: str | None = None) -> EditScores:
-        """What a metric sees at a strength; scores of further classifiers hold logits alone.
+    def at(self, strength: float, classifier: str | None = None) -> EditScores:
+        """What a metric sees at a strength of the table, or 0; default: the primary classifier.
 
-        Args:
-            strength: one of the table's, or 0.
-            judge: default the one that decides.
+        Scores of further classifiers hold logits alone.
         """
-        name = judge or self.judges[0]
-        scores = self.table.at(
+        name = classifier or self.classifiers[0]
+        if name != self.classifiers[0]:
+            return self.logits_at(strength, name)
+        return self.table.at(
             strength,
             self.attribute,
             np.array(self.scales.spreads[name]),
@@ -72,8 +65,11 @@ class ScoredCell:
             unrelated_perceptual=self.scales.unrelated_perceptual,
             unrelated_identity=self.scales.unrelated_identity,
         )
-        if name == self.judges[0]:
-            return scores
+
+    def logits_at(self, strength: float, classifier: str) -> EditScores:
+        """The same without what other scorers measured."""
+        spread = np.array(self.scales.spreads[classifier])
+        scores = self.table.at(strength, self.attribute, spread, classifier=classifier)
         return EditScores(
             scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
         )
@@ -92,42 +88,36 @@ def measurements(
 ) -> dict[str, Measurement]:
     """Every metric of per-image scores, and EPR+.
 
-    Under the metric's name by the classifier that decides, under `metric@classifier` by the
-    others, of these only what is defined.
-
-    Args:
-        cell: its scores.
-        strength: one of the table's.
-        seed: of the resamples.
-        null: what random directions do to the concept.
-        metrics: default all that are registered.
+    Under the metric's name by the primary classifier, under `metric@classifier` by the others, of
+    these only what is defined. The strength is one of the table's, the seed is of the resamples;
+    metrics are by default all that are registered.
     """
     found: dict[str, Measurement] = {}
     chosen = [METRICS.create(n) for n in METRICS.names()] if metrics is None else metrics
-    for judge in cell.judges:
-        scores = cell.at(strength, judge)
+    for classifier in cell.classifiers:
+        scores = cell.at(strength, classifier)
         own = {}
         for metric in chosen:
             name = metric.info.name
             purpose = metric.info.formerly or name
             estimate = evaluate(metric, scores, derive_seed(seed, "bootstrap", purpose))
             own[name] = Measurement.from_estimate(estimate, metric.info.unit)
-        own[EPR_PLUS] = _epr_plus(cell, scores, judge, seed, null)
-        if judge == cell.judges[0]:
+        own[EPR_PLUS] = _epr_plus(cell, scores, classifier, seed, null)
+        if classifier == cell.classifiers[0]:
             found |= own
         else:
-            found |= {f"{n}@{judge}": m for n, m in own.items() if m.status == "ok"}
+            found |= {f"{n}@{classifier}": m for n, m in own.items() if m.status == "ok"}
     return found
 
 
 def _epr_plus(
-    cell: ScoredCell, scores: EditScores, judge: str, seed: int, null: RandomDirections
+    cell: ScoredCell, scores: EditScores, classifier: str, seed: int, null: RandomDirections
 ) -> Measurement:
     if not null:
         return Measurement.missing("no random direction was run", "ratio")
     estimate = evaluate_epr_plus(
         scores,
-        [cell.of(table).at(strength, judge) for table, strength in null],
+        [cell.of(table).at(strength, classifier) for table, strength in null],
         derive_seed(seed, "bootstrap", EPR_PLUS),
         same_images=null[0][0].image_ids == cell.table.image_ids,
     )
@@ -138,17 +128,13 @@ def measure(
     stored: StoredCell,
     scales: ReferenceScales,
     null: RandomDirections = (),
-    beside: StoredCell | None = None,
+    matched: StoredCell | None = None,
     metrics: Sequence[EditMetric] | None = None,
 ) -> RunRecord:
-    """The numbers of one edit cell.
+    """The numbers of one finished edit cell with scores.
 
-    Args:
-        stored: a finished cell with scores.
-        scales: of its data set.
-        null: what random directions do to its concept.
-        beside: the control matched to it; None where there is none.
-        metrics: default all that are registered.
+    `null` is what random directions do to its concept, `matched` the control matched to it, if any;
+    metrics are by default all that are registered.
     """
     record = stored.record
     assert (
@@ -176,7 +162,7 @@ def measure(
     if headline is not None and headline.status == "not_reached":
         at |= _not_reached(headline, at)
     if not record.control:
-        at[OVER_RANDOM] = _over_random(cell, strength, seed, beside)
+        at[OVER_RANDOM] = _over_random(cell, strength, seed, matched)
     if len(levels) > 1:
         at[PRECISION_AREA] = _area(cell, levels, record.full_effect, seed)
     curve = stored.curve
@@ -187,7 +173,7 @@ def measure(
             for s in stored.validation.strengths
         )
     scores, names = cell.at(strength), record.attributes
-    margins = drift_margin(scores.base, scores.edit, scores.spread)
+    margins = attribute_shift_margin(scores)
     others = [name for name in names if name != record.attribute]
     infos = metric_infos() if metrics is None else [m.info for m in metrics]
     return numbers_of(stored).model_copy(
@@ -196,7 +182,7 @@ def measure(
             "levels": levels,
             "curve": curve,
             "curve_on": "validation",
-            "drift": _by_name(names, drift(scores.base, scores.edit, scores.spread)),
+            "drift": _by_name(names, attribute_shift(scores)),
             "drift_margin": {} if margins is None else _by_name(names, margins),
             "metric_versions": {info.name: info.version for info in infos},
             "metric_identities": {i.name: metric_identity(i, others) for i in infos},
@@ -213,10 +199,10 @@ def numbers_of(stored: StoredCell) -> RunRecord:
     levels = tuple(LevelResult(**level.model_dump()) for level in record.levels)
     if record.scales is not None:
         fields["measurements"] = fields["measurements"] | {
-            f"{judge}.spread/{attribute}": Measurement.of(spread, unit="logit", n=0)
-            for judge, spreads in record.scales.spreads.items()
+            f"{classifier}.spread/{attribute}": Measurement.of(spread, unit="logit", n=0)
+            for classifier, spreads in record.scales.spreads.items()
             for attribute, spread in zip(record.attributes, spreads, strict=True)
-            if f"{judge}.spread/{attribute}" not in fields["measurements"]
+            if f"{classifier}.spread/{attribute}" not in fields["measurements"]
         }
     return RunRecord(**fields, levels=levels)
 
@@ -238,15 +224,15 @@ def _not_reached(headline: Level, at: Mapping[str, Measurement]) -> dict[str, Me
 
 
 def _over_random(
-    cell: ScoredCell, strength: float, seed: int, beside: StoredCell | None
+    cell: ScoredCell, strength: float, seed: int, matched: StoredCell | None
 ) -> Measurement:
     """EPR over that of a random edit of equal norm, on the images of that control."""
-    if beside is None or beside.scores is None or beside.record.strength != strength:
+    if matched is None or matched.scores is None or matched.record.strength != strength:
         return Measurement.missing("no random control was run beside it")
     estimate = evaluate_ratio(
         EPR_FLOORED,
-        cell.of(cell.table.take(beside.scores.image_ids)).at(strength),
-        cell.of(beside.scores).at(strength),
+        cell.of(cell.table.take(matched.scores.image_ids)).at(strength),
+        cell.of(matched.scores).at(strength),
         derive_seed(seed, "bootstrap", OVER_RANDOM),
     )
     return Measurement.from_estimate(estimate, "ratio")
@@ -274,7 +260,7 @@ def _area(
 def _flags(
     stored: StoredCell, at: Mapping[str, Measurement], headline: LevelResult | None
 ) -> tuple[str, ...]:
-    """What a reader should know before trusting a cell's numbers, sorted."""
+    """What a reader should know before trusting a cell's numbers, sorted, as records name it."""
     record = stored.record
 
     def value(name: str) -> float | None:
@@ -298,9 +284,9 @@ def _flags(
         far = value(drifted)
         if far is not None and far > DRIFT_THRESHOLD:
             found.add(drifted.replace("_", " "))
-    change = value("signed_target_change")
-    for judge in record.judges[1:]:
-        seen = value(f"signed_target_change@{judge}")
-        if change is not None and change > 0 and seen is not None and seen < ONE_JUDGE * change:
+    change = value("signed_target_change") or 0.0
+    for classifier in record.judges[1:]:
+        seen = value(f"signed_target_change@{classifier}")
+        if change > 0 and seen is not None and seen < ONE_CLASSIFIER * change:
             found.add("one judge only")
     return tuple(sorted(found))

@@ -1,8 +1,8 @@
-"""Scores of all methods on all concepts, under resampled images: one draw for all of them.
+"""Scores of all methods on all concepts under resampled images: one resample for all of them.
 
-Images are shared: every method edits the same ones, and so do many concepts. One draw of the images
-of a data set therefore weighs every method and concept at once. What two methods, or two concepts,
-owe to the same images is then still there in the draws, and a difference of methods cancels it.
+Images are shared: every method edits the same ones, and so do many concepts. One resample of the
+images of a data set therefore weighs every method and concept at once. What two methods, or two
+concepts, owe to the same images is then still there, and a difference of methods cancels it.
 """
 
 from __future__ import annotations
@@ -41,19 +41,10 @@ class Design:
     Attributes:
         images: [I] data set of each distinct image, in the order of the weights.
         concepts: [C] data set of each concept, in the order of the scores.
-
-    Raises:
-        InputError: without a concept, or where a concept's data set has no image.
     """
 
     images: tuple[str, ...]
     concepts: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.concepts:
-            raise InputError("a comparison needs at least one concept")
-        if bare := sorted(set(self.concepts) - set(self.images)):
-            raise InputError(f"no image belongs to {', '.join(bare)}")
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -69,71 +60,51 @@ class Design:
         """Places of a data set's concepts."""
         return [c for c, name in enumerate(self.concepts) if name == dataset]
 
-    def weights(self, macro: bool = False) -> Array:
-        """[C] of the mean over concepts, with sum 1.
-
-        Args:
-            macro: give each data set the same weight instead of each concept.
-        """
-        counts = Counter(self.concepts)
-        shares = [1 / counts[name] if macro else 1.0 for name in self.concepts]
-        return np.array(shares) / sum(shares)
+    @property
+    def weights(self) -> Array:
+        """[C] of the mean over concepts, with sum 1."""
+        return np.ones(len(self.concepts)) / len(self.concepts)
 
 
 @dataclass(frozen=True)
-class ScoreDraws:
+class ResampledScores:
     """Scores as measured, and as they would have been with other images.
 
     Attributes:
         design: of images and concepts.
         methods: M distinct names.
-        scores: [M, C] as measured, finite.
-        draws: [R, M, C] under R resamples of the images, NaN or infinite where undefined.
+        measured: [M, C], finite.
+        resampled: [R, M, C] under R resamples of the images, NaN or infinite where undefined.
     """
 
     design: Design
     methods: tuple[str, ...]
-    scores: Array
-    draws: Array
+    measured: Array
+    resampled: Array
 
 
-def draw_scores(
+def resample_scores(
     score: Score,
     methods: Sequence[str],
     design: Design,
     seed: int,
     *,
     resamples: int = RESAMPLES,
-) -> ScoreDraws:
-    """Evaluate the scores on all images, and on images drawn again within each data set.
+) -> ResampledScores:
+    """Evaluate the scores on all images, and on images resampled within each data set.
 
-    Args:
-        score: see `Score`; called twice.
-        methods: names, in the order of the scores.
-        design: of images and concepts.
-        seed: of the draws; data sets are drawn independently of each other.
-        resamples: R, how many.
+    Methods are in the order of the scores; data sets are resampled independently of each other.
 
     Raises:
-        InputError: if names repeat, or scores have another shape or are not finite on all images.
+        InputError: if scores are not finite on all images.
     Source: Efron 1979; clusters are images, as in Field & Welsh 2007.
     """
-    if not methods or len(set(methods)) != len(methods):
-        raise InputError(f"methods {list(methods)} must be distinct, and at least one")
-    shape = (len(methods), len(design.concepts))
-    scores = _checked(score(_uniform(design)), (1, *shape))[0]
-    if not np.isfinite(scores).all():
-        m, c = np.argwhere(~np.isfinite(scores))[0]
+    measured = score(_uniform(design))[0]
+    if not np.isfinite(measured).all():
+        m, c = np.argwhere(~np.isfinite(measured))[0]
         raise InputError(f"'{methods[m]}' has no finite score on concept {c}")
-    draws = _checked(score(_drawn(design, seed, resamples)), (resamples, *shape))
-    return ScoreDraws(design, tuple(methods), scores, draws)
-
-
-def _checked(values: Array, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(values, dtype=np.float64)
-    if array.shape != shape:
-        raise InputError(f"scores have shape {list(array.shape)}, expected {list(shape)}")
-    return array
+    resampled = score(_resamples(design, seed, resamples))
+    return ResampledScores(design, tuple(methods), measured, resampled)
 
 
 def _uniform(design: Design) -> Array:
@@ -141,12 +112,12 @@ def _uniform(design: Design) -> Array:
     return np.array([[1 / counts[name] for name in design.images]])
 
 
-def _drawn(design: Design, seed: int, resamples: int) -> Array:
-    """[R, I]: images drawn with replacement within each data set, weights of each with sum 1."""
+def _resamples(design: Design, seed: int, resamples: int) -> Array:
+    """[R, I]: images sampled with replacement within each data set, weights of each of sum 1."""
     weights = np.empty((resamples, len(design.images)))
     for place, (name, count) in enumerate(sorted(Counter(design.images).items())):
         own = [i for i, dataset in enumerate(design.images) if dataset == name]
-        # Data sets of equally many images must not be drawn alike.
+        # Data sets of equally many images must not be resampled alike.
         stream = int(np.random.SeedSequence([seed, place]).generate_state(1, np.uint64)[0])
         weights[:, own] = resampling_weights(count, resamples, stream)
     return weights
@@ -169,8 +140,6 @@ class Noise:
 
     def interval(self, value: float, level: float = LEVEL) -> Interval | None:
         """Around `value`, with nominal coverage `level`; None where the noise is not known."""
-        if not 0 < level < 1:
-            raise InputError(f"level must be in (0, 1), got {level}")
         if not self.terms:
             return None
         half = max(error * float(stdtrit(df, (1 + level) / 2)) for error, df in self.terms)
@@ -183,37 +152,26 @@ class Noise:
         return max(2 * float(stdtr(df, -abs(value) / error)) for error, df in self.terms)
 
 
-def noise_here(scores: Array, draws: Array, design: Design, *, macro: bool = False) -> Noise:
+def noise_here(scores: Array, resampled: Array, design: Design) -> Noise:
     """The noise of a mean over these very concepts: other images only.
 
-    Args:
-        scores: [C] as measured.
-        draws: [R, C] under resampled images.
-        design: of images and concepts.
-        macro: of the mean, as in `Design.weights`.
+    Scores are [C] as measured and [R, C] under resampled images.
     """
-    parts = _parts(scores, draws, design, macro)
+    parts = _parts(scores, resampled, design)
     return parts if isinstance(parts, Noise) else _known([parts.here], scores)
 
 
 def noise_beyond(
-    scores: Array, draws: Array, design: Design, *, macro: bool = False, cautious: bool = False
+    scores: Array, resampled: Array, design: Design, *, cautious: bool = False
 ) -> Noise:
     """The noise of a mean over concepts like these: other concepts, other images.
 
-    It includes what a fit of another seed would have changed, as that is another draw for each
-    concept, and is never less than `noise_here`.
-
-    Args:
-        scores: [C] as measured.
-        draws: [R, C] under resampled images.
-        design: of images and concepts; each data set needs two concepts.
-        macro: of the mean, as in `Design.weights`.
-        cautious: take the degrees of freedom of the concepts or the images alone, whichever are
-            fewer, instead of weighing them by their variances: for decisions that should rather be
-            withheld.
+    It includes what a fit of another seed would have changed, as each concept has a fit of its own,
+    and is never less than `noise_here`. Each data set needs two concepts. A cautious one takes the
+    degrees of freedom of the concepts or the images alone, whichever are fewer, instead of weighing
+    them by their variances: for decisions that should rather be withheld.
     """
-    parts = _parts(scores, draws, design, macro)
+    parts = _parts(scores, resampled, design)
     if isinstance(parts, Noise):
         return parts
     if parts.lone:
@@ -227,7 +185,7 @@ def noise_beyond(
 
 @dataclass(frozen=True)
 class _Parts:
-    """Variances of a mean, as in the module's equations."""
+    """Variances of a mean over concepts, and their degrees of freedom."""
 
     images: float
     concepts: float
@@ -241,13 +199,13 @@ class _Parts:
         return self.images, self.df_images
 
 
-def _parts(scores: Array, draws: Array, design: Design, macro: bool) -> _Parts | Noise:
-    images_of, weights = design.images_of(), design.weights(macro)
+def _parts(scores: Array, resampled: Array, design: Design) -> _Parts | Noise:
+    images_of, weights = design.images_of(), design.weights
     for name, count in images_of.items():
         if count < 2:
             return Noise(reason=f"{name} has fewer than two images")
-    kept = draws[np.isfinite(draws).all(1)]
-    if len(kept) < 2 or len(kept) < (1 - MAX_UNDEFINED) * len(draws):
+    kept = resampled[np.isfinite(resampled).all(1)]
+    if len(kept) < 2 or len(kept) < (1 - MAX_UNDEFINED) * len(resampled):
         return Noise(reason="undefined for too many resamples of the images")
     images = concepts = shared = 0.0
     lone = ""

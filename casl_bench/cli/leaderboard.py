@@ -11,7 +11,7 @@ import click
 from casl_bench.cli.options import deferred
 
 if TYPE_CHECKING:
-    from casl_bench.report.leaderboard.submission import Expected
+    from casl_bench.report.submission import Expected
     from casl_bench.results.record import RunRecord
 
 _PATH = click.Path(path_type=Path)
@@ -40,8 +40,8 @@ def leaderboard_command(
     """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
     from casl_bench.core.errors import UsageError
     from casl_bench.report.exports import export
-    from casl_bench.report.leaderboard.boards import read_sources
-    from casl_bench.report.leaderboard.pages import (
+    from casl_bench.report.leaderboard import read_sources
+    from casl_bench.report.leaderboard_pages import (
         check_pages,
         check_quotes,
         render_pages,
@@ -81,7 +81,7 @@ def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run:
 
     RUN_OR_JSONL is a run folder or a file of its numbers, numbers.jsonl.
     """
-    from casl_bench.report.leaderboard.submission import submit
+    from casl_bench.report.submission import submit
 
     path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
     done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
@@ -95,7 +95,7 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     from casl_bench.core.files import hash_json
     from casl_bench.domains.dataset import DATASETS
     from casl_bench.methods.method import METHODS
-    from casl_bench.report.leaderboard.submission import Expected
+    from casl_bench.report.submission import Expected
     from casl_bench.runs.names import load_registries, resolve_datasets
     from casl_bench.runs.plan import MATCHED_CONCEPTS, card_of, info_of, make_method
     from casl_bench.runs.suites import domain_kind_of_suite

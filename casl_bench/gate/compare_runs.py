@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
-from casl_bench.gate.calibration import calibrate
 from casl_bench.gate.exact import compare_exactly
-from casl_bench.gate.gate import Scope, epr_plus_of, gate
+from casl_bench.gate.gate import Scope, gate, new_cell
+from casl_bench.gate.log_ratio import calibrate
 from casl_bench.gate.outputs import headline, write_outputs
 from casl_bench.gate.run_side import RunSide, is_run, read_side
 from casl_bench.gate.verdict import (
@@ -33,22 +33,12 @@ from casl_bench.gate.verdict import (
 )
 from casl_bench.results.run_folder import RecordStore
 
-Tier = Literal["statistical", "exact", "both"]
-
 
 @dataclass(frozen=True)
 class GateOptions:
-    """How to gate.
+    """How to gate; without `calibrate_runs`, A/A runs to sample, there is no calibration."""
 
-    Attributes:
-        tier: which of the two tiers.
-        scope: what is gated.
-        calibrate_runs: A/A runs to sample; 0 for no calibration.
-        allow_missing_base: a first run, without a base, exits 0.
-        alpha: see `decide`.
-    """
-
-    tier: Tier = "statistical"
+    tier: Literal["statistical", "exact", "both"] = "statistical"
     scope: Scope = field(default_factory=Scope)
     calibrate_runs: int = 0
     allow_missing_base: bool = False
@@ -58,13 +48,7 @@ class GateOptions:
 def gate_folders(
     base: Path, head: Path, options: GateOptions, notes: Sequence[str] = ()
 ) -> GateReport:
-    """The report on two run folders.
-
-    Args:
-        base: folder of the base; there is none yet if it holds no record.
-        head: folder of the head.
-        options: how to gate.
-        notes: further notes for the report.
+    """The report on two run folders; there is no base yet if its folder holds no record.
 
     Raises:
         UsageError: if the head holds no record.
@@ -100,13 +84,7 @@ def gate_folders(
 def first_run_report(head: RunSide, options: GateOptions, note: str) -> GateReport:
     """The report where there is no base, and why there is none: every cell is new."""
     code = EXIT_PASSED if options.allow_missing_base else EXIT_OPEN
-    cells = tuple(
-        CellVerdict(
-            dataset=name[0], method=name[1], verdict=Verdict.NEW, reason="first run",
-            head=epr_plus_of(head, name, options.scope),
-        )
-        for name in head.edits
-    )  # fmt: skip
+    cells = tuple(new_cell(head, name, "first run", options.scope) for name in head.edits)
     return GateReport(
         tier=options.tier,
         exit_code=code,
@@ -162,12 +140,8 @@ _OWN_OPTIONS = ("--compare", "--out", "--fit-seeds")
 class HeadRun:
     """The run in question, as the command line describes it.
 
-    Attributes:
-        arguments: of the command.
-        path_options: those of its options that name files, e.g. "--plugin".
-        out: its folder.
-        fit_seeds: fits of every method.
-        run: runs so many fits, keeping those that are done, and returns the exit code.
+    `path_options` name files, e.g. "--plugin"; `run` makes as many fits of every method as it is
+    given, keeping those that are done, and returns the exit code.
     """
 
     arguments: Sequence[str]
@@ -182,15 +156,8 @@ def compare_runs(
 ) -> int:
     """Run base and head, gate them, and extend both once where that could settle it.
 
-    A base that is a folder is never run: it is extended as far as it has more fits than were asked
-    for.
-
-    Args:
-        base: a run folder, or a git revision.
-        head: the run in question.
-        options: how to gate.
-        here: where the command was given.
-        say: takes lines for standard output.
+    The base is a git revision, or a run folder, which is never run: it is extended as far as it has
+    more fits than were asked for.
 
     Returns:
         The exit code: the gate's, or the head's own if the gate passed.
@@ -297,14 +264,7 @@ class NoBaseError(Exception):
 
 @dataclass(frozen=True)
 class BaseRevision:
-    """A checked-out commit.
-
-    Attributes:
-        commit: its full hash.
-        tree: the folder it is checked out in.
-        top: the repository's own folder.
-        here: where the command was given.
-    """
+    """A commit, by its full hash, checked out in `tree`; `top` is the repository's own folder."""
 
     commit: str
     tree: Path
@@ -315,10 +275,6 @@ class BaseRevision:
         """Run `casl-bench ARGUMENTS` with this commit's code and files.
 
         Files that git tracks are the commit's; everything else, such as data, is taken from here.
-
-        Args:
-            arguments: of the command.
-            path_options: those of its options that name files.
 
         Raises:
             NoBaseError: if a tracked file that the command names is not in the commit.
@@ -373,12 +329,8 @@ class BaseRevision:
 def base_revision(name: str, here: Path) -> Iterator[BaseRevision]:
     """Check a commit out aside, and remove the checkout again.
 
-    Args:
-        name: anything that git resolves to a commit.
-        here: a folder of the repository.
-
     Raises:
-        UsageError: if it is no folder of a repository, or there is no such commit.
+        UsageError: if `here` is no folder of a repository, or git resolves the name to no commit.
     """
     top = _git(here, "rev-parse", "--show-toplevel")
     asked = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")

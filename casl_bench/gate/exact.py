@@ -23,18 +23,13 @@ TOLERANCE = 1e-5
 """Relative to a score itself or to the mean size of its column, whichever is larger: a logit near
 0 has no digits of its own."""
 
-_SEVERITY = (Verdict.FAIL, Verdict.NOT_COMPARABLE, Verdict.PASS)
-
 _Finding = tuple[Verdict, str]
 
 
 def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVerdict]:
-    """A verdict for every (data set, method) of the golden run, controls included.
+    """A verdict for every (data set, method) of the golden run within the scope.
 
-    Args:
-        golden: the accepted run.
-        head: the same command on the code in question.
-        scope: what is compared; controls of its data sets always are.
+    Controls of the scope's data sets always are; the head is the same command on other code.
     """
     found: dict[CellName, list[_Finding]] = {}
     here = {CellKey.of(record): record for record in head.records}
@@ -45,13 +40,13 @@ def compare_exactly(golden: RunSide, head: RunSide, scope: Scope) -> list[CellVe
         if not of_datasets or not (record.control or scope.holds(record)):
             continue
         finding = _compare(golden, head, record, here.get(CellKey.of(record)))
-        beside = f" matched to {record.beside}" if record.beside else ""
-        found.setdefault((record.dataset, (record.method or "") + beside), []).append(finding)
+        matched = f" matched to {record.beside}" if record.beside else ""
+        found.setdefault((record.dataset, (record.method or "") + matched), []).append(finding)
     return [_worst(name, findings) for name, findings in found.items()]
 
 
 def _worst(name: CellName, findings: list[_Finding]) -> CellVerdict:
-    verdict = min((v for v, _ in findings), key=_SEVERITY.index)
+    verdict = min((v for v, _ in findings), key=tuple(Verdict).index)
     reasons = list(dict.fromkeys(reason for v, reason in findings if v == verdict))
     more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
     return CellVerdict(
@@ -120,10 +115,7 @@ def _raised_version(was: RunRecord, now: RunRecord) -> str | None:
 def write_golden(run: Path, out: Path) -> int:
     """Copy cells and per-image scores of a valid run, without pictures and validation scores.
 
-    Args:
-        run: folder of a finished run.
-        out: folder to write, small enough to be committed; it must be empty, so that no old cell
-            stays in it.
+    `out` becomes small enough to be committed; it must be empty, so that no old cell stays in it.
 
     Returns:
         Number of records written.

@@ -12,9 +12,8 @@ import numpy as np
 from casl_bench.analysis.significance import holm
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import hash_json
-from casl_bench.gate.calibration import Calibration
-from casl_bench.gate.log_ratio import Measured, measure
-from casl_bench.gate.run_side import CellName, Fits, FitScoreMatrix, RunSide
+from casl_bench.gate.log_ratio import Calibration, Measured, measure
+from casl_bench.gate.run_side import CellName, Fits, FitScoreMatrix, RunSide, matched_fits
 from casl_bench.gate.verdict import (
     ALPHA,
     GAIN,
@@ -32,14 +31,10 @@ from casl_bench.results.record import RunRecord
 
 @dataclass(frozen=True)
 class Scope:
-    """What is gated.
+    """What is gated; None is all of the base.
 
-    Attributes:
-        datasets: names; None for all of the base.
-        methods: names; None for all of the base.
-        concepts: names; None for all of the base.
-        stochastic: methods known to use random numbers in their fit; those whose fits differ are
-            recognised without it.
+    `stochastic` are methods known to use random numbers in their fit; those whose fits differ are
+    recognised without it.
     """
 
     datasets: frozenset[str] | None = None
@@ -49,14 +44,9 @@ class Scope:
 
     def holds(self, record: RunRecord) -> bool:
         """Whether a record is within it."""
-        return all(
-            names is None or name in names
-            for names, name in (
-                (self.datasets, record.dataset),
-                (self.methods, record.method),
-                (self.concepts, record.concept),
-            )
-        )
+        wanted = (self.datasets, self.methods, self.concepts)
+        own = (record.dataset, record.method, record.concept)
+        return all(names is None or n in names for names, n in zip(wanted, own, strict=True))
 
 
 def gate(
@@ -68,12 +58,7 @@ def gate(
 ) -> list[CellVerdict]:
     """Verdicts in the order of the base's cells, then what only the head has.
 
-    Args:
-        base: the accepted run.
-        head: the run in question.
-        scope: what is gated.
-        calibration: of the base's noise; a cell in which no loss could be seen is not gated.
-        alpha: see `decide`.
+    With a calibration of the base's noise, a cell in which no loss could be seen is not gated.
 
     Raises:
         InvalidBenchmarkError: if the benchmark itself changed between the two.
@@ -107,26 +92,23 @@ def gate(
     settled |= {(c.dataset, c.method): c for c in decide(measured, alpha)}
     known = [settled[name] for name in base.edits if name in settled]
     return known + [
-        CellVerdict(
-            dataset=name[0], method=name[1], verdict=Verdict.NEW, reason="not in the base",
-            head=epr_plus_of(head, name, scope),
-        )
+        new_cell(head, name, "not in the base", scope)
         for name, cells in head.edits.items()
         if name not in base.edits and _finished(cells, scope)
-    ]  # fmt: skip
+    ]
 
 
 class _Settled(Exception):
     """A verdict that needs no measurement, and its reason."""
 
 
-def epr_plus_of(side: RunSide, name: CellName, scope: Scope) -> float | None:
-    """Mean EPR+ of a method over its finished concepts within the scope; None where undefined."""
-    cells = _finished(side.edits[name], scope)
-    matched = {c: own for c, fits in cells.items()
-               if (own := {k: r for k, r in fits.items() if r.levels})}  # fmt: skip
-    common = sorted(set.intersection(*map(set, matched.values()))) if matched else []
-    return FitScoreMatrix.read(side, matched, common).mean_epr_plus() if common else None
+def new_cell(head: RunSide, name: CellName, reason: str, scope: Scope) -> CellVerdict:
+    """A cell that the base lacks, with its mean EPR+ over finished concepts within the scope."""
+    cells, common = matched_fits(_finished(head.edits[name], scope))
+    epr_plus = FitScoreMatrix.read(head, cells, common).mean_epr_plus() if common else None
+    return CellVerdict(
+        dataset=name[0], method=name[1], verdict=Verdict.NEW, reason=reason, head=epr_plus
+    )
 
 
 def _finished(cells: Mapping[str, Fits], scope: Scope) -> dict[str, Fits]:
@@ -177,18 +159,11 @@ def _place(concept: str, fit: int) -> str:
 
 # Whether the benchmark itself changed: then no number says anything about a method.
 
-_NULL_METRIC = "epr_std"
-
 
 def check_null_unchanged(
     base: RunSide, head: RunSide, datasets: frozenset[str] | None = None
 ) -> None:
     """Refuse a head whose random directions, the unit of EPR+, are others than the base's.
-
-    Args:
-        base: the accepted run.
-        head: the run in question.
-        datasets: those that count; None for all.
 
     Raises:
         InvalidBenchmarkError: if, on a data set, the mean log ratio of the random directions' EPR
@@ -217,15 +192,13 @@ def check_null_unchanged(
 def _null_log_ratio(base: RunRecord, head: RunRecord | None) -> float | None:
     if head is None or why_not_comparable(base, head) is not None:
         return None
-    was, now = base.measurements.get(_NULL_METRIC), head.measurements.get(_NULL_METRIC)
+    was, now = base.measurements.get("epr_std"), head.measurements.get("epr_std")
     if was is None or now is None or not was.value or not now.value:
         return None
     return math.log(now.value / was.value)
 
 
 # Log ratios of all cells of a gate run → verdicts, adjusted for how many there are.
-
-_PValues = Mapping[CellName, float | None]
 
 
 def decide(cells: Mapping[CellName, Measured], alpha: float = ALPHA) -> list[CellVerdict]:
@@ -235,9 +208,6 @@ def decide(cells: Mapping[CellName, Measured], alpha: float = ALPHA) -> list[Cel
     `LOSS`; or less effect per unit of strength likewise; or the effect lost on a concept. IMPROVED:
     significantly more precise, by more than `GAIN`. PASS: the lower bound excludes `TOLERATED`.
 
-    Args:
-        cells: what was measured.
-        alpha: level of the tests of precision.
     Source: Holm 1979; non-inferiority with a margin.
     """
     worse = _adjusted(cells, "precision", "p")
@@ -272,7 +242,7 @@ def decide(cells: Mapping[CellName, Measured], alpha: float = ALPHA) -> list[Cel
 
 def _adjusted(
     cells: Mapping[CellName, Measured], quantity: Quantity, p: Literal["p", "p_better"]
-) -> _PValues:
+) -> Mapping[CellName, float | None]:
     tested = {
         name: effect
         for name, measured in cells.items()

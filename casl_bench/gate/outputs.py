@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,7 @@ from casl_bench.report.markdown import DASH, escape, fold, number, table
 def write_outputs(
     report: GateReport, out: Path | None, environment: Mapping[str, str] = os.environ
 ) -> list[str]:
-    """Write the files, and add to GitHub's step summary where there is one.
-
-    Args:
-        report: of the gate run.
-        out: folder for gate.json, junit.xml, summary.md and the feeds; None for none of them.
-        environment: GitHub's variables are read from it.
+    """Write the files into `out`, if any, and add to GitHub's step summary where there is one.
 
     Returns:
         Lines for standard output: annotations within a GitHub job, none elsewhere.
@@ -107,19 +102,16 @@ def _summary(report: GateReport, most: int) -> str:
     rest = [c for c in report.cells if c.verdict in _FOLDED]
     shown, folded = first[:most], rest[: max(most - len(first), 0)]
     if shown:
-        parts.append(_table(shown))
+        parts.append(table(_HEADERS, list(map(_row, shown)), 4))
     if folded:
-        parts.append(fold(f"{len(rest)} without a loss, or new", _table(folded)))
+        body = table(_HEADERS, list(map(_row, folded)), 4)
+        parts.append(fold(f"{len(rest)} without a loss, or new", body))
     left = len(report.cells) - len(shown) - len(folded)
     if left:
         parts.append(f"{left:,} more are in gate.json.")
     if report.cells:
         parts.append(_LEGEND)
     return "\n\n".join(parts) + "\n"
-
-
-def _table(cells: Sequence[CellVerdict]) -> str:
-    return table(_HEADERS, list(map(_row, cells)), 4)
 
 
 def _row(cell: CellVerdict) -> tuple[str, ...]:

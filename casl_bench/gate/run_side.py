@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from casl_bench.analysis.analyse import DatasetScores, group_cells
+from casl_bench.analysis.analyse import RANDOM_DIRECTION, DatasetScores, group_cells, matched_level
 from casl_bench.analysis.comparison import ConceptScores, ScoreMatrix
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.gate.verdict import Quantity
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import gain_column, signed_exp, signed_log
-from casl_bench.results.record import LevelResult, RunRecord, headline_level
+from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
@@ -30,9 +30,6 @@ CellName = tuple[str, str]
 
 Fits = Mapping[int, RunRecord]
 """Fit seed → record."""
-
-RANDOM = "random_direction"
-"""The control whose scores EPR+ is divided by."""
 
 
 @dataclass
@@ -61,10 +58,11 @@ class RunSide:
         Raises:
             InvalidBenchmarkError: if it has none.
         """
-        cell = self.datasets[record.dataset].by_place.get(CellKey.of(record))
+        key = CellKey.of(record)
+        cell = self.datasets[record.dataset].by_place.get(key)
         if cell is None or cell.scores is None:
-            place = str(self.store.folder(CellKey.of(record)))
-            raise InvalidBenchmarkError("a finished edit has no scores", where=place)
+            where = str(self.store.folder(key))
+            raise InvalidBenchmarkError("a finished edit has no scores", where=where)
         return cell.scores
 
     def concept_scores(self, records: Sequence[RunRecord]) -> ConceptScores:
@@ -101,7 +99,7 @@ def read_side(folder: Path) -> RunSide:
         if record.kind != "edit":
             continue
         method, concept = record.method or "", record.concept or ""
-        if method == RANDOM and record.beside is None:
+        if method == RANDOM_DIRECTION and record.beside is None:
             side.random.setdefault((record.dataset, concept), []).append(record)
         elif not record.control:
             cell = side.edits.setdefault((record.dataset, method), {})
@@ -117,19 +115,13 @@ def is_run(folder: Path) -> bool:
     return any((folder / "cells").glob("*/*/*/record.json"))
 
 
-def matched_level(record: RunRecord) -> LevelResult:
-    """The level of effect that methods are compared at.
-
-    Raises:
-        InvalidBenchmarkError: if the record has no levels.
-    """
-    level = headline_level(record.levels)
-    if level is None:
-        raise InvalidBenchmarkError(
-            f"'{record.method}' was not matched in its effect on {record.concept}",
-            hint="run it anew with this version",
-        )
-    return level
+def matched_fits(cells: Mapping[str, Fits]) -> tuple[dict[str, Fits], list[int]]:
+    """Concepts with their finished fits of matched effect, and the seeds that all of these have."""
+    matched: dict[str, Fits] = {}
+    for concept, fits in cells.items():
+        if own := {k: r for k, r in fits.items() if r.status == "done" and r.levels}:
+            matched[concept] = own
+    return matched, sorted(set.intersection(*map(set, matched.values()))) if matched else []
 
 
 # The scale on which the gate compares EPR+: a log ratio wherever there is one.
@@ -162,7 +154,7 @@ class FitScoreMatrix:
 
     Attributes:
         matrix: per-image scores; its methods are the fits, by number.
-        reached: [F, C] bool, whether the effect was reached the right way.
+        reached: [F, C] whether the effect was reached the right way.
         strengths: [F, C] at which it was, NaN elsewhere.
     """
 
@@ -174,12 +166,7 @@ class FitScoreMatrix:
     def read(
         cls, side: RunSide, concepts: Mapping[str, Fits], fits: Sequence[int]
     ) -> FitScoreMatrix:
-        """The scores of some finished fits of a method.
-
-        Args:
-            side: the run they are from.
-            concepts: concept → its fits, all on one data set.
-            fits: seeds of the fits.
+        """The scores of fits of these seeds of a method; concepts are all on one data set.
 
         Raises:
             InvalidBenchmarkError: if scores, spreads or random directions are missing.
@@ -247,7 +234,7 @@ class FitScoreMatrix:
                 if not self.reached[f, c]:
                     continue
                 own = weights[:, [places[concept.key[0], i] for i in edits.image_ids]]
-                gains = gain_column(next(iter(edits.judged.values())))[:, 0]
+                gains = gain_column(next(iter(edits.scores.values())))[:, 0]
                 with np.errstate(divide="ignore", invalid="ignore"):
                     change = own @ gains / own.sum(1)
                     result[:, f, c] = np.log(change / self.strengths[f, c])

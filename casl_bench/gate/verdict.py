@@ -122,19 +122,16 @@ Quantity = Literal["precision", "effect_per_unit_strength"]
 
 
 class Effect(Frozen):
-    """How one quantity differs between head and base.
+    """How one quantity differs between head and base; "precision" is EPR+ at equal effect.
 
     Attributes:
-        quantity: "precision" is EPR+ at equal effect.
         log_ratio: mean over concepts (and fits).
-        low: one-sided 95 % lower bound; None, with `high` and all p-values, where there is none.
-        high: one-sided 95 % upper bound.
-        p: one-sided, of there being no loss.
-        p_better: one-sided, of there being no gain.
+        low: one-sided 95 % lower bound, as `high` is the upper one; None, with all p-values, where
+            there is none, for the `reason`.
+        p: one-sided, of there being no loss, as `p_better` is of there being no gain.
         p_holm: `p` adjusted for all tests of the gate run.
         varies_by: what the bounds are made of: "images" resampled, "fits", or "nothing" varies.
         n: images or fits.
-        reason: why there are no bounds.
     """
 
     quantity: Quantity
@@ -150,18 +147,10 @@ class Effect(Frozen):
 
 
 class CellVerdict(Frozen):
-    """The verdict on one (data set, method).
+    """The verdict on one (data set, method), over `concepts` concepts and `fits` paired fits.
 
-    Attributes:
-        dataset: its name.
-        method: its name.
-        verdict: see `Verdict`.
-        reason: in words.
-        base: EPR+ of the base, back from the mean over concepts and fits on the gate's scale.
-        head: EPR+ of the head, likewise.
-        effects: what was tested.
-        concepts: number of concepts.
-        fits: number of paired fits.
+    `base` and `head` are their EPR+, back from the mean over concepts and fits on the gate's scale;
+    `effects` are what was tested.
     """
 
     dataset: str
@@ -192,10 +181,6 @@ class GateReport(Frozen):
     """A gate run.
 
     Attributes:
-        format: of this file.
-        tier: "statistical", "exact" or "both".
-        exit_code: of the command.
-        headline: the verdict in one line.
         base: None where there is no base yet.
         head: None where it could not be read.
         cells: failures first.

@@ -7,7 +7,7 @@ the same resamples, for a seed and a number of images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -21,6 +21,7 @@ from casl_bench.metrics.metric import EditMetric, Estimate
 
 RESAMPLES = 1000
 LEVEL = 0.95
+"""Nominal coverage of every interval."""
 
 MAX_UNDEFINED = 0.05
 """A resample may leave a ratio undefined (no eligible image in it). A few are dropped; when more
@@ -30,72 +31,44 @@ Interval = tuple[float, float]
 
 
 def evaluate(
-    metric: EditMetric,
-    scores: EditScores,
-    seed: int,
-    *,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    metric: EditMetric, scores: EditScores, seed: int, *, resamples: int = RESAMPLES
 ) -> Estimate:
-    """A metric's value with its percentile-bootstrap interval over images.
+    """A metric's value with its 95 % percentile-bootstrap interval over images.
 
-    Args:
-        metric: what to compute.
-        scores: n images.
-        seed: of the resamples.
-        resamples: how many.
-        level: nominal coverage, in (0, 1).
+    There is no interval where fewer than two images count. A share on which all images agree gets
+    Wilson's interval, as resampling cannot show any spread there.
 
-    Returns:
-        The estimate; without an interval where fewer than two images count. A share on which all
-        images agree gets Wilson's interval, as resampling cannot show any spread there.
     Source: Efron 1979, expanded as in `percentile_interval`; the ratio's columns are resampled
     jointly.
     """
     n = len(scores)
     if n == 0:
-        return Estimate(None, 0, level=level, reason="no image")
+        return Estimate(None, 0, reason="no image")
     count = metric.count(scores)
     if (reason := metric.undefined(scores)) is not None:
-        return Estimate(None, count, level=level, reason=reason)
+        return Estimate(None, count, reason=reason)
     columns = metric.per_image(scores)
     value = float(metric.combine(columns.mean(0)))
     if not math.isfinite(value):
-        return Estimate(None, count, level=level, reason="the value is not finite")
+        return Estimate(None, count, reason="the value is not finite")
     interval = None
     if count >= 2:
         interval = percentile_interval(
-            metric.combine(resampling_weights(n, resamples, seed) @ columns), level, count
+            metric.combine(resampling_weights(n, resamples, seed) @ columns), n=count
         )
         if interval is None and metric.info.unit == "share":
-            interval = wilson_interval(value * count, count, level)
+            interval = wilson_interval(value * count, count)
     low, high = interval or (None, None)
-    return Estimate(value, count, low, high, level)
+    return Estimate(value, count, low, high)
 
 
 def evaluate_ratio(
-    metric: EditMetric,
-    scores: EditScores,
-    reference: EditScores,
-    seed: int,
-    *,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    metric: EditMetric, scores: EditScores, reference: EditScores, seed: int
 ) -> Estimate:
-    """metric(scores) / metric(reference) on the same images, resampled together.
+    """metric(scores) / metric(reference), edited otherwise, on the same images in the same order.
 
-    With a norm-matched random direction as the reference this is the number over random.
-
-    Args:
-        metric: one whose values are not negative.
-        scores: n images.
-        reference: the same n images in the same order, edited otherwise.
-        seed: of the resamples.
-        resamples: how many.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        The ratio; undefined where either metric is, or where the reference's is 0.
+    With a norm-matched random direction as the reference this is the number over random. The metric
+    is never negative. Undefined where either side is, or where the reference's is 0.
 
     Raises:
         InputError: if the two differ in their number of images.
@@ -107,7 +80,7 @@ def evaluate_ratio(
     for name, side in (("", scores), ("the reference is ", reference)):
         if n == 0 or (reason := metric.undefined(side)) is not None:
             why = "no image" if n == 0 else reason
-            return Estimate(None, n, level=level, reason=f"{name}{why}")
+            return Estimate(None, n, reason=f"{name}{why}")
     above, below = metric.per_image(scores), metric.per_image(reference)
 
     def ratio(weights: Array) -> Array:
@@ -116,67 +89,38 @@ def evaluate_ratio(
 
     value = float(ratio(np.full(n, 1 / n)))
     if not math.isfinite(value):
-        return Estimate(None, n, level=level, reason="the reference's value is 0")
+        return Estimate(None, n, reason="the reference's value is 0")
     interval = None
     if n >= 2:
-        interval = percentile_interval(ratio(resampling_weights(n, resamples, seed)), level, n)
+        interval = percentile_interval(ratio(resampling_weights(n, RESAMPLES, seed)), n=n)
     low, high = interval or (None, None)
-    return Estimate(value, n, low, high, level)
+    return Estimate(value, n, low, high)
 
 
 def bootstrap_interval(
-    statistic: Callable[[NDArray[np.intp]], float],
-    n: int,
-    seed: int,
-    *,
-    clusters: Sequence[Hashable] | None = None,
-    resamples: int = RESAMPLES,
-    level: float = LEVEL,
+    statistic: Callable[[NDArray[np.intp]], float], n: int, seed: int, *, resamples: int = RESAMPLES
 ) -> Interval | None:
-    """Percentile interval of any function of row indices.
+    """Percentile interval of any function of row indices (repeats included), NaN where undefined.
 
-    Args:
-        statistic: indices of rows, repeats included → number, NaN where undefined.
-        n: number of rows.
-        seed: of the resamples.
-        clusters: [n] what each row belongs to, e.g. image ids; rows of a cluster are drawn
-            together. Default: each row by itself.
-        resamples: how many.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        (low, high), or None with fewer than two clusters or where nothing varies.
-
-    Raises:
-        InputError: if `clusters` does not have n entries.
+    None with fewer than two rows or where nothing varies.
     """
-    names = range(n) if clusters is None else clusters
-    if len(names) != n:
-        raise InputError(f"{len(names)} clusters were given for {n} rows")
-    members: dict[Hashable, list[int]] = {}
-    for row, name in enumerate(names):
-        members.setdefault(name, []).append(row)
-    groups = [np.array(rows, dtype=np.intp) for rows in members.values()]
-    if len(groups) < 2:
+    if n < 2:
         return None
-    draws = np.random.default_rng(seed).integers(len(groups), size=(resamples, len(groups)))
-    values = [statistic(np.concatenate([groups[g] for g in draw])) for draw in draws]
-    return percentile_interval(np.array(values, dtype=np.float64), level)
+    samples = np.random.default_rng(seed).integers(n, size=(resamples, n))
+    return percentile_interval(np.array([statistic(rows) for rows in samples], dtype=np.float64))
 
 
 @lru_cache(maxsize=64)
 def resampling_weights(n: int, resamples: int, seed: int) -> Array:
-    """[resamples, n] how often each of n images is drawn in a resample, divided by n. Read-only."""
+    """[resamples, n] how often each of n images is in a resample, divided by n. Read-only."""
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=resamples) / n
     weights.setflags(write=False)
     return weights
 
 
-def percentile_interval(
-    values: Array, level: float = LEVEL, n: int | None = None
-) -> Interval | None:
-    """The central `level` of resampled values, or a little more of them where n is small.
+def percentile_interval(values: Array, n: int | None = None) -> Interval | None:
+    """The central 95 % of resampled values, or a little more of them where n is small.
 
     A resample of n spreads as a variance with n instead of n - 1 does, and its tails are a normal's
     where Student's belong: at n = 32 the central 95 % of a ratio of means cover 91 to 93 %. With n
@@ -184,20 +128,17 @@ def percentile_interval(
 
     Args:
         values: of the resamples, NaN or infinite where undefined.
-        level: nominal coverage, in (0, 1).
         n: units that were resampled, at least 2; default so many that it does not matter.
 
     Returns:
         (low, high), or None where there is no spread or too few values.
 
     Raises:
-        InputError: if the level is outside (0, 1) or n below 2.
+        InputError: if n is below 2.
     Source: Efron 1979; expanded percentiles of Hesterberg 2015 (What Teachers Should Know About the
     Bootstrap).
     """
-    if not 0 < level < 1:
-        raise InputError(f"level must be in (0, 1), got {level}")
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     if n is not None:
         if n < 2:
             raise InputError(f"one unit alone cannot be resampled, got n = {n}")
@@ -211,42 +152,32 @@ def percentile_interval(
     return (float(low), float(high)) if varies else None
 
 
-def student_margin(values: Array, level: float = LEVEL) -> Array:
-    """Half of Student's interval of the mean over the first axis: t quantile × standard error.
+def student_margin(values: Array) -> Array:
+    """[...] half of Student's 95 % interval of the mean of n >= 2 independent values [n, ...].
 
-    Args:
-        values: [n, ...], n >= 2 independent values.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        [...], >= 0.
     Source: Student 1908.
     """
     n = len(values)
-    margin: Array = stdtrit(n - 1, (1 + level) / 2) * values.std(0, ddof=1) / math.sqrt(n)
+    margin: Array = stdtrit(n - 1, (1 + LEVEL) / 2) * values.std(0, ddof=1) / math.sqrt(n)
     return margin
 
 
-def wilson_interval(successes: float, n: int, level: float = LEVEL) -> Interval | None:
-    """Wilson's score interval of a share; None where n < 1.
+def wilson_interval(successes: float, n: int) -> Interval | None:
+    """Wilson's 95 % interval of a share, within [0, 1] and never of zero width; None where n < 1.
 
     Args:
         successes: count in [0, n]; a mean of counts may be fractional.
         n: trials.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        (low, high) within [0, 1], never of zero width.
 
     Raises:
-        InputError: if the count is outside [0, n] or the level outside (0, 1).
+        InputError: if the count is outside [0, n].
     Source: Wilson 1927.
     """
     if n < 1:
         return None
-    if not 0 <= successes <= n or not 0 < level < 1:
-        raise InputError(f"{successes} of {n} at level {level} is not a share")
-    share, z = successes / n, NormalDist().inv_cdf((1 + level) / 2)
+    if not 0 <= successes <= n:
+        raise InputError(f"{successes} of {n} is not a share")
+    share, z = successes / n, NormalDist().inv_cdf((1 + LEVEL) / 2)
     centre = share + z * z / (2 * n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n

@@ -11,9 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
 
-# Arrays that metrics accept: of the shape they say, and finite.
-
-
 Array = NDArray[np.float64]
 
 
@@ -42,7 +39,7 @@ PER_IMAGE = (
     "factor_target",
     "factor_others",
 )
-"""Columns that are there only where somebody could measure them."""
+"""Columns that are there only where they could be measured."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,11 @@ class EditScores:
             raise InputError("locality is a share in [0, 1]")
         if self.factor_others is not None and (self.factor_others < 0).any():
             raise InputError("factor_others is a mean of absolute changes, never negative")
-        check_unrelated(self.unrelated_perceptual, self.unrelated_identity)
+        distance, identity = self.unrelated_perceptual, self.unrelated_identity
+        if distance is not None and not 0 < distance < np.inf:
+            raise InputError(f"unrelated images lie at a distance > 0, got {distance}")
+        if identity is not None and not -1 <= identity < 1:
+            raise InputError(f"unrelated images have an identity in [-1, 1), got {identity}")
 
     def __len__(self) -> int:
         return len(self.base)
@@ -120,15 +121,3 @@ class EditScores:
         names = ("source", "base", "edit", *PER_IMAGE)
         rows: dict[str, Any] = {k: None if (v := getattr(self, k)) is None else v[i] for k in names}
         return replace(self, **rows)
-
-
-def check_unrelated(perceptual: float | None, identity: float | None) -> None:
-    """Refuse scores of unrelated images that say they are the same image, or are not finite.
-
-    Raises:
-        InputError: unless each is None or finite, the distance > 0, the similarity in [-1, 1).
-    """
-    if perceptual is not None and not 0 < perceptual < np.inf:
-        raise InputError(f"unrelated images lie at a distance > 0, got {perceptual}")
-    if identity is not None and not -1 <= identity < 1:
-        raise InputError(f"unrelated images have an identity in [-1, 1), got {identity}")

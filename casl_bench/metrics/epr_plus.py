@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast, overload
 
 import numpy as np
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.bootstrap import LEVEL, RESAMPLES, percentile_interval, resampling_weights
+from casl_bench.metrics.bootstrap import RESAMPLES, percentile_interval, resampling_weights
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.metric import (
     BASELINE,
@@ -34,57 +33,6 @@ from casl_bench.metrics.metric import (
 _TIE = 1e-9
 
 
-def epr_signed(scores: EditScores) -> float | None:
-    """EPR+ before random: s * mean_i d_it / max(mean_{j != t} mean_i |d_ij|, floor).
-
-    d_ij = (edit_ij - base_ij) / spread_j is the change of attribute j's logit on image i, base its
-    reconstruction, spread the logit's standard deviation over real source images; t is the target,
-    s = +1 where it is to be turned on, -1 where off. floor = mean_{j != t} mean_i |base_ij -
-    source_ij| / spread_j is what inversion alone moves.
-
-    Args:
-        scores: n >= 1 images, A >= 2 attributes.
-
-    Returns:
-        A ratio, negative where the edit goes the wrong way, 0 where the target does not move; None
-        where only the target moved and the floor is 0, and where there is no other attribute.
-    Source: ours, from eq. 14 of CASL.
-    """
-    return EPR_SIGNED.value(scores)
-
-
-def worst_attribute_epr(scores: EditScores) -> float | None:
-    """No damage averaged away: s * mean_i d_it / max(max_{j != t} mean_i |d_ij|, floor of it).
-
-    As `epr_signed`, over the attribute that the edit damages most (`worst_attribute`) and that
-    attribute's own floor mean_i |base_ij - source_ij| / spread_j; of attributes damaged equally,
-    the largest floor. A largest mean of few images lies somewhat above the true one, so the ratio
-    errs towards 0.
-
-    Args:
-        scores: n >= 1 images, A >= 2 attributes.
-
-    Returns:
-        A ratio whose sign and undefined cases are `epr_signed`'s; where no floor is in play, at
-        most as far from 0.
-    Source: ours.
-    """
-    return WORST_ATTRIBUTE_EPR.value(scores)
-
-
-def worst_attribute(scores: EditScores) -> int:
-    """The column j != t with the largest mean_i |d_ij|; the first of equals.
-
-    Raises:
-        InputError: without any image, or any attribute but the target.
-    """
-    reason = no_others(scores) if len(scores) else "the worst attribute needs an image"
-    if reason is not None:
-        raise InputError(reason)
-    damage = damage_columns(scores).mean(0)
-    return scores.others[int(np.argmax(damage))]
-
-
 def gain_column(scores: EditScores) -> Array:
     """[n, 1] change of the target in the direction asked for, in sd."""
     change = (scores.edit - scores.base)[:, [scores.target]]
@@ -92,12 +40,12 @@ def gain_column(scores: EditScores) -> Array:
     return gain
 
 
-def damage_columns(scores: EditScores) -> Array:
+def _damage_columns(scores: EditScores) -> Array:
     """[n, A - 1] absolute changes of the other attributes by the edit, in sd."""
     return _absolute_change(scores, scores.edit, scores.base)
 
 
-def floor_columns(scores: EditScores) -> Array:
+def _floor_columns(scores: EditScores) -> Array:
     """[n, A - 1] absolute changes of the other attributes by inversion alone, in sd."""
     return _absolute_change(scores, scores.base, scores.source)
 
@@ -108,19 +56,18 @@ def _absolute_change(scores: EditScores, after: Array, before: Array) -> Array:
     return change
 
 
-def floored_columns(target: Array, scores: EditScores) -> Array:
+def _floored_columns(target: Array, scores: EditScores) -> Array:
     """[n, 3]: a column of the target's, the others' mean change, and the mean of their floors."""
-    others = [columns(scores).mean(1, keepdims=True) for columns in (damage_columns, floor_columns)]
+    others = [of(scores).mean(1, keepdims=True) for of in (_damage_columns, _floor_columns)]
     return np.concatenate([target, *others], axis=1)
 
 
-def floored_ratio(means: Array) -> Array:
-    """`combine` of `floored_columns`: [..., 3] → [...]."""
+def _floored_ratio(means: Array) -> Array:
     return signed_ratio(means[..., 0], np.maximum(means[..., 1], means[..., 2]))
 
 
 def _worst_columns(scores: EditScores) -> Array:
-    parts = (gain_column(scores), damage_columns(scores), floor_columns(scores))
+    parts = (gain_column(scores), _damage_columns(scores), _floor_columns(scores))
     return np.concatenate(parts, axis=1)
 
 
@@ -134,9 +81,9 @@ def _worst_ratio(means: Array) -> Array:
 def _nothing_to_divide_by(scores: EditScores) -> str | None:
     if (reason := no_others(scores)) is not None:
         return reason
-    if gain_column(scores).mean() == 0 or damage_columns(scores).any():
+    if gain_column(scores).mean() == 0 or _damage_columns(scores).any():
         return None
-    if floor_columns(scores).any():
+    if _floor_columns(scores).any():
         return None
     return "no other attribute moved, by the edit or by inversion: there is nothing to divide by"
 
@@ -153,11 +100,20 @@ EPR_SIGNED = register_metric(
             scale_free=True,
             depends_on=(OTHERS, BASELINE, FLOOR, SPREAD),
         ),
-        lambda scores: floored_columns(gain_column(scores), scores),
-        floored_ratio,
+        lambda scores: _floored_columns(gain_column(scores), scores),
+        _floored_ratio,
         _nothing_to_divide_by,
     )
 )
+"""EPR+ before random: s * mean_i d_it / max(mean_{j != t} mean_i |d_ij|, floor).
+
+d_ij = (edit_ij - base_ij) / spread_j is the change of attribute j's logit on image i, base its
+reconstruction, spread the logit's standard deviation over real source images; t is the target,
+s = +1 where it is to be turned on, -1 where off. floor = mean_{j != t} mean_i |base_ij -
+source_ij| / spread_j is what inversion alone moves. Negative where the edit goes the wrong way, 0
+where the target does not move; undefined where only the target moved and the floor is 0.
+Source: ours, from eq. 14 of CASL.
+"""
 WORST_ATTRIBUTE_EPR = register_metric(
     EditMetric(
         MetricInfo(
@@ -175,9 +131,12 @@ WORST_ATTRIBUTE_EPR = register_metric(
         _nothing_to_divide_by,
     )
 )
+"""No damage averaged away: s * mean_i d_it / max(max_{j != t} mean_i |d_ij|, floor of it).
 
-
-# EPR+, the headline: signed EPR in units of what a random direction of equal effect gets.
+As `EPR_SIGNED`, over the attribute that the edit damages most and that attribute's own floor
+mean_i |base_ij - source_ij| / spread_j; of attributes damaged equally, the largest floor. A largest
+mean of few images lies somewhat above the true one, so the ratio errs towards 0.
+"""
 
 
 EPR_PLUS_INFO = register_info(
@@ -200,105 +159,60 @@ EPR_PLUS_INFO = register_info(
 )
 
 
-@dataclass(frozen=True)
-class RandomEpr:
-    """What random directions get.
-
-    Attributes:
-        draws: K unsigned EPRs, one a direction; None where one is undefined.
-        value: their geometric mean, > 0; None where a draw is undefined or 0.
-        reason: why there is no value; None where there is one.
-    """
-
-    draws: tuple[float | None, ...]
-    value: float | None
-    reason: str | None = None
-
-    @property
-    def k(self) -> int:
-        """How many directions were drawn."""
-        return len(self.draws)
-
-
 def signed_epr(weights: Array, scores: EditScores) -> Array:
-    """[R] `epr_signed` under R weightings of the images.
-
-    Args:
-        weights: [R, n] >= 0, each row of sum 1.
-        scores: n images.
-    """
-    return floored_ratio(weights @ EPR_SIGNED.per_image(scores))
+    """[R] `EPR_SIGNED` under R weightings [R, n] of n images, each of sum 1."""
+    return _floored_ratio(weights @ EPR_SIGNED.per_image(scores))
 
 
 def null_epr(weights: Array, random: Sequence[EditScores], errors: Array | float = 0.0) -> Array:
-    """[R] geometric mean over K random directions of their unsigned EPR, see `random_epr`.
+    """[R] prod_k E_k^(1/K) of K random directions under R weightings of the images.
+
+    E_k = mean_i |d_it| / max(mean_{j != t} mean_i |d_ij|, floor), `EPR_SIGNED` of direction k
+    without its sign: which way such a direction moves the target is chance, how far it moves it for
+    what it does elsewhere is the null. The mean is geometric because these are ratios: a direction
+    that is twice as precise and one that is half as precise cancel.
 
     Args:
         weights: [R, n] >= 0, each row of sum 1.
-        random: K >= 1 directions on the same n images.
+        random: K >= 1 directions on the same n images, each as strong in its effect as what it is
+            compared with: at unequal effect the ratio compares strengths.
         errors: [R] by how many standard errors over the K directions the log is moved.
 
     Returns:
         0 or not finite where a direction moves nothing.
+    Source: ours.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         logs = np.log(
-            np.stack([floored_ratio(weights @ _unsigned_columns(r)) for r in random], axis=-1)
+            np.stack([_floored_ratio(weights @ _unsigned_columns(r)) for r in random], axis=-1)
         )
         k = logs.shape[-1]
         error = logs.std(-1, ddof=1) / math.sqrt(k) if k > 1 else 0.0
         return cast(Array, np.exp(logs.mean(-1) + errors * error))
 
 
-def random_epr(random: Sequence[EditScores]) -> RandomEpr:
-    """prod_k E_k^(1/K), E_k = mean_i |d_it| / max(mean_{j != t} mean_i |d_ij|, floor) of draw k.
-
-    `epr_signed` of a random direction without its sign: which way such a direction moves the target
-    is chance, how far it moves it for what it does elsewhere is the null. Symbols as there. The
-    mean is geometric because these are ratios: a draw that is twice as precise and one that is half
-    as precise cancel.
-
-    Args:
-        random: K >= 1 draws on the same n images, each as strong in its effect as what it is
-            compared with: at unequal effect the ratio compares strengths.
-
-    Raises:
-        InputError: without a draw, or where they differ in images, target or spread.
-    Source: ours.
-    """
-    if not random:
-        raise InputError("a random direction is needed")
-    _check_target([*random, random[0]])
+def _no_null(random: Sequence[EditScores]) -> str | None:
+    """Why random directions give no `null_epr`; None where they do."""
     if len({len(r) for r in random}) != 1:
         raise InputError("all random directions need the same images")
     if len(random[0]) == 0:
-        return RandomEpr((None,) * len(random), None, "no image")
+        return "no image"
     if (reason := no_others(random[0])) is not None:
-        return RandomEpr((None,) * len(random), None, reason)
-    values = [float(floored_ratio(_unsigned_columns(r).mean(0))) for r in random]
-    draws = tuple(v if math.isfinite(v) else None for v in values)
-    if None in draws:
-        return RandomEpr(draws, None, "a random direction moved nothing but the target")
-    if 0 in values:
-        return RandomEpr(draws, None, "a random direction did not move the target")
-    return RandomEpr(draws, float(np.exp(np.log(values).mean())))
+        return reason
+    values = [float(_floored_ratio(_unsigned_columns(r).mean(0))) for r in random]
+    if not np.isfinite(values).all():
+        return "a random direction moved nothing but the target"
+    return "a random direction did not move the target" if 0 in values else None
 
 
 def epr_plus(scores: EditScores, random: Sequence[EditScores]) -> float | None:
-    """epr_signed(edit) / random_epr(random directions): how much more precise than chance.
+    """EPR_SIGNED(edit) / null_epr(random directions): how much more precise than chance.
 
-    1 is a random direction that happens to go the right way, negative is the wrong way.
-
-    Args:
-        scores: n images.
-        random: K >= 1 random directions on the same images, as strong in their effect.
-
-    Returns:
-        A ratio; None where `epr_signed` or `random_epr` is undefined.
+    1 is a random direction that happens to go the right way, negative is the wrong way. None where
+    either is undefined. Arguments as of `evaluate_epr_plus`, all on the same images.
 
     Raises:
-        InputError: as `random_epr`, and where the scores differ from the draws in images, target or
-            spread.
+        InputError: without a direction, or where scores differ in images, target or spread.
     Source: ours.
     """
     return evaluate_epr_plus(scores, random, 0, resamples=0).value
@@ -311,16 +225,15 @@ def evaluate_epr_plus(
     *,
     same_images: bool = True,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
 ) -> Estimate:
-    """`epr_plus` with its percentile-bootstrap interval.
+    """`epr_plus` with its 95 % percentile-bootstrap interval, which needs two images.
 
     Images are resampled for edit and random directions together where these are of the same images,
-    else each for itself. Other directions might have been
-    drawn, too: with K >= 2 draws the log of their geometric mean varies by Student's t with K - 1
-    degrees of freedom, times its standard error over the draws. (Drawing again from K draws, as
-    from images, covers 63 to 90 % instead of 95 % at K = 2 to 8.) Two draws tell next to nothing
-    and the interval says so; with one, it holds for that direction only.
+    else each for itself. Other directions might have been sampled, too: with K >= 2 of them the log
+    of their geometric mean varies by Student's t with K - 1 degrees of freedom, times its standard
+    error over the directions. (Resampling the K directions, as images, covers 63 to 90 % instead of
+    95 % at K = 2 to 8.) With two directions the interval is very wide; with one, it holds for that
+    direction only.
 
     Args:
         scores: n images.
@@ -328,21 +241,17 @@ def evaluate_epr_plus(
         seed: of the resamples.
         same_images: whether these are the n images of the edit, in the same order.
         resamples: how many.
-        level: nominal coverage, in (0, 1).
-
-    Returns:
-        The estimate; without an interval where there are fewer than two images.
 
     Raises:
         InputError: as `epr_plus`.
     Source: ours.
     """
-    _check_target([scores, *random[:1]])
-    n, null = len(scores), random_epr(random)
+    _check_target(scores, random)
+    n, no_null = len(scores), _no_null(random)
     if n == 0 or (reason := EPR_SIGNED.undefined(scores)) is not None:
-        return Estimate(None, n, level=level, reason="no image" if n == 0 else reason)
-    if null.value is None:
-        return Estimate(None, n, level=level, reason=null.reason)
+        return Estimate(None, n, reason="no image" if n == 0 else reason)
+    if no_null is not None:
+        return Estimate(None, n, reason=no_null)
     if same_images and len(random[0]) != n:
         raise InputError(f"the same images are needed, got {n} and {len(random[0])}")
 
@@ -354,35 +263,34 @@ def evaluate_epr_plus(
     m = len(random[0])
     value = float(ratio(np.full((1, n), 1 / n), np.full((1, m), 1 / m), 0.0)[0])
     if not math.isfinite(value):
-        return Estimate(None, n, level=level, reason="the value is not finite")
+        return Estimate(None, n, reason="the value is not finite")
     interval = None
     if n >= 2 and resamples:
         own = of_null = resampling_weights(n, resamples, seed)
         if not same_images:
             # Another stream: the two sets of images vary independently.
             of_null = resampling_weights(m, resamples, seed ^ 1)
-        # Independent of the images' draws, which the plain seed gives.
-        rng = np.random.default_rng([seed, null.k])
-        errors = rng.standard_t(max(null.k - 1, 1), size=resamples)
-        interval = percentile_interval(ratio(own, of_null, errors), level, n=n)
+        # Independent of the images' resamples, which the plain seed gives.
+        k = len(random)
+        errors = np.random.default_rng([seed, k]).standard_t(max(k - 1, 1), size=resamples)
+        interval = percentile_interval(ratio(own, of_null, errors), n=n)
     low, high = interval or (None, None)
-    return Estimate(value, n, low, high, level)
+    return Estimate(value, n, low, high)
 
 
-def _check_target(scores: Sequence[EditScores]) -> None:
+def _check_target(scores: EditScores, random: Sequence[EditScores]) -> None:
     """Refuse scores that are not of the same target, attributes and spread."""
-    if len(scores) < 2:
+    if not random:
         raise InputError("a random direction is needed")
-    first = scores[0]
-    for other in scores[1:]:
-        if other.base.shape[1:] != first.base.shape[1:] or other.target != first.target:
+    for other in random:
+        if other.base.shape[1:] != scores.base.shape[1:] or other.target != scores.target:
             raise InputError("edit and random directions need the same attributes and target")
-        if not np.array_equal(other.spread, first.spread):
+        if not np.array_equal(other.spread, scores.spread):
             raise InputError("edit and random directions need the same spread")
 
 
 def _unsigned_columns(scores: EditScores) -> Array:
-    return floored_columns(np.abs(gain_column(scores)), scores)
+    return _floored_columns(np.abs(gain_column(scores)), scores)
 
 
 # The scale on which EPR+ of several concepts is averaged: logarithmic, through zero, signed.
@@ -395,18 +303,11 @@ def signed_log(x: Array) -> Array: ...
 def signed_log(x: float | Array) -> float | Array:
     """g(x) = sign(x) log(1 + |x|).
 
-    A ratio's logarithm is what adds up, but a logarithm knows neither 0 nor the wrong way, and a
-    cell without a number would have to be left out of the mean: whoever fails on hard concepts
-    would then win. On this scale each cell has a place. g is strictly monotone, a cell that did not
-    reach the effect is 0, and the wrong way is negative: wrong way < not reached < any positive
-    value. So there is nothing to be gained by not reaching, and nothing by editing backwards.
+    About x near 0, about log(x) for large x; NaN stays NaN. Ratios average on a logarithmic scale,
+    but a logarithm has no place for 0 or the wrong way, and a cell without a number would have to
+    be left out of the mean: a method that fails on hard concepts would then win. Here a cell that
+    did not reach the effect is 0, so wrong way < not reached < any positive value.
 
-    Args:
-        x: EPR+, or another ratio of either sign; 0 for a cell that did not reach the effect. NaN
-            stays NaN.
-
-    Returns:
-        About x near 0, about log(x) for large x.
     Source: ours; symmetric logarithms go back to Tukey's started logarithm, log(x + 1).
     """
     return cast("float | Array", np.sign(x) * np.log1p(np.abs(x)))
@@ -417,13 +318,5 @@ def signed_exp(y: float) -> float: ...
 @overload
 def signed_exp(y: Array) -> Array: ...
 def signed_exp(y: float | Array) -> float | Array:
-    """The inverse of `signed_log`: sign(y) (exp(|y|) - 1).
-
-    Args:
-        y: on the logarithmic scale, e.g. a mean over concepts or an end of its interval.
-
-    Returns:
-        On the scale of EPR+.
-    Source: ours.
-    """
+    """The inverse of `signed_log`: sign(y) (exp(|y|) - 1)."""
     return cast("float | Array", np.sign(y) * np.expm1(np.abs(y)))

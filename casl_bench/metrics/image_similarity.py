@@ -1,12 +1,14 @@
-"""Means of what other scorers measured on each image: CLIP direction, perceptual, identity."""
+"""How alike images are: reconstructions and their sources, edits and their reconstructions."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import Array, EditScores, check_array, check_unrelated
+from casl_bench.metrics.edit_scores import Array, EditScores, check_array
 from casl_bench.metrics.metric import (
     BASELINE,
     UNRELATED,
@@ -16,152 +18,110 @@ from casl_bench.metrics.metric import (
     register_metric,
 )
 
+# How well inversion and generation give the image back, and whether the noise is noise.
 
-def mean_of_column(field: str, info: MetricInfo) -> EditMetric:
-    """Register the plain mean of one of `PER_IMAGE`, undefined where nobody measured it."""
+PSNR_CEILING = 100.0
 
+
+def psnr(images: ArrayLike, reference: ArrayLike) -> Array:
+    """[n] 10 log10(4 / mean squared error) of images [n, 3, H, W], clamped to [-1, 1] first.
+
+    In dB (data range 2), at most `PSNR_CEILING`, which equal images get.
+
+    Raises:
+        InputError: on other shapes, NaN or infinity.
+    """
+    a = np.clip(check_array("images", images, 4), -1, 1)
+    b = np.clip(check_array("reference", reference, 4, a.shape), -1, 1)
+    mse = ((a - b) ** 2).mean((1, 2, 3))
+    floor = 4 / 10 ** (PSNR_CEILING / 10)
+    decibels: Array = 10 * np.log10(4 / np.maximum(mse, floor))
+    return decibels
+
+
+def attribute_agreement(source_logits: ArrayLike, reconstruction_logits: ArrayLike) -> Array:
+    """[A] share of n >= 1 images on which a classifier decides alike (logit > 0); logits [n, A].
+
+    Raises:
+        InputError: on other shapes, no image, NaN or infinity.
+    """
+    source = check_array("source logits", source_logits, 2)
+    reconstruction = check_array("reconstruction logits", reconstruction_logits, 2, source.shape)
+    if len(source) == 0:
+        raise InputError("at least one image is needed")
+    agreement: Array = ((source > 0) == (reconstruction > 0)).mean(0)
+    return agreement
+
+
+@dataclass(frozen=True)
+class NoiseStatistics:
+    """Mean and standard deviation of x_T within each image, averaged over images."""
+
+    mean: float
+    std: float
+
+
+def noise_statistics(x_T: ArrayLike) -> NoiseStatistics:
+    """Whether inverted noise [n, 3, H, W] is like noise: about mean 0 and standard deviation 1.
+
+    A good PSNR does not show this, and where it fails directions in h-space do not steer.
+
+    Raises:
+        InputError: on another number of axes, no image, NaN or infinity.
+    """
+    noise = check_array("x_T", x_T, 4)
+    if len(noise) == 0:
+        raise InputError("at least one image is needed")
+    axes = (1, 2, 3)
+    return NoiseStatistics(float(noise.mean(axes).mean()), float(noise.std(axes).mean()))
+
+
+# Means of what other scorers measured on each image, one of the columns of `PER_IMAGE`.
+
+
+def _mean_of_column(field: str, info: MetricInfo) -> EditMetric:
     def per_image(scores: EditScores) -> Array:
         return np.asarray(getattr(scores, field), dtype=np.float64)[:, None]
 
-    def undefined(scores: EditScores) -> str | None:
-        return None if getattr(scores, field) is not None else f"no scorer gave '{field}'"
-
-    return register_metric(EditMetric(info, per_image, first_column, undefined))
-
-
-CLIP_SIMILARITY = mean_of_column(
-    "clip_similarity",
-    MetricInfo(
-        name="clip_similarity",
-        version=1,
-        higher_is_better=True,
-        unit="cosine",
-        bounds=(-1, 1),
-        title="CLIP",
-        source="directional similarity, StyleGAN-NADA (Gal et al. 2022), eq. 3",
-        scale_free=True,
-        depends_on=(BASELINE,),
-    ),
-)
-PERCEPTUAL = mean_of_column(
-    "perceptual",
-    MetricInfo(
-        name="perceptual",
-        version=1,
-        higher_is_better=False,
-        unit="distance",
-        bounds=(0, None),
-        title="perceptual",
-        scale_free=True,
-        depends_on=(BASELINE,),
-    ),
-)
-IDENTITY = mean_of_column(
-    "identity",
-    MetricInfo(
-        name="identity",
-        version=1,
-        higher_is_better=True,
-        unit="cosine",
-        bounds=(-1, 1),
-        title="identity",
-        scale_free=True,
-        depends_on=(BASELINE,),
-    ),
-)
-
-
-# How far an edit went towards being another image: precision is not to be bought that way.
-
-
-DRIFT_THRESHOLD = 0.5
-"""Above it a drift is flagged: on average an edit went more than half the way to another image."""
-
-
-def perceptual_drift(perceptual: ArrayLike, unrelated: float) -> float:
-    """mean_i perceptual_i / mean perceptual distance of pairs of unrelated test images.
-
-    Args:
-        perceptual: [n] distances of edits from their reconstructions, n >= 1.
-        unrelated: > 0, the mean over pairs.
-
-    Returns:
-        0 for an unchanged image, about 1 for another one; it may exceed 1.
-
-    Raises:
-        InputError: on another shape, no image, NaN or infinity, or a reference that is not > 0.
-    Source: ours.
-    """
-    check_unrelated(unrelated, None)
-    return float(_perceptual_share(_check(perceptual), unrelated).mean())
-
-
-def identity_drift(identity: ArrayLike, unrelated: float) -> float:
-    """mean_i (1 - identity_i) / (1 - mean identity of pairs of unrelated test images).
-
-    Args:
-        identity: [n] similarities of edits with their reconstructions, n >= 1; one that rounding
-            put above 1 counts as 1.
-        unrelated: in [-1, 1), the mean over pairs.
-
-    Returns:
-        0 for the same identity, about 1 for another one; it may exceed 1.
-
-    Raises:
-        InputError: on another shape, no image, NaN or infinity, or a reference out of its range.
-    Source: ours.
-    """
-    check_unrelated(None, unrelated)
-    return float(_identity_share(_check(identity), unrelated).mean())
-
-
-def exceeds_threshold(value: float) -> bool:
-    """Whether a drift lies above `DRIFT_THRESHOLD`.
-
-    Raises:
-        InputError: on NaN or infinity.
-    """
-    if not np.isfinite(value):
-        raise InputError(f"a drift must be finite, got {value}")
-    return value > DRIFT_THRESHOLD
-
-
-def _check(values: ArrayLike) -> Array:
-    array = check_array("scores of the edits", values, 1)
-    if len(array) == 0:
-        raise InputError("at least one image is needed")
-    return array
-
-
-def _perceptual_share(perceptual: Array, unrelated: float) -> Array:
-    return perceptual / unrelated
-
-
-def _identity_share(identity: Array, unrelated: float) -> Array:
-    return np.maximum(1 - identity, 0) / (1 - unrelated)
-
-
-def _perceptual_column(scores: EditScores) -> Array:
-    assert scores.perceptual is not None and scores.unrelated_perceptual is not None
-    return _perceptual_share(scores.perceptual, scores.unrelated_perceptual)[:, None]
-
-
-def _identity_column(scores: EditScores) -> Array:
-    assert scores.identity is not None and scores.unrelated_identity is not None
-    return _identity_share(scores.identity, scores.unrelated_identity)[:, None]
-
-
-def _no_perceptual(scores: EditScores) -> str | None:
-    return _absent(scores, "perceptual", "unrelated_perceptual")
-
-
-def _no_identity(scores: EditScores) -> str | None:
-    return _absent(scores, "identity", "unrelated_identity")
+    return register_metric(
+        EditMetric(info, per_image, first_column, lambda scores: _absent(scores, field))
+    )
 
 
 def _absent(scores: EditScores, *fields: str) -> str | None:
     absent = next((f for f in fields if getattr(scores, f) is None), None)
     return None if absent is None else f"no scorer gave '{absent}'"
+
+
+_GAL = "directional similarity, StyleGAN-NADA (Gal et al. 2022), eq. 3"
+for _name, _version, _better, _unit, _bounds, _title, _source in (
+    ("clip_similarity", 1, True, "cosine", (-1, 1), "CLIP", _GAL),
+    ("perceptual", 1, False, "distance", (0, None), "perceptual", "ours"),
+    ("identity", 1, True, "cosine", (-1, 1), "identity", "ours"),
+):
+    _mean_of_column(
+        _name,
+        MetricInfo(_name, _version, _better, _unit, _bounds, _title, _source, True, (BASELINE,)),
+    )
+
+
+# Image-quality check: how far an edit moved towards an unrelated image (0 = reconstruction,
+# 1 = unrelated).
+
+DRIFT_THRESHOLD = 0.5
+"""Above it a drift is flagged: on average an edit went more than half the way to another image."""
+
+
+def _perceptual_column(scores: EditScores) -> Array:
+    assert scores.perceptual is not None and scores.unrelated_perceptual is not None
+    share: Array = scores.perceptual / scores.unrelated_perceptual
+    return share[:, None]
+
+
+def _identity_column(scores: EditScores) -> Array:
+    assert scores.identity is not None and scores.unrelated_identity is not None
+    share = np.maximum(1 - scores.identity, 0) / (1 - scores.unrelated_identity)
+    return share[:, None]
 
 
 PERCEPTUAL_DRIFT = register_metric(
@@ -179,9 +139,13 @@ PERCEPTUAL_DRIFT = register_metric(
         ),
         _perceptual_column,
         first_column,
-        _no_perceptual,
+        lambda scores: _absent(scores, "perceptual", "unrelated_perceptual"),
     )
 )
+"""mean_i perceptual_i / mean perceptual distance of pairs of unrelated test images.
+
+0 for an unchanged image, about 1 for another one; it may exceed 1.
+"""
 IDENTITY_DRIFT = register_metric(
     EditMetric(
         MetricInfo(
@@ -197,13 +161,17 @@ IDENTITY_DRIFT = register_metric(
         ),
         _identity_column,
         first_column,
-        _no_identity,
+        lambda scores: _absent(scores, "identity", "unrelated_identity"),
     )
 )
+"""mean_i (1 - identity_i) / (1 - mean identity of pairs of unrelated test images).
+
+0 for the same identity, about 1 for another one; it may exceed 1. A similarity that rounding put
+above 1 counts as 1.
+"""
 
 
-# Whether an edit changes the pixels that the perfect edit changes. Drawn images only.
-
+# Whether an edit changes the pixels that the perfect edit changes. Rendered images only.
 
 THRESHOLD = 0.1
 """A pixel belongs to the region where any of its channels changes by more: 13 of 255 levels."""
@@ -212,42 +180,32 @@ MARGIN = 2
 """Pixels by which the region is widened on every side: an edit need not hit the very edge."""
 
 
-def pixel_locality(
-    edit: ArrayLike,
-    base: ArrayLike,
-    oracle_change: ArrayLike,
-    threshold: float = THRESHOLD,
-    margin: int = MARGIN,
-) -> Array:
-    """sum_{p in R_i} |edit_ip - base_ip|^2 / sum_p |edit_ip - base_ip|^2 for each image i.
+def pixel_locality(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -> Array:
+    """[n] sum_{p in R_i} |edit_ip - base_ip|^2 / sum_p |edit_ip - base_ip|^2 for each image i.
 
     |.|^2 sums over the channels of pixel p. R_i = the pixels where the perfect edit changes any
-    channel by more than the threshold, dilated by a square of 2 * margin + 1 pixels.
+    channel by more than `THRESHOLD`, dilated by a square of 2 * `MARGIN` + 1 pixels.
 
-    An edit that changes nothing scores as one that changes every pixel alike: the region's share of
-    the image. So nothing is gained by doing nothing. Where the perfect edit changes the whole image
-    every edit scores 1, and the number says nothing.
+    An edit that changes nothing scores as one that changes every pixel alike, the region's share of
+    the image, so doing nothing gains nothing. Where the perfect edit changes the whole image every
+    edit scores 1, and the number means nothing.
 
     Args:
         edit: [n, 3, H, W] edited images, in [-1, 1].
         base: same shape, their reconstructions.
         oracle_change: same shape, the perfect edit minus what it was made from.
-        threshold: >= 0, in the unit of the pixels.
-        margin: >= 0.
-
-    Returns:
-        [n] in [0, 1], never NaN.
 
     Raises:
-        InputError: on other shapes, NaN or infinity, a negative threshold or margin.
+        InputError: on other shapes, NaN or infinity.
     Source: ours; after the edited and unedited regions of PIE-Bench.
     """
+    from scipy.ndimage import binary_dilation  # not needed to read metrics' names
+
     before = check_array("base images", base, 4)
     change = (check_array("edited images", edit, 4, before.shape) - before) ** 2
     known = check_array("oracle's change", oracle_change, 4, before.shape)
-    if not (threshold >= 0 and np.isfinite(threshold)) or margin < 0:
-        raise InputError(f"threshold {threshold} and margin {margin} must not be negative")
-    region = dilate(np.abs(known).max(1) > threshold, margin)
+    square = np.ones((1, 2 * MARGIN + 1, 2 * MARGIN + 1))
+    region = binary_dilation(np.abs(known).max(1) > THRESHOLD, square)
     energy = change.sum(1)
     total = energy.sum((1, 2))
     inside = np.where(region, energy, 0.0).sum((1, 2))
@@ -255,18 +213,7 @@ def pixel_locality(
     return np.minimum(share, 1.0)  # the two sums round apart
 
 
-def dilate(region: NDArray[np.bool_], margin: int) -> NDArray[np.bool_]:
-    """[n, H, W]: every pixel within `margin` columns and rows of the region; the edges stay."""
-    for axis in (1, 2):
-        widths = [(margin, margin) if a == axis else (0, 0) for a in range(3)]
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(region, widths), 2 * margin + 1, axis=axis
-        )
-        region = np.any(windows, axis=-1)
-    return region
-
-
-PIXEL_LOCALITY = mean_of_column(
+PIXEL_LOCALITY = _mean_of_column(
     "locality",
     MetricInfo(
         name="pixel_locality",

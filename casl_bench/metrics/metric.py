@@ -61,11 +61,7 @@ def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
     """What two numbers must share to be comparable, as twelve hexadecimal digits.
 
     The SHA-256 of the metric's name and version, what it depends on (baseline, floor, …), and,
-    where it depends on `OTHERS`, their names.
-
-    Args:
-        metric: the declaration.
-        attributes: names of the other attributes, in any order.
+    where it depends on `OTHERS`, the other attributes' names in any order.
 
     Raises:
         InputError: if a name is given twice.
@@ -83,14 +79,13 @@ def metric_identity(metric: MetricInfo, attributes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval, or the reason why there is none.
+    """A number with its 95 % interval, or the reason why there is none.
 
     Attributes:
         value: None where the metric is undefined; never NaN or infinite.
         n: images (or test items) behind the number.
         low: lower end of the interval; None (with `high`) where there is no interval.
         high: upper end.
-        level: nominal coverage.
         reason: why the value is undefined; None where it is defined.
     """
 
@@ -98,7 +93,6 @@ class Estimate:
     n: int
     low: float | None = None
     high: float | None = None
-    level: float = 0.95
     reason: str | None = None
 
 
@@ -112,9 +106,9 @@ class EditMetric:
 
     Attributes:
         info: its declaration.
-        per_image: scores of n images → columns [n, m], float64; m is the metric's own affair.
+        per_image: scores of n images → columns [n, m], float64, any m.
         combine: the columns' means [..., m] → values [...], NaN where undefined.
-        undefined: why the metric says nothing of these scores, or None where it does.
+        undefined: why the metric has no value for these scores, or None where it has.
         count: how many of the images the number rests on.
     """
 
@@ -143,9 +137,9 @@ def first_column(means: Array) -> Array:
 
 
 def signed_ratio(target: Array, others: Array) -> Array:
-    """The ratio of the two; 0 where the target did not move, NaN where it did and nothing else."""
+    """Their ratio; 0 where the target did not move, NaN where it did and the others did not."""
     ratio = np.where(target == 0, 0.0, np.nan)
-    with np.errstate(over="ignore"):  # infinity, refused by whoever makes an estimate of it
+    with np.errstate(over="ignore"):  # infinity, refused where an estimate is made of it
         return cast(Array, np.divide(target, others, out=ratio, where=others > 0))
 
 
@@ -166,7 +160,7 @@ def register_metric(metric: EditMetric) -> EditMetric:
     def factory() -> EditMetric:
         return metric
 
-    # The registry tells entrants apart by file and name: give each factory its metric's own.
+    # The registry distinguishes factories by file and name: give each one its metric's own.
     factory.__qualname__ = f"{metric.per_image.__module__}.{metric.info.name}"
     METRICS.register(metric.info.name, factory)
     return metric

@@ -1,7 +1,7 @@
-"""Is a concept readable from a few latents? A linear SVM on them, beside what it must beat.
+"""Is a concept readable from a few latents? A linear SVM on them, and its baselines.
 
-Baselines of every probe: as many latents drawn at random, all of raw h, the majority class, and
-the same probe on shuffled labels (selectivity is the accuracy above that one's).
+Baselines of every probe: as many random latents, all of raw h, the majority class, and the same
+probe on shuffled labels (selectivity is the accuracy above that one's).
 
 Source: CASL (arXiv 2601.15441) for the SVM on top-k latents; Hewitt & Liang 2019 for selectivity.
 """
@@ -18,16 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import wilson_interval
 from casl_bench.metrics.edit_scores import Array
-from casl_bench.metrics.metric import MetricInfo
-
-PROBE_INFO = MetricInfo(
-    "probe_accuracy", 1, True, "share", (0, 1), "SVM probe", "CASL (arXiv 2601.15441)"
-)
 
 KS = (1, 2, 4, 8, 16, 32)
 _COSTS = (0.01, 0.1, 1.0)
 _FOLDS = 3
-_RANDOM_DRAWS = 3
+_RANDOM_CHOICES = 3
 _SHUFFLES = 3
 
 Labels = NDArray[np.bool_]
@@ -41,19 +36,17 @@ class ProbeResult:
         features: what it read: "top_latents", "top_units", "random_latents", "random_units",
             "raw_h" or "majority".
         k: how many features; None for raw_h and majority.
-        n_train: images it was fitted on.
         n_test: images it was tested on.
-        accuracy: share of test images it got right (mean over draws for random features).
+        accuracy: share of test images it got right (random features: mean over samples of them).
         balanced_accuracy: mean of the accuracies on either class.
         low: lower end of Wilson's 95 % interval of `accuracy`.
         high: upper end.
         shuffled_accuracy: the same probe with labels shuffled in both splits; None for majority.
-        cost: C of the SVM, chosen inside the training images; None for majority and draws.
+        cost: C of the SVM, chosen inside the training images; None for majority and random ones.
     """
 
     features: str
     k: int | None
-    n_train: int
     n_test: int
     accuracy: float
     balanced_accuracy: float
@@ -70,12 +63,7 @@ class ProbeResult:
 
 @dataclass(frozen=True)
 class ProbeData:
-    """Features of train and test images, in the same columns.
-
-    Attributes:
-        train: [n_train, F].
-        test: [n_test, F].
-    """
+    """Features of train and test images, [n_train, F] and [n_test, F], in the same columns."""
 
     train: Array
     test: Array
@@ -113,27 +101,21 @@ def probe(
     """Fit a linear SVM on the training images, test it on the others, and shuffle the labels.
 
     Features are standardised by the training images; C is chosen among 0.01, 0.1 and 1 by 3-fold
-    cross-validation inside them.
-
-    Args:
-        data: features.
-        train_labels: [n_train] bool, both classes present, three of each at least.
-        test_labels: [n_test] bool, both classes present.
-        seed: of folds, shuffles and the solver.
-        name: what the features are.
+    cross-validation inside them. Labels are [n_train] and [n_test] bool; the seed is of folds,
+    shuffles and the solver, the name says what the features are.
 
     Raises:
-        InputError: on labels of another length or without both classes.
+        InputError: on labels of another length, with fewer than three training images or no test
+            image of either class.
     """
-    standardised = _standardise(data)
-    return _probe_standardised(standardised, train_labels, test_labels, seed, name)
+    return _probe_standardised(_standardise(data), train_labels, test_labels, seed, name)
 
 
 def majority_probe(data: ProbeData, train_labels: ArrayLike, test_labels: ArrayLike) -> ProbeResult:
     """Always answer the training images' more frequent class: chance."""
     train_y, test_y = _labels(data, train_labels, test_labels)
     answer = np.full(len(test_y), train_y.mean() > 0.5)
-    return _result("majority", answer, test_y, len(train_y))
+    return _result("majority", answer, test_y)
 
 
 def probe_top_k(
@@ -158,7 +140,7 @@ def probe_top_k(
         ks: how many features; those above F are left out.
 
     Returns:
-        `top_<unit>` and `random_<unit>` for every k. Random ones are the mean over 3 draws.
+        `top_<unit>` and `random_<unit>`, the mean over 3 random choices, for every k.
 
     Raises:
         InputError: if the ranking is not a permutation of the features.
@@ -171,7 +153,7 @@ def probe_top_k(
     results = []
     for k in [k for k in ks if k <= count]:
         top = probe(data.columns(order[:k]), train_labels, test_labels, seed, f"top_{unit}")
-        draws = [
+        random = [
             _probe_standardised(
                 _standardise(data.columns(rng.choice(count, k, replace=False))),
                 train_labels,
@@ -180,9 +162,9 @@ def probe_top_k(
                 f"random_{unit}",
                 shuffles=0,
             )
-            for _ in range(_RANDOM_DRAWS)
+            for _ in range(_RANDOM_CHOICES)
         ]
-        results += [replace(top, k=k), replace(_mean_result(draws), k=k)]
+        results += [replace(top, k=k), replace(_mean_result(random), k=k)]
     return results
 
 
@@ -203,11 +185,9 @@ class RawProbe:
             scale = np.sqrt(variances[kept])
             self._data = ProbeData(axes[:, kept] * scale, (test @ train.T) @ axes[:, kept] / scale)
 
-    def __call__(
-        self, train_labels: ArrayLike, test_labels: ArrayLike, seed: int, name: str = "raw_h"
-    ) -> ProbeResult:
+    def __call__(self, train_labels: ArrayLike, test_labels: ArrayLike, seed: int) -> ProbeResult:
         """As `probe`, on all features."""
-        return _probe_standardised(self._data, train_labels, test_labels, seed, name)
+        return _probe_standardised(self._data, train_labels, test_labels, seed, "raw_h")
 
 
 def _probe_standardised(
@@ -221,7 +201,7 @@ def _probe_standardised(
     train_y, test_y = _labels(data, train_labels, test_labels)
     cost = _choose_cost(data.train, train_y, seed)
     decisions = _decide(data.train, train_y, data.test, cost, seed)
-    result = _result(name, decisions, test_y, len(train_y))
+    result = _result(name, decisions, test_y)
     if not shuffles:
         return result
     rng = np.random.default_rng(seed)
@@ -276,7 +256,7 @@ def _standardise(data: ProbeData) -> ProbeData:
 def _labels(data: ProbeData, train: ArrayLike, test: ArrayLike) -> tuple[Labels, Labels]:
     train_y, test_y = np.asarray(train, dtype=bool), np.asarray(test, dtype=bool)
     if train_y.shape != (len(data.train),) or test_y.shape != (len(data.test),):
-        raise InputError("a probe needs one label an image")
+        raise InputError("a probe needs one label per image")
     if min(train_y.sum(), (~train_y).sum()) < _FOLDS or not 0 < test_y.sum() < len(test_y):
         raise InputError(
             f"a probe needs {_FOLDS} training images and a test image of either class",
@@ -285,31 +265,19 @@ def _labels(data: ProbeData, train: ArrayLike, test: ArrayLike) -> tuple[Labels,
     return train_y, test_y
 
 
-def _result(name: str, decisions: Labels, labels: Labels, n_train: int) -> ProbeResult:
+def _result(name: str, decisions: Labels, labels: Labels) -> ProbeResult:
     right = decisions == labels
-    balanced = (right[labels].mean() + right[~labels].mean()) / 2
+    balanced = float(right[labels].mean() + right[~labels].mean()) / 2
     interval = wilson_interval(int(right.sum()), len(labels))
     assert interval is not None  # there are test images: both classes are present
-    return ProbeResult(
-        features=name,
-        k=None,
-        n_train=n_train,
-        n_test=len(labels),
-        accuracy=float(right.mean()),
-        balanced_accuracy=float(balanced),
-        low=interval[0],
-        high=interval[1],
-    )
+    accuracy = float(right.mean())
+    return ProbeResult(name, None, len(labels), accuracy, balanced, *interval)
 
 
-def _mean_result(draws: Sequence[ProbeResult]) -> ProbeResult:
-    accuracy = float(np.mean([d.accuracy for d in draws]))
-    interval = wilson_interval(accuracy * draws[0].n_test, draws[0].n_test)
+def _mean_result(results: Sequence[ProbeResult]) -> ProbeResult:
+    accuracy = float(np.mean([r.accuracy for r in results]))
+    balanced = float(np.mean([r.balanced_accuracy for r in results]))
+    interval = wilson_interval(accuracy * results[0].n_test, results[0].n_test)
     assert interval is not None
-    return replace(
-        draws[0],
-        accuracy=accuracy,
-        balanced_accuracy=float(np.mean([d.balanced_accuracy for d in draws])),
-        low=interval[0],
-        high=interval[1],
-    )
+    low, high = interval
+    return replace(results[0], accuracy=accuracy, balanced_accuracy=balanced, low=low, high=high)

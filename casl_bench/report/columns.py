@@ -11,10 +11,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
-from casl_bench.analysis.significance import ALPHA
+from casl_bench.analysis.significance import is_significant
 from casl_bench.metrics.metric import METRICS
 from casl_bench.metrics.scorer_validation import leakage_share
-from casl_bench.report.grouping import NOT_DONE, Group, Number, Over, Row, mean_of, over_concepts
+from casl_bench.report.grouping import (
+    NOT_DONE,
+    Group,
+    Number,
+    Over,
+    Row,
+    mean_of,
+    mean_over,
+    over_concepts,
+)
 from casl_bench.report.markdown import DASH, Footnotes, escape, number, table
 from casl_bench.results.record import Kind, Measurement, Pair, RunRecord, Standing
 
@@ -31,10 +40,9 @@ class Column(Generic[T]):
         name: in exports.
         label: in headings, without the arrow.
         of: the value, or ready markdown.
-        digits: decimals.
         better: which direction is; None where neither is.
         over: how the numbers of several concepts become one.
-        bounds: least and largest possible value, None without.
+        bounds: least and largest possible value.
         interval: whether a value is shown with its interval.
         text: whether it is one of the text columns at the left of a table.
         note: one sentence for readers.
@@ -82,8 +90,13 @@ def table_of(columns: Sequence[Column[T]], items: Iterable[T]) -> str:
     return notes.under(table([column.header for column in columns], rows, text_columns))
 
 
-# Measurements of edits.
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Known names first, in their order; then others by name."""
+    places = {name: place for place, name in enumerate(known)}
+    return sorted(set(names), key=lambda n: (places.get(n, len(places)), n))
 
+
+# Measurements of edits.
 
 _OLD_NAMES = {
     "off_target_flips_per_flip": "flip_precision",
@@ -166,7 +179,7 @@ def edit_columns(
 
 
 def _plug_in(name: str, unit: str) -> Column[RunRecord]:
-    """The column of somebody else's metric, by its declaration if it is registered here."""
+    """The column of a plug-in's metric, by its declaration if it is registered here."""
     if name not in METRICS.names():
         return _metric(name, escape(name.replace("_", " ")), None)
     info = METRICS.create(name).info
@@ -285,10 +298,18 @@ PROBE_K = 16
 
 def probe_k(group: Group) -> int | None:
     """The number of latents that the probe column is of; None where there is no probe."""
-    names = {name for r in group.of_kind("probe") for name in r.measurements}
-    parts = [name.split(".") for name in names if name.startswith("top_units.k")]
-    ks = sorted({int(p[1][1:]) for p in parts if len(p) == 2 and p[1][1:].isdigit()})
+    found = {probe_name(name) for r in group.of_kind("probe") for name in r.measurements}
+    ks = sorted(
+        k for feature, k, shuffled in found if feature == "top_units" and k and not shuffled
+    )
     return PROBE_K if PROBE_K in ks else ks[-1] if ks else None
+
+
+def probe_name(name: str) -> tuple[str, int | None, bool]:
+    """`top_units.k4.shuffled` → ("top_units", 4, True)."""
+    feature, *rest = name.split(".")
+    ks = [int(part[1:]) for part in rest if part[:1] == "k" and part[1:].isdigit()]
+    return feature, ks[0] if ks else None, "shuffled" in rest
 
 
 def _probe(row: Row) -> Number:
@@ -314,9 +335,7 @@ def _through_sae(row: Row) -> Number:
 def _of_datasets(group: Group, kind: Kind, name: str) -> Number:
     """Mean over the data sets of what one record has for each."""
     found = {r.dataset: Number.of(r.measurements.get(name)) for r in group.of_kind(kind)}
-    values = [n.value for d in group.datasets if (n := found.get(d)) and n.value is not None]
-    without = [d for d in group.datasets if d not in found or found[d].value is None]
-    return Number(reason=f"no number for {', '.join(without)}") if without else mean_of(values)
+    return mean_over({d: found.get(d, Number()) for d in group.datasets})
 
 
 BOARD: tuple[Column[Row], ...] = (
@@ -486,11 +505,6 @@ def _verdict(pair: Pair) -> str:
     return escape(pair.a if (pair.difference.value or 0.0) > 0 else pair.b)
 
 
-def is_significant(pair: Pair) -> bool:
-    """Whether two methods differ after Holm's correction."""
-    return pair.p_holm is not None and pair.p_holm <= ALPHA
-
-
 PAIRS: tuple[Column[Pair], ...] = (
     Column("a", "a", lambda pair: escape(pair.a), text=True),
     Column("b", "b", lambda pair: escape(pair.b), text=True),
@@ -498,52 +512,3 @@ PAIRS: tuple[Column[Pair], ...] = (
     Column("p_holm", "p (Holm)", lambda pair: Number(pair.p_holm), 3),
     Column("better", "better", _verdict),
 )
-
-
-# Measurements of models: reconstruction, SAE, scorers, probe.
-
-
-_MODELS = {
-    "psnr": "PSNR (dB) ↑",
-    "attribute_agreement": "attribute agreement ↑",
-    "x_T_mean": "mean of x_T (≈ 0)",
-    "x_T_std": "std of x_T (≈ 1)",
-    "worst_attribute_agreement": "worst attribute ↑",
-    "accuracy": "accuracy ↑",
-    "worst_attribute": "worst attribute ↑",
-    "accuracy_on_reconstructions": "on reconstructions ↑",
-    "accuracy_on_oracle_edits": "on known edits ↑",
-    "calibration_error": "calibration error ↓",
-    "calibration_error_on_reconstructions": "on reconstructions ↓",
-    "calibration_error_on_oracle_edits": "on known edits ↓",
-    "flips_seen": "known flips seen ↑",
-    "slope": "slope (1 is right)",
-    "correlation": "correlation ↑",
-    "leakage": "leakage (σ) ↓",
-    "agreement": "agreement with the primary ↑",
-    "agreement_on_reconstructions": "on reconstructions ↑",
-    "identity": "identity ↑",
-    "faces_missed": "no face found",
-    "images_left_out": "unusable images left out",
-    "explained_variance": "explained variance ↑",
-    "normalised_mse": "normalised MSE ↓",
-    "cosine": "cosine ↑",
-    "l0": "L0",
-    "dead_share": "dead latents ↓",
-    "eps_error": "eps error ↓",
-    "sae": "SAE",
-    "pca": "PCA of the same rank",
-    "mean": "constant mean",
-}
-"""Measurement of a model, or a part of its name → heading; also their order."""
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Known names first, in the order of their table; others by name."""
-    places = {name: place for place, name in enumerate(_MODELS)}
-    return sorted(set(names), key=lambda n: (places.get(n, len(places)), n))
-
-
-def model_header(name: str) -> str:
-    """Heading of a measurement of models."""
-    return _MODELS.get(name) or escape(name.replace("_", " "))

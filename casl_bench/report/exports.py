@@ -10,8 +10,7 @@ from typing import Any
 from casl_bench.core.files import json_text
 from casl_bench.report.columns import BOARD, EPR_PLUS, LATEX, Column
 from casl_bench.report.grouping import Number, Row
-from casl_bench.report.leaderboard.boards import LeaderboardTable, Source, boards_of
-from casl_bench.report.leaderboard.entries import Entry, entries_of
+from casl_bench.report.leaderboard import Entry, LeaderboardTable, Source, boards_of, entries_of
 
 JSON_VERSION = 2
 """Raised when a field of the JSON export changes its meaning."""

@@ -27,17 +27,17 @@ class RowKey(NamedTuple):
 
     @property
     def is_first_of_its_kind(self) -> bool:
-        """False for further draws of a control and for controls matched to a method."""
+        """False for further cells of a repeated control and for controls matched to a method."""
         return not self.control or not (self.matched_to or " #" in self.method)
 
 
 @dataclass(frozen=True)
 class Number:
-    """A value, or why there is none.
+    """A value with its 95 % interval, if any, or why there is none.
 
     Attributes:
         value: None where there is none.
-        low: lower end of its 95 % interval; None, with `high`, where there is no interval.
+        low: lower end of the interval.
         high: upper end.
         reason: why there is no value; empty where a row of this kind never has one.
         missing: whether nothing was run that it could be computed from.
@@ -212,11 +212,8 @@ def over_concepts(
 ) -> Number:
     """All concepts' numbers as one, or why not: a mean over fewer would be another quantity.
 
-    Args:
-        found: concept → its number; every concept that counts is among them.
-        group: that the concepts are of.
-        over: "mean", with a t interval over concepts from two concepts on, or "largest", without.
-        bounds: least and largest possible value, where the interval ends.
+    A mean has a t interval over concepts from two concepts on, which ends at the bounds; a largest
+    value has none.
     """
     values = [n.value for n in found.values() if n.value is not None]
     if values and len(values) == len(found):
@@ -242,6 +239,13 @@ def mean_of(values: Sequence[float], bounds: tuple[float, float] | None = None) 
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
     return Number(centre, low, high)
+
+
+def mean_over(found: Mapping[str, Number]) -> Number:
+    """The mean of all data sets' numbers, or which of them have none."""
+    values = [n.value for n in found.values() if n.value is not None]
+    without = [dataset for dataset, n in found.items() if n.value is None]
+    return Number(reason=f"no number for {', '.join(without)}") if without else mean_of(values)
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from casl_bench.report.columns import (
-    METHOD,
-    Column,
-    in_order,
-    model_header,
-    shown,
-    table_of,
-)
-from casl_bench.report.grouping import NOT_DONE, Group, Number, Row, mean_of, over_concepts
+from casl_bench.report.columns import METHOD, Column, in_order, probe_name, shown, table_of
+from casl_bench.report.grouping import NOT_DONE, Group, Number, Row, mean_over, over_concepts
 from casl_bench.report.markdown import Footnotes, escape, fold, number, section, table
 from casl_bench.results.record import Kind, RunRecord
 
@@ -28,13 +21,52 @@ _FEATURES = {
     "raw_h": "raw h",
     "majority": "majority class",
 }
-COST_PREFIX = "inversion."
+_COST_PREFIX = "inversion."
 """Of measurements of what the inversions cost, which are no quality."""
-_SHUFFLED = "shuffled"
 _ABOUT_PROBE = (
     "Test accuracy of a linear SVM on the k best aligned latents of each concept, on as many "
     "random ones, on all of raw h, and of the majority class. Shuffled: labels permuted."
 )
+
+
+_MODELS = {
+    "psnr": "PSNR (dB) ↑",
+    "attribute_agreement": "attribute agreement ↑",
+    "x_T_mean": "mean of x_T (≈ 0)",
+    "x_T_std": "std of x_T (≈ 1)",
+    "worst_attribute_agreement": "worst attribute ↑",
+    "accuracy": "accuracy ↑",
+    "worst_attribute": "worst attribute ↑",
+    "accuracy_on_reconstructions": "on reconstructions ↑",
+    "accuracy_on_oracle_edits": "on known edits ↑",
+    "calibration_error": "calibration error ↓",
+    "calibration_error_on_reconstructions": "on reconstructions ↓",
+    "calibration_error_on_oracle_edits": "on known edits ↓",
+    "flips_seen": "known flips seen ↑",
+    "slope": "slope (1 is right)",
+    "correlation": "correlation ↑",
+    "leakage": "leakage (σ) ↓",
+    "agreement": "agreement with the primary ↑",
+    "agreement_on_reconstructions": "on reconstructions ↑",
+    "identity": "identity ↑",
+    "faces_missed": "no face found",
+    "images_left_out": "unusable images left out",
+    "explained_variance": "explained variance ↑",
+    "normalised_mse": "normalised MSE ↓",
+    "cosine": "cosine ↑",
+    "l0": "L0",
+    "dead_share": "dead latents ↓",
+    "eps_error": "eps error ↓",
+    "sae": "SAE",
+    "pca": "PCA of the same rank",
+    "mean": "constant mean",
+}
+"""Measurement of a model, or a part of its name → heading; also their order."""
+
+
+def _header(name: str) -> str:
+    """Heading of a measurement of models."""
+    return _MODELS.get(name) or escape(name.replace("_", " "))
 
 
 def _done(group: Group, kind: Kind) -> list[RunRecord]:
@@ -48,7 +80,7 @@ def reconstruction_section(group: Group) -> str:
         return ""
     columns: list[Column[RunRecord]] = [
         Column("dataset", "data set", lambda r: escape(r.dataset), text=True),
-        *(_of_model(name) for name in in_order(_names(records))),
+        *(_of_model(name) for name in in_order(_names(records), _MODELS)),
     ]
     return section("Reconstruction (no edit)", table_of(columns, records))
 
@@ -58,7 +90,7 @@ def _of_model(name: str) -> Column[RunRecord]:
         found = record.measurements.get(name)
         return Number(reason="not measured") if found is None else Number.of(found)
 
-    return Column(name, model_header(name), of, digits=3)
+    return Column(name, _header(name), of, digits=3)
 
 
 def sae_section(group: Group) -> str:
@@ -79,30 +111,25 @@ def _prefixed_section(title: str, group: Group, kind: Kind) -> str:
         found = {tuple(n.rpartition(".")[::2]): m for n, m in record.measurements.items()
                  if "/" not in n}  # fmt: skip
         notes = Footnotes()
-        names = in_order(rest for _, rest in found)
+        names = in_order((rest for _, rest in found), _MODELS)
         rows = [
             [
-                model_header(prefix) if prefix else "all",
+                _header(prefix) if prefix else "all",
                 *("" if (prefix, name) not in found
                   else shown(Number.of(found[prefix, name]), notes, 3) for name in names),
             ]
-            for prefix in in_order(prefix for prefix, _ in found)
+            for prefix in in_order((prefix for prefix, _ in found), _MODELS)
         ]  # fmt: skip
-        parts.append(notes.under(table(["what", *map(model_header, names)], rows)))
+        parts.append(notes.under(table(["what", *map(_header, names)], rows)))
     return section(title, *parts) if parts else ""
 
 
 def datasets_section(
     title: str, kind: Kind, group: Group, datasets: Sequence[str], prefix: str = ""
 ) -> str:
-    """One row per data set, and the mean over them where each has its number.
+    """One row per data set, and the mean over all of `datasets` where each has its number.
 
-    Args:
-        title: of the section.
-        kind: of the records, one per data set.
-        group: of all data sets.
-        datasets: every one that a mean is to hold.
-        prefix: only measurements whose name begins with this, which is left out.
+    Only measurements whose name begins with the prefix are shown, without it.
     """
     own = {r.dataset: r for r in _done(group, kind)}
     if not own:
@@ -113,18 +140,16 @@ def datasets_section(
             d: Number.of(own[d].measurements.get(prefix + name)) if d in own else Number()
             for d in datasets
         }
-        without = [d for d, n in found.items() if n.value is None]
-        values = [n.value for n in found.values() if n.value is not None]
-        missing = Number(reason=f"no number for {', '.join(without)}")
-        mean = missing if without else mean_of(values)
+        mean = mean_over(found)
 
         def of(row: str) -> Number:
             return mean if row == "mean" else Number(found[row].value, reason="not measured")
 
-        return Column(name, model_header(name), of, digits=3)
+        return Column(name, _header(name), of, digits=3)
 
     names = {n.removeprefix(prefix) for n in _names(own.values()) if n.startswith(prefix)}
-    columns = [Column[str]("dataset", "data set", escape, text=True), *map(column, in_order(names))]
+    dataset = Column[str]("dataset", "data set", escape, text=True)
+    columns = [dataset, *map(column, in_order(names, _MODELS))]
     return section(title, table_of(columns, [*own, "mean"]))
 
 
@@ -134,7 +159,7 @@ def datasets_section(
 def probe_section(group: Group) -> str:
     """Mean over concepts for each ranking of latents; every concept in a fold."""
     parts = []
-    for method, own in _by_method(group).items():
+    for method, own in probes_by_method(group).items():
         whose = f" of {escape(method)}" if method else ""
         by_concept = {r.concept or "": r for r in own}
         heading = f"Ranked latents{whose}, concepts in the mean: {len(own)}{_flags(own)}."
@@ -150,7 +175,7 @@ def probe_section(group: Group) -> str:
 def probe_overall_section(group: Group) -> str:
     """Mean over the concepts of all data sets."""
     parts = []
-    for method, records in _by_method(group).items():
+    for method, records in probes_by_method(group).items():
         own = {group.concept_of(r): r for r in records}
         whose = f" of {escape(method)}" if method else ""
         body = _probe_table({c: own.get(c) for c in group.concepts or own}, group)
@@ -158,7 +183,8 @@ def probe_overall_section(group: Group) -> str:
     return section("SVM probe, overall", _ABOUT_PROBE, *parts) if parts else ""
 
 
-def _by_method(group: Group) -> dict[str, list[RunRecord]]:
+def probes_by_method(group: Group) -> dict[str, list[RunRecord]]:
+    """Method whose ranking of latents is probed → its finished probes."""
     found: dict[str, list[RunRecord]] = {}
     for record in _done(group, "probe"):
         found.setdefault(record.method or "", []).append(record)
@@ -173,13 +199,13 @@ def _flags(records: Iterable[RunRecord]) -> str:
 def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
     """Rows are features, columns are numbers of them; what has no k fills the last column."""
     names = _names(r for r in records.values() if r is not None)
-    features = {
-        (_place(feature), feature, shuffled) for feature, _, shuffled in map(_probe_name, names)
-    }
+    known = {(feature, shuffled) for feature, _, shuffled in map(probe_name, names)}
+    features = in_order((feature for feature, _ in known), _FEATURES)
+    rows = [(feature, s) for feature in features for s in (False, True) if (feature, s) in known]
 
-    def column(k: int | None) -> Column[tuple[int, str, bool]]:
-        def of(row: tuple[int, str, bool]) -> Number | str:
-            name = _probe_measurement(row[1], k, row[2])
+    def column(k: int | None) -> Column[tuple[str, bool]]:
+        def of(row: tuple[str, bool]) -> Number | str:
+            name = _probe_measurement(row[0], k, row[1])
             if name not in names:
                 return ""
             found = {
@@ -192,40 +218,28 @@ def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
 
         return Column("all" if k is None else f"k{k}", "all" if k is None else f"k = {k}", of)
 
-    ks = sorted({k for name in names if (k := _probe_name(name)[1]) is not None})
-    feature = Column[tuple[int, str, bool]]("features", "features", _probe_title, text=True)
-    return table_of([feature, *map(column, [*ks, None])], sorted(features))
-
-
-def _place(feature: str) -> int:
-    return list(_FEATURES).index(feature) if feature in _FEATURES else len(_FEATURES)
-
-
-def _probe_name(name: str) -> tuple[str, int | None, bool]:
-    """`top_units.k4.shuffled` → ("top_units", 4, True)."""
-    feature, *rest = name.split(".")
-    ks = [int(part[1:]) for part in rest if part[:1] == "k" and part[1:].isdigit()]
-    return feature, ks[0] if ks else None, _SHUFFLED in rest
+    ks = sorted({k for name in names if (k := probe_name(name)[1]) is not None})
+    feature = Column[tuple[str, bool]]("features", "features", _probe_title, text=True)
+    return table_of([feature, *map(column, [*ks, None])], rows)
 
 
 def _probe_measurement(feature: str, k: int | None, shuffled: bool) -> str:
-    parts = [feature, *([] if k is None else [f"k{k}"]), *([_SHUFFLED] if shuffled else [])]
+    parts = [feature, *([] if k is None else [f"k{k}"]), *(["shuffled"] if shuffled else [])]
     return ".".join(parts)
 
 
-def _probe_title(row: tuple[int, str, bool]) -> str:
-    _, feature, shuffled = row
+def _probe_title(row: tuple[str, bool]) -> str:
+    feature, shuffled = row
     title = _FEATURES.get(feature, feature.replace("_", " "))
     return escape(title) + (", shuffled" if shuffled else "")
 
 
 def _names(records: Iterable[RunRecord]) -> set[str]:
     names = {name for r in records for name in r.measurements}
-    return {name for name in names if not name.startswith(COST_PREFIX)}
+    return {name for name in names if not name.startswith(_COST_PREFIX)}
 
 
 # What else an edit moves: the shift of the attributes that it should leave alone.
-
 
 _ABOUT_SHIFT = (
     "Mean absolute shift, in σ, over the concepts that aim at another attribute: what a method "

@@ -17,11 +17,8 @@ from casl_bench.results.run_folder import CellKey, RecordStore
 
 # Pictures of edits side by side: arrays in, one picture out.
 
-
-SCALE = 3
-"""A 64-pixel image is shown at 192 pixels."""
-COMPARISON_SCALE = 2
-"""Of the pictures with a column per method, which are wide."""
+SCALE, COMPARISON_SCALE = 3, 2
+"""Enlargement: a 64-pixel image is shown at 192 pixels, or 128 with a column per method."""
 _GAP, _MARGIN, _TEXT_SIZE = 6, 10, 15
 _PAPER, _INK = (255, 255, 255), (30, 30, 36)
 
@@ -37,13 +34,7 @@ class Row:
 def draw_rows(
     columns: Sequence[str], rows: Sequence[Row], *, title: str = "", scale: int = SCALE
 ) -> Image.Image:
-    """Rows of equally large pictures under column titles.
-
-    Args:
-        columns: one title a column.
-        rows: each with one picture per column.
-        title: above everything; may be empty.
-        scale: enlargement of each picture (Lanczos).
+    """Rows of equally large pictures under column titles, enlarged by `scale`.
 
     Raises:
         InputError: if there is no picture, or rows or sizes differ.
@@ -114,9 +105,8 @@ def draw_comparison(
 ) -> Image.Image:
     """One row per concept, one column per method, each at the strength that the tables report.
 
-    Args:
-        rows: label, and method → its pictures of the concept; all of the same images.
-        image: place of the image shown (the last one where there are fewer).
+    `rows` are a label, and method → its pictures of the concept, all of the same images; shown is
+    the image at this place, the last one where there are fewer.
 
     Raises:
         InputError: if there is no picture.
@@ -150,14 +140,12 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
     shown = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
     for record in shown:
         cell = CellKey.of(record).path
-        path = folder / cell.parent / f"{cell.name}.png"
-        key = _hash_of([record])
+        path, key = folder / cell.parent / f"{cell.name}.png", _hash_of([record])
         if not _is_up_to_date(path, key):
             _write(path, key, draw_cell(load_images(store, record), title=_title(record)))
     for dataset in sorted({r.dataset for r in shown}):
         of_dataset = [r for r in shown if r.dataset == dataset]
-        path = folder / f"{safe_name(dataset)}.png"
-        key = _hash_of(of_dataset)
+        path, key = folder / f"{safe_name(dataset)}.png", _hash_of(of_dataset)
         if not _is_up_to_date(path, key):
             _write(path, key, draw_comparison(_comparison(store, of_dataset)))
     return folder
@@ -170,14 +158,10 @@ def write_overview(
     image: int,
     path: Path,
 ) -> None:
-    """One row per concept, one column per method at its reported strength.
+    """Write a PNG: one row per concept, one column per method at its reported strength.
 
-    Args:
-        store: of the run, for its pictures.
-        records: its numbers.
-        concepts: which, in this order; all where empty.
-        image: place among a concept's images; the last one where it has fewer.
-        path: PNG file to write.
+    Concepts are shown in the order given, or all where none is; `image` is a place among a
+    concept's images, the last one where it has fewer.
 
     Raises:
         UsageError: on a concept that no method of the run has edited.

@@ -102,7 +102,6 @@ def overall_text(part: Part) -> str:
 
 # Titles: what was measured, and whether it may be compared.
 
-
 _RENDERED = "Rendered images: a stand-in with known truth, not photographs."
 _ZERO_SHOT = (
     "**Attributes are judged zero-shot**: nobody has labelled {where}; they are what a CLIP sees."
@@ -167,7 +166,6 @@ def _over(group: Group) -> str:
 
 
 # Methods at equal effect: standings with rank intervals, pairs, and what the order rests on.
-
 
 _EQUAL_EFFECT = (
     "Every method is applied to test images at the strengths at which validation images show "
@@ -377,7 +375,6 @@ def _level(level: LevelResult) -> str:
 
 
 # Cost, and what failed.
-
 
 _COST = (
     "Of one concept's fit and of one edit (one image at one strength): means over {over}; "

@@ -89,7 +89,6 @@ class Measurement(Frozen):
             value=estimate.value,
             low=estimate.low,
             high=estimate.high,
-            level=estimate.level,
             n=estimate.n,
             unit=unit,
         )

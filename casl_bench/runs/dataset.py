@@ -22,6 +22,7 @@ from casl_bench.domains.dataset import Concept, Split, SupportsOracle
 from casl_bench.domains.domain import CountsBadImages, Domain, FindsFaces
 from casl_bench.methods.method import METHODS, SupportsLatentRanking
 from casl_bench.metrics.edit_scores import Array
+from casl_bench.metrics.image_similarity import attribute_agreement, noise_statistics, psnr
 from casl_bench.metrics.probe import (
     ProbeData,
     RawProbe,
@@ -30,8 +31,13 @@ from casl_bench.metrics.probe import (
     probe_top_k,
     unit_features,
 )
-from casl_bench.metrics.reconstruction import attribute_agreement, noise_statistics, psnr
-from casl_bench.metrics.scorer_validation import Response, flipped_labels, leakage, marks, response
+from casl_bench.metrics.scorer_validation import (
+    Response,
+    calibration_error,
+    flipped_labels,
+    leakage,
+    response,
+)
 from casl_bench.results.edited_images import (
     LATENTS_FILE,
     Pixels,
@@ -153,7 +159,7 @@ class DatasetRecords:
         }
         if what == "accuracy":
             found[f"{name}.calibration_error{where}"] = self._over_images(
-                lambda rows: marks(logits[rows], truth[rows]).mean_calibration_error,
+                lambda rows: float(calibration_error(logits[rows], truth[rows]).mean()),
                 len(right), "share", f"{name} calibration{where}",
             )  # fmt: skip
         return found

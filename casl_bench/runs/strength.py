@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from casl_bench.metrics.edit_scores import Array, EditScores
-from casl_bench.metrics.strength_at_effect import strength_at_effect
+from casl_bench.metrics.equal_effect import strength_at_effect
 from casl_bench.results.record import FULL, Level, headline_level
 from casl_bench.runs.suites import Suite
 

@@ -27,7 +27,7 @@ from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
 from casl_bench.metrics.edit_scores import Array
-from casl_bench.metrics.edit_success import flip_rate, mean_collateral, signed_target_change
+from casl_bench.metrics.edit_success import FLIP_RATE, MEAN_COLLATERAL, SIGNED_TARGET_CHANGE
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
@@ -101,12 +101,9 @@ def choose_strength(table: ScoreTable, attribute: str, spread: Array) -> float:
     effects = []
     for strength in sorted(table.strengths):
         scores = table.at(strength, attribute, spread)
-        base, edit = scores.base[:, scores.target], scores.edit[:, scores.target]
-        flipped = flip_rate(base, edit) or 0.0
-        if flipped >= FLIP_GOAL:
+        if (FLIP_RATE.value(scores) or 0.0) >= FLIP_GOAL:
             return strength
-        change = signed_target_change(base, edit, float(spread[scores.target]))
-        effects.append((change, -strength))
+        effects.append((SIGNED_TARGET_CHANGE.value(scores) or 0.0, -strength))
     return -max(effects)[1]
 
 
@@ -114,15 +111,11 @@ def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
     """Measure edits of validation images at the strength that `choose_strength` takes."""
     strength = choose_strength(table, attribute, spread)
     scores = table.at(strength, attribute, spread)
-    target = scores.target
-    base, edit = scores.base[:, target], scores.edit[:, target]
     return Objective(
         strength=strength,
-        flip_rate=flip_rate(base, edit),
-        target_change=signed_target_change(base, edit, float(spread[target])),
-        collateral=mean_collateral(scores.base, scores.edit, target, spread)
-        if scores.others
-        else 0.0,
+        flip_rate=FLIP_RATE.value(scores),
+        target_change=SIGNED_TARGET_CHANGE.value(scores) or 0.0,
+        collateral=MEAN_COLLATERAL.value(scores) or 0.0,
     )
 
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix
 from casl_bench.core.errors import UsageError
-from casl_bench.gate.calibration import would_fail
 from casl_bench.gate.gate import decide
-from casl_bench.gate.log_ratio import measure
+from casl_bench.gate.log_ratio import measure, would_fail
 from casl_bench.gate.run_side import CellName, FitScoreMatrix, read_side
 from casl_bench.gate.verdict import ALPHA_OF_TWO_LOOKS, MIN_FITS, CellVerdict, Verdict
 from casl_bench.metrics.edit_scores import EditScores
@@ -167,7 +166,7 @@ def resampled_side(
         judge = next(iter(concept.null))
         own: list[ResampledFit] = []
         for f in fits[:, c]:
-            scores = stored[f].judged.get(judge)
+            scores = stored[f].scores.get(judge)
             taken = None if scores is None else scores.take(index)
             reach, strength = bool(matrix.reached[f, c]), float(matrix.strengths[f, c])
             own.append(fault(ResampledFit(taken, reach, strength)))

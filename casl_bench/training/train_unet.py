@@ -24,8 +24,8 @@ from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import Dataset, ImageBatch
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.methods.h_space_editor import EditWindow, generate_edits
+from casl_bench.metrics.image_similarity import noise_statistics, psnr
 from casl_bench.metrics.probe import ProbeData, RawProbe
-from casl_bench.metrics.reconstruction import noise_statistics, psnr
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.noise_schedule import NoiseSchedule

@@ -16,7 +16,7 @@ import pytest
 
 from casl_bench.analysis.comparison import aggregates
 from casl_bench.analysis.significance import paired_differences, rank_intervals
-from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
+from casl_bench.analysis.uncertainty import Design, ResampledScores, resample_scores
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import signed_log
 
@@ -56,7 +56,7 @@ class Domain:
         own = self.fit * rng.normal(size=(len(self.skill), count))
         return np.array(self.skill)[:, None] + hard + own
 
-    def measure(self, rng: np.random.Generator) -> tuple[ScoreDraws, Array]:
+    def measure(self, rng: np.random.Generator) -> tuple[ResampledScores, Array]:
         """Scores under resampled images, and the true ones [M, C] of the concepts drawn."""
         design, m = self.design, len(self.skill)
         c, i = len(design.concepts), len(design.images)
@@ -78,7 +78,7 @@ class Domain:
 
         names = [f"m{k}" for k in range(m)]
         seed = int(rng.integers(16))  # few: weights are then drawn but once
-        draws = draw_scores(score, names, design, seed, resamples=RESAMPLES)
+        draws = resample_scores(score, names, design, seed, resamples=RESAMPLES)
         return draws, signed_log(np.exp(logs)) * reached
 
     def _noise(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
@@ -107,7 +107,7 @@ def coverage(domain: Domain, trials: int, seed: int) -> tuple[float, float]:
 
 
 def false_positives(domain: Domain, trials: int, seed: int) -> float:
-    """Share of trials in which two fits of one method are told apart at p < 0.05."""
+    """Share of trials in which two fits of one method differ at p < 0.05."""
     rng = np.random.default_rng(seed)
     copies = replace(domain, skill=domain.skill * 2)
     ps = [paired_differences(copies.measure(rng)[0])[0].p for _ in range(trials)]
@@ -154,7 +154,7 @@ def test_the_interval_holds_over_three_data_sets() -> None:
 
 
 @pytest.mark.parametrize("concepts", [6, 20])
-def test_two_fits_of_one_method_are_told_apart_in_6_percent_at_most(concepts: int) -> None:
+def test_two_fits_of_one_method_differ_in_6_percent_at_most(concepts: int) -> None:
     assert 0.01 <= false_positives(replace(ORDINARY, concepts=(concepts,)), 300, 1) <= 0.06
 
 
@@ -163,7 +163,7 @@ def test_all_ranks_lie_in_their_intervals_together_in_90_percent(skill: tuple[fl
     together, each, width = rank_coverage(replace(ORDINARY, skill=skill, concepts=(8,)), 80, 0)
     assert together >= 0.9
     assert each >= 0.95
-    assert width < 5.5  # something is told apart at all, or this shows nothing
+    assert width < 5.5  # something differs at all, or this shows nothing
 
 
 def main(trials: int) -> None:

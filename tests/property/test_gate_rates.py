@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from casl_bench.analysis.significance import holm
-from casl_bench.gate.calibration import p_worse, would_fail
+from casl_bench.gate.log_ratio import p_worse, would_fail
 from casl_bench.gate.verdict import ALPHA, LOSS, TOLERATED
 from casl_bench.metrics.edit_scores import Array
 

@@ -1,6 +1,6 @@
 """The pictures of one concept side by side: rows are methods, columns equal effects or strengths.
 
-Every picture carries what the scores say of it: the change of the target and of all else.
+Every picture carries its scores: the change of the target and of all other attributes.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -24,48 +25,30 @@ from casl_bench.results.score_table import ScoreTable
 
 # What one edit did to one image: the change of every attribute, in σ, from the stored scores.
 
-
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class ImageChanges:
-    """Changes against the reconstruction, [S, n, A] in σ; NaN where σ is not known."""
-
-    attributes: tuple[str, ...]
-    strengths: tuple[float, ...]
-    changes: Floats
-
-    def at(self, strength: float, image: int) -> dict[str, float | None]:
-        """Attribute → change of an image at a strength, None where unknown; {} without scores."""
-        if strength not in self.strengths or image >= self.changes.shape[1]:
-            return {}
-        row = self.changes[self.strengths.index(strength), image]
-        return {
-            name: None if np.isnan(value) else round(float(value), 4)
-            for name, value in zip(self.attributes, row, strict=True)
-        }
-
-
 def image_changes(
-    record: RunRecord, table: ScoreTable, spreads: Mapping[str, Floats]
-) -> ImageChanges:
-    """The changes of all images of a cell, by the classifier that decides its numbers.
+    cell: Kept, spreads: Mapping[str, Floats], strength: float, image: int
+) -> dict[str, float | None]:
+    """Attribute → change of an image against its reconstruction, by the primary classifier.
 
-    Args:
-        record: of the cell.
-        table: its scores.
-        spreads: classifier → [A] σ of its logits; one that is not known gives NaN.
+    None where the classifier's σ is not among `spreads`, classifier → [A] σ; {} without scores.
     """
-    classifier = record.judges[0] if record.judges else table.classifiers[0]
-    k = table.classifiers.index(classifier)
-    moved = np.asarray(table.edit_logits[k] - table.reconstruction_logits[k])
+    table, classifiers = cell.scores, cell.record.judges
+    if table is None or strength not in table.strengths or image >= len(table.image_ids):
+        return {}
+    classifier = classifiers[0] if classifiers else table.classifiers[0]
+    k, s = table.classifiers.index(classifier), table.strengths.index(strength)
+    moved = table.edit_logits[k, s, image] - table.reconstruction_logits[k, image]
     sd = spreads.get(classifier, np.full(len(table.attributes), np.nan))
-    return ImageChanges(table.attributes, table.strengths, moved / sd)
+    return {
+        name: None if np.isnan(value) else round(float(value), 4)
+        for name, value in zip(table.attributes, moved / sd, strict=True)
+    }
 
 
 # Many small pictures in one file: what a page shows of them is a matter of place.
-
 
 FOLDER = "images"
 _QUALITY = 88
@@ -113,9 +96,19 @@ class Sheet:
         write_bytes(report / self.file, out.getvalue())
 
 
-def new_sheet(number: int, name: str) -> Sheet:
-    """A sheet whose file name is distinct by its number and harmless whatever the name holds."""
-    return Sheet(f"{number:03d}-{slug(name)}")
+class Sheets:
+    """The files of pictures of one report."""
+
+    def __init__(self, report: Path) -> None:
+        self._report, self._numbers = report, count(1)
+
+    def new(self, name: str) -> Sheet:
+        """An empty sheet; its file name is distinct by a number and safe for any name."""
+        return Sheet(f"{next(self._numbers):03d}-{slug(name)}")
+
+    def write(self, sheet: Sheet) -> None:
+        """Keep a full one."""
+        sheet.write(self._report)
 
 
 SHOWN_IMAGES = 3
@@ -180,26 +173,21 @@ def edit_grid(
     """The grid of a concept: rows of cells on the same images; pictures go to the empty sheet."""
     columns = _columns([cell.record for cell in kept.values()])
     first = next(iter(kept.values())).images
-    count = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
-    changes = {
-        key: image_changes(cell.record, cell.scores, spreads)
-        for key, cell in kept.items()
-        if cell.scores is not None
-    }
+    images = min(SHOWN_IMAGES, *(len(cell.images.image_ids) for cell in kept.values()))
     numbers = {
-        key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(count)]
+        key: [[sheet.add(edit[i]) for edit in cell.images.edits] for i in range(images)]
         for key, cell in kept.items()
     }
-    given = [_given_numbers(first, kept, i, sheet) for i in range(count)]
+    given = [_given_numbers(first, kept, i, sheet) for i in range(images)]
     grids = []
-    for i in range(count):
+    for i in range(images):
         image_id = first.image_ids[i]
         rows = [
             Row(
                 label(key),
                 styles[key].series,
                 key[0],
-                _row(key, cell, numbers[key][i], i, columns, changes.get(key), sheet),
+                _row(key, cell, numbers[key][i], i, columns, spreads, sheet),
             )
             for key, cell in kept.items()
         ]
@@ -212,22 +200,20 @@ def _given_numbers(
     first: EditedImages, kept: Mapping[RowKey, Kept], i: int, sheet: Sheet
 ) -> list[tuple[str, int]]:
     """(what, number on the sheet) of the pictures that no method made."""
-    found = [
-        ("source", sheet.add(first.source[i])),
-        ("reconstruction", sheet.add(first.reconstruction[i])),
-    ]
-    oracles = (c.images.oracle for c in kept.values() if c.images.oracle is not None)
-    oracle = next(oracles, None)
-    return found if oracle is None else [*found, ("oracle", sheet.add(oracle[i]))]
+    pictures = {"source": first.source[i], "reconstruction": first.reconstruction[i]}
+    for cell in kept.values():
+        if cell.images.oracle is not None:
+            pictures.setdefault("oracle", cell.images.oracle[i])
+    return [(what, sheet.add(picture)) for what, picture in pictures.items()]
 
 
 def _columns(records: Sequence[RunRecord]) -> list[tuple[str, str]]:
     """(heading, name) of levels of effect, or of strengths where nothing is matched."""
-    entrants = [r for r in records if not r.control] or list(records)
-    names = dict.fromkeys(level.name for r in entrants for level in r.levels)
-    columns = [(level_title(name), name) for name in names]
+    methods = [r for r in records if not r.control] or list(records)
+    names = dict.fromkeys(level.name for r in methods for level in r.levels)
+    columns = [(_level_title(name), name) for name in names]
     if not columns:
-        strengths = sorted({s for r in entrants for s in r.strengths})
+        strengths = sorted({s for r in methods for s in r.strengths})
         columns = [(f"strength {s:g}", f"{s:g}") for s in strengths]
     if any(r.strength not in _places(r, columns).values() for r in records):
         columns.append(("not matched", _UNMATCHED))
@@ -251,7 +237,7 @@ def _row(
     numbers: Sequence[int],
     image: int,
     columns: Sequence[tuple[str, str]],
-    changes: ImageChanges | None,
+    spreads: Mapping[str, Floats],
     sheet: Sheet,
 ) -> tuple[Tile, ...]:
     """One tile per column; a column without a picture says why."""
@@ -263,7 +249,7 @@ def _row(
         strength, level = places.get(name), levels.get(name)
         if strength is not None and strength in strengths:
             way = ", wrong way" if level is not None and level.status == "wrong_way" else ""
-            found = {} if changes is None else changes.at(strength, image)
+            found = image_changes(cell, spreads, strength, image)
             picture = sheet.style(numbers[strengths.index(strength)])
             tiles.append(_tile(key, cell.record, strength, heading + way, found, picture))
         elif level is not None and level.status == "not_reached":
@@ -273,7 +259,7 @@ def _row(
     return tuple(tiles)
 
 
-def level_title(name: str) -> str:
+def _level_title(name: str) -> str:
     """A level as the heading of a column."""
     kind, _, share = name.partition("_")
     if kind == "effect":
@@ -300,14 +286,13 @@ def _tile(
     target = found.get(concept)
     others = [(name, value) for name, value in found.items() if name != concept]
     sizes = [abs(value) for _, value in others if value is not None]
-    collateral = sum(sizes) / len(sizes) if sizes else None
     ordered = sorted(others, key=lambda item: -abs(item[1] or 0.0))
     changes = ((concept, target), *ordered) if concept in found else tuple(ordered)
     words = [f"{label(key)}, {note}, strength {strength:g}"]
     if target is not None:
         words.append(f"target {concept} {_signed(target)} σ")
-    if collateral is not None:
-        words.append(f"others {number(collateral)} σ on average")
+    if sizes:
+        words.append(f"others {number(sum(sizes) / len(sizes))} σ on average")
     caption = f"{_signed(target)} σ" if target is not None else f"× {strength:g}"
     return Tile(style, caption, "; ".join(words), changes)
 

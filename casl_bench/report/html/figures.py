@@ -1,7 +1,7 @@
 """A matplotlib figure, three times: SVG and PNG for papers, and SVG markup for a page.
 
-In the page, lines of a method are a group that can be hidden, text is the page's text, and ink is
-the page's ink, light or dark.
+In the page, lines of a method can be hidden together, and text has the page's font and colour,
+light or dark.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
+from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE, probe_name
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.markdown import DASH, number
 from casl_bench.report.models import attributes_of
-from casl_bench.results.record import Comparison, Measurement, RunRecord
+from casl_bench.results.record import Comparison, RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 # How a method looks in every figure: its own colour, dash and marker.
-
 
 INK = "#010203"
 """Text and axes; a page turns it into the colour of its own text."""
@@ -40,6 +40,7 @@ _DASHES = ("-", "--", "-.", ":")
 _DASH_ARRAYS = {"-": "none", "--": "5 3", "-.": "7 2 2 2", ":": "2 2"}
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 _GREY = "#888888"
+_INKED = ("axes.edgecolor", "axes.labelcolor", "text.color", "xtick.color", "ytick.color")
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,13 @@ class Style:
 def styles_of(rows: Iterable[RowKey]) -> dict[RowKey, Style]:
     """A style per row; controls are grey, and no two methods look alike."""
     found: dict[RowKey, Style] = {}
-    entrants = controls = 0
     for row in rows:
-        control, _, _ = row
-        place = controls if control else entrants
-        colour = _GREY if control else _COLOURS[place % len(_COLOURS)]
-        turn = place if control else place // len(_COLOURS)
+        place = sum(row.control == other.control for other in found)
+        colour = _GREY if row.control else _COLOURS[place % len(_COLOURS)]
+        turn = place if row.control else place // len(_COLOURS)
         found[row] = Style(
             len(found), colour, _DASHES[turn % len(_DASHES)], _MARKERS[place % len(_MARKERS)]
         )
-        controls, entrants = controls + control, entrants + (not control)
     return found
 
 
@@ -109,11 +107,7 @@ class Figures:
             "font.size": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
+            **dict.fromkeys(_INKED, INK),
             "legend.fontsize": 8,
             "legend.frameon": False,
             "lines.linewidth": 1.4,
@@ -187,7 +181,6 @@ def _inline(svg: str, prefix: str, title: str, series: dict[int, str]) -> Markup
 
 # Figures of a data set as a whole: standings with their intervals, probe accuracy by k.
 
-
 _PROBES = {
     "top_units": ("best (latent, position) units", "#0072B2", "-", "o"),
     "top_latents": ("best latents, pooled", "#009E73", "--", "s"),
@@ -220,7 +213,7 @@ def standings_chart(
             series[style.series] = standing.method
         axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
         # The scale on which methods are averaged and compared: sign(x) log(1 + |x|).
-        axes.set_xscale("function", functions=(_signed_log, _signed_exp))
+        axes.set_xscale("function", functions=(signed_log, signed_exp))
         ticks = _ticks(found)
         axes.set_xticks(ticks, [number(tick, 0) for tick in ticks])
         axes.set_xticks([], minor=True)
@@ -229,14 +222,6 @@ def standings_chart(
         axes.set_xlabel("EPR+ (1 is chance)")
         title = f"{where}: EPR+ at equal effect; thin: other concepts, thick: these concepts"
         return figures.keep(axes, f"{where}-standings", title, series)
-
-
-def _signed_log(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.sign(x) * np.log1p(np.abs(x)))
-
-
-def _signed_exp(x: np.ndarray) -> np.ndarray:
-    return np.asarray(np.sign(x) * np.expm1(np.abs(x)))
 
 
 def _ticks(found: Comparison) -> list[int]:
@@ -253,10 +238,7 @@ def probe_chart(
     records: Sequence[RunRecord], where: str, method: str, figures: Figures
 ) -> Drawing | None:
     """Accuracy by number of features, mean over concepts; the band holds all concepts."""
-    ks = sorted(
-        {int(part[1:]) for r in records for name in r.measurements
-         for part in name.split(".")[1:2] if part[:1] == "k" and part[1:].isdigit()}
-    )  # fmt: skip
+    ks = sorted({k for r in records for name in r.measurements if (k := probe_name(name)[1])})
     if not ks:
         return None
     with figures.axes() as axes:
@@ -289,18 +271,8 @@ def _values(records: Sequence[RunRecord], name: str) -> list[float]:
 
 # Curves over strength: dose and response, precision and effect.
 
-
-_EFFECT, _PRECISION = TARGET_CHANGE.name, EPR_FLOORED.name
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A curve: its points in order of strength, and the band around it where intervals are."""
-
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+_Points = list[tuple[float, float, float, float]]
+"""x, y and the ends of the band around y, in order of strength."""
 
 
 def concept_curves(
@@ -317,20 +289,20 @@ def concept_curves(
     images = "validation" if any(r.curve_on == "validation" for r in records.values()) else "test"
     place = f"{group.records[0].dataset}, {concept}"
     found = []
-    lines = {key: _line(_by_strength(r, _EFFECT)) for key, r in records.items()}
-    if any(lines.values()):
+    response = {k: p for k, r in records.items() if (p := _by_strength(r, TARGET_CHANGE.name))}
+    if response:
         with figures.axes() as axes:
-            series = _draw(axes, lines, rows)
+            series = _draw(axes, response, rows)
             axes.axhline(0, color=INK, linewidth=0.6)
             axes.set_xscale("log")
             _plain_ticks(axes.xaxis)
             axes.set(xlabel="strength", ylabel=TARGET_CHANGE.label)
             title = f"{place}: target change by strength, {images} images"
             found.append(figures.keep(axes, f"{place}-response", title, series))
-    lines = {key: _line(_by_effect(r)) for key, r in records.items()}
-    if any(lines.values()):
+    precision = {k: p for k, r in records.items() if (p := _by_effect(r))}
+    if precision:
         with figures.axes() as axes:
-            series = _draw(axes, lines, rows)
+            series = _draw(axes, precision, rows)
             axes.axhline(1, color=INK, linewidth=0.6)
             axes.set_yscale("log")
             _plain_ticks(axes.yaxis)
@@ -351,54 +323,40 @@ def _plain_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _by_strength(record: RunRecord, name: str) -> list[tuple[float, Measurement]]:
-    points = sorted(record.curve, key=lambda point: point.strength)
-    return [
-        (p.strength, m)
-        for p in points
-        if (m := p.measurements.get(name)) is not None and p.strength > 0
-    ]
+def _by_strength(record: RunRecord, name: str) -> _Points:
+    """A measurement's numbers, each at its strength."""
+    found = []
+    for point in sorted(record.curve, key=lambda point: point.strength):
+        m = point.measurements.get(name)
+        if m is not None and m.value is not None and point.strength > 0:
+            low, high = (m.value if end is None else end for end in (m.low, m.high))
+            found.append((point.strength, m.value, low, high))
+    return found
 
 
-def _by_effect(record: RunRecord) -> list[tuple[float, Measurement]]:
+def _by_effect(record: RunRecord) -> _Points:
     """Precision, each at the effect of its strength; what is not positive has no place on a log."""
-    effects = {s: m.value for s, m in _by_strength(record, _EFFECT)}
+    effects = {s: effect for s, effect, _, _ in _by_strength(record, TARGET_CHANGE.name)}
     return [
-        (x, m)
-        for s, m in _by_strength(record, _PRECISION)
-        if (x := effects.get(s)) is not None and m.value is not None and m.value > 0
+        (effects[s], y, low, high)
+        for s, y, low, high in _by_strength(record, EPR_FLOORED.name)
+        if s in effects and y > 0
     ]
-
-
-def _line(points: Sequence[tuple[float, Measurement]]) -> _Line | None:
-    """The points that have a number; None where there is none."""
-    known = [(x, m, m.value) for x, m in points if m.value is not None]
-    if not known:
-        return None
-    return _Line(
-        tuple(x for x, _, _ in known),
-        tuple(value for _, _, value in known),
-        tuple(value if m.low is None else m.low for _, m, value in known),
-        tuple(value if m.high is None else m.high for _, m, value in known),
-    )
 
 
 def _draw(
-    axes: Axes, lines: Mapping[RowKey, _Line | None], styles: Mapping[RowKey, Style]
+    axes: Axes, lines: Mapping[RowKey, _Points], styles: Mapping[RowKey, Style]
 ) -> dict[int, str]:
     """Lines with bands and a legend under the axes; returns the names of their series."""
     series = {}
-    for key, line in lines.items():
-        if line is None:
-            continue
+    for key, points in lines.items():
         style, name = styles[key], label(key)
+        x, y, low, high = zip(*points, strict=True)
         (curve,) = axes.plot(
-            line.x, line.y, color=style.colour, linestyle=style.dash, marker=style.marker,
-            label=name,
-        )  # fmt: skip
+            x, y, color=style.colour, linestyle=style.dash, marker=style.marker, label=name
+        )
         curve.set_gid(gid(style.series, 0))
-        band = axes.fill_between(line.x, line.low, line.high, color=style.colour, alpha=0.14,
-                                 linewidth=0)  # fmt: skip
+        band = axes.fill_between(x, low, high, color=style.colour, alpha=0.14, linewidth=0)
         band.set_gid(gid(style.series, 1))
         series[style.series] = name
     axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
@@ -411,10 +369,6 @@ def label(key: RowKey) -> str:
 
 
 # Off-target shift: a matrix of concepts × attributes per method, shaded by size.
-
-
-_FULL_SHADE = 1.0
-"""σ from which a cell has its full colour."""
 
 
 @dataclass(frozen=True)
@@ -437,7 +391,7 @@ class Matrix:
 
 
 def shift_matrices(group: Group) -> list[Matrix]:
-    """One per method and control that has any shift; not of further draws or matched controls."""
+    """One per method and control that has any shift; not of repeated or matched controls."""
     found = []
     for row in group.rows:
         attributes = tuple(attributes_of(row.done.values()))
@@ -454,4 +408,5 @@ def _cell(shift: float | None, target: bool) -> Cell:
     if shift is None:
         return Cell(DASH, 0.0, "", target)
     sign = "up" if shift > 0 else "down"
-    return Cell(number(shift), min(1.0, abs(shift) / _FULL_SHADE), sign, target)
+    # From 1 σ on a cell has its full colour.
+    return Cell(number(shift), min(1.0, abs(shift)), sign, target)

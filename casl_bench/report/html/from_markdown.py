@@ -32,11 +32,7 @@ def _parser() -> MarkdownIt:
 
 
 def to_html(text: str) -> Markup:
-    """HTML of a report's markdown; wide tables scroll on their own, folds are folds.
-
-    Args:
-        text: of the tables, where names are escaped by `report.markdown.escape`.
-    """
+    """HTML of a report's markdown, whose names are escaped; wide tables scroll on their own."""
     html = _parser().render(text)
     html = _OPEN.sub(r"<details><summary>\1</summary>", html).replace(_CLOSE, "</details>")
     html = _NAMED_SECOND.sub('<table class="second">', _NOTES.sub(_notes, html))

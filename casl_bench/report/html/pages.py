@@ -17,11 +17,11 @@ from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
+from casl_bench.report.html.edit_grid import Sheets
 from casl_bench.report.html.figures import Figures, Style, label, slug, standings_chart, styles_of
 from casl_bench.report.html.from_markdown import to_html, without_heading
 from casl_bench.report.html.sections import (
     Section,
-    Sheets,
     bounds_of,
     closing_sections,
     controls_section,
@@ -41,13 +41,7 @@ from casl_bench.results.run_folder import RecordStore
 
 @dataclass(frozen=True)
 class Source:
-    """What a report is made of.
-
-    Attributes:
-        name: of the run folder or file.
-        records: the numbers, one or more.
-        store: of the run folder, for pictures and scores; None where the numbers are all there is.
-    """
+    """What a report is made of; without a store there are numbers, but no pictures or scores."""
 
     name: str
     records: tuple[RunRecord, ...]
@@ -67,7 +61,7 @@ class Source:
 
 INDEX = "index.html"
 GENERATOR = "casl-bench report"
-"""What the pages say made them: a folder without it is not ours to replace."""
+"""Named in every page as its generator: a folder without it is not ours to replace."""
 _STATIC = ("report.css", "report.js")
 
 
@@ -101,11 +95,7 @@ class Page:
 
 
 def write_report(source: Source, out: Path) -> Path:
-    """Write the report of these records.
-
-    Args:
-        source: what it is made of.
-        out: a folder that is new, empty, or holds an older report, which is replaced.
+    """Write a report into a folder that is new, empty, or holds an older one, which is replaced.
 
     Returns:
         The page to open.

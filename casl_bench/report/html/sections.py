@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -13,7 +11,7 @@ from markupsafe import Markup
 from casl_bench.analysis import controls
 from casl_bench.analysis.controls import Records
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import EditGrid, Floats, Kept, Sheet, edit_grid, new_sheet
+from casl_bench.report.html.edit_grid import EditGrid, Floats, Kept, Sheet, Sheets, edit_grid
 from casl_bench.report.html.figures import (
     Drawing,
     Figures,
@@ -29,6 +27,7 @@ from casl_bench.report.markdown import escape
 from casl_bench.report.models import (
     off_target_section,
     probe_section,
+    probes_by_method,
     reconstruction_section,
     sae_section,
     scorer_section,
@@ -52,7 +51,7 @@ from casl_bench.results.run_folder import CellKey, RecordStore
 
 @dataclass(frozen=True)
 class Bound:
-    """A control, what it must show, and the sentences of what does not hold."""
+    """A control, what it must show, and what does not hold, in sentences."""
 
     control: str
     must: str
@@ -77,8 +76,8 @@ _BOUNDS: tuple[tuple[str, str, Callable[[Records], list[str]]], ...] = (
     ),
     (
         "random_direction",
-        f"no draw has {controls.DRAWS_APART:g} times the EPR of the others, and none matched to "
-        "a method flips as many images as the oracle",
+        f"no draw has {controls.DIRECTIONS_APART:g} times the EPR of the others, and none matched "
+        "to a method flips as many images as the oracle",
         controls.random_bound,
     ),
     (
@@ -105,7 +104,6 @@ def bounds_of(records: Sequence[RunRecord]) -> list[Bound]:
 
 
 # The sections of a data set's page, each a function of its records: what there is, or why not.
-
 
 _NO_COMPARISON = (
     "Not compared: no cell of these records compares methods at equal effect (a run writes one "
@@ -174,11 +172,10 @@ def detail_sections(group: Group) -> list[Section]:
 
 def model_sections(group: Group, figures: Figures) -> list[Section]:
     """Reconstruction, probe, SAE and scorers."""
-    probes = [r for r in group.of_kind("probe") if r.status == "done"]
-    drawn = []
-    for method in sorted({r.method or "" for r in probes}):
-        own = [r for r in probes if (r.method or "") == method]
-        drawn.append(probe_chart(own, group.first.dataset, method, figures))
+    drawn = [
+        probe_chart(own, group.first.dataset, method, figures)
+        for method, own in probes_by_method(group).items()
+    ]
     reconstruction = _html(
         reconstruction_section(group), "No reconstruction is among these records."
     )
@@ -228,7 +225,6 @@ def _html(text: str, otherwise: str) -> Markup:
 
 # Pictures and curves of every concept of a data set, as far as a run folder keeps them.
 
-
 _SELF_EVIDENT = ("identity", "oracle")
 """Controls whose pictures stand in every grid already: the reconstruction and the oracle."""
 _WITH_CURVES = ("oracle", "random_direction")
@@ -249,21 +245,6 @@ class LatentPart:
 
     found: LatentImages
     styles: tuple[tuple[str, str], ...]
-
-
-class Sheets:
-    """The files of pictures of one report."""
-
-    def __init__(self, report: Path) -> None:
-        self._report, self._numbers = report, count(1)
-
-    def new(self, name: str) -> Sheet:
-        """An empty sheet."""
-        return new_sheet(next(self._numbers), name)
-
-    def write(self, sheet: Sheet) -> None:
-        """Keep a full one."""
-        sheet.write(self._report)
 
 
 def edits_section(
@@ -323,20 +304,17 @@ def latents_section(group: Group, store: RecordStore | None, sheets: Sheets) -> 
     for record in probes:
         assert record.images is not None
         path = store.folder(CellKey.of(record)) / record.images.file
-        name = f"{record.concept}, ranked by {record.method}"
         sheet = sheets.new(f"{record.dataset}-{record.concept}-{record.method}-latents")
         numbers = [
             (latent, [(sheet.add(p), sheet.add(latent.dimmed(i)))
                       for i, p in enumerate(latent.pictures)])
             for latent in latents_from_bytes(path.read_bytes(), where=str(path))
         ]  # fmt: skip
-        shown[name] = (
-            sheet,
-            [
-                LatentPart(latent, tuple((sheet.style(a), sheet.style(b)) for a, b in own))
-                for latent, own in numbers
-            ],
-        )
+        parts = [
+            LatentPart(latent, tuple((sheet.style(a), sheet.style(b)) for a, b in own))
+            for latent, own in numbers
+        ]
+        shown[f"{record.concept}, ranked by {record.method}"] = (sheet, parts)
         sheets.write(sheet)
     section.content = shown
     return section
@@ -345,7 +323,7 @@ def latents_section(group: Group, store: RecordStore | None, sheets: Sheets) -> 
 def _pictured(
     group: Group, concept: str, styles: Mapping[RowKey, Style]
 ) -> dict[RowKey, RunRecord]:
-    """Row → its record with pictures; further draws of a control are left out."""
+    """Row → its record with pictures; repetitions of a control are left out."""
     found = {}
     for key in styles:
         record = group.done(key).get(concept) if key in group.edits else None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from casl_bench.metrics.bootstrap import (
-    LEVEL,
     RESAMPLES,
     percentile_interval,
     resampling_weights,
@@ -82,7 +81,7 @@ def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Ov
         return Over(value, None, None, n)
     resampled = resampling_weights(n, RESAMPLES, seed) @ columns
     with np.errstate(divide="ignore", invalid="ignore"):  # not finite: left out
-        interval = percentile_interval(resampled[:, 0] / resampled[:, 1], LEVEL, n)
+        interval = percentile_interval(resampled[:, 0] / resampled[:, 1], n)
     low, high = interval or (None, None)
     return Over(value, low, high, n)
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 
-from casl_bench.analysis.uncertainty import Design, ScoreDraws, draw_scores
+from casl_bench.analysis.uncertainty import Design, ResampledScores, resample_scores
 from casl_bench.metrics.edit_scores import Array
 
 
 @pytest.fixture
-def draw() -> Callable[..., ScoreDraws]:
-    """[M, C, I] numbers → draws of their means over the images of a concept's data set."""
+def draw() -> Callable[..., ResampledScores]:
+    """[M, C, I] numbers → resampled means over the images of a concept's data set."""
 
     def make(
         values: ArrayLike,
@@ -24,7 +24,7 @@ def draw() -> Callable[..., ScoreDraws]:
         methods: Sequence[str] | None = None,
         seed: int = 0,
         resamples: int = 500,
-    ) -> ScoreDraws:
+    ) -> ResampledScores:
         array = np.asarray(values, dtype=np.float64)
         m, c, i = array.shape
         design = Design(tuple(images or ["d"] * i), tuple(concepts or ["d"] * c))
@@ -33,7 +33,7 @@ def draw() -> Callable[..., ScoreDraws]:
         def score(weights: Array) -> Array:
             return np.einsum("ri,mci->rmc", weights, array * mine)
 
-        return draw_scores(
+        return resample_scores(
             score, methods or [f"m{k}" for k in range(m)], design, seed, resamples=resamples
         )
 

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau, t
+from scipy.stats import kendalltau
 
-from casl_bench.analysis.comparison import fit_spread
+from casl_bench.analysis.comparison import fit_sd
 from casl_bench.analysis.significance import kendall_tau, sensitivity
-from casl_bench.core.errors import InputError
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 
 FINITE = st.floats(-1e6, 1e6)
@@ -39,72 +38,45 @@ def test_the_signed_log_by_hand() -> None:
 def test_kendalls_tau_is_scipys(pairs: list[tuple[int, int]]) -> None:
     a, b = ([p[k] for p in pairs] for k in (0, 1))
     ours = kendall_tau(a, b)
-    assert ours.n == len(pairs)
     if len(set(a)) < 2 or len(set(b)) < 2:
-        assert ours.tau is None
+        assert ours is None
     else:
-        assert ours.tau == pytest.approx(kendalltau(a, b).statistic, abs=1e-12)
+        assert ours == pytest.approx(kendalltau(a, b).statistic, abs=1e-12)
 
 
 def test_kendalls_tau_by_hand() -> None:
-    assert kendall_tau([1, 2, 3], [10, 20, 30]).tau == 1
-    assert kendall_tau([1, 2, 3], [3, 2, 1]).tau == -1
-    assert kendall_tau([1, 2, 3], [1, 3, 2]).tau == pytest.approx(1 / 3)  # (2 - 1) / 3
-    assert kendall_tau([1, 2, 3], [1, 1, 2]).tau == pytest.approx(2 / np.sqrt(3 * 2))
-    assert kendall_tau([7], [7]).tau is None
-    with pytest.raises(InputError, match="two orders"):
-        kendall_tau([1, 2], [1, 2, 3])
-    with pytest.raises(InputError, match="NaN"):
-        kendall_tau([1, np.nan], [1, 2])
+    assert kendall_tau([1, 2, 3], [10, 20, 30]) == 1
+    assert kendall_tau([1, 2, 3], [3, 2, 1]) == -1
+    assert kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)  # (2 - 1) / 3
+    assert kendall_tau([1, 2, 3], [1, 1, 2]) == pytest.approx(2 / np.sqrt(3 * 2))
+    assert kendall_tau([7], [7]) is None
 
 
 def test_sensitivity_counts_per_kind_and_names_what_breaks_rank_1() -> None:
     result = sensitivity(
-        [3.0, 2.0, 1.0],
+        np.array([3.0, 2.0, 1.0]),
         {
-            ("attribute", "hat"): [3, 2, 1],
-            ("attribute", "beard"): [2, 3, 1],
-            ("attribute", "smile"): [3, 3, 1],  # first still, with another
-            ("scorer", "vit"): [1, 2, 3],
+            ("attribute", "hat"): np.array([3, 2, 1]),
+            ("attribute", "beard"): np.array([2, 3, 1]),
+            ("attribute", "smile"): np.array([3, 3, 1]),  # first still, with another
+            ("scorer", "vit"): np.array([1, 2, 3]),
         },
     )
-    assert (result.holds, result.variants) == (2, 4)
-    attribute, scorer = result.kinds
+    attribute, scorer = result
     assert (attribute.kind, attribute.holds, attribute.variants) == ("attribute", 2, 3)
     assert attribute.broken_by == ("beard",)
     assert (scorer.kind, scorer.holds, scorer.broken_by) == ("scorer", 0, ("vit",))
 
 
 def test_sensitivity_at_its_edges() -> None:
-    alone = sensitivity([0.0], {("concept", "x"): [-1.0]})
+    (alone,) = sensitivity(np.array([0.0]), {("concept", "x"): np.array([-1.0])})
     assert (alone.holds, alone.variants) == (1, 1)
-    assert sensitivity([1.0, 0.0], {}).variants == 0
-    shared = sensitivity([1.0, 1.0, 0.0], {("concept", "x"): [2, 1, 0]})
+    assert sensitivity(np.array([1.0, 0.0]), {}) == ()
+    (shared,) = sensitivity(np.array([1.0, 1.0, 0.0]), {("concept", "x"): np.array([2, 1, 0])})
     assert shared.holds == 0  # both were first, one is no more
-    with pytest.raises(InputError):
-        sensitivity([1.0, 0.0], {("concept", "x"): [1.0]})
-    with pytest.raises(InputError):
-        sensitivity([1.0, 0.0], {("concept", "x"): [1.0, np.nan]})
-    with pytest.raises(InputError, match="at least one"):
-        sensitivity([], {})
 
 
-def test_spread_between_fits_by_hand() -> None:
-    """Means over concepts 1, 2 and 3: sd 1, and 2 ± 4.303 / sqrt(3)."""
-    spread = fit_spread([[0, 2], [1, 3], [2, 4]])
-    assert (spread.mean, spread.sd, spread.n) == (2, 1, 3)
-    assert spread.low is not None and spread.high is not None
-    assert spread.high - 2 == pytest.approx(t.ppf(0.975, 2) / np.sqrt(3))
-    assert 2 - spread.low == pytest.approx(spread.high - 2)
-
-
-def test_spread_between_fits_at_its_edges() -> None:
-    one = fit_spread([[1.0, 2.0]])
-    assert (one.mean, one.sd, one.low, one.high, one.n) == (1.5, None, None, None, 1)
-    same = fit_spread(np.full((3, 7), 0.1))
-    assert (same.sd, same.low, same.n) == (0, None, 3)
-    for wrong in ([[]], [[1.0], [np.nan]], [1.0, 2.0]):
-        with pytest.raises(InputError):
-            fit_spread(wrong)
-    with pytest.raises(InputError, match="level"):
-        fit_spread([[1.0], [2.0]], level=1)
+def test_spread_between_fits() -> None:
+    assert fit_sd([[0, 2], [1, 3], [2, 4]]) == 1  # means over concepts 1, 2 and 3
+    assert fit_sd([[1.0, 2.0]]) is None
+    assert fit_sd(np.full((3, 7), 0.1)) == 0

@@ -19,7 +19,8 @@ from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.domain import Domain
 from casl_bench.domains.rendered import rendered_domain
 from casl_bench.methods.method import Editor
-from casl_bench.metrics.epr import epr_raw
+from casl_bench.metrics.edit_scores import EditScores
+from casl_bench.metrics.epr import EPR_RAW
 from casl_bench.models.scorers import Differentiable
 from casl_bench.results.edited_images import to_pixels
 
@@ -121,7 +122,10 @@ def test_it_wins_epr_by_the_classifier_it_sees_and_fails_by_the_other(
     attack, oracle = (changes(faces, images.x_0, x) for x in (edited, known))
 
     def epr(moved: Tensor) -> float:
-        return epr_raw(torch.zeros_like(moved).numpy(), moved.numpy(), column)
+        still, spread = np.zeros(moved.shape), np.ones(moved.shape[1])
+        value = EPR_RAW.value(EditScores(still, still, moved.numpy(), column, 1, spread))
+        assert value is not None
+        return value
 
     assert epr(attack[0]) > epr(oracle[0])
     assert epr(attack[1]) < 0.5 * epr(oracle[1])

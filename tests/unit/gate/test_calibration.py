@@ -7,9 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from casl_bench.gate.calibration import calibrate, p_worse, resampled_log_ratios
 from casl_bench.gate.gate import Scope, gate
-from casl_bench.gate.log_ratio import measure
+from casl_bench.gate.log_ratio import calibrate, measure, p_worse, resampled_log_ratios
 from casl_bench.gate.run_side import FitScoreMatrix, RunSide
 from casl_bench.gate.verdict import Verdict
 from tests.support.scored_run import MadeUpMethod

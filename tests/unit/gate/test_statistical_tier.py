@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from casl_bench.analysis.analyse import matched_level
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.gate.gate import Scope, gate
 from casl_bench.gate.run_side import (
     FitScoreMatrix,
     RunSide,
     from_scale,
-    matched_level,
     to_scale,
 )
 from casl_bench.gate.verdict import CellVerdict, Verdict

@@ -9,7 +9,7 @@ import pytest
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.epr import FACTOR_EPR, factor_epr
+from casl_bench.metrics.epr import FACTOR_EPR
 
 LOGITS = np.zeros((3, 2))
 SCORES = EditScores(
@@ -19,20 +19,22 @@ SCORES = EditScores(
 
 
 def test_hand_worked_example() -> None:
-    assert factor_epr(SCORES) == pytest.approx(0.8 / 0.2)
-    assert factor_epr(replace(SCORES, sign=-1)) == pytest.approx(-0.8 / 0.2)
+    assert FACTOR_EPR.value(SCORES) == pytest.approx(0.8 / 0.2)
+    assert FACTOR_EPR.value(replace(SCORES, sign=-1)) == pytest.approx(-0.8 / 0.2)
 
 
 def test_the_target_alone_is_undefined_and_no_change_is_zero() -> None:
     alone = replace(SCORES, factor_others=np.zeros(3))
-    assert factor_epr(alone) is None and "divide by" in str(FACTOR_EPR.undefined(alone))
-    assert factor_epr(replace(alone, factor_target=np.zeros(3))) == 0
+    assert FACTOR_EPR.value(alone) is None and "divide by" in str(FACTOR_EPR.undefined(alone))
+    assert FACTOR_EPR.value(replace(alone, factor_target=np.zeros(3))) == 0
 
 
 @pytest.mark.parametrize("column", ["factor_target", "factor_others"])
 def test_without_its_columns_it_is_undefined(column: str) -> None:
     without = replace(SCORES, **{column: None})
-    assert factor_epr(without) is None and "no regressor" in str(FACTOR_EPR.undefined(without))
+    assert FACTOR_EPR.value(without) is None and "no regressor" in str(
+        FACTOR_EPR.undefined(without)
+    )
 
 
 def test_negative_collateral_is_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from casl_bench.metrics.bootstrap import evaluate
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.edit_success import OFF_TARGET_FLIPS_PER_FLIP, off_target_flips_per_flip
+from casl_bench.metrics.edit_success import OFF_TARGET_FLIPS_PER_FLIP
 
 # Target in column 0. Image 0: flips on, column 1 flips off. Image 1: flips on, nothing else.
 # Image 2: had it, loses it (not as asked), columns 1 and 2 flip. Image 3: reaches 0 only.
@@ -20,21 +20,21 @@ SCORES = EditScores(BASE, BASE, EDIT, 0, 1, np.ones(3))
 
 def test_hand_worked_example() -> None:
     # Others: 1 on image 0, 2 on image 2, and 0 -> 1 on image 3; the target as asked: 2.
-    assert off_target_flips_per_flip(SCORES) == pytest.approx(4 / 2)
-    assert off_target_flips_per_flip(replace(SCORES, sign=-1)) == pytest.approx(4 / 1)
+    assert OFF_TARGET_FLIPS_PER_FLIP.value(SCORES) == pytest.approx(4 / 2)
+    assert OFF_TARGET_FLIPS_PER_FLIP.value(replace(SCORES, sign=-1)) == pytest.approx(4 / 1)
 
 
 def test_no_flip_as_asked_is_undefined_with_its_reason() -> None:
     backwards = replace(SCORES.take([2, 3]))
-    assert off_target_flips_per_flip(backwards) is None
+    assert OFF_TARGET_FLIPS_PER_FLIP.value(backwards) is None
     assert "no image's target flipped" in str(
         evaluate(OFF_TARGET_FLIPS_PER_FLIP, backwards, 0).reason
     )
-    assert off_target_flips_per_flip(replace(SCORES, edit=BASE)) is None
+    assert OFF_TARGET_FLIPS_PER_FLIP.value(replace(SCORES, edit=BASE)) is None
 
 
 def test_a_clean_edit_scores_zero() -> None:
-    assert off_target_flips_per_flip(SCORES.take([1])) == 0
+    assert OFF_TARGET_FLIPS_PER_FLIP.value(SCORES.take([1])) == 0
 
 
 def test_rare_flips_have_no_interval() -> None:

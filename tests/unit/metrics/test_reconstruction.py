@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.reconstruction import (
+from casl_bench.metrics.image_similarity import (
     PSNR_CEILING,
     attribute_agreement,
     noise_statistics,

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.precision_area import area, precision, precision_area
-from casl_bench.metrics.strength_at_effect import strength_at_effect
+from casl_bench.metrics.equal_effect import (
+    area,
+    precision,
+    precision_area,
+    strength_at_effect,
+)
 from casl_bench.runs.strength import is_monotone
 
 GRID = (0.5, 1.0, 2.0)
@@ -87,23 +91,18 @@ def test_a_response_that_falls_is_flagged_and_a_ripple_is_not() -> None:
 
 
 def test_precision_is_bounded_signed_and_epr_on_another_scale() -> None:
-    assert precision(3.0, 1.0) == 0.75
-    assert precision(-3.0, 1.0) == -0.75
-    assert precision(0.0, 0.0) == 0.0
+    found = precision(np.array([3.0, -3.0, 0.0]), np.array([1.0, 1.0, 0.0]))
+    assert found.tolist() == [0.75, -0.75, 0.0]
     epr = 3.0 / 1.0
-    assert precision(3.0, 1.0) == epr / (1 + epr)
-    with pytest.raises(InputError):
-        precision(1.0, -1.0)
-    with pytest.raises(InputError):
-        precision(np.nan, 1.0)
+    assert found[0] == epr / (1 + epr)
 
 
 def test_the_area_is_a_mean_height() -> None:
-    assert area([0.25, 0.5, 0.75], [0.8, 0.8, 0.8]) == pytest.approx(0.8)
-    assert area([0.25, 0.5, 0.75], [0.8, 0.6, 0.0]) == pytest.approx(0.5)
+    assert area([0.25, 0.5, 0.75], np.array([0.8, 0.8, 0.8])) == pytest.approx(0.8)
+    assert area([0.25, 0.5, 0.75], np.array([0.8, 0.6, 0.0])) == pytest.approx(0.5)
     for effects, values in (([0.5], [1.0]), ([0.5, 0.25], [1.0, 1.0]), ([0.2, 0.4], [1.0])):
         with pytest.raises(InputError):
-            area(effects, values)
+            area(effects, np.array(values))
 
 
 def scores(target: float, others: float, n: int = 8, noise: float = 0.1) -> EditScores:

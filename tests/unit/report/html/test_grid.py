@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import EditGrid, Kept, edit_grid, new_sheet
+from casl_bench.report.html.edit_grid import EditGrid, Kept, Sheet, edit_grid
 from casl_bench.report.html.figures import styles_of
 from casl_bench.report.html.sections import logit_spreads
 from casl_bench.report.pictures import load_images
@@ -21,7 +21,7 @@ def grid(run: Any) -> EditGrid:
     store, group = run.store, Group(run.records)
     records = {key: group.done(key)["hat"] for key in ROWS}
     kept = {key: Kept(r, load_images(store, r), store.scores(r)) for key, r in records.items()}
-    return edit_grid(kept, styles_of(ROWS), logit_spreads(group), new_sheet(1, "hat"))
+    return edit_grid(kept, styles_of(ROWS), logit_spreads(group), Sheet("hat"))
 
 
 def test_columns_are_effects_and_what_is_not_matched(grid: EditGrid) -> None:
@@ -56,7 +56,7 @@ def test_a_picture_tells_target_and_collateral(grid: EditGrid) -> None:
 def test_strengths_are_columns_where_nothing_is_matched(run: Any) -> None:
     record = Group(run.records).done(ROWS[2])["hat"]
     kept = {ROWS[2]: Kept(record, load_images(run.store, record), None)}
-    found = edit_grid(kept, styles_of(ROWS), {}, new_sheet(1, "hat"))
+    found = edit_grid(kept, styles_of(ROWS), {}, Sheet("hat"))
     assert found.columns == ("strength 0.5", "strength 1")
     (row,) = found.images[0].rows
     assert [t.caption for t in row.tiles] == ["× 0.5", "× 1"] and not row.tiles[0].changes

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.html.edit_grid import image_changes, new_sheet
+from casl_bench.report.html.edit_grid import Kept, Sheets, image_changes
 from casl_bench.report.html.figures import (
     Figures,
     concept_curves,
@@ -23,6 +23,7 @@ from casl_bench.report.html.figures import (
 from casl_bench.report.html.from_markdown import FEW_NOTES, fold_first, to_html, without_heading
 from casl_bench.report.html.sections import bounds_of, logit_spreads
 from casl_bench.report.markdown import Footnotes, escape, fold, table
+from casl_bench.report.pictures import load_images
 from casl_bench.results.edited_images import LARGEST
 from casl_bench.results.record import Measurement
 
@@ -93,7 +94,7 @@ def test_the_first_paragraph_is_folded() -> None:
 
 def test_a_picture_is_found_where_its_style_says(tmp_path: Path) -> None:
     colours = [(17 * i, 255 - 15 * i, 128) for i in range(15)]
-    sheet = new_sheet(1, "../<evil>")
+    sheet = Sheets(tmp_path).new("../<evil>")
     for colour in colours:
         sheet.add(np.full((8, 8, 3), colour, np.uint8))
     sheet.write(tmp_path)
@@ -108,8 +109,8 @@ def test_a_picture_is_found_where_its_style_says(tmp_path: Path) -> None:
         assert np.abs(pixels[top + 4, left + 4] - colour).max() < 12
 
 
-def test_large_pictures_are_kept_smaller() -> None:
-    sheet = new_sheet(1, "x")
+def test_large_pictures_are_kept_smaller(tmp_path: Path) -> None:
+    sheet = Sheets(tmp_path).new("x")
     sheet.add(np.zeros((256, 512, 3), np.uint8))
     assert sheet._tiles[0].shape == (LARGEST // 2, LARGEST, 3)
 
@@ -128,11 +129,11 @@ def test_changes_of_images_are_those_of_the_records(
     record = group.done(CASL)["hat"]
     scores = run.store.scores(record)
     assert scores is not None
-    found = image_changes(record, scores, logit_spreads(group))
-    mean = np.mean([found.at(1.0, i)["hat"] for i in range(fake.IMAGES)])
+    cell, spreads = Kept(record, load_images(run.store, record), scores), logit_spreads(group)
+    mean = np.mean([image_changes(cell, spreads, 1.0, i)["hat"] for i in range(fake.IMAGES)])
     assert mean == pytest.approx(record.drift["hat"], rel=1e-3)
-    assert set(image_changes(record, scores, {}).at(1.0, 0).values()) == {None}
-    assert found.at(9.0, 0) == {}
+    assert set(image_changes(cell, {}, 1.0, 0).values()) == {None}
+    assert image_changes(cell, spreads, 9.0, 0) == {}
 
 
 # Controls -------------------------------------------------------------------------------------

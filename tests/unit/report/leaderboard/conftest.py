@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from casl_bench.analysis.significance import Difference, holm, rank_intervals
+from casl_bench.analysis.significance import holm, rank_intervals
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.report.leaderboard.submission import Expected
+from casl_bench.report.submission import Expected
 from casl_bench.results.record import (
     ALL,
     Comparison,
@@ -181,18 +181,20 @@ class MadeUpRun:
         pairs = [*combinations(order, 2)]
         adjusted = holm([self.p] * len(pairs))
         gaps = {pair: logs[pair[0]] - logs[pair[1]] for pair in pairs}
-        differences = [Difference(a, b, gaps[a, b], None, None, 0.95, self.p, q, 0, 0)
-                       for (a, b), q in zip(pairs, adjusted, strict=True)]  # fmt: skip
+        found_pairs = tuple(
+            Pair(a=a, b=b, difference=ok(gaps[a, b], "log ratio", 96), p=self.p, p_holm=q)
+            for (a, b), q in zip(pairs, adjusted, strict=True)
+        )
         standings = []
-        for rank in rank_intervals(logs, differences):
-            value = float(signed_exp(rank.score))
+        for rank in rank_intervals(logs, found_pairs):
+            value = float(signed_exp(logs[rank.method]))
             found = Measurement(status="ok", value=value, low=value - 1, high=value + 1, n=96)
             cells = len(self.concepts) * len(datasets)
             reached = sum(v is not None for v in self.scores[rank.method].values())
             standings.append(
                 Standing(
                     method=rank.method, epr_plus=found, epr_plus_here=found, rank_low=rank.low,
-                    rank_high=rank.high, group=rank.group, reached=reached * len(datasets),
+                    rank_high=rank.high, group=rank.letters, reached=reached * len(datasets),
                     wrong_way=0, cells=cells,
                     fit_sd=Measurement.undefined("a single fit", 1, "log ratio"),
                 )
@@ -202,10 +204,7 @@ class MadeUpRun:
             datasets=datasets,
             concepts=tuple(f"{d}/{c}" for d in datasets for c in self.concepts),
             standings=tuple(standings),
-            pairs=tuple(
-                Pair(a=d.a, b=d.b, difference=ok(d.value, "log ratio", 96), p=d.p, p_holm=d.p_holm)
-                for d in differences
-            ),
+            pairs=found_pairs,
             agreements=(),
             sensitivity=(),
         )

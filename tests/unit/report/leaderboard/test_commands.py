@@ -14,7 +14,7 @@ import pytest
 from casl_bench.cli import leaderboard as command_module
 from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
-from casl_bench.report.leaderboard.submission import Expected
+from casl_bench.report.submission import Expected
 from casl_bench.results.record import RunRecord, SuiteRef
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
 
@@ -149,7 +149,7 @@ def test_other_formats_go_to_standard_output(
 
 def test_the_command_needs_no_torch() -> None:
     code = (
-        "import sys, casl_bench.report.leaderboard.pages, casl_bench.report.exports;"
+        "import sys, casl_bench.report.leaderboard_pages, casl_bench.report.exports;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'dask', 'pandas')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -252,9 +252,7 @@ def test_a_run_folder_shows_its_suite(
         lambda records: dataclasses.replace(expected, suite_hash=hash_json(suite)),
     )
     run.mkdir()
-    monkeypatch.setattr(
-        "casl_bench.report.leaderboard.submission.read_numbers", lambda source: [*whole]
-    )
+    monkeypatch.setattr("casl_bench.report.submission.read_numbers", lambda source: [*whole])
     assert submit(tmp_path, run) == 5
     assert "manifest.json cannot be read" in capsys.readouterr().err
     (run / "manifest.json").write_text(json.dumps({"key": {"suite": {**suite, "num_steps": 5}}}))

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from casl_bench.report.exports import export, latex_escape
-from casl_bench.report.leaderboard.boards import Source
+from casl_bench.report.leaderboard import Source
 from casl_bench.results.record import RunRecord
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from casl_bench.report.leaderboard.submission import Expected, faults_of
+from casl_bench.report.submission import Expected, faults_of
 from casl_bench.results.record import ErrorInfo, Measurement, RunRecord, SuiteRef
 
 Records = list[RunRecord]

@@ -8,45 +8,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from casl_bench.analysis.significance import is_significant
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import write_text
-from casl_bench.report.columns import (
-    EPR_RAW,
-    METHOD,
-    PAIRS,
-    Column,
-    is_significant,
-    over,
-    probe_k,
-    table_of,
-)
+from casl_bench.report.columns import EPR_RAW, METHOD, PAIRS, Column, over, probe_k, table_of
 from casl_bench.report.grouping import Group, Number, Row
-from casl_bench.report.leaderboard.boards import (
+from casl_bench.report.leaderboard import (
     DATASETS,
     INDEX,
     MARKER,
     METHODS,
     RECORDS,
+    Entry,
     LeaderboardTable,
     Source,
+    board_columns,
     boards_of,
     code,
-    link,
-    page_of,
-)
-from casl_bench.report.leaderboard.entries import (
-    Entry,
-    board_columns,
     entries_of,
     legend,
+    link,
     method_columns,
+    page_of,
 )
-from casl_bench.report.markdown import (
-    DASH,
-    compact,
-    escape,
-    fold,
-)
+from casl_bench.report.markdown import DASH, compact, escape, fold
 from casl_bench.report.tables import (
     comparison_section,
     concept_section,
@@ -58,7 +43,6 @@ from casl_bench.report.tables import (
 from casl_bench.results.record import Pair
 
 # A board as one table, with its legend.
-
 
 _ABOUT_BOARD = (
     "Ranks are those that paired tests with Holm's correction leave open; methods that share a "
@@ -84,12 +68,6 @@ def board_table(board: LeaderboardTable, up: str = "") -> str:
     """The ranked table of a board with what must be known to read it; for `up` see `link`."""
     entries = entries_of(board)
     return _joined(about(board), table_of(board_columns(up), entries), legend(entries))
-
-
-def method_table(entries: Sequence[Entry]) -> str:
-    """One method on several boards: a row for each, never a mean over them."""
-    place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
-    return _joined(table_of([place, *method_columns()], entries), legend(entries))
 
 
 _ABOUT_EPR_RAW = (
@@ -133,9 +111,10 @@ def _joined(*parts: str) -> str:
 
 
 def method_page(name: str, entries: Sequence[Entry]) -> str:
-    """Everything that boards say of a method; its rows in the order of the boards."""
+    """Everything that boards say of a method; a row for each of them, never a mean over them."""
+    place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
     parts = [MARKER, f"# {escape(name)}", _what(entries), about(entries[0].board)]
-    parts.append(method_table(entries))
+    parts += [table_of([place, *method_columns()], entries), legend(entries)]
     for entry in entries:
         board = entry.board
         parts.append(_against(entry))
@@ -265,7 +244,7 @@ def _by_dataset(boards: Iterable[LeaderboardTable]) -> dict[str, list[Leaderboar
 
 
 def _by_method(boards: Iterable[LeaderboardTable]) -> dict[str, list[Entry]]:
-    """Entrant → its rows, in order of name; controls have no page."""
+    """Method → its rows, in order of name; controls have no page."""
     found: dict[str, list[Entry]] = {}
     for board in boards:
         for entry in entries_of(board):
@@ -373,7 +352,6 @@ _COMMANDS = 3
 
 # Tables of the pages that another document quotes, such as a README: kept equal to the letter.
 
-
 _BEGIN, _END = "<!-- quoted:", "<!-- /quoted -->"
 _QUOTE = re.compile(
     rf"(?P<open>{_BEGIN} (?P<page>\S+) / (?P<heading>.+?) -->\n).*?{_END}", re.DOTALL
@@ -382,16 +360,11 @@ _TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
-def with_quotes(text: str, pages: Mapping[str, str], *, where: str = "") -> str:
+def _with_quotes(text: str, pages: Mapping[str, str], where: str) -> str:
     """A document with every table that it quotes as it is in the pages now.
 
     A quote is what stands between `<!-- quoted: PAGE / HEADING -->` and `<!-- /quoted -->`: the
     first table under that heading of that page.
-
-    Args:
-        text: the document.
-        pages: path relative to the leaderboards' folder → text.
-        where: the document's name, for errors.
 
     Raises:
         UsageError: if a quote is not closed or of an unknown page or heading, or there is no table
@@ -424,15 +397,11 @@ def _table(quote: re.Match[str], pages: Mapping[str, str]) -> str:
     return table[0]
 
 
-# Pages on disk: written, or compared with what the records say.
+# Pages on disk: written, or compared with the records.
 
 
 def write_pages(out: Path, pages: Mapping[str, str]) -> None:
     """Write every page, and remove pages that an earlier call made and this one does not.
-
-    Args:
-        out: the leaderboards' folder.
-        pages: relative path → text.
 
     Raises:
         UsageError: if the folder cannot be written.
@@ -445,11 +414,7 @@ def write_pages(out: Path, pages: Mapping[str, str]) -> None:
 
 
 def check_pages(out: Path, pages: Mapping[str, str]) -> None:
-    """Refuse pages that are not, to the byte, what the records say.
-
-    Args:
-        out: the leaderboards' folder.
-        pages: relative path → text as it should be.
+    """Refuse pages that are not, to the byte, those of the records.
 
     Raises:
         InvalidBenchmarkError: naming every page that is absent, differs, or has no records.
@@ -470,13 +435,13 @@ def check_pages(out: Path, pages: Mapping[str, str]) -> None:
 
 
 def write_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
-    """Renew the tables that documents quote; see `with_quotes`.
+    """Renew the tables that documents quote; see `_with_quotes`.
 
     Raises:
         UsageError: if a quote cannot be found, where none is written; or a document cannot be
             written, where those before it are.
     """
-    texts = {path: with_quotes(_read(path), pages, where=str(path)) for path in documents}
+    texts = {path: _with_quotes(_read(path), pages, str(path)) for path in documents}
     for path, text in texts.items():
         write_text(path, text)
 
@@ -489,7 +454,7 @@ def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
         InvalidBenchmarkError: naming every document that is stale.
     """
     texts = {path: _read(path) for path in documents}
-    if stale := [str(p) for p, t in texts.items() if with_quotes(t, pages, where=str(p)) != t]:
+    if stale := [str(p) for p, t in texts.items() if _with_quotes(t, pages, str(p)) != t]:
         raise InvalidBenchmarkError(
             "a quoted table is not that of the pages",
             where=", ".join(stale),

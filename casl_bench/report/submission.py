@@ -15,31 +15,22 @@ from typing import Any
 
 from casl_bench.analysis.analyse import read_numbers
 from casl_bench.analysis.controls import check_bounds
-from casl_bench.analysis.significance import Difference, holm, rank_intervals
+from casl_bench.analysis.significance import holm, rank_intervals
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.leaderboard.boards import RESERVED
-from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, Pair, RunRecord
-from casl_bench.results.run_folder import (
-    CellKey,
-    jsonl_files,
-    jsonl_stem,
-    read_jsonl,
-    write_jsonl,
-)
+from casl_bench.report.leaderboard import RESERVED
+from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, RunRecord
+from casl_bench.results.run_folder import CellKey, jsonl_files, jsonl_stem, read_jsonl, write_jsonl
 
 # Does a comparison follow from the cells of its run?
-
 
 TOLERANCE = 1e-6
 """Relative, for sums in another order."""
 
-_EPR_PLUS = "epr_plus"
 
-
-def inconsistencies(records: Sequence[RunRecord]) -> list[str]:
+def _inconsistencies(records: Sequence[RunRecord]) -> list[str]:
     """What the comparisons of a run say and its cells do not, as sentences."""
     cells = {
         (f"{r.dataset}/{r.concept}", r.method or ""): r
@@ -84,7 +75,7 @@ def _of_ranks(comparison: Comparison, means: Mapping[str, float]) -> list[str]:
         if (p is None) != (pair.p_holm is None) or not _same(p or 0.0, pair.p_holm or 0.0):
             return [f"p of '{pair.a}' and '{pair.b}' is not Holm's"]
     try:
-        ranks = rank_intervals(means, [_difference(pair) for pair in comparison.pairs])
+        ranks = rank_intervals(means, comparison.pairs)
     except InputError as error:
         return [str(error)]
     wanted = {r.method: (r.low, r.high) for r in ranks}
@@ -103,16 +94,8 @@ def _score(record: RunRecord, name: str) -> float | None:
         return None
     if level.status == "not_reached":
         return 0.0
-    measured = level.measurements.get(_EPR_PLUS)
+    measured = level.measurements.get("epr_plus")
     return None if measured is None or measured.value is None else signed_log(measured.value)
-
-
-def _difference(pair: Pair) -> Difference:
-    found = pair.difference
-    value = found.value or 0.0
-    return Difference(
-        pair.a, pair.b, value, found.low, found.high, found.level, pair.p, pair.p_holm, 0, found.n
-    )
 
 
 def _same(a: float, b: float) -> bool:
@@ -124,20 +107,19 @@ def _same(a: float, b: float) -> bool:
 
 @dataclass(frozen=True)
 class Expected:
-    """What records are held against.
+    """What records are held against; data sets and methods that are not known here are absent.
 
     Attributes:
         suite_version: today's of the suite; None where there is no such suite.
         suite_hash: of all its settings, as in a run folder's manifest.
         images: test images per concept, at most.
-        draws: of each control that is drawn.
-        concepts: data set → its concepts; one that is not known here is absent.
+        draws: cells of each control that is run several times.
+        concepts: data set → its concepts.
         every_dataset: all data sets that the suite is meant for.
         alone: control of every concept → whether it is run several times.
-        beside: method → controls matched to it; one that is not known here is absent.
+        beside: method → controls matched to it.
         matched_concepts: on how many concepts of a data set these are run.
-        versions: method → its version.
-        settings: method → its settings in this suite.
+        versions: method → its version, as `settings` are its settings in this suite.
     """
 
     suite_version: int | None
@@ -155,7 +137,6 @@ class Expected:
 
 # Values that no measurement can have, whatever the method.
 
-
 _RANGES = {"share": (0.0, 1.0), "fraction": (0.0, 1.0), "cosine": (-1.0, 1.0), "dB": (0.0, 200.0)}
 """By unit. 8-bit pictures that are equal have no more dB than this."""
 
@@ -166,35 +147,24 @@ _NEVER_NEGATIVE = frozenset(
 MOST_SD = 100.0
 """No attribute moves by so many standard deviations of its logit over real images."""
 
-_SLACK = 1e-6
 
-
-def implausible(records: Sequence[RunRecord], images: int | None = None) -> list[str]:
+def _implausible(record: RunRecord, images: int) -> Iterator[str]:
     """Values that are impossible, or of more images than the suite has, as sentences."""
-    return [fault for record in records for fault in _of_record(record, images)]
-
-
-def _of_record(record: RunRecord, images: int | None) -> Iterator[str]:
     what = "/".join(x for x in (record.dataset, record.method or record.kind, record.concept) if x)
-    for name, found in _measurements(record):
+    of_levels = [item for level in record.levels for item in level.measurements.items()]
+    for name, found in (*record.measurements.items(), *of_levels):
         if found.value is None:
             continue
         low, high = _range(name.split("@")[0], found)
-        if not low - _SLACK <= found.value <= high + _SLACK:
+        if not low - TOLERANCE <= found.value <= high + TOLERANCE:
             yield f"{what}: {name} is {found.value:g}, outside [{low:g}, {high:g}]"
         if record.kind == "edit" and found.n == 0:
             yield f"{what}: {name} is of no image"
-        if record.kind == "edit" and images is not None and found.n > images:
+        if record.kind == "edit" and found.n > images:
             yield f"{what}: {name} is of {found.n} images, the suite has {images}"
     for attribute, drift in record.drift.items():
         if drift is not None and abs(drift) > MOST_SD:
             yield f"{what}: off-target shift of {attribute} is {drift:g} σ"
-
-
-def _measurements(record: RunRecord) -> Iterator[tuple[str, Measurement]]:
-    yield from record.measurements.items()
-    for level in record.levels:
-        yield from level.measurements.items()
 
 
 def _range(name: str, found: Measurement) -> tuple[float, float]:
@@ -230,8 +200,8 @@ def faults_of(records: Records, expected: Expected, published: Sequence[str] = (
         lambda: _alike(records),
         lambda: _settings(records, expected),
         lambda: _complete(records, expected),
-        lambda: implausible(records, expected.images),
-        lambda: inconsistencies(records),
+        lambda: [fault for r in records for fault in _implausible(r, expected.images)],
+        lambda: _inconsistencies(records),
     )
     return [fault for check in checks for fault in check()]
 
@@ -260,11 +230,11 @@ def _duplicates(records: Records, published: Sequence[str]) -> list[str]:
     counts = Counter(CellKey.of(r) for r in records)
     twice = [_name(r) for r in records if counts[CellKey.of(r)] > 1]
     faults = [f"the same cell several times: {_listed(dict.fromkeys(twice))}"] if twice else []
-    entrants = [r for r in records if r.kind == "edit" and not r.control]
-    if entrants and {r.record_id for r in entrants} <= set(published):
+    of_methods = [r for r in records if r.kind == "edit" and not r.control]
+    if of_methods and {r.record_id for r in of_methods} <= set(published):
         faults.append("all records of its methods are published already")
     by_scores: dict[str, set[str]] = {}
-    for r in entrants:
+    for r in of_methods:
         if r.scores is not None:
             place = f"{r.dataset}/{r.method}/{r.concept}"
             by_scores.setdefault(r.scores.sha256, set()).add(place)
@@ -297,7 +267,7 @@ def _settings(records: Records, expected: Expected) -> list[str]:
             continue
         version = expected.versions.get(r.method)
         if version is None:
-            continue  # a stranger's
+            continue  # of a plug-in
         if r.method_version != version:
             faults[f"'{r.method}' is of version {r.method_version}, today it is {version}"] = None
         if r.method_config != expected.settings[r.method]:
@@ -312,23 +282,24 @@ def _complete(records: Records, expected: Expected) -> list[str]:
         if r.status == "failed" and r.error is not None
     ]  # fmt: skip
     there = {CellKey.of(r): r for r in records}
-    entrants = sorted({r.method or "" for r in records if r.kind == "edit" and not r.control})
-    if not entrants:
+    of_methods = [r for r in records if r.kind == "edit" and not r.control]
+    if not of_methods:
         return [*faults, "no method but controls"]
-    fits = 1 + max(r.fit_seed for r in records if r.kind == "edit" and not r.control)
+    methods = sorted({r.method or "" for r in of_methods})
+    fits = 1 + max(r.fit_seed for r in of_methods)
     datasets = _datasets(records)
     wanted: list[CellKey] = []
     for dataset in datasets:
         seen = {r.concept for r in records if r.kind == "edit" and r.dataset == dataset}
         concepts = expected.concepts.get(dataset) or tuple(sorted(filter(None, seen)))
         for concept in concepts:
-            for name in entrants:
+            for name in methods:
                 wanted += [CellKey(dataset, "edit", name, None, concept, f) for f in range(fits)]
-                beside = expected.beside.get(name, ())
+                matched = expected.beside.get(name, ())
                 if concept in concepts[: expected.matched_concepts]:
-                    wanted += [CellKey(dataset, "edit", c, name, concept) for c in beside]
-            for name, drawn in expected.alone.items():
-                again = range(expected.draws if drawn else 1)
+                    wanted += [CellKey(dataset, "edit", c, name, concept) for c in matched]
+            for name, repeated in expected.alone.items():
+                again = range(expected.draws if repeated else 1)
                 wanted += [CellKey(dataset, "edit", name, None, concept, d) for d in again]
         kinds = ("reconstruction", "scorer", "comparison")
         wanted += [CellKey(dataset, kind) for kind in kinds]  # type: ignore[arg-type]
@@ -343,7 +314,7 @@ def _complete(records: Records, expected: Expected) -> list[str]:
         faults.append(f"skipped: {_listed(skipped)}")
     for r in records:
         if r.comparison is not None:
-            left_out = sorted(set(entrants) - {s.method for s in r.comparison.standings})
+            left_out = set(methods) - {s.method for s in r.comparison.standings}
             where = set(datasets) if r.dataset == ALL else {r.dataset}
             concepts_there = {f"{k.dataset}/{k.concept}" for k in wanted
                               if k.dataset in where and k.concept}  # fmt: skip
@@ -376,15 +347,13 @@ def _listed(names: Sequence[str] | dict[str, None]) -> str:
 
 
 _SHOWN = 4
+"""Names that a fault lists."""
 
 
 # A finished run → a file among the published records; all of it, or nothing.
 
-
-_SHOWN_of_submit = 8
+_REASONS = 8
 """Reasons that a refusal gives."""
-
-_MANIFEST = "manifest.json"
 
 
 def submit(
@@ -395,14 +364,10 @@ def submit(
     name: str | None = None,
     dry_run: bool = False,
 ) -> Path:
-    """Check records and add them to the published ones.
+    """Check records of a run folder or file, and add them to the published ones in `folder`.
 
-    Args:
-        source: a run folder or a file of records.
-        folder: of the published record files.
-        expected_of: what a complete run with these records' suite, data sets and methods holds.
-        name: of the new file, without ending; default what it is of.
-        dry_run: check only.
+    `expected_of` says what a complete run with the records' suite, data sets and methods holds; the
+    new file is named after what it is of, unless it is given a name.
 
     Returns:
         The new file, or with `dry_run` what it would be.
@@ -426,7 +391,7 @@ def submit(
     known = [r.record_id for path in published for r in read_jsonl(path)]
     faults = faults_of(records, expected, known)
     if source.is_dir() and not faults:
-        faults = _manifest_faults(source / _MANIFEST, expected)
+        faults = _manifest_faults(source / "manifest.json", expected)
     _refuse(faults, source)
     check_bounds(records, source)
     if not dry_run:
@@ -437,9 +402,9 @@ def submit(
 def _refuse(faults: Sequence[str], source: Path) -> None:
     """Raises InvalidBenchmarkError where there is a fault."""
     if faults:
-        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN_of_submit else ""
+        more = f"; and {len(faults) - _REASONS} more" if len(faults) > _REASONS else ""
         raise InvalidBenchmarkError(
-            f"not to be published: {'; '.join(faults[:_SHOWN])}{more}",
+            f"not to be published: {'; '.join(faults[:_REASONS])}{more}",
             where=str(source),
             hint="nothing was added; docs/leaderboards.md says what records must be",
         )
@@ -455,7 +420,7 @@ def _read(source: Path) -> list[RunRecord]:
 
 def _default_name(records: Sequence[RunRecord], expected: Expected) -> str:
     """Such as `all-standard-v3-seed0` or `rendered_faces-standard-v3-seed1`."""
-    datasets = sorted({r.dataset for r in records} - {ALL})
+    datasets = _datasets(records)
     of_all = len(datasets) > 1 and datasets == sorted(expected.every_dataset)
     which = "all" if of_all else "+".join(datasets)
     first = records[0]
@@ -474,7 +439,7 @@ def _checked_name(name: str) -> str:
 
 
 def _manifest_faults(path: Path, expected: Expected) -> list[str]:
-    """A run folder tells all settings of its suite: they must be today's, not only its version."""
+    """A run folder holds all settings of its suite: they must be today's, not only its version."""
     try:
         suite = read_json(path)["key"]["suite"]
         name = suite["name"]

@@ -1,1 +1,0 @@
-"""Published records as pages, and the checks that a submission passes."""
