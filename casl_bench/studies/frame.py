@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import parse_json, write_bytes, write_text
 from casl_bench.results.record import Frozen
 
+Header = TypeVar("Header", bound=Frozen)
 Row = TypeVar("Row")
 Records = TypeVar("Records")
 DPI = 90
@@ -28,22 +29,25 @@ def to_lines(rows: Iterable[Frozen]) -> str:
     )
 
 
-def parse_lines(text: str, kinds: TypeAdapter[Row], where: str = "") -> list[Row]:
-    """Rows as from `to_lines`.
+def parse_study(
+    text: str, header: type[Header], rows: TypeAdapter[Row], where: str = ""
+) -> tuple[Header, list[Row]]:
+    """Header and rows, as from `to_lines`.
 
     Raises:
-        InvalidBenchmarkError: where a line is no row of these kinds, or there is none.
+        InvalidBenchmarkError: where the first line is no such header, or another is no such row.
     """
+    first, *rest = text.splitlines() or [""]
     try:
-        rows = [kinds.validate_python(parse_json(line)) for line in text.splitlines()]
-        if not rows:
-            raise ValueError("no line")
-    except (ValueError, ValidationError) as error:
+        return (
+            header.model_validate(parse_json(first)),
+            [rows.validate_python(parse_json(line)) for line in rest],
+        )
+    except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise InvalidBenchmarkError(
             f"not the records of a study: {reason}", where=where, hint="make them anew"
         ) from error
-    return rows
 
 
 def read_records(path: Path, parse: Callable[[str, str], Records], hint: str) -> Records:

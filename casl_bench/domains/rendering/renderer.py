@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -61,9 +61,10 @@ class Factors:
     def __getitem__(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Factors:
         return Factors(self.image_ids[index], self.attributes[index], self.nuisance[index])
 
-    def take(self, indices: ArrayLike) -> Factors:
-        """The pictures at the given places, integers [m], in that order."""
-        return self[np.asarray(indices, dtype=np.int64)]
+    @classmethod
+    def concatenated(cls, parts: Sequence[Factors]) -> Factors:
+        """The pictures of all parts, one after another; at least one part."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 Draw = Callable[[Sequence[bool], Sequence[float]], NDArray[np.uint8]]
@@ -81,7 +82,6 @@ class Drawing:
         nuisance: names of the continuous factors.
         scenery: those of the nuisance factors that belong to place and light, not to the subject.
         unread: those that are too fine or too often covered to be read off a picture.
-        concepts: what may be edited.
         draw: one picture from its factors; a function of a module, so that processes can share it.
         source: the module that draws.
     """
@@ -107,34 +107,27 @@ class Drawing:
         return hash_json([hash_bytes(self.render(sample).tobytes()), names])
 
     def index(self, attribute: str) -> int:
-        """Column of an attribute.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
+        """Column of an attribute; UsageError where there is none of that name."""
         if attribute not in self.attributes:
             raise unknown_name("attribute", attribute, self.attributes)
         return self.attributes.index(attribute)
 
-    def flipped(self, factors: Factors, attribute: str) -> Factors:
-        """The same pictures with one attribute negated.
-
-        Raises:
-            UsageError: there is no such attribute.
-        """
+    def flipped(
+        self, factors: Factors, attribute: str, rows: slice | NDArray[np.int64] = slice(None)
+    ) -> Factors:
+        """The same pictures with one attribute negated, in some rows; UsageError for another name."""
         values = factors.attributes.copy()
-        values[:, self.index(attribute)] ^= True
+        values[rows, self.index(attribute)] ^= True
         return replace(factors, attributes=values)
 
     def sample(self, image_ids: ArrayLike, seed: int) -> Factors:
-        """Draws the factors of pictures; those of one depend on (seed, id) alone.
+        """Factors of pictures: attributes are fair coins, nuisance is uniform on [0, 1).
+
+        Those of one picture depend on (seed, id) alone.
 
         Args:
             image_ids: integers [n], non-negative, in any order.
             seed: any integer; taken modulo 2**64.
-
-        Returns:
-            Factors of n pictures: attributes are fair coins, nuisance is uniform on [0, 1).
 
         Raises:
             ValueError: ids are not a row of non-negative integers.
@@ -153,14 +146,7 @@ class Drawing:
         return Factors(ids, coins, uniform * np.float32(2.0**-24))
 
     def render(self, factors: Factors) -> NDArray[np.uint8]:
-        """Draws pictures; the pixels of each depend on its own factors alone, bit for bit.
-
-        Args:
-            factors: of n pictures.
-
-        Returns:
-            uint8 [n, 64, 64, 3], RGB.
-        """
+        """Pictures uint8 [n, 64, 64, 3], RGB, each of its own factors alone, bit for bit."""
         images = np.empty((len(factors), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         rows = zip(factors.attributes.tolist(), factors.nuisance.tolist(), strict=True)
         for index, (attributes, nuisance) in enumerate(rows):
@@ -170,7 +156,7 @@ class Drawing:
     def render_parallel(
         self, factors: Factors, workers: int | None = None, chunk: int = 256
     ) -> NDArray[np.uint8]:
-        """Draws pictures in several processes; the result equals that of `render`.
+        """The pictures of `render`, drawn in several processes.
 
         Worker processes are spawned, which is safe beside threads and accelerators; a script that
         calls this needs the usual `if __name__ == "__main__"` guard.
@@ -180,18 +166,10 @@ class Drawing:
             workers: number of processes; by default one for each usable core.
             chunk: pictures in one task; no processes are started for a single task.
 
-        Returns:
-            uint8 [n, 64, 64, 3], RGB.
-
         Raises:
             ValueError: workers or chunk is less than 1.
         """
-        if workers is not None:
-            count = workers
-        elif hasattr(os, "sched_getaffinity"):
-            count = len(os.sched_getaffinity(0))
-        else:
-            count = os.cpu_count() or 1
+        count = joblib.cpu_count() if workers is None else workers
         if count < 1 or chunk < 1:
             raise ValueError(f"workers and chunk must be positive, not {count} and {chunk}")
         parts = [factors[start : start + chunk] for start in range(0, len(factors), chunk)]
@@ -219,9 +197,7 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 class RenderedDataset:
     """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on.
 
-    Args:
-        drawing: the renderer.
-        seed: of the data set; one seed has three splits that share no picture.
+    One seed has three splits that share no picture.
     """
 
     def __init__(self, drawing: Drawing, seed: int = 0) -> None:
@@ -263,7 +239,6 @@ class RenderedDataset:
             UsageError: there is no such attribute.
             InputError: an id is not of this data set.
         """
-        self._drawing.index(attribute)
         # Edits of a concept by every method are compared with the same pictures.
         if len(self._flipped) > _FLIPPED_KEPT:
             self._flipped.clear()
@@ -278,11 +253,7 @@ class RenderedDataset:
         rows = [self._one(image_id) for image_id in image_ids]
         if not rows:
             return self._drawing.sample(np.empty(0, dtype=np.int64), self._seed)
-        return Factors(
-            np.concatenate([r.image_ids for r in rows]),
-            np.concatenate([r.attributes for r in rows]),
-            np.concatenate([r.nuisance for r in rows]),
-        )
+        return Factors.concatenated(rows)
 
     def _one(self, image_id: str) -> Factors:
         split, _, number = image_id.rpartition("-")

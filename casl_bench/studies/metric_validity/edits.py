@@ -47,8 +47,7 @@ class KnownChange:
     def precision(self) -> float:
         """Target / (effort + collateral): the share of all change that was asked for, in [-1, 1].
 
-        Raises:
-            InputError: nothing was changed, so there is nothing to be precise about.
+        Raises InputError where nothing was changed, so that there is nothing to be precise about.
         """
         if self.effort + self.collateral == 0:
             raise InputError("an edit that changes no factor has no precision")
@@ -61,7 +60,7 @@ def known_change(
     """The change from `before` to a picture that shows `share` of `end` and the rest of `start`.
 
     Args:
-        before: factors of the n images that are edited, n >= 1.
+        before: factors of the n images that are edited, n >= 1; `start` and `end` are of the same.
         start: factors of the picture that is blended from.
         end: factors of the picture that is blended to.
         share: of `end`, in [0, 1]; 1 is `end` itself.
@@ -111,7 +110,6 @@ class Subject:
     """What the edits of one concept start from.
 
     Attributes:
-        drawing: the renderer.
         concept: what is edited; its attribute is to be turned on.
         lacking: factors of n images that lack the attribute.
         having: factors of n images that have it.
@@ -144,7 +142,6 @@ class GradedEdit:
     """One edit of n images: `share` of the picture of `end` over that of `start`, then `damage`.
 
     Attributes:
-        family: name of its family.
         level: how much of what the family is about.
         target: column of the attribute that is to be turned on.
         before, start, end, share: see `known_change`.
@@ -173,7 +170,6 @@ class Family:
     """Edits that differ in one thing.
 
     Attributes:
-        name: lower_snake.
         truth: what its levels differ in: the known precision, or damage that no factor shows.
         matched: whether the target is turned on entirely in every image, at every level.
         with_exact: whether the exact edit is its level 0.
@@ -202,8 +198,7 @@ def _one_other(subject: Subject) -> list[GradedEdit]:
     for other in subject.others[:OTHERS]:
         order = subject.rng("one_other", other).permutation(len(plain.end))
         for share in SHARES:
-            rows = _first(order, share)
-            end = _flip(subject.drawing, plain.end, other, rows)
+            end = subject.drawing.flipped(plain.end, other, _first(order, share))
             edits.append(replace(plain, level=share, end=end, other=other))
     return edits
 
@@ -263,7 +258,7 @@ def _unmatched(subject: Subject) -> list[GradedEdit]:
     order = subject.rng("one_other", other).permutation(len(plain.end))
     edits = []
     for share in (0.0, 0.25, 0.5, 1.0):
-        end = _flip(subject.drawing, plain.end, other, _first(order, share))
+        end = subject.drawing.flipped(plain.end, other, _first(order, share))
         edits += [replace(plain, level=s, share=s, end=end, other=other) for s in STRENGTHS]
     return edits
 
@@ -281,7 +276,8 @@ def _wrong_way(subject: Subject) -> list[GradedEdit]:
     edits = []
     for share in WRONG_SHARES:
         wrong = round(share * len(subject.lacking))
-        before = _joined(subject.lacking[: len(subject.lacking) - wrong], subject.having[:wrong])
+        lacking = subject.lacking[: len(subject.lacking) - wrong]
+        before = Factors.concatenated([lacking, subject.having[:wrong]])
         end = subject.drawing.flipped(before, subject.concept.attribute)
         edits.append(GradedEdit("wrong_way", share, subject.target, before, before, end))
     return edits
@@ -291,20 +287,6 @@ def _first(order: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """The first places of an order; at least one where the share is not 0."""
     count = max(round(share * len(order)), 1 if share else 0)
     return order[:count]
-
-
-def _flip(drawing: Drawing, factors: Factors, attribute: str, rows: NDArray[np.int64]) -> Factors:
-    values = factors.attributes.copy()
-    values[rows, drawing.index(attribute)] ^= True
-    return replace(factors, attributes=values)
-
-
-def _joined(a: Factors, b: Factors) -> Factors:
-    return Factors(
-        np.concatenate([a.image_ids, b.image_ids]),
-        np.concatenate([a.attributes, b.attributes]),
-        np.concatenate([a.nuisance, b.nuisance]),
-    )
 
 
 def _percent(shares: Sequence[float]) -> str:

@@ -1,7 +1,7 @@
 """Known tricks: what each metric says before and after.
 
-Those that need no picture are played on linear logits, the others on rendered images. A trick has
-many cases; what is kept is their median and their 5 % and 95 % quantiles.
+Those that need no picture are played here, on linear logits; the others in study.py, on rendered
+images. A trick has many cases; what is kept is their median and their 5 % and 95 % quantiles.
 """
 
 from __future__ import annotations
@@ -12,16 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr_plus import epr_plus
-from casl_bench.models.random_numbers import image_noise
-from casl_bench.models.scorers import Differentiable
-from casl_bench.studies.metric_validity.edits import SEED, Subject
+from casl_bench.metrics.metric import EditMetric
 from casl_bench.studies.metric_validity.records import EditRow, TrickRow, Values, rounded
-from casl_bench.studies.metric_validity.scored_edits import Candidate, Judge, Renderer
 
 Side = Literal["before", "after"]
 SIDES: tuple[Side, Side] = ("before", "after")
@@ -53,7 +48,7 @@ TRICKS: dict[str, tuple[str, str]] = {
 class Tally:
     """Collects the cases of tricks, and sums them up."""
 
-    def __init__(self, metrics: Sequence[Candidate]) -> None:
+    def __init__(self, metrics: Sequence[EditMetric]) -> None:
         self.metrics = metrics
         self._cases: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
 
@@ -66,7 +61,7 @@ class Tally:
         null: Sequence[EditScores] = (),
     ) -> None:
         """One case of one side; EPR+ is known where random directions are."""
-        values = tuple(c.metric.value(scores) for c in self.metrics)
+        values = tuple(metric.value(scores) for metric in self.metrics)
         plus = epr_plus(scores, null) if null else None
         self.add_values(trick, side, classifier, (*values, plus))
 
@@ -94,64 +89,6 @@ class Tally:
 def _quantile(column: Values, q: float) -> float | None:
     known = [v for v in column if v is not None]
     return rounded(float(np.quantile(known, q))) if len(known) > len(column) / 2 else None
-
-
-# On rendered images.
-
-RADIUS = 8 / 127.5
-"""Largest change of a value, pixels in [-1, 1]: 8 grey levels of 255."""
-STEPS = 20
-OTHERS_WEIGHT = 4.0
-"""What a change of the others costs, against what the same change of the target brings."""
-COPY_JITTER = 0.02
-"""Standard deviation of the noise on a copy, pixels in [-1, 1]."""
-
-
-def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array) -> Tensor:
-    """Pictures within `RADIUS` of the given ones whose target logit is up and whose others stay.
-
-    Args:
-        scorer: the classifier that is deceived.
-        pixels: [n, 3, H, W] in [-1, 1].
-        target: column to be turned on.
-        spread: [A] standard deviation of each logit over real images, > 0.
-
-    Returns:
-        Same shape, in [-1, 1].
-    Source: projected signed gradient ascent, Madry et al. 2018.
-    """
-    scale = torch.from_numpy(spread).float()
-    before = scorer.logits(pixels)
-    others = torch.arange(len(scale)) != target
-    change = torch.zeros_like(pixels)
-    for _ in range(STEPS):
-        change.requires_grad_(True)
-        moved = (scorer.logits_with_grad(pixels + change) - before) / scale
-        gain = moved[:, target] - OTHERS_WEIGHT * moved[:, others].abs().mean(1)
-        (slope,) = torch.autograd.grad(gain.sum(), change)
-        change = (change.detach() + RADIUS / 8 * slope.sign()).clamp(-RADIUS, RADIUS)
-        change = (pixels + change).clamp(-1, 1) - pixels
-    return pixels + change
-
-
-def play_on_images(tally: Tally, judge: Judge, subject: Subject, renderer: Renderer) -> None:
-    """The tricks that edit nothing, on one concept; the judge's first classifier is attacked."""
-    deceived = judge.domain.classifiers[0]
-    assert isinstance(deceived, Differentiable)  # all that are shipped are
-    images = renderer.draw(subject.lacking)
-    right = renderer.draw(subject.drawing.flipped(subject.lacking, subject.concept.attribute))
-    ids = [str(i) for i in subject.lacking.image_ids.tolist()]
-    noise = COPY_JITTER * image_noise(images.shape[1:], ids, SEED, "jittered copy")
-    edits = {
-        "copy": images,
-        "jittered_copy": images + noise,
-        "pixel_attack": attacked(deceived, images, subject.target, judge.spreads[0]),
-    }
-    exact, *tried = judge.scores(subject.concept, subject.lacking, images, [right, *edits.values()])
-    for name, found in zip(edits, tried, strict=True):
-        for classifier in exact:
-            tally.add(name, "before", classifier, exact[classifier])
-            tally.add(name, "after", classifier, found[classifier])
 
 
 def play_on_rows(tally: Tally, rows: Sequence[EditRow]) -> None:
@@ -188,14 +125,7 @@ TRIED, NULL = 0, 1
 
 @dataclass(frozen=True)
 class LinearToy:
-    """A sampled toy.
-
-    Attributes:
-        samples: [n, D] x.
-        directions: [A, D] unit vectors w_j.
-        scales: [A] of the logits, > 0.
-        seed: of all random numbers.
-    """
+    """A sampled toy: samples x [n, D], unit vectors w_j [A, D], scales of the logits [A] > 0."""
 
     samples: Array
     directions: Array
@@ -277,8 +207,6 @@ class ToyEdit:
     """An edit of a toy's samples towards one target.
 
     Attributes:
-        toy: the logits.
-        target: the attribute.
         change: [D] what is added to every sample.
         jitter: whether reconstruction and edit have noise of their own.
     """

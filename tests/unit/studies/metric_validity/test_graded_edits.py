@@ -9,7 +9,7 @@ import torch
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.dogs import RenderedDogs
 from casl_bench.studies.metric_validity.edits import FAMILIES, GradedEdit, Subject, exact
-from casl_bench.studies.metric_validity.scored_edits import Renderer, subject_of
+from casl_bench.studies.metric_validity.study import Renderer, subject_of
 
 IMAGES = 16
 
