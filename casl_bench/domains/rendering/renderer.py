@@ -115,7 +115,7 @@ class Drawing:
     def flipped(
         self, factors: Factors, attribute: str, rows: slice | NDArray[np.int64] = slice(None)
     ) -> Factors:
-        """The same pictures with one attribute negated, in some rows; UsageError for another name."""
+        """The same pictures with an attribute negated, in some rows; UsageError for another one."""
         values = factors.attributes.copy()
         values[rows, self.index(attribute)] ^= True
         return replace(factors, attributes=values)

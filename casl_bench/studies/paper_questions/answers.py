@@ -32,14 +32,13 @@ class Over:
     high: float | None
     n: int
 
-    def text(self, digits: int = 2, scale: float = 1.0) -> str:
+    def text(self) -> str:
         """As a table shows it."""
         if self.value is None:
             return DASH
-        text = number(scale * self.value, digits)
         if self.low is None or self.high is None:
-            return text
-        return f"{text} [{number(scale * self.low, digits)}, {number(scale * self.high, digits)}]"
+            return number(self.value)
+        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
 
     @property
     def above_zero(self) -> bool | None:
@@ -69,7 +68,7 @@ def from_signed_log(found: Over) -> Over:
     return Over(value, low, high, found.n)
 
 
-def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Over:
+def share_of(part: Sequence[float], whole: Sequence[float]) -> Over:
     """Sum of the parts over sum of the wholes, one of each per concept, resampled together.
 
     A mean of ratios would explode on a concept whose whole is next to nothing.
@@ -80,7 +79,7 @@ def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Ov
     value = float(columns[:, 0].sum() / columns[:, 1].sum())
     if n < 2:
         return Over(value, None, None, n)
-    resampled = resampling_weights(n, RESAMPLES, seed) @ columns
+    resampled = resampling_weights(n, RESAMPLES, 0) @ columns
     with np.errstate(divide="ignore", invalid="ignore"):  # not finite: left out
         interval = percentile_interval(resampled[:, 0] / resampled[:, 1], LEVEL, n)
     low, high = interval or (None, None)
@@ -93,12 +92,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What every answer is read from.
-
-    Attributes:
-        records: of a finished run.
-        study: made of the same run.
-    """
+    """What every answer is read from: the records of a finished run, and the study of it."""
 
     records: tuple[RunRecord, ...]
     study: LatentRows
@@ -174,17 +168,14 @@ def dose_response(evidence: Evidence, method: str) -> list[Dose]:
     Effect: target change as asked in shares of the perfect edit's. Collateral: mean change of the
     other attributes, in sd.
     """
-    records = list(evidence.edits(method).values())
-    if not records:
-        return []
-    grids = [{point.strength for point in r.curve} for r in records]
+    records = evidence.edits(method).values()
+    curves = [{point.strength: point.measurements for point in r.curve} for r in records]
     doses = []
-    for strength in sorted(set.intersection(*grids)):
+    for strength in sorted(set(curves[0]).intersection(*curves[1:])) if curves else ():
         effects, collateral = [], []
-        for record in records:
-            point = next(p for p in record.curve if p.strength == strength)
-            change = point.measurements["signed_target_change"].value
-            moved = point.measurements["mean_collateral"].value
+        for record, curve in zip(records, curves, strict=True):
+            change = curve[strength]["signed_target_change"].value
+            moved = curve[strength]["mean_collateral"].value
             if change is not None and record.full_effect:
                 effects.append(change / record.full_effect)
             if moved is not None:
@@ -228,10 +219,10 @@ def left_of(evidence: Evidence, latents: Latents, k: int | None) -> Over:
 # 3. CASL against each baseline -------------------------------------------------------------------
 
 
-def comparison(evidence: Evidence, dataset: str) -> Comparison | None:
-    """How methods compare on a data set, or over all of them."""
+def comparison(evidence: Evidence) -> Comparison | None:
+    """How methods compare over all data sets."""
     for record in evidence.records:
-        if record.kind == "comparison" and record.dataset == dataset:
+        if record.kind == "comparison" and record.dataset == ALL:
             return record.comparison
     return None
 
@@ -245,9 +236,9 @@ class Against:
     p: float | None
 
 
-def against(evidence: Evidence, method: str, dataset: str = ALL) -> list[Against]:
+def against(evidence: Evidence, method: str) -> list[Against]:
     """A method's paired comparisons, in the order of the standings."""
-    found = comparison(evidence, dataset)
+    found = comparison(evidence)
     if found is None:
         return []
     rows = []

@@ -77,4 +77,5 @@ def test_direction_is_seen_by_signed_ratios_alone(
 def test_every_registered_metric_is_on_trial(metrics: list[EditMetric]) -> None:
     names = [m.name for m in refs_of(metrics)]
     assert names[:-2] == METRICS.names() and HEADLINE in names
+    assert [m.registered for m in refs_of(metrics)][-3:] == [True, False, False]
     assert names[-2:] == [m.info.name for m in ALTERNATIVES]
