@@ -1,49 +1,41 @@
-"""`casl-bench train …`: one subcommand a `train_*.py` module of this folder, imported when asked.
-
-A training module has a click command named `main`.
-"""
+"""`casl-bench train …`: a table of subcommands, each imported when it is called."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-from pathlib import Path
+from importlib import import_module
 
 import click
 
-_PREFIX = "train_"
+_COMMANDS = {
+    "attributes": "Train a classifier of photographs' attributes",
+    "classifier": "Train an attribute classifier",
+    "clip": "Train a small CLIP on a domain's pictures",
+    "domain": "Train and ship every model of a domain",
+    "embedder": "Train the `render_embedder` of a domain",
+    "factors": "Train the `factor_regressor` of a domain",
+    "unet": "Train the diffusion model of a synth domain",
+}
+"""Name, of a module `train_NAME.py` with a command `main` → its line in the help."""
 
 
 class TrainGroup(click.Group):
-    """Finds training modules by file name and reads their help without importing them."""
+    """The commands of the table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all training modules, sorted."""
-        return sorted(_sources())
+        """Names of all trainings."""
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module of this name and return its command."""
-        if cmd_name not in _sources():
+        if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"{__package__}.{_PREFIX}{cmd_name}")
-        found: click.Command = module.main
+        found: click.Command = import_module(f"{__package__}.train_{cmd_name}").main
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each name with the first sentence of its module."""
+        """Each name with its line."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, text in sorted(_sources().items())])
-
-
-def _sources() -> dict[str, str]:
-    """Name → first sentence, of every training module that has a command."""
-    found = {}
-    for path in Path(__file__).parent.glob(f"{_PREFIX}*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
-            summary = (ast.get_docstring(tree) or "").split("\n")[0].split(": `")[0]
-            found[path.stem.removeprefix(_PREFIX)] = summary
-    return found
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 train_group = TrainGroup(

@@ -24,8 +24,10 @@ from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,
     ScorerTraining,
+    accuracy,
     batch,
     flipped_labels,
+    means_of_flips,
     per_attribute,
     rounded_to_half,
     training_options,
@@ -105,20 +107,16 @@ def measure(
     leak[rows, column] = 0
     leak = leak.sum(1) / (labels.shape[1] - 1)
 
-    def by_attribute(values: Tensor) -> dict[str, float]:
-        means = [values[column == k].mean() for k in range(labels.shape[1])]
-        return per_attribute(pool.drawing, torch.stack(means))
-
     return {
-        "accuracy_clean": per_attribute(pool.drawing, ((clean > 0) == labels).float().mean(0)),
-        "accuracy_degraded": per_attribute(pool.drawing, ((spoilt > 0) == labels).float().mean(0)),
+        "accuracy_clean": accuracy(pool.drawing, clean, labels),
+        "accuracy_degraded": accuracy(pool.drawing, spoilt, labels),
         "calibration_error_blended": per_attribute(
             pool.drawing, torch.from_numpy(calibration_error(mixed_logits, soft))
         ),
         "logit_spread_clean": per_attribute(pool.drawing, clean.std(0)),
-        "flip_sign_right": by_attribute(right),
-        "flip_change_in_spreads": by_attribute(own.abs()),
-        "flip_leakage_in_spreads": by_attribute(leak),
+        "flip_sign_right": per_attribute(pool.drawing, means_of_flips(right, column)),
+        "flip_change_in_spreads": per_attribute(pool.drawing, means_of_flips(own.abs(), column)),
+        "flip_leakage_in_spreads": per_attribute(pool.drawing, means_of_flips(leak, column)),
     }
 
 

@@ -28,8 +28,10 @@ from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,
     ScorerTraining,
+    accuracy,
     batch,
     flipped_labels,
+    means_of_flips,
     per_attribute,
     rounded_to_half,
     training_options,
@@ -61,11 +63,8 @@ DIRECTION_TEMPERATURE = 0.1
 def caption_loss(images: Tensor, texts: Tensor, true: Tensor, scale: Tensor) -> Tensor:
     """Symmetric contrastive loss where several captions may be true of a picture.
 
-    Args:
-        images: [n, D] unit.
-        texts: [m, D] unit.
-        true: bool [n, m], which captions hold; a row's target is spread evenly over them.
-        scale: factor on cosines.
+    Of unit embeddings [n, D] and [m, D] and the truth bool [n, m]; a row's target is spread evenly
+    over the captions that hold.
     """
     logits = scale * images @ texts.T
     total = torch.zeros(())
@@ -80,12 +79,7 @@ def caption_loss(images: Tensor, texts: Tensor, true: Tensor, scale: Tensor) -> 
 def contrast_loss(images: Tensor, yes: Tensor, no: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
     """Every attribute of every picture: the caption that states it against the one that denies it.
 
-    Args:
-        images: [n, D] unit.
-        yes: [A, D] unit.
-        no: [A, D] unit.
-        labels: bool [n, A].
-        scale: factor on cosines.
+    Of unit embeddings: images [n, D], yes and no [A, D]; labels are bool [n, A].
     """
     return F.binary_cross_entropy_with_logits(scale * images @ (yes - no).T, labels.float())
 
@@ -145,21 +139,16 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
         cosines = direction_cosines(a, b, yes, no, floor=1e-8)
         own = cosines[rows, column] * sign
         # Of the other concepts the one that is nearest on average, whichever way it points.
-        table = torch.stack([cosines[column == k].abs().mean(0) for k in range(labels.shape[1])])
-        table.fill_diagonal_(0)
-        means = torch.stack([own[column == k].mean() for k in range(labels.shape[1])])
+        table = means_of_flips(cosines.abs(), column).fill_diagonal_(0)
+        means = means_of_flips(own, column)
         return per_attribute(drawing, means), per_attribute(drawing, table.amax(1))
 
     own, runner_up = direction(before, after)
     soft_own, soft_runner_up = direction(soft_before, soft_after)
     gap = (yes - no).T
     return {
-        "zero_shot_accuracy": per_attribute(
-            drawing, ((before @ gap > 0) == labels).float().mean(0)
-        ),
-        "zero_shot_accuracy_degraded": per_attribute(
-            drawing, ((soft_before @ gap > 0) == labels).float().mean(0)
-        ),
+        "zero_shot_accuracy": accuracy(drawing, before @ gap, labels),
+        "zero_shot_accuracy_degraded": accuracy(drawing, soft_before @ gap, labels),
         "direction_cosine": own,
         "direction_cosine_runner_up": runner_up,
         "direction_cosine_degraded": soft_own,
@@ -170,13 +159,8 @@ def measure(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> d
 
 @click.command("clip")
 @click.option("--role", type=click.Choice(sorted(ROLES)), required=True)
-@click.option(
-    "--pairs",
-    type=BoundedInt(),
-    default=64,
-    show_default=True,
-    help="Pictures per batch, each with a flip.",
-)
+@click.option("--pairs", type=BoundedInt(), default=64, show_default=True,
+              help="Pictures per batch, each with a flip.")  # fmt: skip
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=2e-3, show_default=True)
 @training_options(seed=11)
 def main(training: ScorerTraining, role: str, pairs: int, learning_rate: float) -> None:

@@ -43,20 +43,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Choice(list(RENDERED)), help="Domain whose shipped models are "
               "started from.  [default: from nothing]")  # fmt: skip
-@click.option(
-    "--images",
-    type=BoundedInt(),
-    default=24_576,
-    show_default=True,
-    help="Rendered pictures to train on.",
-)
-@click.option(
-    "--scale",
-    type=BoundedFloat(1e-6, 1e6),
-    default=1.0,
-    show_default=True,
-    help="Factor on all numbers of steps.",
-)
+@click.option("--images", type=BoundedInt(), default=24_576, show_default=True,
+              help="Rendered pictures to train on.")  # fmt: skip
+@click.option("--scale", type=BoundedFloat(1e-6, 1e6), default=1.0, show_default=True,
+              help="Factor on all numbers of steps.")  # fmt: skip
 @click.option("--only", multiple=True, type=click.Choice(["unet", *COMMANDS]), help="This model "
               "alone. May be given several times.")  # fmt: skip
 def main(

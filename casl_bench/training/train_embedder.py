@@ -121,13 +121,8 @@ def measure(network: EmbedderNet, pool: Pool, seed: int) -> dict[str, Any]:
 
 
 @click.command("embedder")
-@click.option(
-    "--pairs",
-    type=BoundedInt(),
-    default=96,
-    show_default=True,
-    help="Subjects a batch, each twice.",
-)
+@click.option("--pairs", type=BoundedInt(), default=96, show_default=True,
+              help="Subjects per batch, each twice.")  # fmt: skip
 @training_options(seed=21)
 def main(training: ScorerTraining, pairs: int) -> None:
     """Train, measure and publish the embedder."""

@@ -15,7 +15,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,10 +52,7 @@ class Pool:
     """Pictures with all that is known of them.
 
     Attributes:
-        drawing: the renderer.
         images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
-        attributes: bool [n, A] in the renderer's order.
-        factors: of the pictures.
         flipped: uint8 [n, 64, 64, 3], each picture again with one attribute negated and all else
             equal; None where the pool was asked for without.
         flipped_attribute: int64 [n], the column that was negated in `flipped`.
@@ -63,19 +60,12 @@ class Pool:
 
     drawing: Drawing
     images: NDArray[np.uint8]
-    attributes: NDArray[np.bool_]
     factors: Factors
     flipped: NDArray[np.uint8] | None
     flipped_attribute: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.attributes)
-
-
-def default_cache_dir() -> Path:
-    """Where pools are kept when no folder is given: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "casl_bench" / "render_pools"
+        return len(self.factors)
 
 
 def load_pool(
@@ -83,10 +73,9 @@ def load_pool(
     count: int,
     seed: int,
     split: str = "train",
-    cache_dir: str | Path | None = None,
+    cache_dir: Path | None = None,
     *,
     flips: bool = False,
-    workers: int | None = None,
 ) -> Pool:
     """The first `count` pictures of a training stream, drawn now or taken from the cache.
 
@@ -96,36 +85,29 @@ def load_pool(
         seed: of the stream; streams of two seeds or splits share no picture, and none shares a
             picture with the benchmark's own splits.
         split: a name that separates training from held-out streams.
-        cache_dir: folder of all pools; the user's cache folder where None.
+        cache_dir: folder of all pools; in the user's cache folder where None.
         flips: whether each picture is drawn a second time with attribute `index % A` negated.
-        workers: drawing processes; one a core where None.
-
-    Returns:
-        The pool, its pictures memory-mapped.
     """
-    root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    stream = derive_seed(seed, "render_pool", split)
-    factors = drawing.sample(np.arange(count), stream)
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache_dir or user / "casl_bench" / "render_pools"
+
+    def cached(factors: Factors, kind: str) -> NDArray[np.uint8]:
+        key = hash_json([drawing.revision, seed, split, count, kind])[:16]
+        return _cached(
+            drawing, factors, root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
+        )
+
+    factors = drawing.sample(np.arange(count), derive_seed(seed, "render_pool", split))
     column = np.arange(count) % len(drawing.attributes)
-    images = _cached(drawing, factors, _folder(root, drawing, seed, split, count, "plain"), workers)
-    flipped = None
+    images, flipped = cached(factors, "plain"), None
     if flips:
         attributes = factors.attributes.copy()
         attributes[np.arange(count), column] ^= True
-        other = Factors(factors.image_ids, attributes, factors.nuisance)
-        folder = _folder(root, drawing, seed, split, count, "flipped")
-        flipped = _cached(drawing, other, folder, workers)
-    return Pool(drawing, images, factors.attributes, factors, flipped, column)
+        flipped = cached(replace(factors, attributes=attributes), "flipped")
+    return Pool(drawing, images, factors, flipped, column)
 
 
-def _folder(root: Path, drawing: Drawing, seed: int, split: str, count: int, kind: str) -> Path:
-    key = hash_json([drawing.revision, seed, split, count, kind])[:16]
-    return root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
-
-
-def _cached(
-    drawing: Drawing, factors: Factors, folder: Path, workers: int | None
-) -> NDArray[np.uint8]:
+def _cached(drawing: Drawing, factors: Factors, folder: Path) -> NDArray[np.uint8]:
     """The pictures of these factors from `folder/images.npy`, which is written first if absent."""
     done = folder / "images.npy"
     if not done.exists():
@@ -135,7 +117,7 @@ def _cached(
         for start in starts:
             part = parts / f"{start:08d}.npy"
             if not part.exists():
-                _write(part, drawing.render_parallel(factors[start : start + CHUNK], workers))
+                _write(part, drawing.render_parallel(factors[start : start + CHUNK]))
         whole = np.concatenate([np.load(parts / f"{start:08d}.npy") for start in starts])
         _write(done, whole)
         shutil.rmtree(parts, ignore_errors=True)
@@ -303,13 +285,9 @@ def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
 
 
 def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels of pictures, of their flips, and which attribute differs.
-
-    Returns:
-        bool [n, A], bool [n, A], int64 [n].
-    """
+    """Labels bool [n, A] of pictures and of their flips, and which attribute differs, int64 [n]."""
     rows = index.numpy()
-    labels = torch.from_numpy(pool.attributes[rows])
+    labels = torch.from_numpy(pool.factors.attributes[rows])
     column = torch.from_numpy(pool.flipped_attribute[rows])
     other = labels.clone()
     other[torch.arange(len(rows)), column] ^= True
@@ -606,3 +584,13 @@ def per_attribute(drawing: Drawing, values: Tensor) -> dict[str, float]:
     """Attribute → number, rounded for a card."""
     pairs = zip(drawing.attributes, values.tolist(), strict=True)
     return {name: round(float(v), 4) for name, v in pairs}
+
+
+def accuracy(drawing: Drawing, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Attribute → share of the pictures in which its logit is on the right side of 0."""
+    return per_attribute(drawing, ((logits > 0) == labels).float().mean(0))
+
+
+def means_of_flips(values: Tensor, column: Tensor) -> Tensor:
+    """[A, ...] means of the values [n, ...] over the pictures with each attribute flipped."""
+    return torch.stack([values[column == k].mean(0) for k in range(int(column.max()) + 1)])
