@@ -7,7 +7,7 @@ import torch
 
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.domains.dataset import DATASETS, Dataset, SupportsOracle
-from casl_bench.domains.rendered import RENDERED, RenderedDomain, domain_named
+from casl_bench.domains.rendered import RENDERED, RenderedDomain, rendered_domain
 from casl_bench.domains.rendering.renderer import RenderedDataset
 from casl_bench.runs.names import load_registries
 
@@ -71,7 +71,7 @@ def test_oracle_takes_any_order_and_none(domain: RenderedDomain, dataset: Render
 
 
 def test_wrong_names_are_refused() -> None:
-    faces = RenderedDataset(domain_named("rendered_faces").drawing)
+    faces = RenderedDataset(RENDERED["rendered_faces"].drawing)
     with pytest.raises(UsageError, match="did you mean 'hat'"):
         faces.oracle(["test-000000"], "hatt")
     with pytest.raises(InputError, match="test-12x"):
@@ -79,4 +79,4 @@ def test_wrong_names_are_refused() -> None:
     with pytest.raises(UsageError, match="validation"):
         faces.load("valid", 1)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="did you mean 'rendered_faces'"):
-        domain_named("rendered_face")
+        rendered_domain("rendered_face")
