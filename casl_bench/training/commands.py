@@ -7,15 +7,15 @@ from importlib import import_module
 import click
 
 _COMMANDS = {
-    "attributes": "Train a classifier of photographs' attributes",
-    "classifier": "Train an attribute classifier",
-    "clip": "Train a small CLIP on a domain's pictures",
-    "domain": "Train and ship every model of a domain",
-    "embedder": "Train the `render_embedder` of a domain",
-    "factors": "Train the `factor_regressor` of a domain",
-    "unet": "Train the diffusion model of a synth domain",
+    "attributes": ("train_attributes:main", "Train a classifier of photographs' attributes"),
+    "classifier": ("train_classifier:main", "Train an attribute classifier"),
+    "clip": ("train_embeddings:clip", "Train a small CLIP on a domain's pictures"),
+    "domain": ("train_domain:main", "Train and ship every model of a domain"),
+    "embedder": ("train_embeddings:embedder", "Train the `render_embedder` of a domain"),
+    "factors": ("train_factors:main", "Train the `factor_regressor` of a domain"),
+    "unet": ("train_unet:main", "Train the diffusion model of a synth domain"),
 }
-"""Name, of a module `train_NAME.py` with a command `main` → its line in the help."""
+"""Name → where its click command is in this folder, and its line in the help."""
 
 
 class TrainGroup(click.Group):
@@ -26,16 +26,17 @@ class TrainGroup(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of this name and return its command."""
+        """Import a command; None where there is none of this name."""
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = import_module(f"{__package__}.train_{cmd_name}").main
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(import_module(f"{__package__}.{module}"), attribute)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Each name with its line."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
 train_group = TrainGroup(

@@ -338,14 +338,8 @@ def training_config(name: str, drawing: Drawing, **settings: Any) -> dict[str, A
 def start_from(model: nn.Module, folder: Path | None) -> str | None:
     """Copy what fits of a shipped model of the same architecture, such as another domain's.
 
-    Layers whose shape depends on the domain (words, attributes) stay as they are.
-
-    Args:
-        model: changed in place.
-        folder: of the shipped model; None does nothing.
-
-    Returns:
-        Hash of the weights copied from, for the card; None without a folder.
+    Layers whose shape depends on the domain (words, attributes) stay as they are. Returns the hash
+    of the weights that are copied from, for the card; without a folder nothing is done.
 
     Raises:
         UsageError: less than half of the model's numbers fit.
@@ -383,15 +377,10 @@ class ScorerTraining:
     """Training of a rendered domain's scorer: the options, and the steps that all of them share.
 
     Attributes:
-        domain: name of its data set.
-        out: training folder.
         ship: folder of weights and card; `out` where None.
-        cache: folder of rendered pools.
         start: folder of a shipped model of the same architecture to start from.
-        steps: length in steps, or
-        minutes: length in minutes.
+        steps: length in steps, or `minutes` in minutes.
         images: pictures to train on.
-        seed: of the run.
         bf16: whether passes run under autocast to bfloat16.
         note: what a reader of the card should know.
     """
@@ -468,12 +457,8 @@ class ScorerTraining:
     ) -> None:
         """Write weights, card, its readable form and the curve.
 
-        Args:
-            run: the training.
-            network: what is shipped.
-            config: builds the network again.
-            calibration: scale and bias of its outputs.
-            card: title, description, measured, and what differs from the defaults.
+        The config builds the network again; calibration is scale and bias of its outputs; `card`
+        holds title, description, measured, and what differs from the defaults.
         """
         folder = self.ship or self.out
         whole = {
@@ -498,11 +483,7 @@ class ScorerTraining:
 
 
 def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator: the options of `ScorerTraining`, which the function is given first.
-
-    Args:
-        seed: its default.
-    """
+    """Decorator: the options of `ScorerTraining`, which the function is given first."""
     folder = click.Path(path_type=Path)
     options = (
         click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces"),

@@ -11,7 +11,7 @@ import numpy as np
 from casl_bench.core.files import hash_bytes
 from casl_bench.metrics.bootstrap import Interval
 from casl_bench.report.markdown import DASH, fold, number, table
-from casl_bench.studies.frame import packages_text, png, read_records, write_page
+from casl_bench.studies import packages_text, png, read_records, write_page
 from casl_bench.studies.metric_validity.edits import FAMILIES
 from casl_bench.studies.metric_validity.records import (
     ALL,
@@ -43,7 +43,7 @@ MADE_FROM = "made-from"
 
 
 def read_study(folder: Path) -> StudyRecords:
-    """The records in a folder; see `frame.read_records`."""
+    """The records in a folder; see `read_records`."""
     hint = "make them, without --render-only"
     return read_records(folder / RECORDS, StudyRecords.from_jsonl, hint)
 

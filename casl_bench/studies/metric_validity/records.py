@@ -26,7 +26,7 @@ from casl_bench.metrics.bootstrap import (
 )
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.results.record import Finite, Frozen
-from casl_bench.studies.frame import parse_study, to_lines
+from casl_bench.studies import parse_study, to_lines
 from casl_bench.studies.metric_validity.edits import FAMILIES, SEED
 
 DIGITS = 5

@@ -11,7 +11,7 @@ import numpy as np
 from casl_bench.report.markdown import DASH, escape, number, table
 from casl_bench.results.record import headline_level
 from casl_bench.runs.strength import DIP
-from casl_bench.studies.frame import packages_text, png, read_records, section, write_page
+from casl_bench.studies import packages_text, png, read_records, section, write_page
 from casl_bench.studies.paper_questions import answers
 from casl_bench.studies.paper_questions.answers import Evidence, Over, from_signed_log, mean_over
 from casl_bench.studies.paper_questions.study import FIGURE, MAP, PAGE, ROWS, STEER, LatentRows
@@ -22,7 +22,7 @@ PROBE_K = 16
 
 
 def read_rows(folder: Path) -> LatentRows:
-    """The rows in a folder; see `frame.read_records`."""
+    """The rows in a folder; see `read_records`."""
     return read_records(folder / ROWS, LatentRows.from_jsonl, "make them: give the run folder")
 
 

@@ -33,7 +33,7 @@ from casl_bench.runs.plan import info_of, judges, make_method, open_domains
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.suites import RunConfig
-from casl_bench.studies.frame import parse_study, to_lines
+from casl_bench.studies import parse_study, to_lines
 
 
 class PartOfMap(HSpaceEditor):
