@@ -9,6 +9,7 @@ unless a test calls `register_toy_domain`, or a user names a plugin that does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -313,14 +314,14 @@ class ToyTasks:
         return EditTask(
             concept=concept,
             backbone=self.domain.backbone,
-            train=_copy(self.train),
+            train=deepcopy(self.train),
             labels=labels.clone() if info.supervision == "labels" else None,
             trajectories=self._trajectories,
             saes=self if info.uses_sae else None,
             guide_clip=self.domain.guide_clip if info.supervision == "text" else None,
             generator=generator(0, "fit", info.name),
             workspace=workspace,
-            validation=_copy(self.validation) if info.uses_validation else None,
+            validation=deepcopy(self.validation) if info.uses_validation else None,
             oracle=dataset.oracle if info.needs_oracle else None,
             other_attributes=others if info.needs_oracle else (),
             scorer=self.domain.classifiers[0] if info.needs_scorer else None,
@@ -348,7 +349,7 @@ class ToyTasks:
 
     def test_images(self, places: Sequence[int] | None = None) -> Inversions:
         """A fresh copy of the test inversions, or of those at these places."""
-        return _copy(self.test if places is None else self.test.take(places))
+        return deepcopy(self.test if places is None else self.test.take(places))
 
     def _neighbour(self, info: MethodInfo) -> Editor:
         """The fitted editor that a control with `beside` is given, of the control's own space."""
@@ -378,12 +379,6 @@ class _ConstantShift(HSpaceEditor):
 
     def state(self) -> dict[str, Tensor]:
         return {}
-
-
-def _copy(x: Inversions) -> Inversions:
-    return Inversions(
-        x.image_ids, x.timesteps, x.x_0.clone(), x.x_T.clone(), x.reconstruction.clone()
-    )
 
 
 @cache

@@ -174,7 +174,7 @@ class Family:
         matched: whether the target is turned on entirely in every image, at every level.
         with_exact: whether the exact edit is its level 0.
         what: one sentence for the page.
-        make: the edits of a subject, without the exact one.
+        make: edits of a subject, made of the exact one.
     """
 
     name: str
@@ -182,18 +182,21 @@ class Family:
     matched: bool
     with_exact: bool
     what: str
-    make: Callable[[Subject], list[GradedEdit]]
+    make: Callable[[Subject, GradedEdit], list[GradedEdit]]
+
+    def edits(self, subject: Subject) -> list[GradedEdit]:
+        """All of them, without the exact one."""
+        return self.make(subject, replace(exact(subject), family=self.name))
 
 
-def exact(subject: Subject, family: str = "exact") -> GradedEdit:
+def exact(subject: Subject) -> GradedEdit:
     """The known edit: the attribute turned on, all else equal."""
     before = subject.lacking
     end = subject.drawing.flipped(before, subject.concept.attribute)
-    return GradedEdit(family, 0.0, subject.target, before, before, end)
+    return GradedEdit("exact", 0.0, subject.target, before, before, end)
 
 
-def _one_other(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "one_other")
+def _one_other(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     edits = []
     for other in subject.others[:OTHERS]:
         order = subject.rng("one_other", other).permutation(len(plain.end))
@@ -203,8 +206,7 @@ def _one_other(subject: Subject) -> list[GradedEdit]:
     return edits
 
 
-def _several_others(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "several_others")
+def _several_others(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     names = list(subject.others)
     subject.rng("several_others").shuffle(names)
     edits, end = [], plain.end
@@ -214,8 +216,7 @@ def _several_others(subject: Subject) -> list[GradedEdit]:
     return edits
 
 
-def _identity_drift(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "identity_drift")
+def _identity_drift(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     drawing = subject.drawing
     spared = {*drawing.scenery, *drawing.unread}
     columns = [k for k, name in enumerate(drawing.nuisance) if name not in spared]
@@ -232,15 +233,11 @@ def _identity_drift(subject: Subject) -> list[GradedEdit]:
 
 
 def _damaged(
-    name: str,
-    levels: Sequence[float],
-    spoil: Callable[[Subject, float], Callable[[Tensor], Tensor]],
-) -> Callable[[Subject], list[GradedEdit]]:
-    def make(subject: Subject) -> list[GradedEdit]:
-        plain = exact(subject, name)
-        return [replace(plain, level=v, damage=spoil(subject, v)) for v in levels]
-
-    return make
+    levels: Sequence[float], spoil: Callable[[Subject, float], Callable[[Tensor], Tensor]]
+) -> Callable[[Subject, GradedEdit], list[GradedEdit]]:
+    return lambda subject, plain: [
+        replace(plain, level=v, damage=spoil(subject, v)) for v in levels
+    ]
 
 
 def _noise(subject: Subject, sigma: float) -> Callable[[Tensor], Tensor]:
@@ -252,8 +249,7 @@ def _noise(subject: Subject, sigma: float) -> Callable[[Tensor], Tensor]:
     return add
 
 
-def _unmatched(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "unmatched_strength")
+def _unmatched(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     other = subject.others[0]
     order = subject.rng("one_other", other).permutation(len(plain.end))
     edits = []
@@ -263,8 +259,7 @@ def _unmatched(subject: Subject) -> list[GradedEdit]:
     return edits
 
 
-def _partial_target(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "partial_target")
+def _partial_target(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     other = subject.others[0]
     start = subject.drawing.flipped(plain.before, other)
     end = subject.drawing.flipped(plain.end, other)
@@ -272,14 +267,14 @@ def _partial_target(subject: Subject) -> list[GradedEdit]:
     return [replace(edit, level=share, share=share) for share in (*BLENDS, 1.0)]
 
 
-def _wrong_way(subject: Subject) -> list[GradedEdit]:
+def _wrong_way(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     edits = []
     for share in WRONG_SHARES:
         wrong = round(share * len(subject.lacking))
         lacking = subject.lacking[: len(subject.lacking) - wrong]
         before = Factors.concatenated([lacking, subject.having[:wrong]])
         end = subject.drawing.flipped(before, subject.concept.attribute)
-        edits.append(GradedEdit("wrong_way", share, subject.target, before, before, end))
+        edits.append(replace(plain, level=share, before=before, start=before, end=end))
     return edits
 
 
@@ -336,18 +331,18 @@ FAMILIES: dict[str, Family] = {
         Family(
             "blur", "damage", True, True,
             f"Gaussian blur of {', '.join(map(str, BLURS))} pixels after the exact edit",
-            _damaged("blur", BLURS, lambda _, v: partial(blur, sigma=v)),
+            _damaged(BLURS, lambda _, v: partial(blur, sigma=v)),
         ),
         Family(
             "noise", "damage", True, True,
             f"noise of standard deviation {', '.join(map(str, NOISES))} (pixels in [-1, 1])",
-            _damaged("noise", NOISES, _noise),
+            _damaged(NOISES, _noise),
         ),
         Family(
             "compression", "damage", True, True,
             f"8×8 cosine blocks quantised as JPEG does, strength "
             f"{', '.join(f'{c:g}' for c in COMPRESSIONS)}",
-            _damaged("compression", COMPRESSIONS, lambda _, v: partial(compress, strength=v)),
+            _damaged(COMPRESSIONS, lambda _, v: partial(compress, strength=v)),
         ),
     )
 }  # fmt: skip

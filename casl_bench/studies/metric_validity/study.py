@@ -6,7 +6,7 @@ inversion is added to an image and to its edit alike, so that there is a noise f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -36,7 +36,14 @@ from casl_bench.studies.metric_validity.records import (
     StudyRecords,
     rounded,
 )
-from casl_bench.studies.metric_validity.tricks import Tally, play_on_rows, play_on_toys
+from casl_bench.studies.metric_validity.tricks import (
+    SIDES,
+    Case,
+    play_on_rows,
+    play_on_toys,
+    summarised,
+    values_of,
+)
 
 STUDY_VERSION = 1
 """Raise it whenever an edit, its truth or a trick changes."""
@@ -57,8 +64,8 @@ def make_study(images: int, say: Callable[[str], None]) -> StudyRecords:
     """
     load_registries()
     metrics = candidates()
-    tally = Tally(metrics)
     rows: list[EditRow] = []
+    cases: list[Case] = []
     revisions, hashes = {}, {}
     for name, rendered in RENDERED.items():
         domain = rendered_domain(name)
@@ -67,11 +74,9 @@ def make_study(images: int, say: Callable[[str], None]) -> StudyRecords:
         rows += edit_rows(scorers, card.concepts, metrics, images=images, say=say)
         say(f"{name}: tricks")
         for concept in card.concepts:
-            subject = subject_of(rendered.drawing, concept, images)
-            play_on_images(tally, scorers, subject)
+            cases += play_on_images(metrics, scorers, subject_of(rendered.drawing, concept, images))
     say("linear tricks")
-    play_on_rows(tally, rows)
-    play_on_toys(tally)
+    cases += [*play_on_rows(rows), *play_on_toys(metrics)]
     refs = tuple(metric_ref(metric.info) for metric in metrics)
     header = StudyHeader(
         version=STUDY_VERSION,
@@ -84,7 +89,7 @@ def make_study(images: int, say: Callable[[str], None]) -> StudyRecords:
         metrics=refs,
         metrics_of_tricks=(*refs, metric_ref(EPR_PLUS_INFO)),
     )
-    return StudyRecords(header, tuple(rows), tuple(tally.rows()))
+    return StudyRecords(header, tuple(rows), tuple(summarised(cases)))
 
 
 def subject_of(drawing: Drawing, concept: Concept, images: int) -> Subject:
@@ -237,7 +242,7 @@ def edit_rows(
     for concept in concepts:
         say(f"{dataset}: {concept.name}")
         subject, renderer = subject_of(drawing, concept, images), Renderer(drawing)
-        edits = [exact(subject), *(e for name in families for e in FAMILIES[name].make(subject))]
+        edits = [exact(subject), *(e for name in families for e in FAMILIES[name].edits(subject))]
         # Edits of the same images are scored together.
         for _, group in groupby(edits, key=lambda e: (e.family, id(e.before))):
             together = list(group)
@@ -297,7 +302,9 @@ def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array)
     return pixels + change
 
 
-def play_on_images(tally: Tally, scorers: StudyScorers, subject: Subject) -> None:
+def play_on_images(
+    metrics: Sequence[EditMetric], scorers: StudyScorers, subject: Subject
+) -> Iterator[Case]:
     """The tricks that edit nothing, on one concept; the first classifier is attacked."""
     deceived = scorers.domain.classifiers[0]
     assert isinstance(deceived, Differentiable)  # all that are shipped are
@@ -314,5 +321,5 @@ def play_on_images(tally: Tally, scorers: StudyScorers, subject: Subject) -> Non
     exactly, *tried = scorers.scores(subject.concept, subject.lacking, images, given)
     for name, found in zip(edits, tried, strict=True):
         for classifier in exactly:
-            tally.add(name, "before", classifier, exactly[classifier])
-            tally.add(name, "after", classifier, found[classifier])
+            for side, own in zip(SIDES, (exactly, found), strict=True):
+                yield name, side, classifier, values_of(metrics, own[classifier])

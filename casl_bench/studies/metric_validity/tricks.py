@@ -7,7 +7,7 @@ images. A trick has many cases; what is kept is their median and their 5 % and 9
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,45 +45,34 @@ TRICKS: dict[str, tuple[str, str]] = {
 """Name → the edit that is compared with, and the trick, which should gain nothing."""
 
 
-class Tally:
-    """Collects the cases of tricks, and sums them up."""
+Case = tuple[str, Side, str, Values]
+"""Trick, side, classifier, and the values of all metrics, EPR+ last."""
 
-    def __init__(self, metrics: Sequence[EditMetric]) -> None:
-        self.metrics = metrics
-        self._cases: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
 
-    def add(
-        self,
-        trick: str,
-        side: Side,
-        classifier: str,
-        scores: EditScores,
-        null: Sequence[EditScores] = (),
-    ) -> None:
-        """One case of one side; EPR+ is known where random directions are."""
-        values = tuple(metric.value(scores) for metric in self.metrics)
-        plus = epr_plus(scores, null) if null else None
-        self.add_values(trick, side, classifier, (*values, plus))
+def values_of(
+    metrics: Sequence[EditMetric], scores: EditScores, null: Sequence[EditScores] = ()
+) -> Values:
+    """All metrics of a case; EPR+ is known where random directions are."""
+    plus = epr_plus(scores, null) if null else None
+    return (*(metric.value(scores) for metric in metrics), plus)
 
-    def add_values(self, trick: str, side: Side, classifier: str, values: Values) -> None:
-        """One case whose metrics are known already, EPR+ last."""
-        self._cases[trick, side, classifier].append(values)
 
-    def rows(self) -> list[TrickRow]:
-        """One row per side and classifier, in the order of `TRICKS`."""
-        keys = [key for name in TRICKS for key in self._cases if key[0] == name]
-        return [self._row(*key) for key in keys]
-
-    def _row(self, trick: str, side: Side, classifier: str) -> TrickRow:
-        cases = self._cases[trick, side, classifier]
-        columns = list(zip(*cases, strict=True))
-        middle, low, high = (
-            tuple(_quantile(column, q) for column in columns) for q in (0.5, 0.05, 0.95)
-        )
-        return TrickRow(
-            trick=trick, side=side, classifier=classifier, cases=len(cases),
-            values=middle, low=low, high=high,
+def summarised(cases: Iterable[Case]) -> list[TrickRow]:
+    """One row per side and classifier, in the order of `TRICKS`."""
+    groups: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
+    for trick, side, classifier, values in cases:
+        groups[trick, side, classifier].append(values)
+    rows = []
+    for trick, side, classifier in sorted(groups, key=lambda key: list(TRICKS).index(key[0])):
+        columns = list(zip(*(own := groups[trick, side, classifier]), strict=True))
+        middle, low, high = (tuple(_quantile(c, q) for c in columns) for q in (0.5, 0.05, 0.95))
+        rows.append(
+            TrickRow(
+                trick=trick, side=side, classifier=classifier, cases=len(own),
+                values=middle, low=low, high=high,
+            )
         )  # fmt: skip
+    return rows
 
 
 def _quantile(column: Values, q: float) -> float | None:
@@ -91,15 +80,15 @@ def _quantile(column: Values, q: float) -> float | None:
     return rounded(float(np.quantile(known, q))) if len(known) > len(column) / 2 else None
 
 
-def play_on_rows(tally: Tally, rows: Sequence[EditRow]) -> None:
+def play_on_rows(rows: Sequence[EditRow]) -> Iterator[Case]:
     """The tricks that are levels of a family: the wrong way, wholly and by half."""
     exact = {(r.dataset, r.concept, r.classifier): r for r in rows if r.family == "exact"}
     for name, level in (("wrong_way", 1.0), ("half_wrong_way", 0.5)):
         for row in rows:
             if row.family == "wrong_way" and row.level == level:
                 before = exact[row.dataset, row.concept, row.classifier]
-                tally.add_values(name, "before", row.classifier, (*before.values, None))
-                tally.add_values(name, "after", row.classifier, (*row.values, None))
+                for side, own in zip(SIDES, (before, row), strict=True):
+                    yield name, side, row.classifier, (*own.values, None)
 
 
 # On attributes that are linear logits of Gaussian vectors.
@@ -241,14 +230,14 @@ class ToyEdit:
         )
 
 
-def play_on_toys(tally: Tally, toys: int = TOYS) -> None:
+def play_on_toys(metrics: Sequence[EditMetric], toys: int = TOYS) -> Iterator[Case]:
     """The tricks that need no picture, on every attribute of some toys."""
     for seed in range(toys):
         toy = LinearToy.sample(seed)
         for target in range(ATTRIBUTES):
             for name, sides in _toy_edits(toy, target).items():
                 for side, edit in zip(SIDES, sides, strict=True):
-                    tally.add(name, side, LINEAR, edit.scores, edit.null)
+                    yield name, side, LINEAR, values_of(metrics, edit.scores, edit.null)
 
 
 def _toy_edits(toy: LinearToy, target: int) -> dict[str, tuple[ToyEdit, ToyEdit]]:

@@ -21,9 +21,9 @@ from casl_bench.studies.metric_validity.tricks import (
     ATTRIBUTES,
     TRICKS,
     LinearToy,
-    Tally,
     ToyEdit,
     play_on_toys,
+    summarised,
 )
 
 ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
@@ -31,19 +31,15 @@ ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
 
 @pytest.fixture(scope="module")
 def on_toys(metrics: list[EditMetric]) -> list[TrickRow]:
-    tally = Tally(metrics)
-    play_on_toys(tally, toys=1)
-    return tally.rows()
+    return summarised(play_on_toys(metrics, toys=1))
 
 
 @pytest.fixture(scope="module")
 def on_images(scorers: StudyScorers, metrics: list[EditMetric]) -> list[TrickRow]:
     name = scorers.domain.dataset.card.name
     drawing = RENDERED[name].drawing
-    tally = Tally(metrics)
     subject = subject_of(drawing, drawing.concepts[0], 8)
-    play_on_images(tally, scorers, subject)
-    return tally.rows()
+    return summarised(play_on_images(metrics, scorers, subject))
 
 
 def value(

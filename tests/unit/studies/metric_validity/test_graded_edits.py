@@ -21,7 +21,7 @@ def subject() -> Subject:
 
 
 def edits(subject: Subject, family: str) -> list[GradedEdit]:
-    return FAMILIES[family].make(subject)
+    return FAMILIES[family].edits(subject)
 
 
 def test_the_images_are_those_of_the_data_set(subject: Subject) -> None:
