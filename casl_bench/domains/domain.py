@@ -22,8 +22,6 @@ class Domain:
 
     Attributes:
         name: "synth" or "real"; printed with every table.
-        dataset: images, concepts, attributes.
-        backbone: the frozen diffusion model that every method edits.
         guide_clip: the CLIP that methods may train against.
         score_clip: the CLIP that scores: other weights than the guide's, or construction fails.
         classifiers: attribute classifiers, the primary one first.

@@ -39,8 +39,7 @@ def parse_study(
 ) -> tuple[Header, list[Row]]:
     """Header and rows, as from `to_lines`.
 
-    Raises:
-        InvalidBenchmarkError: where the first line is no such header, or another is no such row.
+    Raises InvalidBenchmarkError where the first line is no such header, or another no such row.
     """
     first, *rest = text.splitlines() or [""]
     try:
@@ -56,16 +55,9 @@ def parse_study(
 
 
 def read_records(path: Path, parse: Callable[[str, str], Records], hint: str) -> Records:
-    """The records of a study.
+    """What `parse` makes of a file's text and of where it is; the hint says how the file is made.
 
-    Args:
-        path: their file.
-        parse: text and where it is from → records.
-        hint: how they are made.
-
-    Raises:
-        UsageError: there is no such file, or it is no text.
-        InvalidBenchmarkError: the file is something else.
+    Raises UsageError where there is no such file, or it is no text.
     """
     if not path.is_file():
         raise UsageError("no records of the study", where=str(path), hint=hint)
@@ -102,14 +94,14 @@ def png(
     colours: int,
     info: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """A figure as PNG bytes, the same for equal input.
+    """A figure as PNG bytes, the same for equal input; its last line is the command that made it.
 
     Reduced to a palette, which halves the file without a visible difference.
 
     Args:
         size: in inches.
         draw: adds panels to a matplotlib figure.
-        command: that made it, for the line below.
+        command: that made it.
         colours: of the palette.
         info: text fields of the file.
     """

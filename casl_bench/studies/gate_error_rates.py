@@ -55,8 +55,7 @@ LARGEST = 3.0
 class ResampledFit:
     """One fit on one concept, as a run would have recorded it.
 
-    The scores are None where the effect was not reached; `reached` is whether it was, the right
-    way.
+    The scores are None where the effect was not reached, the right way.
     """
 
     scores: EditScores | None
@@ -293,13 +292,10 @@ _NORMAL_RUNS = 20_000
 
 @dataclass(frozen=True)
 class PairedLoss:
-    """Change between fits of the same seeds.
+    """Change of precision between fits of the same seeds, as log ratios of head over base.
 
-    Attributes:
-        log_ratio: of precision, head over base, mean over concepts and pairs.
-        sd: of the mean over concepts, between pairs.
-        pairs: number of them.
-        power: share of runs with other seeds that would fail, were their log ratios normal.
+    The mean is over concepts and pairs, the sd that of the mean over concepts, between pairs; power
+    is the share of runs with other seeds that would fail, were their log ratios normal.
     """
 
     log_ratio: float

@@ -43,10 +43,9 @@ BLEND_SHARE = 0.3
 def examples(
     pool: Pool, index: Tensor, rng: torch.Generator, blend: float
 ) -> tuple[Tensor, Tensor]:
-    """Pictures and soft labels; a share `blend` of rows is a mixture of a picture and its flip.
+    """Pictures [n, 3, H, W] in [-1, 1] and soft labels [n, A] in [0, 1].
 
-    Returns:
-        [n, 3, H, W] in [-1, 1] and float [n, A] in [0, 1].
+    A share `blend` of rows is a mixture of a picture and its flip.
     """
     labels, other, _ = flipped_labels(pool, index)
     share = torch.rand(len(index), generator=rng)
@@ -58,14 +57,9 @@ def examples(
 
 
 def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and bias for each attribute that minimise the cross-entropy.
+    """Scale [A] > 0 and bias [A] for each attribute that minimise the cross-entropy.
 
-    Args:
-        logits: [n, A] raw.
-        targets: [n, A] in [0, 1].
-
-    Returns:
-        scale [A] > 0 and bias [A].
+    Logits [n, A] are raw, targets [n, A] in [0, 1].
     """
     logits, targets = logits.double(), targets.double()
     log_scale = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)

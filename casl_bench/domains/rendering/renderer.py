@@ -76,14 +76,12 @@ class Drawing:
     """A renderer with its names.
 
     Attributes:
-        name: of the data set.
         subject: what is seen, in the plural: "portraits".
         attributes: names of the binary factors.
         nuisance: names of the continuous factors.
         scenery: those of the nuisance factors that belong to place and light, not to the subject.
         unread: those that are too fine or too often covered to be read off a picture.
         draw: one picture from its factors; a function of a module, so that processes can share it.
-        source: the module that draws.
     """
 
     name: str
@@ -98,7 +96,7 @@ class Drawing:
 
     @functools.cached_property
     def revision(self) -> str:
-        """SHA-256, hex: another one whenever a fixed sample of pictures or a name is another.
+        """SHA-256, hex, of a fixed sample of pictures and of the names.
 
         The pixels are hashed, not the source: a machine that draws differently shows it.
         """
@@ -123,14 +121,8 @@ class Drawing:
     def sample(self, image_ids: ArrayLike, seed: int) -> Factors:
         """Factors of pictures: attributes are fair coins, nuisance is uniform on [0, 1).
 
-        Those of one picture depend on (seed, id) alone.
-
-        Args:
-            image_ids: integers [n], non-negative, in any order.
-            seed: any integer; taken modulo 2**64.
-
-        Raises:
-            ValueError: ids are not a row of non-negative integers.
+        Those of one picture depend on (seed, id) alone; ids are a row of non-negative integers,
+        else ValueError, and the seed is taken modulo 2**64.
         """
         ids = np.asarray(image_ids)
         if ids.size == 0:
@@ -156,18 +148,10 @@ class Drawing:
     def render_parallel(
         self, factors: Factors, workers: int | None = None, chunk: int = 256
     ) -> NDArray[np.uint8]:
-        """The pictures of `render`, drawn in several processes.
+        """The pictures of `render`, by several processes (one per core by default), chunk by chunk.
 
-        Worker processes are spawned, which is safe beside threads and accelerators; a script that
-        calls this needs the usual `if __name__ == "__main__"` guard.
-
-        Args:
-            factors: of n pictures.
-            workers: number of processes; by default one for each usable core.
-            chunk: pictures in one task; no processes are started for a single task.
-
-        Raises:
-            ValueError: workers or chunk is less than 1.
+        They are spawned, which is safe beside threads and accelerators; a script that calls this
+        needs the usual `if __name__ == "__main__"` guard. A single chunk needs no process.
         """
         count = joblib.cpu_count() if workers is None else workers
         if count < 1 or chunk < 1:
@@ -220,8 +204,7 @@ class RenderedDataset:
     def load(self, split: Split, count: int) -> ImageBatch:
         """The first `count` images of a split: always the same ones, in the same order.
 
-        Raises:
-            InputError: there is no such split, or the count is negative.
+        Raises InputError where there is no such split, or the count is negative.
         """
         if split not in _SPLITS:
             raise unknown_name("split", split, _SPLITS)
@@ -235,9 +218,7 @@ class RenderedDataset:
     def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
         """The same images with this one attribute flipped: [n, 3, H, W] float32 in [-1, 1].
 
-        Raises:
-            UsageError: there is no such attribute.
-            InputError: an id is not of this data set.
+        Raises UsageError for another attribute, InputError for an id of another data set.
         """
         # Edits of a concept by every method are compared with the same pictures.
         if len(self._flipped) > _FLIPPED_KEPT:

@@ -107,12 +107,9 @@ WRONG_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Subject:
-    """What the edits of one concept start from.
+    """What the edits of one concept, which are to turn its attribute on, start from.
 
-    Attributes:
-        concept: what is edited; its attribute is to be turned on.
-        lacking: factors of n images that lack the attribute.
-        having: factors of n images that have it.
+    `lacking` are factors of n images that lack the attribute, `having` of n that have it.
     """
 
     drawing: Drawing
@@ -144,7 +141,6 @@ class GradedEdit:
     Attributes:
         level: how much of what the family is about.
         target: column of the attribute that is to be turned on.
-        before, start, end, share: see `known_change`.
         other: the attribute that is changed as well, where it is one.
         damage: spoils the finished pixels [n, 3, H, W]; None where nothing does.
     """

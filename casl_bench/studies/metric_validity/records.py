@@ -60,7 +60,6 @@ class StudyHeader(Frozen):
 
     Attributes:
         version: of the study: of its edits, its truth and its tricks.
-        command: that made the records.
         images: number edited per concept, of `split`.
         datasets: data set → revision.
         scorers: data set → scorer → hash of its weights.
@@ -106,14 +105,10 @@ class EditRow(Frozen):
 
 
 class TrickRow(Frozen):
-    """One side of a trick, over all cases that it was tried on.
+    """One side of a trick: medians over its cases with 5 and 95 % quantiles, one per metric.
 
-    Attributes:
-        classifier: whose logits; "linear" in the toy.
-        cases: number of (data set, concept), or of (sample of the toy, target).
-        values: medians over cases, one per metric; None where it is undefined in most cases.
-        low: 5 % quantiles over cases.
-        high: 95 % quantiles.
+    A value is None where it is undefined in most cases. A case is a (data set, concept), or a
+    (sample of the toy, target), whose classifier is "linear".
     """
 
     kind: Literal["trick"] = "trick"
@@ -260,10 +255,9 @@ def ranking(
 class Verdict:
     """The metric that the study favours, by the rule on its page.
 
-    Attributes:
-        scores: eligible metric → the lower, over classifiers, of its mean rank correlations with
-            the known precision within a concept.
-        level: metrics whose score is not shown to be lower, with the interval of the difference.
+    The score of each eligible metric is the lower, over classifiers, of its mean rank correlations
+    with the known precision within a concept. `level` holds the metrics whose score is not shown to
+    be lower, with the interval of the difference.
     """
 
     metric: str
@@ -341,12 +335,10 @@ def _within(points: pd.DataFrame) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Point:
-    """One level of a family, as medians over concepts.
+    """One level of a family, as medians over concepts: its known precision, and a metric's value.
 
-    Attributes:
-        level: of the family; 0 is the exact edit where that belongs to it.
-        precision: the known one.
-        value: of the metric; None where it is undefined for most.
+    Level 0 is the exact edit where that belongs to the family; the value is None where it is
+    undefined for most.
     """
 
     level: float

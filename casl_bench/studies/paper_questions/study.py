@@ -122,16 +122,14 @@ class Header(Frozen):
 
 
 class VariantRow(Frozen):
-    """One variant of an edit on the test images of one concept.
+    """One variant of an edit on the test images of one concept, by the primary classifier.
 
     Attributes:
         question: which it belongs to.
-        latents: that are kept ("size") or taken away.
-        k: number of latents.
+        latents: that are kept ("size") or taken away, k of them.
         reached: whether validation images reached the effect asked for; None where nothing was
             asked for.
         full_effect: mean target change of the perfect edit, in sd.
-        measurements: by the primary classifier.
     """
 
     kind: Literal["variant"] = "variant"
@@ -309,7 +307,7 @@ def make_rows(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> LatentRows:
-    """Every variant of every concept of a finished run.
+    """Every variant of every concept of a finished run, by `jobs` processes, one concept each.
 
     What is done is kept in the run folder, concept by concept: an interrupted call goes on there.
 
@@ -317,7 +315,7 @@ def make_rows(
         run: the run folder.
         command: as the rows are to say that they were made.
         ks: numbers of latents, each at most half of the SAE's.
-        jobs: processes, one concept each.
+        jobs: processes.
         cache: of the run; None for the one that runs share by default.
         say: takes a line per finished concept.
 
