@@ -26,7 +26,6 @@ from casl_bench.models.model_files import hash_tensors
 
 # What a well-behaved method leaves as it was: weights, hooks, global state, the user's folders.
 
-
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",

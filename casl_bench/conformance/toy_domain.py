@@ -51,7 +51,6 @@ from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 # Untrained networks whose weights are always the same ones.
 
-
 T = TypeVar("T")
 
 
@@ -66,7 +65,6 @@ def seeded(what: str, purpose: str, build: Callable[[], T]) -> T:
 
 
 # Sixteen-pixel pictures with three known attributes: enough to run everything in a second.
-
 
 IMAGE_SIZE = 16
 STRIPE_ROWS = slice(13, 15)
@@ -254,7 +252,6 @@ def _embedder() -> RenderEmbedder:
 
 
 # The task that a method is checked on: a toy domain, inverted, and all that a fit may ask for.
-
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 8, 3, 4
 TIMESTEPS = linspace_timesteps(4, 999)

@@ -9,14 +9,12 @@ edit is at hand.
 from __future__ import annotations
 
 import functools
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields, replace
 
-import joblib
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -31,6 +29,7 @@ IMAGE_SIZE = 64
 """Height and width of every rendered picture."""
 
 REVISION_PICTURES = 24
+PICTURES_OF_A_TASK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,27 +144,16 @@ class Drawing:
             images[index] = self.draw(attributes, nuisance)
         return images
 
-    def render_parallel(
-        self, factors: Factors, workers: int | None = None, chunk: int = 256
-    ) -> NDArray[np.uint8]:
-        """The pictures of `render`, by several processes (one per core by default), chunk by chunk.
-
-        They are spawned, which is safe beside threads and accelerators; a script that calls this
-        needs the usual `if __name__ == "__main__"` guard. A single chunk needs no process.
-        """
-        count = joblib.cpu_count() if workers is None else workers
-        if count < 1 or chunk < 1:
-            raise ValueError(f"workers and chunk must be positive, not {count} and {chunk}")
-        parts = [factors[start : start + chunk] for start in range(0, len(factors), chunk)]
-        if count == 1 or len(parts) < 2:
+    def render_parallel(self, factors: Factors) -> NDArray[np.uint8]:
+        """The pictures of `render`, by one process per core; few pictures need no process."""
+        starts = range(0, len(factors), PICTURES_OF_A_TASK)
+        if len(starts) < 2:
             return self.render(factors)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(count, len(parts)), mp_context=context) as pool:
-            return np.concatenate(list(pool.map(self.render, parts)))
+        parts = (factors[start : start + PICTURES_OF_A_TASK] for start in starts)
+        return np.concatenate(Parallel(n_jobs=-1)(delayed(self.render)(part) for part in parts))
 
 
 # A data set of rendered pictures: splits, labels and true counterfactuals of one drawing.
-
 
 _FLIPPED_KEPT = 1000
 """Flipped pictures that are kept, 12 kB each; a call may draw more."""

@@ -187,7 +187,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """Column of a table → the families whose edits are ranked together in it."""
 
 NEEDS_KNOWN_FACTORS = ("factor_epr", "pixel_locality")
-"""Metrics that exist on rendered images alone: judged here, but no headline of a benchmark."""
+"""Metrics that exist on rendered images alone: tried here, but no headline of a benchmark."""
 MOST_UNDEFINED = 0.05
 """A metric undefined for more than this share of the edits cannot rank them."""
 

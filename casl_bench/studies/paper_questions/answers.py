@@ -13,9 +13,9 @@ from casl_bench.metrics.bootstrap import (
     RESAMPLES,
     percentile_interval,
     resampling_weights,
-    student_margin,
 )
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
+from casl_bench.report.grouping import mean_of
 from casl_bench.report.markdown import DASH, number
 from casl_bench.results.record import ALL, Comparison, RunRecord, headline_level
 from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow
@@ -50,15 +50,11 @@ class Over:
 
 def mean_over(values: Iterable[float]) -> Over:
     """The mean of one value per concept, with Student's t interval."""
-    array = np.array([*values])
-    n = len(array)
-    if not n:
+    found = [*values]
+    if not found:
         return Over(None, None, None, 0)
-    centre = float(array.mean())
-    half = float(student_margin(array)) if n > 1 else 0.0
-    if half == 0:
-        return Over(centre, None, None, n)
-    return Over(centre, centre - half, centre + half, n)
+    mean = mean_of(found)
+    return Over(mean.value, mean.low, mean.high, len(found))
 
 
 def from_signed_log(found: Over) -> Over:
