@@ -47,7 +47,7 @@ def test_a_hit_draws_nothing_and_a_killed_build_goes_on(
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(len(factors))
-        return real(self, factors, 1)
+        return real(self, factors)
 
     monkeypatch.setattr(Drawing, "render_parallel", counting)
     with pytest.raises(KeyboardInterrupt):
