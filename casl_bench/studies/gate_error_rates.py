@@ -132,7 +132,7 @@ def resampled_side(
     matrix: FitScoreMatrix,
     images: Mapping[str, int],
     fits: NDArray[np.intp],
-    fault: SimulatedFault = lambda fit: fit,
+    fault: SimulatedFault | None = None,
 ) -> FitScoreMatrix:
     """One side of a run that could have been, of the same resampled images as the other side.
 
@@ -149,7 +149,8 @@ def resampled_side(
             scores = stored[f].judged.get(primary)
             taken = None if scores is None else scores.take(index)
             reach, strength = bool(matrix.reached[f, c]), float(matrix.strengths[f, c])
-            own.append(fault(ResampledFit(taken, reach, strength)))
+            fit = ResampledFit(taken, reach, strength)
+            own.append(fault(fit) if fault else fit)
         edits = {
             str(place): Edits(ids, {} if fit.scores is None else {primary: fit.scores})
             for place, fit in enumerate(own)
@@ -244,7 +245,7 @@ def _looks(
             base, head = resample_fits(matrix, MIN_FITS, rng, shared)
             pairs[name] = (
                 resampled_side(matrix, images[name[0]], base),
-                resampled_side(matrix, images[name[0]], head, faults.get(name, lambda fit: fit)),
+                resampled_side(matrix, images[name[0]], head, faults.get(name)),
             )
         return pairs
 

@@ -99,7 +99,8 @@ def load_pool(
 
     factors = drawing.sample(np.arange(count), derive_seed(seed, "render_pool", split))
     column = np.arange(count) % len(drawing.attributes)
-    images, flipped = cached(factors, "plain"), None
+    images = cached(factors, "plain")
+    flipped = None
     if flips:
         attributes = factors.attributes.copy()
         attributes[np.arange(count), column] ^= True
