@@ -188,15 +188,13 @@ def monotone(evidence: Evidence, method: str) -> tuple[int, int]:
 
 def at_headline(evidence: Evidence, method: str, name: str) -> dict[Place, float]:
     """A measurement at equal effect, of the concepts in which the effect was reached."""
-    found = {}
-    for place, record in evidence.edits(method).items():
-        level = headline_level(record.levels)
-        if level is None or level.status != "reached" or name not in level.measurements:
-            continue
-        value = level.measurements[name].value
-        if value is not None:
-            found[place] = value
-    return found
+    levels = {place: headline_level(r.levels) for place, r in evidence.edits(method).items()}
+    return {
+        place: value
+        for place, level in levels.items()
+        if level is not None and level.status == "reached" and name in level.measurements
+        and (value := level.measurements[name].value) is not None
+    }  # fmt: skip
 
 
 def effects(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:
@@ -237,18 +235,15 @@ def against(evidence: Evidence, method: str) -> list[Against]:
     found = comparison(evidence)
     if found is None:
         return []
-    rows = []
+    rows = {}
     for pair in found.pairs:
-        if method not in (pair.a, pair.b):
-            continue
-        m, sign = pair.difference, 1 if pair.a == method else -1
-        ends = sorted(sign * x for x in (m.low, m.high) if x is not None)
-        low, high = ends if len(ends) == 2 else (None, None)
-        value = None if m.value is None else sign * m.value
-        other = pair.b if pair.a == method else pair.a
-        rows.append(Against(other, Over(value, low, high, len(found.concepts)), pair.p_holm))
-    order = [s.method for s in found.standings]
-    return sorted(rows, key=lambda row: order.index(row.other))
+        d, n = pair.difference, len(found.concepts)
+        if method == pair.a:
+            rows[pair.b] = Against(pair.b, Over(d.value, d.low, d.high, n), pair.p_holm)
+        elif method == pair.b:
+            value, low, high = (None if x is None else -x for x in (d.value, d.high, d.low))
+            rows[pair.a] = Against(pair.a, Over(value, low, high, n), pair.p_holm)
+    return [rows[s.method] for s in found.standings if s.method in rows]
 
 
 # 4. Top-k against crosstalk ----------------------------------------------------------------------
