@@ -48,9 +48,9 @@ class Over:
         return self.low > 0
 
 
-def mean_over(values: Iterable[float]) -> Over:
-    """The mean of one value per concept, with Student's t interval."""
-    found = [*values]
+def mean_over(values: Iterable[float | None]) -> Over:
+    """The mean of one value per concept that has one, with Student's t interval."""
+    found = [value for value in values if value is not None]
     if not found:
         return Over(None, None, None, 0)
     mean = mean_of(found)
@@ -168,14 +168,12 @@ def dose_response(evidence: Evidence, method: str) -> list[Dose]:
     curves = [{point.strength: point.measurements for point in r.curve} for r in records]
     doses = []
     for strength in sorted(set(curves[0]).intersection(*curves[1:])) if curves else ():
-        effects, collateral = [], []
+        effects = []
         for record, curve in zip(records, curves, strict=True):
             change = curve[strength]["signed_target_change"].value
-            moved = curve[strength]["mean_collateral"].value
             if change is not None and record.full_effect:
                 effects.append(change / record.full_effect)
-            if moved is not None:
-                collateral.append(moved)
+        collateral = (curve[strength]["mean_collateral"].value for curve in curves)
         doses.append(Dose(strength, mean_over(effects), mean_over(collateral)))
     return doses
 

@@ -111,8 +111,7 @@ def _epr_elsewhere(evidence: Evidence) -> str:
     parts = []
     for dataset in evidence.datasets:
         edits = evidence.of([dataset]).edits(STEER).values()
-        values = (record.measurements["epr_raw"].value for record in edits)
-        found = mean_over([value for value in values if value is not None])
+        found = mean_over(record.measurements["epr_raw"].value for record in edits)
         parts.append(f"{escape(dataset)} {found.text()} (n = {found.n})")
     return f"the paper's EPR of {STEER}, at the strengths of equal effect: " + ", ".join(parts)
 
@@ -273,7 +272,7 @@ def _crosstalk(evidence: Evidence) -> str:
     for k in evidence.study.header.ks:
         variants = evidence.variants("size", "top", k)
         reached = [row for row in variants.values() if row.reached]
-        moved = (row.measurements["mean_collateral"].value for row in reached)
+        moved = mean_over(row.measurements["mean_collateral"].value for row in reached)
         found = answers.per_dataset(
             evidence,
             lambda e, k=k: mean_over(  # type: ignore[misc]
@@ -282,7 +281,7 @@ def _crosstalk(evidence: Evidence) -> str:
         )
         rows.append(
             [str(k), f"{len(reached)}/{len(variants)}", *(from_signed_log(x).text() for x in found),
-             mean_over(x for x in moved if x is not None).text()]
+             moved.text()]
         )  # fmt: skip
     slope = answers.per_doubling(evidence)
     return section(
