@@ -62,7 +62,7 @@ class Factors:
 
     @classmethod
     def concatenated(cls, parts: Sequence[Factors]) -> Factors:
-        """The pictures of all parts, one after another; at least one part."""
+        """The pictures of one or more parts, one after another."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
@@ -158,6 +158,7 @@ class Drawing:
 _FLIPPED_KEPT = 1000
 """Flipped pictures that are kept, 12 kB each; a call may draw more."""
 
+SEED = 0
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -167,13 +168,10 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 
 
 class RenderedDataset:
-    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on.
+    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on."""
 
-    One seed has three splits that share no picture.
-    """
-
-    def __init__(self, drawing: Drawing, seed: int = 0) -> None:
-        self._drawing, self._seed = drawing, seed
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing = drawing
         self._flipped: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.card = DatasetCard(
             name=drawing.name,
@@ -219,10 +217,8 @@ class RenderedDataset:
         return to_pixels(np.stack(found) if found else self._drawing.render(factors))
 
     def _factors(self, image_ids: Sequence[str]) -> Factors:
-        rows = [self._one(image_id) for image_id in image_ids]
-        if not rows:
-            return self._drawing.sample(np.empty(0, dtype=np.int64), self._seed)
-        return Factors.concatenated(rows)
+        nothing = self._drawing.sample([], SEED)
+        return Factors.concatenated([nothing, *map(self._one, image_ids)])
 
     def _one(self, image_id: str) -> Factors:
         split, _, number = image_id.rpartition("-")
@@ -230,5 +226,5 @@ class RenderedDataset:
             raise InputError(
                 f"'{image_id}' is no image of {self.card.name}", hint="ids look like test-000012"
             )
-        stream = derive_seed(self._seed, self.card.name, split)
+        stream = derive_seed(SEED, self.card.name, split)
         return self._drawing.sample(np.array([int(number)]), stream)
