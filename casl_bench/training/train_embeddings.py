@@ -169,7 +169,7 @@ def clip(training: ScorerTraining, role: str, pairs: int, learning_rate: float) 
     """Train, measure and publish one CLIP."""
     wording, name, seed = RENDERED[training.domain].wording, f"{role}_clip", training.seed
     manner = wording.manners[list(VISION).index(role)]
-    network_config = {
+    network_config: dict[str, Any] = {
         "embed_dim": 64, "vision": VISION[role], "text": TEXT, "words": wording.vocabulary(),
     }  # fmt: skip
 
