@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from casl_bench.conformance.rules import RuleBook, require, require_equal
+from casl_bench.conformance import RuleBook, require, require_equal, require_lower_snake
 from casl_bench.domains.dataset import Dataset, ImageBatch, Split, SupportsOracle
 
 COUNT = 4
@@ -45,7 +45,7 @@ def check_card(trial: DatasetTrial) -> None:
     """Its card is complete."""
     card = trial.dataset.card
     for name in (card.name, card.domain_kind, *(c.name for c in card.concepts)):
-        require(bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)), f"name '{name}' is not lower_snake")
+        require_lower_snake("name", name)
     for name in card.attributes:  # published ones may start with a digit: 5_o_clock_shadow
         require(bool(re.fullmatch(r"[a-z0-9_]+", name)), f"attribute '{name}' is not lower_snake")
     for part in ("revision", "description", "licence", "source"):

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from casl_bench.conformance.rules import NotRun, first_line, require
+from casl_bench.conformance import NotRun, first_line, require
 from casl_bench.conformance.toy_domain import NUM_TEST, ToyTasks, UndeclaredUse
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import EditingMethod, Editor, EditTask, FitCost, MethodInfo
@@ -25,7 +25,6 @@ from casl_bench.models.backbone import Backbone, CallCounter, EncoderState
 from casl_bench.models.model_files import hash_tensors
 
 # What a well-behaved method leaves as it was: weights, hooks, global state, the user's folders.
-
 
 _HOOKS = (
     "_forward_hooks",
@@ -45,8 +44,7 @@ def weights_of(**owners: Any) -> dict[str, Any]:
                 continue
             name = f"{owner}.{attribute}"
             found[f"values of {name}"] = hash_tensors(value.state_dict())
-            flags = [p.requires_grad for p in value.parameters()]
-            found[f"requires_grad of {name}"] = flags
+            found[f"requires_grad of {name}"] = [p.requires_grad for p in value.parameters()]
             found[f"training mode of {name}"] = [m.training for m in value.modules()]
     return found
 
@@ -134,8 +132,7 @@ class PlannedFailure(Exception):
 def failing_decoder(backbone: Backbone, at_pass: int) -> Iterator[Callable[[], bool]]:
     """Let the given pass (1 = the first) through the U-Net's output layer fail.
 
-    Yields:
-        Tells whether that pass has been reached.
+    Yields whether that pass has been reached.
     """
     passes = 0
 
@@ -145,11 +142,8 @@ def failing_decoder(backbone: Backbone, at_pass: int) -> Iterator[Callable[[], b
         if passes == at_pass:
             raise PlannedFailure("planned failure in the middle of an edit")
 
-    handle = backbone.unet.conv_out.register_forward_pre_hook(fail)
-    try:
+    with backbone.unet.conv_out.register_forward_pre_hook(fail):
         yield lambda: passes >= at_pass
-    finally:
-        handle.remove()
 
 
 STRENGTHS = (0.0, 0.5, 1.0)
@@ -167,30 +161,22 @@ class Observed:
     Attributes:
         result: what it returned.
         unet_calls: U-Net passes in images, on any `Backbone`.
-        changed_weights: what of the frozen networks changed; "" is nothing, as below.
-        changed_hooks: what of the backbone's hooks and modules changed.
-        changed_globals: what of the process's global state changed.
+        changed: of the frozen "weights", the backbone's "hooks" and the process's "globals", what
+            changed first; "" is nothing.
     """
 
     result: Any
     unet_calls: float
-    changed_weights: str
-    changed_hooks: str
-    changed_globals: str
+    changed: dict[str, str]
 
 
 class MethodTrial:
-    """Fits and edits, each done at most once, on first demand.
-
-    Args:
-        method_class: as registered.
-        folder: scratch, empty.
-    """
+    """Fits and edits, each done at most once, on first demand, in an empty scratch folder."""
 
     def __init__(self, method_class: MethodClass, folder: Path) -> None:
         self.method_class = method_class
         self.info: MethodInfo = method_class.info  # type: ignore[attr-defined]
-        self._folder = folder
+        self._folder, self._outside = folder, folder / "outside"
         self._outcomes: dict[str, tuple[Any, Exception | None]] = {}
         self._workspaces: list[Path] = []
         self._given: dict[str, tuple[Inversions, Inversions]] = {}
@@ -269,18 +255,18 @@ class MethodTrial:
     def observe(self, work: Callable[[], Any]) -> Observed:
         """Do something, and see what it changed."""
         domain, sae = self.tasks.domain, self.tasks.sae
-        looks: tuple[Callable[[], dict[str, Any]], ...] = (
-            lambda: weights_of(backbone=domain.backbone, guide_clip=domain.guide_clip, sae=sae),
-            lambda: hooks_of(domain.backbone),
-            global_state,
-        )
-        before = [look() for look in looks]
+
+        def look() -> dict[str, dict[str, Any]]:
+            owners = {"backbone": domain.backbone, "guide_clip": domain.guide_clip, "sae": sae}
+            return {"weights": weights_of(**owners), "hooks": hooks_of(domain.backbone),
+                    "globals": global_state()}  # fmt: skip
+
+        before = look()
         with elsewhere(self._outside), count_passes() as passes:
             result = work()
-        weights, hooks, globals_ = (
-            first_difference(old, look()) for old, look in zip(before, looks, strict=True)
-        )
-        return Observed(result, passes.unet_calls, weights, hooks, globals_)
+        after = look()
+        changed = {part: first_difference(before[part], after[part]) for part in before}
+        return Observed(result, passes.unet_calls, changed)
 
     def stray_files(self) -> list[str]:
         """What was made outside the workspaces up to now."""
@@ -301,10 +287,6 @@ class MethodTrial:
                 if not same:
                     return f"{field.name} of {name}"
         return ""
-
-    @property
-    def _outside(self) -> Path:
-        return self._folder / "outside"
 
     def _workspace(self, name: str) -> Path:
         path = self._folder / "workspaces" / name

@@ -9,7 +9,8 @@ unless a test calls `register_toy_domain`, or a user names a plugin that does.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -50,7 +51,6 @@ from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 # Untrained networks whose weights are always the same ones.
 
-
 T = TypeVar("T")
 
 
@@ -65,7 +65,6 @@ def seeded(what: str, purpose: str, build: Callable[[], T]) -> T:
 
 
 # Sixteen-pixel pictures with three known attributes: enough to run everything in a second.
-
 
 IMAGE_SIZE = 16
 STRIPE_ROWS = slice(13, 15)
@@ -211,11 +210,8 @@ def _reader(
 ) -> nn.Module:
     """Reads the three attributes off the pixels that `toy_shapes` gives them.
 
-    Args:
-        name: as in records.
-        ground_rows: rows that neither the square nor the stripe ever reaches.
-        core: rows and columns that the square always covers.
-        stripe_rows: of `toy_shapes.STRIPE_ROWS`, those that are read.
+    The name is that of records; neither the square nor the stripe ever reaches `ground_rows`, the
+    square always covers `core` (rows and columns), and of `STRIPE_ROWS` `stripe_rows` are read.
     """
     ground = torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE)
     ground[:, ground_rows] = 1 / (3 * len(ground_rows) * IMAGE_SIZE)
@@ -233,18 +229,20 @@ def _reader(
     return nn.Sequential(nn.Flatten(), reader)
 
 
+def _calibration() -> tuple[Tensor, Tensor]:
+    return torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
+
+
 def _classifier(name: str, **pixels: tuple[int, ...]) -> AttributeClassifier:
     network = _reader(name, **pixels)
     info = ScorerInfo(name, "attributes", 1, hash_tensors(network.state_dict()))
-    scale, bias = torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
-    return AttributeClassifier(info, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
+    return AttributeClassifier(info, ATTRIBUTES, network, *_calibration(), IMAGE_SIZE)
 
 
 def _factors(name: str, **pixels: tuple[int, ...]) -> FactorRegressor:
     network = _reader(name, **pixels)
     info = ScorerInfo(name, "factors", 1, hash_tensors(network.state_dict()))
-    scale, bias = torch.tensor(LOGIT_SCALE), torch.zeros(len(ATTRIBUTES))
-    return FactorRegressor(info, ATTRIBUTES, ATTRIBUTES, network, scale, bias, IMAGE_SIZE)
+    return FactorRegressor(info, ATTRIBUTES, ATTRIBUTES, network, *_calibration(), IMAGE_SIZE)
 
 
 def _embedder() -> RenderEmbedder:
@@ -254,7 +252,6 @@ def _embedder() -> RenderEmbedder:
 
 
 # The task that a method is checked on: a toy domain, inverted, and all that a fit may ask for.
-
 
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 8, 3, 4
 TIMESTEPS = linspace_timesteps(4, 999)
@@ -267,10 +264,7 @@ class UndeclaredUse(Exception):
 class Undeclared:
     """Stands where an undeclared part of a task would be; any use of it is an error.
 
-    Args:
-        part: the field of the task.
-        declaration: what the method's info would have to say.
-        uses: every use is noted here too, for methods that catch the error.
+    Every use is noted in `uses` too, for methods that catch the error.
     """
 
     def __init__(self, part: str, declaration: str, uses: list[str]) -> None:
@@ -291,19 +285,15 @@ class Undeclared:
 class ToyTasks:
     """Makes equal tasks, as the runner would, of one toy domain.
 
-    Attributes:
-        domain: the toy domain, built for this object alone: a method may damage it.
-        train: inversions that methods learn from.
-        validation: inversions that methods which ask for them may look at.
-        test: inversions that they are asked to edit.
-        sae: an untrained SAE with the statistics of `train`.
+    The domain is built for this object alone, since a method may damage it; the SAE is untrained
+    and has the statistics of the training inversions.
     """
 
     def __init__(self) -> None:
         self.domain = toy_domain()
-        inverted = _inverted()
-        self.train, self.validation, self.test = inverted.train, inverted.validation, inverted.test
-        self._labels, self._trajectories = inverted.labels, inverted.trajectories
+        self.train, self._labels, self._trajectories = _inverted("train", NUM_TRAIN)
+        self.validation, *_ = _inverted("validation", NUM_VALIDATION)
+        self.test, *_ = _inverted("test", NUM_TEST)
         self.sae = _random_sae(self._trajectories)
 
     def get(self) -> HSpaceSae:
@@ -317,19 +307,20 @@ class ToyTasks:
         concept = card.concepts[0]
         assert isinstance(dataset, SupportsOracle)
         labels = self._labels[:, card.attributes.index(concept.attribute)]
+        others = tuple(a for a in card.attributes if a != concept.attribute)
         return EditTask(
             concept=concept,
             backbone=self.domain.backbone,
-            train=_copy(self.train),
+            train=deepcopy(self.train),
             labels=labels.clone() if info.supervision == "labels" else None,
             trajectories=self._trajectories,
             saes=self if info.uses_sae else None,
             guide_clip=self.domain.guide_clip if info.supervision == "text" else None,
             generator=generator(0, "fit", info.name),
             workspace=workspace,
-            validation=_copy(self.validation) if info.uses_validation else None,
+            validation=deepcopy(self.validation) if info.uses_validation else None,
             oracle=dataset.oracle if info.needs_oracle else None,
-            other_attributes=_others(card, concept) if info.needs_oracle else (),
+            other_attributes=others if info.needs_oracle else (),
             scorer=self.domain.classifiers[0] if info.needs_scorer else None,
             beside=self._neighbour(info) if info.beside else None,
         )
@@ -355,7 +346,7 @@ class ToyTasks:
 
     def test_images(self, places: Sequence[int] | None = None) -> Inversions:
         """A fresh copy of the test inversions, or of those at these places."""
-        return _copy(self.test if places is None else self.test.take(places))
+        return deepcopy(self.test if places is None else self.test.take(places))
 
     def _neighbour(self, info: MethodInfo) -> Editor:
         """The fitted editor that a control with `beside` is given, of the control's own space."""
@@ -364,10 +355,6 @@ class ToyTasks:
         return _ConstantShift(
             self.domain.backbone, EditWindow(t_edit=500), noise_seed=0, cost=FitCost()
         )
-
-
-def _others(card: DatasetCard, concept: Concept) -> tuple[str, ...]:
-    return tuple(a for a in card.attributes if a != concept.attribute)
 
 
 class _ConstantWeights(WeightEditor):
@@ -391,47 +378,19 @@ class _ConstantShift(HSpaceEditor):
         return {}
 
 
-def _copy(x: Inversions) -> Inversions:
-    return Inversions(
-        x.image_ids, x.timesteps, x.x_0.clone(), x.x_T.clone(), x.reconstruction.clone()
-    )
-
-
-@dataclass(frozen=True)
-class _Inverted:
-    """Inversions of the three splits; labels [n, A] and trajectories of the training images."""
-
-    train: Inversions
-    validation: Inversions
-    test: Inversions
-    labels: Tensor
-    trajectories: TrajectoryStore
-
-
 @cache
-def _inverted() -> _Inverted:
-    """Made once, in a domain apart."""
+def _inverted(split: Split, count: int) -> tuple[Inversions, Tensor, TrajectoryStore]:
+    """Inversions, labels [n, A] and trajectories, made once, in a domain apart."""
     domain = toy_domain()
-    images = domain.dataset.load("train", NUM_TRAIN)
+    images = domain.dataset.load(split, count)
     assert images.attributes is not None
     store = TrajectoryStore.create(
         None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], domain.backbone.h_shape
     )
-    train = invert(
+    inversions = invert(
         domain.backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record
     )
-    return _Inverted(
-        train,
-        _unseen(domain, "validation", NUM_VALIDATION),
-        _unseen(domain, "test", NUM_TEST),
-        images.attributes,
-        store,
-    )
-
-
-def _unseen(domain: Domain, split: Split, count: int) -> Inversions:
-    images = domain.dataset.load(split, count)
-    return invert(domain.backbone, images.image_ids, images.pixels, TIMESTEPS)
+    return inversions, images.attributes, store
 
 
 def _random_sae(store: TrajectoryStore) -> HSpaceSae:

@@ -15,14 +15,10 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Concept:
-    """One thing to edit, with its words.
+    """One thing to edit: its name (lower_snake), the words before and after, and its attribute.
 
-    Attributes:
-        name: lower_snake, as on the command line.
-        source_prompt: text that describes an image before the edit.
-        target_prompt: text that describes it after.
-        attribute: the attribute (a column of the labels and a logit of the classifiers) that the
-            edit should turn on; a negative strength turns it off.
+    The edit should turn the attribute on, a column of the labels and a logit of the classifiers; a
+    negative strength turns it off.
     """
 
     name: str
@@ -48,12 +44,10 @@ class DatasetCard:
 
 @dataclass(frozen=True)
 class ImageBatch:
-    """Images of one split.
+    """Images of one split, with ids that are unique within the data set.
 
-    Attributes:
-        image_ids: n ids, unique within the data set.
-        pixels: [n, 3, H, W] float32 in [-1, 1].
-        attributes: [n, A] bool in the card's order, or None where they are unknown.
+    The pixels are [n, 3, H, W] float32 in [-1, 1]; attributes are [n, A] bool in the card's order,
+    or None where they are unknown.
     """
 
     image_ids: tuple[str, ...]

@@ -13,7 +13,7 @@ from casl_bench.domains.dataset import Dataset, ImageBatch
 from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
-from casl_bench.models.scorers import AttributeScorer, FactorReader, Similarity
+from casl_bench.models.scorers import AttributeScorer, FactorReader, ScorerInfo, Similarity
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,6 @@ class Domain:
 
     Attributes:
         name: "synth" or "real"; printed with every table.
-        dataset: images, concepts, attributes.
-        backbone: the frozen diffusion model that every method edits.
         guide_clip: the CLIP that methods may train against.
         score_clip: the CLIP that scores: other weights than the guide's, or construction fails.
         classifiers: attribute classifiers, the primary one first.
@@ -53,9 +51,7 @@ class Domain:
             )
         if not self.classifiers:
             raise InvalidBenchmarkError("a domain needs at least one attribute classifier")
-        names = [c.info.name for c in self.classifiers]
-        names += [self.score_clip.info.name, self.embedder.info.name]
-        names += [self.factors.info.name] if self.factors is not None else []
+        names = [info.name for info in self._scorers()]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidBenchmarkError(
                 f"two scorers are called '{twice[0]}': records could not tell them apart",
@@ -66,9 +62,11 @@ class Domain:
     @property
     def scorer_hashes(self) -> dict[str, str]:
         """Scorer name → hash of its weights."""
+        return {info.name: info.weights_hash for info in self._scorers()}
+
+    def _scorers(self) -> list[ScorerInfo]:
         infos = [c.info for c in self.classifiers] + [self.score_clip.info, self.embedder.info]
-        infos += [self.factors.info] if self.factors is not None else []
-        return {info.name: info.weights_hash for info in infos}
+        return infos if self.factors is None else [*infos, self.factors.info]
 
     def presence(self, batch: ImageBatch) -> Tensor:
         """[n, A] bool: which attributes an image has, as labelled or as the primary scorer sees it.

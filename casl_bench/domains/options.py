@@ -44,7 +44,7 @@ class DomainOptions(BaseModel):
     """Options of photographs; rendered domains have no use for them.
 
     Attributes:
-        data_root: folder of the data: of one data set, or holding one folder a data set, by name.
+        data_root: folder of the data: of one data set, or holding one folder per data set, by name.
         data_id: a `datasets` id instead of a folder.
         weights_root: where weights files are looked for.
         backbone: data set → folder, file or Hub id of its backbone; under "" for whichever.
@@ -101,8 +101,7 @@ class DomainOptions(BaseModel):
 def parse_assignments(values: tuple[str, ...], option: str) -> dict[str, str]:
     """`NAME=VALUE` → {NAME: VALUE}, a bare `VALUE` → {"": VALUE}.
 
-    Raises:
-        UsageError: a name is given twice, or a value is empty.
+    Raises UsageError where a name is given twice, or a value is empty.
     """
     found: dict[str, str] = {}
     for text in values:

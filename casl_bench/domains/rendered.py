@@ -27,15 +27,7 @@ CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
 
 @dataclass(frozen=True)
 class RenderedDomain:
-    """A renderer, and the words in which its pictures are described.
-
-    Attributes:
-        drawing: the renderer.
-        wording: words of captions.
-
-    Raises:
-        ValueError: the words are not those of the drawing's attributes.
-    """
+    """A renderer, and the words of its attributes in which its pictures are described."""
 
     drawing: Drawing
     wording: Wording
@@ -60,36 +52,20 @@ RENDERED: dict[str, RenderedDomain] = {
 }
 
 
-def domain_named(name: str) -> RenderedDomain:
-    """The domain of this data set.
-
-    Raises:
-        UsageError: there is none, with the nearest name offered.
-    """
-    if name not in RENDERED:
-        raise unknown_name("domain", name, RENDERED)
-    return RENDERED[name]
-
-
 def rendered_domain(
     domain: str,
     device: str = "cpu",
     options: DomainOptions | None = None,
     assets: Path = ASSETS,
 ) -> Domain:
-    """A rendered domain with its shipped models.
-
-    Args:
-        domain: name of its data set.
-        device: where the backbone runs.
-        options: of photographs; all that is needed here is shipped.
-        assets: folder of shipped models.
+    """A rendered domain with its shipped models; options of photographs change nothing.
 
     Raises:
         InvalidBenchmarkError: if a shipped file is absent or damaged.
         UsageError: there is no such domain, or on a device that the small models do not use.
     """
-    drawing = domain_named(domain).drawing
+    if domain not in RENDERED:
+        raise unknown_name("domain", domain, RENDERED)
     folder = assets / domain
     if not folder.is_dir():
         raise InvalidBenchmarkError(
@@ -102,7 +78,7 @@ def rendered_domain(
         )
     return Domain(
         name="synth",
-        dataset=RenderedDataset(drawing),
+        dataset=RenderedDataset(RENDERED[domain].drawing),
         backbone=BACKBONES.create(f"{domain}_unet", folder / "unet"),
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),

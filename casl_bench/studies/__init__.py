@@ -1,5 +1,126 @@
 """Studies: a question each, answered by one command that leaves records and a page.
 
 metric_validity asks whether the metrics are any good, paper_questions whether what CASL's paper
-claims holds here. Nothing here marks a method.
+claims holds here. Nothing here marks a method. Below is the frame of a study: its records as JSON
+lines, its page and its figures made of them alone.
 """
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.files import parse_json, write_bytes, write_text
+from casl_bench.results.record import Frozen
+
+Header = TypeVar("Header", bound=Frozen)
+Row = TypeVar("Row")
+Records = TypeVar("Records")
+DPI = 90
+
+
+def to_lines(rows: Iterable[Frozen]) -> str:
+    """One JSON object per line; equal rows give equal bytes."""
+    dumped = (row.model_dump(mode="json") for row in rows)
+    return "".join(
+        json.dumps(row, separators=(",", ":"), ensure_ascii=False) + "\n" for row in dumped
+    )
+
+
+def parse_study(
+    text: str, header: type[Header], rows: TypeAdapter[Row], where: str = ""
+) -> tuple[Header, list[Row]]:
+    """Header and rows, as from `to_lines`.
+
+    Raises InvalidBenchmarkError where the first line is no such header, or another no such row.
+    """
+    first, *rest = text.splitlines() or [""]
+    try:
+        return (
+            header.model_validate(parse_json(first)),
+            [rows.validate_python(parse_json(line)) for line in rest],
+        )
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidBenchmarkError(
+            f"not the records of a study: {reason}", where=where, hint="make them anew"
+        ) from error
+
+
+def read_records(path: Path, parse: Callable[[str, str], Records], hint: str) -> Records:
+    """What `parse` makes of a file's text and of where it is; the hint says how the file is made.
+
+    Raises UsageError where there is no such file, or it is no text.
+    """
+    if not path.is_file():
+        raise UsageError("no records of the study", where=str(path), hint=hint)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("not the records of a study", where=str(path), hint=hint) from error
+    return parse(text, str(path))
+
+
+def write_page(path: Path, text: str, figures: Mapping[str, bytes]) -> Path:
+    """Write a page, and the figures beside it; returns the page."""
+    for name, content in figures.items():
+        write_bytes(path.with_name(name), content)
+    write_text(path, text)
+    return path
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading of the second level and its paragraphs."""
+    return "\n\n".join([f"## {title}", *parts])
+
+
+def packages_text(packages: dict[str, str]) -> str:
+    """Names and versions in one line."""
+    return ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
+
+
+def png(
+    size: tuple[float, float],
+    draw: Callable[[Any], None],
+    command: str,
+    *,
+    colours: int,
+    info: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """A figure as PNG bytes, the same for equal input; its last line is the command that made it.
+
+    Reduced to a palette, which halves the file without a visible difference.
+
+    Args:
+        size: in inches.
+        draw: adds panels to a matplotlib figure.
+        command: that made it.
+        colours: of the palette.
+        info: text fields of the file.
+    """
+    # Here: commands that draw nothing need not wait for it.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image, PngImagePlugin
+
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+        draw(figure)
+        figure.supxlabel(f"made by: {command}", fontsize=7)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    fields = PngImagePlugin.PngInfo()
+    for key, value in info:
+        fields.add_text(key, value)
+    out = io.BytesIO()
+    pixels.quantize(colours).save(out, "PNG", pnginfo=fields, optimize=True)
+    return out.getvalue()

@@ -27,14 +27,9 @@ Matrices = Mapping[CellName, FitScoreMatrix]
 
 
 def stored_fits(run: Path, methods: frozenset[str] | None = None) -> dict[CellName, FitScoreMatrix]:
-    """Every method of a run, with all fits that its concepts have in common.
+    """Every method of a run, or of those named, with all fits that its concepts have in common.
 
-    Args:
-        run: its folder.
-        methods: those that count; None for all.
-
-    Raises:
-        UsageError: if none has two fits.
+    Raises UsageError where none has two fits.
     """
     side = read_side(run)
     found = {}
@@ -59,10 +54,7 @@ LARGEST = 3.0
 class ResampledFit:
     """One fit on one concept, as a run would have recorded it.
 
-    Attributes:
-        scores: per image; None where the effect was not reached.
-        reached: whether it was, the right way.
-        strength: at which.
+    The scores are None where the effect was not reached, the right way.
     """
 
     scores: EditScores | None
@@ -71,11 +63,6 @@ class ResampledFit:
 
 
 SimulatedFault = Callable[[ResampledFit], ResampledFit]
-
-
-def no_fault(fit: ResampledFit) -> ResampledFit:
-    """No change."""
-    return fit
 
 
 def loss(share: float) -> SimulatedFault:
@@ -133,11 +120,7 @@ def resample_fits(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Places [fits, C] of stored fits, for base and head, with replacement.
 
-    Args:
-        matrix: the stored fits.
-        fits: number per concept.
-        rng: samples them.
-        shared: probability that the head has the base's fit, not one of its own.
+    `shared` is the probability that the head has the base's fit, not one of its own.
     """
     stored, concepts = matrix.reached.shape
     base, head = rng.integers(stored, size=(2, fits, concepts))
@@ -148,33 +131,30 @@ def resampled_side(
     matrix: FitScoreMatrix,
     images: Mapping[str, int],
     fits: NDArray[np.intp],
-    fault: SimulatedFault = no_fault,
+    fault: SimulatedFault | None = None,
 ) -> FitScoreMatrix:
-    """One side of a run that could have been.
+    """One side of a run that could have been, of the same resampled images as the other side.
 
-    Args:
-        matrix: the stored fits.
-        images: from `resample_images`, the same for both sides.
-        fits: from `resample_fits`.
-        fault: what the side's code does to each fit.
+    `fits` are places [F, C] from `resample_fits`; the fault is what the side's code does to each.
     """
     concepts, reached, strengths = [], [], []
     for c, concept in enumerate(matrix.matrix.concepts):
         stored = list(concept.methods.values())
         index, ids = _copies(stored[0].image_ids, images)
         of_null, null_ids = _copies(concept.null_image_ids, images)
-        judge = next(iter(concept.null))
+        primary = next(iter(concept.null))
         own: list[ResampledFit] = []
         for f in fits[:, c]:
-            scores = stored[f].scores.get(judge)
+            scores = stored[f].scores.get(primary)
             taken = None if scores is None else scores.take(index)
             reach, strength = bool(matrix.reached[f, c]), float(matrix.strengths[f, c])
-            own.append(fault(ResampledFit(taken, reach, strength)))
+            fit = ResampledFit(taken, reach, strength)
+            own.append(fault(fit) if fault else fit)
         edits = {
-            str(place): Edits(ids, {} if fit.scores is None else {judge: fit.scores})
+            str(place): Edits(ids, {} if fit.scores is None else {primary: fit.scores})
             for place, fit in enumerate(own)
         }
-        null = {judge: [random.take(of_null) for random in concept.null[judge]]}
+        null = {primary: [random.take(of_null) for random in concept.null[primary]]}
         concepts.append(ConceptScores(concept.key, concept.attributes, edits, null, null_ids))
         reached.append([fit.reached for fit in own])
         strengths.append([fit.strength if fit.reached else math.nan for fit in own])
@@ -219,22 +199,15 @@ class Rates:
     broken: Mapping[str, int]
 
 
-def measure_rates(
-    stored: Matrices, runs: int, seed: int, fits: int = MIN_FITS, shared: float = 0.0
-) -> Rates:
-    """Resample runs, gate them, count.
+def measure_rates(stored: Matrices, runs: int, seed: int, shared: float = 0.0) -> Rates:
+    """Resample runs, gate them, count: A/A runs, and as many with a loss in each cell.
 
-    Args:
-        stored: fits of every cell.
-        runs: A/A runs, and runs with a loss per cell.
-        seed: of the resampling.
-        fits: paired fits of a run; twice as many once extended.
-        shared: see `resample_fits`.
+    A run has `MIN_FITS` paired fits, twice as many once extended; for `shared` see `resample_fits`.
     """
     rng = np.random.default_rng(seed)
 
     def looks(faults: Mapping[CellName, SimulatedFault]) -> tuple[set[CellName], set[CellName]]:
-        return _looks(stored, faults, fits, rng, shared)
+        return _looks(stored, faults, rng, shared)
 
     unchanged = [looks({}) for _ in range(runs)]
     lossy = {name: [looks({name: loss(PLANTED)}) for _ in range(runs)] for name in stored}
@@ -256,7 +229,6 @@ def measure_rates(
 def _looks(
     stored: Matrices,
     faults: Mapping[CellName, SimulatedFault],
-    fits: int,
     rng: np.random.Generator,
     shared: float,
 ) -> tuple[set[CellName], set[CellName]]:
@@ -269,10 +241,10 @@ def _looks(
     def resample() -> dict[CellName, _Sides]:
         pairs = {}
         for name, matrix in stored.items():
-            base, head = resample_fits(matrix, fits, rng, shared)
+            base, head = resample_fits(matrix, MIN_FITS, rng, shared)
             pairs[name] = (
                 resampled_side(matrix, images[name[0]], base),
-                resampled_side(matrix, images[name[0]], head, faults.get(name, no_fault)),
+                resampled_side(matrix, images[name[0]], head, faults.get(name)),
             )
         return pairs
 
@@ -320,13 +292,10 @@ _NORMAL_RUNS = 20_000
 
 @dataclass(frozen=True)
 class PairedLoss:
-    """Change between fits of the same seeds.
+    """Change of precision between fits of the same seeds, as log ratios of head over base.
 
-    Attributes:
-        log_ratio: of precision, head over base, mean over concepts and pairs.
-        sd: of the mean over concepts, between pairs.
-        pairs: number of them.
-        power: share of runs with other seeds that would fail, were their log ratios normal.
+    The mean is over concepts and pairs, the sd that of the mean over concepts, between pairs; power
+    is the share of runs with other seeds that would fail, were their log ratios normal.
     """
 
     log_ratio: float
@@ -335,46 +304,24 @@ class PairedLoss:
     power: float
 
 
-def paired_loss(
-    base: FitScoreMatrix, head: FitScoreMatrix, seed: int, fits: int = MIN_FITS
-) -> PairedLoss:
+def paired_loss(base: FitScoreMatrix, head: FitScoreMatrix, seed: int) -> PairedLoss:
     """The measured change, and how often new fits with such a change would show it.
 
     A run resampled from few stored fits holds copies and so varies less than a run of new ones;
     normal log ratios of the measured mean and standard deviation do not.
-
-    Args:
-        base: F >= 2 fits.
-        head: the fits of the same seeds, of other code.
-        seed: of the normal log ratios.
-        fits: paired fits of a run.
     """
     changes = (head.precision - base.precision).mean(1)
     mean, sd = float(changes.mean()), float(changes.std(ddof=1))
-    runs = np.random.default_rng(seed).normal(mean, sd, (_NORMAL_RUNS, fits))
+    runs = np.random.default_rng(seed).normal(mean, sd, (_NORMAL_RUNS, MIN_FITS))
     return PairedLoss(mean, sd, len(changes), float(would_fail(runs).mean()))
 
 
 def caught_against(
-    base: Matrices,
-    head: Matrices,
-    runs: int,
-    seed: int,
-    fits: int = MIN_FITS,
-    shared: float = 0.0,
+    base: Matrices, head: Matrices, runs: int, seed: int, shared: float = 0.0
 ) -> dict[CellName, int]:
-    """Runs resampled from two real runs: how many fail, each cell by itself.
+    """Runs resampled from two real runs, on the same images: how many fail, each cell by itself.
 
-    Args:
-        base: stored fits of each cell.
-        head: those of other code, on the same images.
-        runs: number per cell.
-        seed: of the resampling.
-        fits: paired fits of a run.
-        shared: see `resample_fits`.
-
-    Raises:
-        UsageError: if a cell has other concepts, or other fits, on the two sides.
+    Raises UsageError where a cell has other concepts, or other fits, on the two sides.
     """
     rng = np.random.default_rng(seed)
     caught = {}
@@ -390,7 +337,7 @@ def caught_against(
         caught[name] = 0
         for _ in range(runs):
             images = resample_images(was, rng)
-            places = resample_fits(was, fits, rng, shared)
+            places = resample_fits(was, MIN_FITS, rng, shared)
             sides = (
                 resampled_side(was, images, places[0]), resampled_side(now, images, places[1])
             )  # fmt: skip

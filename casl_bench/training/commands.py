@@ -1,49 +1,42 @@
-"""`casl-bench train …`: one subcommand a `train_*.py` module of this folder, imported when asked.
-
-A training module has a click command named `main`.
-"""
+"""`casl-bench train …`: a table of subcommands, each imported when it is called."""
 
 from __future__ import annotations
 
-import ast
-import importlib
-from pathlib import Path
+from importlib import import_module
 
 import click
 
-_PREFIX = "train_"
+_COMMANDS = {
+    "attributes": ("train_attributes:main", "Train a classifier of photographs' attributes"),
+    "classifier": ("train_classifier:main", "Train an attribute classifier"),
+    "clip": ("train_embeddings:clip", "Train a small CLIP on a domain's pictures"),
+    "domain": ("train_domain:main", "Train and ship every model of a domain"),
+    "embedder": ("train_embeddings:embedder", "Train the `render_embedder` of a domain"),
+    "factors": ("train_factors:main", "Train the `factor_regressor` of a domain"),
+    "unet": ("train_unet:main", "Train the diffusion model of a synth domain"),
+}
+"""Name → where its click command is in this folder, and its line in the help."""
 
 
 class TrainGroup(click.Group):
-    """Finds training modules by file name and reads their help without importing them."""
+    """The commands of the table."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all training modules, sorted."""
-        return sorted(_sources())
+        """Names of all trainings."""
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of this name and return its command."""
-        if cmd_name not in _sources():
+        """Import a command; None where there is none of this name."""
+        if cmd_name not in _COMMANDS:
             return None
-        module = importlib.import_module(f"{__package__}.{_PREFIX}{cmd_name}")
-        found: click.Command = module.main
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        found: click.Command = getattr(import_module(f"{__package__}.{module}"), attribute)
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each name with the first sentence of its module."""
+        """Each name with its line."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, text in sorted(_sources().items())])
-
-
-def _sources() -> dict[str, str]:
-    """Name → first sentence, of every training module that has a command."""
-    found = {}
-    for path in Path(__file__).parent.glob(f"{_PREFIX}*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in tree.body):
-            summary = (ast.get_docstring(tree) or "").split("\n")[0].split(": `")[0]
-            found[path.stem.removeprefix(_PREFIX)] = summary
-    return found
+            formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
 train_group = TrainGroup(

@@ -57,12 +57,7 @@ BLOCK = 256
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images of a split, small in memory.
-
-    Attributes:
-        pixels: [n, 3, S, S] uint8.
-        labels: [n, A] bool.
-    """
+    """Images of a split, small in memory: pixels [n, 3, S, S] uint8, labels [n, A] bool."""
 
     pixels: Tensor
     labels: Tensor
@@ -80,11 +75,7 @@ def as_floats(pixels: Tensor) -> Tensor:
 
 
 def load_labelled(dataset: Dataset, split: Split, count: int) -> LabelledImages:
-    """The first images of a split.
-
-    Raises:
-        UsageError: their attributes are unknown.
-    """
+    """The first images of a split; UsageError if their attributes are unknown."""
     batch = dataset.load(split, count)
     if batch.attributes is None:
         raise UsageError(
@@ -107,13 +98,9 @@ def positive_weights(labels: Tensor) -> Tensor:
 
 
 def build(architecture: str, attributes: int, weights: Path | None, seed: int) -> nn.Module:
-    """The network to train.
+    """The network to train, or to train on from a local file of whole ImageNet weights.
 
-    Args:
-        architecture: as `build_network` takes it.
-        attributes: outputs.
-        weights: local file of the whole ImageNet network to start from; its last layer is dropped.
-        seed: of what is drawn.
+    The last layer of those is dropped.
 
     Raises:
         UsageError: no such architecture.
@@ -132,10 +119,9 @@ def build(architecture: str, attributes: int, weights: Path | None, seed: int) -
 
 
 def calibrated(raw: Tensor, labels: Tensor) -> tuple[Calibration, list[int]]:
-    """Scale and bias of each attribute.
+    """Scale and bias of each attribute, and the columns left as they are.
 
-    Returns:
-        Both, and the columns that were left as they are, since all images have the same label.
+    Those are the ones of which all images have the same label.
     """
     share = labels.float().mean(0)
     both = (share > 0) & (share < 1)
@@ -148,13 +134,7 @@ def calibrated(raw: Tensor, labels: Tensor) -> tuple[Calibration, list[int]]:
 
 
 def measure(logits: Tensor, labels: Tensor, attributes: tuple[str, ...]) -> dict[str, Any]:
-    """What the card says, attribute by attribute.
-
-    Args:
-        logits: [n, A] calibrated.
-        labels: [n, A] bool.
-        attributes: A names.
-    """
+    """What the card says, attribute by attribute, of calibrated logits and labels [n, A]."""
     share = labels.float().mean(0)
     right = ((logits > 0) == labels).float().mean(0)
     tables = {
@@ -177,54 +157,28 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
 
 
 @click.command("attributes")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    required=True,
-    help="Folder of the data set's files.",
-)
-@click.option(
-    "--dataset", default="celeba_hq", show_default=True, help="Name of a real data set with labels."
-)
-@click.option(
-    "--architecture",
-    default="timm:resnet18",
-    show_default=True,
-    help="timm:NAME or torchvision:NAME.",
-)
-@click.option(
-    "--weights",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Local file of its ImageNet weights to start from.",
-)
-@click.option(
-    "--images", type=BoundedInt(2), default=24_000, show_default=True, help="Training images."
-)
-@click.option(
-    "--held-out",
-    type=BoundedInt(2),
-    default=3_000,
-    show_default=True,
-    help="Validation images: half calibrate, half are measured.",
-)
-@click.option(
-    "--epochs",
-    type=BoundedFloat(1e-6, 1e6),
-    help="Length in passes over the images. [default: 4]",
-)
+@click.option("--data-root", type=click.Path(path_type=Path, exists=True, file_okay=False),
+              required=True, help="Folder of the data set's files.")  # fmt: skip
+@click.option("--dataset", default="celeba_hq", show_default=True,
+              help="Name of a real data set with labels.")  # fmt: skip
+@click.option("--architecture", default="timm:resnet18", show_default=True,
+              help="timm:NAME or torchvision:NAME.")  # fmt: skip
+@click.option("--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Local file of its ImageNet weights to start from.")  # fmt: skip
+@click.option("--images", type=BoundedInt(2), default=24_000, show_default=True,
+              help="Training images.")  # fmt: skip
+@click.option("--held-out", type=BoundedInt(2), default=3_000, show_default=True,
+              help="Validation images: half calibrate, half are measured.")  # fmt: skip
+@click.option("--epochs", type=BoundedFloat(1e-6, 1e6),
+              help="Length in passes over the images. [default: 4]")  # fmt: skip
 @click.option("--steps", type=BoundedInt(), help="Length in steps, instead.")
 @click.option("--batch-size", type=BoundedInt(2), default=64, show_default=True)
 @click.option("--image-size", type=BoundedInt(16, 65_536), default=128, show_default=True)
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--seed", type=SEED, default=1, show_default=True)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of weights, description, card and checkpoint, from which the same command "
-    "goes on.",
-)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of weights, "
+              "description, card and checkpoint, from which the same command goes on.")  # fmt: skip
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
     data_root: Path, dataset: str, architecture: str, weights: Path | None, images: int,
@@ -268,13 +222,9 @@ def main(
         "seed": seed,
     }
     run = TrainingRun(
-        out / f"{name}_training",
-        network,
-        learning_rate=learning_rate,
-        config=config,
-        steps=length,
-        minutes=None,
-    )
+        out / f"{name}_training", network, learning_rate=learning_rate, config=config,
+        steps=length, minutes=None,
+    )  # fmt: skip
     fit(run, train, batch_size, seed, device)
     finish(run, load_labelled(data, "validation", held_out), out, device, note)
 
@@ -306,13 +256,9 @@ def finish(run: TrainingRun, held_out: LabelledImages, out: Path, device: str, n
     config, attributes = run.config, tuple(run.config["attributes"])
     shipped = rounded_to_half(run.average)
     plain = ClassifierSidecar(
-        attributes=attributes,
-        image_size=config["image_size"],
-        mean=MEAN,
-        std=STD,
-        architecture=config["architecture"],
-        name=config["name"],
-    )
+        attributes=attributes, mean=MEAN, std=STD,
+        **{key: config[key] for key in ("image_size", "architecture", "name")},
+    )  # fmt: skip
     raw = score(PhotoClassifier("", "", shipped, plain, attributes, {}).to(device), held_out)
     calibration, left = calibrated(raw[::2], held_out.labels[::2])
     scale, bias = torch.tensor(calibration.scale), torch.tensor(calibration.bias)

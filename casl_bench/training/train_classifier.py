@@ -24,8 +24,10 @@ from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import (
     Pool,
     ScorerTraining,
+    accuracy,
     batch,
     flipped_labels,
+    means_of_flips,
     per_attribute,
     rounded_to_half,
     training_options,
@@ -41,10 +43,9 @@ BLEND_SHARE = 0.3
 def examples(
     pool: Pool, index: Tensor, rng: torch.Generator, blend: float
 ) -> tuple[Tensor, Tensor]:
-    """Pictures and soft labels; a share `blend` of rows is a mixture of a picture and its flip.
+    """Pictures [n, 3, H, W] in [-1, 1] and soft labels [n, A] in [0, 1].
 
-    Returns:
-        [n, 3, H, W] in [-1, 1] and float [n, A] in [0, 1].
+    A share `blend` of rows is a mixture of a picture and its flip.
     """
     labels, other, _ = flipped_labels(pool, index)
     share = torch.rand(len(index), generator=rng)
@@ -56,14 +57,9 @@ def examples(
 
 
 def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and bias for each attribute that minimise the cross-entropy.
+    """Scale [A] > 0 and bias [A] for each attribute that minimise the cross-entropy.
 
-    Args:
-        logits: [n, A] raw.
-        targets: [n, A] in [0, 1].
-
-    Returns:
-        scale [A] > 0 and bias [A].
+    Logits [n, A] are raw, targets [n, A] in [0, 1].
     """
     logits, targets = logits.double(), targets.double()
     log_scale = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
@@ -105,20 +101,16 @@ def measure(
     leak[rows, column] = 0
     leak = leak.sum(1) / (labels.shape[1] - 1)
 
-    def by_attribute(values: Tensor) -> dict[str, float]:
-        means = [values[column == k].mean() for k in range(labels.shape[1])]
-        return per_attribute(pool.drawing, torch.stack(means))
-
     return {
-        "accuracy_clean": per_attribute(pool.drawing, ((clean > 0) == labels).float().mean(0)),
-        "accuracy_degraded": per_attribute(pool.drawing, ((spoilt > 0) == labels).float().mean(0)),
+        "accuracy_clean": accuracy(pool.drawing, clean, labels),
+        "accuracy_degraded": accuracy(pool.drawing, spoilt, labels),
         "calibration_error_blended": per_attribute(
             pool.drawing, torch.from_numpy(calibration_error(mixed_logits, soft))
         ),
         "logit_spread_clean": per_attribute(pool.drawing, clean.std(0)),
-        "flip_sign_right": by_attribute(right),
-        "flip_change_in_spreads": by_attribute(own.abs()),
-        "flip_leakage_in_spreads": by_attribute(leak),
+        "flip_sign_right": per_attribute(pool.drawing, means_of_flips(right, column)),
+        "flip_change_in_spreads": per_attribute(pool.drawing, means_of_flips(own.abs(), column)),
+        "flip_leakage_in_spreads": per_attribute(pool.drawing, means_of_flips(leak, column)),
     }
 
 

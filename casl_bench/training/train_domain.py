@@ -17,24 +17,16 @@ from casl_bench.core.option_types import BoundedFloat, BoundedInt
 from casl_bench.domains.rendered import ASSETS, RENDERED
 
 UNET_STEPS = 3000
-STEPS: dict[str, int] = {
-    "classifier_plain": 500,
-    "render_embedder": 250,
-    "guide_clip": 360,
-    "score_clip": 340,
-    "classifier_depthwise": 200,
-    "factor_regressor": 1200,
-}
-"""Optimiser steps of the scorers where each starts from another domain's; twice that from none."""
-COMMANDS: dict[str, tuple[str, ...]] = {
-    "classifier_plain": ("classifier", "--architecture", "plain", "--seed", "1"),
-    "render_embedder": ("embedder",),
-    "guide_clip": ("clip", "--role", "guide", "--seed", "11"),
-    "score_clip": ("clip", "--role", "score", "--seed", "12", "--fp32",
-                   "--learning-rate", "0.001"),
-    "classifier_depthwise": ("classifier", "--architecture", "depthwise", "--seed", "2"),
-    "factor_regressor": ("factors",),
+SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "classifier_plain": (500, ("classifier", "--architecture", "plain", "--seed", "1")),
+    "render_embedder": (250, ("embedder",)),
+    "guide_clip": (360, ("clip", "--role", "guide", "--seed", "11")),
+    "score_clip": (340, ("clip", "--role", "score", "--seed", "12", "--fp32",
+                         "--learning-rate", "0.001")),
+    "classifier_depthwise": (200, ("classifier", "--architecture", "depthwise", "--seed", "2")),
+    "factor_regressor": (1200, ("factors",)),
 }  # fmt: skip
+"""Model → optimiser steps where it starts from another domain's (twice that from none), command."""
 
 
 @click.command("domain")
@@ -43,21 +35,11 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 @click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
 @click.option("--start", type=click.Choice(list(RENDERED)), help="Domain whose shipped models are "
               "started from.  [default: from nothing]")  # fmt: skip
-@click.option(
-    "--images",
-    type=BoundedInt(),
-    default=24_576,
-    show_default=True,
-    help="Rendered pictures to train on.",
-)
-@click.option(
-    "--scale",
-    type=BoundedFloat(1e-6, 1e6),
-    default=1.0,
-    show_default=True,
-    help="Factor on all numbers of steps.",
-)
-@click.option("--only", multiple=True, type=click.Choice(["unet", *COMMANDS]), help="This model "
+@click.option("--images", type=BoundedInt(), default=24_576, show_default=True,
+              help="Rendered pictures to train on.")  # fmt: skip
+@click.option("--scale", type=BoundedFloat(1e-6, 1e6), default=1.0, show_default=True,
+              help="Factor on all numbers of steps.")  # fmt: skip
+@click.option("--only", multiple=True, type=click.Choice(["unet", *SCORERS]), help="This model "
               "alone. May be given several times.")  # fmt: skip
 def main(
     domain: str, out: Path, cache: Path | None, start: str | None, images: int, scale: float,
@@ -65,7 +47,7 @@ def main(
 ) -> None:  # fmt: skip
     """Train all models of a domain into the package's assets."""
     pools = () if cache is None else ("--cache", str(cache))
-    for name in ("classifier_plain", "unet", *COMMANDS):
+    for name in ("classifier_plain", "unet", *SCORERS):
         if only and name not in only:
             continue
         training = out / domain / name
@@ -79,9 +61,10 @@ def main(
                 "--power", "1.5",
             )  # fmt: skip
         elif not (training / "done").exists():
-            steps = round(STEPS[name] * scale * (1 if start else 2))
-            ship = ("--ship", str(ASSETS / domain / name), "--steps", str(steps))
-            _run("casl_bench", "train", *COMMANDS[name], *common, *ship)
+            steps, command = SCORERS[name]
+            length = str(round(steps * scale * (1 if start else 2)))
+            ship = ("--ship", str(ASSETS / domain / name), "--steps", length)
+            _run("casl_bench", "train", *command, *common, *ship)
             (training / "done").touch()
 
 

@@ -20,11 +20,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.option_types import BoundedInt
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, Factors
-from casl_bench.models.factor_regressor import (
-    FactorRegressor,
-    LookoutNet,
-    build_regressor,
-)
+from casl_bench.models.factor_regressor import FactorRegressor, LookoutNet, build_regressor
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import ScorerInfo
@@ -34,8 +30,10 @@ from casl_bench.training.trainer import (
     HELD_OUT,
     Pool,
     ScorerTraining,
+    accuracy,
     batch,
     flipped_labels,
+    means_of_flips,
     per_attribute,
     rounded_to_half,
     training_options,
@@ -81,9 +79,7 @@ def circular_factors(drawing: Drawing) -> frozenset[str]:
 class Reading:
     """What is read: columns of the network's output.
 
-    Attributes:
-        drawing: the renderer.
-        circular: factors with two columns, the cosine and the sine of their turn.
+    A circular factor has two columns, the cosine and the sine of its turn.
     """
 
     drawing: Drawing
@@ -117,15 +113,9 @@ class Reading:
 def calibrate_readings(
     raw: Tensor, targets: Tensor, names: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Scale and bias of least squared error; both columns of a circular factor are scaled alike.
+    """Scale [K] and bias [K] of least squared error, for raw readings and targets [n, K].
 
-    Args:
-        raw: [n, K].
-        targets: [n, K].
-        names: [K] the factor of each column.
-
-    Returns:
-        scale [K] and bias [K].
+    Both columns of a circular factor, which bear the same name, are scaled alike.
     """
     raw, targets = raw.double(), targets.double()
     off = raw - raw.mean(0)
@@ -161,16 +151,8 @@ def finish(
     """Calibrate on pictures that the training never saw, and leave out what cannot be read.
 
     Attributes are calibrated on spoilt and blended pictures, as a classifier's, all else on clean
-    ones: a shift, which spoiling may bring, does change where things are.
-
-    Args:
-        network: changed in place.
-        reading: its columns.
-        pool: pictures with flips.
-        seed: of the training.
-
-    Returns:
-        The regressor, and the R² of each factor that was left out.
+    ones: a shift, which spoiling may bring, does change where things are. The network is changed in
+    place; beside the regressor stands the R² of each factor that was left out.
     """
     index = torch.arange(len(pool))
     rng = generator(seed, NAME, "calibration")
@@ -215,23 +197,14 @@ def measure(regressor: FactorRegressor, reading: Reading, pool: Pool, seed: int)
     # How far the attribute went the way it was flipped.
     moved *= other[index, column].float() * 2 - 1
     by_spoiling = regressor.changes(spoilt, plain)
-
-    def by_attribute(values: Tensor) -> dict[str, float]:
-        return per_attribute(
-            pool.drawing, torch.stack([values[column == k].mean() for k in range(a)])
-        )
-
-    def right(found: Tensor) -> dict[str, float]:
-        return per_attribute(pool.drawing, ((found[:, :a] > 0) == labels).float().mean(0))
-
     return {
-        "accuracy_clean": right(read["clean"]),
-        "accuracy_degraded": right(read["degraded"]),
+        "accuracy_clean": accuracy(pool.drawing, read["clean"][:, :a], labels),
+        "accuracy_degraded": accuracy(pool.drawing, read["degraded"][:, :a], labels),
         "share_error_blended": per_attribute(
             pool.drawing, (regressor.shares(degrade(mixed, rng)) - share).abs().mean(0)
         ),
-        "flip_change_in_sd_2_is_right": by_attribute(moved),
-        "flip_others_in_sd_0_is_right": by_attribute(others),
+        "flip_change_in_sd_2_is_right": per_attribute(pool.drawing, means_of_flips(moved, column)),
+        "flip_others_in_sd_0_is_right": per_attribute(pool.drawing, means_of_flips(others, column)),
         **{f"mean_r2_{key}": round(sum(v.values()) / len(v), 4) for key, v in r2.items()},
         "mean_change_in_sd_by_spoiling": round(float(by_spoiling.mean()), 4),
         **{f"r2_{key}_of_{name}": v for key, found in r2.items() for name, v in found.items()},

@@ -150,17 +150,10 @@ def measure_gates(
     timesteps: Sequence[int],
     refinements: int = 0,
 ) -> tuple[dict[str, Any], Tensor]:
-    """All gates of a synth domain's U-Net.
+    """Figures of all gates of a synth domain's U-Net, and [64, 3, H, W] unconditional samples.
 
-    Args:
-        backbone: the trained model.
-        dataset: whose validation images are held out from its training.
-        classifier: decides attributes.
-        timesteps: the default walk.
-        refinements: of the inversion, see `ddim_inversion`.
-
-    Returns:
-        Figures by name, and [64, 3, H, W] unconditional samples to look at.
+    The data set's validation images are held out from its training; the classifier decides
+    attributes; for refinements of the inversion see `ddim_inversion`.
     """
     train, store, _ = _inverted(
         backbone, dataset.load("train", TRAIN_IMAGES), timesteps, refinements

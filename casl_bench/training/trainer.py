@@ -15,7 +15,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,10 +52,7 @@ class Pool:
     """Pictures with all that is known of them.
 
     Attributes:
-        drawing: the renderer.
         images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
-        attributes: bool [n, A] in the renderer's order.
-        factors: of the pictures.
         flipped: uint8 [n, 64, 64, 3], each picture again with one attribute negated and all else
             equal; None where the pool was asked for without.
         flipped_attribute: int64 [n], the column that was negated in `flipped`.
@@ -63,19 +60,12 @@ class Pool:
 
     drawing: Drawing
     images: NDArray[np.uint8]
-    attributes: NDArray[np.bool_]
     factors: Factors
     flipped: NDArray[np.uint8] | None
     flipped_attribute: NDArray[np.int64]
 
     def __len__(self) -> int:
-        return len(self.attributes)
-
-
-def default_cache_dir() -> Path:
-    """Where pools are kept when no folder is given: the user's cache folder."""
-    root = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(root) / "casl_bench" / "render_pools"
+        return len(self.factors)
 
 
 def load_pool(
@@ -83,10 +73,9 @@ def load_pool(
     count: int,
     seed: int,
     split: str = "train",
-    cache_dir: str | Path | None = None,
+    cache_dir: Path | None = None,
     *,
     flips: bool = False,
-    workers: int | None = None,
 ) -> Pool:
     """The first `count` pictures of a training stream, drawn now or taken from the cache.
 
@@ -96,36 +85,30 @@ def load_pool(
         seed: of the stream; streams of two seeds or splits share no picture, and none shares a
             picture with the benchmark's own splits.
         split: a name that separates training from held-out streams.
-        cache_dir: folder of all pools; the user's cache folder where None.
+        cache_dir: folder of all pools; in the user's cache folder where None.
         flips: whether each picture is drawn a second time with attribute `index % A` negated.
-        workers: drawing processes; one a core where None.
-
-    Returns:
-        The pool, its pictures memory-mapped.
     """
-    root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
-    stream = derive_seed(seed, "render_pool", split)
-    factors = drawing.sample(np.arange(count), stream)
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    root = cache_dir or user / "casl_bench" / "render_pools"
+
+    def cached(factors: Factors, kind: str) -> NDArray[np.uint8]:
+        key = hash_json([drawing.revision, seed, split, count, kind])[:16]
+        return _cached(
+            drawing, factors, root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
+        )
+
+    factors = drawing.sample(np.arange(count), derive_seed(seed, "render_pool", split))
     column = np.arange(count) % len(drawing.attributes)
-    images = _cached(drawing, factors, _folder(root, drawing, seed, split, count, "plain"), workers)
+    images = cached(factors, "plain")
     flipped = None
     if flips:
         attributes = factors.attributes.copy()
         attributes[np.arange(count), column] ^= True
-        other = Factors(factors.image_ids, attributes, factors.nuisance)
-        folder = _folder(root, drawing, seed, split, count, "flipped")
-        flipped = _cached(drawing, other, folder, workers)
-    return Pool(drawing, images, factors.attributes, factors, flipped, column)
+        flipped = cached(replace(factors, attributes=attributes), "flipped")
+    return Pool(drawing, images, factors, flipped, column)
 
 
-def _folder(root: Path, drawing: Drawing, seed: int, split: str, count: int, kind: str) -> Path:
-    key = hash_json([drawing.revision, seed, split, count, kind])[:16]
-    return root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
-
-
-def _cached(
-    drawing: Drawing, factors: Factors, folder: Path, workers: int | None
-) -> NDArray[np.uint8]:
+def _cached(drawing: Drawing, factors: Factors, folder: Path) -> NDArray[np.uint8]:
     """The pictures of these factors from `folder/images.npy`, which is written first if absent."""
     done = folder / "images.npy"
     if not done.exists():
@@ -135,7 +118,7 @@ def _cached(
         for start in starts:
             part = parts / f"{start:08d}.npy"
             if not part.exists():
-                _write(part, drawing.render_parallel(factors[start : start + CHUNK], workers))
+                _write(part, drawing.render_parallel(factors[start : start + CHUNK]))
         whole = np.concatenate([np.load(parts / f"{start:08d}.npy") for start in starts])
         _write(done, whole)
         shutil.rmtree(parts, ignore_errors=True)
@@ -303,13 +286,9 @@ def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
 
 
 def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels of pictures, of their flips, and which attribute differs.
-
-    Returns:
-        bool [n, A], bool [n, A], int64 [n].
-    """
+    """Labels bool [n, A] of pictures and of their flips, and which attribute differs, int64 [n]."""
     rows = index.numpy()
-    labels = torch.from_numpy(pool.attributes[rows])
+    labels = torch.from_numpy(pool.factors.attributes[rows])
     column = torch.from_numpy(pool.flipped_attribute[rows])
     other = labels.clone()
     other[torch.arange(len(rows)), column] ^= True
@@ -360,14 +339,8 @@ def training_config(name: str, drawing: Drawing, **settings: Any) -> dict[str, A
 def start_from(model: nn.Module, folder: Path | None) -> str | None:
     """Copy what fits of a shipped model of the same architecture, such as another domain's.
 
-    Layers whose shape depends on the domain (words, attributes) stay as they are.
-
-    Args:
-        model: changed in place.
-        folder: of the shipped model; None does nothing.
-
-    Returns:
-        Hash of the weights copied from, for the card; None without a folder.
+    Layers whose shape depends on the domain (words, attributes) stay as they are. Returns the hash
+    of the weights that are copied from, for the card; without a folder nothing is done.
 
     Raises:
         UsageError: less than half of the model's numbers fit.
@@ -405,15 +378,10 @@ class ScorerTraining:
     """Training of a rendered domain's scorer: the options, and the steps that all of them share.
 
     Attributes:
-        domain: name of its data set.
-        out: training folder.
         ship: folder of weights and card; `out` where None.
-        cache: folder of rendered pools.
         start: folder of a shipped model of the same architecture to start from.
-        steps: length in steps, or
-        minutes: length in minutes.
+        steps: length in steps, or `minutes` in minutes.
         images: pictures to train on.
-        seed: of the run.
         bf16: whether passes run under autocast to bfloat16.
         note: what a reader of the card should know.
     """
@@ -490,12 +458,8 @@ class ScorerTraining:
     ) -> None:
         """Write weights, card, its readable form and the curve.
 
-        Args:
-            run: the training.
-            network: what is shipped.
-            config: builds the network again.
-            calibration: scale and bias of its outputs.
-            card: title, description, measured, and what differs from the defaults.
+        The config builds the network again; calibration is scale and bias of its outputs; `card`
+        holds title, description, measured, and what differs from the defaults.
         """
         folder = self.ship or self.out
         whole = {
@@ -520,11 +484,7 @@ class ScorerTraining:
 
 
 def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator: the options of `ScorerTraining`, which the function is given first.
-
-    Args:
-        seed: its default.
-    """
+    """Decorator: the options of `ScorerTraining`, which the function is given first."""
     folder = click.Path(path_type=Path)
     options = (
         click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces"),
@@ -606,3 +566,13 @@ def per_attribute(drawing: Drawing, values: Tensor) -> dict[str, float]:
     """Attribute → number, rounded for a card."""
     pairs = zip(drawing.attributes, values.tolist(), strict=True)
     return {name: round(float(v), 4) for name, v in pairs}
+
+
+def accuracy(drawing: Drawing, logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Attribute → share of the pictures in which its logit is on the right side of 0."""
+    return per_attribute(drawing, ((logits > 0) == labels).float().mean(0))
+
+
+def means_of_flips(values: Tensor, column: Tensor) -> Tensor:
+    """[A, ...] means of the values [n, ...] over the pictures with each attribute flipped."""
+    return torch.stack([values[column == k].mean(0) for k in range(int(column.max()) + 1)])

@@ -2,8 +2,8 @@
 
 import pytest
 
+from casl_bench.conformance import NotRun
 from casl_bench.conformance.check_method import method_checks
-from casl_bench.conformance.rules import NotRun
 from casl_bench.methods.method import METHODS
 from casl_bench.runs.names import load_registries
 

@@ -24,12 +24,7 @@ _COMMON_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Captions:
-    """Texts with what they state.
-
-    Attributes:
-        texts: n captions.
-        statements: int8 [n, A]: 1 says present, -1 absent, 0 nothing.
-    """
+    """Texts of n captions and what they state, int8 [n, A]: 1 present, -1 absent, 0 nothing."""
 
     texts: list[str]
     statements: Tensor
@@ -80,12 +75,7 @@ class Wording:
 
 
 class CaptionWriter:
-    """Writes captions in one manner.
-
-    Args:
-        wording: of the domain.
-        manner: one of its `manners`.
-    """
+    """Writes captions in one of the manners of a wording."""
 
     def __init__(self, wording: Wording, manner: str) -> None:
         self._common, self._all = wording.common, wording.phrases(manner)
@@ -93,12 +83,7 @@ class CaptionWriter:
         self._attributes = wording.attributes
 
     def describe(self, attributes: Tensor, rng: torch.Generator) -> Captions:
-        """One caption an image, true of it, stating 0 to `MAX_STATEMENTS` attributes.
-
-        Args:
-            attributes: bool [n, A].
-            rng: draws everything.
-        """
+        """One caption per image, true of its attributes [n, A], stating up to `MAX_STATEMENTS`."""
         n = len(attributes)
         # Short captions are frequent: they say most about a single attribute.
         weights = torch.tensor([0.05, 0.35, 0.25, 0.2, 0.15])
@@ -142,14 +127,11 @@ class CaptionWriter:
 
 
 def compatible(statements: Tensor, attributes: Tensor) -> Tensor:
-    """Which captions are true of which images.
+    """[n, m] bool: which captions are true of which images.
 
     Args:
         statements: int8 [m, A] in {-1, 0, 1}.
         attributes: bool [n, A].
-
-    Returns:
-        bool [n, m].
     """
     signs = attributes.float() * 2 - 1
     stated = statements.float()

@@ -9,14 +9,12 @@ edit is at hand.
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -31,6 +29,7 @@ IMAGE_SIZE = 64
 """Height and width of every rendered picture."""
 
 REVISION_PICTURES = 24
+PICTURES_OF_A_TASK = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +60,10 @@ class Factors:
     def __getitem__(self, index: slice | NDArray[np.int64] | NDArray[np.bool_]) -> Factors:
         return Factors(self.image_ids[index], self.attributes[index], self.nuisance[index])
 
-    def take(self, indices: ArrayLike) -> Factors:
-        """The pictures at the given places, integers [m], in that order."""
-        return self[np.asarray(indices, dtype=np.int64)]
+    @classmethod
+    def concatenated(cls, parts: Sequence[Factors]) -> Factors:
+        """The pictures of one or more parts, one after another."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 Draw = Callable[[Sequence[bool], Sequence[float]], NDArray[np.uint8]]
@@ -75,15 +75,12 @@ class Drawing:
     """A renderer with its names.
 
     Attributes:
-        name: of the data set.
         subject: what is seen, in the plural: "portraits".
         attributes: names of the binary factors.
         nuisance: names of the continuous factors.
         scenery: those of the nuisance factors that belong to place and light, not to the subject.
         unread: those that are too fine or too often covered to be read off a picture.
-        concepts: what may be edited.
         draw: one picture from its factors; a function of a module, so that processes can share it.
-        source: the module that draws.
     """
 
     name: str
@@ -98,7 +95,7 @@ class Drawing:
 
     @functools.cached_property
     def revision(self) -> str:
-        """SHA-256, hex: another one whenever a fixed sample of pictures or a name is another.
+        """SHA-256, hex, of a fixed sample of pictures and of the names.
 
         The pixels are hashed, not the source: a machine that draws differently shows it.
         """
@@ -107,37 +104,24 @@ class Drawing:
         return hash_json([hash_bytes(self.render(sample).tobytes()), names])
 
     def index(self, attribute: str) -> int:
-        """Column of an attribute.
-
-        Raises:
-            UsageError: there is none of that name.
-        """
+        """Column of an attribute; UsageError where there is none of that name."""
         if attribute not in self.attributes:
             raise unknown_name("attribute", attribute, self.attributes)
         return self.attributes.index(attribute)
 
-    def flipped(self, factors: Factors, attribute: str) -> Factors:
-        """The same pictures with one attribute negated.
-
-        Raises:
-            UsageError: there is no such attribute.
-        """
+    def flipped(
+        self, factors: Factors, attribute: str, rows: slice | NDArray[np.int64] = slice(None)
+    ) -> Factors:
+        """The same pictures with an attribute negated, in some rows; UsageError for another one."""
         values = factors.attributes.copy()
-        values[:, self.index(attribute)] ^= True
+        values[rows, self.index(attribute)] ^= True
         return replace(factors, attributes=values)
 
     def sample(self, image_ids: ArrayLike, seed: int) -> Factors:
-        """Draws the factors of pictures; those of one depend on (seed, id) alone.
+        """Factors of pictures: attributes are fair coins, nuisance is uniform on [0, 1).
 
-        Args:
-            image_ids: integers [n], non-negative, in any order.
-            seed: any integer; taken modulo 2**64.
-
-        Returns:
-            Factors of n pictures: attributes are fair coins, nuisance is uniform on [0, 1).
-
-        Raises:
-            ValueError: ids are not a row of non-negative integers.
+        Those of one picture depend on (seed, id) alone; ids are a row of non-negative integers,
+        else ValueError, and the seed is taken modulo 2**64.
         """
         ids = np.asarray(image_ids)
         if ids.size == 0:
@@ -153,61 +137,28 @@ class Drawing:
         return Factors(ids, coins, uniform * np.float32(2.0**-24))
 
     def render(self, factors: Factors) -> NDArray[np.uint8]:
-        """Draws pictures; the pixels of each depend on its own factors alone, bit for bit.
-
-        Args:
-            factors: of n pictures.
-
-        Returns:
-            uint8 [n, 64, 64, 3], RGB.
-        """
+        """Pictures uint8 [n, 64, 64, 3], RGB, each of its own factors alone, bit for bit."""
         images = np.empty((len(factors), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         rows = zip(factors.attributes.tolist(), factors.nuisance.tolist(), strict=True)
         for index, (attributes, nuisance) in enumerate(rows):
             images[index] = self.draw(attributes, nuisance)
         return images
 
-    def render_parallel(
-        self, factors: Factors, workers: int | None = None, chunk: int = 256
-    ) -> NDArray[np.uint8]:
-        """Draws pictures in several processes; the result equals that of `render`.
-
-        Worker processes are spawned, which is safe beside threads and accelerators; a script that
-        calls this needs the usual `if __name__ == "__main__"` guard.
-
-        Args:
-            factors: of n pictures.
-            workers: number of processes; by default one for each usable core.
-            chunk: pictures in one task; no processes are started for a single task.
-
-        Returns:
-            uint8 [n, 64, 64, 3], RGB.
-
-        Raises:
-            ValueError: workers or chunk is less than 1.
-        """
-        if workers is not None:
-            count = workers
-        elif hasattr(os, "sched_getaffinity"):
-            count = len(os.sched_getaffinity(0))
-        else:
-            count = os.cpu_count() or 1
-        if count < 1 or chunk < 1:
-            raise ValueError(f"workers and chunk must be positive, not {count} and {chunk}")
-        parts = [factors[start : start + chunk] for start in range(0, len(factors), chunk)]
-        if count == 1 or len(parts) < 2:
+    def render_parallel(self, factors: Factors) -> NDArray[np.uint8]:
+        """The pictures of `render`, by one process per core; few pictures need no process."""
+        starts = range(0, len(factors), PICTURES_OF_A_TASK)
+        if len(starts) < 2:
             return self.render(factors)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(count, len(parts)), mp_context=context) as pool:
-            return np.concatenate(list(pool.map(self.render, parts)))
+        parts = (factors[start : start + PICTURES_OF_A_TASK] for start in starts)
+        return np.concatenate(Parallel(n_jobs=-1)(delayed(self.render)(part) for part in parts))
 
 
 # A data set of rendered pictures: splits, labels and true counterfactuals of one drawing.
 
-
 _FLIPPED_KEPT = 1000
 """Flipped pictures that are kept, 12 kB each; a call may draw more."""
 
+SEED = 0
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -217,15 +168,10 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 
 
 class RenderedDataset:
-    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on.
+    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on."""
 
-    Args:
-        drawing: the renderer.
-        seed: of the data set; one seed has three splits that share no picture.
-    """
-
-    def __init__(self, drawing: Drawing, seed: int = 0) -> None:
-        self._drawing, self._seed = drawing, seed
+    def __init__(self, drawing: Drawing) -> None:
+        self._drawing = drawing
         self._flipped: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.card = DatasetCard(
             name=drawing.name,
@@ -244,8 +190,7 @@ class RenderedDataset:
     def load(self, split: Split, count: int) -> ImageBatch:
         """The first `count` images of a split: always the same ones, in the same order.
 
-        Raises:
-            InputError: there is no such split, or the count is negative.
+        Raises InputError where there is no such split, or the count is negative.
         """
         if split not in _SPLITS:
             raise unknown_name("split", split, _SPLITS)
@@ -259,11 +204,8 @@ class RenderedDataset:
     def oracle(self, image_ids: Sequence[str], attribute: str) -> Tensor:
         """The same images with this one attribute flipped: [n, 3, H, W] float32 in [-1, 1].
 
-        Raises:
-            UsageError: there is no such attribute.
-            InputError: an id is not of this data set.
+        Raises UsageError for another attribute, InputError for an id of another data set.
         """
-        self._drawing.index(attribute)
         # Edits of a concept by every method are compared with the same pictures.
         if len(self._flipped) > _FLIPPED_KEPT:
             self._flipped.clear()
@@ -275,14 +217,8 @@ class RenderedDataset:
         return to_pixels(np.stack(found) if found else self._drawing.render(factors))
 
     def _factors(self, image_ids: Sequence[str]) -> Factors:
-        rows = [self._one(image_id) for image_id in image_ids]
-        if not rows:
-            return self._drawing.sample(np.empty(0, dtype=np.int64), self._seed)
-        return Factors(
-            np.concatenate([r.image_ids for r in rows]),
-            np.concatenate([r.attributes for r in rows]),
-            np.concatenate([r.nuisance for r in rows]),
-        )
+        nothing = self._drawing.sample([], SEED)
+        return Factors.concatenated([nothing, *map(self._one, image_ids)])
 
     def _one(self, image_id: str) -> Factors:
         split, _, number = image_id.rpartition("-")
@@ -290,5 +226,5 @@ class RenderedDataset:
             raise InputError(
                 f"'{image_id}' is no image of {self.card.name}", hint="ids look like test-000012"
             )
-        stream = derive_seed(self._seed, self.card.name, split)
+        stream = derive_seed(SEED, self.card.name, split)
         return self._drawing.sample(np.array([int(number)]), stream)

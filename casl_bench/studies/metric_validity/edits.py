@@ -47,8 +47,7 @@ class KnownChange:
     def precision(self) -> float:
         """Target / (effort + collateral): the share of all change that was asked for, in [-1, 1].
 
-        Raises:
-            InputError: nothing was changed, so there is nothing to be precise about.
+        Raises InputError where nothing was changed, so that there is nothing to be precise about.
         """
         if self.effort + self.collateral == 0:
             raise InputError("an edit that changes no factor has no precision")
@@ -61,7 +60,7 @@ def known_change(
     """The change from `before` to a picture that shows `share` of `end` and the rest of `start`.
 
     Args:
-        before: factors of the n images that are edited, n >= 1.
+        before: factors of the n images that are edited, n >= 1; `start` and `end` are of the same.
         start: factors of the picture that is blended from.
         end: factors of the picture that is blended to.
         share: of `end`, in [0, 1]; 1 is `end` itself.
@@ -108,13 +107,9 @@ WRONG_SHARES = (0.125, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Subject:
-    """What the edits of one concept start from.
+    """What the edits of one concept, which are to turn its attribute on, start from.
 
-    Attributes:
-        drawing: the renderer.
-        concept: what is edited; its attribute is to be turned on.
-        lacking: factors of n images that lack the attribute.
-        having: factors of n images that have it.
+    `lacking` are factors of n images that lack the attribute, `having` of n that have it.
     """
 
     drawing: Drawing
@@ -144,10 +139,8 @@ class GradedEdit:
     """One edit of n images: `share` of the picture of `end` over that of `start`, then `damage`.
 
     Attributes:
-        family: name of its family.
         level: how much of what the family is about.
         target: column of the attribute that is to be turned on.
-        before, start, end, share: see `known_change`.
         other: the attribute that is changed as well, where it is one.
         damage: spoils the finished pixels [n, 3, H, W]; None where nothing does.
     """
@@ -173,12 +166,11 @@ class Family:
     """Edits that differ in one thing.
 
     Attributes:
-        name: lower_snake.
         truth: what its levels differ in: the known precision, or damage that no factor shows.
         matched: whether the target is turned on entirely in every image, at every level.
         with_exact: whether the exact edit is its level 0.
         what: one sentence for the page.
-        make: the edits of a subject, without the exact one.
+        make: edits of a subject, made of the exact one.
     """
 
     name: str
@@ -186,30 +178,31 @@ class Family:
     matched: bool
     with_exact: bool
     what: str
-    make: Callable[[Subject], list[GradedEdit]]
+    make: Callable[[Subject, GradedEdit], list[GradedEdit]]
+
+    def edits(self, subject: Subject) -> list[GradedEdit]:
+        """All of them, without the exact one."""
+        return self.make(subject, replace(exact(subject), family=self.name))
 
 
-def exact(subject: Subject, family: str = "exact") -> GradedEdit:
+def exact(subject: Subject) -> GradedEdit:
     """The known edit: the attribute turned on, all else equal."""
     before = subject.lacking
     end = subject.drawing.flipped(before, subject.concept.attribute)
-    return GradedEdit(family, 0.0, subject.target, before, before, end)
+    return GradedEdit("exact", 0.0, subject.target, before, before, end)
 
 
-def _one_other(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "one_other")
+def _one_other(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     edits = []
     for other in subject.others[:OTHERS]:
         order = subject.rng("one_other", other).permutation(len(plain.end))
         for share in SHARES:
-            rows = _first(order, share)
-            end = _flip(subject.drawing, plain.end, other, rows)
+            end = subject.drawing.flipped(plain.end, other, _first(order, share))
             edits.append(replace(plain, level=share, end=end, other=other))
     return edits
 
 
-def _several_others(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "several_others")
+def _several_others(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     names = list(subject.others)
     subject.rng("several_others").shuffle(names)
     edits, end = [], plain.end
@@ -219,8 +212,7 @@ def _several_others(subject: Subject) -> list[GradedEdit]:
     return edits
 
 
-def _identity_drift(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "identity_drift")
+def _identity_drift(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     drawing = subject.drawing
     spared = {*drawing.scenery, *drawing.unread}
     columns = [k for k, name in enumerate(drawing.nuisance) if name not in spared]
@@ -237,15 +229,11 @@ def _identity_drift(subject: Subject) -> list[GradedEdit]:
 
 
 def _damaged(
-    name: str,
-    levels: Sequence[float],
-    spoil: Callable[[Subject, float], Callable[[Tensor], Tensor]],
-) -> Callable[[Subject], list[GradedEdit]]:
-    def make(subject: Subject) -> list[GradedEdit]:
-        plain = exact(subject, name)
-        return [replace(plain, level=v, damage=spoil(subject, v)) for v in levels]
-
-    return make
+    levels: Sequence[float], spoil: Callable[[Subject, float], Callable[[Tensor], Tensor]]
+) -> Callable[[Subject, GradedEdit], list[GradedEdit]]:
+    return lambda subject, plain: [
+        replace(plain, level=v, damage=spoil(subject, v)) for v in levels
+    ]
 
 
 def _noise(subject: Subject, sigma: float) -> Callable[[Tensor], Tensor]:
@@ -257,19 +245,17 @@ def _noise(subject: Subject, sigma: float) -> Callable[[Tensor], Tensor]:
     return add
 
 
-def _unmatched(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "unmatched_strength")
+def _unmatched(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     other = subject.others[0]
     order = subject.rng("one_other", other).permutation(len(plain.end))
     edits = []
     for share in (0.0, 0.25, 0.5, 1.0):
-        end = _flip(subject.drawing, plain.end, other, _first(order, share))
+        end = subject.drawing.flipped(plain.end, other, _first(order, share))
         edits += [replace(plain, level=s, share=s, end=end, other=other) for s in STRENGTHS]
     return edits
 
 
-def _partial_target(subject: Subject) -> list[GradedEdit]:
-    plain = exact(subject, "partial_target")
+def _partial_target(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     other = subject.others[0]
     start = subject.drawing.flipped(plain.before, other)
     end = subject.drawing.flipped(plain.end, other)
@@ -277,13 +263,14 @@ def _partial_target(subject: Subject) -> list[GradedEdit]:
     return [replace(edit, level=share, share=share) for share in (*BLENDS, 1.0)]
 
 
-def _wrong_way(subject: Subject) -> list[GradedEdit]:
+def _wrong_way(subject: Subject, plain: GradedEdit) -> list[GradedEdit]:
     edits = []
     for share in WRONG_SHARES:
         wrong = round(share * len(subject.lacking))
-        before = _joined(subject.lacking[: len(subject.lacking) - wrong], subject.having[:wrong])
+        lacking = subject.lacking[: len(subject.lacking) - wrong]
+        before = Factors.concatenated([lacking, subject.having[:wrong]])
         end = subject.drawing.flipped(before, subject.concept.attribute)
-        edits.append(GradedEdit("wrong_way", share, subject.target, before, before, end))
+        edits.append(replace(plain, level=share, before=before, start=before, end=end))
     return edits
 
 
@@ -291,20 +278,6 @@ def _first(order: NDArray[np.int64], share: float) -> NDArray[np.int64]:
     """The first places of an order; at least one where the share is not 0."""
     count = max(round(share * len(order)), 1 if share else 0)
     return order[:count]
-
-
-def _flip(drawing: Drawing, factors: Factors, attribute: str, rows: NDArray[np.int64]) -> Factors:
-    values = factors.attributes.copy()
-    values[rows, drawing.index(attribute)] ^= True
-    return replace(factors, attributes=values)
-
-
-def _joined(a: Factors, b: Factors) -> Factors:
-    return Factors(
-        np.concatenate([a.image_ids, b.image_ids]),
-        np.concatenate([a.attributes, b.attributes]),
-        np.concatenate([a.nuisance, b.nuisance]),
-    )
 
 
 def _percent(shares: Sequence[float]) -> str:
@@ -354,18 +327,18 @@ FAMILIES: dict[str, Family] = {
         Family(
             "blur", "damage", True, True,
             f"Gaussian blur of {', '.join(map(str, BLURS))} pixels after the exact edit",
-            _damaged("blur", BLURS, lambda _, v: partial(blur, sigma=v)),
+            _damaged(BLURS, lambda _, v: partial(blur, sigma=v)),
         ),
         Family(
             "noise", "damage", True, True,
             f"noise of standard deviation {', '.join(map(str, NOISES))} (pixels in [-1, 1])",
-            _damaged("noise", NOISES, _noise),
+            _damaged(NOISES, _noise),
         ),
         Family(
             "compression", "damage", True, True,
             f"8×8 cosine blocks quantised as JPEG does, strength "
             f"{', '.join(f'{c:g}' for c in COMPRESSIONS)}",
-            _damaged("compression", COMPRESSIONS, lambda _, v: partial(compress, strength=v)),
+            _damaged(COMPRESSIONS, lambda _, v: partial(compress, strength=v)),
         ),
     )
 }  # fmt: skip

@@ -11,9 +11,9 @@ import numpy as np
 from casl_bench.core.files import hash_bytes
 from casl_bench.metrics.bootstrap import Interval
 from casl_bench.report.markdown import DASH, fold, number, table
-from casl_bench.studies.frame import packages_text, png, read_records, write_page
+from casl_bench.studies import packages_text, png, read_records, write_page
 from casl_bench.studies.metric_validity.edits import FAMILIES
-from casl_bench.studies.metric_validity.ranking import (
+from casl_bench.studies.metric_validity.records import (
     ALL,
     ATTRIBUTES,
     COLUMNS,
@@ -21,14 +21,16 @@ from casl_bench.studies.metric_validity.ranking import (
     KNOWN_PRECISION,
     MATCHED,
     NEEDS_KNOWN_FACTORS,
+    MetricRef,
     Ranking,
+    StudyRecords,
+    TrickRow,
     exact,
     ranking,
     response,
     verdict,
     worst,
 )
-from casl_bench.studies.metric_validity.records import MetricRef, StudyRecords, TrickRow
 from casl_bench.studies.metric_validity.tricks import TRICKS
 
 NAME = "metric_validity"
@@ -41,17 +43,14 @@ MADE_FROM = "made-from"
 
 
 def read_study(folder: Path) -> StudyRecords:
-    """The records in a folder; see `frame.read_records`."""
+    """The records in a folder; see `read_records`."""
     hint = "make them, without --render-only"
     return read_records(folder / RECORDS, StudyRecords.from_jsonl, hint)
 
 
 def write_study(folder: Path, records: StudyRecords) -> Path:
     """Write page and figures; returns the page."""
-    figures = {
-        RANKING_FIGURE: ranking_figure(records),
-        RESPONSE_FIGURE: response_figure(records),
-    }
+    figures = {RANKING_FIGURE: ranking_figure(records), RESPONSE_FIGURE: response_figure(records)}
     return write_page(folder / PAGE, render_page(records), figures)
 
 
@@ -61,8 +60,7 @@ POOLED = (ALL, ATTRIBUTES, MATCHED)
 IN_TRICKS = (
     "epr_raw", "epr_std", "epr_signed", "epr_plus", "worst_attribute_epr",
     "off_target_flips_per_flip", "signed_target_change", "flip_rate", "clip_similarity",
-    "perceptual_drift", "identity_drift",
-    "pixel_locality", "factor_epr",
+    "perceptual_drift", "identity_drift", "pixel_locality", "factor_epr",
 )  # fmt: skip
 """Metrics of the short table of tricks; all are in the folds."""
 
@@ -204,22 +202,14 @@ def _concepts(records: StudyRecords) -> int:
 HEADLINE = "epr_signed"
 """EPR+ is this over a constant of the concept: both rank the edits of a concept alike."""
 REQUIRED, REQUIRED_IN = 0.95, "one_other"
+_NOT_ON_REAL_IMAGES = ", ".join(f"`{m}`" for m in NEEDS_KNOWN_FACTORS)
 GUARDS = ("perceptual_drift", "identity_drift", "pixel_locality")
 
 
 def render_page(records: StudyRecords) -> str:
     """Markdown; equal records give equal bytes."""
-    parts = [
-        _opening(records),
-        _verdict(records),
-        _edits(records),
-        _rankings(records),
-        _sizes(records),
-        _tricks(records),
-        _LIMITS,
-        _rests_on(records),
-    ]
-    return "\n\n".join(parts) + "\n"
+    parts = (_opening, _verdict, _edits, _rankings, _sizes, _tricks, lambda _: _LIMITS, _rests_on)
+    return "\n\n".join(part(records) for part in parts) + "\n"
 
 
 def _opening(records: StudyRecords) -> str:
@@ -249,7 +239,7 @@ def _verdict(records: StudyRecords) -> str:
 The rule, fixed before any ranking over several families was seen: the rank correlation with the
 known precision within a concept, mean over concepts, by the classifier by which it is lower; among
 metrics that have an opinion on at least 95 % of these edits and exist on real images, too (not
-{_names(NEEDS_KNOWN_FACTORS)}). A metric counts as worse where the 95 % interval of the difference,
+{_NOT_ON_REAL_IMAGES}). A metric counts as worse where the 95 % interval of the difference,
 over concepts, is above 0. The first line decides; the second, added afterwards, shows how much
 hangs on the choice of families.
 
@@ -364,12 +354,11 @@ def _unseen(records: StudyRecords, classifier: str) -> str:
     """What EPR does not see, in its own numbers."""
     drift = worst(records, HEADLINE, classifier, "identity_drift")
     blur = worst(records, HEADLINE, classifier, "blur")
-    names = [m.name for m in records.header.metrics if m.name in GUARDS]
     seen = [
-        f"`{name}` {correlation(ranking(records, name, classifier, COLUMNS['identity_drift']))} "
-        f"with drift and {correlation(ranking(records, name, classifier, COLUMNS['blur']))} with "
-        "blur"
-        for name in names
+        f"`{m.name}` {_ranked(records, m.name, classifier, 'identity_drift')} with drift and "
+        f"{_ranked(records, m.name, classifier, 'blur')} with blur"
+        for m in records.header.metrics
+        if m.name in GUARDS
     ]
     return (
         "**Where EPR sees next to nothing.** Moving everything that makes up the subject by "
@@ -381,14 +370,14 @@ def _unseen(records: StudyRecords, classifier: str) -> str:
         f"{_alike(records, classifier, blur.value)}, for the same reason. The guards are there for "
         f"that; their rank correlation with the truth: {'; '.join(seen)}. It is also why "
         f"`{HEADLINE}` orders the edits of all families at equal effect (`{MATCHED}`) no better "
-        f"than {_matched(records, HEADLINE, classifier)}; `factor_epr`, which reads the subject as "
-        f"well and exists on rendered images alone, has "
-        f"{_matched(records, 'factor_epr', classifier)}."
+        f"than {_ranked(records, HEADLINE, classifier, MATCHED)}; `factor_epr`, which reads the "
+        "subject as well and exists on rendered images alone, has "
+        f"{_ranked(records, 'factor_epr', classifier, MATCHED)}."
     )
 
 
-def _matched(records: StudyRecords, metric: str, classifier: str) -> str:
-    return correlation(ranking(records, metric, classifier, COLUMNS[MATCHED]))
+def _ranked(records: StudyRecords, metric: str, classifier: str, column: str) -> str:
+    return correlation(ranking(records, metric, classifier, COLUMNS[column]))
 
 
 def _alike(records: StudyRecords, classifier: str, value: float | None) -> str:
@@ -445,18 +434,16 @@ All metrics of each trick, with 5 % and 95 % quantiles over cases:
 
 def _change(records: StudyRecords, trick: str, metric: str) -> str:
     """`before → after` by the first classifier."""
-    _, before, after = trick_sides(records, trick)[0]
-    place = _place(records, metric)
-    return f"{plain(before.values[place])} → {plain(after.values[place])}"
+    return " → ".join(_at_sides(records, trick, metric, 0))
 
 
 def _after(records: StudyRecords, trick: str, metric: str, classifier: int = 0) -> str:
-    _, _, after = trick_sides(records, trick)[classifier]
-    return plain(after.values[_place(records, metric)])
+    return _at_sides(records, trick, metric, classifier)[1]
 
 
-def _place(records: StudyRecords, metric: str) -> int:
-    return [m.name for m in records.header.metrics_of_tricks].index(metric)
+def _at_sides(records: StudyRecords, trick: str, metric: str, classifier: int) -> list[str]:
+    place = [m.name for m in records.header.metrics_of_tricks].index(metric)
+    return [plain(side.values[place]) for side in trick_sides(records, trick)[classifier][1:]]
 
 
 _LIMITS = """## What this does not show
@@ -489,10 +476,6 @@ def _rests_on(records: StudyRecords) -> str:
 
 def _folds(records: StudyRecords, title: str, others: Sequence[str], columns: Sequence[str]) -> str:
     return "\n".join(fold(f"{title} {c}", within_table(records, c, columns)) for c in others)
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 # Figures.

@@ -1,27 +1,22 @@
 """Known tricks: what each metric says before and after.
 
-Those that need no picture are played on linear logits, the others on rendered images. A trick has
-many cases; what is kept is their median and their 5 % and 95 % quantiles.
+Those that need no picture are played here, on linear logits; the others in study.py, on rendered
+images. A trick has many cases; what is kept is their median and their 5 % and 95 % quantiles.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr_plus import epr_plus
-from casl_bench.models.random_numbers import image_noise
-from casl_bench.models.scorers import Differentiable
-from casl_bench.studies.metric_validity.edits import SEED, Subject
+from casl_bench.metrics.metric import EditMetric
 from casl_bench.studies.metric_validity.records import EditRow, TrickRow, Values, rounded
-from casl_bench.studies.metric_validity.scored_edits import Candidate, Judge, Renderer
 
 Side = Literal["before", "after"]
 SIDES: tuple[Side, Side] = ("before", "after")
@@ -50,45 +45,34 @@ TRICKS: dict[str, tuple[str, str]] = {
 """Name → the edit that is compared with, and the trick, which should gain nothing."""
 
 
-class Tally:
-    """Collects the cases of tricks, and sums them up."""
+Case = tuple[str, Side, str, Values]
+"""Trick, side, classifier, and the values of all metrics, EPR+ last."""
 
-    def __init__(self, metrics: Sequence[Candidate]) -> None:
-        self.metrics = metrics
-        self._cases: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
 
-    def add(
-        self,
-        trick: str,
-        side: Side,
-        classifier: str,
-        scores: EditScores,
-        null: Sequence[EditScores] = (),
-    ) -> None:
-        """One case of one side; EPR+ is known where random directions are."""
-        values = tuple(c.metric.value(scores) for c in self.metrics)
-        plus = epr_plus(scores, null) if null else None
-        self.add_values(trick, side, classifier, (*values, plus))
+def values_of(
+    metrics: Sequence[EditMetric], scores: EditScores, null: Sequence[EditScores] = ()
+) -> Values:
+    """All metrics of a case; EPR+ is known where random directions are."""
+    plus = epr_plus(scores, null) if null else None
+    return (*(metric.value(scores) for metric in metrics), plus)
 
-    def add_values(self, trick: str, side: Side, classifier: str, values: Values) -> None:
-        """One case whose metrics are known already, EPR+ last."""
-        self._cases[trick, side, classifier].append(values)
 
-    def rows(self) -> list[TrickRow]:
-        """One row per side and classifier, in the order of `TRICKS`."""
-        keys = [key for name in TRICKS for key in self._cases if key[0] == name]
-        return [self._row(*key) for key in keys]
-
-    def _row(self, trick: str, side: Side, classifier: str) -> TrickRow:
-        cases = self._cases[trick, side, classifier]
-        columns = list(zip(*cases, strict=True))
-        middle, low, high = (
-            tuple(_quantile(column, q) for column in columns) for q in (0.5, 0.05, 0.95)
-        )
-        return TrickRow(
-            trick=trick, side=side, classifier=classifier, cases=len(cases),
-            values=middle, low=low, high=high,
+def summarised(cases: Iterable[Case]) -> list[TrickRow]:
+    """One row per side and classifier, in the order of `TRICKS`."""
+    groups: defaultdict[tuple[str, Side, str], list[Values]] = defaultdict(list)
+    for trick, side, classifier, values in cases:
+        groups[trick, side, classifier].append(values)
+    rows = []
+    for trick, side, classifier in sorted(groups, key=lambda key: list(TRICKS).index(key[0])):
+        columns = list(zip(*(own := groups[trick, side, classifier]), strict=True))
+        middle, low, high = (tuple(_quantile(c, q) for c in columns) for q in (0.5, 0.05, 0.95))
+        rows.append(
+            TrickRow(
+                trick=trick, side=side, classifier=classifier, cases=len(own),
+                values=middle, low=low, high=high,
+            )
         )  # fmt: skip
+    return rows
 
 
 def _quantile(column: Values, q: float) -> float | None:
@@ -96,73 +80,15 @@ def _quantile(column: Values, q: float) -> float | None:
     return rounded(float(np.quantile(known, q))) if len(known) > len(column) / 2 else None
 
 
-# On rendered images.
-
-RADIUS = 8 / 127.5
-"""Largest change of a value, pixels in [-1, 1]: 8 grey levels of 255."""
-STEPS = 20
-OTHERS_WEIGHT = 4.0
-"""What a change of the others costs, against what the same change of the target brings."""
-COPY_JITTER = 0.02
-"""Standard deviation of the noise on a copy, pixels in [-1, 1]."""
-
-
-def attacked(scorer: Differentiable, pixels: Tensor, target: int, spread: Array) -> Tensor:
-    """Pictures within `RADIUS` of the given ones whose target logit is up and whose others stay.
-
-    Args:
-        scorer: the classifier that is deceived.
-        pixels: [n, 3, H, W] in [-1, 1].
-        target: column to be turned on.
-        spread: [A] standard deviation of each logit over real images, > 0.
-
-    Returns:
-        Same shape, in [-1, 1].
-    Source: projected signed gradient ascent, Madry et al. 2018.
-    """
-    scale = torch.from_numpy(spread).float()
-    before = scorer.logits(pixels)
-    others = torch.arange(len(scale)) != target
-    change = torch.zeros_like(pixels)
-    for _ in range(STEPS):
-        change.requires_grad_(True)
-        moved = (scorer.logits_with_grad(pixels + change) - before) / scale
-        gain = moved[:, target] - OTHERS_WEIGHT * moved[:, others].abs().mean(1)
-        (slope,) = torch.autograd.grad(gain.sum(), change)
-        change = (change.detach() + RADIUS / 8 * slope.sign()).clamp(-RADIUS, RADIUS)
-        change = (pixels + change).clamp(-1, 1) - pixels
-    return pixels + change
-
-
-def play_on_images(tally: Tally, judge: Judge, subject: Subject, renderer: Renderer) -> None:
-    """The tricks that edit nothing, on one concept; the judge's first classifier is attacked."""
-    deceived = judge.domain.classifiers[0]
-    assert isinstance(deceived, Differentiable)  # all that are shipped are
-    images = renderer.draw(subject.lacking)
-    right = renderer.draw(subject.drawing.flipped(subject.lacking, subject.concept.attribute))
-    ids = [str(i) for i in subject.lacking.image_ids.tolist()]
-    noise = COPY_JITTER * image_noise(images.shape[1:], ids, SEED, "jittered copy")
-    edits = {
-        "copy": images,
-        "jittered_copy": images + noise,
-        "pixel_attack": attacked(deceived, images, subject.target, judge.spreads[0]),
-    }
-    exact, *tried = judge.scores(subject.concept, subject.lacking, images, [right, *edits.values()])
-    for name, found in zip(edits, tried, strict=True):
-        for classifier in exact:
-            tally.add(name, "before", classifier, exact[classifier])
-            tally.add(name, "after", classifier, found[classifier])
-
-
-def play_on_rows(tally: Tally, rows: Sequence[EditRow]) -> None:
+def play_on_rows(rows: Sequence[EditRow]) -> Iterator[Case]:
     """The tricks that are levels of a family: the wrong way, wholly and by half."""
     exact = {(r.dataset, r.concept, r.classifier): r for r in rows if r.family == "exact"}
     for name, level in (("wrong_way", 1.0), ("half_wrong_way", 0.5)):
         for row in rows:
             if row.family == "wrong_way" and row.level == level:
                 before = exact[row.dataset, row.concept, row.classifier]
-                tally.add_values(name, "before", row.classifier, (*before.values, None))
-                tally.add_values(name, "after", row.classifier, (*row.values, None))
+                for side, own in zip(SIDES, (before, row), strict=True):
+                    yield name, side, row.classifier, (*own.values, None)
 
 
 # On attributes that are linear logits of Gaussian vectors.
@@ -188,14 +114,7 @@ TRIED, NULL = 0, 1
 
 @dataclass(frozen=True)
 class LinearToy:
-    """A sampled toy.
-
-    Attributes:
-        samples: [n, D] x.
-        directions: [A, D] unit vectors w_j.
-        scales: [A] of the logits, > 0.
-        seed: of all random numbers.
-    """
+    """A sampled toy: samples x [n, D], unit vectors w_j [A, D], scales of the logits [A] > 0."""
 
     samples: Array
     directions: Array
@@ -277,8 +196,6 @@ class ToyEdit:
     """An edit of a toy's samples towards one target.
 
     Attributes:
-        toy: the logits.
-        target: the attribute.
         change: [D] what is added to every sample.
         jitter: whether reconstruction and edit have noise of their own.
     """
@@ -313,14 +230,14 @@ class ToyEdit:
         )
 
 
-def play_on_toys(tally: Tally, toys: int = TOYS) -> None:
+def play_on_toys(metrics: Sequence[EditMetric], toys: int = TOYS) -> Iterator[Case]:
     """The tricks that need no picture, on every attribute of some toys."""
     for seed in range(toys):
         toy = LinearToy.sample(seed)
         for target in range(ATTRIBUTES):
             for name, sides in _toy_edits(toy, target).items():
                 for side, edit in zip(SIDES, sides, strict=True):
-                    tally.add(name, side, LINEAR, edit.scores, edit.null)
+                    yield name, side, LINEAR, values_of(metrics, edit.scores, edit.null)
 
 
 def _toy_edits(toy: LinearToy, target: int) -> dict[str, tuple[ToyEdit, ToyEdit]]:

@@ -12,9 +12,9 @@ from casl_bench.metrics.bootstrap import (
     RESAMPLES,
     percentile_interval,
     resampling_weights,
-    student_margin,
 )
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
+from casl_bench.report.grouping import mean_of
 from casl_bench.report.markdown import DASH, number
 from casl_bench.results.record import ALL, Comparison, RunRecord, headline_level
 from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow
@@ -31,14 +31,13 @@ class Over:
     high: float | None
     n: int
 
-    def text(self, digits: int = 2, scale: float = 1.0) -> str:
+    def text(self) -> str:
         """As a table shows it."""
         if self.value is None:
             return DASH
-        text = number(scale * self.value, digits)
         if self.low is None or self.high is None:
-            return text
-        return f"{text} [{number(scale * self.low, digits)}, {number(scale * self.high, digits)}]"
+            return number(self.value)
+        return f"{number(self.value)} [{number(self.low)}, {number(self.high)}]"
 
     @property
     def above_zero(self) -> bool | None:
@@ -48,17 +47,13 @@ class Over:
         return self.low > 0
 
 
-def mean_over(values: Iterable[float]) -> Over:
-    """The mean of one value per concept, with Student's t interval."""
-    array = np.array([*values])
-    n = len(array)
-    if not n:
+def mean_over(values: Iterable[float | None]) -> Over:
+    """The mean of one value per concept that has one, with Student's t interval."""
+    found = [value for value in values if value is not None]
+    if not found:
         return Over(None, None, None, 0)
-    centre = float(array.mean())
-    half = float(student_margin(array)) if n > 1 else 0.0
-    if half == 0:
-        return Over(centre, None, None, n)
-    return Over(centre, centre - half, centre + half, n)
+    mean = mean_of(found)
+    return Over(mean.value, mean.low, mean.high, len(found))
 
 
 def from_signed_log(found: Over) -> Over:
@@ -68,7 +63,7 @@ def from_signed_log(found: Over) -> Over:
     return Over(value, low, high, found.n)
 
 
-def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Over:
+def share_of(part: Sequence[float], whole: Sequence[float]) -> Over:
     """Sum of the parts over sum of the wholes, one of each per concept, resampled together.
 
     A mean of ratios would explode on a concept whose whole is next to nothing.
@@ -79,7 +74,7 @@ def share_of(part: Sequence[float], whole: Sequence[float], seed: int = 0) -> Ov
     value = float(columns[:, 0].sum() / columns[:, 1].sum())
     if n < 2:
         return Over(value, None, None, n)
-    resampled = resampling_weights(n, RESAMPLES, seed) @ columns
+    resampled = resampling_weights(n, RESAMPLES, 0) @ columns
     with np.errstate(divide="ignore", invalid="ignore"):  # not finite: left out
         interval = percentile_interval(resampled[:, 0] / resampled[:, 1], n)
     low, high = interval or (None, None)
@@ -92,12 +87,7 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What every answer is read from.
-
-    Attributes:
-        records: of a finished run.
-        study: made of the same run.
-    """
+    """What every answer is read from: the records of a finished run, and the study of it."""
 
     records: tuple[RunRecord, ...]
     study: LatentRows
@@ -173,21 +163,16 @@ def dose_response(evidence: Evidence, method: str) -> list[Dose]:
     Effect: target change as asked in shares of the perfect edit's. Collateral: mean change of the
     other attributes, in sd.
     """
-    records = list(evidence.edits(method).values())
-    if not records:
-        return []
-    grids = [{point.strength for point in r.curve} for r in records]
+    records = evidence.edits(method).values()
+    curves = [{point.strength: point.measurements for point in r.curve} for r in records]
     doses = []
-    for strength in sorted(set.intersection(*grids)):
-        effects, collateral = [], []
-        for record in records:
-            point = next(p for p in record.curve if p.strength == strength)
-            change = point.measurements["signed_target_change"].value
-            moved = point.measurements["mean_collateral"].value
+    for strength in sorted(set(curves[0]).intersection(*curves[1:])) if curves else ():
+        effects = []
+        for record, curve in zip(records, curves, strict=True):
+            change = curve[strength]["signed_target_change"].value
             if change is not None and record.full_effect:
                 effects.append(change / record.full_effect)
-            if moved is not None:
-                collateral.append(moved)
+        collateral = (curve[strength]["mean_collateral"].value for curve in curves)
         doses.append(Dose(strength, mean_over(effects), mean_over(collateral)))
     return doses
 
@@ -200,15 +185,13 @@ def monotone(evidence: Evidence, method: str) -> tuple[int, int]:
 
 def at_headline(evidence: Evidence, method: str, name: str) -> dict[Place, float]:
     """A measurement at equal effect, of the concepts in which the effect was reached."""
-    found = {}
-    for place, record in evidence.edits(method).items():
-        level = headline_level(record.levels)
-        if level is None or level.status != "reached" or name not in level.measurements:
-            continue
-        value = level.measurements[name].value
-        if value is not None:
-            found[place] = value
-    return found
+    levels = {place: headline_level(r.levels) for place, r in evidence.edits(method).items()}
+    return {
+        place: value
+        for place, level in levels.items()
+        if level is not None and level.status == "reached" and name in level.measurements
+        and (value := level.measurements[name].value) is not None
+    }  # fmt: skip
 
 
 def effects(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:
@@ -227,10 +210,10 @@ def left_of(evidence: Evidence, latents: Latents, k: int | None) -> Over:
 # 3. CASL against each baseline -------------------------------------------------------------------
 
 
-def comparison(evidence: Evidence, dataset: str) -> Comparison | None:
-    """How methods compare on a data set, or over all of them."""
+def comparison(evidence: Evidence) -> Comparison | None:
+    """How methods compare over all data sets."""
     for record in evidence.records:
-        if record.kind == "comparison" and record.dataset == dataset:
+        if record.kind == "comparison" and record.dataset == ALL:
             return record.comparison
     return None
 
@@ -244,23 +227,20 @@ class Against:
     p: float | None
 
 
-def against(evidence: Evidence, method: str, dataset: str = ALL) -> list[Against]:
+def against(evidence: Evidence, method: str) -> list[Against]:
     """A method's paired comparisons, in the order of the standings."""
-    found = comparison(evidence, dataset)
+    found = comparison(evidence)
     if found is None:
         return []
-    rows = []
+    rows = {}
     for pair in found.pairs:
-        if method not in (pair.a, pair.b):
-            continue
-        m, sign = pair.difference, 1 if pair.a == method else -1
-        ends = sorted(sign * x for x in (m.low, m.high) if x is not None)
-        low, high = ends if len(ends) == 2 else (None, None)
-        value = None if m.value is None else sign * m.value
-        other = pair.b if pair.a == method else pair.a
-        rows.append(Against(other, Over(value, low, high, len(found.concepts)), pair.p_holm))
-    order = [s.method for s in found.standings]
-    return sorted(rows, key=lambda row: order.index(row.other))
+        d, n = pair.difference, len(found.concepts)
+        if method == pair.a:
+            rows[pair.b] = Against(pair.b, Over(d.value, d.low, d.high, n), pair.p_holm)
+        elif method == pair.b:
+            value, low, high = (None if x is None else -x for x in (d.value, d.high, d.low))
+            rows[pair.a] = Against(pair.a, Over(value, low, high, n), pair.p_holm)
+    return [rows[s.method] for s in found.standings if s.method in rows]
 
 
 # 4. Top-k against crosstalk ----------------------------------------------------------------------

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from casl_bench.report.markdown import DASH, escape, number, table
-from casl_bench.results.record import ALL, headline_level
+from casl_bench.results.record import headline_level
 from casl_bench.runs.strength import DIP
-from casl_bench.studies.frame import packages_text, png, read_records, section, write_page
+from casl_bench.studies import packages_text, png, read_records, section, write_page
 from casl_bench.studies.paper_questions import answers
 from casl_bench.studies.paper_questions.answers import Evidence, Over, from_signed_log, mean_over
 from casl_bench.studies.paper_questions.study import FIGURE, MAP, PAGE, ROWS, STEER, LatentRows
@@ -22,7 +22,7 @@ PROBE_K = 16
 
 
 def read_rows(folder: Path) -> LatentRows:
-    """The rows in a folder; see `frame.read_records`."""
+    """The rows in a folder; see `read_records`."""
     return read_records(folder / ROWS, LatentRows.from_jsonl, "make them: give the run folder")
 
 
@@ -32,22 +32,10 @@ def write_study(folder: Path, evidence: Evidence) -> Path:
 
 
 def render_page(evidence: Evidence) -> str:
-    """Markdown; equal records give equal bytes.
-
-    Args:
-        evidence: a run and the study of it.
-    """
-    parts = [
-        _opening(evidence),
-        _claims(evidence),
-        _latents_exist(evidence),
-        _they_act(evidence),
-        _ablation(evidence),
-        _against(evidence),
-        _crosstalk(evidence),
-        _rests_on(evidence),
-    ]
-    return "\n\n".join(parts) + "\n"
+    """Markdown; equal records give equal bytes."""
+    parts = (_opening, _claims, _latents_exist, _they_act, _ablation, _against, _crosstalk,
+             _rests_on)  # fmt: skip
+    return "\n\n".join(part(evidence) for part in parts) + "\n"
 
 
 def _opening(evidence: Evidence) -> str:
@@ -76,14 +64,12 @@ perfect edit changes. Rows of this study: [{ROWS}]({ROWS}).
 
 def _claims(evidence: Evidence) -> str:
     """What the paper reports beside what this run finds."""
-    top = mean_over(answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}").values())
-    units = mean_over(answers.probe(evidence, MAP, f"top_units.k{PROBE_K}").values())
+    top, units = (_probe(evidence, MAP, f"top_{what}.k{PROBE_K}") for what in ("latents", "units"))
+    levels = (headline_level(record.levels) for record in evidence.edits(STEER).values())
     strengths = [
         level.strength
-        for record in evidence.edits(STEER).values()
-        if (level := headline_level(record.levels)) is not None
-        and level.status == "reached"
-        and level.strength is not None
+        for level in levels
+        if level is not None and level.status == "reached" and level.strength is not None
     ]
     spread = (
         f"{min(strengths):.2g} to {max(strengths):.2g} × its gain ({len(strengths)} concepts)"
@@ -95,7 +81,7 @@ def _claims(evidence: Evidence) -> str:
     single = (
         f"EPR+ {_epr_plus(evidence, 1).text()}; effect reached in {reached} of {len(one)} concepts"
     )
-    compared = answers.comparison(evidence, ALL)
+    compared = answers.comparison(evidence)
     agreement = DASH
     if compared is not None and compared.agreements:
         agreement = "; ".join(
@@ -104,12 +90,9 @@ def _claims(evidence: Evidence) -> str:
             for a in compared.agreements
         )
     rows = [
-        [
-            f"a linear SVM on the top {PROBE_K} latents of a concept",
-            "near perfect",
-            f"{top.text()} on pooled latents, {units.text()} on (latent, position) units, "
-            f"n = {top.n}",
-        ],
+        [f"a linear SVM on the top {PROBE_K} latents of a concept", "near perfect",
+         f"{top.text()} on pooled latents, {units.text()} on (latent, position) units, "
+         f"n = {top.n}"],
         ["CASL-Steer with k = 1", "what its main table shows", single],
         ["strength of CASL-Steer", "16 to 160, chosen by eye for each concept",
          f"{spread}, chosen on validation images at equal effect"],
@@ -127,14 +110,8 @@ def _claims(evidence: Evidence) -> str:
 def _epr_elsewhere(evidence: Evidence) -> str:
     parts = []
     for dataset in evidence.datasets:
-        own = evidence.of([dataset])
-        found = mean_over(
-            [
-                value
-                for record in own.edits(STEER).values()
-                if (value := record.measurements["epr_raw"].value) is not None
-            ]
-        )
+        edits = evidence.of([dataset]).edits(STEER).values()
+        found = mean_over(record.measurements["epr_raw"].value for record in edits)
         parts.append(f"{escape(dataset)} {found.text()} (n = {found.n})")
     return f"the paper's EPR of {STEER}, at the strengths of equal effect: " + ", ".join(parts)
 
@@ -156,14 +133,11 @@ def _latents_exist(evidence: Evidence) -> str:
         ("aligned units", MAP, "top_units"),
         ("random units", MAP, "random_units"),
     )
-    rows = []
-    for title, method, features in kinds:
-        cells = [
-            mean_over(answers.probe(evidence, method, f"{features}.k{k}").values()) for k in ks
-        ]
-        rows.append([title, *(cell.text() for cell in cells)])
-    whole = mean_over(answers.probe(evidence, MAP, "raw_h").values())
-    lowest = mean_over(answers.probe(evidence, MAP, "majority").values())
+    rows = [
+        [title, *(_probe(evidence, method, f"{features}.k{k}").text() for k in ks)]
+        for title, method, features in kinds
+    ]
+    whole, lowest = (_probe(evidence, MAP, features) for features in ("raw_h", "majority"))
     aligned = answers.probe(evidence, MAP, f"top_latents.k{PROBE_K}")
     others = (
         ("unsupervised ones", UNSUPERVISED, f"top_latents.k{PROBE_K}"),
@@ -236,16 +210,15 @@ def _ablation(evidence: Evidence) -> str:
         top, alike = (answers.left_of(evidence, kind, k) for kind in ("top", "alike"))
         rows.append([str(k), top.text(), alike.text(), str(top.n)])
     bias = answers.left_of(evidence, "all", None)
-    absent = []
-    for k in evidence.study.header.ks:
-        found = [
-            mean_over(answers.effects(evidence.variants("absence", kind, k)).values())
-            for kind in ("top", "alike")
-        ]
-        absent.append([str(k), found[0].text(), found[1].text(), str(found[0].n)])
-    largest = max(evidence.study.header.ks)
-    gone = [answers.effects(evidence.variants("absence", kind, largest)) for kind in
-            ("top", "alike")]  # fmt: skip
+    gone = {
+        k: [answers.effects(evidence.variants("absence", kind, k)) for kind in ("top", "alike")]
+        for k in evidence.study.header.ks
+    }
+    absent = [
+        [str(k), *(mean_over(own.values()).text() for own in found), str(len(found[0]))]
+        for k, found in gone.items()
+    ]
+    largest = max(gone)
     return section(
         "Does taking them away take the effect away?",
         "CASL's edit at its strength of equal effect, with k latents taken out of its map: share "
@@ -257,7 +230,7 @@ def _ablation(evidence: Evidence) -> str:
         "negative where it goes. n: concepts with such test images.",
         table(["k", "top k taken out", "k others as active taken out", "n"], absent),
         _verdict(
-            answers.difference(*gone),
+            answers.difference(*gone[largest]),
             f"taking out the top {largest} takes away less of the attribute than the others do",
             f"taking out the top {largest} takes away more of the attribute than the others do",
             f"the top {largest} and the others do not differ significantly in images that have the "
@@ -267,7 +240,7 @@ def _ablation(evidence: Evidence) -> str:
 
 
 def _against(evidence: Evidence) -> str:
-    found = answers.comparison(evidence, ALL)
+    found = answers.comparison(evidence)
     if found is None:
         return section("CASL against each baseline at matched effect",
                        "The records compare nothing over all data sets.")  # fmt: skip
@@ -298,21 +271,17 @@ def _crosstalk(evidence: Evidence) -> str:
     rows = []
     for k in evidence.study.header.ks:
         variants = evidence.variants("size", "top", k)
-        reached = sum(row.reached or False for row in variants.values())
-        moved = [
-            value
-            for row in variants.values()
-            if row.reached and (value := row.measurements["mean_collateral"].value) is not None
-        ]
+        reached = [row for row in variants.values() if row.reached]
+        moved = mean_over(row.measurements["mean_collateral"].value for row in reached)
         found = answers.per_dataset(
             evidence,
             lambda e, k=k: mean_over(  # type: ignore[misc]
-                list(answers.precision(e.variants("size", "top", k)).values())
+                answers.precision(e.variants("size", "top", k)).values()
             ),
         )
         rows.append(
-            [str(k), f"{reached}/{len(variants)}", *(from_signed_log(x).text() for x in found),
-             mean_over(moved).text()]
+            [str(k), f"{len(reached)}/{len(variants)}", *(from_signed_log(x).text() for x in found),
+             moved.text()]
         )  # fmt: skip
     slope = answers.per_doubling(evidence)
     return section(
@@ -342,6 +311,10 @@ def _rests_on(evidence: Evidence) -> str:
         f"Records of commit {', '.join(c[:10] for c in commits)}; "
         f"devices: {', '.join(devices)}; {packages_text(evidence.study.header.packages)}.",
     )
+
+
+def _probe(evidence: Evidence, method: str, features: str) -> Over:
+    return mean_over(answers.probe(evidence, method, features).values())
 
 
 def _signed(found: Over) -> str:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from joblib import Parallel, delayed, parallel_config
@@ -15,20 +15,14 @@ from torch import Tensor
 
 from casl_bench.analysis.analyse import group_cells
 from casl_bench.analysis.measure import ScoredCell, measurements
-from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import hash_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.methods.casl import CaslEditor, top_mask
 from casl_bench.methods.h_space_editor import HSpaceEditor
 from casl_bench.methods.method import Editor
 from casl_bench.results.provenance import package_versions
-from casl_bench.results.record import (
-    CellRecord,
-    Finite,
-    Frozen,
-    Measurement,
-    headline_level,
-)
+from casl_bench.results.record import CellRecord, Finite, Frozen, Measurement, headline_level
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import read_cells
@@ -39,25 +33,22 @@ from casl_bench.runs.plan import info_of, make_method, open_domains, scoring_cla
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.suites import RunConfig
-from casl_bench.studies.frame import parse_lines, to_lines
+from casl_bench.studies import parse_study, to_lines
 
 
 class PartOfMap(HSpaceEditor):
-    """CASL's edit by a part of its map: delta_h = gain (W_mask z + b), the bias where asked for.
+    """CASL's edit by a part of its map: delta_h = gain (W_mask z + b).
 
-    Args:
-        editor: the fitted edit.
-        mask: [d_sae] bool, latents that take part.
-        bias: whether b takes part.
+    The mask [d_sae] bool says which latents take part.
     """
 
-    def __init__(self, editor: CaslEditor, mask: Tensor, *, bias: bool) -> None:
+    def __init__(self, editor: CaslEditor, mask: Tensor) -> None:
         super().__init__(editor.backbone, editor.window, editor.noise_seed, editor.cost)
-        self.editor, self.mask, self.bias = editor, mask, bias
+        self.editor, self.mask = editor, mask
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """[n, C, h, w] at strength 1."""
-        part: Tensor = self.editor.alignment(h, t, mask=self.mask, bias=self.bias)
+        part: Tensor = self.editor.alignment(h, t, mask=self.mask)
         return self.editor.gain * part
 
 
@@ -65,11 +56,7 @@ class WithoutLatents(HSpaceEditor):
     """The image without some latents: delta_h = -D(z_mask), D the SAE's decoder without its bias.
 
     Whatever else h holds stays, what the SAE does not reconstruct included. Strength 1 takes the
-    latents away, at the timesteps at which CASL edits.
-
-    Args:
-        editor: whose SAE and window.
-        mask: [d_sae] bool, latents to take away.
+    latents of the mask [d_sae] bool away, at the timesteps at which CASL edits.
     """
 
     def __init__(self, editor: CaslEditor, mask: Tensor) -> None:
@@ -84,15 +71,12 @@ class WithoutLatents(HSpaceEditor):
 def alike_latents(top: Tensor, activation: Tensor) -> Tensor:
     """[d_sae] bool: for each latent of `top` another that is as active, the strongest first.
 
-    What taking latents away does depends on how much they are active; a control sampled
-    among all latents, most of which are inactive, would do nothing.
+    What taking latents away does depends on how much they are active; a control sampled among all
+    latents, most of which are inactive, would do nothing.
 
     Args:
-        top: [d_sae] bool.
+        top: [d_sae] bool; InputError if it is more than half of the latents.
         activation: [d_sae] mean activation.
-
-    Raises:
-        InputError: if more than half of the latents are asked for.
     """
     free = (~top).clone()
     if int(top.sum()) > int(free.sum()):
@@ -123,16 +107,9 @@ Latents = Literal["top", "alike", "none", "all"]
 
 
 class Header(Frozen):
-    """What all rows rest on.
+    """What all rows rest on: versions, the run's suite and seed, and numbers of latents.
 
-    Attributes:
-        kind: "study".
-        version: of the study.
-        command: that made the rows.
-        suite: of the run, with its version.
-        seed: of the run.
-        ks: numbers of latents.
-        packages: versions of python and of the packages that decide numbers.
+    The packages are python and those that decide numbers.
     """
 
     kind: Literal["study"] = "study"
@@ -145,20 +122,14 @@ class Header(Frozen):
 
 
 class VariantRow(Frozen):
-    """One variant of an edit on the test images of one concept.
+    """One variant of an edit on the test images of one concept, by the primary classifier.
 
     Attributes:
-        kind: "variant".
-        dataset: its name.
-        concept: its name.
         question: which it belongs to.
-        latents: that are kept ("size") or taken away.
-        k: number of latents.
-        strength: of the edit.
+        latents: that are kept ("size") or taken away, k of them.
         reached: whether validation images reached the effect asked for; None where nothing was
             asked for.
         full_effect: mean target change of the perfect edit, in sd.
-        measurements: by the primary classifier.
     """
 
     kind: Literal["variant"] = "variant"
@@ -179,11 +150,6 @@ class VariantRow(Frozen):
         return None if change is None else change / self.full_effect
 
 
-_KINDS: TypeAdapter[Header | VariantRow] = TypeAdapter(
-    Annotated[Header | VariantRow, Field(discriminator="kind")]
-)
-
-
 @dataclass(frozen=True)
 class LatentRows:
     """All rows, in the order in which they were made."""
@@ -197,16 +163,9 @@ class LatentRows:
 
     @classmethod
     def from_jsonl(cls, text: str, where: str = "") -> LatentRows:
-        """Read what `to_jsonl` wrote.
-
-        Raises:
-            InvalidBenchmarkError: on anything else.
-        """
-        header, *rest = parse_lines(text, _KINDS, where)
-        rows = tuple(row for row in rest if isinstance(row, VariantRow))
-        if not isinstance(header, Header) or len(rows) != len(rest):
-            raise InvalidBenchmarkError("a study has one header, in its first line", where=where)
-        return cls(header, rows)
+        """Read what `to_jsonl` wrote; InvalidBenchmarkError on anything else."""
+        header, rows = parse_study(text, Header, TypeAdapter(VariantRow), where)
+        return cls(header, tuple(rows))
 
 
 STUDY_VERSION = 2
@@ -219,13 +178,7 @@ KEPT = (
 
 
 class LatentStudy:
-    """The study of one data set.
-
-    Args:
-        config: of the finished run, whose fits are taken.
-        dataset: which.
-        ks: numbers of latents.
-    """
+    """The study of one data set, with the fits of a finished run."""
 
     def __init__(self, config: RunConfig, dataset: str, ks: Sequence[int]) -> None:
         self.config, self.dataset, self.ks = config, dataset, tuple(ks)
@@ -235,11 +188,7 @@ class LatentStudy:
         self.scores = next(d for d in group_cells(read_cells(config.out)) if d.name == dataset)
 
     def rows(self, concept: Concept) -> Iterator[VariantRow]:
-        """Every variant of one concept.
-
-        Raises:
-            UsageError: if the run has not finished CASL and CASL-Steer on it.
-        """
+        """Every variant of one concept; UsageError if the run has not finished both methods."""
         yield from self._sizes(concept)
         yield from self._ablations(concept)
         yield from self._absences(concept)
@@ -253,11 +202,10 @@ class LatentStudy:
             sized = type(method)(**settings)
             editor, _ = self.cells.fitting.fit(sized, concept, Stopwatch(), 0.0)
             matching, _ = self.cells.match_strengths(editor, info_of(STEER), concept)
-            headline = headline_level(matching.levels)
-            yield self._row(
-                concept, "size", "top", k, editor, matching.strength, self._lacking(concept),
-                reached=headline is not None and headline.status == "reached",
-            )  # fmt: skip
+            strength, headline = matching.strength, headline_level(matching.levels)
+            reached = headline is not None and headline.status == "reached"
+            table = self._scored(concept, editor, strength)
+            yield self._row(concept, "size", "top", k, table, strength, reached)
 
     def _ablations(self, concept: Concept) -> Iterator[VariantRow]:
         """CASL's edit at its own strength, some of its latents taken away; the run's own first."""
@@ -265,13 +213,12 @@ class LatentStudy:
         own = self.scores.by_place[CellKey.of(record)].scores
         assert record.strength is not None and own is not None  # it is finished
         strength = record.strength
-        yield self._row_of(concept, "ablation", "none", 0, own, strength)
-        for latents, k, mask in self._masks(editor):
-            part = PartOfMap(editor, ~mask, bias=True)
-            yield self._row(concept, "ablation", latents, k, part, strength, self._lacking(concept))
+        yield self._row(concept, "ablation", "none", 0, own, strength)
         d_sae = editor.alignment.sae.d_sae
-        bias = PartOfMap(editor, torch.zeros(d_sae, dtype=torch.bool), bias=True)
-        yield self._row(concept, "ablation", "all", d_sae, bias, strength, self._lacking(concept))
+        every: tuple[Latents, int, Tensor] = ("all", d_sae, torch.ones(d_sae, dtype=torch.bool))
+        for latents, k, mask in (*self._masks(editor), every):
+            part = self._scored(concept, PartOfMap(editor, ~mask), strength)
+            yield self._row(concept, "ablation", latents, k, part, strength)
 
     def _absences(self, concept: Concept) -> Iterator[VariantRow]:
         """Images that have the attribute, some latents taken away; none where no image has it."""
@@ -282,9 +229,8 @@ class LatentStudy:
         if not len(there.batch):
             return
         for latents, k, mask in self._masks(editor):
-            yield self._row(
-                concept, "absence", latents, k, WithoutLatents(editor, mask), 1.0, there
-            )
+            without = self._scored(concept, WithoutLatents(editor, mask), 1.0, there)
+            yield self._row(concept, "absence", latents, k, without, 1.0)
 
     def _masks(self, editor: CaslEditor) -> Iterator[tuple[Latents, int, Tensor]]:
         scores = editor.alignment.latent_scores()
@@ -301,26 +247,17 @@ class LatentStudy:
         assert isinstance(editor, CaslEditor)
         return editor, record
 
-    def _lacking(self, concept: Concept) -> InvertedSplit:
-        count = self.config.suite.test_images_per_concept
-        return self.artifacts.concept_split(self.artifacts.test, concept, count)
+    def _scored(
+        self, concept: Concept, editor: Editor, strength: float, split: InvertedSplit | None = None
+    ) -> ScoreTable:
+        """Edits of a split, of the test images that lack the attribute where None."""
+        if split is None:
+            count = self.config.suite.test_images_per_concept
+            split = self.artifacts.concept_split(self.artifacts.test, concept, count)
+        edits = self.cells.edit_images(editor, split, (strength,), None)
+        return self.cells.scorers.table(concept, split.inversions, edits, (strength,))[0]
 
     def _row(
-        self,
-        concept: Concept,
-        question: Question,
-        latents: Latents,
-        k: int,
-        editor: Editor,
-        strength: float,
-        split: InvertedSplit,
-        reached: bool | None = None,
-    ) -> VariantRow:
-        edits = self.cells.edit_images(editor, split, (strength,), None)
-        table, _ = self.cells.scorers.table(concept, split.inversions, edits, (strength,))
-        return self._row_of(concept, question, latents, k, table, strength, reached)
-
-    def _row_of(
         self,
         concept: Concept,
         question: Question,
@@ -331,8 +268,8 @@ class LatentStudy:
         reached: bool | None = None,
     ) -> VariantRow:
         """Measured by the primary classifier, as the run's own edits are."""
-        judge = scoring_classifiers(info_of(MAP), self.cells.scorers.names)[0]
-        cell = ScoredCell(table, concept.attribute, (judge,), self.scores.scales)
+        primary = scoring_classifiers(info_of(MAP), self.cells.scorers.names)[0]
+        cell = ScoredCell(table, concept.attribute, (primary,), self.scores.scales)
         # A method is compared with random directions on images that lack the attribute.
         null = [] if question == "absence" else self.scores.random_directions(concept.name)
         found = measurements(cell, strength, self.config.seed, null)
@@ -344,17 +281,13 @@ class LatentStudy:
             k=k,
             strength=strength,
             reached=reached,
-            full_effect=self.cells.scales.full_effect(concept, judge),
+            full_effect=self.cells.scales.full_effect(concept, primary),
             measurements={name: found[name] for name in KEPT if name in found},
         )
 
 
 def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> CellRecord:
-    """A run's record of a method.
-
-    Raises:
-        UsageError: if there is none, or it is not done.
-    """
+    """A run's record of a method; UsageError if there is none, or it is not done."""
     record = store.find(CellKey(dataset, "edit", method, None, concept))
     if record is None or record.status != "done":
         raise UsageError(
@@ -374,7 +307,7 @@ def make_rows(
     cache: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> LatentRows:
-    """Every variant of every concept of a finished run.
+    """Every variant of every concept of a finished run, by `jobs` processes, one concept each.
 
     What is done is kept in the run folder, concept by concept: an interrupted call goes on there.
 
@@ -382,7 +315,7 @@ def make_rows(
         run: the run folder.
         command: as the rows are to say that they were made.
         ks: numbers of latents, each at most half of the SAE's.
-        jobs: processes, one concept each.
+        jobs: processes.
         cache: of the run; None for the one that runs share by default.
         say: takes a line per finished concept.
 

@@ -15,7 +15,7 @@ from casl_bench.training.trainer import batch, flipped_labels, load_pool
 
 
 def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:
-    pool = load_pool(DRAWING, 10, 0, cache_dir=tmp_path, flips=True, workers=1)
+    pool = load_pool(DRAWING, 10, 0, cache_dir=tmp_path, flips=True)
     assert np.array_equal(pool.images, DRAWING.render(pool.factors))
     assert pool.flipped is not None
     assert pool.flipped_attribute.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
@@ -30,7 +30,7 @@ def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:
 
 def test_streams_differ_by_seed_and_split(tmp_path: Path) -> None:
     pools = [
-        load_pool(DRAWING, 2, seed, split, tmp_path, workers=1).images
+        load_pool(DRAWING, 2, seed, split, tmp_path).images
         for seed, split in ((0, "train"), (1, "train"), (0, "heldout"))
     ]
     assert len(np.unique(np.concatenate(pools).reshape(6, -1), axis=0)) == 6
@@ -43,11 +43,11 @@ def test_a_hit_draws_nothing_and_a_killed_build_goes_on(
     drawn = []
     real = Drawing.render_parallel
 
-    def counting(self, factors, workers):  # type: ignore[no-untyped-def]
+    def counting(self, factors):  # type: ignore[no-untyped-def]
         if len(drawn) == 2:
             raise KeyboardInterrupt
         drawn.append(len(factors))
-        return real(self, factors, 1)
+        return real(self, factors)
 
     monkeypatch.setattr(Drawing, "render_parallel", counting)
     with pytest.raises(KeyboardInterrupt):
@@ -61,7 +61,7 @@ def test_a_hit_draws_nothing_and_a_killed_build_goes_on(
 
 
 def test_without_flips_there_are_none(tmp_path: Path) -> None:
-    pool = load_pool(DRAWING, 2, 0, cache_dir=tmp_path, workers=1)
+    pool = load_pool(DRAWING, 2, 0, cache_dir=tmp_path)
     assert pool.flipped is None
     with pytest.raises(Exception, match="no flipped"):
         batch(pool, torch.tensor([0]), flipped=True)

@@ -7,51 +7,46 @@ import pytest
 import torch
 
 from casl_bench.domains.rendered import CLASSIFIERS, RENDERED
+from casl_bench.metrics.metric import EditMetric
 from casl_bench.models.scorers import Differentiable
 from casl_bench.studies.metric_validity.records import TrickRow
-from casl_bench.studies.metric_validity.scored_edits import (
-    Candidate,
-    Judge,
-    Renderer,
+from casl_bench.studies.metric_validity.study import (
+    RADIUS,
+    StudyScorers,
+    attacked,
+    play_on_images,
     subject_of,
 )
 from casl_bench.studies.metric_validity.tricks import (
     ATTRIBUTES,
-    RADIUS,
     TRICKS,
     LinearToy,
-    Tally,
     ToyEdit,
-    attacked,
-    play_on_images,
     play_on_toys,
+    summarised,
 )
 
 ON_IMAGES = ("copy", "jittered_copy", "pixel_attack")
 
 
 @pytest.fixture(scope="module")
-def on_toys(metrics: list[Candidate]) -> list[TrickRow]:
-    tally = Tally(metrics)
-    play_on_toys(tally, toys=1)
-    return tally.rows()
+def on_toys(metrics: list[EditMetric]) -> list[TrickRow]:
+    return summarised(play_on_toys(metrics, toys=1))
 
 
 @pytest.fixture(scope="module")
-def on_images(judge: Judge, metrics: list[Candidate]) -> list[TrickRow]:
-    name = judge.domain.dataset.card.name
+def on_images(scorers: StudyScorers, metrics: list[EditMetric]) -> list[TrickRow]:
+    name = scorers.domain.dataset.card.name
     drawing = RENDERED[name].drawing
-    tally = Tally(metrics)
     subject = subject_of(drawing, drawing.concepts[0], 8)
-    play_on_images(tally, judge, subject, Renderer(drawing))
-    return tally.rows()
+    return summarised(play_on_images(metrics, scorers, subject))
 
 
 def value(
-    rows: list[TrickRow], metrics: list[Candidate], trick: str, side: str, metric: str,
+    rows: list[TrickRow], metrics: list[EditMetric], trick: str, side: str, metric: str,
     classifier: str = "linear",
 ) -> float:  # fmt: skip
-    names = [*(c.metric.info.name for c in metrics), "epr_plus"]
+    names = [*(m.info.name for m in metrics), "epr_plus"]
     (row,) = [r for r in rows if (r.trick, r.side, r.classifier) == (trick, side, classifier)]
     found = row.values[names.index(metric)]
     assert found is not None
@@ -60,7 +55,7 @@ def value(
 
 @pytest.mark.parametrize(("trick", "factor"), [("logit_times_8", 8.0), ("logit_times_0.2", 0.2)])
 def test_scale_moves_raw_ratios_only(
-    on_toys: list[TrickRow], metrics: list[Candidate], trick: str, factor: float
+    on_toys: list[TrickRow], metrics: list[EditMetric], trick: str, factor: float
 ) -> None:
     def gain(metric: str) -> float:
         before, after = (
@@ -74,7 +69,7 @@ def test_scale_moves_raw_ratios_only(
 
 
 def test_padding_dilutes_means_and_not_the_worst(
-    on_toys: list[TrickRow], metrics: list[Candidate]
+    on_toys: list[TrickRow], metrics: list[EditMetric]
 ) -> None:
     before, after = (
         [value(on_toys, metrics, "padded", side, m) for m in ("epr_signed", "worst_attribute_epr")]
@@ -85,7 +80,7 @@ def test_padding_dilutes_means_and_not_the_worst(
     assert after[1] == pytest.approx(before[1])
 
 
-def test_strength_raises_the_headline(on_toys: list[TrickRow], metrics: list[Candidate]) -> None:
+def test_strength_raises_the_headline(on_toys: list[TrickRow], metrics: list[EditMetric]) -> None:
     weak, strong = (
         value(on_toys, metrics, "strength", side, "epr_plus") for side in ("before", "after")
     )
@@ -106,14 +101,14 @@ def test_a_pure_direction_moves_nothing_else() -> None:
     np.testing.assert_allclose(np.delete(moved, 2), np.zeros(ATTRIBUTES - 1), atol=1e-12)
 
 
-def test_a_copy_changes_nothing(on_images: list[TrickRow], metrics: list[Candidate]) -> None:
+def test_a_copy_changes_nothing(on_images: list[TrickRow], metrics: list[EditMetric]) -> None:
     for classifier in CLASSIFIERS:
         for metric in ("signed_target_change", "epr_signed", "flip_rate", "perceptual_drift"):
             assert value(on_images, metrics, "copy", "after", metric, classifier) == 0
 
 
 def test_the_attack_deceives_one_classifier(
-    on_images: list[TrickRow], metrics: list[Candidate]
+    on_images: list[TrickRow], metrics: list[EditMetric]
 ) -> None:
     fooled, other = (
         value(on_images, metrics, "pixel_attack", "after", "signed_target_change", classifier)
@@ -122,10 +117,10 @@ def test_the_attack_deceives_one_classifier(
     assert fooled > 0.8 and other < 0.3
 
 
-def test_the_attack_stays_within_its_radius(judge: Judge) -> None:
+def test_the_attack_stays_within_its_radius(scorers: StudyScorers) -> None:
     rng = torch.Generator().manual_seed(0)
     pixels = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
-    scorer = judge.domain.classifiers[0]
+    scorer = scorers.domain.classifiers[0]
     assert isinstance(scorer, Differentiable)
     after = attacked(scorer, pixels, 0, np.ones(6))
     assert float((after - pixels).abs().max()) <= RADIUS + 1e-6

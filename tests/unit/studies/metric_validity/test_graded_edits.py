@@ -9,7 +9,7 @@ import torch
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.dogs import RenderedDogs
 from casl_bench.studies.metric_validity.edits import FAMILIES, GradedEdit, Subject, exact
-from casl_bench.studies.metric_validity.scored_edits import Renderer, subject_of
+from casl_bench.studies.metric_validity.study import Renderer, subject_of
 
 IMAGES = 16
 
@@ -21,7 +21,7 @@ def subject() -> Subject:
 
 
 def edits(subject: Subject, family: str) -> list[GradedEdit]:
-    return FAMILIES[family].make(subject)
+    return FAMILIES[family].edits(subject)
 
 
 def test_the_images_are_those_of_the_data_set(subject: Subject) -> None:

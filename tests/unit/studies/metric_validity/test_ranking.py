@@ -5,19 +5,17 @@ from __future__ import annotations
 import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.studies.metric_validity.ranking import (
+from casl_bench.studies.metric_validity.records import (
     ALL,
     COLUMNS,
+    EditRow,
+    MetricRef,
     Ranking,
+    StudyHeader,
+    StudyRecords,
     rank_correlation,
     ranking,
     verdict,
-)
-from casl_bench.studies.metric_validity.records import (
-    EditRow,
-    MetricRef,
-    StudyHeader,
-    StudyRecords,
 )
 
 LEVELS = (1.0, 0.8, 0.6, 0.4)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from casl_bench.domains.dataset import Concept
-from casl_bench.metrics.metric import METRICS
+from casl_bench.metrics.metric import METRICS, EditMetric
 from casl_bench.studies.metric_validity.page import HEADLINE, REQUIRED, REQUIRED_IN
-from casl_bench.studies.metric_validity.ranking import COLUMNS, Ranking, ranking
 from casl_bench.studies.metric_validity.records import (
+    COLUMNS,
     EditRow,
     MetricRef,
+    Ranking,
     StudyHeader,
     StudyRecords,
+    ranking,
 )
-from casl_bench.studies.metric_validity.scored_edits import (
-    MEAN_OF_RATIOS,
-    TARGET_MINUS_OTHERS,
-    Candidate,
-    Judge,
+from casl_bench.studies.metric_validity.study import (
+    ALTERNATIVES,
+    StudyScorers,
     edit_rows,
     metric_ref,
 )
@@ -26,15 +26,15 @@ from casl_bench.studies.metric_validity.scored_edits import (
 IMAGES = 12
 
 
-def concepts(judge: Judge, *names: str) -> list[Concept]:
-    return [c for c in judge.domain.dataset.card.concepts if c.name in names]
+def concepts(scorers: StudyScorers, *names: str) -> list[Concept]:
+    return [c for c in scorers.domain.dataset.card.concepts if c.name in names]
 
 
-def refs_of(metrics: list[Candidate]) -> tuple[MetricRef, ...]:
-    return tuple(metric_ref(c.metric.info, c.registered) for c in metrics)
+def refs_of(metrics: list[EditMetric]) -> tuple[MetricRef, ...]:
+    return tuple(metric_ref(m.info) for m in metrics)
 
 
-def as_study(rows: list[EditRow], metrics: list[Candidate]) -> StudyRecords:
+def as_study(rows: list[EditRow], metrics: list[EditMetric]) -> StudyRecords:
     refs = refs_of(metrics)
     header = StudyHeader(
         version=1, command="", images=IMAGES, split="", datasets={}, scorers={}, packages={},
@@ -47,9 +47,11 @@ def correlation(study: StudyRecords, metric: str, classifier: str, family: str) 
     return ranking(study, metric, classifier, COLUMNS[family])
 
 
-def test_the_headline_ranks_by_known_precision(judge: Judge, metrics: list[Candidate]) -> None:
-    chosen = concepts(judge, "tongue", "collar")
-    rows = edit_rows(judge, chosen, metrics, images=IMAGES, families=(REQUIRED_IN,))
+def test_the_headline_ranks_by_known_precision(
+    scorers: StudyScorers, metrics: list[EditMetric]
+) -> None:
+    chosen = concepts(scorers, "tongue", "collar")
+    rows = edit_rows(scorers, chosen, metrics, images=IMAGES, families=(REQUIRED_IN,))
     study = as_study(rows, metrics)
     assert len(study.classifiers) == 2
     for classifier in study.classifiers:
@@ -58,19 +60,22 @@ def test_the_headline_ranks_by_known_precision(judge: Judge, metrics: list[Candi
         assert found.within is not None and found.within >= REQUIRED
 
 
-def test_direction_is_seen_by_signed_ratios_alone(judge: Judge, metrics: list[Candidate]) -> None:
-    chosen = concepts(judge, "tongue")
-    rows = edit_rows(judge, chosen, metrics, images=IMAGES, families=("wrong_way",))
+def test_direction_is_seen_by_signed_ratios_alone(
+    scorers: StudyScorers, metrics: list[EditMetric]
+) -> None:
+    chosen = concepts(scorers, "tongue")
+    rows = edit_rows(scorers, chosen, metrics, images=IMAGES, families=("wrong_way",))
     study = as_study(rows, metrics)
     primary = study.classifiers[0]
     assert correlation(study, HEADLINE, primary, "wrong_way").within == pytest.approx(1.0)
     raw = correlation(study, "epr_raw", primary, "wrong_way").within
     assert raw is None or raw < 0.9
-    again = edit_rows(judge, chosen, metrics, images=IMAGES, families=("wrong_way",))
+    again = edit_rows(scorers, chosen, metrics, images=IMAGES, families=("wrong_way",))
     assert again == rows
 
 
-def test_every_registered_metric_is_on_trial(metrics: list[Candidate]) -> None:
+def test_every_registered_metric_is_on_trial(metrics: list[EditMetric]) -> None:
     names = [m.name for m in refs_of(metrics)]
     assert names[:-2] == METRICS.names() and HEADLINE in names
-    assert names[-2:] == [MEAN_OF_RATIOS.info.name, TARGET_MINUS_OTHERS.info.name]
+    assert [m.registered for m in refs_of(metrics)][-3:] == [True, False, False]
+    assert names[-2:] == [m.info.name for m in ALTERNATIVES]
