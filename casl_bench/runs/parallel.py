@@ -7,6 +7,7 @@ can begin at once, so a process that dies takes nothing along that merely waited
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
@@ -71,6 +72,8 @@ def serial_engine(worker: Worker) -> Engine:
 def local_engine(config: RunConfig) -> Engine:
     """Tasks in `config.jobs` processes of this machine, by joblib."""
     context = JobContext.here(is_parent=True)
+    # A process whose memory has grown is replaced between two tasks: nothing is lost.
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
 
     def run(tasks: Sequence[Task]) -> Iterator[TaskResult]:
         # With one job joblib would start no process.
