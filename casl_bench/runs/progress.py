@@ -292,9 +292,7 @@ def _left_words(seconds: float | None) -> str:
 
 
 class Stopwatch:
-    """Seconds and passes by phase, for provenance.
-
-    The phases of `costs`, those of the run, are charged as well.
+    """Seconds and passes by phase, for provenance; the phases of `costs` are charged as well.
 
     Attributes:
         seconds: phase → wall time, phases within it included.

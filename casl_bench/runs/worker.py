@@ -42,8 +42,8 @@ class SmokeFailedError(RuntimeError):
 class Worker:
     """Carries out tasks one after another.
 
-    `attempts` marks tasks and cells while they last; the command's own process, which nothing
-    outlives, has none.
+    `attempts` marks them while they last; the command's own process, which nothing outlives, has
+    none.
     """
 
     def __init__(
@@ -67,8 +67,7 @@ class Worker:
     def do(self, task: Task) -> None:
         """Carry out a task, less what is done already.
 
-        Raises InvalidBenchmarkError as a data set or a cell raises it, UsageError if what is here
-        is not what the task was planned for.
+        Raises UsageError if what is here is not what the task was planned for.
         """
         with self._marked(task.key):
             run = self._run_of(task.dataset)
