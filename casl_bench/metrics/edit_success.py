@@ -6,6 +6,8 @@ and classifiers can be compared. `sign` is +1 where the attribute is to be turne
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -102,14 +104,13 @@ SIGNED_TARGET_CHANGE = register_metric(
 """sign * mean_i (edit_it - base_it) / spread_t of the target t; negative is the wrong way."""
 MEAN_COLLATERAL = register_metric(
     EditMetric(
-        MetricInfo(
+        replace(
+            SIGNED_TARGET_CHANGE.info,
             name="mean_collateral",
             version=1,
             higher_is_better=False,
-            unit="sd",
             bounds=(0, None),
             title="other change",
-            scale_free=True,
             depends_on=(OTHERS, BASELINE, SPREAD),
         ),
         lambda scores: np.abs(_change(scores))[:, scores.others].mean(1, keepdims=True),
@@ -143,15 +144,12 @@ wrong side. Source: ours; the success rate of the editing literature.
 """
 WRONG_WAY_RATE = register_metric(
     EditMetric(
-        MetricInfo(
+        replace(
+            FLIP_RATE.info,
             name="wrong_way_rate",
             version=1,
             higher_is_better=False,
-            unit="share",
-            bounds=(0, 1),
             title="wrong way",
-            scale_free=True,
-            depends_on=(BASELINE,),
         ),
         lambda scores: (_gain(scores) < 0).astype(np.float64)[:, None],
         first_column,

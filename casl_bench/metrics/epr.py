@@ -6,6 +6,8 @@ each logit's scale and on the list of others. epr_plus.py has the variants that 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -107,13 +109,12 @@ others move no more than the noise floor mean_{j != t} mean_i |base_j - source_j
 """
 EPR_STD = register_metric(
     EditMetric(
-        MetricInfo(
+        replace(
+            EPR_RAW.info,
             name="epr_std",
             version=1,
-            higher_is_better=True,
-            unit="ratio",
-            bounds=(0, None),
             title="EPR, logits standardised",
+            source="ours",
             scale_free=True,
             depends_on=(OTHERS, BASELINE, FLOOR, SPREAD),
         ),
@@ -125,14 +126,12 @@ EPR_STD = register_metric(
 """`epr_raw` of logits divided by their spread: unchanged when a classifier's logit is rescaled."""
 EPR_FLOORED = register_metric(
     EditMetric(
-        MetricInfo(
+        replace(
+            EPR_RAW.info,
             name="epr_floored",
             version=1,
-            higher_is_better=True,
-            unit="ratio",
-            bounds=(0, None),
             title="EPR, denominator at least the noise floor",
-            depends_on=(OTHERS, BASELINE, FLOOR),
+            source="ours",
         ),
         _floored_columns,
         _floored_ratio,
@@ -145,12 +144,10 @@ Never above EPR, equal to it above the floor, and defined where EPR would divide
 inversion alone moves.
 """
 EPR_OVER_RANDOM_INFO = register_info(
-    MetricInfo(
+    replace(
+        EPR_FLOORED.info,
         name="epr_over_random",
         version=1,
-        higher_is_better=True,
-        unit="ratio",
-        bounds=(0, None),
         title="EPR over random",
         depends_on=(OTHERS, BASELINE, FLOOR, "reference: a random edit of equal norm"),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast, overload
 
 import numpy as np
@@ -116,15 +117,11 @@ Source: ours, from eq. 14 of CASL.
 """
 WORST_ATTRIBUTE_EPR = register_metric(
     EditMetric(
-        MetricInfo(
+        replace(
+            EPR_SIGNED.info,
             name="worst_attribute_epr",
             version=1,
-            higher_is_better=True,
-            unit="ratio",
-            bounds=(None, None),
             title="EPR over the worst attribute",
-            scale_free=True,
-            depends_on=(OTHERS, BASELINE, FLOOR, SPREAD),
         ),
         _worst_columns,
         _worst_ratio,
@@ -140,21 +137,12 @@ mean of few images lies somewhat above the true one, so the ratio errs towards 0
 
 
 EPR_PLUS_INFO = register_info(
-    MetricInfo(
+    replace(
+        EPR_SIGNED.info,
         name="epr_plus",
         version=1,
-        higher_is_better=True,
-        unit="ratio",
-        bounds=(None, None),
         title="EPR+",
-        scale_free=True,
-        depends_on=(
-            OTHERS,
-            BASELINE,
-            FLOOR,
-            SPREAD,
-            "reference: random directions of equal effect",
-        ),
+        depends_on=(*EPR_SIGNED.info.depends_on, "reference: random directions of equal effect"),
     )
 )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -83,12 +85,11 @@ def _mean_of_column(field: str, info: MetricInfo) -> EditMetric:
     def per_image(scores: EditScores) -> Array:
         return np.asarray(getattr(scores, field), dtype=np.float64)[:, None]
 
-    return register_metric(
-        EditMetric(info, per_image, first_column, lambda scores: _absent(scores, field))
-    )
+    undefined = partial(_absent, fields=(field,))
+    return register_metric(EditMetric(info, per_image, first_column, undefined))
 
 
-def _absent(scores: EditScores, *fields: str) -> str | None:
+def _absent(scores: EditScores, fields: Sequence[str]) -> str | None:
     absent = next((f for f in fields if getattr(scores, f) is None), None)
     return None if absent is None else f"no scorer gave '{absent}'"
 
@@ -112,57 +113,41 @@ DRIFT_THRESHOLD = 0.5
 """Above it a drift is flagged: on average an edit went more than half the way to another image."""
 
 
-def _perceptual_column(scores: EditScores) -> Array:
-    assert scores.perceptual is not None and scores.unrelated_perceptual is not None
-    share: Array = scores.perceptual / scores.unrelated_perceptual
-    return share[:, None]
+def _drift(scorer: str, title: str, share: Callable[[Array, float], Array]) -> EditMetric:
+    fields = (scorer, f"unrelated_{scorer}")
 
+    def per_image(scores: EditScores) -> Array:
+        own, unrelated = (getattr(scores, field) for field in fields)
+        return share(own, unrelated)[:, None]
 
-def _identity_column(scores: EditScores) -> Array:
-    assert scores.identity is not None and scores.unrelated_identity is not None
-    share = np.maximum(1 - scores.identity, 0) / (1 - scores.unrelated_identity)
-    return share[:, None]
-
-
-PERCEPTUAL_DRIFT = register_metric(
-    EditMetric(
-        MetricInfo(
-            name="perceptual_drift",
-            formerly="perceptual_guard",
-            version=1,
-            higher_is_better=False,
-            unit="ratio",
-            bounds=(0, None),
-            title="on the way to another picture",
-            scale_free=True,
-            depends_on=(BASELINE, UNRELATED),
-        ),
-        _perceptual_column,
-        first_column,
-        lambda scores: _absent(scores, "perceptual", "unrelated_perceptual"),
+    info = MetricInfo(
+        name=f"{scorer}_drift",
+        formerly=f"{scorer}_guard",
+        version=1,
+        higher_is_better=False,
+        unit="ratio",
+        bounds=(0, None),
+        title=title,
+        scale_free=True,
+        depends_on=(BASELINE, UNRELATED),
     )
+    undefined = partial(_absent, fields=fields)
+    return register_metric(EditMetric(info, per_image, first_column, undefined))
+
+
+PERCEPTUAL_DRIFT = _drift(
+    "perceptual",
+    "on the way to another picture",
+    lambda distance, unrelated: distance / unrelated,
 )
 """mean_i perceptual_i / mean perceptual distance of pairs of unrelated test images.
 
 0 for an unchanged image, about 1 for another one; it may exceed 1.
 """
-IDENTITY_DRIFT = register_metric(
-    EditMetric(
-        MetricInfo(
-            name="identity_drift",
-            formerly="identity_guard",
-            version=1,
-            higher_is_better=False,
-            unit="ratio",
-            bounds=(0, None),
-            title="on the way to another identity",
-            scale_free=True,
-            depends_on=(BASELINE, UNRELATED),
-        ),
-        _identity_column,
-        first_column,
-        lambda scores: _absent(scores, "identity", "unrelated_identity"),
-    )
+IDENTITY_DRIFT = _drift(
+    "identity",
+    "on the way to another identity",
+    lambda identity, unrelated: np.maximum(1 - identity, 0) / (1 - unrelated),
 )
 """mean_i (1 - identity_i) / (1 - mean identity of pairs of unrelated test images).
 
