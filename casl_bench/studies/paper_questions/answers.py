@@ -12,9 +12,9 @@ from casl_bench.metrics.bootstrap import (
     RESAMPLES,
     percentile_interval,
     resampling_weights,
+    student_margin,
 )
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
-from casl_bench.report.grouping import mean_of
 from casl_bench.report.markdown import DASH, number
 from casl_bench.results.record import ALL, Comparison, RunRecord, headline_level
 from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow
@@ -49,11 +49,15 @@ class Over:
 
 def mean_over(values: Iterable[float | None]) -> Over:
     """The mean of one value per concept that has one, with Student's t interval."""
-    found = [value for value in values if value is not None]
-    if not found:
+    array = np.array([value for value in values if value is not None])
+    n = len(array)
+    if not n:
         return Over(None, None, None, 0)
-    mean = mean_of(found)
-    return Over(mean.value, mean.low, mean.high, len(found))
+    centre = float(array.mean())
+    half = float(student_margin(array)) if n > 1 else 0.0
+    if half == 0:
+        return Over(centre, None, None, n)
+    return Over(centre, centre - half, centre + half, n)
 
 
 def from_signed_log(found: Over) -> Over:
