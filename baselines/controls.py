@@ -57,7 +57,6 @@ class Identity(UnfittedMethod[MethodConfig]):
     info: ClassVar[MethodInfo] = MethodInfo(
         name="identity", title="no edit", source="control", version=1, control=True
     )
-    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> IdentityEditor:
         """Nothing to learn."""
@@ -82,8 +81,6 @@ class RerenderEditor(PixelEditor):
 
 class RerenderMethod(UnfittedMethod[MethodConfig]):
     """Base of controls that render an image again with one attribute flipped."""
-
-    config_class = MethodConfig
 
     def attribute(self, task: EditTask) -> str:
         """What is flipped: the concept's own attribute."""

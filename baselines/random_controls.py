@@ -92,6 +92,14 @@ class RandomDirection(ConfiguredMethod[RandomDirectionConfig]):
         return DirectionEditor(task.backbone, window, directions, cost=FitCost())
 
 
+def random_rotation(channels: int, generator: torch.Generator) -> Tensor:
+    """A uniformly random orthogonal matrix [channels, channels] (QR of a Gaussian, sign-fixed)."""
+    gaussian = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
+    q, r = torch.linalg.qr(gaussian)
+    rotation: Tensor = (q * r.diagonal().sign()).float().contiguous()
+    return rotation
+
+
 class RandomRotationEditor(HSpaceEditor):
     """Injects another editor's delta_h after a rotation [C, C] of the channels."""
 
@@ -110,14 +118,6 @@ class RandomRotationEditor(HSpaceEditor):
         return {"rotation": self.rotation}
 
 
-def random_rotation(channels: int, generator: torch.Generator) -> Tensor:
-    """A uniformly random orthogonal matrix [channels, channels] (QR of a Gaussian, sign-fixed)."""
-    gaussian = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(gaussian)
-    rotation: Tensor = (q * r.diagonal().sign()).float().contiguous()
-    return rotation
-
-
 @register_method
 class RandomRotation(ConfiguredMethod[MethodConfig]):
     """Norm-matched random directions."""
@@ -131,22 +131,22 @@ class RandomRotation(ConfiguredMethod[MethodConfig]):
         space="h_space",
         beside=True,
     )
-    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RandomRotationEditor:
-        """Sample the rotation. Raises InputError where the method does not edit h-space."""
-        return self._editor(task, random_rotation(task.backbone.h_shape[0], task.generator))
+        """Sample the rotation.
+
+        Raises InputError where the method that it stands beside does not edit h-space.
+        """
+        rotation = random_rotation(task.backbone.h_shape[0], task.generator)
+        return self.restore(task, {"rotation": rotation})
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RandomRotationEditor:
         """The editor from its stored rotation."""
-        return self._editor(task, state["rotation"])
-
-    def _editor(self, task: EditTask, rotation: Tensor) -> RandomRotationEditor:
         if not isinstance(task.beside, HSpaceEditor):
             raise InputError(
                 "a random rotation is of a method that edits h-space", where=repr(task.beside)
             )
-        return RandomRotationEditor(task.beside, rotation)
+        return RandomRotationEditor(task.beside, state["rotation"])
 
 
 class RandomWeightsEditor(WeightEditor):
@@ -190,20 +190,16 @@ class RandomWeights(ConfiguredMethod[MethodConfig]):
         space="weights",
         beside=True,
     )
-    config_class = MethodConfig
 
     def fit(self, task: EditTask) -> RandomWeightsEditor:
-        """Sample the noise. Raises InputError where the method changes no weights."""
-        return self._editor(task, int(torch.randint(2**62, (1,), generator=task.generator)))
+        """Sample the noise's seed. Raises InputError where the method changes no weights."""
+        return self.restore(task, {"seed": torch.randint(2**62, (1,), generator=task.generator)})
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> RandomWeightsEditor:
         """The editor from its stored seed."""
-        return self._editor(task, int(state["seed"]))
-
-    def _editor(self, task: EditTask, seed: int) -> RandomWeightsEditor:
         if not isinstance(task.beside, WeightEditor):
             raise InputError(
                 "random weights are matched to a method that changes the U-Net's weights",
                 where=repr(task.beside),
             )
-        return RandomWeightsEditor(task.beside, seed)
+        return RandomWeightsEditor(task.beside, int(state["seed"]))

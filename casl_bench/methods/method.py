@@ -205,7 +205,8 @@ C = TypeVar("C", bound=MethodConfig)
 class ConfiguredMethod(Generic[C]):
     """Base of an `EditingMethod`: constructed with a config, or with keywords over its defaults."""
 
-    config_class: type[C]  # of the settings; a subclass names its own
+    # Of the settings; a subclass that has some names its own
+    config_class: type[C] = MethodConfig  # type: ignore[assignment]
 
     def __init__(self, config: C | None = None, **settings: object) -> None:
         self.config = config or self.config_class.model_validate(settings)
