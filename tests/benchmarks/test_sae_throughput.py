@@ -26,7 +26,7 @@ def bare_loop(config: SaeConfig, training: SaeTraining) -> SparseAutoencoder:
     optimiser = torch.optim.Adam(sae.parameters(), lr=training.learning_rate)
     for _ in range(training.steps):
         h = sample(training.batch, generator)
-        loss = ((sae(h).h_hat - h) ** 2).mean()
+        loss = ((sae(h)[1] - h) ** 2).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
