@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from casl_bench.domains.dataset import DATASETS, Concept
 from casl_bench.domains.rendering import shapes
 from casl_bench.domains.rendering.captions import Phrases, Wording
-from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, RenderedDataset
-from casl_bench.domains.rendering.shapes import Canvas, FloatArray, Window
+from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
+from casl_bench.domains.rendering.shapes import FloatArray, Window, colours
 
 ATTRIBUTES: tuple[str, ...] = ("brick", "spire", "dome", "snow", "night", "tree")
+CONCEPTS: tuple[Concept, ...] = (
+    Concept("brick", "a church with plaster walls", "a church with brick walls", "brick"),
+    Concept("spire", "a church with a flat tower", "a church with a gothic spire", "spire"),
+    Concept("dome", "a church without a dome", "a church with a dome", "dome"),
+    Concept("snow", "a church without snow", "a church with snow", "snow"),
+    Concept("night", "a church by day", "a church at night", "night"),
+    Concept("tree", "a church without a tree", "a church with a tree", "tree"),
+)
 NUISANCE: tuple[str, ...] = (
     "centre_x", "ground", "size", "lean", "tower_width", "tower_height", "nave_width",
     "nave_height", "roof_pitch", "wall_tone", "roof_tone", "spire_height", "dome_size",
@@ -33,60 +40,42 @@ UNREAD: tuple[str, ...] = (
     "grass_tone", "door_tone", "window_glow", "cloud_place", "cloud_height", "moon_place",
     "star_place", "sky_tone",
 )  # fmt: skip
-GRAIN_SIGMA = 1.5
-"""Standard deviation of the grain, in grey levels of 255."""
-
-
-def _colours(*rows: tuple[int, int, int]) -> FloatArray:
-    return np.array(rows, dtype=np.float32)
-
 
 # No plaster comes near red, no brick near cream, by day or by night.
-_PLASTER = _colours((240, 230, 208), (230, 222, 202), (222, 214, 190))
-_BRICK = _colours((186, 72, 50), (170, 62, 46), (196, 84, 58))
-_ROOF = _colours((78, 92, 118), (92, 86, 100), (104, 90, 82))
-_DOME = _colours((84, 176, 150), (72, 160, 164), (110, 184, 140))
+_PLASTER = colours((240, 230, 208), (230, 222, 202), (222, 214, 190))
+_BRICK = colours((186, 72, 50), (170, 62, 46), (196, 84, 58))
+_ROOF = colours((78, 92, 118), (92, 86, 100), (104, 90, 82))
+_DOME = colours((84, 176, 150), (72, 160, 164), (110, 184, 140))
 # Darker than a day sky and lighter than a night one.
-_SPIRE = _colours((98, 108, 162), (116, 98, 152))
-_DOOR = _colours((104, 66, 40), (78, 52, 44), (70, 60, 80))
-_TREE = _colours((40, 104, 56), (60, 120, 52), (34, 92, 70))
-_TRUNK = _colours((84, 58, 42))[0]
-_GRASS = _colours((122, 164, 82), (146, 160, 86), (104, 150, 92))
-_SKY_DAY = _colours((132, 190, 236), (150, 204, 240), (168, 206, 228))
-_SKY_NIGHT = _colours((20, 26, 66), (26, 24, 74), (16, 32, 70))
-_SNOW = _colours((246, 249, 255))[0]
-_WHITE = _colours((252, 252, 250))[0]
-_GLASS = _colours((58, 70, 96))[0]
-_GLOW = _colours((255, 206, 84), (255, 222, 120))
-_MOON = _colours((250, 240, 200))[0]
-_NIGHT_TINT = _colours((140, 144, 190))[0] / np.float32(255.0)
+_SPIRE = colours((98, 108, 162), (116, 98, 152))
+_DOOR = colours((104, 66, 40), (78, 52, 44), (70, 60, 80))
+_TREE = colours((40, 104, 56), (60, 120, 52), (34, 92, 70))
+_TRUNK = colours((84, 58, 42))[0]
+_GRASS = colours((122, 164, 82), (146, 160, 86), (104, 150, 92))
+_SKY_DAY = colours((132, 190, 236), (150, 204, 240), (168, 206, 228))
+_SKY_NIGHT = colours((20, 26, 66), (26, 24, 74), (16, 32, 70))
+_SNOW = colours((246, 249, 255))[0]
+_WHITE = colours((252, 252, 250))[0]
+_GLASS = colours((58, 70, 96))[0]
+_GLOW = colours((255, 206, 84), (255, 222, 120))
+_MOON = colours((250, 240, 200))[0]
+_NIGHT_TINT = colours((140, 144, 190))[0] / np.float32(255.0)
 
 
-def _triangle(
-    w: Window, a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
-) -> FloatArray:
-    """Distance to a triangle with corners in clockwise order on the screen; float32 [h, w]."""
-    d: FloatArray | None = None
-    for (px, py), (qx, qy) in ((a, b), (b, c), (c, a)):
-        dx, dy = qx - px, qy - py
-        length = math.sqrt(dx * dx + dy * dy)
-        side = (w.x - px) * np.float32(dy / length) - (w.y - py) * np.float32(dx / length)
-        d = side if d is None else np.maximum(d, side)
-    assert d is not None
-    return d
-
-
-class _Church:
+class _Church(Picture):
     """One picture in the making.
 
     The frame has its origin on the ground below the middle of the church; its unit is one pixel at
     mean size.
     """
 
+    attributes = ATTRIBUTES
+    nuisance = NUISANCE
+    light_range = 0.08
+
     def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
-        self.on = dict(zip(ATTRIBUTES, attributes, strict=True))
-        self.v = v = dict(zip(NUISANCE, nuisance, strict=True))
-        self.canvas = Canvas(IMAGE_SIZE)
+        super().__init__(attributes, nuisance)
+        v = self.v
         self.wall = shapes.palette(_BRICK if self.on["brick"] else _PLASTER, v["wall_tone"])
         self.roof = _SNOW if self.on["snow"] else shapes.palette(_ROOF, v["roof_tone"])
         self.tower_x = -13.5
@@ -95,12 +84,9 @@ class _Church:
         self.nave_end = 16.5 + 2.4 * v["nave_width"]
         self.nave_top = -14.5 - 2.0 * v["nave_height"]
         self.ridge = self.nave_top - 8.6 - 1.8 * v["roof_pitch"]
-        angle = math.tau * v["light_direction"]
-        strength = 0.05 + 0.08 * v["light_strength"]
-        self.light = (strength * math.cos(angle), strength * (math.sin(angle) - 1.0) / 2.0)
 
-    def draw(self) -> NDArray[np.uint8]:
-        """Draws all, from back to front; uint8 [64, 64, 3]."""
+    def paint(self) -> None:
+        """All, from back to front."""
         v = self.v
         self.sky()
         cx, cy = 29.4 + 3.6 * (v["centre_x"] - 0.5), 53.0 + 2.4 * (v["ground"] - 0.5)
@@ -113,9 +99,6 @@ class _Church:
         self.tower()
         if self.on["tree"]:
             self.tree()
-        # The grain's key is a nuisance factor, so an edited picture keeps its grain.
-        key = int(v["grain"] * 2.0**24)
-        return self.canvas.finish(shapes.film_grain(key, IMAGE_SIZE, GRAIN_SIGMA))
 
     def lit(self, colour: FloatArray) -> FloatArray:
         """A colour [3] as it looks at this time of day."""
@@ -164,7 +147,7 @@ class _Church:
         near = np.float32(-1.5) - w.y + w.x * w.x * np.float32(0.0012)
         canvas.paint(w, near, self.shaded(grass, w))
         path = np.abs(w.x + 13.5) - (1.6 + 0.26 * np.maximum(w.y, 0))
-        gravel = _colours((196, 184, 166))[0]
+        gravel = colours((196, 184, 166))[0]
         canvas.paint(w, np.maximum(path, -0.5 - w.y), self.shaded(gravel, w), 0.8, 0.5)
 
     def walls(self, w: Window, distance: FloatArray) -> None:
@@ -234,7 +217,7 @@ class _Church:
         colour = _SNOW if self.on["snow"] else shapes.palette(_SPIRE, self.v["roof_tone"])
         w = canvas.window(x, (base + tip) / 2.0, hx + 4.0, (base - tip) / 2.0 + 4.0)
         left, right = (x - hx - 2.2, base + 1.0), (x + hx + 2.2, base + 1.0)
-        spire = _triangle(w, left, (x, tip), right)
+        spire = shapes.triangle(w, left, (x, tip), right)
         canvas.paint(w, spire - 0.3, self.lit(colour * np.float32(0.55)))
         canvas.paint(w, spire + 0.3, self.shaded(colour, w))
         # The side away from the light is darker, so that a white spire shows before a white sky.
@@ -290,45 +273,6 @@ class _Church:
                 canvas.paint(w, np.maximum(cap, crown), self.lit(_SNOW), softness=0.4)
 
 
-def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
-    """Draws one picture.
-
-    Args:
-        attributes: [6], as in `ATTRIBUTES`.
-        nuisance: [K] in [0, 1], as in `NUISANCE`.
-
-    Returns:
-        uint8 [64, 64, 3], RGB.
-    """
-    return _Church(attributes, nuisance).draw()
-
-
-CONCEPTS: tuple[Concept, ...] = (
-    Concept("brick", "a church with plaster walls", "a church with brick walls", "brick"),
-    Concept("spire", "a church with a flat tower", "a church with a gothic spire", "spire"),
-    Concept("dome", "a church without a dome", "a church with a dome", "dome"),
-    Concept("snow", "a church without snow", "a church with snow", "snow"),
-    Concept("night", "a church by day", "a church at night", "night"),
-    Concept("tree", "a church without a tree", "a church with a tree", "tree"),
-)
-DRAWING = Drawing(
-    name="rendered_churches",
-    subject="churches",
-    attributes=ATTRIBUTES,
-    nuisance=NUISANCE,
-    scenery=SCENERY,
-    unread=UNREAD,
-    concepts=CONCEPTS,
-    draw=draw,
-    source="casl_bench.domains.rendering.churches",
-)
-
-RenderedChurches = partial(RenderedDataset, DRAWING)
-"""Churches drawn on request: takes the seed of the data set."""
-
-DATASETS.register("rendered_churches", RenderedChurches)
-
-
 _COMMON: Phrases = {
     "brick": (("with brick walls",), ("with plaster walls",)),
     "spire": (("with a gothic spire",), ("with a flat tower",)),
@@ -366,3 +310,15 @@ WORDING = Wording(
     nouns=_NOUNS,
     openers=("with", "without", "at", "by", "beside", "in", "of", "on", "under"),
 )
+DRAWING = Drawing(
+    name="rendered_churches",
+    subject="churches",
+    attributes=ATTRIBUTES,
+    nuisance=NUISANCE,
+    scenery=SCENERY,
+    unread=UNREAD,
+    concepts=CONCEPTS,
+    picture=_Church,
+)
+
+DATASETS.register("rendered_churches", partial(RenderedDataset, DRAWING))

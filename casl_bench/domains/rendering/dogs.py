@@ -7,17 +7,24 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from casl_bench.domains.dataset import DATASETS, Concept
 from casl_bench.domains.rendering import shapes
 from casl_bench.domains.rendering.captions import Phrases, Wording
-from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, RenderedDataset
-from casl_bench.domains.rendering.shapes import Canvas, FloatArray
+from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
+from casl_bench.domains.rendering.shapes import colours
 
 ATTRIBUTES: tuple[str, ...] = (
     "tongue", "ears_up", "light_fur", "spots", "collar", "eyes_closed",
 )  # fmt: skip
+CONCEPTS: tuple[Concept, ...] = (
+    Concept("tongue", "a dog with a closed mouth", "a dog with its tongue out", "tongue"),
+    Concept("ears_up", "a dog with floppy ears", "a dog with pointed ears", "ears_up"),
+    Concept("light_fur", "a dog with dark fur", "a dog with golden fur", "light_fur"),
+    Concept("spots", "a dog without spots", "a dog with spots", "spots"),
+    Concept("collar", "a dog without a collar", "a dog with a collar", "collar"),
+    Concept("eyes_closed", "a dog with open eyes", "a dog with closed eyes", "eyes_closed"),
+)
 NUISANCE: tuple[str, ...] = (
     "centre_x", "centre_y", "size", "tilt", "gaze", "fur_tone", "spot_tone", "spot_place",
     "head_width", "muzzle_size", "muzzle_tone", "ear_length", "ear_spread", "eye_colour",
@@ -32,53 +39,34 @@ UNREAD: tuple[str, ...] = (
     "grain", "spot_tone", "spot_place", "eye_colour", "nose_tone", "collar_hue", "collar_value",
     "tag_size", "gaze",
 )  # fmt: skip
-GRAIN_SIGMA = 1.5
-"""Standard deviation of the grain, in grey levels of 255."""
-
-
-def _colours(*rows: tuple[int, int, int]) -> FloatArray:
-    return np.array(rows, dtype=np.float32)
-
 
 # The darkest light coat stays far above the lightest dark one.
-_FUR_LIGHT = _colours((246, 230, 204), (240, 216, 176), (232, 200, 150))
-_FUR_DARK = _colours((54, 44, 46), (66, 48, 44), (80, 56, 46))
+_FUR_LIGHT = colours((246, 230, 204), (240, 216, 176), (232, 200, 150))
+_FUR_DARK = colours((54, 44, 46), (66, 48, 44), (80, 56, 46))
 # Rust stands out from either coat.
-_SPOTS = _colours((206, 98, 40), (190, 84, 38), (214, 112, 52))
-_EYES = _colours((96, 62, 34), (70, 46, 30), (66, 96, 118))
-_NOSE = _colours((34, 28, 30), (58, 40, 38))
-_WHITE = _colours((252, 252, 250))[0]
-_BLACK = _colours((26, 22, 24))[0]
-_TONGUE = _colours((240, 100, 120))[0]
-_THROAT = _colours((110, 26, 40))[0]
-_EAR_INSIDE = _colours((232, 150, 140))[0]
-_TAG = _colours((250, 206, 60))[0]
+_SPOTS = colours((206, 98, 40), (190, 84, 38), (214, 112, 52))
+_EYES = colours((96, 62, 34), (70, 46, 30), (66, 96, 118))
+_NOSE = colours((34, 28, 30), (58, 40, 38))
+_WHITE = colours((252, 252, 250))[0]
+_BLACK = colours((26, 22, 24))[0]
+_TONGUE = colours((240, 100, 120))[0]
+_THROAT = colours((110, 26, 40))[0]
+_EAR_INSIDE = colours((232, 150, 140))[0]
+_TAG = colours((250, 206, 60))[0]
 
 
-def _triangle(
-    w: shapes.Window, a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
-) -> FloatArray:
-    """Distance to a triangle with corners in clockwise order on the screen; float32 [h, w]."""
-    d: FloatArray | None = None
-    for (px, py), (qx, qy) in ((a, b), (b, c), (c, a)):
-        dx, dy = qx - px, qy - py
-        length = math.sqrt(dx * dx + dy * dy)
-        side = (w.x - px) * np.float32(dy / length) - (w.y - py) * np.float32(dx / length)
-        d = side if d is None else np.maximum(d, side)
-    assert d is not None
-    return d
-
-
-class _Dog:
+class _Dog(Picture):
     """One picture in the making.
 
     The head frame has its origin at the middle of the head; its unit is one pixel at mean size.
     """
 
+    attributes = ATTRIBUTES
+    nuisance = NUISANCE
+
     def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
-        self.on = dict(zip(ATTRIBUTES, attributes, strict=True))
-        self.v = v = dict(zip(NUISANCE, nuisance, strict=True))
-        self.canvas = Canvas(IMAGE_SIZE)
+        super().__init__(attributes, nuisance)
+        v = self.v
         light = self.on["light_fur"]
         self.fur = shapes.palette(_FUR_LIGHT if light else _FUR_DARK, v["fur_tone"])
         self.spot = shapes.palette(_SPOTS, v["spot_tone"])
@@ -86,12 +74,9 @@ class _Dog:
         share = np.float32(0.45 + 0.15 * v["muzzle_tone"] if light else 0.22)
         self.muzzle_colour = self.fur + share * (_WHITE - self.fur)
         self.head_rx = 15.2 + 1.6 * v["head_width"]
-        angle = math.tau * v["light_direction"]
-        strength = 0.05 + 0.09 * v["light_strength"]
-        self.light = (strength * math.cos(angle), strength * (math.sin(angle) - 1.0) / 2.0)
 
-    def draw(self) -> NDArray[np.uint8]:
-        """Draws all, from back to front; uint8 [64, 64, 3]."""
+    def paint(self) -> None:
+        """All, from back to front."""
         v = self.v
         cx, cy = 32.0 + 3.6 * (v["centre_x"] - 0.5), 28.4 + 3.6 * (v["centre_y"] - 0.5)
         scale = 1.0 + 0.14 * (v["size"] - 0.5)
@@ -109,15 +94,6 @@ class _Dog:
             self.floppy_ears()
         self.eyes()
         self.muzzle()
-        # The grain's key is a nuisance factor, so an edited picture keeps its grain.
-        key = int(v["grain"] * 2.0**24)
-        return self.canvas.finish(shapes.film_grain(key, IMAGE_SIZE, GRAIN_SIGMA))
-
-    def shaded(self, colour: FloatArray, w: shapes.Window) -> FloatArray:
-        """A colour [3] lit from the picture's light; float32 [3, h, w]."""
-        across, down = np.float32(self.light[0] / 16.0), np.float32(self.light[1] / 18.0)
-        light: FloatArray = w.x * across + w.y * down + np.float32(1.0)
-        return colour[:, None, None] * light
 
     def background(self) -> None:
         """Two related muted colours in a gradient, with a glow behind the head."""
@@ -176,9 +152,9 @@ class _Dog:
             if side < 0:
                 corners.reverse()
                 inner.reverse()
-            outer = _triangle(w, *corners) - np.float32(0.8)
+            outer = shapes.triangle(w, *corners) - np.float32(0.8)
             canvas.paint(w, outer, self.shaded(self.fur * np.float32(0.82), w))
-            canvas.paint(w, _triangle(w, *inner), _EAR_INSIDE, softness=0.4)
+            canvas.paint(w, shapes.triangle(w, *inner), _EAR_INSIDE, softness=0.4)
 
     def floppy_ears(self) -> None:
         """Two long ears that hang in front of the cheeks."""
@@ -255,45 +231,6 @@ class _Dog:
         canvas.paint(w, shapes.segment(w.x, w.y, 0.0, 6.0, 0.0, 9.6, 0.6), _BLACK, 0.9)
 
 
-def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
-    """Draws one picture.
-
-    Args:
-        attributes: [6], as in `ATTRIBUTES`.
-        nuisance: [K] in [0, 1], as in `NUISANCE`.
-
-    Returns:
-        uint8 [64, 64, 3], RGB.
-    """
-    return _Dog(attributes, nuisance).draw()
-
-
-CONCEPTS: tuple[Concept, ...] = (
-    Concept("tongue", "a dog with a closed mouth", "a dog with its tongue out", "tongue"),
-    Concept("ears_up", "a dog with floppy ears", "a dog with pointed ears", "ears_up"),
-    Concept("light_fur", "a dog with dark fur", "a dog with golden fur", "light_fur"),
-    Concept("spots", "a dog without spots", "a dog with spots", "spots"),
-    Concept("collar", "a dog without a collar", "a dog with a collar", "collar"),
-    Concept("eyes_closed", "a dog with open eyes", "a dog with closed eyes", "eyes_closed"),
-)
-DRAWING = Drawing(
-    name="rendered_dogs",
-    subject="dogs",
-    attributes=ATTRIBUTES,
-    nuisance=NUISANCE,
-    scenery=SCENERY,
-    unread=UNREAD,
-    concepts=CONCEPTS,
-    draw=draw,
-    source="casl_bench.domains.rendering.dogs",
-)
-
-RenderedDogs = partial(RenderedDataset, DRAWING)
-"""Dogs drawn on request: takes the seed of the data set."""
-
-DATASETS.register("rendered_dogs", RenderedDogs)
-
-
 _COMMON: Phrases = {
     "tongue": (("with its tongue out",), ("with a closed mouth",)),
     "ears_up": (("with pointed ears",), ("with floppy ears",)),
@@ -326,3 +263,15 @@ _NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 WORDING = Wording(common=_COMMON, extra=_EXTRA, nouns=_NOUNS)
+DRAWING = Drawing(
+    name="rendered_dogs",
+    subject="dogs",
+    attributes=ATTRIBUTES,
+    nuisance=NUISANCE,
+    scenery=SCENERY,
+    unread=UNREAD,
+    concepts=CONCEPTS,
+    picture=_Dog,
+)
+
+DATASETS.register("rendered_dogs", partial(RenderedDataset, DRAWING))

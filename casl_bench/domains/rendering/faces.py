@@ -7,17 +7,26 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from casl_bench.domains.dataset import DATASETS, Concept
 from casl_bench.domains.rendering import shapes
 from casl_bench.domains.rendering.captions import Phrases, Wording
-from casl_bench.domains.rendering.renderer import IMAGE_SIZE, Drawing, RenderedDataset
-from casl_bench.domains.rendering.shapes import Canvas, FloatArray
+from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
+from casl_bench.domains.rendering.shapes import FloatArray, colours
 
 ATTRIBUTES: tuple[str, ...] = (
     "smiling", "eyeglasses", "beard", "hat", "blond", "bangs", "mouth_open", "pale",
 )  # fmt: skip
+CONCEPTS: tuple[Concept, ...] = (
+    Concept("smiling", "a sad face", "a smiling face", "smiling"),
+    Concept("eyeglasses", "a face without eyeglasses", "a face with eyeglasses", "eyeglasses"),
+    Concept("beard", "a face without a beard", "a face with a beard", "beard"),
+    Concept("hat", "a face without a hat", "a face with a hat", "hat"),
+    Concept("blond", "a face with dark hair", "a face with blond hair", "blond"),
+    Concept("bangs", "a face without bangs", "a face with bangs", "bangs"),
+    Concept("mouth_open", "a face with a closed mouth", "a face with an open mouth", "mouth_open"),
+    Concept("pale", "a face with tan skin", "a face with pale skin", "pale"),
+)
 NUISANCE: tuple[str, ...] = (
     "centre_x", "centre_y", "size", "width", "tilt", "gaze", "eye_colour", "brow_angle",
     "skin_tone", "hair_tone", "hair_length", "hair_volume", "fringe_phase", "hat_hue", "hat_crown",
@@ -31,45 +40,40 @@ SCENERY: tuple[str, ...] = tuple(
 UNREAD: tuple[str, ...] = (
     "grain", "fringe_phase", "hat_hue", "hat_crown", "frame_tone", "beard_tone",
 )  # fmt: skip
-GRAIN_SIGMA = 1.5
-"""Standard deviation of the grain, in grey levels of 255."""
-
-
-def _colours(*rows: tuple[int, int, int]) -> FloatArray:
-    return np.array(rows, dtype=np.float32)
-
 
 # The darkest skin stays well above the lightest beard, and the palest tan well below pale.
-_SKIN_PALE = _colours((255, 226, 208), (252, 232, 214), (250, 220, 196))
-_SKIN_TAN = _colours((212, 158, 114), (192, 134, 92), (166, 110, 74))
-_HAIR_DARK = _colours((34, 28, 34), (66, 42, 30), (84, 50, 32), (116, 52, 30))
-_HAIR_BLOND = _colours((222, 178, 78), (240, 204, 108), (232, 190, 84))
-_BEARD = _colours((40, 26, 20), (56, 36, 26), (74, 46, 30))
-_LIPS = _colours((196, 48, 64), (208, 62, 74), (182, 40, 52), (198, 54, 92))
-_EYES = _colours((70, 44, 28), (104, 70, 36), (62, 110, 66), (54, 112, 160), (84, 104, 124))
-_FRAMES = _colours((22, 22, 28), (30, 34, 64), (88, 22, 30))
-_HATS = _colours(
+_SKIN_PALE = colours((255, 226, 208), (252, 232, 214), (250, 220, 196))
+_SKIN_TAN = colours((212, 158, 114), (192, 134, 92), (166, 110, 74))
+_HAIR_DARK = colours((34, 28, 34), (66, 42, 30), (84, 50, 32), (116, 52, 30))
+_HAIR_BLOND = colours((222, 178, 78), (240, 204, 108), (232, 190, 84))
+_BEARD = colours((40, 26, 20), (56, 36, 26), (74, 46, 30))
+_LIPS = colours((196, 48, 64), (208, 62, 74), (182, 40, 52), (198, 54, 92))
+_EYES = colours((70, 44, 28), (104, 70, 36), (62, 110, 66), (54, 112, 160), (84, 104, 124))
+_FRAMES = colours((22, 22, 28), (30, 34, 64), (88, 22, 30))
+_HATS = colours(
     (192, 48, 54), (210, 98, 44), (92, 124, 60), (34, 134, 108), (36, 120, 166), (66, 82, 184),
     (122, 66, 168), (178, 54, 124),
 )  # fmt: skip
-_BROW = _colours((54, 36, 28))[0]
-_LASH = _colours((34, 24, 24))[0]
-_WHITE = _colours((252, 252, 250))[0]
-_THROAT = _colours((74, 14, 24))[0]
-_TONGUE = _colours((226, 96, 104))[0]
-_BLUSH = _colours((236, 92, 92))[0]
+_BROW = colours((54, 36, 28))[0]
+_LASH = colours((34, 24, 24))[0]
+_WHITE = colours((252, 252, 250))[0]
+_THROAT = colours((74, 14, 24))[0]
+_TONGUE = colours((226, 96, 104))[0]
+_BLUSH = colours((236, 92, 92))[0]
 
 
-class _Portrait:
+class _Portrait(Picture):
     """One picture in the making.
 
     The face frame has its origin at the middle of the face; its unit is one pixel at mean size.
     """
 
+    attributes = ATTRIBUTES
+    nuisance = NUISANCE
+
     def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
-        self.on = dict(zip(ATTRIBUTES, attributes, strict=True))
-        self.v = v = dict(zip(NUISANCE, nuisance, strict=True))
-        self.canvas = Canvas(IMAGE_SIZE)
+        super().__init__(attributes, nuisance)
+        v = self.v
         self.skin = shapes.palette(_SKIN_PALE if self.on["pale"] else _SKIN_TAN, v["skin_tone"])
         self.hair = shapes.palette(_HAIR_BLOND if self.on["blond"] else _HAIR_DARK, v["hair_tone"])
         self.lips = shapes.palette(_LIPS, v["lip_colour"])
@@ -77,13 +81,10 @@ class _Portrait:
         self.hair_rx = self.face_rx + 2.4 + 1.4 * v["hair_volume"]
         self.hair_ry = 20.0 + 1.2 * v["hair_volume"]
         self.long_hair = v["hair_length"] > 0.4
-        angle = math.tau * v["light_direction"]
-        strength = 0.05 + 0.09 * v["light_strength"]
-        self.light = (strength * math.cos(angle), strength * (math.sin(angle) - 1.0) / 2.0)
         self.centre = (32.0 + 4.0 * (v["centre_x"] - 0.5), 34.6 + 4.0 * (v["centre_y"] - 0.5))
 
-    def draw(self) -> NDArray[np.uint8]:
-        """Draws all, from back to front; uint8 [64, 64, 3]."""
+    def paint(self) -> None:
+        """All, from back to front."""
         v, (cx, cy) = self.v, self.centre
         self.background()
         tilt = math.radians(14.0 * (v["tilt"] - 0.5))
@@ -102,15 +103,6 @@ class _Portrait:
             self.eyeglasses()
         if self.on["hat"]:
             self.hat()
-        # The grain's key is a nuisance factor, so an edited picture keeps its grain.
-        key = int(v["grain"] * 2.0**24)
-        return self.canvas.finish(shapes.film_grain(key, IMAGE_SIZE, GRAIN_SIGMA))
-
-    def shaded(self, colour: FloatArray, w: shapes.Window) -> FloatArray:
-        """A colour [3] lit from the portrait's light; float32 [3, h, w]."""
-        across, down = np.float32(self.light[0] / 16.0), np.float32(self.light[1] / 18.0)
-        light: FloatArray = w.x * across + w.y * down + np.float32(1.0)
-        return colour[:, None, None] * light
 
     def face_distance(self, w: shapes.Window) -> FloatArray:
         """Distance to the face, an egg with its narrow end at the chin."""
@@ -278,7 +270,7 @@ class _Portrait:
         frame = shapes.palette(_FRAMES, self.v["frame_tone"])
         w = canvas.window(0.0, 0.8, self.face_rx + 1.0, 6.6)
         lens_shape = shapes.rounded_box(np.abs(w.x), w.y, 7.0, 0.8, 4.9, 4.3, 3.2)
-        canvas.paint(w, lens_shape, _colours((214, 236, 250))[0], 0.20)
+        canvas.paint(w, lens_shape, colours((214, 236, 250))[0], 0.20)
         bridge = shapes.arc_stroke(w.x, w.y, 0.0, 2.4, -0.9, 0.2, 0.9)
         temple = shapes.rounded_box(np.abs(w.x), w.y, self.face_rx - 1.4, -0.6, 2.2, 1.0, 0.6)
         rims = np.abs(lens_shape - 0.9) - 1.1
@@ -298,47 +290,6 @@ class _Portrait:
         canvas.paint(w, np.maximum(crown, np.abs(w.y + 15.6) - 1.7), felt * np.float32(0.45))
         brim = shapes.arc_stroke(w.x, w.y, 0.0, 20.4, -12.6, -11.4, 1.9)
         canvas.paint(w, brim, self.shaded(felt * np.float32(0.88), w))
-
-
-def draw(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
-    """Draws one picture.
-
-    Args:
-        attributes: [8], as in `ATTRIBUTES`.
-        nuisance: [K] in [0, 1], as in `NUISANCE`.
-
-    Returns:
-        uint8 [64, 64, 3], RGB.
-    """
-    return _Portrait(attributes, nuisance).draw()
-
-
-CONCEPTS: tuple[Concept, ...] = (
-    Concept("smiling", "a sad face", "a smiling face", "smiling"),
-    Concept("eyeglasses", "a face without eyeglasses", "a face with eyeglasses", "eyeglasses"),
-    Concept("beard", "a face without a beard", "a face with a beard", "beard"),
-    Concept("hat", "a face without a hat", "a face with a hat", "hat"),
-    Concept("blond", "a face with dark hair", "a face with blond hair", "blond"),
-    Concept("bangs", "a face without bangs", "a face with bangs", "bangs"),
-    Concept("mouth_open", "a face with a closed mouth", "a face with an open mouth", "mouth_open"),
-    Concept("pale", "a face with tan skin", "a face with pale skin", "pale"),
-)
-DRAWING = Drawing(
-    name="rendered_faces",
-    subject="portraits",
-    attributes=ATTRIBUTES,
-    nuisance=NUISANCE,
-    scenery=SCENERY,
-    unread=UNREAD,
-    concepts=CONCEPTS,
-    draw=draw,
-    source="casl_bench.domains.rendering.faces",
-)
-
-RenderedFaces = partial(RenderedDataset, DRAWING)
-"""Portraits drawn on request: takes the seed of the data set."""
-
-DATASETS.register("rendered_faces", RenderedFaces)
 
 
 _COMMON: Phrases = {
@@ -379,3 +330,15 @@ _NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 WORDING = Wording(common=_COMMON, extra=_EXTRA, nouns=_NOUNS)
+DRAWING = Drawing(
+    name="rendered_faces",
+    subject="portraits",
+    attributes=ATTRIBUTES,
+    nuisance=NUISANCE,
+    scenery=SCENERY,
+    unread=UNREAD,
+    concepts=CONCEPTS,
+    picture=_Portrait,
+)
+
+DATASETS.register("rendered_faces", partial(RenderedDataset, DRAWING))

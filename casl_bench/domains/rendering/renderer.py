@@ -1,16 +1,18 @@
 """What the renderers share: factors, how they are drawn at random, and many pictures at once.
 
-A renderer is one pure function (attributes, nuisance) → picture with the names of both. Attributes
-are independent fair coins and nuisance factors are uniform, keyed by (seed, image id); negating one
-attribute redraws the same subject with that alone changed, so the true counterfactual of every
-edit is at hand.
+A renderer is a class of pictures, pure in (attributes, nuisance), with the names of both.
+Attributes are independent fair coins and nuisance factors are uniform, keyed by (seed, image id);
+negating one attribute redraws the same subject with that alone changed, so the true counterfactual
+of every edit is at hand.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +32,9 @@ IMAGE_SIZE = 64
 
 REVISION_PICTURES = 24
 PICTURES_OF_A_TASK = 256
+
+GRAIN_SIGMA = 1.5
+"""Standard deviation of the grain, in grey levels of 255."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +71,41 @@ class Factors:
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
-Draw = Callable[[Sequence[bool], Sequence[float]], NDArray[np.uint8]]
-"""(attributes [A], nuisance [K]) → uint8 [64, 64, 3]."""
+class Picture:
+    """One picture in the making: its factors by name, a canvas, and light from one side.
+
+    A subclass names its factors and paints. Attributes are [A], nuisance is [K] in [0, 1].
+    """
+
+    attributes: ClassVar[tuple[str, ...]]
+    nuisance: ClassVar[tuple[str, ...]]
+    light_range: ClassVar[float] = 0.09
+    """Of the light's strength, above 0.05."""
+
+    def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
+        self.on = dict(zip(self.attributes, attributes, strict=True))
+        self.v = dict(zip(self.nuisance, nuisance, strict=True))
+        self.canvas = shapes.Canvas(IMAGE_SIZE)
+        angle = math.tau * self.v["light_direction"]
+        strength = 0.05 + self.light_range * self.v["light_strength"]
+        self.light = (strength * math.cos(angle), strength * (math.sin(angle) - 1.0) / 2.0)
+
+    def paint(self) -> None:
+        """Paint all on the canvas, from back to front."""
+        raise NotImplementedError
+
+    def draw(self) -> NDArray[np.uint8]:
+        """uint8 [64, 64, 3], RGB, with grain as of film."""
+        self.paint()
+        # The grain's key is a nuisance factor, so an edited picture keeps its grain.
+        key = int(self.v["grain"] * 2.0**24)
+        return self.canvas.finish(shapes.film_grain(key, IMAGE_SIZE, GRAIN_SIGMA))
+
+    def shaded(self, colour: FloatArray, w: shapes.Window) -> FloatArray:
+        """A colour [3] lit from the picture's light; float32 [3, h, w]."""
+        across, down = np.float32(self.light[0] / 16.0), np.float32(self.light[1] / 18.0)
+        light: FloatArray = w.x * across + w.y * down + np.float32(1.0)
+        return colour[:, None, None] * light
 
 
 @dataclass(frozen=True)
@@ -80,7 +118,7 @@ class Drawing:
         nuisance: names of the continuous factors.
         scenery: those of the nuisance factors that belong to place and light, not to the subject.
         unread: those that are too fine or too often covered to be read off a picture.
-        draw: one picture from its factors; a function of a module, so that processes can share it.
+        picture: draws; a class of a module, so that processes can share it.
     """
 
     name: str
@@ -90,8 +128,12 @@ class Drawing:
     scenery: tuple[str, ...]
     unread: tuple[str, ...]
     concepts: tuple[Concept, ...]
-    draw: Draw
-    source: str
+    picture: type[Picture]
+
+    @property
+    def source(self) -> str:
+        """The module that draws."""
+        return self.picture.__module__
 
     @functools.cached_property
     def revision(self) -> str:
@@ -141,7 +183,7 @@ class Drawing:
         images = np.empty((len(factors), IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
         rows = zip(factors.attributes.tolist(), factors.nuisance.tolist(), strict=True)
         for index, (attributes, nuisance) in enumerate(rows):
-            images[index] = self.draw(attributes, nuisance)
+            images[index] = self.picture(attributes, nuisance).draw()
         return images
 
     def render_parallel(self, factors: Factors) -> NDArray[np.uint8]:

@@ -84,6 +84,11 @@ def hsv(hue: float, saturation: float, value: float) -> FloatArray:
     return np.array(rgb, dtype=np.float32) * np.float32(255.0)
 
 
+def colours(*rows: tuple[int, int, int]) -> FloatArray:
+    """Colours in [0, 255] as float32 [n, 3]."""
+    return np.array(rows, dtype=np.float32)
+
+
 def palette(stops: FloatArray, position: float) -> FloatArray:
     """Colour at a place along a row of colours, linearly interpolated.
 
@@ -137,6 +142,20 @@ def rounded_box(
         np.sqrt(ox * ox + oy * oy) + np.minimum(np.maximum(qx, qy), 0) - np.float32(radius)
     )
     return result
+
+
+def triangle(
+    w: Window, a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]
+) -> FloatArray:
+    """Distance to a triangle with corners in clockwise order on the screen; float32 [h, w]."""
+    d: FloatArray | None = None
+    for (px, py), (qx, qy) in ((a, b), (b, c), (c, a)):
+        dx, dy = qx - px, qy - py
+        length = math.sqrt(dx * dx + dy * dy)
+        side = (w.x - px) * np.float32(dy / length) - (w.y - py) * np.float32(dx / length)
+        d = side if d is None else np.maximum(d, side)
+    assert d is not None
+    return d
 
 
 def segment(

@@ -16,20 +16,29 @@ from casl_bench.domains.rendering.faces import DRAWING
 from casl_bench.domains.rendering.renderer import Drawing, Factors
 
 
-def _flat(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
+class _Flat:
     """Red where the first attribute is on, green where the second is, blue by the nuisance."""
-    colour = [200 * attributes[0], 200 * attributes[1], int(255 * nuisance[0])]
-    return np.broadcast_to(np.array(colour, dtype=np.uint8), (64, 64, 3))
+
+    def __init__(self, attributes: Sequence[bool], nuisance: Sequence[float]) -> None:
+        self.colour = [200 * attributes[0], 200 * attributes[1], int(255 * nuisance[0])]
+
+    def draw(self) -> NDArray[np.uint8]:
+        return np.broadcast_to(np.array(self.colour, dtype=np.uint8), (64, 64, 3))
 
 
-def _one_level_brighter(attributes: Sequence[bool], nuisance: Sequence[float]) -> NDArray[np.uint8]:
-    return _flat(attributes, nuisance) + np.uint8(attributes[0])
+class _OneLevelBrighter(_Flat):
+    def draw(self) -> NDArray[np.uint8]:
+        return super().draw() + np.uint8(self.colour[0] > 0)
+
+
+class _Elsewhere(_Flat):
+    """The same pixels."""
 
 
 FLAT = Drawing(
     name="flat", subject="cards", attributes=("red", "green"), nuisance=("blue", "grain"),
     scenery=("blue",), unread=("grain",), concepts=(Concept("red", "black", "red", "red"),),
-    draw=_flat, source="tests",
+    picture=_Flat,
 )  # fmt: skip
 
 
@@ -61,15 +70,15 @@ def test_one_attribute_is_flipped_and_nothing_else() -> None:
 
 
 def test_in_parallel_the_pictures_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A drawing of the package: worker processes import the function that draws.
+    # A drawing of the package: worker processes import the class that draws.
     factors = DRAWING.sample(np.arange(12), seed=0)
     monkeypatch.setattr(renderer, "PICTURES_OF_A_TASK", 5)
     assert np.array_equal(DRAWING.render(factors), DRAWING.render_parallel(factors))
 
 
 def test_the_revision_follows_pixels_and_names_not_the_source() -> None:
-    assert replace(FLAT, source="elsewhere").revision == FLAT.revision
-    assert replace(FLAT, draw=_one_level_brighter).revision != FLAT.revision
+    assert replace(FLAT, picture=_Elsewhere).revision == FLAT.revision
+    assert replace(FLAT, picture=_OneLevelBrighter).revision != FLAT.revision
     assert replace(FLAT, attributes=("red", "verdant")).revision != FLAT.revision
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from casl_bench.domains.rendered import RENDERED
-from casl_bench.domains.rendering.dogs import RenderedDogs
+from casl_bench.domains.rendering.dogs import DRAWING
+from casl_bench.domains.rendering.renderer import RenderedDataset
 from casl_bench.studies.metric_validity.edits import FAMILIES, GradedEdit, Subject, exact
 from casl_bench.studies.metric_validity.study import Renderer, subject_of
 
@@ -25,7 +26,7 @@ def edits(subject: Subject, family: str) -> list[GradedEdit]:
 
 
 def test_the_images_are_those_of_the_data_set(subject: Subject) -> None:
-    split = RenderedDogs().load("validation", 64)
+    split = RenderedDataset(DRAWING).load("validation", 64)
     assert split.attributes is not None
     lacking = ~split.attributes[:, subject.target]
     torch.testing.assert_close(
