@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.options import deferred, option
-from casl_bench.core.option_types import BoundedInt
+from casl_bench.cli.options import PATH, deferred, option
+from casl_bench.core.option_types import BoundedInt, LocalPath
 
 if TYPE_CHECKING:
     from casl_bench.gate.verdict import GateReport
     from casl_bench.runs.suites import RunConfig
-
-PATH = click.Path(path_type=Path)
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[str] | None:
@@ -101,7 +99,7 @@ def _summary(report: GateReport) -> list[str]:
 
 
 @click.command("golden")
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("run", type=LocalPath(exists=True, file_okay=False))
 @click.argument("out", type=PATH)
 @deferred
 def golden_command(run: Path, out: Path) -> int:
@@ -138,6 +136,8 @@ def _compare(
 def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> partial[int] | None:
     if base is None:
         return None
+    if not base.strip():
+        raise click.BadParameter("give a run folder or a git revision", ctx, param)
     options = [p for p in ctx.command.params if isinstance(p.type, click.Path)]
     names = frozenset(name for p in options for name in p.opts)
     return partial(_compare, base, tuple(ctx.obj or ()), names)

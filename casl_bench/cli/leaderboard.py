@@ -8,35 +8,35 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.options import deferred
+from casl_bench.cli.options import PATH, deferred
+from casl_bench.core.option_types import LocalPath
 
 if TYPE_CHECKING:
     from casl_bench.report.submission import Expected
     from casl_bench.results.record import RunRecord
 
-_PATH = click.Path(path_type=Path)
 _records = click.option(
-    "--records", type=_PATH, default=Path("leaderboards/records"), show_default=True,
+    "--records", type=PATH, default=Path("leaderboards/records"), show_default=True,
     help="Folder of the committed record files.",
 )  # fmt: skip
 
 
 @click.command("leaderboard")
 @_records
-@click.option("--out", type=_PATH, default=Path("leaderboards"), show_default=True,
+@click.option("--out", type=PATH, default=Path("leaderboards"), show_default=True,
               help="Folder of the pages.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Write nothing; fail (exit 5) where a page is stale or "
               "was edited by hand.")  # fmt: skip
 @click.option("--format", "form", default="markdown", show_default=True,
               type=click.Choice(["markdown", "latex", "csv", "json"]),
               help="Pages in --out, or one of the others on standard output.")  # fmt: skip
-@click.option("--quotes", multiple=True, type=click.Path(path_type=Path, exists=True),
+@click.option("--quotes", multiple=True, type=LocalPath(exists=True, dir_okay=False),
               metavar="FILE", help="A document that quotes tables of the pages, such as README.md: "
               "kept equal to them, too. May be given several times.")  # fmt: skip
 @deferred
 def leaderboard_command(
     records: Path, out: Path, check: bool, form: str, quotes: tuple[Path, ...]
-) -> int:
+) -> int | str:
     """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
     from casl_bench.core.errors import UsageError
     from casl_bench.report.exports import export
@@ -54,8 +54,7 @@ def leaderboard_command(
         raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
     sources = read_sources(records)
     if form != "markdown":
-        click.echo(export(sources, form), nl=False)
-        return 0
+        return export(sources, form)
     pages = render_pages(sources)
     if check:
         check_pages(out, pages)
@@ -70,7 +69,7 @@ def leaderboard_command(
 
 
 @click.command("submit")
-@click.argument("run_or_jsonl", type=click.Path(path_type=Path, exists=True))
+@click.argument("run_or_jsonl", type=LocalPath(exists=True))
 @_records
 @click.option("--name", help="Name of the file, without ending.  [default: of data sets, suite, "
               "its version and the seed]")  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json
+from casl_bench.core.option_types import expand_home
 from casl_bench.domains.dataset import Split
 from casl_bench.photos import extra_package
 from casl_bench.photos.layouts import Layout, Photo, cut_in_three, cut_off_validation, shuffled
@@ -74,6 +75,7 @@ def hub_layout(hub_id: str, wanted_class: str | None, allow_download: bool) -> L
 
 def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:
     datasets = extra_package("datasets", "this", hub_id)
+    hub_id = expand_home(hub_id, "--data-id")
     path = Path(hub_id)
     try:
         with _quiet(datasets), _online(datasets, allow_download):

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import hash_bytes, parse_json, write_bytes
+from casl_bench.core.files import hash_bytes, parse_json, regular, write_bytes
 from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import CellRecord, CurvePoint
 from casl_bench.results.score_table import READ_ERRORS, ScoreTable
@@ -60,7 +60,7 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
 def read_published(path: Path) -> list[StoredCell]:
     """Read what `write_published` wrote. Raises InvalidBenchmarkError on anything else."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(io.BytesIO(regular(path).read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         stored = parse_json(gzip.decompress(arrays["cells"].tobytes()).decode())
         records = [CellRecord.from_json(entry["record"], where=str(path)) for entry in stored]

@@ -16,9 +16,11 @@ from typing import TypeVar
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
+    PARTIAL,
     hash_file,
     parse_json,
     read_json,
+    regular,
     safe_name,
     write_bytes,
     write_json,
@@ -74,8 +76,8 @@ def read_jsonl(path: Path) -> list[RunRecord]:
 
 def _unpacked(path: Path) -> bytes:
     if path.suffix != ".gz":
-        return path.read_bytes()
-    with gzip.open(path) as file:
+        return regular(path).read_bytes()
+    with gzip.open(regular(path)) as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise InvalidBenchmarkError(
@@ -153,7 +155,7 @@ class RecordStore:
         target = self.folder(CellKey.of(record))
         try:
             self.run.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.run))
+            aside = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.run))
         except OSError as error:
             raise _unwritable(self.run, error) from error
         try:

@@ -83,8 +83,8 @@ def _copy(record: CellRecord, source: RecordStore, target: RecordStore) -> bool:
             )
         return False
     folder = source.folder(key)
-    files = [path for path in folder.iterdir() if path.name != "record.json"]
-    target.write(record, {path.name: path.read_bytes() for path in files})
+    names = [r.file for r in (record.scores, record.validation_scores, record.images) if r]
+    target.write(record, {name: (folder / name).read_bytes() for name in names})
     return True
 
 
