@@ -95,8 +95,9 @@ def _opened(stream: TextIO, real: TextIO | None, descriptor: int) -> TextIO:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr."""
-    print(line, file=sys.stderr)
+    """Print a line on stderr; what could command a terminal is shown as an escape."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    print("".join(shown), file=sys.stderr)
 
 
 @contextmanager
