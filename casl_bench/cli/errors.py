@@ -14,6 +14,7 @@ from typing import NoReturn
 import click
 
 from casl_bench.core.errors import BenchError
+from casl_bench.core.text import visible
 
 EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
 
@@ -42,8 +43,13 @@ class _Unforeseen(Exception):
 
 
 def say(line: str) -> None:
-    """Print a line on stderr."""
-    print(line, file=sys.stderr)
+    """Print a line on stderr, in which names steer no terminal."""
+    print(visible(line), file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """Print lines on stdout, likewise."""
+    click.echo(visible(text.removesuffix("\n"), keep="\n"))
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from casl_bench.cli.errors import show
 from casl_bench.cli.options import deferred
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def leaderboard_command(
         raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
     sources = read_sources(records)
     if form != "markdown":
-        click.echo(export(sources, form), nl=False)
+        show(export(sources, form))
         return 0
     pages = render_pages(sources)
     if check:
@@ -65,7 +66,7 @@ def leaderboard_command(
         write_quotes(quotes, pages)
         write_pages(out, pages)
     done = "are those of the records" if check else "written"
-    click.echo(f"{len(pages)} pages {done}: {out}")
+    show(f"{len(pages)} pages {done}: {out}")
     return 0
 
 
@@ -85,7 +86,7 @@ def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run:
 
     path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
     done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
-    click.echo(f"{path}: {done}")
+    show(f"{path}: {done}")
     return 0
 
 

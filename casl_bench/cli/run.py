@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from casl_bench.cli.errors import EXIT_INCOMPLETE, log_of_errors, say
+from casl_bench.cli.errors import EXIT_INCOMPLETE, log_of_errors, say, show
 from casl_bench.cli.gate import compare_option
 from casl_bench.cli.options import (
     EXECUTION_OPTIONS,
@@ -118,7 +118,7 @@ def run_command(
         place = (out, chosen_suite.name, datasets, seed, execution.shard)
         finished = FinishedCommand.of(asked, *place)
     if finished is not None and finished.is_current():
-        click.echo(finished.table, nl=False)
+        show(finished.table)
         say(f"records, pictures and table, as finished before: {finished.out}")
         return 0
 
@@ -131,10 +131,10 @@ def run_command(
 
     names.load_registries(plugins)
     if list_names:
-        click.echo(names.list_text(), nl=False)
+        show(names.list_text())
         return 0
     for module, reason in names.broken_modules().items():
-        click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+        say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
         fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,
@@ -144,7 +144,7 @@ def run_command(
         bearable = default_jobs(config.device, domain_kind_of_suite(chosen_suite.name))
         config = config.model_copy(update={"jobs": bearable})
     if dry_run:
-        click.echo(dry_run_text(config, unet_speed), nl=False)
+        show(dry_run_text(config, unet_speed))
         return 0
     with log_of_errors(config.out):
         if compare is not None:
