@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casl_bench.cli.options import PATH, deferred, option
+from casl_bench.core.command import show
 from casl_bench.core.option_types import BoundedInt, LocalPath
 
 if TYPE_CHECKING:
@@ -80,10 +81,10 @@ def gate_command(
         report = gate_folders(base, head, options)
     except BenchError as error:
         for line in write_outputs(error_report(error, tier), out):
-            click.echo(line)
+            show(line)
         raise
     for line in (*write_outputs(report, out), *_summary(report)):
-        click.echo(line)
+        show(line)
     return report.exit_code
 
 
@@ -106,7 +107,7 @@ def golden_command(run: Path, out: Path) -> int:
     """Keep of run folder RUN what `gate --tier exact` compares with, in folder OUT."""
     from casl_bench.gate.exact import write_golden
 
-    click.echo(f"{write_golden(run, out)} records: {out}")
+    show(f"{write_golden(run, out)} records: {out}")
     return 0
 
 
@@ -130,7 +131,7 @@ def _compare(
     )
     concepts = None if config.concepts is None else frozenset(config.concepts)
     scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
-    return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), click.echo)
+    return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), show)
 
 
 def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> partial[int] | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from casl_bench.cli.options import PATH, deferred
+from casl_bench.core.command import show
 from casl_bench.core.option_types import LocalPath
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def leaderboard_command(
         write_quotes(quotes, pages)
         write_pages(out, pages)
     done = "are those of the records" if check else "written"
-    click.echo(f"{len(pages)} pages {done}: {out}")
+    show(f"{len(pages)} pages {done}: {out}")
     return 0
 
 
@@ -84,7 +85,7 @@ def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run:
 
     path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
     done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
-    click.echo(f"{path}: {done}")
+    show(f"{path}: {done}")
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from casl_bench.cli.options import PATH, deferred
-from casl_bench.core.command import EXIT_INCOMPLETE, say
+from casl_bench.core.command import EXIT_INCOMPLETE, say, show
 from casl_bench.core.errors import UsageError
 from casl_bench.core.option_types import BoundedInt, LocalPath
 
@@ -29,7 +29,7 @@ def report_run(out: Path) -> None:
         table = render_tables(numbers)
         write_text(out / "table.md", table)
         write_pictures(RecordStore(out), numbers)
-        click.echo(table, nl=False)
+        show(table)
 
 
 @click.command("analyse")
@@ -73,7 +73,7 @@ def analyse_command(
         return table
     write_numbers(target, numbers)
     write_text(target / "table.md", table)
-    click.echo(table, nl=False)
+    show(table)
     return 0
 
 
@@ -95,7 +95,7 @@ def rescore_command(run: Path, plugins: tuple[Path, ...]) -> int:
     from casl_bench.runs.rescoring import rescore
 
     load_registries(plugins)
-    click.echo(f"{rescore(run)} cells scored again", err=True)
+    say(f"{rescore(run)} cells scored again")
     analyse_run(run)
     report_run(run)
     return 0
@@ -163,6 +163,6 @@ def report_command(records: Path, out: Path | None) -> int:
     beside = records.with_name(f"{records.stem}-report")
     default = beside if records.is_file() else records / "report"
     source = Source.read(records)
-    click.echo(str(write_report(source, out or default)))
+    show(str(write_report(source, out or default)))
     check_bounds(source.records, records)
     return 0

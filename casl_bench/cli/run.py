@@ -25,7 +25,7 @@ from casl_bench.cli.options import (
     together,
 )
 from casl_bench.cli.report import report_run
-from casl_bench.core.command import EXIT_INCOMPLETE, log_of_errors, say
+from casl_bench.core.command import EXIT_INCOMPLETE, log_of_errors, say, show
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.option_types import MOST_JOBS, BoundedFloat, BoundedInt
 
@@ -119,7 +119,7 @@ def run_command(
         place = (out, chosen_suite.name, datasets, seed, execution.shard)
         finished = FinishedCommand.of(asked, *place)
     if finished is not None and finished.is_current():
-        click.echo(finished.table, nl=False)
+        show(finished.table)
         say(f"records, pictures and table, as finished before: {finished.out}")
         return 0
 
@@ -134,7 +134,7 @@ def run_command(
     if list_names:
         return names.list_text()
     for module, reason in names.broken_modules().items():
-        click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+        say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
         fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,

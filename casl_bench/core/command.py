@@ -19,6 +19,7 @@ from typing import Any, NoReturn, TextIO
 import click
 
 from casl_bench.core.errors import BenchError, UsageError
+from casl_bench.core.text import visible
 
 EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
 
@@ -95,9 +96,13 @@ def _opened(stream: TextIO, real: TextIO | None, descriptor: int) -> TextIO:
 
 
 def say(line: str) -> None:
-    """Print a line on stderr; what could command a terminal is shown as an escape."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-    print("".join(shown), file=sys.stderr)
+    """Print a line on stderr, in which names steer no terminal."""
+    print(visible(line), file=sys.stderr)
+
+
+def show(text: str) -> None:
+    """Print lines on stdout, likewise."""
+    click.echo(visible(text.removesuffix("\n"), keep="\n"))
 
 
 @contextmanager
@@ -142,7 +147,7 @@ def _code_of(
         done = action()
         if isinstance(done, int):
             return done
-        click.echo(done, nl=False)
+        show(done)
         if fault := lost():
             raise UsageError(
                 f"standard output cannot be written: {fault.strerror}",

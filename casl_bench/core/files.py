@@ -10,9 +10,10 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 from urllib.parse import quote
 
 from casl_bench.core.errors import UsageError
@@ -114,6 +115,25 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+MOST_BYTES = 1 << 28
+"""Of a packed file once it is unpacked: a small one from a stranger must not fill the memory."""
+
+LONGEST_LINE = 1 << 24
+"""Bytes of one of its lines, which are read one at a time."""
+
+
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines of a file that may be packed. ValueError where one, or all of them, are too long."""
+    total = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        total += len(line)
+        if total > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB once unpacked")
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line of more than {LONGEST_LINE >> 20} MiB")
+        yield line
 
 
 def _umask() -> int:

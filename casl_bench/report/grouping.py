@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from casl_bench.metrics.bootstrap import student_margin
-from casl_bench.report.markdown import DASH, escape
+from casl_bench.report.markdown import DASH, Markdown, escape
 from casl_bench.results.record import ALL, Comparison, Kind, Measurement, RunRecord
 
 
@@ -144,13 +144,13 @@ class Group:
     def differing(self) -> dict[str, list[str]]:
         """What the finished edits of a data set must share → their values, several if they differ.
 
-        Keys are "scorers", "attributes" and "backbones".
+        Values are markdown. Keys are "scorers", "attributes" and "backbones".
         """
         done = [r for r in self.of_kind("edit") if r.status == "done"]
         found = {
             "scorers": {_hashes(r.scorers) for r in done},
             "attributes": {", ".join(map(escape, r.attributes)) for r in done},
-            "backbones": {(r.backbone or "")[:8] for r in done},
+            "backbones": {escape((r.backbone or "")[:8]) for r in done},
         }
         return {what: sorted(values) for what, values in found.items()}
 
@@ -161,7 +161,7 @@ class Group:
 
 
 def _hashes(scorers: Mapping[str, str]) -> str:
-    return ", ".join(f"{escape(name)} ({h[:8]})" for name, h in sorted(scorers.items()))
+    return ", ".join(f"{escape(name)} ({escape(h[:8])})" for name, h in sorted(scorers.items()))
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,10 @@ class Row:
     key: RowKey
 
     @property
-    def name(self) -> str:
+    def name(self) -> Markdown:
         """As the first cell of a row shows it: controls in italics."""
         name = escape(self.key.name)
-        return f"*{name}*" if self.key.control else name
+        return Markdown(f"*{name}*") if self.key.control else name
 
     @property
     def done(self) -> dict[str, RunRecord]:

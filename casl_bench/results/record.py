@@ -94,6 +94,8 @@ class Measurement(Frozen):
         )
 
 
+LevelName = Annotated[str, Field(pattern=r"^[a-z]+(_[0-9]+)?$")]
+
 ALL = "all"
 """Stands in the place of a data set in a record that compares methods over several."""
 
@@ -116,7 +118,7 @@ class Standing(Frozen):
     epr_plus_here: Measurement
     rank_low: int = Field(ge=1)
     rank_high: int = Field(ge=1)
-    group: str
+    group: Annotated[str, Field(pattern=r"^([A-Za-z]|\([0-9]+\))*$")]
     reached: int = Field(ge=0)
     wrong_way: int = Field(ge=0)
     cells: int = Field(ge=1)
@@ -179,7 +181,7 @@ class Comparison(Frozen):
         incomplete: methods left out, as they have not run everything.
     """
 
-    level: str
+    level: LevelName
     datasets: tuple[str, ...]
     concepts: tuple[str, ...]
     standings: tuple[Standing, ...]
@@ -227,7 +229,7 @@ class Level(Frozen):
         largest: effect that the validation images showed; None where there was no choice.
     """
 
-    name: str
+    name: LevelName
     goal: Finite
     unit: str
     status: Literal["reached", "not_reached", "wrong_way"]

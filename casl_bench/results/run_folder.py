@@ -16,7 +16,9 @@ from typing import TypeVar
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
+    MOST_BYTES,
     PARTIAL,
+    bounded_lines,
     hash_file,
     parse_json,
     read_json,
@@ -32,9 +34,6 @@ from casl_bench.results.score_table import ScoreTable
 
 
 ENDINGS = (".jsonl", ".jsonl.gz")
-
-MOST_BYTES = 1 << 30
-"""Of a file once it is unpacked: a small one from a stranger must not fill the memory."""
 
 
 def jsonl_files(folder: Path) -> list[Path]:
@@ -59,31 +58,25 @@ def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
 def read_jsonl(path: Path) -> list[RunRecord]:
     """Records that `write_jsonl` wrote; InvalidBenchmarkError on anything else."""
     try:
-        lines = _unpacked(path).decode().rstrip("\n").split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        regular(path)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            try:
+                lines = enumerate(bounded_lines(file), start=1)
+                return [_record_of(line, f"{path}:{number}") for number, line in lines]
+            except InvalidBenchmarkError:
+                # What a packed file has at its end says whether it is damaged as a whole.
+                any(not file.read(1 << 20) for _ in range(MOST_BYTES >> 20))
+                raise
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InvalidBenchmarkError(f"cannot read records: {error}", where=str(path)) from error
-    records = []
-    # Not splitlines: a string in a record may hold other line separators.
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
-        where = f"{path}:{number}"
-        try:
-            stored = parse_json(line)
-        except ValueError as error:
-            raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
-        records.append(RunRecord.from_json(stored, where))
-    return records
 
 
-def _unpacked(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return regular(path).read_bytes()
-    with gzip.open(regular(path)) as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise InvalidBenchmarkError(
-            f"more than {MOST_BYTES >> 30} GiB once unpacked", where=str(path)
-        )
-    return data
+def _record_of(line: bytes, where: str) -> RunRecord:
+    try:
+        stored = parse_json(line.decode())
+    except ValueError as error:
+        raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
+    return RunRecord.from_json(stored, where)
 
 
 T = TypeVar("T")
