@@ -102,7 +102,8 @@ def say(line: str) -> None:
 
 def show(text: str) -> None:
     """Print lines on stdout, likewise."""
-    click.echo(visible(text.removesuffix("\n"), keep="\n"))
+    if text:
+        click.echo(visible(text.removesuffix("\n"), keep="\n"))
 
 
 @contextmanager
@@ -171,7 +172,7 @@ def _code_of(
             traceback.print_exc()
         say(f"error: {error}")
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - the last resort: no user meets a traceback
+    except (Exception, SystemExit) as error:  # the last resort: no user meets a traceback
         if debug:
             traceback.print_exc()
         fault = error.__cause__ if isinstance(error, _Unforeseen) and error.__cause__ else error

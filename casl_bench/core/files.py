@@ -64,8 +64,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text, line ends as given."""
-    write_bytes(path, text.encode())
+    """`write_bytes` of UTF-8 text, line ends as given; bytes of no encoding become escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def json_text(value: Any) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import click
 
+from casl_bench.core.command import say, show
 from casl_bench.core.option_types import (
     MOST,
     MOST_JOBS,
@@ -47,9 +47,9 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
             check_torch()
             from casl_bench.studies.metric_validity.study import make_study
 
-            records = make_study(images=images, say=lambda text: click.echo(text, err=True))
+            records = make_study(images=images, say=say)
             write_text(out / RECORDS, records.to_jsonl())
-        click.echo(str(write_study(out, read_study(out))))
+        show(str(write_study(out, read_study(out))))
         return 0
 
     return action
@@ -98,11 +98,10 @@ def paper_questions_command(
             check_torch()
             from casl_bench.studies.paper_questions.study import make_rows
 
-            say = partial(click.echo, err=True)
             rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)
             write_text(out / ROWS, rows.to_jsonl())
         numbers = tuple(read_numbers(records))
-        click.echo(str(write_study(out, Evidence(numbers, read_rows(out)))))
+        show(str(write_study(out, Evidence(numbers, read_rows(out)))))
         return 0
 
     return action

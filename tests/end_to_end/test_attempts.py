@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 import pytest
@@ -18,6 +18,7 @@ import pytest
 from casl_bench.cli import main as cli
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import PARTIAL
+from casl_bench.methods.method import METHODS, EditTask, MethodConfig, MethodInfo
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import suites as config_module
 from tests.support.tiny_suite import tiny_suite
@@ -276,6 +277,44 @@ def test_a_run_that_is_stopped_again_and_again_is_the_run_of_once(
     once = {r.record_id for r in RecordStore(prepared / "run")}
     assert {r.record_id for r in RecordStore(tmp_path / "run")} == once
     assert not list(tmp_path.rglob(f"{PARTIAL}*"))
+
+
+class Leaves:
+    """A method that ends in ways of its own."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(name="leaves", title="leaves", source="test", version=1)
+    error: ClassVar[BaseException]
+
+    def __init__(self, config: MethodConfig | None = None) -> None:
+        self.config = config or MethodConfig()
+
+    def fit(self, task: EditTask) -> Any:
+        raise self.error
+
+    def restore(self, task: EditTask, state: Any) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(0), RuntimeError("\udcff \x1b[31m\n" * 3), OSError(28, "full", "\udcff")]
+)
+def test_a_method_that_ends_the_process_or_says_odd_things_fails_its_cell_alone(
+    error: BaseException,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(Leaves, "error", error, raising=False)
+    METHODS.register("leaves", Leaves)
+    out = str(tmp_path / "run")
+    assert cli.main([*RUN, "--methods", "casl,leaves", "--out", out]) == 3
+    said = capsys.readouterr().err
+    assert f"failed: {type(error).__name__}: " in said
+    assert "unforeseen" not in said and "Traceback" not in said
+    status = {r.method: r.status for r in RecordStore(tmp_path / "run") if r.kind == "edit"}
+    assert (status["casl"], status["leaves"]) == ("done", "failed")
+    for command in ("table", "analyse", "report"):
+        assert cli.main([command, out]) == 0
 
 
 PLACES: dict[str, Callable[[Path], Path]] = {

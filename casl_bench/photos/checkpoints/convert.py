@@ -15,6 +15,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from casl_bench.core.command import show
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
 from casl_bench.core.files import hash_file, parse_json, regular
 from casl_bench.core.option_types import BoundedInt, LocalPath, expand_home
@@ -341,8 +342,8 @@ def convert_command(
             dtype=torch.float16 if half else torch.float32,
             source=source,
         )
-        click.echo(report(made), nl=False)
-        click.echo(f"written       {out} ({'half' if half else 'single'} precision)")
+        show(report(made))
+        show(f"written       {out} ({'half' if half else 'single'} precision)")
         return 0
 
     return action
