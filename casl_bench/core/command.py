@@ -172,7 +172,7 @@ def _code_of(
             traceback.print_exc()
         say(f"error: {error}")
         return error.exit_code
-    except (Exception, SystemExit) as error:  # the last resort: no user meets a traceback
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - no user meets a traceback
         if debug:
             traceback.print_exc()
         fault = error.__cause__ if isinstance(error, _Unforeseen) and error.__cause__ else error

@@ -490,7 +490,7 @@ class DatasetRun:
             raise
         except NotApplicableError as error:
             self.store.write(fault("skipped", error))
-        except (Exception, SystemExit) as error:  # a stranger's method may fail in any way
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's method may fail so
             self.store.write(fault("failed", error))
             self.artifacts.progress.note(f"{label} failed: {type(error).__name__}: {error}")
 

@@ -446,7 +446,7 @@ class _DatasetSweep:
             found = objective(table, attempt.concept.attribute, self.cells.scales.spreads[0])
         except InvalidBenchmarkError:
             raise
-        except (Exception, SystemExit) as error:  # a setting may break a method in any way
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - settings break in any way
             message = " ".join(f"{type(error).__name__}: {error}".split())
             self.progress.note(
                 f"{name} trial {attempt.trial.number} / {attempt.concept.name} failed: {message}"
