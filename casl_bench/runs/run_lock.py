@@ -60,7 +60,8 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
         if not out.is_dir():
             raise UsageError("--out is not a folder", where=str(out), hint="give a folder")
         if not (out / MANIFEST).is_file():
-            others = {entry.name for entry in out.iterdir()} - {LOCK}
+            # A comparison that fails leaves its report beside a run that never was.
+            others = {entry.name for entry in out.iterdir()} - {LOCK, "gate"}
             if any(not name.startswith(PARTIAL) for name in others):
                 raise UsageError(
                     "the folder is not empty and holds no run",

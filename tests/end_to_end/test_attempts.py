@@ -145,7 +145,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert cli.main([*RUN, "--out", "run", "--cache", "cache"]) == 0
+        assert cli.main([*RUN, "--out", "run"]) == 0
     shutil.copy(folder / "run" / "numbers.jsonl", folder / "numbers.jsonl")
     (folder / "records").mkdir()
     shutil.copy(folder / "run" / "numbers.jsonl", folder / "records" / "toy.jsonl")
@@ -230,7 +230,9 @@ def test_whatever_is_given_the_end_is_one_line(
         faults = [line for line in said.err.splitlines() if line.startswith("error: ")]
         assert faults == said.err.splitlines()[-1:] if code in (2, 5) else len(faults) <= 1, told
         if code == 2:
-            assert said.out == "" and contents(here) == before, told
+            assert said.out == "", told
+            # A comparison leaves its report, whatever its end.
+            assert "--compare" in " ".join(words) or contents(here) == before, told
         for name in ("~", "s3:", "file:"):
             assert not (here / name).exists(), told
         for path in [p for p in here.iterdir() if p.relative_to(here).as_posix() not in before]:
@@ -242,6 +244,17 @@ def _copy(source: str, target: str) -> None:
         os.mkfifo(target)
     else:
         shutil.copy2(source, target)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_comparison_that_failed_leaves_a_folder_that_can_be_run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = [*RUN, "--out", "new"]
+    assert cli.main([*command, "--compare", "no-revision"]) == 2
+    assert (tmp_path / "new" / "gate" / "gate.json").is_file()
+    assert cli.main([*command, "--dry-run"]) == 0
 
 
 def test_all_commands_are_attempted() -> None:

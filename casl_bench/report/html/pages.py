@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import make_folder
+from casl_bench.core.files import PARTIAL, make_folder
 from casl_bench.core.text import visible
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
 from casl_bench.report.html.edit_grid import Sheets
@@ -107,7 +107,7 @@ def write_report(source: Source, out: Path) -> Path:
     """
     _check_out(out)
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=PARTIAL) as folder:
         work = Path(folder) / "report"
         work.mkdir()
         _write_pages(_pages(source, work), work)
