@@ -192,7 +192,9 @@ def comparison_section(group: Group, title: str) -> str:
         return ""
     images = found.standings[0].epr_plus.n if found.standings else 0
     about = _EQUAL_EFFECT.format(
-        effect=escape(effect_in_words(found.level)), concepts=len(found.concepts), images=f"{images:,}"
+        effect=escape(effect_in_words(found.level)),
+        concepts=len(found.concepts),
+        images=f"{images:,}",
     )
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
     pairs = fold("every two methods", table_of(PAIRS, found.pairs)) if found.pairs else ""

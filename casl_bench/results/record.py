@@ -1,7 +1,7 @@
 """Records: what one cell knows of itself (`CellRecord`), and its numbers (`RunRecord`).
 
 `provenance` is the only part that may differ between two runs of the same settings; `record_id`
-is the hash of all the rest, so equal ids mean equal results.
+is the hash of all the rest, so equal ids mean equal results. `provenance_id` is of both.
 """
 
 from __future__ import annotations
@@ -445,8 +445,11 @@ class _Record(Frozen):
         return hash_json(self.comparable())
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values as stored: all fields and the record's id."""
-        return {"record_id": self.record_id, **self._dumped()}
+        """JSON values as stored: all fields, the record's id, and one of it and its provenance."""
+        stored = self._dumped()
+        ids = {"record_id": self.record_id}
+        ids["provenance_id"] = hash_json([self.record_id, stored["provenance"]])
+        return {**ids, **stored}
 
     @classmethod
     def from_json(cls, stored: Any, where: str = "") -> Self:
@@ -455,7 +458,7 @@ class _Record(Frozen):
             raise InvalidBenchmarkError("not a record: no JSON object", where=where)
         try:
             record = cls.model_validate_json(
-                json.dumps({k: v for k, v in stored.items() if k != "record_id"}), strict=True
+                json.dumps({k: v for k, v in stored.items() if k not in _IDS}), strict=True
             )
         except ValidationError as error:
             first = error.errors()[0]
@@ -463,14 +466,24 @@ class _Record(Frozen):
             raise InvalidBenchmarkError(
                 f"not a valid record: {field}: {first['msg']}", where=where
             ) from error
-        if stored.get("record_id") != record.record_id:
+        known = record.to_json()
+        if stored.get("record_id") != known["record_id"]:
             raise InvalidBenchmarkError(
                 "record was changed after it was written: its id does not match its content",
                 where=where,
                 hint="run the cell again",
             )
+        # Records of schemas 1 and 2 have none; `submit` wants one.
+        if stored.get("provenance_id", known["provenance_id"]) != known["provenance_id"]:
+            raise InvalidBenchmarkError(
+                "provenance was changed after it was written: its id does not match its content",
+                where=where,
+                hint="run the cell again",
+            )
         return record
 
+
+_IDS = ("record_id", "provenance_id")
 
 DIRECTIONS = "random_directions"
 """Under this name the `artifacts` of a random direction's record hold how many were asked for."""
@@ -566,6 +579,11 @@ def record_schema() -> dict[str, Any]:
         "type": "string",
         "pattern": "^[0-9a-f]{64}$",
         "description": "SHA-256 of canonical JSON of all other fields but provenance.",
+    }
+    schema["properties"]["provenance_id"] = {
+        "type": "string",
+        "pattern": "^[0-9a-f]{64}$",
+        "description": "SHA-256 of canonical JSON of [record_id, provenance]; since schema 3.",
     }
     schema["required"] = sorted([*schema["required"], "record_id"])
     return schema

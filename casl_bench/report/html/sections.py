@@ -68,9 +68,7 @@ class Bound:
 def bounds_of(records: Sequence[RunRecord]) -> list[Bound]:
     """Every control's bound, on the records of one data set."""
     done = {r.method for r in records if r.kind == "edit" and r.control and r.status == "done"}
-    return [
-        Bound(b.control, b.must, tuple(b.faults(records)), b.control in done) for b in BOUNDS
-    ]
+    return [Bound(b.control, b.must, tuple(b.faults(records)), b.control in done) for b in BOUNDS]
 
 
 # The sections of a data set's page, each a function of its records: what there is, or why not.
