@@ -7,7 +7,9 @@ is the hash of all the rest, so equal ids mean equal results. `provenance_id` is
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -26,6 +28,7 @@ from casl_bench.core.files import hash_json, write_json
 from casl_bench.metrics.metric import Estimate
 
 Finite = Annotated[float, AllowInfNan(False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Frozen(BaseModel):
@@ -136,8 +139,8 @@ class Pair(Frozen):
     a: str
     b: str
     difference: Measurement
-    p: Finite | None
-    p_holm: Finite | None
+    p: Probability | None
+    p_holm: Probability | None
 
 
 class Agreement(Frozen):
@@ -189,6 +192,19 @@ class Comparison(Frozen):
     agreements: tuple[Agreement, ...]
     sensitivity: tuple[Sensitivity, ...]
     incomplete: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_every_two(self) -> Comparison:
+        methods = [standing.method for standing in self.standings]
+        found = {frozenset((pair.a, pair.b)) for pair in self.pairs}
+        if len(set(methods)) != len(methods):
+            raise ValueError("a method stands twice among those compared")
+        # Counted first: a record of few pairs and very many methods would take for ever.
+        if len(self.pairs) != math.comb(len(methods), 2) or found != {
+            frozenset(two) for two in combinations(methods, 2)
+        }:
+            raise ValueError("a comparison has every two of its methods, once")
+        return self
 
 
 SCHEMA_VERSION: Literal[3] = 3
