@@ -334,6 +334,8 @@ def _complete(records: Records, expected: Expected) -> list[str]:
         return [*faults, "no method but controls"]
     methods = sorted({r.method or "" for r in of_methods})
     fits = 1 + max(r.fit_seed for r in of_methods)
+    if fits > len(of_methods):
+        return [*faults, f"fit {fits - 1} of {len(of_methods)} cells of methods"]
     datasets = _datasets(records)
     wanted: list[CellKey] = []
     for dataset in datasets:

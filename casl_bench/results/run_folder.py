@@ -196,6 +196,13 @@ class RecordStore:
                 found.append(RunRecord.from_json(stored, where=str(folder / _RECORD)))
         return found
 
+    def files(self, record: CellRecord) -> dict[str, bytes]:
+        """Name → content of the files that a record refers to, checked."""
+        folder = self.folder(CellKey.of(record))
+        for ref in _refs(record):
+            _verify(folder / ref.file, ref)
+        return {ref.file: (folder / ref.file).read_bytes() for ref in _refs(record)}
+
     def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
         """The per-image scores of the test images, checked; None where a record has none."""
         return self._table(record, record.scores)
