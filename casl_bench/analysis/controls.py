@@ -132,7 +132,7 @@ def random_bound(records: Records) -> list[str]:
     logs: dict[int, dict[str, float]] = {}
     for record in _of(records, "random_direction"):
         value = _needed(record.measurements, "epr_std").value
-        if record.beside is None and value:
+        if record.beside is None and value and value > 0:
             logs.setdefault(record.fit_seed, {})[record.concept or ""] = math.log(value)
     faults = []
     for seed, own in logs.items():
@@ -283,8 +283,8 @@ def _geometric_ratio(
     logs = []
     for concept, a in above.items():
         b = below.get(concept)
-        if b is not None and a.value and b.value:
-            logs.append(math.log(a.value / b.value))
+        if b is not None and a.value and b.value and min(a.value, b.value) > 0:
+            logs.append(math.log(a.value) - math.log(b.value))
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 

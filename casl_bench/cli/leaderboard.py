@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -94,11 +94,21 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     from casl_bench.core.errors import UsageError
     from casl_bench.core.files import hash_json
     from casl_bench.domains.dataset import DATASETS
+    from casl_bench.domains.domain import DOMAINS
     from casl_bench.methods.method import METHODS
     from casl_bench.report.submission import Expected
+    from casl_bench.runs.cell import common_fields, method_fields
     from casl_bench.runs.names import load_registries, resolve_datasets
-    from casl_bench.runs.plan import MATCHED_CONCEPTS, card_of, info_of, make_method
-    from casl_bench.runs.suites import domain_kind_of_suite
+    from casl_bench.runs.plan import (
+        MATCHED_CONCEPTS,
+        card_of,
+        guides_of,
+        info_of,
+        open_domain,
+        scoring_classifiers,
+    )
+    from casl_bench.runs.scoring import Scorers
+    from casl_bench.runs.suites import RunConfig, domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
     name = records[0].suite.name
@@ -109,8 +119,31 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
         return Expected(None, "", 0, 0, {}, (), {}, {})
     infos = {m: info_of(m) for m in METHODS}
     known = sorted({r.method for r in records if r.method in infos})
-    methods = {m: make_method(m, suite) for m in known}
     datasets = sorted({r.dataset for r in records} & set(DATASETS.names()))
+    config = RunConfig(methods=tuple(infos), datasets=tuple(DATASETS.names()), concepts=None,
+                       suite=suite, seed=0, device="cpu", out=Path())  # fmt: skip
+    methods = {m: method_fields(m, config) for m in known}
+    # Of the others the models are the user's own.
+    domains = {d: open_domain(d, config) for d in datasets
+               if d in DOMAINS and card_of(d).domain_kind == "synth"}  # fmt: skip
+    of_run = {"world", "suite", "seed"}
+
+    def fields_of(record: RunRecord) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        domain = domains.get(record.dataset)
+        if domain is not None:
+            found = {k: v for k, v in common_fields(domain, config).items() if k not in of_run}
+        if record.kind != "edit" or record.status != "done" or record.method not in methods:
+            return found
+        found |= methods[record.method]
+        if domain is not None:
+            info, names = infos[record.method], Scorers(domain).names
+            found["judges"] = scoring_classifiers(info, names)
+            found["guided_by"] = guides_of(info, names)
+            attributes = {c.name: c.attribute for c in domain.dataset.card.concepts}
+            found["attribute"] = attributes.get(record.concept or "")
+        return found
+
     return Expected(
         suite_version=suite.version,
         suite_hash=hash_json(suite.model_dump(mode="json")),
@@ -125,6 +158,5 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
             if not infos[m].control
         },
         matched_concepts=MATCHED_CONCEPTS,
-        versions={m: method.info.version for m, method in methods.items()},
-        settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
+        fields_of=fields_of,
     )

@@ -458,7 +458,8 @@ def _leakage(placed: Placed) -> Number:
 def _collateral(record: RunRecord, name: str) -> float | None:
     for level in record.levels:
         if level.name == name and level.status == "reached":
-            return level.measurements["mean_collateral"].value
+            found = level.measurements.get("mean_collateral")
+            return None if found is None else found.value
     return None
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from casl_bench.analysis.significance import without
 from casl_bench.metrics.bootstrap import student_margin
 from casl_bench.report.markdown import DASH, Markdown, escape
 from casl_bench.results.record import ALL, Comparison, Kind, Measurement, RunRecord
@@ -112,10 +114,22 @@ class Group:
         """All rows, in order."""
         return [Row(self, key) for key in self.edits]
 
-    @property
+    @cached_property
     def comparison(self) -> Comparison | None:
-        """The comparison of the methods; None where there is none."""
-        return next((r.comparison for r in self.of_kind("comparison") if r.comparison), None)
+        """The comparison of the methods whose cells are all here; None where there is none."""
+        found = next((r.comparison for r in self.of_kind("comparison") if r.comparison), None)
+        if found is None:
+            return None
+        here = {
+            (r.method, f"{r.dataset}/{r.concept}")
+            for r in self.of_kind("edit")
+            if r.status == "done" and not r.control and not r.fit_seed
+        }
+        gone = {
+            s.method for s in found.standings if any((s.method, c) not in here
+                                                     for c in found.concepts)
+        }  # fmt: skip
+        return without(found, gone) if gone else found
 
     def of_kind(self, kind: Kind) -> list[RunRecord]:
         """Its records of one kind."""

@@ -206,7 +206,7 @@ def _sentences(found: Comparison) -> list[str]:
     lines = []
     if any(s.reached + s.wrong_way < s.cells for s in found.standings):
         lines.append(_TOO_NARROW)
-    if found.sensitivity:
+    if found.sensitivity and found.standings:
         lines.append(_sensitivity(found))
     for agreement in found.agreements:
         tau = DASH if agreement.tau is None else number(agreement.tau)

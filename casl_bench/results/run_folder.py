@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
@@ -33,6 +33,7 @@ from casl_bench.results.score_table import ScoreTable
 # Records of many cells in one file: one JSON object a line, plain or gzipped (`.jsonl.gz`).
 
 
+T = TypeVar("T")
 ENDINGS = (".jsonl", ".jsonl.gz")
 
 
@@ -57,29 +58,38 @@ def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
 
 def read_jsonl(path: Path) -> list[RunRecord]:
     """Records that `write_jsonl` wrote; InvalidBenchmarkError on anything else."""
+    return list(_lines_as(path, RunRecord.from_json))
+
+
+def stored_lines(path: Path) -> Iterator[Any]:
+    """The same as JSON values, one at a time."""
+    return _lines_as(path, lambda stored, where: stored)
+
+
+def _lines_as(path: Path, make: Callable[[Any, str], T]) -> Iterator[T]:
     try:
         regular(path)
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            try:
-                lines = enumerate(bounded_lines(file), start=1)
-                return [_record_of(line, f"{path}:{number}") for number, line in lines]
-            except InvalidBenchmarkError:
-                # What a packed file has at its end says whether it is damaged as a whole.
-                any(not file.read(1 << 20) for _ in range(MOST_BYTES >> 20))
-                raise
+            for number, line in enumerate(bounded_lines(file), start=1):
+                where = f"{path}:{number}"
+                try:
+                    found = make(_parsed(line, where), where)
+                except InvalidBenchmarkError:
+                    # What a packed file has at its end says whether it is damaged as a whole.
+                    any(not file.read(1 << 20) for _ in range(MOST_BYTES >> 20))
+                    raise
+                yield found
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InvalidBenchmarkError(f"cannot read records: {error}", where=str(path)) from error
 
 
-def _record_of(line: bytes, where: str) -> RunRecord:
+def _parsed(line: bytes, where: str) -> Any:
     try:
-        stored = parse_json(line.decode())
+        return parse_json(line.decode())
     except ValueError as error:
         raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
-    return RunRecord.from_json(stored, where)
 
 
-T = TypeVar("T")
 _RECORD = "record.json"
 _TRIES = 1000
 """So often a place is tried that another process may have taken at the same moment."""
@@ -188,6 +198,13 @@ class RecordStore:
             if _schema(stored) in (1, 2):
                 found.append(RunRecord.from_json(stored, where=str(folder / _RECORD)))
         return found
+
+    def files(self, record: CellRecord) -> dict[str, bytes]:
+        """Name → content of the files that a record refers to, checked."""
+        folder = self.folder(CellKey.of(record))
+        for ref in _refs(record):
+            _verify(folder / ref.file, ref)
+        return {ref.file: (folder / ref.file).read_bytes() for ref in _refs(record)}
 
     def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
         """The per-image scores of the test images, checked; None where a record has none."""

@@ -82,9 +82,7 @@ def _copy(record: CellRecord, source: RecordStore, target: RecordStore) -> bool:
                 hint="run one of them again, on a --cache that they share",
             )
         return False
-    folder = source.folder(key)
-    names = [r.file for r in (record.scores, record.validation_scores, record.images) if r]
-    target.write(record, {name: (folder / name).read_bytes() for name in names})
+    target.write(record, source.files(record))
     return True
 
 

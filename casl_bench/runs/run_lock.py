@@ -226,7 +226,7 @@ def _hold(out: Path) -> Iterator[None]:
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """One phrase per field in which two keys differ; of two suites their names alone."""
     flat_stored, flat_wanted = _flat(stored), _flat(wanted)
-    if flat_stored.get("suite.name") != flat_wanted["suite.name"]:
+    if flat_stored.get("suite.name") != flat_wanted.get("suite.name"):
         for flat in (flat_stored, flat_wanted):
             for name in [n for n in flat if n.startswith("suite.") and n != "suite.name"]:
                 del flat[name]
