@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from casl_bench.cli.errors import say, show
+from casl_bench.core.command import say, show
 from casl_bench.core.text import visible
 
 
