@@ -19,6 +19,7 @@ from typing import Any
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from casl_bench.core.errors import UsageError
+from casl_bench.core.files import read_json
 from casl_bench.core.memory import GB, free_memory
 from casl_bench.core.option_types import expand_home
 from casl_bench.runs.suites import QueueName, RunConfig
@@ -206,28 +207,35 @@ def _queue_cluster(queue: QueueName) -> Any:
         ) from error
 
 
-def _scheduler(text: str) -> dict[str, str]:
-    """What tells Dask of a scheduler that runs. UsageError: a file that Dask would wait for."""
+def _scheduler(text: str) -> str:
+    """The address of a scheduler that runs, as it is or from its file.
+
+    UsageError: no such file, which Dask would wait for, or another one.
+    """
     text = expand_home(text, "--scheduler")
     path = Path(text)
     is_path = path.suffix == ".json" or len(path.parts) > 1 or path.is_file()
     if text and ("://" in text or not is_path):
-        return {"address": text}
-    if not path.is_file():
+        return text
+    try:
+        address = read_json(path)["address"]
+        if not isinstance(address, str):
+            raise TypeError
+        return address
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UsageError(
-            "no such scheduler file",
+            "no scheduler file" if path.is_file() else "no such scheduler file",
             where=f"--scheduler {text}",
             hint="give an address, or the file that `dask scheduler --scheduler-file FILE` writes",
-        )
-    return {"scheduler_file": text}
+        ) from error
 
 
 def _connect(client: Callable[..., Any], cluster: Any) -> Any:
     if not isinstance(cluster, str):
         return client(cluster)
     try:
-        return client(**_scheduler(cluster), timeout=CONNECT_SECONDS)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return client(_scheduler(cluster), timeout=CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
         raise UsageError(
             "no Dask scheduler answers",
             where=f"--scheduler {cluster}",

@@ -11,7 +11,6 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB
 from casl_bench.runs import parallel
 from casl_bench.runs.parallel import (
-    _connect,
     _queue_cluster,
     _scheduler,
     check_engine,
@@ -94,16 +93,13 @@ def test_a_scheduler_file_that_is_not_there_is_not_waited_for(
 
 
 def test_a_scheduler_is_an_address_or_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    assert _scheduler(str(tmp_path / "file")) == {"scheduler_file": str(tmp_path / "file")}
-    for address in ("tcp://host:8786", "host:8786", "tls://host:1/x.json"):
-        assert _scheduler(address) == {"address": address}
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"address": 5}'])
-def test_a_file_that_is_no_schedulers_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
-    file = tmp_path / "scheduler.json"
-    file.write_text(content)
-    with pytest.raises(UsageError, match=r"^no Dask scheduler answers \(--scheduler [^\n]*$"):
-        _connect(distributed.Client, str(file))
+    file = tmp_path / "file"
+    file.write_text('{"type": "Scheduler", "address": "tcp://host:8786"}')
+    for text in ("tcp://host:8786", str(file)):
+        assert _scheduler(text) == "tcp://host:8786"
+    for address in ("host:8786", "tls://host:1/x.json"):
+        assert _scheduler(address) == address
+    for content in ("", "{", "[]", "{}", "null", '{"address": 5}'):
+        file.write_text(content)
+        with pytest.raises(UsageError, match="no scheduler file"):
+            _scheduler(str(file))
