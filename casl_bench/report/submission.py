@@ -5,6 +5,7 @@ Every check returns what is wrong as sentences; none of them knows who measured.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -256,10 +257,9 @@ _LONGEST = 366 * 86400.0
 def _odd_provenance(found: Provenance) -> Iterator[str]:
     if found.git_commit and not re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", found.git_commit):
         yield f"'{found.git_commit[:40]}' is no commit"
-    try:
+    begun: datetime | None = None
+    with contextlib.suppress(ValueError):
         begun = datetime.fromisoformat(found.started_at)
-    except ValueError:
-        begun = None
     if begun is None or begun.tzinfo is None:
         yield f"'{found.started_at[:40]}' is no time with a time zone"
     elif begun > datetime.now(UTC) + timedelta(days=1):
