@@ -166,19 +166,17 @@ def without(found: Comparison, methods: Collection[str]) -> Comparison | None:
         )
         for r in rank_intervals(scores, pairs)
     )
-    incomplete = sorted({*found.incomplete, *(s.method for s in found.standings)} - kept.keys())
-    return (
-        found.model_copy(
-            update={
-                "standings": standings,
-                "pairs": tuple(pairs),
-                "agreements": (),
-                "sensitivity": (),
-                "incomplete": tuple(incomplete),
-            }
-        )
-        if standings
-        else None
+    if not standings:
+        return None
+    gone = {s.method for s in found.standings} - kept.keys()
+    return found.model_copy(
+        update={
+            "standings": standings,
+            "pairs": tuple(pairs),
+            "agreements": (),
+            "sensitivity": (),
+            "incomplete": tuple(sorted({*found.incomplete, *gone})),
+        }
     )
 
 

@@ -12,8 +12,9 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote
 
 from casl_bench.core.errors import UsageError
@@ -124,7 +125,7 @@ LONGEST_LINE = 1 << 24
 """Bytes of one of its lines, which are read one at a time."""
 
 
-def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+def bounded_lines(file: BufferedIOBase) -> Iterator[bytes]:
     """Lines of a file that may be packed. ValueError where one, or all of them, are too long."""
     total = 0
     while line := file.readline(LONGEST_LINE + 1):

@@ -5,6 +5,7 @@ Every check returns what is wrong as sentences; none of them knows who measured.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -67,6 +68,12 @@ def _of_comparison(comparison: Comparison, cells: Mapping[tuple[str, str], RunRe
         if not known or len(known) < len(comparison.concepts):
             return [f"'{name}' has cells without the level {comparison.level}"]
         means[name] = sum(known) / len(known)
+    for s in comparison.standings:
+        own = [cells[concept, s.method] for concept in comparison.concepts]
+        status = Counter(x.status for r in own for x in r.levels if x.name == comparison.level)
+        counts = (status["reached"], status["wrong_way"], len(own))
+        if (s.reached, s.wrong_way, s.cells) != counts:
+            return ["'{}' reached {}, {} the wrong way, of {} cells".format(s.method, *counts)]
     faults = [
         f"EPR+ of '{s.method}' is {s.epr_plus.value}, of its cells {signed_exp(means[s.method])}"
         for s in comparison.standings
@@ -89,12 +96,13 @@ def _of_ranks(comparison: Comparison, means: Mapping[str, float]) -> list[str]:
         ranks = rank_intervals(means, comparison.pairs)
     except InputError as error:
         return [str(error)]
-    wanted = {r.method: (r.low, r.high) for r in ranks}
+    wanted = {r.method: (r.low, r.high, r.letters) for r in ranks}
     return [
-        f"'{s.method}' has ranks {s.rank_low} to {s.rank_high}, its pairs leave open "
-        f"{wanted[s.method][0]} to {wanted[s.method][1]}"
+        "'{}' has ranks {} to {} ({}), its pairs leave open {} to {} ({})".format(
+            s.method, s.rank_low, s.rank_high, s.group, *wanted[s.method]
+        )
         for s in comparison.standings
-        if (s.rank_low, s.rank_high) != wanted[s.method]
+        if (s.rank_low, s.rank_high, s.group) != wanted[s.method]
     ]
 
 
@@ -256,10 +264,9 @@ _LONGEST = 366 * 86400.0
 def _odd_provenance(found: Provenance) -> Iterator[str]:
     if found.git_commit and not re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", found.git_commit):
         yield f"'{found.git_commit[:40]}' is no commit"
-    try:
+    begun: datetime | None = None
+    with contextlib.suppress(ValueError):
         begun = datetime.fromisoformat(found.started_at)
-    except ValueError:
-        begun = None
     if begun is None or begun.tzinfo is None:
         yield f"'{found.started_at[:40]}' is no time with a time zone"
     elif begun > datetime.now(UTC) + timedelta(days=1):

@@ -45,13 +45,14 @@ class StoredCell:
         for table in (self.scores, self.validation):
             if table is None:
                 continue
-            fits = r.judges and set(r.judges) <= set(table.classifiers)
-            fits = fits and r.attributes == table.attributes
-            if r.kind == "edit":
-                fits = fits and r.attribute in r.attributes and r.strength is not None
-            if table is self.scores and r.kind == "edit":
-                fits = fits and {*strengths, r.strength} <= set(table.strengths)
-            if not fits or not table.strengths:
+            known = {*table.strengths} if table is self.scores else {*strengths, r.strength}
+            fits = [
+                bool(r.judges and table.strengths) and {*r.judges} <= {*table.classifiers},
+                r.attributes == table.attributes,
+                r.kind == "null" or (r.attribute in r.attributes and r.strength is not None),
+                r.kind == "null" or {*strengths, r.strength} <= known,
+            ]
+            if not all(fits):
                 raise InvalidBenchmarkError(
                     "scores of other classifiers, attributes or strengths than the record's",
                     where=CellKey.of(r).path.as_posix(),

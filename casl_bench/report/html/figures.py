@@ -225,12 +225,12 @@ def standings_chart(
         return figures.keep(axes, f"{where}-standings", title, series)
 
 
-def _ticks(found: Comparison) -> list[int]:
+def _ticks(found: Comparison) -> list[float]:
     """1, 3, 10, … with 0 and the same below it; fewer where intervals are very wide."""
     ends = [e for s in found.standings for e in (s.epr_plus.low, s.epr_plus.high) if e is not None]
     low, high = min([0.0, *ends]), max([1.0, *ends])
     decades = np.log10(max(-low, high))
-    sizes = [s * 10**k for k in range(0, int(decades) + 1, max(1, int(decades) // 3))
+    sizes = [s * 10.0**k for k in range(0, int(decades) + 1, max(1, int(decades) // 3))
              for s in ((1, 3) if decades < 4 else (1,))]  # fmt: skip
     return [t for t in (*(-s for s in reversed(sizes)), 0, *sizes) if low <= t <= high]
 

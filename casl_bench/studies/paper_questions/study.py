@@ -33,7 +33,7 @@ from casl_bench.runs.plan import info_of, make_method, open_domains, scoring_cla
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.suites import RunConfig
-from casl_bench.studies import parse_study, to_lines
+from casl_bench.studies import Name, parse_study, to_lines
 
 
 class PartOfMap(HSpaceEditor):
@@ -114,11 +114,11 @@ class Header(Frozen):
 
     kind: Literal["study"] = "study"
     version: int
-    command: str
-    suite: str
+    command: Name
+    suite: Name
     seed: int
     ks: tuple[int, ...]
-    packages: dict[str, str]
+    packages: dict[Name, Name]
 
 
 class VariantRow(Frozen):

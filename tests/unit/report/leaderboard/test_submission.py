@@ -244,6 +244,14 @@ def first(stored: Any) -> None:
     stored["standings"][1] |= {"rank_low": 1}
 
 
+def lettered(stored: Any) -> None:
+    stored["standings"][1] |= {"group": "a"}
+
+
+def whole_of_it(stored: Any) -> None:
+    stored["standings"][1] |= {"reached": 3}
+
+
 def surer(stored: Any) -> None:
     stored["pairs"][0] |= {"p_holm": 0.5}
 
@@ -257,7 +265,9 @@ def fewer(stored: Any) -> None:
     [
         (better, "EPR+ of 'asyrp' is 9.0, of its cells 1.28"),
         (further, "the difference of 'casl' and 'asyrp' is not that of their cells"),
-        (first, "'asyrp' has ranks 1 to 2, its pairs leave open 2 to 2"),
+        (first, "'asyrp' has ranks 1 to 2 (b), its pairs leave open 2 to 2 (b)"),
+        (lettered, "'asyrp' has ranks 2 to 2 (a), its pairs leave open 2 to 2 (b)"),
+        (whole_of_it, "'asyrp' reached 2, 0 the wrong way, of 3 cells"),
         (surer, "is not Holm's"),
         (fewer, "is not of all methods and concepts"),
     ],
