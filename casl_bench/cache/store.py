@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from platformdirs import user_cache_path
 from pydantic import JsonValue
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
@@ -31,7 +30,7 @@ from casl_bench.core.files import (
     read_json,
     write_json,
 )
-from casl_bench.core.option_types import local_path
+from casl_bench.core.option_types import local_path, user_cache
 
 SIDECAR = "meta.json"
 FORMAT = 1
@@ -395,6 +394,4 @@ def default_cache() -> Path:
     """
     if named := os.environ.get(CACHE_VARIABLE, "").strip():
         return local_path(named, CACHE_VARIABLE).absolute()
-    # Without a home folder platformdirs leaves a `~` in it.
-    place = user_cache_path("casl-bench", appauthor=False)
-    return local_path(str(place), hint=f"set {CACHE_VARIABLE}")
+    return user_cache("casl-bench", f"set {CACHE_VARIABLE}")

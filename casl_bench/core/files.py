@@ -65,8 +65,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text, line ends as given; bytes of no encoding become escapes."""
-    write_bytes(path, text.encode(errors="backslashreplace"))
+    """`write_bytes` of UTF-8 text, line ends as given; "?" for bytes of no encoding."""
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def json_text(value: Any) -> str:

@@ -5,7 +5,7 @@ click's own ranges let "nan" through, and an open end lets through what overflow
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import math
 import os
 import stat
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from platformdirs import user_cache_path
 
 from casl_bench.core.errors import UsageError
 
@@ -66,11 +67,24 @@ def local_path(text: str, where: str = "", hint: str = "give a path without ~") 
         path = Path(text).expanduser()
     except RuntimeError as error:
         raise UsageError("no home folder", where=where or text, hint=hint) from error
-    with contextlib.suppress(OSError):  # what it is opened for says why it cannot be
+    try:
         kind = path.stat().st_mode
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            raise UsageError(f"'{text}' is a pipe or a device", where=where, hint=HINT)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(f"'{text}' is a link to itself", where=where, hint=HINT) from error
+        return path  # what it is opened for says why it cannot be
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise UsageError(f"'{text}' is a pipe or a device", where=where, hint=HINT)
     return path
+
+
+def user_cache(name: str, hint: str) -> Path:
+    """A folder in the user's cache folder; UsageError with this hint where no home is known."""
+    try:
+        # An older platformdirs leaves the `~` in it.
+        return user_cache_path(name, appauthor=False).expanduser()
+    except RuntimeError as error:
+        raise UsageError("no home folder", hint=hint) from error
 
 
 def expand_home(text: str, where: str = "") -> str:

@@ -51,7 +51,7 @@ def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
     """Write records, gzipped if the name ends with `.gz`; the same ones give the same bytes."""
     stored = [record.to_json() for record in records]
     lines = [json.dumps(r, sort_keys=True, allow_nan=False, ensure_ascii=False) for r in stored]
-    data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
+    data = "".join(f"{line}\n" for line in lines).encode(errors="replace")
     # A gzip header holds a time unless it is told not to.
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 

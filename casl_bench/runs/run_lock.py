@@ -172,7 +172,7 @@ class FinishedCommand:
 def claim_run_folder(config: RunConfig) -> AbstractContextManager[None]:
     """Hold the run folder for this process; its manifest is written the first time.
 
-    A run that fails before it has kept anything leaves no folder behind. Raises UsageError where
+    A run that fails before it has kept anything leaves no folder, or an empty one, behind. Raises UsageError where
     the folder cannot be written, belongs to another configuration, or is in use by another process.
     """
     return claim_folder(config.out, config.key(), "run with that configuration")
@@ -183,6 +183,7 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
     """`claim_run_folder` by the key of its records; `otherwise` is a hint for the user."""
     _check(out, key, otherwise)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    is_new = not (out / MANIFEST).exists()
     make_folder(out)
     try:
         with _hold(out):
@@ -193,7 +194,7 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
                 write_json(out / MANIFEST, {"schema_version": _VERSION, "key": dict(key)})
             yield
     finally:
-        if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
+        if is_new and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
             for name in (MANIFEST, LOCK):
                 (out / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # files of others stay

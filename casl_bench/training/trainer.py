@@ -24,12 +24,11 @@ import numpy as np
 import torch
 from click.core import ParameterSource
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_json, write_bytes, write_text
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, local_path
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, user_cache
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
@@ -89,8 +88,7 @@ def load_pool(
         cache_dir: folder of all pools; in the user's cache folder where None.
         flips: whether each picture is drawn a second time with attribute `index % A` negated.
     """
-    user = user_cache_path("casl_bench", appauthor=False) / "render_pools"
-    root = cache_dir or local_path(str(user), hint="give --cache")
+    root = cache_dir or user_cache("casl_bench", "give --cache") / "render_pools"
 
     def cached(factors: Factors, kind: str) -> NDArray[np.uint8]:
         key = hash_json([drawing.revision, seed, split, count, kind])[:16]

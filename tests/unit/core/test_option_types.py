@@ -78,7 +78,7 @@ def test_without_a_home_folder_one_line_says_what_to_set(
     assert main(command.split()) == 2
     said = capsys.readouterr()
     assert said.out == "" and said.err.count("\n") == 1
-    assert said.err.startswith("error: no home folder (") and f"set {variable}" in said.err
+    assert said.err.startswith("error: no home folder") and f"set {variable}" in said.err
     assert not list(tmp_path.iterdir())
 
 
@@ -104,6 +104,7 @@ def test_without_a_home_folder_a_variable_is_enough(
         ("~no-such-user/x", "no home folder"),
         ("/dev/null", "is a pipe or a device"),
         ("pipe", "is a pipe or a device"),
+        ("loop", "is a link to itself"),
     ],
 )
 def test_what_is_no_place_here_is_refused(
@@ -111,5 +112,6 @@ def test_what_is_no_place_here_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("pipe")
+    Path("loop").symlink_to("loop")
     with pytest.raises(UsageError, match=said):
         local_path(text)
