@@ -175,13 +175,13 @@ def _code_of(
     except (Exception, SystemExit) as error:  # noqa: BLE001 - no user meets a traceback
         if debug:
             traceback.print_exc()
-        fault = error.__cause__ if isinstance(error, _Unforeseen) and error.__cause__ else error
+        cause = error.__cause__ if isinstance(error, _Unforeseen) and error.__cause__ else error
         more = str(error) if isinstance(error, _Unforeseen) else "--debug prints its traceback"
-        if isinstance(fault, OSError) and fault.filename is not None:
-            place = os.fsdecode(fault.filename) if not isinstance(fault.filename, int) else ""
-            say(f"error: {fault.strerror or type(fault).__name__} ({place}); {more}")
+        if isinstance(cause, OSError) and isinstance(cause.filename, str | bytes):
+            place = os.fsdecode(cause.filename)
+            say(f"error: {cause.strerror or type(cause).__name__} ({place}); {more}")
             return EXIT_USAGE
-        line = " ".join(f"{type(fault).__name__}: {fault}".split())
+        line = " ".join(f"{type(cause).__name__}: {cause}".split())
         say(f"error: unforeseen: {line}; {more}")
         return EXIT_INCOMPLETE
     finally:

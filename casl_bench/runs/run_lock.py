@@ -172,8 +172,9 @@ class FinishedCommand:
 def claim_run_folder(config: RunConfig) -> AbstractContextManager[None]:
     """Hold the run folder for this process; its manifest is written the first time.
 
-    A run that fails before it has kept anything leaves no folder, or an empty one, behind. Raises UsageError where
-    the folder cannot be written, belongs to another configuration, or is in use by another process.
+    A run that fails before it has kept anything leaves no folder behind, or an empty one that was
+    there before. Raises UsageError where the folder cannot be written, belongs to another
+    configuration, or is in use by another process.
     """
     return claim_folder(config.out, config.key(), "run with that configuration")
 

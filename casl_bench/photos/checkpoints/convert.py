@@ -113,7 +113,8 @@ def read_config(name: str | Path) -> CheckpointConfig:
     if source is None and name not in config_names():
         raise unknown_name("config", str(name), config_names())
     try:
-        text = regular(source or _CONFIGS / f"{name}.json").read_text(encoding="utf-8")
+        place = regular(source) if source else _CONFIGS / f"{name}.json"
+        text = place.read_text(encoding="utf-8")
         return CheckpointConfig.model_validate(parse_json(text))
     except OSError as error:
         raise UsageError(
