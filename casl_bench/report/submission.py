@@ -70,9 +70,9 @@ def _of_comparison(comparison: Comparison, cells: Mapping[tuple[str, str], RunRe
         means[name] = sum(known) / len(known)
     faults = []
     for s in comparison.standings:
-        own = [cells[concept, s.method] for concept in comparison.concepts]
-        status = Counter(x.status for r in own for x in r.levels if x.name == comparison.level)
-        counts = (status["reached"], status["wrong_way"], len(own))
+        done = [cells[concept, s.method] for concept in comparison.concepts]
+        status = Counter(x.status for r in done for x in r.levels if x.name == comparison.level)
+        counts = (status["reached"], status["wrong_way"], len(done))
         if (s.reached, s.wrong_way, s.cells) != counts:
             faults.append(
                 "'{}' reached {}, {} the wrong way, of {} cells".format(s.method, *counts)
