@@ -243,7 +243,8 @@ def _area(
 ) -> Measurement:
     """Area under precision versus effect over the levels of effect."""
     effects = [level for level in levels if level.name.startswith("effect_")]
-    assert full_effect is not None  # whatever has levels was matched
+    if not full_effect:
+        return Measurement.undefined("the full effect is not known")
     estimate = precision_area(
         [level.goal / full_effect for level in effects],
         [

@@ -161,7 +161,7 @@ class Group:
         Values are markdown. Keys are "scorers", "attributes" and "backbones".
         """
         done = [r for r in self.of_kind("edit") if r.status == "done"]
-        found = {
+        found: dict[str, set[str]] = {
             "scorers": {_hashes(r.scorers) for r in done},
             "attributes": {", ".join(map(escape, r.attributes)) for r in done},
             "backbones": {escape((r.backbone or "")[:8]) for r in done},

@@ -68,13 +68,16 @@ def _of_comparison(comparison: Comparison, cells: Mapping[tuple[str, str], RunRe
         if not known or len(known) < len(comparison.concepts):
             return [f"'{name}' has cells without the level {comparison.level}"]
         means[name] = sum(known) / len(known)
+    faults = []
     for s in comparison.standings:
-        own = [cells[concept, s.method] for concept in comparison.concepts]
-        status = Counter(x.status for r in own for x in r.levels if x.name == comparison.level)
-        counts = (status["reached"], status["wrong_way"], len(own))
+        done = [cells[concept, s.method] for concept in comparison.concepts]
+        status = Counter(x.status for r in done for x in r.levels if x.name == comparison.level)
+        counts = (status["reached"], status["wrong_way"], len(done))
         if (s.reached, s.wrong_way, s.cells) != counts:
-            return ["'{}' reached {}, {} the wrong way, of {} cells".format(s.method, *counts)]
-    faults = [
+            faults.append(
+                "'{}' reached {}, {} the wrong way, of {} cells".format(s.method, *counts)
+            )
+    faults += [
         f"EPR+ of '{s.method}' is {s.epr_plus.value}, of its cells {signed_exp(means[s.method])}"
         for s in comparison.standings
         for value in (s.epr_plus.value, s.epr_plus_here.value)

@@ -538,8 +538,6 @@ class CellRecord(_Record):
             raise ValueError("the record of an edit names a method and an attribute")
         if self.kind == "edit" and self.measurements:
             raise ValueError("the record of an edit holds scores, not measurements")
-        if headline_level(self.levels) is not None and not self.full_effect:
-            raise ValueError("levels are shares of a full effect")
         spreads = {} if self.scales is None else self.scales.spreads
         if any(len(own) != len(self.attributes) for own in spreads.values()):
             raise ValueError("there is a spread of each attribute")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InvalidBenchmarkError, first_fault
 from casl_bench.results.record import (
     CellRecord,
     CurvePoint,
@@ -117,7 +118,13 @@ def cell_of(
             unrelated_perceptual=unrelated[0],
             unrelated_identity=unrelated[1],
         )
-    return CellRecord(**fields)
+    try:
+        return CellRecord(**fields)
+    except ValidationError as error:
+        place = CellKey.of(record).path.as_posix()
+        raise InvalidBenchmarkError(
+            f"not a valid record: {first_fault(error)}", where=place
+        ) from error
 
 
 def target_of(record: RunRecord | CellRecord) -> str:
