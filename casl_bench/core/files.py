@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
+import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 from casl_bench.core.errors import UsageError
+
+PARTIAL = ".partial-"
+"""Begins the name of what is still being written. A killed process leaves it behind."""
+
+
+def clear_partial(folder: Path) -> None:
+    """Delete what killed processes left half written below a folder that no other one writes to."""
+    for path in list(folder.rglob(f"{PARTIAL}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def make_folder(path: Path) -> Path:
@@ -30,9 +49,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as f:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as f:
             temporary = Path(f.name)
             f.write(data)
             f.flush()
@@ -48,8 +65,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text, line ends as given."""
-    write_bytes(path, text.encode())
+    """`write_bytes` of UTF-8 text, line ends as given; "?" for bytes of no encoding."""
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def json_text(value: Any) -> str:
@@ -77,9 +94,20 @@ def safe_name(name: str) -> str:
     return quoted
 
 
+def regular(path: Path) -> Path:
+    """The path of a file that is about to be read.
+
+    Raises OSError where nothing is there, or a pipe or a device, which may be waited for in vain.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    return path
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises OSError, or ValueError as `parse_json` does."""
-    return parse_json(path.read_text(encoding="utf-8"))
+    return parse_json(regular(path).read_text(encoding="utf-8"))
 
 
 def parse_json(text: str) -> Any:
@@ -88,6 +116,25 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+MOST_BYTES = 1 << 28
+"""Of a packed file once it is unpacked: a small one from a stranger must not fill the memory."""
+
+LONGEST_LINE = 1 << 24
+"""Bytes of one of its lines, which are read one at a time."""
+
+
+def bounded_lines(file: BufferedIOBase) -> Iterator[bytes]:
+    """Lines of a file that may be packed. ValueError where one, or all of them, are too long."""
+    total = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        total += len(line)
+        if total > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB once unpacked")
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line of more than {LONGEST_LINE >> 20} MiB")
+        yield line
 
 
 def _umask() -> int:
@@ -108,7 +155,7 @@ def _unwritable(folder: Path, error: OSError) -> UsageError:
 def hash_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     digest = hashlib.sha256()
-    with path.open("rb") as f:
+    with regular(path).open("rb") as f:
         while chunk := f.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

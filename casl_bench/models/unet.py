@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, first_fault
-from casl_bench.core.files import write_bytes, write_json
+from casl_bench.core.files import regular, write_bytes, write_json
 from casl_bench.models.noise_schedule import NoiseSchedule
 from casl_bench.models.weights import fitted_state, read_safetensors
 
@@ -142,7 +142,7 @@ def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
     config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
     hint = "fetch or train the backbone again"
     try:
-        config = BackboneConfig.model_validate_json(config_path.read_text("utf-8"))
+        config = BackboneConfig.model_validate_json(regular(config_path).read_text("utf-8"))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InvalidBenchmarkError(

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import regular
 
 FAULTS_TOLD = 4
 # How torch names what it will not run.
@@ -119,7 +120,7 @@ def fitted_state(
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors in a file. Raises InvalidBenchmarkError where it is absent or damaged."""
     try:
-        return load_file(path)
+        return load_file(regular(path))
     except (OSError, SafetensorError) as error:
         raise InvalidBenchmarkError(
             f"unreadable weights: {getattr(error, 'strerror', None) or error}",
@@ -137,7 +138,7 @@ def load_torch_file(path: Path) -> Any:
         with warnings.catch_warnings():
             # torch warns of a pickle protocol that is not its own; what it then reads is sound.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(regular(path), map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         text = str(error)
         code = _CODE.search(text)

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InvalidBenchmarkError, first_fault
 from casl_bench.results.record import (
     CellRecord,
     CurvePoint,
@@ -16,7 +17,7 @@ from casl_bench.results.record import (
     ReferenceScales,
     RunRecord,
 )
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 
 
@@ -35,6 +36,29 @@ class StoredCell:
     scores: ScoreTable | None = None
     validation: ScoreTable | None = None
     curve: tuple[CurvePoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse scores that are not those of the record (InvalidBenchmarkError)."""
+        r = self.record
+        if r.status != "done" or r.kind not in ("edit", "null"):
+            return
+        strengths = {level.strength for level in r.levels} - {None, 0.0}
+        for table in (self.scores, self.validation):
+            if table is None:
+                continue
+            known = {*table.strengths} if table is self.scores else {*strengths, r.strength}
+            fits = [
+                bool(r.judges and table.strengths) and {*r.judges} <= {*table.classifiers},
+                r.attributes == table.attributes,
+                r.kind == "null" or (r.attribute in r.attributes and r.strength is not None),
+                r.kind == "null" or {*strengths, r.strength} <= known,
+            ]
+            if not all(fits):
+                raise InvalidBenchmarkError(
+                    "scores of other classifiers, attributes or strengths than the record's",
+                    where=CellKey.of(r).path.as_posix(),
+                    hint="run the cell again",
+                )
 
 
 def read_cells(run: Path) -> list[StoredCell]:
@@ -94,7 +118,13 @@ def cell_of(
             unrelated_perceptual=unrelated[0],
             unrelated_identity=unrelated[1],
         )
-    return CellRecord(**fields)
+    try:
+        return CellRecord(**fields)
+    except ValidationError as error:
+        place = CellKey.of(record).path.as_posix()
+        raise InvalidBenchmarkError(
+            f"not a valid record: {first_fault(error)}", where=place
+        ) from error
 
 
 def target_of(record: RunRecord | CellRecord) -> str:

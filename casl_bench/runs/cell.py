@@ -18,6 +18,7 @@ from torch import Tensor
 from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_bytes, hash_file, hash_json
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory
+from casl_bench.core.text import visible
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import (
@@ -195,10 +196,10 @@ def without_result(
     config: RunConfig,
     cell: Cell,
     status: Literal["failed", "skipped"],
-    error: Exception,
+    error: BaseException,
 ) -> CellRecord:
     """The record of a cell that has no result, with the reason."""
-    message = " ".join(str(error).split()) or type(error).__name__
+    message = visible(" ".join(str(error).split())) or type(error).__name__
     return CellRecord(
         **common_fields(domain, config),
         **cell_fields(cell, config),

@@ -15,7 +15,16 @@ from filelock import FileLock, Timeout
 from casl_bench.cache.code_hash import PACKAGE, environment
 from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
+from casl_bench.core.files import (
+    PARTIAL,
+    clear_partial,
+    hash_json,
+    make_folder,
+    read_json,
+    regular,
+    write_json,
+    write_text,
+)
 from casl_bench.core.registry import baselines_folder
 from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, domain_kind_of_suite
 
@@ -51,7 +60,9 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
         if not out.is_dir():
             raise UsageError("--out is not a folder", where=str(out), hint="give a folder")
         if not (out / MANIFEST).is_file():
-            if any(entry.name != LOCK for entry in out.iterdir()):
+            # A comparison that fails leaves its report beside a run that never was.
+            others = {entry.name for entry in out.iterdir()} - {LOCK, "gate"}
+            if any(not name.startswith(PARTIAL) for name in others):
                 raise UsageError(
                     "the folder is not empty and holds no run",
                     where=str(out),
@@ -133,7 +144,7 @@ class FinishedCommand:
     def is_current(self) -> bool:
         """Whether this command has finished here and nothing changed since."""
         try:
-            return (self.out / FINISHED).read_text(encoding="utf-8") == self._stamp()
+            return regular(self.out / FINISHED).read_text(encoding="utf-8") == self._stamp()
         except OSError:
             return False
 
@@ -161,8 +172,9 @@ class FinishedCommand:
 def claim_run_folder(config: RunConfig) -> AbstractContextManager[None]:
     """Hold the run folder for this process; its manifest is written the first time.
 
-    A run that fails before it has kept anything leaves no folder behind. Raises UsageError where
-    the folder cannot be written, belongs to another configuration, or is in use by another process.
+    A run that fails before it has kept anything leaves no folder behind, or an empty one that was
+    there before. Raises UsageError where the folder cannot be written, belongs to another
+    configuration, or is in use by another process.
     """
     return claim_folder(config.out, config.key(), "run with that configuration")
 
@@ -172,16 +184,18 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
     """`claim_run_folder` by the key of its records; `otherwise` is a hint for the user."""
     _check(out, key, otherwise)
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    is_new = not (out / MANIFEST).exists()
     make_folder(out)
     try:
         with _hold(out):
             # Again, under the lock: another process may have written it since.
             _check(out, key, otherwise)
+            clear_partial(out)
             if not (out / MANIFEST).exists():
                 write_json(out / MANIFEST, {"schema_version": _VERSION, "key": dict(key)})
             yield
     finally:
-        if made and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
+        if is_new and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
             for name in (MANIFEST, LOCK):
                 (out / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # files of others stay
@@ -214,7 +228,7 @@ def _hold(out: Path) -> Iterator[None]:
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """One phrase per field in which two keys differ; of two suites their names alone."""
     flat_stored, flat_wanted = _flat(stored), _flat(wanted)
-    if flat_stored.get("suite.name") != flat_wanted["suite.name"]:
+    if flat_stored.get("suite.name") != flat_wanted.get("suite.name"):
         for flat in (flat_stored, flat_wanted):
             for name in [n for n in flat if n.startswith("suite.") and n != "suite.name"]:
                 del flat[name]

@@ -11,10 +11,10 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import parse_json, write_bytes, write_text
@@ -24,6 +24,9 @@ Header = TypeVar("Header", bound=Frozen)
 Row = TypeVar("Row")
 Records = TypeVar("Records")
 DPI = 90
+
+Name = Annotated[str, Field(pattern=r"^[\w .,:/+-]*$")]
+"""Text in the records of a study that stands on its page as it is: it can be no markup."""
 
 
 def to_lines(rows: Iterable[Frozen]) -> str:
@@ -41,7 +44,8 @@ def parse_study(
 
     Raises InvalidBenchmarkError where the first line is no such header, or another no such row.
     """
-    first, *rest = text.splitlines() or [""]
+    # Not splitlines: a name may hold other line separators.
+    first, *rest = text.rstrip("\n").split("\n")
     try:
         return (
             header.model_validate(parse_json(first)),

@@ -15,9 +15,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from casl_bench.core.command import show
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
-from casl_bench.core.files import hash_file, parse_json
-from casl_bench.core.option_types import BoundedInt
+from casl_bench.core.files import hash_file, parse_json, regular
+from casl_bench.core.option_types import BoundedInt, LocalPath, expand_home
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.diffusers_folder import (
     OWN_FILE,
@@ -48,7 +49,7 @@ from casl_bench.photos.checkpoints.formats import (
 )
 
 FAULTS_TOLD = 50
-_PATH = click.Path(path_type=Path)
+_PATH = LocalPath()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONFIGS = files("casl_bench.photos.checkpoints") / "configs"
 
@@ -108,11 +109,12 @@ def read_config(name: str | Path) -> CheckpointConfig:
 
     Raises UsageError for an unknown name, an absent file or invalid content.
     """
-    source = Path(name) if str(name).endswith(".json") else None
+    source = Path(expand_home(str(name))) if str(name).endswith(".json") else None
     if source is None and name not in config_names():
         raise unknown_name("config", str(name), config_names())
     try:
-        text = (source or _CONFIGS / f"{name}.json").read_text(encoding="utf-8")
+        place = regular(source) if source else _CONFIGS / f"{name}.json"
+        text = place.read_text(encoding="utf-8")
         return CheckpointConfig.model_validate(parse_json(text))
     except OSError as error:
         raise UsageError(
@@ -341,8 +343,8 @@ def convert_command(
             dtype=torch.float16 if half else torch.float32,
             source=source,
         )
-        click.echo(report(made), nl=False)
-        click.echo(f"written       {out} ({'half' if half else 'single'} precision)")
+        show(report(made))
+        show(f"written       {out} ({'half' if half else 'single'} precision)")
         return 0
 
     return action

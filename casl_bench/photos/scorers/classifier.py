@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError, first_fault
-from casl_bench.core.files import hash_file, hash_json
+from casl_bench.core.files import hash_file, hash_json, regular
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import fitted_state, read_safetensors, read_torch_file
@@ -107,7 +107,7 @@ def read_sidecar(weights: Path) -> ClassifierSidecar:
     """
     path = weights.with_suffix(".json")
     try:
-        return ClassifierSidecar.model_validate_json(path.read_text(encoding="utf-8"))
+        return ClassifierSidecar.model_validate_json(regular(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(
             f"no description of the classifier: {error.strerror or error}",
@@ -335,7 +335,7 @@ class PhotoClassifier:
 
 def _is_torchscript(path: Path) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(regular(path)) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False

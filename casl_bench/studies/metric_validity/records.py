@@ -26,7 +26,7 @@ from casl_bench.metrics.bootstrap import (
 )
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.results.record import Finite, Frozen
-from casl_bench.studies import parse_study, to_lines
+from casl_bench.studies import Name, parse_study, to_lines
 from casl_bench.studies.metric_validity.edits import FAMILIES, SEED
 
 DIGITS = 5
@@ -48,7 +48,7 @@ class MetricRef(Frozen):
         registered: False for a plain alternative of this study.
     """
 
-    name: str
+    name: Name
     version: int
     title: str
     higher_is_better: bool | None
@@ -70,12 +70,12 @@ class StudyHeader(Frozen):
 
     kind: Literal["study"] = "study"
     version: int
-    command: str
+    command: Name
     images: int
-    split: str
-    datasets: dict[str, str]
-    scorers: dict[str, dict[str, str]]
-    packages: dict[str, str]
+    split: Name
+    datasets: dict[Name, Name]
+    scorers: dict[Name, dict[Name, Name]]
+    packages: dict[Name, Name]
     metrics: tuple[MetricRef, ...]
     metrics_of_tricks: tuple[MetricRef, ...]
 
@@ -93,12 +93,12 @@ class EditRow(Frozen):
     """
 
     kind: Literal["edit"] = "edit"
-    dataset: str
-    concept: str
-    family: str
-    other: str = ""
+    dataset: Name
+    concept: Name
+    family: Name
+    other: Name = ""
     level: Finite
-    classifier: str
+    classifier: Name
     precision: Finite = Field(ge=-1, le=1)
     collateral: Finite = Field(ge=0)
     values: Values
@@ -112,9 +112,9 @@ class TrickRow(Frozen):
     """
 
     kind: Literal["trick"] = "trick"
-    trick: str
+    trick: Name
     side: Literal["before", "after"]
-    classifier: str
+    classifier: Name
     cases: int
     values: Values
     low: Values

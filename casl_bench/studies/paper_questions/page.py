@@ -304,12 +304,12 @@ def _crosstalk(evidence: Evidence) -> str:
 
 
 def _rests_on(evidence: Evidence) -> str:
-    commits = sorted({r.provenance.git_commit or "unknown" for r in evidence.records})
+    commits = sorted({(r.provenance.git_commit or "unknown")[:10] for r in evidence.records})
     devices = sorted({r.provenance.device for r in evidence.records})
     return section(
         "What this rests on",
-        f"Records of commit {', '.join(c[:10] for c in commits)}; "
-        f"devices: {', '.join(devices)}; {packages_text(evidence.study.header.packages)}.",
+        f"Records of commit {escape(', '.join(commits))}; "
+        f"devices: {escape(', '.join(devices))}; {packages_text(evidence.study.header.packages)}.",
     )
 
 
