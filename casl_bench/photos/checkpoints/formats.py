@@ -393,4 +393,5 @@ def _unknown_family(shapes: Mapping[str, Sequence[int]], where: str) -> InvalidB
     return InvalidBenchmarkError(
         f"neither of the ddpm nor of the adm family: {len(names)} tensors, first {told}",
         where=where,
+        hint="docs/checkpoints.md says which networks can be run",
     )
