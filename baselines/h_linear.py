@@ -35,6 +35,7 @@ from casl_bench.methods.method import (
     register_method,
 )
 from casl_bench.methods.step_directions import DirectionEditor, StepDirections, visited_steps
+from casl_bench.metrics.edit_scores import ROUNDING
 
 
 class HLinearConfig(MethodConfig):
@@ -72,7 +73,7 @@ def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:
 
     x = h.flatten(1).double()
     std = x.std(0)
-    std = torch.where(std > 0, std, 1.0)
+    std = torch.where(std > ROUNDING * x.abs().amax(0), std, 1.0)
     x = (x - x.mean(0)) / std
     machine = SVC(kernel="precomputed", C=C, tol=1e-6)
     machine.fit((x @ x.T / x.shape[1]).numpy(), labels.numpy())

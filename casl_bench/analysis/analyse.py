@@ -173,14 +173,16 @@ class DatasetScores:
         Raises:
             InvalidBenchmarkError: if the scorers' own record is not there.
         """
-        for cell in self.cells:
-            if cell.record.scales is not None:
-                return cell.record.scales
-        raise InvalidBenchmarkError(
-            f"the units of the scores on {self.name} are not there: the record of its scorers is "
-            "missing",
-            hint="run the folder's command again",
-        )
+        found = next((c.record.scales for c in self.cells if c.record.scales is not None), None)
+        scored = {(n, len(c.record.attributes)) for c in self.cells for n in c.record.judges}
+        known = {} if found is None else {n: len(own) for n, own in found.spreads.items()}
+        if found is None or any(known.get(name) != count for name, count in scored):
+            raise InvalidBenchmarkError(
+                f"the units of the scores on {self.name} are not there: the record of its scorers "
+                "is missing, or of other ones",
+                hint="run the folder's command again",
+            )
+        return found
 
     @cached_property
     def edits(self) -> tuple[StoredCell, ...]:

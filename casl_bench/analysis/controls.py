@@ -8,7 +8,8 @@ factors are unknown, its bound is not checked.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from casl_bench.core.errors import InvalidBenchmarkError
@@ -44,24 +45,25 @@ class _LackingError(Exception):
     """A record lacks a measurement that its bound needs; says which."""
 
 
+@dataclass(frozen=True)
+class Bound:
+    """A control, what it must show, and a function of records that says what does not hold."""
+
+    control: str
+    must: str
+    check: Callable[[Records], list[str]]
+
+    def faults(self, records: Records) -> list[str]:
+        """What does not hold on the records of one data set, as sentences; else empty."""
+        try:
+            return self.check(records)
+        except _LackingError as error:
+            return [f"a record of control '{self.control}' lacks '{error}'"]
+
+
 def broken_bounds(records: Records) -> list[str]:
     """Bounds of the controls that do not hold on one data set, as sentences; else empty."""
-    faults = []
-    for bound in (
-        identity_bound,
-        oracle_bound,
-        random_bound,
-        shuffled_bound,
-        inverted_bound,
-        destroy_bound,
-        pixel_attack_bound,
-    ):
-        try:
-            faults += bound(records)
-        except _LackingError as error:
-            name = bound.__name__.removesuffix("_bound")
-            faults.append(f"a record of control '{name}' lacks '{error}'")
-    return faults
+    return [fault for bound in BOUNDS for fault in bound.faults(records)]
 
 
 def check_bounds(records: Records, where: Path) -> None:
@@ -130,7 +132,7 @@ def random_bound(records: Records) -> list[str]:
     logs: dict[int, dict[str, float]] = {}
     for record in _of(records, "random_direction"):
         value = _needed(record.measurements, "epr_std").value
-        if record.beside is None and value:
+        if record.beside is None and value and value > 0:
             logs.setdefault(record.fit_seed, {})[record.concept or ""] = math.log(value)
     faults = []
     for seed, own in logs.items():
@@ -281,6 +283,38 @@ def _geometric_ratio(
     logs = []
     for concept, a in above.items():
         b = below.get(concept)
-        if b is not None and a.value and b.value:
-            logs.append(math.log(a.value / b.value))
+        if b is not None and a.value and b.value and min(a.value, b.value) > 0:
+            logs.append(math.log(a.value) - math.log(b.value))
     return math.exp(sum(logs) / len(logs)) if logs else None
+
+
+BOUNDS = (
+    Bound("identity", "moves no attribute, and has no EPR", identity_bound),
+    Bound(
+        "oracle",
+        f"flips {ORACLE_FLIPS:.0%} of the images, and no method has more than "
+        f"{SURPASSED:g} times its EPR+",
+        oracle_bound,
+    ),
+    Bound(
+        "random_direction",
+        f"no draw has {DIRECTIONS_APART:g} times the EPR of the others, and none matched "
+        "to a method flips as many images as the oracle",
+        random_bound,
+    ),
+    Bound(
+        "shuffled",
+        f"moves the target by at most {SHUFFLED_SHARE:.0%} of the full effect, with no "
+        "EPR+ over chance",
+        shuffled_bound,
+    ),
+    Bound("inverted", "has a negative EPR+, and the oracle's raw EPR", inverted_bound),
+    Bound("destroy", "is seen as perceptual drift and as identity drift", destroy_bound),
+    Bound(
+        "pixel_attack",
+        "wins raw EPR by the classifier it attacks, and the others see at most "
+        f"{FOOLED_SHARE:.0%} of it",
+        pixel_attack_bound,
+    ),
+)
+"""All that are checked, in the order in which reports list them."""

@@ -176,7 +176,7 @@ def measure(
     margins = attribute_shift_margin(scores)
     others = [name for name in names if name != record.attribute]
     infos = metric_infos() if metrics is None else [m.info for m in metrics]
-    return numbers_of(stored).model_copy(
+    found = numbers_of(stored).model_copy(
         update={
             "measurements": at,
             "levels": levels,
@@ -186,9 +186,9 @@ def measure(
             "drift_margin": {} if margins is None else _by_name(names, margins),
             "metric_versions": {info.name: info.version for info in infos},
             "metric_identities": {i.name: metric_identity(i, others) for i in infos},
-            "flags": _flags(stored, at, headline),
         }
     )
+    return found.model_copy(update={"flags": flags_of(found)})
 
 
 def numbers_of(stored: StoredCell) -> RunRecord:
@@ -257,11 +257,9 @@ def _area(
     return Measurement.from_estimate(estimate, "share")
 
 
-def _flags(
-    stored: StoredCell, at: Mapping[str, Measurement], headline: LevelResult | None
-) -> tuple[str, ...]:
-    """What a reader should know before trusting a cell's numbers, sorted, as records name it."""
-    record = stored.record
+def flags_of(record: RunRecord) -> tuple[str, ...]:
+    """What a reader should know before trusting an edit's numbers, sorted, as records name it."""
+    at, headline = record.measurements, headline_level(record.levels)
 
     def value(name: str) -> float | None:
         return at[name].value if name in at else None

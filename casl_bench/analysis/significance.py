@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
 from string import ascii_letters
@@ -14,7 +14,8 @@ from casl_bench.analysis.uncertainty import ResampledScores, noise_beyond
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
 from casl_bench.metrics.edit_scores import Array
-from casl_bench.results.record import Measurement, Pair, Sensitivity
+from casl_bench.metrics.epr_plus import signed_log
+from casl_bench.results.record import Comparison, Measurement, Pair, Sensitivity
 
 
 def paired_differences(scores: ResampledScores) -> tuple[Pair, ...]:
@@ -143,6 +144,41 @@ def rank_intervals(scores: Mapping[str, float], pairs: Sequence[Pair]) -> tuple[
             letters[name],
         )
         for name in order
+    )
+
+
+def without(found: Comparison, methods: Collection[str]) -> Comparison | None:
+    """What a comparison says of the other methods; None where there is no other.
+
+    Ranks are those that the stored tests of the others leave open. What rests on scores (agreement
+    of classifiers, sensitivity) cannot be computed again and is left out.
+    """
+    kept = {s.method: s for s in found.standings if s.method not in methods}
+    pairs = [p for p in found.pairs if p.a in kept and p.b in kept]
+    pairs = [
+        p.model_copy(update={"p_holm": adjusted})
+        for p, adjusted in zip(pairs, holm([p.p for p in pairs]), strict=True)
+    ]
+    scores = {name: signed_log(s.epr_plus.value or 0.0) for name, s in kept.items()}
+    standings = tuple(
+        kept[r.method].model_copy(
+            update={"rank_low": r.low, "rank_high": r.high, "group": r.letters}
+        )
+        for r in rank_intervals(scores, pairs)
+    )
+    incomplete = sorted({*found.incomplete, *(s.method for s in found.standings)} - kept.keys())
+    return (
+        found.model_copy(
+            update={
+                "standings": standings,
+                "pairs": tuple(pairs),
+                "agreements": (),
+                "sensitivity": (),
+                "incomplete": tuple(incomplete),
+            }
+        )
+        if standings
+        else None
     )
 
 

@@ -67,8 +67,9 @@ def source_to_compare(what: object) -> str | None:
         outer = sys.modules.get(parts[0])
         if getattr(outer, "__file__", None):
             parts = parts[:1]
-    file = getattr(sys.modules.get(".".join(parts)), "__file__", None)
-    return _source_of(Path(file)) if file else None
+    # A program read from standard input has a name, `<stdin>`, and no file.
+    file = Path(getattr(sys.modules.get(".".join(parts)), "__file__", None) or "")
+    return _source_of(file) if file.is_file() else None
 
 
 @lru_cache

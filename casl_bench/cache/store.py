@@ -22,8 +22,16 @@ from platformdirs import user_cache_path
 from pydantic import JsonValue
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
-from casl_bench.core.files import FileSum, hash_file, hash_json, inside, read_json, write_json
-from casl_bench.core.option_types import local
+from casl_bench.core.files import (
+    FileSum,
+    clear_partial,
+    hash_file,
+    hash_json,
+    inside,
+    read_json,
+    write_json,
+)
+from casl_bench.core.option_types import local_path
 
 SIDECAR = "meta.json"
 FORMAT = 1
@@ -144,11 +152,14 @@ def check_file(path: Path, expected: FileSum, *, hashed: bool) -> None:
 if sys.platform != "win32":
     import fcntl
 
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)
+"""A pipe in a sidecar's place is not waited for: it is damage."""
+
 
 def lock_for_reading(path: Path) -> int | None:
     """An open descriptor that keeps an entry from being pruned; None where it went away."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, _READ)
     except (FileNotFoundError, NotADirectoryError):
         return None
     if sys.platform != "win32":
@@ -165,7 +176,7 @@ def lock_for_reading(path: Path) -> int | None:
 def exclusive_lock(path: Path) -> Iterator[bool]:
     """Whether no process has locked a sidecar; while the block lasts none can."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, _READ)
     except OSError:
         yield True  # no sidecar: no reader
         return
@@ -284,6 +295,7 @@ class Cache:
             work.mkdir(parents=True, exist_ok=True)
             # An interruption after the sidecar was written and before the renaming.
             (work / SIDECAR).unlink(missing_ok=True)
+            clear_partial(work)
             afresh = not any(work.iterdir())
         started = time.monotonic()
         try:
@@ -377,6 +389,12 @@ CACHE_VARIABLE = "CASL_BENCH_CACHE"
 
 
 def default_cache() -> Path:
-    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder."""
-    named = local(os.environ.get(CACHE_VARIABLE, "").strip(), CACHE_VARIABLE)
-    return Path(named).absolute() if named else user_cache_path("casl-bench", appauthor=False)
+    """The folder of `CASL_BENCH_CACHE`, else `casl-bench` in the user's cache folder.
+
+    Raises UsageError where neither is known.
+    """
+    if named := os.environ.get(CACHE_VARIABLE, "").strip():
+        return local_path(named, CACHE_VARIABLE).absolute()
+    # Without a home folder platformdirs leaves a `~` in it.
+    place = user_cache_path("casl-bench", appauthor=False)
+    return local_path(str(place), hint=f"set {CACHE_VARIABLE}")

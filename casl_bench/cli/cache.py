@@ -11,6 +11,7 @@ import click
 
 from casl_bench.cache.store import ABOUT, KINDS, default_cache
 from casl_bench.cli.options import PATH, cache_option, deferred
+from casl_bench.core.command import show
 
 EXIT_DAMAGED = 5
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -64,7 +65,7 @@ def ls_command(cache: Path | None, kinds: tuple[str, ...]) -> int:
     ]
     if rows:
         heads = ("kind", "entry", "size", "unused for", "what")
-        click.echo(tabulate(rows, heads, colalign=("left", "left", "right", "right", "left")))
+        show(tabulate(rows, heads, colalign=("left", "left", "right", "right", "left")))
     total = _size(sum(e.bytes for e in entries))
     click.echo(f"{len(entries)} entries, {total} in {root}")
     return 0
@@ -133,7 +134,7 @@ def verify_command(cache: Path | None, kinds: tuple[str, ...], delete_damaged: b
         damaged += 1
         gone = delete_damaged and delete(root, entry)
         left += not gone
-        click.echo(f"damaged{', deleted' if gone else ''}: {entry.folder}: {fault}")
+        show(f"damaged{', deleted' if gone else ''}: {entry.folder}: {fault}")
     click.echo(f"{checked} entries checked, {damaged} damaged")
     return EXIT_DAMAGED if left else 0
 
@@ -153,7 +154,7 @@ def doctor_command(
 
     weights_root = weights_root or default_weights_root()
     page, code = doctor_page(device, cache or default_cache(), data_root, weights_root)
-    click.echo(page, nl=False)
+    show(page)
     return code
 
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from casl_bench.cli.options import deferred, option
-from casl_bench.core.option_types import BoundedInt
+from casl_bench.cli.options import PATH, deferred, option
+from casl_bench.core.command import show
+from casl_bench.core.option_types import BoundedInt, LocalPath
 
 if TYPE_CHECKING:
     from casl_bench.gate.verdict import GateReport
     from casl_bench.runs.suites import RunConfig
-
-PATH = click.Path(path_type=Path)
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> frozenset[str] | None:
@@ -82,10 +81,10 @@ def gate_command(
         report = gate_folders(base, head, options)
     except BenchError as error:
         for line in write_outputs(error_report(error, tier), out):
-            click.echo(line)
+            show(line)
         raise
     for line in (*write_outputs(report, out), *_summary(report)):
-        click.echo(line)
+        show(line)
     return report.exit_code
 
 
@@ -101,14 +100,14 @@ def _summary(report: GateReport) -> list[str]:
 
 
 @click.command("golden")
-@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("run", type=LocalPath(exists=True, file_okay=False))
 @click.argument("out", type=PATH)
 @deferred
 def golden_command(run: Path, out: Path) -> int:
     """Keep of run folder RUN what `gate --tier exact` compares with, in folder OUT."""
     from casl_bench.gate.exact import write_golden
 
-    click.echo(f"{write_golden(run, out)} records: {out}")
+    show(f"{write_golden(run, out)} records: {out}")
     return 0
 
 
@@ -132,12 +131,14 @@ def _compare(
     )
     concepts = None if config.concepts is None else frozenset(config.concepts)
     scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
-    return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), click.echo)
+    return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), show)
 
 
 def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> partial[int] | None:
     if base is None:
         return None
+    if not base.strip():
+        raise click.BadParameter("give a run folder or a git revision", ctx, param)
     options = [p for p in ctx.command.params if isinstance(p.type, click.Path)]
     names = frozenset(name for p in options for name in p.opts)
     return partial(_compare, base, tuple(ctx.obj or ()), names)

@@ -4,39 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from casl_bench.cli.options import deferred
+from casl_bench.cli.options import PATH, deferred
+from casl_bench.core.command import show
+from casl_bench.core.option_types import LocalPath
 
 if TYPE_CHECKING:
     from casl_bench.report.submission import Expected
     from casl_bench.results.record import RunRecord
 
-_PATH = click.Path(path_type=Path)
 _records = click.option(
-    "--records", type=_PATH, default=Path("leaderboards/records"), show_default=True,
+    "--records", type=PATH, default=Path("leaderboards/records"), show_default=True,
     help="Folder of the committed record files.",
 )  # fmt: skip
 
 
 @click.command("leaderboard")
 @_records
-@click.option("--out", type=_PATH, default=Path("leaderboards"), show_default=True,
+@click.option("--out", type=PATH, default=Path("leaderboards"), show_default=True,
               help="Folder of the pages.")  # fmt: skip
 @click.option("--check", is_flag=True, help="Write nothing; fail (exit 5) where a page is stale or "
               "was edited by hand.")  # fmt: skip
 @click.option("--format", "form", default="markdown", show_default=True,
               type=click.Choice(["markdown", "latex", "csv", "json"]),
               help="Pages in --out, or one of the others on standard output.")  # fmt: skip
-@click.option("--quotes", multiple=True, type=click.Path(path_type=Path, exists=True),
+@click.option("--quotes", multiple=True, type=LocalPath(exists=True, dir_okay=False),
               metavar="FILE", help="A document that quotes tables of the pages, such as README.md: "
               "kept equal to them, too. May be given several times.")  # fmt: skip
 @deferred
 def leaderboard_command(
     records: Path, out: Path, check: bool, form: str, quotes: tuple[Path, ...]
-) -> int:
+) -> int | str:
     """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
     from casl_bench.core.errors import UsageError
     from casl_bench.report.exports import export
@@ -54,8 +55,7 @@ def leaderboard_command(
         raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
     sources = read_sources(records)
     if form != "markdown":
-        click.echo(export(sources, form), nl=False)
-        return 0
+        return export(sources, form)
     pages = render_pages(sources)
     if check:
         check_pages(out, pages)
@@ -65,12 +65,12 @@ def leaderboard_command(
         write_quotes(quotes, pages)
         write_pages(out, pages)
     done = "are those of the records" if check else "written"
-    click.echo(f"{len(pages)} pages {done}: {out}")
+    show(f"{len(pages)} pages {done}: {out}")
     return 0
 
 
 @click.command("submit")
-@click.argument("run_or_jsonl", type=click.Path(path_type=Path, exists=True))
+@click.argument("run_or_jsonl", type=LocalPath(exists=True))
 @_records
 @click.option("--name", help="Name of the file, without ending.  [default: of data sets, suite, "
               "its version and the seed]")  # fmt: skip
@@ -85,7 +85,7 @@ def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run:
 
     path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
     done = "may be added" if dry_run else "added; now run casl-bench leaderboard"
-    click.echo(f"{path}: {done}")
+    show(f"{path}: {done}")
     return 0
 
 
@@ -94,11 +94,21 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
     from casl_bench.core.errors import UsageError
     from casl_bench.core.files import hash_json
     from casl_bench.domains.dataset import DATASETS
+    from casl_bench.domains.domain import DOMAINS
     from casl_bench.methods.method import METHODS
     from casl_bench.report.submission import Expected
+    from casl_bench.runs.cell import common_fields, method_fields
     from casl_bench.runs.names import load_registries, resolve_datasets
-    from casl_bench.runs.plan import MATCHED_CONCEPTS, card_of, info_of, make_method
-    from casl_bench.runs.suites import domain_kind_of_suite
+    from casl_bench.runs.plan import (
+        MATCHED_CONCEPTS,
+        card_of,
+        guides_of,
+        info_of,
+        open_domain,
+        scoring_classifiers,
+    )
+    from casl_bench.runs.scoring import Scorers
+    from casl_bench.runs.suites import RunConfig, domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
     name = records[0].suite.name
@@ -109,8 +119,31 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
         return Expected(None, "", 0, 0, {}, (), {}, {})
     infos = {m: info_of(m) for m in METHODS}
     known = sorted({r.method for r in records if r.method in infos})
-    methods = {m: make_method(m, suite) for m in known}
     datasets = sorted({r.dataset for r in records} & set(DATASETS.names()))
+    config = RunConfig(methods=tuple(infos), datasets=tuple(DATASETS.names()), concepts=None,
+                       suite=suite, seed=0, device="cpu", out=Path())  # fmt: skip
+    methods = {m: method_fields(m, config) for m in known}
+    # Of the others the models are the user's own.
+    domains = {d: open_domain(d, config) for d in datasets
+               if d in DOMAINS and card_of(d).domain_kind == "synth"}  # fmt: skip
+    of_run = {"world", "suite", "seed"}
+
+    def fields_of(record: RunRecord) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        domain = domains.get(record.dataset)
+        if domain is not None:
+            found = {k: v for k, v in common_fields(domain, config).items() if k not in of_run}
+        if record.kind != "edit" or record.status != "done" or record.method not in methods:
+            return found
+        found |= methods[record.method]
+        if domain is not None:
+            info, names = infos[record.method], Scorers(domain).names
+            found["judges"] = scoring_classifiers(info, names)
+            found["guided_by"] = guides_of(info, names)
+            attributes = {c.name: c.attribute for c in domain.dataset.card.concepts}
+            found["attribute"] = attributes.get(record.concept or "")
+        return found
+
     return Expected(
         suite_version=suite.version,
         suite_hash=hash_json(suite.model_dump(mode="json")),
@@ -125,6 +158,5 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
             if not infos[m].control
         },
         matched_concepts=MATCHED_CONCEPTS,
-        versions={m: method.info.version for m, method in methods.items()},
-        settings={m: method.config.model_dump(mode="json") for m, method in methods.items()},
+        fields_of=fields_of,
     )

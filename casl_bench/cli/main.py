@@ -12,9 +12,9 @@ from typing import Any
 
 import click
 
-from casl_bench.cli.errors import GONE, exit_code_of
 from casl_bench.cli.options import LIST_OPTIONS, Section
 from casl_bench.cli.run import RUN_OPTIONS, run_command
+from casl_bench.core.command import exit_code_of
 from casl_bench.core.errors import unknown_name
 
 COMMANDS = {
@@ -46,6 +46,21 @@ COMMANDS = {
     "weights": ("casl_bench.photos.commands:weights_command", "List the weights of photographs."),
 }
 """Name → where its click command is, and its line in the help. Guests are named, not imported."""
+
+GONE = {
+    "gate-rates": "use casl-bench study gate-rates RUN",
+    "push": "copy the run folder with the client of your store, such as aws s3 sync or rclone",
+    "trend": "send DIR/*.json of casl-bench gate --out DIR to Bencher or github-action-benchmark",
+    "--kernels": "leave it out: no setting but the default was ever faster",
+    "--no-cache": "use --cache FOLDER with a folder of this run's own",
+    "--probe": "leave it out: --kernels is gone",
+    "--no-probe": "leave it out: --kernels is gone",
+    "--compile": "leave it out: --kernels is gone",
+    "--speed": "use pytest-benchmark's --benchmark-compare-fail",
+    "--accept": "keep gate.json of casl-bench gate --out DIR, or send it to Bencher",
+    "--history": "keep gate.json of casl-bench gate --out DIR, or send it to Bencher",
+}
+"""Commands and options of before → what to use instead."""
 
 EPILOG = """\b
 Lists take commas or spaces: --methods casl,asyrp or --methods casl asyrp.
@@ -149,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] == "tune" or given[0] not in COMMANDS:
         given = _join_lists(given)
 
-    def parse_and_act() -> int:
+    def parse_and_act() -> int | str:
         # click only parses: what it returns is run outside of it, free of its own handling of
         # interruptions.
         action = command.main(
@@ -157,4 +172,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return action() if callable(action) else int(action or 0)
 
-    return exit_code_of(parse_and_act, debug="--debug" in given)
+    return exit_code_of(parse_and_act, "--debug" in given, GONE)

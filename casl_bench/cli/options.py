@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial, wraps
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
 
 import click
 
 from casl_bench.cache.store import CACHE_VARIABLE
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalFolder
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
 from casl_bench.runs.suites import (
     LONGEST_CELL,
     SHORTEST_CELL,
@@ -25,15 +24,18 @@ Decorator = Callable[[Decorated], Decorated]
 
 Given = ParamSpec("Given")
 
-PATH = click.Path(path_type=Path)
+PATH = LocalPath()
 LIST_OPTIONS = ("--methods", "--datasets", "--concepts")
 
 
-def deferred(command: Callable[Given, int]) -> Callable[Given, Callable[[], int]]:
+Done = TypeVar("Done", bound=int | str)
+
+
+def deferred(command: Callable[Given, Done]) -> Callable[Given, Callable[[], Done]]:
     """A command that click only parses: what it does is returned, and `main` carries it out."""
 
     @wraps(command)
-    def parsed(*arguments: Given.args, **options: Given.kwargs) -> Callable[[], int]:
+    def parsed(*arguments: Given.args, **options: Given.kwargs) -> Callable[[], Done]:
         return partial(command, *arguments, **options)
 
     return parsed
@@ -93,7 +95,7 @@ plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True, h
 device_option = option("Execution", "--device", default="cpu", show_default=True,
                        metavar="NAME", help="cpu, cuda, cuda:1 … or mps.")  # fmt: skip
 
-cache_option = option("Execution", "--cache", rare=True, type=LocalFolder(path_type=Path),
+cache_option = option("Execution", "--cache", rare=True, type=PATH,
                       help="Folder of what runs share: inversions, SAEs, fits.  "
                       f"[default: {CACHE_VARIABLE}, or the user's cache folder]")  # fmt: skip
 

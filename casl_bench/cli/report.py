@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from casl_bench.cli.errors import EXIT_INCOMPLETE, say
-from casl_bench.cli.options import deferred
+from casl_bench.cli.options import PATH, deferred
+from casl_bench.core.command import EXIT_INCOMPLETE, say, show
 from casl_bench.core.errors import UsageError
-from casl_bench.core.option_types import BoundedInt, LocalFolder
+from casl_bench.core.option_types import BoundedInt, LocalPath
 
-_PATH = click.Path(path_type=Path, exists=True)
-_RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+_PATH = LocalPath(exists=True)
+_RUN = LocalPath(exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
@@ -29,22 +29,22 @@ def report_run(out: Path) -> None:
         table = render_tables(numbers)
         write_text(out / "table.md", table)
         write_pictures(RecordStore(out), numbers)
-        click.echo(table, nl=False)
+        show(table)
 
 
 @click.command("analyse")
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True, type=_PATH)
-@click.option("--metric", "metrics", type=click.Path(path_type=Path), multiple=True,
+@click.option("--metric", "metrics", type=PATH, multiple=True,
               help="A Python file that registers metrics. May be given several times.")  # fmt: skip
-@click.option("--out", type=LocalFolder(path_type=Path), help="Folder for table.md and "
+@click.option("--out", type=PATH, help="Folder for table.md and "
               "numbers.jsonl.  [default: RUN, where a single run folder is given]")  # fmt: skip
-@click.option("--publish", "scores", type=click.Path(path_type=Path), metavar="FILE",
+@click.option("--publish", "scores", type=PATH, metavar="FILE",
               help="Write the scores of the run folders into one small file that can be analysed "
               "in their place; its name ends with .scores.npz.")  # fmt: skip
 @deferred
 def analyse_command(
     runs: tuple[Path, ...], metrics: tuple[Path, ...], out: Path | None, scores: Path | None
-) -> int:
+) -> int | str:
     """Compute all tables of RUN anew from its stored scores; of several, as one comparison.
 
     RUN is a run folder or a file of published scores or numbers. Every method that is complete in
@@ -69,16 +69,17 @@ def analyse_command(
     check_bounds(numbers, runs[0])
     table = render_tables(numbers)
     target = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
-    if target is not None:
-        write_numbers(target, numbers)
-        write_text(target / "table.md", table)
-    click.echo(table, nl=False)
+    if target is None:
+        return table
+    write_numbers(target, numbers)
+    write_text(target / "table.md", table)
+    show(table)
     return 0
 
 
 @click.command("rescore")
 @click.argument("run", metavar="RUN", type=_RUN)
-@click.option("--plugin", "plugins", type=click.Path(path_type=Path), multiple=True,
+@click.option("--plugin", "plugins", type=PATH, multiple=True,
               help="As for the run.")  # fmt: skip
 @deferred
 def rescore_command(run: Path, plugins: tuple[Path, ...]) -> int:
@@ -94,15 +95,15 @@ def rescore_command(run: Path, plugins: tuple[Path, ...]) -> int:
     from casl_bench.runs.rescoring import rescore
 
     load_registries(plugins)
-    click.echo(f"{rescore(run)} cells scored again", err=True)
+    say(f"{rescore(run)} cells scored again")
     analyse_run(run)
     report_run(run)
     return 0
 
 
 @click.command("merge")
-@click.argument("out", type=LocalFolder(path_type=Path))
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=LocalFolder(path_type=Path))
+@click.argument("out", type=PATH)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PATH)
 @deferred
 def merge_command(out: Path, runs: tuple[Path, ...]) -> int:
     """Copy the cells of run folders, such as shards, into OUT: docs/scaling.md."""
@@ -117,7 +118,7 @@ def merge_command(out: Path, runs: tuple[Path, ...]) -> int:
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=_PATH)
 @deferred
-def table_command(where: Path) -> int:
+def table_command(where: Path) -> str:
     """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
     from casl_bench.analysis.analyse import read_numbers
     from casl_bench.analysis.controls import check_bounds
@@ -125,15 +126,14 @@ def table_command(where: Path) -> int:
 
     records = read_numbers(where)
     check_bounds(records, where)
-    click.echo(render_tables(records), nl=False)
-    return 0
+    return render_tables(records)
 
 
 @click.command("picture")
 @click.argument("run_folder", type=_RUN)
 @click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
 @click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
+@click.option("--out", type=PATH, required=True, help="PNG file to write.")
 @deferred
 def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> int:
     """Draw one test image per concept and method: source, reconstruction, edits, oracle."""
@@ -148,7 +148,7 @@ def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> i
 
 @click.command("report")
 @click.argument("records", metavar="RUN", type=_PATH)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the report; an older one "
+@click.option("--out", type=PATH, help="Folder of the report; an older one "
               "in it is replaced.  [default: RUN/report, or FILE-report]")  # fmt: skip
 @deferred
 def report_command(records: Path, out: Path | None) -> int:
@@ -163,6 +163,6 @@ def report_command(records: Path, out: Path | None) -> int:
     beside = records.with_name(f"{records.stem}-report")
     default = beside if records.is_file() else records / "report"
     source = Source.read(records)
-    click.echo(str(write_report(source, out or default)))
+    show(str(write_report(source, out or default)))
     check_bounds(source.records, records)
     return 0

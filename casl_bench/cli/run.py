@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from casl_bench.cli.errors import EXIT_INCOMPLETE, log_of_errors, say
 from casl_bench.cli.gate import compare_option
 from casl_bench.cli.options import (
     EXECUTION_OPTIONS,
     NAME_OPTIONS,
+    PATH,
     PHOTO_OPTIONS,
     Section,
     cache_option,
@@ -25,8 +25,9 @@ from casl_bench.cli.options import (
     together,
 )
 from casl_bench.cli.report import report_run
+from casl_bench.core.command import EXIT_INCOMPLETE, log_of_errors, say, show
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.option_types import MOST_JOBS, BoundedFloat, BoundedInt, LocalFolder
+from casl_bench.core.option_types import MOST_JOBS, BoundedFloat, BoundedInt
 
 if TYPE_CHECKING:
     from casl_bench.runs.suites import RunConfig, Suite
@@ -43,7 +44,7 @@ RUN_OPTIONS = together(
                show_default=True, metavar="N", help="Fits of every method, each with random "
                "numbers of its own: separates chance in fitting from chance in images."),
         plugin_option,
-        option("Run", "--out", type=LocalFolder(path_type=Path), help="Run folder.  [default: "
+        option("Run", "--out", type=PATH, help="Run folder.  [default: "
                "runs/DATASET-SUITE-seedSEED, so that the same command finds it again]"),
         option("Run", "--list", "list_names", is_flag=True,
                help="Show what can be named, and stop."),
@@ -94,7 +95,7 @@ def run_command(
     compare: Callable[[RunConfig, Callable[[RunConfig], int]], int] | None,
     debug: bool,
     **given: Any,
-) -> int:
+) -> int | str:
     """What a command line without a command's name does: it is carried out when called."""
     asked = {n: str(v) for n, v in sorted(locals().items()) if n not in _WITHOUT_EFFECT}
 
@@ -118,7 +119,7 @@ def run_command(
         place = (out, chosen_suite.name, datasets, seed, execution.shard)
         finished = FinishedCommand.of(asked, *place)
     if finished is not None and finished.is_current():
-        click.echo(finished.table, nl=False)
+        show(finished.table)
         say(f"records, pictures and table, as finished before: {finished.out}")
         return 0
 
@@ -131,10 +132,9 @@ def run_command(
 
     names.load_registries(plugins)
     if list_names:
-        click.echo(names.list_text(), nl=False)
-        return 0
+        return names.list_text()
     for module, reason in names.broken_modules().items():
-        click.echo(f"warning: {module} is left out, it fails to import: {reason}", err=True)
+        say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
         fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,
@@ -144,8 +144,7 @@ def run_command(
         bearable = default_jobs(config.device, domain_kind_of_suite(chosen_suite.name))
         config = config.model_copy(update={"jobs": bearable})
     if dry_run:
-        click.echo(dry_run_text(config, unet_speed), nl=False)
-        return 0
+        return dry_run_text(config, unet_speed)
     with log_of_errors(config.out):
         if compare is not None:
             return compare(config, _run_and_report)
@@ -220,7 +219,7 @@ def _config(
 @device_option
 @plugin_option
 @PHOTO_OPTIONS
-@click.option("--out", type=LocalFolder(path_type=Path), required=True, help="Folder of the sweep.")
+@click.option("--out", type=PATH, required=True, help="Folder of the sweep.")
 @cache_option
 @deferred
 def tune_command(

@@ -36,7 +36,8 @@ from casl_bench.conformance.method_trial import (
     failing_decoder,
 )
 from casl_bench.conformance.toy_domain import NUM_TEST, UndeclaredUse
-from casl_bench.core.errors import BenchError, UsageError, unknown_name
+from casl_bench.core.command import exit_code_of
+from casl_bench.core.errors import UsageError, unknown_name
 from casl_bench.core.registry import load_plugin
 from casl_bench.methods.method import (
     METHODS,
@@ -383,16 +384,10 @@ def command(target: str, name: str | None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code and never raises for a user's mistake."""
-    try:
-        code = command.main(args=arguments, standalone_mode=False)
-    except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
-        return 2
-    except BenchError as error:
-        click.echo(f"error: {error}", err=True)
-        return error.exit_code
     # click returns 0 after --help.
-    return int(code or 0)
+    return exit_code_of(
+        lambda: int(command.main(arguments, prog_name=command.name, standalone_mode=False) or 0)
+    )
 
 
 def _names(target: str, name: str | None) -> list[str]:

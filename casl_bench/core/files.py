@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +21,19 @@ from pydantic import BaseModel, ValidationError
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError, first_fault
 
 M = TypeVar("M", bound=BaseModel)
+
+PARTIAL = ".partial-"
+"""Begins the name of what is still being written. A killed process leaves it behind."""
+
+
+def clear_partial(folder: Path) -> None:
+    """Delete what killed processes left half written below a folder that no other one writes to."""
+    for path in list(folder.rglob(f"{PARTIAL}*")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def make_folder(path: Path) -> Path:
@@ -36,9 +52,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp", delete=False
-        ) as f:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as f:
             temporary = Path(f.name)
             f.write(data)
             f.flush()
@@ -54,8 +68,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text, line ends as given."""
-    write_bytes(path, text.encode())
+    """`write_bytes` of UTF-8 text, line ends as given; bytes of no encoding become escapes."""
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def json_text(value: Any) -> str:
@@ -86,7 +100,7 @@ def safe_name(name: str) -> str:
 def regular(path: Path) -> Path:
     """The path of a file that is about to be read.
 
-    Raises OSError where nothing is there, and for a pipe or a device, which may wait for ever.
+    Raises OSError where nothing is there, or a pipe or a device, which may be waited for in vain.
     """
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
@@ -148,6 +162,25 @@ def read_checked(
         text = "not UTF-8 text" if isinstance(fault, UnicodeDecodeError) else str(fault)
         verb, told = "invalid", text
     raise error(f"{verb} {what}: {told}", where=str(path), hint=hint)
+
+
+MOST_BYTES = 1 << 28
+"""Of a packed file once it is unpacked: a small one from a stranger must not fill the memory."""
+
+LONGEST_LINE = 1 << 24
+"""Bytes of one of its lines, which are read one at a time."""
+
+
+def bounded_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines of a file that may be packed. ValueError where one, or all of them, are too long."""
+    total = 0
+    while line := file.readline(LONGEST_LINE + 1):
+        total += len(line)
+        if total > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB once unpacked")
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"a line of more than {LONGEST_LINE >> 20} MiB")
+        yield line
 
 
 def _umask() -> int:

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from casl_bench.core.errors import UsageError
+from casl_bench.core.option_types import expand_home, local_path
 
 OnBadImage = Literal["error", "skip"]
 
@@ -35,9 +36,10 @@ WEIGHTS_VARIABLE = "CASL_BENCH_WEIGHTS"
 
 
 def default_weights_root() -> Path:
-    """`$CASL_BENCH_WEIGHTS`, or a folder of the user's cache."""
-    named = os.environ.get(WEIGHTS_VARIABLE)
-    return Path(named) if named else Path.home() / ".cache" / "casl_bench" / "weights"
+    """`$CASL_BENCH_WEIGHTS`, or a folder of the user's cache. UsageError where neither is known."""
+    if named := os.environ.get(WEIGHTS_VARIABLE, "").strip():
+        return local_path(named, WEIGHTS_VARIABLE)
+    return local_path("~/.cache/casl_bench/weights", hint=f"set {WEIGHTS_VARIABLE}")
 
 
 class DomainOptions(BaseModel):
@@ -101,7 +103,8 @@ class DomainOptions(BaseModel):
 def parse_assignments(values: tuple[str, ...], option: str) -> dict[str, str]:
     """`NAME=VALUE` → {NAME: VALUE}, a bare `VALUE` → {"": VALUE}.
 
-    Raises UsageError where a name is given twice, or a value is empty.
+    A value that begins with `~` is below the user's home. Raises UsageError where a name is given
+    twice, or a value is empty.
     """
     found: dict[str, str] = {}
     for text in values:
@@ -112,5 +115,5 @@ def parse_assignments(values: tuple[str, ...], option: str) -> dict[str, str]:
                 f"{option} {text}: {'no value' if not value else 'given twice'}",
                 hint=f"write {option} NAME=VALUE once a name",
             )
-        found[name] = value
+        found[name] = expand_home(value, option)
     return found

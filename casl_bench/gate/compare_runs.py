@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError
+from casl_bench.core.option_types import expand_home
 from casl_bench.gate.exact import compare_exactly
 from casl_bench.gate.gate import Scope, gate, new_cell
 from casl_bench.gate.log_ratio import calibrate
@@ -204,7 +205,7 @@ def _opened(
     base: str, head: HeadRun, here: Path
 ) -> Iterator[tuple[Path, float, Callable[[int], None]]]:
     """The base's run folder, how many fits it can have at most, and a function that makes them."""
-    folder = here / base
+    folder = here / expand_home(base, "--compare")
     if folder.is_dir():
         fits = 1 + max((r.fit_seed for r in RecordStore(folder) if not r.control), default=0)
         yield folder, fits, lambda fits: None
@@ -286,7 +287,8 @@ class BaseRevision:
         done = subprocess.run(
             [sys.executable, "-c", _MAIN, *self._moved(arguments, path_options)],
             cwd=at if at.is_dir() else self.tree,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(search)},
+            # Commits of before would compute on several threads, and their fits differ.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(search), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,  # its table is not this command's output
         )
         if done.returncode in _RAN:
@@ -316,7 +318,7 @@ class BaseRevision:
         return moved
 
     def _path(self, value: str) -> str:
-        path = (self.here / value).resolve()
+        path = (self.here / expand_home(value)).resolve()
         if not path.is_relative_to(self.top) or not _git(self.top, "ls-files", "--", str(path)):
             return str(path)
         own = self.tree / path.relative_to(self.top)

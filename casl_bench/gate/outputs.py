@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from casl_bench.core.files import write_json, write_text
+from casl_bench.core.text import visible
 from casl_bench.gate.verdict import CellVerdict, Effect, GateReport, SideInfo, Verdict
 from casl_bench.report.markdown import DASH, escape, fold, number, table
 
@@ -146,7 +147,7 @@ def _side(name: str, side: SideInfo | None) -> str:
     if side is None:
         return f"{name}: none"
     commit = "" if side.commit is None else f" {side.commit[:12]}{'+' if side.dirty else ''}"
-    return f"{name}: {escape(side.where)}{commit}"
+    return f"{name}: {escape(side.where + commit)}"
 
 
 # Lines that GitHub shows beside a job: one per failed cell, no token needed.
@@ -176,11 +177,7 @@ def _annotation(title: str, message: str) -> str:
 
 def _data(text: str) -> str:
     """Text as GitHub's own toolkit escapes it in a message, on one line."""
-    return _printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return visible(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 
 # Feeds of trend pages, for cells whose head has a number.
@@ -227,8 +224,8 @@ def junit_xml(report: GateReport) -> str:
 
     def case(cell: CellVerdict) -> TestCase:
         # XML knows no control characters, not even escaped.
-        test = TestCase(_printable(cell.method), _printable(f"gate.{cell.dataset}"), time=0)
-        text = _printable(f"{cell.verdict}: {cell.reason}")
+        test = TestCase(visible(cell.method), visible(f"gate.{cell.dataset}"), time=0)
+        text = visible(f"{cell.verdict}: {cell.reason}")
         if cell.verdict == Verdict.FAIL:
             test.result = [Failure(text, "regression")]
         elif cell.verdict in (Verdict.INCONCLUSIVE, Verdict.NOT_COMPARABLE, Verdict.NEW):
@@ -242,11 +239,11 @@ def junit_xml(report: GateReport) -> str:
         suites.setdefault(cell.dataset, []).append(case(cell))
     if report.error is not None:
         test = TestCase("gate", "gate", time=0)
-        test.result = [Error(_printable(report.error), "no verdict")]
+        test.result = [Error(visible(report.error), "no verdict")]
         suites["gate"] = [test]
     xml = JUnitXml("casl_bench gate")
     for name, tests in suites.items():
-        suite = TestSuite(_printable(name))
+        suite = TestSuite(visible(name))
         suite.add_testcases(tests)
         xml.add_testsuite(suite)
     xml.update_statistics()

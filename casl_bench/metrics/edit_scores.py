@@ -31,6 +31,16 @@ def check_array(
     return array
 
 
+ROUNDING = 16 * float(np.finfo(np.float32).eps)
+"""Networks compute in float32: what varies by less than this share of its size does not vary."""
+
+
+def spread_of(values: NDArray[np.floating], axis: int) -> Array:
+    """Standard deviation along an axis; 0, not a rounding error, where the values do not vary."""
+    spread: Array = values.std(axis)
+    return np.where(spread <= ROUNDING * np.abs(values).max(axis), 0.0, spread)
+
+
 PER_IMAGE = (
     "clip_similarity",
     "perceptual",

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import wilson_interval
-from casl_bench.metrics.edit_scores import Array
+from casl_bench.metrics.edit_scores import Array, spread_of
 
 KS = (1, 2, 4, 8, 16, 32)
 _COSTS = (0.01, 0.1, 1.0)
@@ -248,7 +248,7 @@ def _choose_cost(features: Array, labels: Labels, seed: int) -> float:
 
 
 def _standardise(data: ProbeData) -> ProbeData:
-    mean, std = data.train.mean(0), data.train.std(0)
+    mean, std = data.train.mean(0), spread_of(data.train, 0)
     std[std == 0] = 1
     return ProbeData((data.train - mean) / std, (data.test - mean) / std)
 

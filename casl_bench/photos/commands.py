@@ -7,19 +7,20 @@ from pathlib import Path
 
 import click
 
+from casl_bench.core.option_types import LocalPath
+
 
 @click.command("weights")
-@click.option("--weights-root", type=click.Path(path_type=Path), envvar="CASL_BENCH_WEIGHTS",
+@click.option("--weights-root", type=LocalPath(), envvar="CASL_BENCH_WEIGHTS",
               show_envvar=True)  # fmt: skip
-def weights_command(weights_root: Path | None) -> Callable[[], int]:
+def weights_command(weights_root: Path | None) -> Callable[[], str]:
     """Print every weights file of photographs: where from, where to, whether it is there."""
 
-    def action() -> int:
+    def action() -> str:
         from casl_bench.domains.options import default_weights_root
         from casl_bench.photos.domains import weights_text
 
-        click.echo(weights_text(weights_root or default_weights_root()), nl=False)
-        return 0
+        return weights_text(weights_root or default_weights_root())
 
     return action
 

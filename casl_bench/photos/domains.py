@@ -16,6 +16,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import BenchError, InputError, UsageError
 from casl_bench.core.files import hash_file
+from casl_bench.core.option_types import expand_home
 from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
@@ -261,7 +262,7 @@ def _parts(spec: str) -> tuple[str, str]:
         raise UsageError(
             f"'{spec}' names no CLIP", hint="write ARCHITECTURE:TAG or ARCHITECTURE:FILE"
         )
-    return architecture, tag
+    return architecture, expand_home(tag, spec)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
+from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import hash_bytes
+from casl_bench.core.files import hash_bytes, hash_file, hash_json, write_text
 from casl_bench.domains.dataset import Split
-from casl_bench.photos.photo_file import SUFFIXES, read_photo_bytes
+from casl_bench.photos.photo_file import MAX_BYTES, SUFFIXES, read_photo_bytes
 
 T = TypeVar("T")
 Sizes = dict[str, int]
@@ -49,7 +53,7 @@ class Layout:
 
     name: str  # the layout, for people
     splits: Mapping[Split, Photos]  # the images of each split; no image is in two
-    contents: Any  # JSON that changes when a file is added, taken away or changes its size
+    contents: Any  # JSON that changes when a file is added, taken away or has other content
     # ids → [n, A] bool in the card's order, or None where the layout has none
     labels: Callable[[Sequence[str]], Tensor] | None = None
 
@@ -163,7 +167,47 @@ def file_layout(
 ) -> Layout:
     """A layout of files below `base`, from the names of each split and the sizes of all."""
     photos = {split: FilePhotos(base, names) for split, names in splits.items()}
-    return Layout(name, photos, sorted(sizes.items()), labels)
+    paths = [base / image for image in sizes]
+
+    def digest() -> str:
+        with ThreadPoolExecutor() as pool:
+            return hash_json([*zip(sizes, pool.map(_hash_of, paths, sizes.values()), strict=True)])
+
+    return Layout(name, photos, remembered(paths, digest), labels)
+
+
+def remembered(files: Sequence[Path], digest: Callable[[], str]) -> str:
+    """What `digest` says of these files' content, asked once for as long as none of them changes.
+
+    A data set of gigabytes is thus read once, and not at every start. It is kept in the cache, by
+    the files' names, sizes and dates, those of the last change of anything about them included.
+    """
+    memo = default_cache() / "content" / hash_json([[str(path), *_state(path)] for path in files])
+    with contextlib.suppress(OSError):
+        if re.fullmatch("[0-9a-f]{64}", known := memo.read_bytes().decode("latin-1")):
+            return known
+    found = digest()
+    with contextlib.suppress(UsageError):  # it can be read again
+        write_text(memo, found)
+    return found
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _hash_of(path: Path, size: int) -> str:
+    """Of an image file; what no image can be, or cannot be read, is one when its turn comes."""
+    if not 0 <= size <= MAX_BYTES:
+        return f"{size} bytes"
+    try:
+        return hash_file(path)
+    except OSError:
+        return "unreadable"
 
 
 def _required(base: Path, folder: str) -> Sizes:

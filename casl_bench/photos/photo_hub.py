@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,18 @@ from typing import Any
 import numpy as np
 
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import hash_json
+from casl_bench.core.files import hash_file, hash_json
+from casl_bench.core.option_types import expand_home
 from casl_bench.domains.dataset import Split
 from casl_bench.photos import extra_package
-from casl_bench.photos.layouts import Layout, Photo, cut_in_three, cut_off_validation, shuffled
+from casl_bench.photos.layouts import (
+    Layout,
+    Photo,
+    cut_in_three,
+    cut_off_validation,
+    remembered,
+    shuffled,
+)
 from casl_bench.photos.photo_file import BadPhotoError, read_photo_bytes
 
 # Names under which the three splits are published; the first that is there counts.
@@ -64,7 +73,7 @@ def hub_layout(hub_id: str, wanted_class: str | None, allow_download: bool) -> L
         kept = _rows_of_class(tables[split], wanted_class)
         rows[split] = shuffled([f"{split}/{row:06d}" for row in kept])
         images[split] = _undecoded(hub_id, tables[split], column)
-        contents.append([split, len(tables[split]), hash_json(_sizes(images[split]))])
+        contents.append([split, len(tables[split]), _content(images[split])])
     splits = {name: HubPhotos(hub_id, images, names) for name, names in _split(rows).items()}
     if not any(len(photos) for photos in splits.values()):
         wanted = f" of class '{wanted_class}'" if wanted_class else ""
@@ -74,6 +83,7 @@ def hub_layout(hub_id: str, wanted_class: str | None, allow_download: bool) -> L
 
 def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:
     datasets = extra_package("datasets", "this", hub_id)
+    hub_id = expand_home(hub_id, "--data-id")
     path = Path(hub_id)
     try:
         with _quiet(datasets), _online(datasets, allow_download):
@@ -149,22 +159,24 @@ def _undecoded(hub_id: str, table: Any, column: str) -> Any:
         raise UsageError(f"column '{column}' holds no encoded images", where=hub_id) from error
 
 
-def _sizes(images: Any) -> list[int]:
-    """Bytes an image, from the table's offsets and the files beside it: no image is read."""
-    import pyarrow.compute as compute  # comes with datasets
+def _content(images: Any) -> str:
+    """SHA-256 of all images, hex, from the table and the files beside it; none is decoded."""
+    chunks = images.data.column(images.column_names[0]).chunks
 
-    column = images.data.column(images.column_names[0]).combine_chunks()
-    lengths = compute.binary_length(compute.struct_field(column, "bytes")).to_pylist()
-    paths = compute.struct_field(column, "path").to_pylist()
-    return [
-        _file_size(path) if length is None else int(length)
-        for length, path in zip(lengths, paths, strict=True)
-    ]
+    def digest() -> str:
+        return hash_json([_hash_of(*cell) for chunk in chunks for cell in
+                          zip(chunk.field("bytes"), chunk.field("path"), strict=True)])  # fmt: skip
+
+    files = [Path(file["filename"]) for file in images.cache_files]
+    whole = all(chunk.field("bytes").null_count == 0 for chunk in chunks)
+    return remembered(files, digest) if files and whole else digest()
 
 
-def _file_size(path: str | None) -> int:
-    file = Path(path or "")
-    return file.stat().st_size if file.is_file() else -1
+def _hash_of(encoded: Any, path: Any) -> str:
+    if encoded.is_valid:
+        return hashlib.sha256(encoded.as_buffer()).hexdigest()
+    file = Path(path.as_py() or "")
+    return hash_file(file) if file.is_file() else "absent"
 
 
 def _cell(images: Any, row: int, where: str) -> bytes:

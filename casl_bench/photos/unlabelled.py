@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
+from casl_bench.core.files import hash_file, hash_json
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.photos import extra_package
 from casl_bench.photos.layouts import (
@@ -37,6 +38,7 @@ from casl_bench.photos.layouts import (
     last_tenth,
     layout_of_folders,
     no_layout,
+    remembered,
 )
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, shipped_concepts
 from casl_bench.photos.photo_file import BadPhotoError
@@ -181,12 +183,13 @@ def _published_churches(base: Path) -> Layout | None:
 
 
 def _databases(base: Path) -> Layout:
-    counts, sizes = {}, {}
+    counts, files = {}, []
     for name in (f"{TRAIN}_lmdb", f"{VAL}_lmdb"):
         data = base / name / "data.mdb"
         if not data.is_file():
             raise UsageError("no database", where=str(data), hint="download and unpack it")
-        counts[name], sizes[name] = count_images(base / name), data.stat().st_size
+        counts[name] = count_images(base / name)
+        files.append(data)
     (train, total), (test, tests) = ((base / name, count) for name, count in counts.items())
     end = last_tenth(total)
     return Layout(
@@ -196,7 +199,7 @@ def _databases(base: Path) -> Layout:
             "validation": LmdbPhotos(train, end, total),
             "test": LmdbPhotos(test, 0, tests),
         },
-        [sorted(sizes.items()), sorted(counts.items())],
+        [sorted(counts.items()), remembered(files, lambda: hash_json([*map(hash_file, files)]))],
     )
 
 

@@ -24,7 +24,7 @@ from casl_bench.report.grouping import (
     mean_over,
     over_concepts,
 )
-from casl_bench.report.markdown import DASH, Footnotes, escape, number, table
+from casl_bench.report.markdown import DASH, Footnotes, Markdown, escape, number, table
 from casl_bench.results.record import Kind, Measurement, Pair, RunRecord, Standing
 
 T = TypeVar("T", contravariant=True)
@@ -39,7 +39,7 @@ class Column(Generic[T]):
     Attributes:
         name: in exports.
         label: in headings, without the arrow.
-        of: the value, or ready markdown.
+        of: the value, or text, which is escaped here unless it is `Markdown`.
         better: which direction is; None where neither is.
         over: how the numbers of several concepts become one.
         bounds: least and largest possible value.
@@ -68,18 +68,18 @@ class Column(Generic[T]):
         """As a table shows it; the reason of a missing value becomes a note."""
         found = self.of(item)
         if isinstance(found, str):
-            return found
+            return escape(found)
         return shown(found, notes, self.digits, self.interval)
 
 
-def shown(found: Number, notes: Footnotes, digits: int = 2, interval: bool = True) -> str:
+def shown(found: Number, notes: Footnotes, digits: int = 2, interval: bool = True) -> Markdown:
     """Value and interval, or a dash, with its reason where there is one."""
     if found.value is None:
-        return notes.mark(found.reason) if found.reason else DASH
+        return notes.mark(found.reason) if found.reason else Markdown(DASH)
     text = number(found.value, digits)
     if interval and found.low is not None and found.high is not None:
         text += f" [{number(found.low, digits)}, {number(found.high, digits)}]"
-    return text
+    return Markdown(text)
 
 
 def table_of(columns: Sequence[Column[T]], items: Iterable[T]) -> str:
@@ -87,7 +87,7 @@ def table_of(columns: Sequence[Column[T]], items: Iterable[T]) -> str:
     notes = Footnotes()
     rows = [[column.cell(item, notes) for column in columns] for item in items]
     text_columns = sum(column.text for column in columns)
-    return notes.under(table([column.header for column in columns], rows, text_columns))
+    return notes.under(table([escape(c.header) for c in columns], rows, text_columns))
 
 
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -181,11 +181,11 @@ def edit_columns(
 def _plug_in(name: str, unit: str) -> Column[RunRecord]:
     """The column of a plug-in's metric, by its declaration if it is registered here."""
     if name not in METRICS.names():
-        return _metric(name, escape(name.replace("_", " ")), None)
+        return _metric(name, name.replace("_", " "), None)
     info = METRICS.create(name).info
     better = {True: _UP, False: _DOWN, None: None}[info.higher_is_better]
     low, high = info.bounds
-    label = escape(info.title) + {"sd": " (σ)", "dB": " (dB)"}.get(unit or info.unit, "")
+    label = info.title + {"sd": " (σ)", "dB": " (dB)"}.get(unit or info.unit, "")
     bounds = None if low is None or high is None else (low, high)
     return replace(_metric(name, label, better), bounds=bounds)
 
@@ -194,7 +194,7 @@ def at_classifier(column: Column[RunRecord], classifier: str) -> Column[RunRecor
     """The same measurement by another classifier than the primary one."""
     name = f"{column.name}@{classifier}"
     of = _metric(name, "", None).of
-    return replace(column, name=name, label=f"{column.label}, {escape(classifier)}", of=of)
+    return replace(column, name=name, label=f"{column.label}, {classifier}", of=of)
 
 
 _FLAGS = {
@@ -276,7 +276,7 @@ def over(
             found = {c: n for c, n in found.items() if not n.missing}
         return over_concepts(found, row.group, column.over, column.bounds)
 
-    label = column.label if dataset is None else f"{column.label}, {escape(dataset)}"
+    label = column.label if dataset is None else f"{column.label}, {dataset}"
     return Column(
         column.name, label, of, column.digits, column.better, interval=interval, note=column.note
     )
@@ -437,7 +437,7 @@ def _these_concepts(standing: Standing) -> str:
     here = standing.epr_plus_here
     if here.low is None or here.high is None:
         return DASH
-    return f"[{number(here.low)}, {number(here.high)}]"
+    return Markdown(f"[{number(here.low)}, {number(here.high)}]")
 
 
 def _leakage(placed: Placed) -> Number:
@@ -458,7 +458,8 @@ def _leakage(placed: Placed) -> Number:
 def _collateral(record: RunRecord, name: str) -> float | None:
     for level in record.levels:
         if level.name == name and level.status == "reached":
-            return level.measurements["mean_collateral"].value
+            found = level.measurements.get("mean_collateral")
+            return None if found is None else found.value
     return None
 
 
@@ -502,12 +503,12 @@ STANDINGS: tuple[Column[Placed], ...] = (
 def _verdict(pair: Pair) -> str:
     if not is_significant(pair):
         return "not significantly different"
-    return escape(pair.a if (pair.difference.value or 0.0) > 0 else pair.b)
+    return pair.a if (pair.difference.value or 0.0) > 0 else pair.b
 
 
 PAIRS: tuple[Column[Pair], ...] = (
-    Column("a", "a", lambda pair: escape(pair.a), text=True),
-    Column("b", "b", lambda pair: escape(pair.b), text=True),
+    Column("a", "a", lambda pair: pair.a, text=True),
+    Column("b", "b", lambda pair: pair.b, text=True),
     Column("difference", "a − b, mean signed log of EPR+", lambda pair: Number.of(pair.difference)),
     Column("p_holm", "p (Holm)", lambda pair: Number(pair.p_holm), 3),
     Column("better", "better", _verdict),

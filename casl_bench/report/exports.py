@@ -8,12 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from casl_bench.core.files import json_text
+from casl_bench.core.text import visible
 from casl_bench.report.columns import BOARD, EPR_PLUS, LATEX, Column
 from casl_bench.report.grouping import Number, Row
 from casl_bench.report.leaderboard import Entry, LeaderboardTable, Source, boards_of, entries_of
+from casl_bench.report.markdown import one_line
 
 JSON_VERSION = 2
 """Raised when a field of the JSON export changes its meaning."""
+
+_FORMULA = tuple("=+-@＝＋－＠")
+"""A spreadsheet takes a cell that begins with one of these for a formula; some read wide ones."""
 
 _LATEX_SPECIAL = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -106,8 +111,8 @@ def _number(found: Number) -> dict[str, Any]:
 
 
 def _as_csv(boards: Sequence[LeaderboardTable]) -> str:
-    """One line per row of any board; what is missing is empty."""
-    lines = []
+    """One line per row of any board; what is missing is empty, and no text is a formula."""
+    lines: list[dict[str, Any]] = []
     for board in boards:
         for entry in entries_of(board):
             row = _row(entry)
@@ -126,8 +131,15 @@ def _as_csv(boards: Sequence[LeaderboardTable]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: _csv_cell(value) for name, value in line.items()} for line in lines)
     return out.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    """Text behind an apostrophe where a spreadsheet would take it for a formula, and run it."""
+    if not isinstance(value, str):
+        return value
+    return f"'{visible(value)}" if value.lstrip()[:1] in _FORMULA else visible(value)
 
 
 def _latex(board: LeaderboardTable) -> str:
@@ -140,7 +152,7 @@ def _latex(board: LeaderboardTable) -> str:
         cells = [
             entry.rank.replace("–", "--") or "---",
             latex_escape(entry.method),
-            "---" if entry.standing is None else entry.standing.group,
+            "---" if entry.standing is None else latex_escape(entry.standing.group),
             _latex_number(entry.epr_plus, EPR_PLUS.digits),
             *(_latex_number(_value(c, entry), c.digits) for c in columns),
             f"{entry.done}/{entry.expected}",
@@ -175,7 +187,7 @@ def _heading(column: Column[Any]) -> str:
 
 def latex_escape(text: str) -> str:
     """Text that is no command of LaTeX, whatever a name holds."""
-    return text.translate(_LATEX_SPECIAL)
+    return visible(one_line(text)).translate(_LATEX_SPECIAL)
 
 
 def _latex_number(found: Number, digits: int) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 
+from casl_bench.analysis.significance import without
 from casl_bench.metrics.bootstrap import student_margin
-from casl_bench.report.markdown import DASH, escape
+from casl_bench.report.markdown import DASH, Markdown, escape
 from casl_bench.results.record import ALL, Comparison, Kind, Measurement, RunRecord
 
 
@@ -112,10 +114,22 @@ class Group:
         """All rows, in order."""
         return [Row(self, key) for key in self.edits]
 
-    @property
+    @cached_property
     def comparison(self) -> Comparison | None:
-        """The comparison of the methods; None where there is none."""
-        return next((r.comparison for r in self.of_kind("comparison") if r.comparison), None)
+        """The comparison of the methods whose cells are all here; None where there is none."""
+        found = next((r.comparison for r in self.of_kind("comparison") if r.comparison), None)
+        if found is None:
+            return None
+        here = {
+            (r.method, f"{r.dataset}/{r.concept}")
+            for r in self.of_kind("edit")
+            if r.status == "done" and not r.control and not r.fit_seed
+        }
+        gone = {
+            s.method for s in found.standings if any((s.method, c) not in here
+                                                     for c in found.concepts)
+        }  # fmt: skip
+        return without(found, gone) if gone else found
 
     def of_kind(self, kind: Kind) -> list[RunRecord]:
         """Its records of one kind."""
@@ -144,13 +158,13 @@ class Group:
     def differing(self) -> dict[str, list[str]]:
         """What the finished edits of a data set must share → their values, several if they differ.
 
-        Keys are "scorers", "attributes" and "backbones".
+        Values are markdown. Keys are "scorers", "attributes" and "backbones".
         """
         done = [r for r in self.of_kind("edit") if r.status == "done"]
         found = {
             "scorers": {_hashes(r.scorers) for r in done},
             "attributes": {", ".join(map(escape, r.attributes)) for r in done},
-            "backbones": {(r.backbone or "")[:8] for r in done},
+            "backbones": {escape((r.backbone or "")[:8]) for r in done},
         }
         return {what: sorted(values) for what, values in found.items()}
 
@@ -161,7 +175,7 @@ class Group:
 
 
 def _hashes(scorers: Mapping[str, str]) -> str:
-    return ", ".join(f"{escape(name)} ({h[:8]})" for name, h in sorted(scorers.items()))
+    return ", ".join(f"{escape(name)} ({escape(h[:8])})" for name, h in sorted(scorers.items()))
 
 
 @dataclass(frozen=True)
@@ -172,10 +186,10 @@ class Row:
     key: RowKey
 
     @property
-    def name(self) -> str:
+    def name(self) -> Markdown:
         """As the first cell of a row shows it: controls in italics."""
         name = escape(self.key.name)
-        return f"*{name}*" if self.key.control else name
+        return Markdown(f"*{name}*") if self.key.control else name
 
     @property
     def done(self) -> dict[str, RunRecord]:

@@ -14,10 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, hash_json
+from casl_bench.core.text import visible
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.columns import (
     BOARD,
@@ -33,7 +35,7 @@ from casl_bench.report.columns import (
     of_row,
 )
 from casl_bench.report.grouping import Group, Number, Row, parts_of
-from casl_bench.report.markdown import escape, one_line
+from casl_bench.report.markdown import Markdown, escape, one_line
 from casl_bench.results.record import Comparison, RunRecord
 from casl_bench.results.run_folder import jsonl_files, jsonl_stem, read_jsonl
 
@@ -149,20 +151,20 @@ def page_of(folder: str, name: str) -> str:
     return f"{folder}/{plain}-{hash_json(name)[:8]}.md"
 
 
-def link(text: str, path: str, up: str = "") -> str:
+def link(text: str, path: str, up: str = "") -> Markdown:
     """A markdown link to a path relative to the leaderboards' folder.
 
     `up` is "" on pages of that folder, "../" on those below it.
     """
-    return f"[{escape(text)}]({up}{path.replace(' ', '%20')})"
+    return Markdown(f"[{escape(text)}]({up}{quote(path, safe='/+')})")
 
 
-def code(text: str) -> str:
+def code(text: str) -> Markdown:
     """Text in a span of code that it cannot break out of."""
-    text = one_line(text)
+    text = visible(one_line(text))
     ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""
-    return f"{ticks}{space}{text}{space}{ticks}"
+    return Markdown(f"{ticks}{space}{text}{space}{ticks}")
 
 
 # One row of a board as numbers.
@@ -265,9 +267,9 @@ def _of_control(row: Row) -> Number:
 def board_columns(up: str = "") -> list[Column[Entry]]:
     """Of a board, in order; for `up` see `link`."""
 
-    def name(entry: Entry) -> str:
+    def name(entry: Entry) -> Markdown:
         if entry.status == "control":
-            return f"*{escape(entry.method)}*"
+            return Markdown(f"*{escape(entry.method)}*")
         return link(entry.method, page_of(METHODS, entry.method), up)
 
     rank, *others = method_columns()
@@ -312,7 +314,7 @@ _LETTERS = {
 def _flags(entry: Entry) -> str:
     """As a cell shows them: `N 2, C 1`; a flag without a letter by its name."""
     return ", ".join(
-        f"{_LETTERS[name][0] if name in _LETTERS else escape(name)} {count}"
+        f"{_LETTERS[name][0] if name in _LETTERS else name} {count}"
         for name, count in entry.flags.items()
     )
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from casl_bench.analysis.significance import is_significant
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
-from casl_bench.core.files import write_text
+from casl_bench.core.files import regular, write_text
+from casl_bench.core.text import visible
 from casl_bench.report.columns import EPR_RAW, METHOD, PAIRS, Column, over, probe_k, table_of
 from casl_bench.report.grouping import Group, Number, Row
 from casl_bench.report.leaderboard import (
@@ -31,7 +32,7 @@ from casl_bench.report.leaderboard import (
     method_columns,
     page_of,
 )
-from casl_bench.report.markdown import DASH, compact, escape, fold
+from casl_bench.report.markdown import DASH, Markdown, compact, escape, fold
 from casl_bench.report.tables import (
     comparison_section,
     concept_section,
@@ -86,12 +87,12 @@ def published_epr(board: LeaderboardTable) -> str:
             record = row.done.get(concept)
             return Number() if record is None else EPR_RAW.of(record)
 
-        return Column(concept, escape(concept), of)
+        return Column(concept, concept, of)
 
     columns = [METHOD]
     for name in group.datasets if group.across else group.concepts:
         column = over(EPR_RAW, dataset=name) if group.across else of_concept(name)
-        columns.append(replace(column, label=escape(name), better=None))
+        columns.append(replace(column, label=name, better=None))
     columns.append(replace(over(EPR_RAW), label="mean", better=None))
     rows = [row for row in group.rows if row.key.is_first_of_its_kind]
     return fold("EPR as published (EPR raw)", f"{_ABOUT_EPR_RAW}\n\n{table_of(columns, rows)}")
@@ -138,14 +139,14 @@ def _what(entries: Sequence[Entry]) -> str:
     return " ".join(lines)
 
 
-def _place(board: LeaderboardTable) -> str:
+def _place(board: LeaderboardTable) -> Markdown:
     """A board as the first cell of a row names it."""
     first = board.first
-    where = "all data sets"
+    where = Markdown("all data sets")
     if not board.group.across:
         where = link(first.dataset, page_of(DATASETS, first.dataset), "../")
     run = f"{first.domain_title}, {board.suite}, seed {first.seed}"
-    return f"{where} ({escape(run)}; {escape(board.source.name)})"
+    return Markdown(f"{where} ({escape(run)}; {escape(board.source.name)})")
 
 
 def _plain(board: LeaderboardTable) -> str:
@@ -204,7 +205,7 @@ def _settings(entries: Sequence[Entry]) -> list[str]:
 
 def _block(text: str) -> str:
     """Indented code: nothing within can end it."""
-    return "\n".join(f"    {line}" for line in text.splitlines())
+    return "\n".join(f"    {visible(line)}" for line in text.split("\n"))
 
 
 _ABOUT_PAGES = (
@@ -317,10 +318,10 @@ def _datasets_table(boards: Sequence[LeaderboardTable]) -> str:
     columns: tuple[Column[LeaderboardTable], ...] = (
         Column("dataset", "data set",
                lambda b: link(b.title, page_of(DATASETS, b.title)), text=True),
-        Column("domain", "domain", lambda b: escape(b.first.domain_title), text=True),
-        Column("suite", "suite", lambda b: escape(b.suite), text=True),
+        Column("domain", "domain", lambda b: b.first.domain_title, text=True),
+        Column("suite", "suite", lambda b: b.suite, text=True),
         Column("seed", "seed", lambda b: str(b.first.seed), text=True),
-        Column("records", "records", lambda b: escape(b.source.name), text=True),
+        Column("records", "records", lambda b: b.source.name, text=True),
         Column("leaders", "may be first", _leaders, text=True),
         Column("concepts", "concepts", lambda b: str(len(b.group.concepts))),
     )  # fmt: skip
@@ -333,7 +334,7 @@ def _leaders(board: LeaderboardTable) -> str:
     if comparison is None:
         return DASH
     ranked = [e.method for e in entries_of(board) if e.standing and e.standing.rank_low == 1]
-    return ", ".join(link(m, page_of(METHODS, m)) for m in ranked) or DASH
+    return Markdown(", ".join(link(m, page_of(METHODS, m)) for m in ranked) or DASH)
 
 
 def _sources_table(sources: Sequence[Source]) -> str:
@@ -470,4 +471,4 @@ def _others(out: Path, pages: Mapping[str, str]) -> list[str]:
 
 def _read(path: Path) -> str:
     """As stored: line ends are compared, too; what is no text is equal to no page."""
-    return path.read_bytes().decode("utf-8", errors="replace")
+    return regular(path).read_bytes().decode("utf-8", errors="replace")

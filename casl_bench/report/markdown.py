@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from casl_bench.core.text import visible
+
 DASH = "—"
+
+
+class Markdown(str):
+    """Text that is markdown already. Any other text is escaped where a table shows it."""
+
+    __slots__ = ()
 
 
 class Footnotes:
@@ -16,10 +24,10 @@ class Footnotes:
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
 
-    def mark(self, reason: str) -> str:
+    def mark(self, reason: str) -> Markdown:
         """The dash that stands for a missing number, with the number of its reason."""
         number = self._numbers.setdefault(reason, len(self._numbers) + 1)
-        return f"{DASH} [{number}]"
+        return Markdown(f"{DASH} [{number}]")
 
     def under(self, body: str) -> str:
         """The table with one line per reason below it."""
@@ -27,11 +35,12 @@ class Footnotes:
         return "\n\n".join([body, "\n".join(lines)]) if lines else body
 
 
-def escape(text: str) -> str:
+def escape(text: str) -> Markdown:
     """Text that cannot break a table or become markup, whatever a name or a message holds."""
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in one_line(text))
-    text = re.sub(r"[\\|`*\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", text)
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    if isinstance(text, Markdown):
+        return text
+    text = re.sub(r"[\\|`*\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", visible(one_line(text)))
+    return Markdown(text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
 
 
 def number(value: float, digits: int = 2) -> str:

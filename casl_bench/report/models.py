@@ -66,7 +66,7 @@ _MODELS = {
 
 def _header(name: str) -> str:
     """Heading of a measurement of models."""
-    return _MODELS.get(name) or escape(name.replace("_", " "))
+    return _MODELS.get(name) or name.replace("_", " ")
 
 
 def _done(group: Group, kind: Kind) -> list[RunRecord]:
@@ -79,7 +79,7 @@ def reconstruction_section(group: Group) -> str:
     if not records:
         return ""
     columns: list[Column[RunRecord]] = [
-        Column("dataset", "data set", lambda r: escape(r.dataset), text=True),
+        Column("dataset", "data set", lambda r: r.dataset, text=True),
         *(_of_model(name) for name in in_order(_names(records), _MODELS)),
     ]
     return section("Reconstruction (no edit)", table_of(columns, records))
@@ -114,13 +114,13 @@ def _prefixed_section(title: str, group: Group, kind: Kind) -> str:
         names = in_order((rest for _, rest in found), _MODELS)
         rows = [
             [
-                _header(prefix) if prefix else "all",
+                escape(_header(prefix)) if prefix else "all",
                 *("" if (prefix, name) not in found
                   else shown(Number.of(found[prefix, name]), notes, 3) for name in names),
             ]
             for prefix in in_order((prefix for prefix, _ in found), _MODELS)
         ]  # fmt: skip
-        parts.append(notes.under(table(["what", *map(_header, names)], rows)))
+        parts.append(notes.under(table(["what", *(escape(_header(name)) for name in names)], rows)))
     return section(title, *parts) if parts else ""
 
 
@@ -148,7 +148,7 @@ def datasets_section(
         return Column(name, _header(name), of, digits=3)
 
     names = {n.removeprefix(prefix) for n in _names(own.values()) if n.startswith(prefix)}
-    dataset = Column[str]("dataset", "data set", escape, text=True)
+    dataset = Column[str]("dataset", "data set", str, text=True)
     columns = [dataset, *map(column, in_order(names, _MODELS))]
     return section(title, table_of(columns, [*own, "mean"]))
 
@@ -231,7 +231,7 @@ def _probe_measurement(feature: str, k: int | None, shuffled: bool) -> str:
 def _probe_title(row: tuple[str, bool]) -> str:
     feature, shuffled = row
     title = _FEATURES.get(feature, feature.replace("_", " "))
-    return escape(title) + (", shuffled" if shuffled else "")
+    return title + (", shuffled" if shuffled else "")
 
 
 def _names(records: Iterable[RunRecord]) -> set[str]:
@@ -286,7 +286,7 @@ def off_target_overall_section(group: Group) -> str:
             own = {c: n for c, n in found.items() if c in group.datasets[dataset]}
             return over_concepts(own, group)
 
-        return Column(dataset, escape(dataset), of)
+        return Column(dataset, dataset, of)
 
     columns = [METHOD, *map(column, group.datasets), _ALL_OFF_TARGET]
     body = table_of(columns, group.rows)
@@ -311,7 +311,7 @@ def _shift_column(attribute: str, group: Group) -> Column[Row]:
             return Number(reason="no concept that aims at another attribute")
         return over_concepts(others, group)
 
-    return Column(attribute, escape(attribute), of)
+    return Column(attribute, attribute, of)
 
 
 def _target(record: RunRecord) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from casl_bench.core.errors import InputError, UsageError, unknown_name
-from casl_bench.core.files import hash_json, safe_name, write_bytes
+from casl_bench.core.files import hash_json, regular, safe_name, write_bytes
 from casl_bench.results.edited_images import EditedImages, Pixels
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
@@ -218,9 +218,9 @@ def _hash_of(records: Sequence[RunRecord]) -> str:
 
 def _is_up_to_date(path: Path, key: str) -> bool:
     try:
-        with Image.open(path) as picture:
+        with Image.open(regular(path)) as picture:
             return picture.info.get(_MADE_FROM) == key
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return False
 
 

@@ -9,20 +9,31 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from casl_bench.analysis.analyse import read_numbers
+from casl_bench.analysis.analyse import NUMBERS_FILE, read_numbers
 from casl_bench.analysis.controls import check_bounds
+from casl_bench.analysis.measure import flags_of
 from casl_bench.analysis.significance import holm, rank_intervals
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
+from casl_bench.metrics.metric import MetricInfo, metric_infos
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.leaderboard import RESERVED
-from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Measurement, RunRecord
-from casl_bench.results.run_folder import CellKey, jsonl_files, jsonl_stem, read_jsonl, write_jsonl
+from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Provenance, RunRecord
+from casl_bench.results.run_folder import (
+    ENDINGS,
+    CellKey,
+    jsonl_files,
+    jsonl_stem,
+    read_jsonl,
+    stored_lines,
+    write_jsonl,
+)
 
 # Does a comparison follow from the cells of its run?
 
@@ -119,7 +130,8 @@ class Expected:
         alone: control of every concept → whether it is run several times.
         beside: method → controls matched to it.
         matched_concepts: on how many concepts of a data set these are run.
-        versions: method → its version, as `settings` are its settings in this suite.
+        fields_of: record → those of its fields that are known here, with their values: of its data
+            set (revision, hashes of models), its method (version, settings, supervision) or both.
     """
 
     suite_version: int | None
@@ -131,31 +143,35 @@ class Expected:
     alone: Mapping[str, bool]
     beside: Mapping[str, tuple[str, ...]]
     matched_concepts: int = 0
-    versions: Mapping[str, int] = field(default_factory=dict)
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fields_of: Callable[[RunRecord], Mapping[str, Any]] = lambda record: {}
 
 
 # Values that no measurement can have, whatever the method.
 
 _RANGES = {"share": (0.0, 1.0), "fraction": (0.0, 1.0), "cosine": (-1.0, 1.0), "dB": (0.0, 200.0)}
-"""By unit. 8-bit pictures that are equal have no more dB than this."""
-
-_NEVER_NEGATIVE = frozenset(
-    {"epr_raw", "epr_std", "epr_floored", "epr_over_random", "mean_collateral", "perceptual"}
-)
+"""By unit, of what no metric declares. 8-bit pictures that are equal have no more dB than this."""
 
 MOST_SD = 100.0
 """No attribute moves by so many standard deviations of its logit over real images."""
 
 
-def _implausible(record: RunRecord, images: int) -> Iterator[str]:
-    """Values that are impossible, or of more images than the suite has, as sentences."""
+def _implausible(
+    record: RunRecord, images: int, declared: Mapping[str, MetricInfo]
+) -> Iterator[str]:
+    """Values that are impossible, or of more images than the suite has, as sentences.
+
+    A metric's bounds, unit and version are those that it declares, not those that a record says.
+    """
     what = "/".join(x for x in (record.dataset, record.method or record.kind, record.concept) if x)
     of_levels = [item for level in record.levels for item in level.measurements.items()]
     for name, found in (*record.measurements.items(), *of_levels):
         if found.value is None:
             continue
-        low, high = _range(name.split("@")[0], found)
+        info = declared.get(name.split("@")[0])
+        if info is not None and found.unit != info.unit:
+            yield f"{what}: {name} is in '{found.unit}', not in '{info.unit}'"
+            continue
+        low, high = _range(found.unit, info)
         if not low - TOLERANCE <= found.value <= high + TOLERANCE:
             yield f"{what}: {name} is {found.value:g}, outside [{low:g}, {high:g}]"
         if record.kind == "edit" and found.n == 0:
@@ -166,12 +182,15 @@ def _implausible(record: RunRecord, images: int) -> Iterator[str]:
         if drift is not None and abs(drift) > MOST_SD:
             yield f"{what}: off-target shift of {attribute} is {drift:g} σ"
 
+    for name, version in record.metric_versions.items():
+        if name in declared and version != declared[name].version:
+            yield f"{what}: {name} is of version {version}, here of {declared[name].version}"
 
-def _range(name: str, found: Measurement) -> tuple[float, float]:
-    low, high = _RANGES.get(found.unit, (-float("inf"), float("inf")))
-    if found.unit == "sd":
-        low, high = -MOST_SD, MOST_SD
-    return (max(low, 0.0) if name in _NEVER_NEGATIVE else low), high
+
+def _range(unit: str, info: MetricInfo | None) -> tuple[float, float]:
+    low, high = _RANGES.get(unit, (None, None)) if info is None else info.bounds
+    most = MOST_SD if unit == "sd" else math.inf
+    return -most if low is None else low, most if high is None else high
 
 
 Records = Sequence[RunRecord]
@@ -189,18 +208,19 @@ def early_faults(records: Records) -> list[str]:
     return [f"{old} records are not of schema {SCHEMA_VERSION}"] if old else []
 
 
-def faults_of(records: Records, expected: Expected, published: Sequence[str] = ()) -> list[str]:
-    """Why a file's records may not be published, given all published ids; else empty."""
+def faults_of(records: Records, expected: Expected, published: Records = ()) -> list[str]:
+    """Why a file's records may not be published, given all published ones; else empty."""
     first = early_faults(records) or _suite(records, expected)
     if first:
         return first  # held against another suite, nothing else would mean anything
+    declared = {info.name: info for info in metric_infos()}
     checks: Sequence[Callable[[], list[str]]] = (
         lambda: _clean(records),
         lambda: _duplicates(records, published),
         lambda: _alike(records),
-        lambda: _settings(records, expected),
+        lambda: _derived(records, expected),
         lambda: _complete(records, expected),
-        lambda: [fault for r in records for fault in _implausible(r, expected.images)],
+        lambda: [fault for r in records for fault in _implausible(r, expected.images, declared)],
         lambda: _inconsistencies(records),
     )
     return [fault for check in checks for fault in check()]
@@ -223,18 +243,45 @@ def _clean(records: Records) -> list[str]:
     changed = sum(r.provenance.git_dirty is True for r in records)
     unknown = sum(r.provenance.git_dirty is None or not r.provenance.git_commit for r in records)
     faults = [f"{changed} records were made by code with changes"] if changed else []
-    return faults + ([f"{unknown} records do not tell their commit"] if unknown else [])
+    faults += [f"{unknown} records do not tell their commit"] if unknown else []
+    # What is written by hand here often shows; see docs/leaderboards.md for what does not.
+    odd = {f"{_name(r)}: {what}" for r in records for what in _odd_provenance(r.provenance)}
+    return faults + ([f"provenance cannot be: {_listed(sorted(odd))}"] if odd else [])
 
 
-def _duplicates(records: Records, published: Sequence[str]) -> list[str]:
+_LONGEST = 366 * 86400.0
+"""Seconds that nothing takes."""
+
+
+def _odd_provenance(found: Provenance) -> Iterator[str]:
+    if found.git_commit and not re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", found.git_commit):
+        yield f"'{found.git_commit[:40]}' is no commit"
+    try:
+        begun = datetime.fromisoformat(found.started_at)
+    except ValueError:
+        begun = None
+    if begun is None or begun.tzinfo is None:
+        yield f"'{found.started_at[:40]}' is no time with a time zone"
+    elif begun > datetime.now(UTC) + timedelta(days=1):
+        yield f"'{found.started_at}' is yet to come"
+    spans = {**found.seconds, "fit": found.fit_seconds or 0.0}
+    yield from (
+        f"{what} took {span:g} s" for what, span in spans.items() if not 0 <= span <= _LONGEST
+    )
+    if not found.argv:
+        yield "no command"
+
+
+def _duplicates(records: Records, published: Records) -> list[str]:
     counts = Counter(CellKey.of(r) for r in records)
     twice = [_name(r) for r in records if counts[CellKey.of(r)] > 1]
     faults = [f"the same cell several times: {_listed(dict.fromkeys(twice))}"] if twice else []
     of_methods = [r for r in records if r.kind == "edit" and not r.control]
-    if of_methods and {r.record_id for r in of_methods} <= set(published):
+    if of_methods and {r.record_id for r in of_methods} <= {r.record_id for r in published}:
         faults.append("all records of its methods are published already")
     by_scores: dict[str, set[str]] = {}
-    for r in of_methods:
+    others = [r for r in published if r.kind == "edit" and not r.control]
+    for r in (*of_methods, *others):
         if r.scores is not None:
             place = f"{r.dataset}/{r.method}/{r.concept}"
             by_scores.setdefault(r.scores.sha256, set()).add(place)
@@ -259,19 +306,19 @@ def _alike(records: Records) -> list[str]:
     return faults
 
 
-def _settings(records: Records, expected: Expected) -> list[str]:
-    """Version and settings of every method that is known here."""
+def _derived(records: Records, expected: Expected) -> list[str]:
+    """Fields that follow from what is known here, or from the record's own numbers."""
     faults: dict[str, None] = {}
     for r in records:
-        if r.kind != "edit" or r.status != "done" or r.method is None:
-            continue
-        version = expected.versions.get(r.method)
-        if version is None:
-            continue  # of a plug-in
-        if r.method_version != version:
-            faults[f"'{r.method}' is of version {r.method_version}, today it is {version}"] = None
-        if r.method_config != expected.settings[r.method]:
-            faults[f"'{r.method}' has settings that are not those of the suite"] = None
+        who = f"'{r.method}'" if r.kind == "edit" else r.dataset
+        for name, value in expected.fields_of(r).items():
+            found = getattr(r, name)
+            if found != value:
+                values = f"{found!r}, here {value!r}"
+                shown = values if len(values) <= _SHORT else "not what it is here"
+                faults[f"{name} of {who} is {shown}"] = None
+        if r.kind == "edit" and r.status == "done" and r.flags != (flags := flags_of(r)):
+            faults[f"{_name(r)} has the flags {list(r.flags)}, by its numbers {list(flags)}"] = None
     return list(faults)
 
 
@@ -287,6 +334,8 @@ def _complete(records: Records, expected: Expected) -> list[str]:
         return [*faults, "no method but controls"]
     methods = sorted({r.method or "" for r in of_methods})
     fits = 1 + max(r.fit_seed for r in of_methods)
+    if fits > len(of_methods):
+        return [*faults, f"fit {fits - 1} of {len(of_methods)} cells of methods"]
     datasets = _datasets(records)
     wanted: list[CellKey] = []
     for dataset in datasets:
@@ -346,8 +395,8 @@ def _listed(names: Sequence[str] | dict[str, None]) -> str:
     return f"{', '.join(found[:_SHOWN])}{more}"
 
 
-_SHOWN = 4
-"""Names that a fault lists."""
+_SHOWN, _SHORT = 4, 80
+"""Names that a fault lists, and characters of values that it quotes."""
 
 
 # A finished run → a file among the published records; all of it, or nothing.
@@ -376,8 +425,10 @@ def submit(
         UsageError: if there is nothing to add, or the name is taken or unfit.
         InvalidBenchmarkError: with the reasons why the records may not be published.
     """
+    if source.name == NUMBERS_FILE and (source.parent / "cells").is_dir():
+        source = source.parent  # its numbers are made anew of its scores
     records = _read(source)
-    _refuse(early_faults(records), source)
+    _refuse(early_faults(records) or _unsealed(source), source)
     expected = expected_of(records)
     name = _default_name(records, expected) if name is None else name
     target = folder / f"{_checked_name(name)}.jsonl.gz"
@@ -388,7 +439,7 @@ def submit(
             where=str(taken[0]),
             hint="give --name another name, or remove the file first if these are to replace it",
         )
-    known = [r.record_id for path in published for r in read_jsonl(path)]
+    known = [r for path in published for r in read_jsonl(path)]
     faults = faults_of(records, expected, known)
     if source.is_dir() and not faults:
         faults = _manifest_faults(source / "manifest.json", expected)
@@ -397,6 +448,17 @@ def submit(
     if not dry_run:
         write_jsonl(target, records)
     return target
+
+
+def _unsealed(source: Path) -> list[str]:
+    """Records of a run folder or file whose provenance has no hash, by which a change shows."""
+    stored: Iterator[Any] = iter(())
+    if source.is_dir():
+        stored = map(read_json, source.glob("cells/*/*/*/record.json"))
+    elif source.name.endswith(ENDINGS):
+        stored = stored_lines(source)
+    count = sum("provenance_id" not in record for record in stored)
+    return [f"{count} records have no hash of their provenance"] if count else []
 
 
 def _refuse(faults: Sequence[str], source: Path) -> None:

@@ -192,7 +192,9 @@ def comparison_section(group: Group, title: str) -> str:
         return ""
     images = found.standings[0].epr_plus.n if found.standings else 0
     about = _EQUAL_EFFECT.format(
-        effect=effect_in_words(found.level), concepts=len(found.concepts), images=f"{images:,}"
+        effect=escape(effect_in_words(found.level)),
+        concepts=len(found.concepts),
+        images=f"{images:,}",
     )
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
     pairs = fold("every two methods", table_of(PAIRS, found.pairs)) if found.pairs else ""
@@ -204,7 +206,7 @@ def _sentences(found: Comparison) -> list[str]:
     lines = []
     if any(s.reached + s.wrong_way < s.cells for s in found.standings):
         lines.append(_TOO_NARROW)
-    if found.sensitivity:
+    if found.sensitivity and found.standings:
         lines.append(_sensitivity(found))
     for agreement in found.agreements:
         tau = DASH if agreement.tau is None else number(agreement.tau)
@@ -222,7 +224,7 @@ def _sentences(found: Comparison) -> list[str]:
 def _sensitivity(found: Comparison) -> str:
     holds = sum(s.holds for s in found.sensitivity)
     variants = sum(s.variants for s in found.sensitivity)
-    kinds = ", ".join(f"{s.kind} {s.holds} of {s.variants}" for s in found.sensitivity)
+    kinds = ", ".join(f"{escape(s.kind)} {s.holds} of {s.variants}" for s in found.sensitivity)
     broken = [escape(what) for s in found.sensitivity for what in s.broken_by]
     exceptions = ""
     if broken:
@@ -315,7 +317,7 @@ def concept_section(group: Group) -> str:
         return str(max(counts)) if counts else ""
 
     columns: list[Column[_Cell]] = [
-        Column("concept", "concept", lambda cell: escape(cell.concept), text=True),
+        Column("concept", "concept", lambda cell: cell.concept, text=True),
         Column("method", "method", lambda cell: Row(group, cell.key).name, text=True),
         Column("strength", "strength", lambda cell: strength_of(cell.record)),
         Column("n", "n", images),
@@ -323,7 +325,7 @@ def concept_section(group: Group) -> str:
     ]
     if any(cell.record.flags for cell in cells):
         columns.append(
-            Column("flags", "flags", lambda cell: escape(", ".join(map(flag, cell.record.flags))))
+            Column("flags", "flags", lambda cell: ", ".join(map(flag, cell.record.flags)))
         )
     return section(
         "Edits, by concept",
@@ -353,7 +355,8 @@ def level_section(group: Group) -> str:
             response = "**not monotone**" if "non-monotone" in record.flags else "monotone"
             cells = [_level(at[name]) if name in at else DASH for name in names]
             rows.append([escape(concept), escape(key.method), *cells, response])
-    headings = ["concept", "method", *map(effect_in_words, names), "response"]
+    effects = [escape(effect_in_words(name)) for name in names]
+    headings = ["concept", "method", *effects, "response"]
     about = (
         "Strength at which validation images show the effect → effect of the test images at it. "
         "Nothing is extrapolated: an effect that no strength of the grid reaches is not reached, "
@@ -433,8 +436,8 @@ def _machine(record: RunRecord) -> str:
 def failure_section(group: Group) -> str:
     """Cells that failed or were skipped, each with the reason."""
     columns: Sequence[Column[RunRecord]] = (
-        Column("what", "what", lambda r: escape(_what(r)), text=True),
-        Column("concept", "concept", lambda r: escape(r.concept or ""), text=True),
+        Column("what", "what", _what, text=True),
+        Column("concept", "concept", lambda r: r.concept or "", text=True),
         Column("status", "status", lambda r: r.status, text=True),
         Column("why", "why", _why, text=True),
     )
@@ -448,4 +451,4 @@ def _what(r: RunRecord) -> str:
 
 
 def _why(r: RunRecord) -> str:
-    return escape(f"{r.error.type}: {r.error.message}") if r.error else ""
+    return f"{r.error.type}: {r.error.message}" if r.error else ""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.results.score_table import READ_ERRORS
+from casl_bench.results.score_table import READ_ERRORS, read_arrays
 
 Pixels = NDArray[np.uint8]
 FILE_NAME = "images.npz"
@@ -70,15 +70,15 @@ class EditedImages:
     def from_bytes(cls, data: bytes, where: str = "") -> EditedImages:
         """Read what `to_bytes` wrote. Raises InvalidBenchmarkError on anything else."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return cls(
-                    tuple(str(i) for i in file["image_ids"]),
-                    tuple(float(s) for s in file["strengths"]),
-                    file["source"],
-                    file["reconstruction"],
-                    file["edits"],
-                    file.get("oracle"),
-                )
+            arrays = read_arrays(data)
+            return cls(
+                tuple(str(i) for i in arrays["image_ids"]),
+                tuple(float(s) for s in arrays["strengths"]),
+                arrays["source"],
+                arrays["reconstruction"],
+                arrays["edits"],
+                arrays.get("oracle"),
+            )
         except READ_ERRORS as error:
             raise InvalidBenchmarkError(f"not a cell's pictures: {error}", where=where) from error
 
@@ -176,19 +176,19 @@ def latents_to_bytes(found: Sequence[LatentImages]) -> bytes:
 def latents_from_bytes(data: bytes, where: str = "") -> list[LatentImages]:
     """What `latents_to_bytes` wrote. Raises InvalidBenchmarkError on anything else."""
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        arrays = read_arrays(data)
 
-            def of_latent(name: str) -> tuple[Any, ...]:
-                return tuple(arrays[name]) if name in arrays else ()
+        def of_latent(name: str) -> tuple[Any, ...]:
+            return tuple(arrays[name]) if name in arrays else ()
 
-            return [
-                LatentImages(
-                    int(latent),
-                    of_latent(f"pictures{i}"),
-                    of_latent(f"maps{i}"),
-                    tuple(map(float, of_latent(f"activations{i}"))),
-                )
-                for i, latent in enumerate(arrays["latents"])
-            ]
+        return [
+            LatentImages(
+                int(latent),
+                of_latent(f"pictures{i}"),
+                of_latent(f"maps{i}"),
+                tuple(map(float, of_latent(f"activations{i}"))),
+            )
+            for i, latent in enumerate(arrays["latents"])
+        ]
     except READ_ERRORS as error:
         raise InvalidBenchmarkError(f"cannot read latents' images: {error}", where=where) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import hash_bytes, parse_json, write_bytes
+from casl_bench.core.files import bounded_lines, hash_bytes, parse_json, regular, write_bytes
 from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import CellRecord, CurvePoint
-from casl_bench.results.score_table import READ_ERRORS, ScoreTable
+from casl_bench.results.score_table import READ_ERRORS, ScoreTable, read_arrays
 from casl_bench.results.stored_cells import StoredCell
 
 ENDING = ".scores.npz"
@@ -50,8 +51,9 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
             own = _quantised(cell.scores, step)
             arrays |= {f"{place}/{name}": values for name, values in own.items()}
         stored.append(entry)
-    text = json.dumps(stored, sort_keys=True, allow_nan=False).encode()
-    arrays["cells"] = np.frombuffer(gzip.compress(text, mtime=0), dtype=np.uint8)
+    lines = [json.dumps(entry, sort_keys=True, allow_nan=False) + "\n" for entry in stored]
+    packed = gzip.compress("".join(lines).encode(), mtime=0)
+    arrays["cells"] = np.frombuffer(packed, dtype=np.uint8)
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     write_bytes(path, file.getvalue())
@@ -60,9 +62,9 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
 def read_published(path: Path) -> list[StoredCell]:
     """Read what `write_published` wrote. Raises InvalidBenchmarkError on anything else."""
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        stored = parse_json(gzip.decompress(arrays["cells"].tobytes()).decode())
+        arrays = read_arrays(regular(path).read_bytes())
+        with gzip.open(io.BytesIO(arrays["cells"].tobytes())) as file:
+            stored = [parse_json(line.decode()) for line in bounded_lines(file)]
         records = [CellRecord.from_json(entry["record"], where=str(path)) for entry in stored]
         spreads = _spreads(records)
         return [
@@ -75,7 +77,7 @@ def read_published(path: Path) -> list[StoredCell]:
             )
             for place, (entry, record) in enumerate(zip(stored, records, strict=True))
         ]
-    except READ_ERRORS as error:
+    except (EOFError, zlib.error, *READ_ERRORS) as error:
         raise InvalidBenchmarkError(
             f"not a file of published scores: {error}", where=str(path)
         ) from error

@@ -1,13 +1,15 @@
 """Records: what one cell knows of itself (`CellRecord`), and its numbers (`RunRecord`).
 
 `provenance` is the only part that may differ between two runs of the same settings; `record_id`
-is the hash of all the rest, so equal ids mean equal results.
+is the hash of all the rest, so equal ids mean equal results. `provenance_id` is of both.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -25,7 +27,13 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import hash_json, write_json
 from casl_bench.metrics.metric import Estimate
 
-Finite = Annotated[float, AllowInfNan(False)]
+MOST = 1e100
+"""No number measured is larger; squares and ratios of such numbers do not overflow."""
+
+Finite = Annotated[float, AllowInfNan(False), Field(ge=-MOST, le=MOST)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What 64 bits hold, in files of any format."""
 
 
 class Frozen(BaseModel):
@@ -49,7 +57,7 @@ class Measurement(Frozen):
     low: Finite | None = None
     high: Finite | None = None
     level: Finite = Field(default=0.95, gt=0, lt=1)
-    n: int = Field(default=0, ge=0)
+    n: Count = 0
     unit: str = ""
     reason: str | None = None
 
@@ -94,6 +102,8 @@ class Measurement(Frozen):
         )
 
 
+LevelName = Annotated[str, Field(pattern=r"^[a-z]+(_[0-9]+)?$")]
+
 ALL = "all"
 """Stands in the place of a data set in a record that compares methods over several."""
 
@@ -114,12 +124,12 @@ class Standing(Frozen):
     method: str
     epr_plus: Measurement
     epr_plus_here: Measurement
-    rank_low: int = Field(ge=1)
-    rank_high: int = Field(ge=1)
-    group: str
-    reached: int = Field(ge=0)
-    wrong_way: int = Field(ge=0)
-    cells: int = Field(ge=1)
+    rank_low: Count = Field(ge=1)
+    rank_high: Count = Field(ge=1)
+    group: Annotated[str, Field(pattern=r"^([A-Za-z]|\([0-9]+\))*$")]
+    reached: Count
+    wrong_way: Count
+    cells: Count = Field(ge=1)
     fit_sd: Measurement
 
 
@@ -134,8 +144,8 @@ class Pair(Frozen):
     a: str
     b: str
     difference: Measurement
-    p: Finite | None
-    p_holm: Finite | None
+    p: Probability | None
+    p_holm: Probability | None
 
 
 class Agreement(Frozen):
@@ -149,7 +159,7 @@ class Agreement(Frozen):
     scorer: str
     order: tuple[str, ...]
     tau: Finite | None
-    n: int
+    n: Count
 
 
 class Sensitivity(Frozen):
@@ -162,8 +172,8 @@ class Sensitivity(Frozen):
     """
 
     kind: str
-    variants: int
-    holds: int
+    variants: Count
+    holds: Count
     broken_by: tuple[str, ...]
 
 
@@ -179,7 +189,7 @@ class Comparison(Frozen):
         incomplete: methods left out, as they have not run everything.
     """
 
-    level: str
+    level: LevelName
     datasets: tuple[str, ...]
     concepts: tuple[str, ...]
     standings: tuple[Standing, ...]
@@ -187,6 +197,19 @@ class Comparison(Frozen):
     agreements: tuple[Agreement, ...]
     sensitivity: tuple[Sensitivity, ...]
     incomplete: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _of_every_two(self) -> Comparison:
+        methods = [standing.method for standing in self.standings]
+        found = {frozenset((pair.a, pair.b)) for pair in self.pairs}
+        if len(set(methods)) != len(methods):
+            raise ValueError("a method stands twice among those compared")
+        # Counted first: a record of few pairs and very many methods would take for ever.
+        if len(self.pairs) != math.comb(len(methods), 2) or found != {
+            frozenset(two) for two in combinations(methods, 2)
+        }:
+            raise ValueError("a comparison has every two of its methods, once")
+        return self
 
 
 SCHEMA_VERSION: Literal[3] = 3
@@ -200,7 +223,7 @@ class SuiteRef(Frozen):
     """Which suite ran; `quick` marks one for trying out, whose numbers are not to be quoted."""
 
     name: str
-    version: int
+    version: Count
     quick: bool = False
 
 
@@ -227,7 +250,7 @@ class Level(Frozen):
         largest: effect that the validation images showed; None where there was no choice.
     """
 
-    name: str
+    name: LevelName
     goal: Finite
     unit: str
     status: Literal["reached", "not_reached", "wrong_way"]
@@ -266,7 +289,7 @@ class ReferenceScales(Frozen):
         unrelated_identity: mean identity similarity of such pairs, in [-1, 1).
     """
 
-    spreads: dict[str, tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]]
+    spreads: dict[str, tuple[Annotated[Finite, Field(gt=0)], ...]]
     unrelated_perceptual: Finite | None = None
     unrelated_identity: Finite | None = None
 
@@ -280,7 +303,7 @@ class Cost(Frozen):
         edit_unet_calls: passes of one edit of one image at one strength; None if not measured.
     """
 
-    parameters: int = Field(default=0, ge=0)
+    parameters: Count = 0
     unet_calls: Finite = Field(default=0.0, ge=0)
     edit_unet_calls: Finite | None = Field(default=None, ge=0)
 
@@ -290,7 +313,7 @@ class FileRef(Frozen):
 
     file: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
     sha256: Hash
-    rows: int | None = Field(default=None, ge=0)
+    rows: Count | None = None
 
 
 class ErrorInfo(Frozen):
@@ -333,8 +356,8 @@ class Provenance(Frozen):
     seconds: dict[str, Finite] = Field(default_factory=dict)
     unet_passes: dict[str, Finite] = Field(default_factory=dict)
     argv: tuple[str, ...] = ()
-    batch_size: int | None = None
-    threads: int | None = None
+    batch_size: Count | None = None
+    threads: Count | None = None
     fit_seconds: Finite | None = None
     fit_peak_memory_mb: Finite | None = None
     sources: dict[str, Hash] = Field(default_factory=dict)
@@ -386,9 +409,9 @@ class _Record(Frozen):
     dataset: str
     dataset_revision: str
     suite: SuiteRef
-    seed: int
+    seed: Count
     method: str | None = None
-    method_version: int | None = None
+    method_version: Count | None = None
     method_config: dict[str, JsonValue] = Field(default_factory=dict)
     supervision: Literal["none", "text", "labels"] | None = None
     control: bool = False
@@ -400,7 +423,7 @@ class _Record(Frozen):
     strengths: tuple[Finite, ...] = ()
     full_effect: Finite | None = None
     monotone: bool = True
-    fit_seed: int = Field(default=0, ge=0)
+    fit_seed: Count = 0
     judges: tuple[str, ...] = ()
     guided_by: tuple[str, ...] = ()
     attributes: tuple[str, ...] = ()
@@ -443,8 +466,11 @@ class _Record(Frozen):
         return hash_json(self.comparable())
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values as stored: all fields and the record's id."""
-        return {"record_id": self.record_id, **self._dumped()}
+        """JSON values as stored: all fields, the record's id, and one of it and its provenance."""
+        stored = self._dumped()
+        ids = {"record_id": self.record_id}
+        ids["provenance_id"] = hash_json([self.record_id, stored["provenance"]])
+        return {**ids, **stored}
 
     @classmethod
     def from_json(cls, stored: Any, where: str = "") -> Self:
@@ -453,22 +479,34 @@ class _Record(Frozen):
             raise InvalidBenchmarkError("not a record: no JSON object", where=where)
         try:
             record = cls.model_validate_json(
-                json.dumps({k: v for k, v in stored.items() if k != "record_id"}), strict=True
+                json.dumps({k: v for k, v in stored.items() if k not in _IDS}), strict=True
             )
+        except RecursionError as error:
+            raise InvalidBenchmarkError("not a record: nested too deeply", where=where) from error
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "record"
             raise InvalidBenchmarkError(
                 f"not a valid record: {field}: {first['msg']}", where=where
             ) from error
-        if stored.get("record_id") != record.record_id:
+        known = record.to_json()
+        if stored.get("record_id") != known["record_id"]:
             raise InvalidBenchmarkError(
                 "record was changed after it was written: its id does not match its content",
                 where=where,
                 hint="run the cell again",
             )
+        # Records of schemas 1 and 2 have none; `submit` wants one.
+        if stored.get("provenance_id", known["provenance_id"]) != known["provenance_id"]:
+            raise InvalidBenchmarkError(
+                "provenance was changed after it was written: its id does not match its content",
+                where=where,
+                hint="run the cell again",
+            )
         return record
 
+
+_IDS = ("record_id", "provenance_id")
 
 DIRECTIONS = "random_directions"
 """Under this name the `artifacts` of a random direction's record hold how many were asked for."""
@@ -500,6 +538,11 @@ class CellRecord(_Record):
             raise ValueError("the record of an edit names a method and an attribute")
         if self.kind == "edit" and self.measurements:
             raise ValueError("the record of an edit holds scores, not measurements")
+        if headline_level(self.levels) is not None and not self.full_effect:
+            raise ValueError("levels are shares of a full effect")
+        spreads = {} if self.scales is None else self.scales.spreads
+        if any(len(own) != len(self.attributes) for own in spreads.values()):
+            raise ValueError("there is a spread of each attribute")
         return self
 
 
@@ -528,7 +571,7 @@ class RunRecord(_Record):
     curve: tuple[CurvePoint, ...] = ()
     curve_on: Literal["validation", "test"] = "test"
     metric_identities: dict[str, str] = Field(default_factory=dict)
-    metric_versions: dict[str, int] = Field(default_factory=dict)
+    metric_versions: dict[str, Count] = Field(default_factory=dict)
     comparison: Comparison | None = None
     drift: dict[str, Finite | None] = Field(default_factory=dict)
     drift_margin: dict[str, Finite] = Field(default_factory=dict)
@@ -564,6 +607,11 @@ def record_schema() -> dict[str, Any]:
         "type": "string",
         "pattern": "^[0-9a-f]{64}$",
         "description": "SHA-256 of canonical JSON of all other fields but provenance.",
+    }
+    schema["properties"]["provenance_id"] = {
+        "type": "string",
+        "pattern": "^[0-9a-f]{64}$",
+        "description": "SHA-256 of canonical JSON of [record_id, provenance]; since schema 3.",
     }
     schema["required"] = sorted([*schema["required"], "record_id"])
     return schema

@@ -12,13 +12,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
+    MOST_BYTES,
+    PARTIAL,
+    bounded_lines,
     hash_file,
     parse_json,
     read_json,
+    regular,
     safe_name,
     write_bytes,
     write_json,
@@ -29,10 +33,8 @@ from casl_bench.results.score_table import ScoreTable
 # Records of many cells in one file: one JSON object a line, plain or gzipped (`.jsonl.gz`).
 
 
+T = TypeVar("T")
 ENDINGS = (".jsonl", ".jsonl.gz")
-
-MOST_BYTES = 1 << 30
-"""Of a file once it is unpacked: a small one from a stranger must not fill the memory."""
 
 
 def jsonl_files(folder: Path) -> list[Path]:
@@ -49,42 +51,45 @@ def write_jsonl(path: Path, records: Iterable[RunRecord]) -> None:
     """Write records, gzipped if the name ends with `.gz`; the same ones give the same bytes."""
     stored = [record.to_json() for record in records]
     lines = [json.dumps(r, sort_keys=True, allow_nan=False, ensure_ascii=False) for r in stored]
-    data = "".join(f"{line}\n" for line in lines).encode()
+    data = "".join(f"{line}\n" for line in lines).encode(errors="backslashreplace")
     # A gzip header holds a time unless it is told not to.
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
 def read_jsonl(path: Path) -> list[RunRecord]:
     """Records that `write_jsonl` wrote; InvalidBenchmarkError on anything else."""
+    return list(_lines_as(path, RunRecord.from_json))
+
+
+def stored_lines(path: Path) -> Iterator[Any]:
+    """The same as JSON values, one at a time."""
+    return _lines_as(path, lambda stored, where: stored)
+
+
+def _lines_as(path: Path, make: Callable[[Any, str], T]) -> Iterator[T]:
     try:
-        lines = _unpacked(path).decode().rstrip("\n").split("\n")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        regular(path)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(bounded_lines(file), start=1):
+                where = f"{path}:{number}"
+                try:
+                    found = make(_parsed(line, where), where)
+                except InvalidBenchmarkError:
+                    # What a packed file has at its end says whether it is damaged as a whole.
+                    any(not file.read(1 << 20) for _ in range(MOST_BYTES >> 20))
+                    raise
+                yield found
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise InvalidBenchmarkError(f"cannot read records: {error}", where=str(path)) from error
-    records = []
-    # Not splitlines: a string in a record may hold other line separators.
-    for number, line in enumerate(lines if lines != [""] else [], start=1):
-        where = f"{path}:{number}"
-        try:
-            stored = parse_json(line)
-        except ValueError as error:
-            raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
-        records.append(RunRecord.from_json(stored, where))
-    return records
 
 
-def _unpacked(path: Path) -> bytes:
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    with gzip.open(path) as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise InvalidBenchmarkError(
-            f"more than {MOST_BYTES >> 30} GiB once unpacked", where=str(path)
-        )
-    return data
+def _parsed(line: bytes, where: str) -> Any:
+    try:
+        return parse_json(line.decode())
+    except ValueError as error:
+        raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
 
 
-T = TypeVar("T")
 _RECORD = "record.json"
 _TRIES = 1000
 """So often a place is tried that another process may have taken at the same moment."""
@@ -153,7 +158,7 @@ class RecordStore:
         target = self.folder(CellKey.of(record))
         try:
             self.run.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.run))
+            aside = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.run))
         except OSError as error:
             raise _unwritable(self.run, error) from error
         try:
@@ -193,6 +198,13 @@ class RecordStore:
             if _schema(stored) in (1, 2):
                 found.append(RunRecord.from_json(stored, where=str(folder / _RECORD)))
         return found
+
+    def files(self, record: CellRecord) -> dict[str, bytes]:
+        """Name → content of the files that a record refers to, checked."""
+        folder = self.folder(CellKey.of(record))
+        for ref in _refs(record):
+            _verify(folder / ref.file, ref)
+        return {ref.file: (folder / ref.file).read_bytes() for ref in _refs(record)}
 
     def scores(self, record: CellRecord | RunRecord) -> ScoreTable | None:
         """The per-image scores of the test images, checked; None where a record has none."""

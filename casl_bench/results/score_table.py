@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.files import MOST_BYTES
 from casl_bench.metrics.edit_scores import PER_IMAGE, Array, EditScores, check_array
 
 _KEYS = ("image_id", "picture", "strength")
@@ -23,10 +24,21 @@ _NAMES = ("image_ids", "strengths", "attributes", "classifiers")
 _LOGITS = {"source_logits": 1, "reconstruction_logits": 1, "edit_logits": 2}
 """Array → the axis of its images."""
 
-READ_ERRORS = (
-    OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What numpy raises on a file that is no npz, or another one."""
+READ_ERRORS = (OSError, ValueError, LookupError, TypeError, AttributeError, MemoryError)
+"""What is raised where a file is not what was written."""
+
+
+def read_arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an npz file. ValueError on anything else, or where they are too large."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES >> 20} MiB once unpacked")
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # a damaged header may raise anything, MemoryError among it
+        raise ValueError(f"no npz file: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +234,7 @@ class ScoreTable:
     def from_npz(cls, data: bytes) -> ScoreTable:
         """Read what `to_npz` wrote. Raises InvalidBenchmarkError on anything else."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays: dict[str, Any] = {**read_arrays(data)}
             names: dict[str, Any] = {k: tuple(arrays.pop(k).tolist()) for k in _NAMES}
             return cls(**names, **arrays)
         except READ_ERRORS as error:

@@ -16,7 +16,7 @@ from casl_bench.results.record import (
     ReferenceScales,
     RunRecord,
 )
-from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.results.score_table import ScoreTable
 
 
@@ -35,6 +35,28 @@ class StoredCell:
     scores: ScoreTable | None = None
     validation: ScoreTable | None = None
     curve: tuple[CurvePoint, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse scores that are not those of the record (InvalidBenchmarkError)."""
+        r = self.record
+        if r.status != "done" or r.kind not in ("edit", "null"):
+            return
+        strengths = {level.strength for level in r.levels} - {None, 0.0}
+        for table in (self.scores, self.validation):
+            if table is None:
+                continue
+            fits = r.judges and set(r.judges) <= set(table.classifiers)
+            fits = fits and r.attributes == table.attributes
+            if r.kind == "edit":
+                fits = fits and r.attribute in r.attributes and r.strength is not None
+            if table is self.scores and r.kind == "edit":
+                fits = fits and {*strengths, r.strength} <= set(table.strengths)
+            if not fits or not table.strengths:
+                raise InvalidBenchmarkError(
+                    "scores of other classifiers, attributes or strengths than the record's",
+                    where=CellKey.of(r).path.as_posix(),
+                    hint="run the cell again",
+                )
 
 
 def read_cells(run: Path) -> list[StoredCell]:

@@ -195,7 +195,7 @@ def without_result(
     config: RunConfig,
     cell: Cell,
     status: Literal["failed", "skipped"],
-    error: Exception,
+    error: BaseException,
 ) -> CellRecord:
     """The record of a cell that has no result, with the reason."""
     message = " ".join(str(error).split()) or type(error).__name__

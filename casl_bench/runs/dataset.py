@@ -465,7 +465,7 @@ class DatasetRun:
         self.store.write(self._fault(cell, status, error))
 
     def _fault(
-        self, cell: Cell, status: Literal["failed", "skipped"], error: Exception
+        self, cell: Cell, status: Literal["failed", "skipped"], error: BaseException
     ) -> CellRecord:
         return without_result(self.domain, self.config, cell, status, error)
 
@@ -480,7 +480,7 @@ class DatasetRun:
         self,
         work: Callable[[], object],
         label: str,
-        fault: Callable[[Literal["failed", "skipped"], Exception], CellRecord],
+        fault: Callable[[Literal["failed", "skipped"], BaseException], CellRecord],
     ) -> None:
         """Do what a method takes part in; where it fails or does not apply, record that."""
         try:
@@ -490,7 +490,7 @@ class DatasetRun:
             raise
         except NotApplicableError as error:
             self.store.write(fault("skipped", error))
-        except Exception as error:  # noqa: BLE001 - a stranger's method may fail in any way
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's method may fail so
             self.store.write(fault("failed", error))
             self.artifacts.progress.note(f"{label} failed: {type(error).__name__}: {error}")
 
@@ -504,7 +504,7 @@ class DatasetRun:
         if self._has(cell.probe_store_key, key, sources):
             return
 
-        def fault(status: Literal["failed", "skipped"], error: Exception) -> CellRecord:
+        def fault(status: Literal["failed", "skipped"], error: BaseException) -> CellRecord:
             record = self._fault(cell, status, error)
             return record.model_copy(update={"kind": "probe", "artifacts": {KEY_ARTIFACT: key}})
 

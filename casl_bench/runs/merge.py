@@ -82,9 +82,7 @@ def _copy(record: CellRecord, source: RecordStore, target: RecordStore) -> bool:
                 hint="run one of them again, on a --cache that they share",
             )
         return False
-    folder = source.folder(key)
-    files = [path for path in folder.iterdir() if path.name != "record.json"]
-    target.write(record, {path.name: path.read_bytes() for path in files})
+    target.write(record, source.files(record))
     return True
 
 

@@ -20,6 +20,7 @@ from joblib import Parallel, cpu_count, delayed, parallel_config
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB, free_memory
+from casl_bench.core.option_types import expand_home
 from casl_bench.runs.suites import QueueName, RunConfig
 from casl_bench.runs.tasks import Task
 from casl_bench.runs.worker import JobContext, TaskResult, Worker, carry_out
@@ -43,8 +44,10 @@ def default_jobs(device: str, domain_kind: str) -> int:
 
 
 def check_engine(config: RunConfig) -> None:
-    """Refuse, with a UsageError, an engine that is not installed, before anything is opened."""
+    """Refuse, with a UsageError, an engine that is not here, before anything is opened."""
     config.execution.check(config.jobs)
+    if config.execution.scheduler is not None:
+        _scheduler(config.execution.scheduler)
     needed = {}
     if config.execution.engine(config.jobs) == "dask":
         needed["distributed"] = "--executor dask"
@@ -203,13 +206,28 @@ def _queue_cluster(queue: QueueName) -> Any:
         ) from error
 
 
+def _scheduler(text: str) -> dict[str, str]:
+    """What tells Dask of a scheduler that runs. UsageError: a file that Dask would wait for."""
+    text = expand_home(text, "--scheduler")
+    path = Path(text)
+    is_path = path.suffix == ".json" or len(path.parts) > 1 or path.is_file()
+    if text and ("://" in text or not is_path):
+        return {"address": text}
+    if not path.is_file():
+        raise UsageError(
+            "no such scheduler file",
+            where=f"--scheduler {text}",
+            hint="give an address, or the file that `dask scheduler --scheduler-file FILE` writes",
+        )
+    return {"scheduler_file": text}
+
+
 def _connect(client: Callable[..., Any], cluster: Any) -> Any:
     if not isinstance(cluster, str):
         return client(cluster)
-    place = {"scheduler_file" if cluster.endswith(".json") else "address": cluster}
     try:
-        return client(**place, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+        return client(**_scheduler(cluster), timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UsageError(
             "no Dask scheduler answers",
             where=f"--scheduler {cluster}",

@@ -19,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 from tabulate import tabulate
 
+from casl_bench.core.text import visible
+
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d import UNet2DModel
     from torch import Tensor, nn
@@ -218,7 +220,7 @@ class LineProgress(Progress):
 
     def note(self, line: str) -> None:
         """Write the line."""
-        print(line, file=self._stream, flush=True)
+        print(visible(line), file=self._stream, flush=True)
 
     def _open(self, description: str, total: int) -> None:
         self._last = self._clock()
@@ -256,7 +258,7 @@ class BarProgress(Progress):
 
     def note(self, line: str) -> None:
         """Write the line above the bars."""
-        self._console.print(line, markup=False, highlight=False)
+        self._console.print(visible(line), markup=False, highlight=False)
 
     def _open(self, description: str, total: int) -> None:
         self._bars.reset(self._task, total=total, description=description, visible=True)

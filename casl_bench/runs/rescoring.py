@@ -7,6 +7,7 @@ from pathlib import Path
 
 from casl_bench.core.files import hash_bytes
 from casl_bench.domains.dataset import Concept
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.edited_images import EditedImages
 from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
@@ -17,6 +18,7 @@ from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.run_lock import config_of_run
 
 
+@one_thread()
 def rescore(run: Path) -> int:
     """Score the pictures of a run folder again, and the scorers themselves; how many cells.
 

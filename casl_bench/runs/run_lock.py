@@ -15,7 +15,16 @@ from filelock import FileLock, Timeout
 from casl_bench.cache.code_hash import PACKAGE, environment
 from casl_bench.cache.store import default_cache
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import hash_json, make_folder, read_json, write_json, write_text
+from casl_bench.core.files import (
+    PARTIAL,
+    clear_partial,
+    hash_json,
+    make_folder,
+    read_json,
+    regular,
+    write_json,
+    write_text,
+)
 from casl_bench.core.registry import baselines_folder
 from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, domain_kind_of_suite
 
@@ -51,7 +60,9 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
         if not out.is_dir():
             raise UsageError("--out is not a folder", where=str(out), hint="give a folder")
         if not (out / MANIFEST).is_file():
-            if any(entry.name != LOCK for entry in out.iterdir()):
+            # A comparison that fails leaves its report beside a run that never was.
+            others = {entry.name for entry in out.iterdir()} - {LOCK, "gate"}
+            if any(not name.startswith(PARTIAL) for name in others):
                 raise UsageError(
                     "the folder is not empty and holds no run",
                     where=str(out),
@@ -133,7 +144,7 @@ class FinishedCommand:
     def is_current(self) -> bool:
         """Whether this command has finished here and nothing changed since."""
         try:
-            return (self.out / FINISHED).read_text(encoding="utf-8") == self._stamp()
+            return regular(self.out / FINISHED).read_text(encoding="utf-8") == self._stamp()
         except OSError:
             return False
 
@@ -177,6 +188,7 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
         with _hold(out):
             # Again, under the lock: another process may have written it since.
             _check(out, key, otherwise)
+            clear_partial(out)
             if not (out / MANIFEST).exists():
                 write_json(out / MANIFEST, {"schema_version": _VERSION, "key": dict(key)})
             yield
@@ -214,7 +226,7 @@ def _hold(out: Path) -> Iterator[None]:
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """One phrase per field in which two keys differ; of two suites their names alone."""
     flat_stored, flat_wanted = _flat(stored), _flat(wanted)
-    if flat_stored.get("suite.name") != flat_wanted["suite.name"]:
+    if flat_stored.get("suite.name") != flat_wanted.get("suite.name"):
         for flat in (flat_stored, flat_wanted):
             for name in [n for n in flat if n.startswith("suite.") and n != "suite.name"]:
                 del flat[name]

@@ -18,7 +18,7 @@ from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.domains.domain import Domain
-from casl_bench.metrics.edit_scores import Array
+from casl_bench.metrics.edit_scores import Array, spread_of
 from casl_bench.metrics.image_similarity import pixel_locality
 from casl_bench.models.scorers import compare
 from casl_bench.results.edited_images import EditedImages, Pixels, to_pixels
@@ -193,8 +193,20 @@ class DatasetScales:
 
     @cached_property
     def spreads(self) -> Array:
-        """[K, A] standard deviation of each classifier's logits over the training images."""
-        return np.asarray(self.train_logits.std(axis=1))
+        """[K, A] standard deviation of each classifier's logits over the training images.
+
+        Raises InvalidBenchmarkError, naming classifier and attributes, where logits do not vary.
+        """
+        spreads = spread_of(self.train_logits, 1)
+        attributes = self.artifacts.domain.dataset.card.attributes
+        for name, own in zip(self.scorers.names, spreads, strict=True):
+            if flat := [a for a, s in zip(attributes, own, strict=True) if not s]:
+                raise InvalidBenchmarkError(
+                    f"a classifier says the same of every training image on {', '.join(flat)}",
+                    where=name,
+                    hint="give a classifier that knows every attribute",
+                )
+        return spreads
 
     def spread(self, classifier: str) -> Array:
         """[A] of one classifier."""

@@ -22,7 +22,7 @@ from pydantic import Field, JsonValue, ValidationError
 from tabulate import tabulate
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
-from casl_bench.core.files import hash_json, write_json, write_text
+from casl_bench.core.files import hash_json, regular, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
@@ -288,7 +288,7 @@ class TrialStore:
         if not path.exists():
             return None
         try:
-            result = TrialResult.model_validate_json(path.read_bytes())
+            result = TrialResult.model_validate_json(regular(path).read_bytes())
             if result.key != key:
                 raise ValueError("it is of another trial")
         except (OSError, ValueError, ValidationError) as error:
@@ -446,7 +446,7 @@ class _DatasetSweep:
             found = objective(table, attempt.concept.attribute, self.cells.scales.spreads[0])
         except InvalidBenchmarkError:
             raise
-        except Exception as error:  # noqa: BLE001 - a setting may break a method in any way
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - settings break in any way
             message = " ".join(f"{type(error).__name__}: {error}".split())
             self.progress.note(
                 f"{name} trial {attempt.trial.number} / {attempt.concept.name} failed: {message}"

@@ -41,7 +41,8 @@ def parse_study(
 
     Raises InvalidBenchmarkError where the first line is no such header, or another no such row.
     """
-    first, *rest = text.splitlines() or [""]
+    # Not splitlines: a name may hold other line separators.
+    first, *rest = text.rstrip("\n").split("\n")
     try:
         return (
             header.model_validate(parse_json(first)),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import click
 
-from casl_bench.core.option_types import MOST, MOST_JOBS, SEED, BoundedFloat, BoundedInt
+from casl_bench.core.command import say, show
+from casl_bench.core.option_types import (
+    MOST,
+    MOST_JOBS,
+    SEED,
+    BoundedFloat,
+    BoundedInt,
+    LocalPath,
+)
 
 
 @click.group("study")
@@ -17,7 +24,7 @@ def study_group() -> None:
 
 
 @study_group.command("metric-validity")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
+@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
               show_default=True, help="Folder of records, page and figures.")  # fmt: skip
 @click.option("--images", type=BoundedInt(4), default=64, show_default=True,
               help="Images of each concept.")  # fmt: skip
@@ -40,9 +47,9 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
             check_torch()
             from casl_bench.studies.metric_validity.study import make_study
 
-            records = make_study(images=images, say=lambda text: click.echo(text, err=True))
+            records = make_study(images=images, say=say)
             write_text(out / RECORDS, records.to_jsonl())
-        click.echo(str(write_study(out, read_study(out))))
+        show(str(write_study(out, read_study(out))))
         return 0
 
     return action
@@ -60,14 +67,14 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
 
 
 @study_group.command("paper-questions")
-@click.argument("records", metavar="RUN", type=click.Path(path_type=Path, exists=True))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("docs/studies"),
+@click.argument("records", metavar="RUN", type=LocalPath(exists=True))
+@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
               show_default=True, help="Folder of rows, page and figure.")  # fmt: skip
 @click.option("--jobs", type=BoundedInt(most=MOST_JOBS), default=1, show_default=True,
               help="Processes, one concept each.")  # fmt: skip
 @click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
               metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
-@click.option("--cache", type=click.Path(path_type=Path), help="Cache folder of the run.")
+@click.option("--cache", type=LocalPath(), help="Cache folder of the run.")
 def paper_questions_command(
     records: Path, out: Path, jobs: int, ks: tuple[int, ...], cache: Path | None
 ) -> Callable[[], int]:
@@ -91,17 +98,16 @@ def paper_questions_command(
             check_torch()
             from casl_bench.studies.paper_questions.study import make_rows
 
-            say = partial(click.echo, err=True)
             rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)
             write_text(out / ROWS, rows.to_jsonl())
         numbers = tuple(read_numbers(records))
-        click.echo(str(write_study(out, Evidence(numbers, read_rows(out)))))
+        show(str(write_study(out, Evidence(numbers, read_rows(out)))))
         return 0
 
     return action
 
 
-_RUN = click.Path(path_type=Path, exists=True, file_okay=False)
+_RUN = LocalPath(exists=True, file_okay=False)
 
 
 @study_group.command("gate-rates")
@@ -118,21 +124,17 @@ _RUN = click.Path(path_type=Path, exists=True, file_okay=False)
               "the fits of the same seeds lost.")  # fmt: skip
 def gate_rates_command(
     run: Path, runs: int, methods: str, seed: int, shared: float, against: Path | None
-) -> Callable[[], int]:
+) -> Callable[[], str]:
     """Measure how often the gate errs, on runs resampled from the fits stored in RUN."""
 
-    def action() -> int:
+    def action() -> str:
         from casl_bench.studies import gate_error_rates as rates
 
         names = frozenset(methods.replace(",", " ").split()) or None
         stored = rates.stored_fits(run, names)
         if against is None:
-            found = rates.measure_rates(stored, runs, seed, shared=shared)
-            text = rates.rates_markdown(found)
-        else:
-            head = rates.stored_fits(against, names)
-            text = rates.against_text(stored, head, runs, seed, shared)
-        click.echo(text, nl=False)
-        return 0
+            return rates.rates_markdown(rates.measure_rates(stored, runs, seed, shared=shared))
+        head = rates.stored_fits(against, names)
+        return rates.against_text(stored, head, runs, seed, shared)
 
     return action

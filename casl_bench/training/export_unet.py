@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from casl_bench.core.files import hash_file, write_json
+from casl_bench.core.option_types import LocalPath
 from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED
 from casl_bench.domains.rendering.renderer import IMAGE_SIZE, RenderedDataset
 from casl_bench.domains.rendering.shapes import contact_sheet
@@ -26,9 +27,9 @@ MICRO_BATCH = 16
 
 
 @click.command()
-@click.option("--training", type=click.Path(path_type=Path, exists=True), required=True,
+@click.option("--training", type=LocalPath(exists=True), required=True,
               help="Folder of `train_unet`.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path), help="[default: the package's assets]")
+@click.option("--out", type=LocalPath(), help="[default: the package's assets]")
 @click.option("--steps", default=25, show_default=True, help="DDIM steps of the gates.")
 @click.option("--note", default="", help="What the card should say of the training.")
 @click.option("--refinements", default=1, show_default=True, help="Of the gates' inversion.")

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, make_folder, write_bytes, write_json, write_text
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
 from casl_bench.core.registry import discover
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.dataset import DATASETS, Dataset, Split
@@ -158,13 +158,13 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
 
 
 @click.command("attributes")
-@click.option("--data-root", type=click.Path(path_type=Path, exists=True, file_okay=False),
+@click.option("--data-root", type=LocalPath(exists=True, file_okay=False),
               required=True, help="Folder of the data set's files.")  # fmt: skip
 @click.option("--dataset", default="celeba_hq", show_default=True,
               help="Name of a real data set with labels.")  # fmt: skip
 @click.option("--architecture", default="timm:resnet18", show_default=True,
               help="timm:NAME or torchvision:NAME.")  # fmt: skip
-@click.option("--weights", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+@click.option("--weights", type=LocalPath(exists=True, dir_okay=False),
               help="Local file of its ImageNet weights to start from.")  # fmt: skip
 @click.option("--images", type=BoundedInt(2), default=24_000, show_default=True,
               help="Training images.")  # fmt: skip
@@ -178,7 +178,7 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--seed", type=SEED, default=1, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of weights, "
+@click.option("--out", type=LocalPath(), required=True, help="Folder of weights, "
               "description, card and checkpoint, from which the same command goes on.")  # fmt: skip
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(

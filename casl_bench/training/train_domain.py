@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from casl_bench.core.errors import BenchError
-from casl_bench.core.option_types import BoundedFloat, BoundedInt
+from casl_bench.core.option_types import BoundedFloat, BoundedInt, LocalPath
 from casl_bench.domains.rendered import ASSETS, RENDERED
 
 UNET_STEPS = 3000
@@ -31,8 +31,8 @@ SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
 
 @click.command("domain")
 @click.option("--domain", type=click.Choice(list(RENDERED)), required=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folders.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
+@click.option("--out", type=LocalPath(), required=True, help="Training folders.")
+@click.option("--cache", type=LocalPath(), help="Folder of rendered pools.")
 @click.option("--start", type=click.Choice(list(RENDERED)), help="Domain whose shipped models are "
               "started from.  [default: from nothing]")  # fmt: skip
 @click.option("--images", type=BoundedInt(), default=24_576, show_default=True,

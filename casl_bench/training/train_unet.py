@@ -17,7 +17,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
 
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
 from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
@@ -84,9 +84,9 @@ def v_loss(model: nn.Module, x_0: Tensor, t: Tensor, noise: Tensor, alpha_bar: T
 
 @click.command("unet")
 @click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Training folder.")
-@click.option("--cache", type=click.Path(path_type=Path), help="Folder of rendered pools.")
-@click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a shipped "
+@click.option("--out", type=LocalPath(), required=True, help="Training folder.")
+@click.option("--cache", type=LocalPath(), help="Folder of rendered pools.")
+@click.option("--start", type=LocalPath(exists=True), help="Folder of a shipped "
               "U-Net to start from, as another domain's.")  # fmt: skip
 @click.option("--steps", type=BoundedInt(), help="Length in steps.")
 @click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")

@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from click.core import ParameterSource
 from numpy.typing import NDArray
+from platformdirs import user_cache_path
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, write_bytes, write_text
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, local_path
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
@@ -89,8 +90,8 @@ def load_pool(
         cache_dir: folder of all pools; in the user's cache folder where None.
         flips: whether each picture is drawn a second time with attribute `index % A` negated.
     """
-    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = cache_dir or user / "casl_bench" / "render_pools"
+    user = user_cache_path("casl_bench", appauthor=False) / "render_pools"
+    root = cache_dir or local_path(str(user), hint="give --cache")
 
     def cached(factors: Factors, kind: str) -> NDArray[np.uint8]:
         key = hash_json([drawing.revision, seed, split, count, kind])[:16]
@@ -489,13 +490,13 @@ class ScorerTraining:
 
 def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: the options of `ScorerTraining`, which the function is given first."""
-    folder = click.Path(path_type=Path)
+    folder = LocalPath()
     options = (
         click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces"),
         click.option("--out", type=folder, required=True, help="Training folder."),
         click.option("--ship", type=folder, help="Folder of weights and card."),
         click.option("--cache", type=folder, help="Folder of rendered pools."),
-        click.option("--start", type=click.Path(path_type=Path, exists=True), help="Folder of a "
+        click.option("--start", type=LocalPath(exists=True), help="Folder of a "
                      "shipped model of the same architecture to start from."),
         click.option("--steps", type=BoundedInt(), help="Length in steps."),
         click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead."),

@@ -20,8 +20,8 @@ import pytest
 from casl_bench.cache import store as entry_module
 from casl_bench.cache import store as store_module
 from casl_bench.cache.store import KINDS, SIDECAR, Cache, CacheKey
-from casl_bench.cli import errors
 from casl_bench.cli import main as cli
+from casl_bench.core.command import EXIT_INTERRUPTED
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import executor as runner
@@ -235,7 +235,7 @@ def test_an_interrupted_command_says_one_line_and_goes_on(
     assert child.pid is not None
     os.kill(child.pid, signal.SIGINT)
     child.join()
-    assert child.exitcode == errors.EXIT_INTERRUPTED
+    assert child.exitcode == EXIT_INTERRUPTED
     lines = said.read_text().splitlines()
     assert lines[-1] == "interrupted; run the same command again to go on"
     assert not any("Traceback" in line or "Error" in line for line in lines)

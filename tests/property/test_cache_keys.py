@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -223,3 +225,18 @@ def test_code_of_another_stage_or_file_is_other_code(tmp_path: Path) -> None:
         hashes.add(_hash_of(tmp_path, [tmp_path / "plugin.py"]))
     assert len(hashes) == 2
     assert source_hash(CacheKey) == "own"
+
+
+def test_a_method_that_python_reads_from_standard_input_has_no_source() -> None:
+    """Its module names a file, `<stdin>`, that is none; it is like nothing else."""
+    program = """
+import sys
+from casl_bench.cache.code_hash import source_hash, source_to_compare
+
+class Mine: pass
+
+assert sys.modules["__main__"].__file__ == "<stdin>"
+print(source_to_compare(Mine), source_hash(Mine).split()[0])
+"""
+    done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("None __main__\n", "")

@@ -14,9 +14,10 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from casl_bench.core.command import show
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import hash_file, read_checked
-from casl_bench.core.option_types import BoundedInt
+from casl_bench.core.option_types import BoundedInt, LocalPath, expand_home
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.diffusers_folder import (
     OWN_FILE,
@@ -49,7 +50,7 @@ from casl_bench.photos.checkpoints.formats import (
 )
 
 FAULTS_TOLD = 50
-_PATH = click.Path(path_type=Path)
+_PATH = LocalPath()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONFIGS = Path(__file__).with_name("configs")
 
@@ -112,9 +113,8 @@ def read_config(name: str | Path) -> CheckpointConfig:
         if name not in config_names():
             raise unknown_name("config", str(name), config_names())
         name = _CONFIGS / f"{name}.json"
-    return read_checked(
-        CheckpointConfig, Path(name), "config", "see docs/checkpoints.md", UsageError
-    )
+    path = Path(expand_home(str(name)))
+    return read_checked(CheckpointConfig, path, "config", "see docs/checkpoints.md", UsageError)
 
 
 def _text(value: Any) -> str:
@@ -317,8 +317,8 @@ def convert_command(
             dtype=torch.float16 if half else torch.float32,
             source=source,
         )
-        click.echo(report(made), nl=False)
-        click.echo(f"written       {out} ({'half' if half else 'single'} precision)")
+        show(report(made))
+        show(f"written       {out} ({'half' if half else 'single'} precision)")
         return 0
 
     return action

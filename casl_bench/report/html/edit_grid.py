@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from casl_bench.core.files import write_bytes
+from casl_bench.core.text import visible
 from casl_bench.report.grouping import RowKey
 from casl_bench.report.html.figures import Style, label, slug
 from casl_bench.report.markdown import number
@@ -294,7 +295,8 @@ def _tile(
     if sizes:
         words.append(f"others {number(sum(sizes) / len(sizes))} σ on average")
     caption = f"{_signed(target)} σ" if target is not None else f"× {strength:g}"
-    return Tile(style, caption, "; ".join(words), changes)
+    shown = tuple((visible(name), value) for name, value in changes)
+    return Tile(style, caption, "; ".join(words), shown)
 
 
 def _signed(value: float) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from casl_bench.core.text import visible
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE, probe_name
 from casl_bench.report.grouping import Group, RowKey
@@ -146,7 +147,7 @@ def _svg(figure: Figure) -> str:
     out = io.StringIO()
     metadata = dict.fromkeys(("Date", "Creator", "Type", "Format"))
     figure.savefig(out, format="svg", transparent=True, metadata=metadata)
-    return out.getvalue()
+    return visible(out.getvalue(), keep="\n")  # XML knows no control characters
 
 
 def _png(figure: Figure) -> bytes:
@@ -167,14 +168,14 @@ def _inline(svg: str, prefix: str, title: str, series: dict[int, str]) -> Markup
         number = int(found[1])
         return (
             f'{found[0][:-1]} class="series" data-series="{number}">'
-            f"<title>{escape(series[number])}</title>"
+            f"<title>{escape(visible(series[number]))}</title>"
         )
 
     body = _GROUP.sub(group, body)
     # A hundredth of a point is finer than any screen.
     body = _PATH.sub(lambda found: _FRACTION.sub(r"\1", found[0]), body)
     body = _ID.sub(lambda found: f"{found[0]}{prefix}-", body)
-    label = escape(title, quote=True)
+    label = escape(visible(title), quote=True)
     body = body.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     return Markup(body)
 

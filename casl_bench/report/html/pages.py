@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import make_folder
+from casl_bench.core.files import PARTIAL, make_folder
+from casl_bench.core.text import visible
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
 from casl_bench.report.html.edit_grid import Sheets
 from casl_bench.report.html.figures import Figures, Style, label, slug, standings_chart, styles_of
@@ -106,7 +107,7 @@ def write_report(source: Source, out: Path) -> Path:
     """
     _check_out(out)
     make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=PARTIAL) as folder:
         work = Path(folder) / "report"
         work.mkdir()
         _write_pages(_pages(source, work), work)
@@ -216,6 +217,7 @@ def _write_pages(pages: Sequence[Page], folder: Path) -> None:
         loader=PackageLoader("casl_bench.report.html"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_as_text,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -227,6 +229,11 @@ def _write_pages(pages: Sequence[Page], folder: Path) -> None:
     static = files("casl_bench.report.html") / "static"
     for name in _STATIC:
         (folder / name).write_bytes((static / name).read_bytes())
+
+
+def _as_text(value: object) -> object:
+    """What a template shows: names steer nothing there, as nowhere; markup is made of such text."""
+    return visible(value) if type(value) is str else value
 
 
 def _check_out(out: Path) -> None:

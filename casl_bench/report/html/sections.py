@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from markupsafe import Markup
 
-from casl_bench.analysis import controls
-from casl_bench.analysis.controls import Records
+from casl_bench.analysis.controls import BOUNDS
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.html.edit_grid import EditGrid, Floats, Kept, Sheet, Sheets, edit_grid
 from casl_bench.report.html.figures import (
@@ -66,41 +65,10 @@ class Bound:
         return "holds" if self.was_run else "not run"
 
 
-_BOUNDS: tuple[tuple[str, str, Callable[[Records], list[str]]], ...] = (
-    ("identity", "moves no attribute, and has no EPR", controls.identity_bound),
-    (
-        "oracle",
-        f"flips {controls.ORACLE_FLIPS:.0%} of the images, and no method has more than "
-        f"{controls.SURPASSED:g} times its EPR+",
-        controls.oracle_bound,
-    ),
-    (
-        "random_direction",
-        f"no draw has {controls.DIRECTIONS_APART:g} times the EPR of the others, and none matched "
-        "to a method flips as many images as the oracle",
-        controls.random_bound,
-    ),
-    (
-        "shuffled",
-        f"moves the target by at most {controls.SHUFFLED_SHARE:.0%} of the full effect, with no "
-        "EPR+ over chance",
-        controls.shuffled_bound,
-    ),
-    ("inverted", "has a negative EPR+, and the oracle's raw EPR", controls.inverted_bound),
-    ("destroy", "is seen as perceptual drift and as identity drift", controls.destroy_bound),
-    (
-        "pixel_attack",
-        "wins raw EPR by the classifier it attacks, and the others see at most "
-        f"{controls.FOOLED_SHARE:.0%} of it",
-        controls.pixel_attack_bound,
-    ),
-)
-
-
 def bounds_of(records: Sequence[RunRecord]) -> list[Bound]:
     """Every control's bound, on the records of one data set."""
     done = {r.method for r in records if r.kind == "edit" and r.control and r.status == "done"}
-    return [Bound(name, must, tuple(of(records)), name in done) for name, must, of in _BOUNDS]
+    return [Bound(b.control, b.must, tuple(b.faults(records)), b.control in done) for b in BOUNDS]
 
 
 # The sections of a data set's page, each a function of its records: what there is, or why not.

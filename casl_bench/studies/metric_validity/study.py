@@ -23,6 +23,7 @@ from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr import EPS
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo, first_column
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.scorers import Differentiable
 from casl_bench.results.provenance import package_versions
@@ -55,6 +56,7 @@ RECONSTRUCTION_NOISE = 0.0063
 """Standard deviation, pixels in [-1, 1]: 50 dB, as suite `standard` reconstructs."""
 
 
+@one_thread()
 def make_study(images: int, say: Callable[[str], None]) -> StudyRecords:
     """Render, edit and score every concept of every rendered data set, then play the tricks.
 

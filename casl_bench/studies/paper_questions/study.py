@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from casl_bench.domains.dataset import Concept
 from casl_bench.methods.casl import CaslEditor, top_mask
 from casl_bench.methods.h_space_editor import HSpaceEditor
 from casl_bench.methods.method import Editor
+from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.provenance import package_versions
 from casl_bench.results.record import CellRecord, Finite, Frozen, Measurement, headline_level
 from casl_bench.results.run_folder import CellKey, RecordStore
@@ -335,13 +335,10 @@ def make_rows(
     for dataset, concept in todo:
         finished_record(store, dataset, STEER, concept)
     found: dict[tuple[str, str], list[VariantRow]] = {}
-    # As many as the run had: fits of another number are others.
-    threads = done[0].provenance.threads or max(1, (os.cpu_count() or 1) // jobs)
-    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=threads):
+    with parallel_config("loky", n_jobs=jobs, inner_max_num_threads=1):
         parallel = Parallel(return_as="generator_unordered", pre_dispatch=jobs)
         for dataset, concept, rows in parallel(
-            delayed(_of_concept)(config, dataset, concept, tuple(ks), threads)
-            for dataset, concept in todo
+            delayed(_of_concept)(config, dataset, concept, tuple(ks)) for dataset, concept in todo
         ):
             found[dataset, concept] = rows
             say(f"{dataset} / {concept}: {len(found)} of {len(todo)} concepts done")
@@ -360,11 +357,11 @@ _studies: dict[str, LatentStudy] = {}
 """Of a process: the data set that it is at."""
 
 
+@one_thread()
 def _of_concept(
-    config: RunConfig, dataset: str, concept: str, ks: tuple[int, ...], threads: int
+    config: RunConfig, dataset: str, concept: str, ks: tuple[int, ...]
 ) -> tuple[str, str, list[VariantRow]]:
     """In a worker: a concept's rows, from the run folder or made now."""
-    torch.set_num_threads(threads)
     load_registries()
     store = RecordStore(config.out)
     ids = [finished_record(store, dataset, m, concept).record_id for m in (MAP, STEER)]

@@ -201,6 +201,6 @@ def test_a_fault_of_the_code_is_not_told_as_one_of_the_records(
     def faulty(records: object) -> list[str]:
         raise KeyError("hat")
 
-    monkeypatch.setattr(controls, "inverted_bound", faulty)
+    monkeypatch.setattr(controls, "BOUNDS", [controls.Bound("inverted", "", faulty)])
     with pytest.raises(KeyError, match="hat"):
         broken_bounds([edit("inverted")])

@@ -79,6 +79,15 @@ def test_a_feature_that_never_changes_is_left_alone() -> None:
     assert torch.equal(svm_direction(h, labels, C=1.0)[2], torch.zeros(SHAPE[1:]))
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-7])
+def test_nor_does_one_that_changes_by_its_rounding_alone_count(rounding: float) -> None:
+    h, labels, _ = planted(0, 6.0)
+    h[:, 2] = 0
+    without = svm_direction(h, labels, C=1.0)
+    h[:, 2] = 0.1 * (1 + rounding * torch.randn(len(h), *SHAPE[1:]).sign())
+    torch.testing.assert_close(svm_direction(h, labels, C=1.0), without, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("direction", ["mean_difference", "svm"])
 def test_delta_h_is_linear_in_strength_and_zero_outside_the_window(
     direction: str, tmp_path: Path

@@ -60,3 +60,38 @@ def test_json_is_sorted_and_refuses_what_json_lacks(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="JSON"):
             files.write_json(tmp_path / "b.json", {"a": bad})
     assert not (tmp_path / "b.json").exists()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for read in (files.read_json, files.hash_file, files.FileSum.of):
+        with pytest.raises(OSError, match="a pipe or a device, not a file"):
+            read(tmp_path / "pipe")
+    with pytest.raises(FileNotFoundError):
+        files.regular(tmp_path / "absent")
+
+
+def test_what_killed_processes_left_half_written_is_deleted(tmp_path: Path) -> None:
+    (tmp_path / f"{files.PARTIAL}abc" / "cell").mkdir(parents=True)
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / f"{files.PARTIAL}def").touch()
+    (tmp_path / "kept").touch()
+    files.clear_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept", "pictures"]
+
+
+def test_a_killed_write_leaves_what_is_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda *args, **settings: None)  # killed: no cleaning up
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_text(tmp_path / "manifest.json", "{}")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] != []
+    files.clear_partial(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupt(descriptor: int) -> None:
+    raise KeyboardInterrupt

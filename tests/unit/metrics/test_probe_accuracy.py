@@ -125,3 +125,27 @@ def test_features_of_a_code() -> None:
 def test_bad_input_is_refused(call: object) -> None:
     with pytest.raises(InputError):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 14.62, -3e7])
+@pytest.mark.parametrize("rounding", [0.0, 1e-16, 6e-8])
+def test_a_feature_that_is_constant_but_for_rounding_decides_nothing(
+    constant: float, rounding: float
+) -> None:
+    """Over the training images; in some test images it moves by a thousandth."""
+    rng = np.random.default_rng(0)
+    data = make(1, 1, gap=1.5)
+    flat = constant * (1 + rounding * rng.choice([-1, 0, 1], (N_TRAIN, 1)))
+    moved = np.full((N_TEST, 1), constant)
+    moved[: N_TEST // 2] += 1e-3
+    both = ProbeData(np.hstack([data.train, flat]), np.hstack([data.test, moved]))
+    alone, found = (probe(d, TRAIN_Y, TEST_Y, 0, "x") for d in (data, both))
+    assert found.accuracy == alone.accuracy
+    assert RawProbe(both)(TRAIN_Y, TEST_Y, 0).accuracy == alone.accuracy
+
+
+def test_small_features_are_features() -> None:
+    """What varies little in numbers, and much for its size, is read as ever."""
+    data = make(2, 2)
+    small = ProbeData(data.train * 2.0**-100, data.test * 2.0**-100)
+    assert probe(small, TRAIN_Y, TEST_Y, 0, "x") == probe(data, TRAIN_Y, TEST_Y, 0, "x")

@@ -242,6 +242,38 @@ def test_revision_follows_files_labels_and_resolution(
     assert opened("celeba_hq", root).card.revision == revisions[-1]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_other_content_of_the_same_name_size_and_date_is_another_revision(
+    layout: str, written: Callable[[str], Path], tmp_path: Path
+) -> None:
+    name, root = LAYOUTS[layout][0], tmp_path / "set"
+    shutil.copytree(written(layout), root)
+    revision = opened(name, root).card.revision
+    assert revision == opened(name, written(layout)).card.revision  # wherever it lies
+    files = [p for p in root.rglob("*") if p.is_file() and p.suffix != ".txt"]
+    image = max(files, key=lambda path: path.stat().st_size)
+    before, data = image.stat(), image.read_bytes()
+    image.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert opened(name, root).card.revision != revision
+
+
+def test_files_are_read_once_for_their_revision(
+    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = written("flat folder")
+    revision = opened("celeba_hq", root).card.revision
+    with monkeypatch.context() as patch:  # a cache that cannot be written is none
+        patch.setenv("CASL_BENCH_CACHE", str(Path(__file__) / "no" / "folder"))
+        assert opened("celeba_hq", root).card.revision == revision
+
+    def refuse(path: Path) -> str:
+        raise AssertionError(path)
+
+    monkeypatch.setattr("casl_bench.photos.layouts.hash_file", refuse)
+    assert opened("celeba_hq", root).card.revision == revision
+
+
 # What cannot be asked for.
 
 
@@ -586,6 +618,16 @@ def test_published_splits_are_kept(hub: Path) -> None:
         ids = everything(dataset)
         assert len({i for split in ids.values() for i in split}) == sum(expected)
         assert len(dataset.load("test", 2)) == 2
+
+
+def test_other_images_of_a_table_are_another_revision(hub: Path) -> None:
+    for start in (0, 1):
+        table(start, 20).save_to_disk(str(hub / f"from{start}"))  # type: ignore[attr-defined]
+    table(0, 20).to_parquet(hub / "a.parquet")  # type: ignore[attr-defined]
+    one, two, packed = (
+        hub_set("celeba_hq", hub / name).card.revision for name in ("from0", "from1", "a.parquet")
+    )
+    assert one == packed != two
 
 
 def test_a_folder_of_images_is_a_local_data_set(hub: Path) -> None:

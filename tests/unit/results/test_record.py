@@ -18,8 +18,10 @@ from casl_bench.results.record import (
     FileRef,
     LevelResult,
     Measurement,
+    Pair,
     Provenance,
     RunRecord,
+    Standing,
     SuiteRef,
     record_schema,
 )
@@ -227,6 +229,13 @@ def test_a_record_cannot_be_changed() -> None:
     [
         ({"seed": 7}, "changed after it was written"),
         ({"record_id": "0" * 64}, "changed after it was written"),
+        (
+            {"provenance": provenance(git_commit="a" * 40).model_dump(mode="json")},
+            "provenance was changed after it was written",
+        ),
+        ({"provenance_id": None}, "provenance was changed"),
+        ({"strength": 1e200}, "strength: Input should be less than or equal to 1e"),
+        ({"seed": 2**64}, "seed: Input should be less than or equal to"),
         ({"seed": "7"}, "seed: Input should be a valid integer"),
         ({"schema_version": 9}, "schema_version"),
         ({"surprise": 1}, "surprise: Extra inputs"),
@@ -237,6 +246,27 @@ def test_an_edited_record_is_refused_in_one_line(change: dict[str, Any], message
     with pytest.raises(InvalidBenchmarkError, match=message) as caught:
         RunRecord.from_json(record().to_json() | change, where="x/record.json")
     assert "x/record.json" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_record_of_before_there_were_ids_of_provenance_is_read() -> None:
+    stored = record(schema_version=2).to_json()
+    del stored["provenance_id"]
+    assert RunRecord.from_json(stored) == record(schema_version=2)
+
+
+def test_a_comparison_has_every_two_of_its_methods_once() -> None:
+    found = Measurement.of(1.0, 3)
+    ranks = {"rank_low": 1, "rank_high": 1, "reached": 1, "wrong_way": 0, "cells": 1}
+    standings = [
+        Standing(method=m, epr_plus=found, epr_plus_here=found, group="a", fit_sd=found, **ranks)
+        for m in ("casl", "asyrp")
+    ]
+    pair = Pair(a="casl", b="asyrp", difference=found, p=None, p_holm=None)
+    stored = COMPARISON.model_dump() | {"standings": standings}
+    assert Comparison(**stored | {"pairs": (pair,)}).pairs == (pair,)
+    for wrong in ((), (pair, pair), (pair.model_copy(update={"b": "h_pca"}),)):
+        with pytest.raises(ValidationError, match="every two of its methods"):
+            Comparison(**stored | {"pairs": wrong})
 
 
 def test_what_is_no_object_is_refused() -> None:

@@ -10,7 +10,14 @@ import pytest
 from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB
 from casl_bench.runs import parallel
-from casl_bench.runs.parallel import _queue_cluster, default_jobs
+from casl_bench.runs.parallel import (
+    _connect,
+    _queue_cluster,
+    _scheduler,
+    check_engine,
+    default_jobs,
+)
+from casl_bench.runs.suites import SUITES, Execution, RunConfig
 
 
 @pytest.mark.parametrize(
@@ -69,3 +76,34 @@ def test_a_queue_that_is_not_configured_is_refused_in_one_line(
         pytest.raises(UsageError, match=r"^[^\n]*--queue slurm[^\n]*jobqueue.yaml[^\n]*$"),
     ):
         _queue_cluster("slurm")
+
+
+@pytest.mark.parametrize("name", ["absent.json", "~/absent.json", "folder/absent", "folder", ""])
+def test_a_scheduler_file_that_is_not_there_is_not_waited_for(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    execution = Execution(scheduler=str(tmp_path) if name == "folder" else name)
+    config = RunConfig(
+        methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=SUITES["quick"], seed=0,
+        device="cpu", out=tmp_path / "run", cache=tmp_path / "cache", execution=execution,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="no such scheduler file"):
+        check_engine(config)
+
+
+def test_a_scheduler_is_an_address_or_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert _scheduler(str(tmp_path / "file")) == {"scheduler_file": str(tmp_path / "file")}
+    for address in ("tcp://host:8786", "host:8786", "tls://host:1/x.json"):
+        assert _scheduler(address) == {"address": address}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"address": 5}'])
+def test_a_file_that_is_no_schedulers_is_refused_in_one_line(content: str, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed", reason="comes with the extra 'cluster'")
+    file = tmp_path / "scheduler.json"
+    file.write_text(content)
+    with pytest.raises(UsageError, match=r"^no Dask scheduler answers \(--scheduler [^\n]*$"):
+        _connect(distributed.Client, str(file))

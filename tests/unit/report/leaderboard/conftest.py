@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from casl_bench.analysis.measure import flags_of
 from casl_bench.analysis.significance import holm, rank_intervals
+from casl_bench.core.registry import discover
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
+from casl_bench.metrics.metric import METRICS, metric_infos
 from casl_bench.report.submission import Expected
 from casl_bench.results.record import (
     ALL,
@@ -57,7 +60,8 @@ OF_CONTROL = {
     "destroy": {"perceptual_guard": 1.0, "identity_guard": 1.0, "epr_plus": 0.5},
     "pixel_attack": {"epr_raw": 60.0, "signed_target_change": 2.0, "epr_plus": 3.0},
 }
-UNITS = {"flip_rate": "share", "identity": "cosine", "perceptual": "distance"}
+discover("casl_bench.metrics", METRICS)
+UNITS = {info.name: info.unit for info in metric_infos()}
 
 
 def ok(value: float | None, unit: str = "", n: int = 32) -> Measurement:
@@ -127,7 +131,7 @@ class MadeUpRun:
 
     def cell(self, dataset: str, method: str, concept: str, **fields: Any) -> RunRecord:
         settings = {"method_version": 1, "method_config": {"gain": 1.0}}
-        return self.record(
+        found = self.record(
             dataset,
             "edit",
             **settings | dict(self.settings.get(method, {})),
@@ -135,6 +139,7 @@ class MadeUpRun:
                "strength_chosen_on": "validation", "judges": ("classifier", "other"),
                "full_effect": 2.0} | fields,
         )  # fmt: skip
+        return found.model_copy(update={"flags": flags_of(found)})
 
     def edit(self, dataset: str, method: str, concept: str, **fields: Any) -> RunRecord:
         value = self.scores[method][concept]
@@ -157,8 +162,7 @@ class MadeUpRun:
             **{"supervision": "text", "levels": (level,),
                "measurements": {"epr_plus": ok(value, "ratio"), **numbers},
                "cost": Cost(parameters=100, unet_calls=10, edit_unet_calls=5),
-               "scores": FileRef(file="scores.csv", sha256=place),
-               "flags": () if reached else ("not reached",)} | fields,
+               "scores": FileRef(file="scores.csv", sha256=place)} | fields,
         )  # fmt: skip
 
     def control(self, dataset: str, name: str, concept: str, draw: int) -> RunRecord:
@@ -230,6 +234,9 @@ def whole(made_up_run: type[MadeUpRun], scores: Any) -> list[RunRecord]:
     return made_up_run(scores).records
 
 
+KNOWN = {"method_version": 1, "method_config": {"gain": 1.0}, "supervision": "text"}
+
+
 @pytest.fixture
 def expected() -> Expected:
     """What `whole` should hold."""
@@ -243,8 +250,7 @@ def expected() -> Expected:
         alone=CONTROLS,
         beside={},
         matched_concepts=3,
-        versions={"casl": 1},
-        settings={"casl": {"gain": 1.0}},
+        fields_of=lambda r: dict(KNOWN) if r.method == "casl" else {},
     )
 
 

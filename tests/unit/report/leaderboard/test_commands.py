@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from casl_bench.analysis.measure import flags_of
 from casl_bench.cli import leaderboard as command_module
 from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.report.submission import Expected
 from casl_bench.results.record import RunRecord, SuiteRef
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 Records = list[RunRecord]
 
@@ -129,6 +132,20 @@ def test_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no record files" in capsys.readouterr().err
 
 
+def test_a_report_names_the_control_that_lacks_a_number(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without(r: RunRecord) -> RunRecord:
+        left = {n: m for n, m in r.measurements.items() if n != "epr_plus"}
+        return r.model_copy(update={"measurements": left}) if r.method == "inverted" else r
+
+    given = write(tmp_path / "numbers.jsonl", [*map(without, whole)])
+    assert main(["report", str(given), "--out", str(tmp_path / "report")]) == 5
+    assert "a record of control 'inverted' lacks 'epr_plus'" in capsys.readouterr().err
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "There is no ranking" in page and "lacks &#39;epr_plus&#39;" in page
+
+
 def test_a_name_that_is_taken_by_the_index(
     tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +212,36 @@ def test_a_changed_record_is_refused(
     given.write_text(given.read_text().replace('"value": 9.0', '"value": 99.0', 1))
     assert submit(tmp_path, given) == 5
     assert "its id does not match its content" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("knows_suite")
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (f'"git_commit": "{"c" * 40}"', f'"git_commit": "{"d" * 40}"', "provenance was changed"),
+        ('"provenance_id"', '"odd"', "odd: Extra inputs"),
+        (r'"provenance_id": "\w+", ', "", "have no hash of their provenance"),
+    ],
+)
+def test_provenance_written_by_hand_is_refused(
+    tmp_path: Path, whole: Records, old: str, new: str, said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    given = write(tmp_path / "records.jsonl", whole)
+    given.write_text(re.sub(old, new, given.read_text(encoding="utf-8"), count=1))
+    assert submit(tmp_path, given) == 5
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "records").exists()
+
+
+@pytest.mark.usefixtures("knows_suite")
+def test_numbers_of_a_run_folder_are_those_of_its_scores(
+    tmp_path: Path, whole: Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_made_up_run(tmp_path / "run", MadeUpRun({"casl": MadeUpMethod()}))
+    given = write(tmp_path / "run" / "numbers.jsonl", whole)
+    assert submit(tmp_path, given) == 5
+    assert "suite 'made_up'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("knows_suite")
@@ -289,23 +336,26 @@ def test_the_package_knows_what_a_run_should_hold(
     wanted = expected_of([some])
     scores = {"h_linear": dict.fromkeys(wanted.concepts["rendered_churches"], 2.0)}
     names = {*wanted.alone, *wanted.beside["h_linear"], "h_linear"}
-    probe = [some.model_copy(update={"method": name}) for name in sorted(names)]
-    wanted = expected_of(probe)
-    settings = {
-        name: {"method_version": wanted.versions[name], "method_config": wanted.settings[name]}
-        for name in names
-    }
     (beside,) = wanted.beside["h_linear"]
-    records = made_up_run(
+    made = made_up_run(
         scores,
         draws=wanted.draws,
         controls=wanted.alone,
         beside={"h_linear": beside},
-        settings=settings,
         suite=SuiteRef(name="standard", version=wanted.suite_version),
     ).records
+    wanted = expected_of(made)
+    assert names <= {r.method for r in made}
+    known = [r.model_copy(update=dict(wanted.fields_of(r))) for r in made]
+    records = [
+        r.model_copy(update={"flags": flags_of(r)}) if r.kind == "edit" else r for r in known
+    ]
     given = write(tmp_path / "records.jsonl", records)
     assert submit(tmp_path, given) == 0
+    scorers = {**known[0].scorers, "classifier_plain": "e" * 64}
+    mine = [r.model_copy(update={"scorers": scorers}) for r in records]
+    assert submit(tmp_path, write(tmp_path / "mine.jsonl", mine), "--name", "mine") == 5
+    assert "scorers of 'h_linear' is not what it is here" in capsys.readouterr().err
     fewer = [r for r in records if r.concept != "night"]
     assert submit(tmp_path, write(tmp_path / "fewer.jsonl", fewer), "--name", "fewer") == 5
     assert "missing: rendered_churches/h_linear/night" in capsys.readouterr().err

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from casl_bench.core import files
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.results import run_folder as jsonl
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import jsonl_files, jsonl_stem, read_jsonl, write_jsonl
 
@@ -28,11 +28,11 @@ def test_packed_and_plain_files_hold_the_same_records(
 def test_the_same_records_give_the_same_bytes_at_any_time(
     tmp_path: Path, whole: list[RunRecord], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = tmp_path / "1.jsonl.gz", tmp_path / "2.jsonl.gz"
-    for path, now in zip(files, (1e9, 2e9), strict=True):
+    paths = tmp_path / "1.jsonl.gz", tmp_path / "2.jsonl.gz"
+    for path, now in zip(paths, (1e9, 2e9), strict=True):
         monkeypatch.setattr("time.time", lambda now=now: now)
         write_jsonl(path, whole)
-    assert files[0].read_bytes() == files[1].read_bytes()
+    assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
 def test_the_bad_line_is_named(tmp_path: Path, whole: list[RunRecord]) -> None:
@@ -58,6 +58,10 @@ def test_a_damaged_or_swollen_packed_file_is_refused(
         with pytest.raises(InvalidBenchmarkError, match="cannot read"):
             read_jsonl(path)
     path.write_bytes(good)
-    monkeypatch.setattr(jsonl, "MOST_BYTES", 100)
+    monkeypatch.setattr(files, "MOST_BYTES", 100)
     with pytest.raises(InvalidBenchmarkError, match="once unpacked"):
+        read_jsonl(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(files, "LONGEST_LINE", 100)
+    with pytest.raises(InvalidBenchmarkError, match="a line of more than"):
         read_jsonl(path)

@@ -11,6 +11,7 @@ import pytest
 
 from casl_bench.report.leaderboard import Source, boards_of, code, entries_of, page_of
 from casl_bench.report.leaderboard_pages import render_pages
+from casl_bench.report.tables import render_tables
 from casl_bench.results.record import Measurement, RunRecord, SuiteRef
 
 Records = list[RunRecord]
@@ -76,6 +77,19 @@ def test_no_mean_over_fewer_concepts(whole: Records) -> None:
         assert found[column].startswith("— ["), column
     assert "some cells are missing: dome" in page and "no number for dome" in page
     assert row(page, "casl")["flip rate ↑"] == "0.50"
+
+
+@pytest.mark.parametrize(("gone", "left"), [("casl", "asyrp"), ("asyrp", "casl")])
+def test_a_method_is_ranked_only_with_all_its_cells(whole: Records, gone: str, left: str) -> None:
+    """Its comparison was stored, and says nothing once a cell of it was taken away."""
+    fewer = [r for r in whole if (r.method, r.concept) != (gone, "dome")]
+    for text in (render_tables(fewer), pages(fewer)["ours.md"]):
+        standings = text.split("### At equal effect")[1].split("### ")[0]
+        assert f"Not compared, because some of their cells are missing: {gone}." in standings
+        assert [(r["method"], r["rank"]) for r in rows(standings)] == [(left, "1")]
+        assert "every two methods" not in standings and "Sensitivity" not in standings
+    neither = [r for r in whole if r.control or r.concept != "dome" or r.kind != "edit"]
+    assert "### At equal effect" not in render_tables(neither)
 
 
 def test_a_number_that_is_undefined_says_why(

@@ -97,10 +97,17 @@ def test_the_same_cell_twice(whole: Records, expected: Expected) -> None:
 
 
 def test_nothing_new(whole: Records, expected: Expected) -> None:
-    ids = [r.record_id for r in whole]
-    assert faults_of(whole, expected, ids) == ["all records of its methods are published already"]
-    only_casl = [r.record_id for r in whole if r.method == "casl"]
+    assert faults_of(whole, expected, whole) == ["all records of its methods are published already"]
+    only_casl = [r for r in whole if r.method == "casl"]
     assert faults_of(whole, expected, only_casl) == []
+
+
+def test_published_scores_under_anothers_name(
+    whole: Records, expected: Expected, replaced: Replaced
+) -> None:
+    theirs = replaced(whole, lambda r: r.method == "asyrp", method="h_pca")
+    found = faults_of(whole, expected, theirs)
+    assert len(found) == 1 and "asyrp/brick and rendered_churches/h_pca/brick" in found[0]
 
 
 def test_one_methods_scores_under_anothers_name(
@@ -115,12 +122,36 @@ def test_one_methods_scores_under_anothers_name(
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"git_commit": "HEAD"}, "'HEAD' is no commit"),
+        ({"started_at": "yesterday"}, "'yesterday' is no time with a time zone"),
+        ({"started_at": "2026-01-01T00:00:00"}, "is no time with a time zone"),
+        ({"started_at": "2999-01-01T00:00:00+00:00"}, "is yet to come"),
+        ({"seconds": {"edit": -1.0}}, "edit took -1 s"),
+        ({"fit_seconds": 1e9}, "fit took 1e+09 s"),
+        ({"argv": ()}, "no command"),
+    ],
+)
+def test_provenance_that_cannot_be(
+    whole: Records, expected: Expected, replaced: Replaced, changes: Any, reason: str
+) -> None:
+    provenance = whole[0].provenance.model_copy(update=changes)
+    (fault,) = faults_of(replaced(whole, is_casl, provenance=provenance), expected)
+    assert fault.startswith("provenance cannot be: rendered_churches/casl/") and reason in fault
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
         ({"scorers": {"classifier": "e" * 64}}, "differ in scorers"),
         ({"attributes": ("brick", "dome")}, "differ in attributes"),
         ({"backbone": "e" * 64}, "differ in backbones"),
         ({"dataset_revision": "r2"}, "in several revisions"),
-        ({"method_version": 2}, "'casl' is of version 2, today it is 1"),
-        ({"method_config": {"gain": 2.0}}, "settings that are not those of the suite"),
+        ({"method_version": 2}, "method_version of 'casl' is 2, here 1"),
+        ({"method_config": {"gain": 2.0}}, "method_config of 'casl' is {'gain': 2.0}, here"),
+        ({"supervision": "none"}, "supervision of 'casl' is 'none', here 'text'"),
+        ({"flags": ("wrong way",)}, "has the flags ['wrong way'], by its numbers []"),
+        ({"guided_by": ("other",)}, "has the flags [], by its numbers ['guided by a scorer']"),
+        ({"metric_versions": {"epr_raw": 99}}, "epr_raw is of version 99, here of"),
     ],
 )
 def test_what_records_must_share(
@@ -161,6 +192,7 @@ def test_a_failed_cell(whole: Records, expected: Expected, replaced: Replaced) -
         ("signed_target_change", Measurement.of(200.0, 32, "sd"), "is 200, outside"),
         ("flip_rate", Measurement.of(0.5, 33, "share"), "of 33 images, the suite has 32"),
         ("flip_rate", Measurement.of(0.5, 0, "share"), "is of no image"),
+        ("flip_rate", Measurement.of(1.5, 32), "flip_rate is in '', not in 'share'"),
     ],
 )
 def test_values_that_cannot_be(

@@ -1,0 +1,142 @@
+"""What a command prints, or cannot print, is no part of its exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from casl_bench.core.command import Terminated, exit_code_of
+from casl_bench.core.errors import InvalidBenchmarkError
+
+SIGNS = "σ → — ✓ 犬 é"
+DRIVER = f"""
+import sys, click
+from casl_bench.core.command import exit_code_of, say
+def work():
+    for line in range(10_000):
+        click.echo("{SIGNS}")
+    say("done: {SIGNS}")
+    return 4
+def text():
+    return "{SIGNS}\\n" * 10_000
+sys.exit(exit_code_of({{"work": work, "text": text}}[sys.argv[1]]))
+"""
+FULL = Path("/dev/full")
+
+
+def shell(redirected: str, what: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the driver in bash, with its streams redirected."""
+    line = f'"$0" -c "$1" "$2" {redirected}'
+    return subprocess.run(
+        ["bash", "-c", line, sys.executable, DRIVER, what],
+        capture_output=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp932", "gbk", "ascii", "cp437:strict"])
+def test_files_and_pipes_are_in_utf_8_whatever_the_locale(encoding: str) -> None:
+    done = shell("", "work", PYTHONUTF8="0", PYTHONIOENCODING=encoding)
+    assert done.returncode == 4
+    assert done.stdout.decode().splitlines() == [SIGNS] * 10_000
+    assert done.stderr.decode() == f"done: {SIGNS}\n"
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@pytest.mark.parametrize(
+    ("redirected", "code", "said"),
+    [
+        (f"> {FULL}", 4, "warning: output is lost, standard output cannot be written: No space"),
+        (f"> {FULL} 2>&1", 4, ""),
+        (f"2> {FULL}", 4, ""),
+        (">&-", 4, "done: "),
+        ("2>&-", 4, ""),
+        (">&- 2>&-", 4, ""),
+        ("<&- >&- 2>&-", 4, ""),
+    ],
+)
+def test_work_that_is_done_ends_with_its_own_exit_code(
+    redirected: str, code: int, said: str
+) -> None:
+    done = shell(redirected, "work")
+    assert done.returncode == code
+    assert said in done.stderr.decode()
+    assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr
+    if "2>" in redirected and ">&-" not in redirected:
+        assert done.stderr == b""
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+def test_a_text_that_cannot_be_printed_is_a_fault() -> None:
+    done = shell(f"> {FULL}", "text")
+    assert done.returncode == 2
+    assert done.stderr.decode() == (
+        "error: standard output cannot be written: No space left on device; "
+        "free the disk or write elsewhere\n"
+    )
+
+
+@pytest.mark.parametrize(("what", "code"), [("work", 4), ("text", 0)])
+def test_a_reader_that_goes_away_is_no_fault(what: str, code: int) -> None:
+    done = shell("| head -1; exit ${PIPESTATUS[0]}", what)
+    assert done.returncode == code
+    assert done.stdout.decode() == f"{SIGNS}\n"
+    assert done.stderr.decode() == ("" if what == "text" else f"done: {SIGNS}\n")
+
+
+def test_nothing_that_a_closed_stream_leaves_open_is_written_into(tmp_path: Path) -> None:
+    """The first file that is opened gets the number of a closed stream."""
+    driver = (
+        "import os, sys\n"
+        "from casl_bench.core.command import exit_code_of\n"
+        "def work():\n"
+        "    with open(sys.argv[1], 'w') as file:\n"
+        "        os.write(2, b'a message of a library in C')\n"
+        "        file.write('kept')\n"
+        "    return 0\n"
+        "sys.exit(exit_code_of(work))\n"
+    )
+    command = [sys.executable, "-c", driver, str(tmp_path / "file")]
+    subprocess.run(["bash", "-c", '"$0" "$@" 2>&-', *command], check=True)
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_what_a_file_system_refuses_is_one_line_with_the_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def action() -> int:
+        (tmp_path / "absent").read_text()
+        return 0
+
+    assert exit_code_of(action) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and str(tmp_path / "absent") in said
+    assert said.startswith("error: No such file or directory (")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on"),
+        (Terminated(), 143, "terminated; run the same command again to go on"),
+        (InvalidBenchmarkError("a fault", where="here"), 5, "error: a fault (here)"),
+        (ZeroDivisionError("two\nlines"), 3, "error: unforeseen: ZeroDivisionError: two lines"),
+        (OSError("no file"), 3, "error: unforeseen: OSError: no file"),
+    ],
+)
+def test_every_end_is_one_line(
+    raised: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def action() -> int:
+        raise raised
+
+    handler = signal.getsignal(signal.SIGTERM)
+    assert exit_code_of(action) == code
+    assert signal.getsignal(signal.SIGTERM) is handler
+    err = capsys.readouterr().err
+    assert err.startswith(said) and err.count("\n") == 1
