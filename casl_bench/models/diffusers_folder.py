@@ -269,12 +269,9 @@ def _other_weights(folder: Path) -> InvalidBenchmarkError:
     stem = SAFE_WEIGHTS.removesuffix(".safetensors")
     found = sorted(path.name for path in folder.glob(f"{stem}*"))
     what, hint = "No such file", "put it beside config.json"
-    if any(name.endswith(".index.json") for name in found):
-        what = f"they are in {len(found) - 1} parts, {found[0]} …"
-        hint = 'save them in one: save_pretrained(folder, max_shard_size="100GB")'
-    elif found:
-        what = f"only {', '.join(found)} is there"
-        hint = f"rename it to {stem}{Path(found[0]).suffix}"
+    if found:
+        what = f"only {', '.join(found[:2])}{' …' if len(found) > 2 else ''} is there"
+        hint = f'rename it to {SAFE_WEIGHTS}; save parts anew with max_shard_size="100GB"'
     return InvalidBenchmarkError(
         f"unreadable weights: {what}", where=str(folder / SAFE_WEIGHTS), hint=hint
     )

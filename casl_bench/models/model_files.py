@@ -19,12 +19,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import FileSum, hash_file, read_checked, write_bytes, write_json
-from casl_bench.models.weights import (
-    CANNOT_BUILD,
-    check_description,
-    fitted_state,
-    read_content,
-)
+from casl_bench.models.weights import CANNOT_BUILD, check_description, fitted_state, read_content
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"

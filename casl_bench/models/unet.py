@@ -27,7 +27,6 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "unet.safetensors"
 MOST_PIXELS = 4096
 """Side of an image."""
-_MOST_LEVELS = 16
 
 
 class _Frozen(BaseModel):
@@ -71,11 +70,9 @@ class BackboneConfig(_Frozen):
         channels, widths = 3 * self.patch_size**2, self.unet.get("block_out_channels")
         halvings = len(widths) - 1 if isinstance(widths, list | tuple) else 0
         inputs, outputs = (self.unet.get(f"{part}_channels", 3) for part in ("in", "out"))
-        if halvings >= _MOST_LEVELS:
-            raise ValueError(f"{halvings + 1} levels of a U-Net are too many")
         if self.image_size % (self.patch_size * 2**halvings):
-            cut = f"cut in patches of {self.patch_size} and " if self.patch_size > 1 else ""
-            raise ValueError(f"{self.image_size} pixels cannot be {cut}halved {halvings} times")
+            told = f"{self.image_size} pixels cannot be halved {halvings} times"
+            raise ValueError(f"{told}, in patches of {self.patch_size}")
         if inputs != channels or outputs != (2 if self.learned_sigma else 1) * channels:
             raise ValueError(
                 f"a network from {inputs} to {outputs} channels, where images in patches of "

@@ -62,8 +62,8 @@ class UnfitWeightsError(InvalidBenchmarkError):
         faults: Sequence[str],
         *,
         where: str,
-        hint: str = AGAIN,
-        told: int = FAULTS_TOLD,
+        hint: str,
+        told: int,
     ) -> None:
         self.faults = tuple(faults)
         more = len(faults) - told
@@ -86,6 +86,7 @@ def fitted_state(
     where: str,
     source_of: Callable[[str], Source] = Source,
     hint: str = AGAIN,
+    told: int = FAULTS_TOLD,
 ) -> dict[str, Tensor]:
     """A state dict for a network, from weights that may be named and packed otherwise.
 
@@ -123,7 +124,7 @@ def fitted_state(
     faults += [f"unexpected {key}" for key in weights if key not in used]
     faults = list(dict.fromkeys(faults))
     if faults:
-        raise UnfitWeightsError(faults, where=where, hint=hint)
+        raise UnfitWeightsError(faults, where=where, hint=hint, told=told)
     return state
 
 
@@ -210,7 +211,7 @@ def _zip_refusal(path: Path) -> tuple[str, str] | None:
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
         return (
             "a TorchScript file is a program, and none is run",
-            "convert it: save its state_dict() alone",
+            "convert it: save its state_dict()",
         )
     # torch packs without compression, so that no archive of its holds more than it weighs.
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
@@ -234,24 +235,13 @@ def read_checkpoint(path: Path) -> CheckpointFile:
     message names the keys of its top level), or an average that is not of its weights.
     """
     content = read_content(path)
-    if isinstance(content, list | tuple):
-        found = _from_list(content)
-    elif isinstance(content, Mapping):
-        found = _from_mapping(content, 0)
-    else:
-        found = None
-    if found is None:
-        raise InvalidBenchmarkError(
-            f"no state dict is found, the file holds {_described(content)}",
-            where=str(path),
-            hint="save the network's state dict alone",
-        )
-    if isinstance(found, str):
-        raise InvalidBenchmarkError(
-            f"averaged weights are in the file, and {found}",
-            where=str(path),
-            hint="save the averaged weights alone, under the network's names",
-        )
+    found = _found(content)
+    if not isinstance(found, CheckpointFile):
+        what = f"no state dict is found, the file holds {_described(content)}"
+        if found:
+            what = f"averaged weights are in the file, and {found}"
+        hint = "save the state dict alone, the averaged one where there is one"
+        raise InvalidBenchmarkError(what, where=str(path), hint=hint)
     for name, tensor in found.weights.items():
         odd = tensor.is_meta or tensor.is_quantized or tensor.is_nested
         plain = tensor.layout == torch.strided and not odd
@@ -269,16 +259,38 @@ Found = CheckpointFile | str | None
 """Weights; or what is wrong with an average, which must not be passed over; or nothing."""
 
 
-def _from_mapping(content: Mapping[Any, Any], depth: int) -> Found:
+def _found(content: Any, depth: int = 0) -> Found:
+    """The state dict in this, that of the average where both are there."""
+    if isinstance(content, list | tuple) and not depth:
+        # Training files of the DDPM family: [model, optimiser, epoch, step, ema].
+        entries = [
+            found
+            for i, entry in enumerate(content)
+            if (found := _named(f"entry {i} of {len(content)}", _found(entry, _MAX_DEPTH)))
+        ]
+        return _chosen(entries[-1] if len(entries) > 1 else None, entries[0] if entries else None)
+    if not isinstance(content, Mapping):
+        return None
     if _is_state(content):
         return _from_state(content)
     if depth == _MAX_DEPTH:
         return None
-    averaged = _first_state(content, (*_EMA_KEYS, *(_INNER_KEYS if depth else ())), depth)
-    plain = _first_state(content, _MODEL_KEYS, depth)
+    averaged = _first(content, (*_EMA_KEYS, *(_INNER_KEYS if depth else ())), depth)
+    plain = _first(content, _MODEL_KEYS, depth)
     if averaged is None and isinstance(plain, CheckpointFile):
         averaged = _unnamed_average(content, plain.weights)
     return _chosen(averaged, plain)
+
+
+def _first(content: Mapping[Any, Any], keys: tuple[str, ...], depth: int) -> Found:
+    found = (_named(f"'{key}'", _found(content.get(key), depth + 1)) for key in keys)
+    return next((each for each in found if each is not None), None)
+
+
+def _named(part: str, found: Found) -> Found:
+    if not isinstance(found, CheckpointFile):
+        return found
+    return CheckpointFile(found.weights, f"{part} › {found.taken}" if found.taken else part)
 
 
 def _from_state(content: Mapping[str, Tensor]) -> Found:
@@ -291,18 +303,6 @@ def _from_state(content: Mapping[str, Tensor]) -> Found:
             plain = CheckpointFile(_without_prefixes(raw), "the rest") if raw else None
             return _chosen(CheckpointFile(_without_prefixes(average), f"'{prefix}*'"), plain)
     return CheckpointFile(_without_prefixes(state)) if state else None
-
-
-def _first_state(content: Mapping[Any, Any], keys: tuple[str, ...], depth: int) -> Found:
-    for key in keys:
-        inner = content.get(key)
-        found = _from_mapping(inner, depth + 1) if isinstance(inner, Mapping) else None
-        if isinstance(found, CheckpointFile):
-            below = f" › {found.taken}" if found.taken else ""
-            return CheckpointFile(found.weights, f"'{key}'{below}")
-        if found is not None:
-            return found
-    return None
 
 
 def _unnamed_average(content: Mapping[Any, Any], plain: Mapping[str, Tensor]) -> Found:
@@ -319,20 +319,6 @@ def _unnamed_average(content: Mapping[Any, Any], plain: Mapping[str, Tensor]) ->
         if any(tensor.numel() > 1 for tensor in tensors):
             return f"'{key}' has other tensors than the network"
     return None
-
-
-def _from_list(content: list[Any] | tuple[Any, ...]) -> Found:
-    """Training files of the DDPM family: [model, optimiser, epoch, step, ema]."""
-    states = []
-    for i, entry in enumerate(content):
-        found = _from_state(entry) if isinstance(entry, Mapping) and _is_state(entry) else None
-        if isinstance(found, str):
-            return found
-        if found is not None:
-            states.append(CheckpointFile(found.weights, f"entry {i} of {len(content)}"))
-    if not states:
-        return None
-    return _chosen(states[-1] if len(states) > 1 else None, states[0])
 
 
 def _chosen(averaged: Found, plain: Found) -> Found:

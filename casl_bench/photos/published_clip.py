@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +139,6 @@ def _tokenizer(
             context_length=length, **settings
         )
         return tokenizer
-    if find_spec("transformers") is None:
-        raise UsageError(
-            f"the tokenizer of {architecture} needs the package transformers",
-            hint="pip install transformers",
-        )
     missing = f"the tokenizer of {architecture} ('{name}') is not"
     folder = hub_folder(name, _TOKENIZER_FILES, allow_download, missing)
     if tower := text.get("hf_model_name"):
@@ -162,7 +156,7 @@ def _tokenizer(
         raise UsageError(
             f"the tokenizer of {architecture} ('{name}') cannot be read: {line}",
             where=str(folder),
-            hint="--allow-download lets it be fetched",
+            hint="--allow-download lets it be fetched; it needs the package transformers",
         ) from error
 
 

@@ -12,12 +12,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from casl_bench.cache.code_hash import source_to_compare
-from casl_bench.core.errors import (
-    InvalidBenchmarkError,
-    UsageError,
-    first_fault,
-    unknown_name,
-)
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
 from casl_bench.domains.domain import DOMAINS, Domain

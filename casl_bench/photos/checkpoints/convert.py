@@ -40,7 +40,7 @@ from casl_bench.models.unet import (
     filled_unet,
     load_folder,
 )
-from casl_bench.models.weights import MOST, UnfitWeightsError, read_checkpoint
+from casl_bench.models.weights import MOST, read_checkpoint
 from casl_bench.photos import hub_folder
 from casl_bench.photos.checkpoints.formats import (
     Architecture,
@@ -49,7 +49,6 @@ from casl_bench.photos.checkpoints.formats import (
     ddpm_state,
 )
 
-FAULTS_TOLD = 50
 _PATH = LocalPath()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CONFIGS = Path(__file__).with_name("configs")
@@ -181,15 +180,7 @@ def convert(
         assert heads is not None
         return adm_state(file.weights, own, str(path), heads, facts.new_attention_order)
 
-    try:
-        unet = filled_unet(backbone.unet, state_for)
-    except UnfitWeightsError as error:
-        raise UnfitWeightsError(
-            error.faults,
-            where=str(path),
-            hint="fetch the file again or name it as its authors do",
-            told=FAULTS_TOLD,
-        ) from error
+    unet = filled_unet(backbone.unet, state_for)
     return Conversion(backbone, unet, found, file.taken, tuple(assumed))
 
 

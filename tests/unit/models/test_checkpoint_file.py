@@ -93,7 +93,7 @@ def test_an_average_that_is_not_of_the_weights_is_not_passed_over(
     torch.save(content, tmp_path / "net.pt")
     with pytest.raises(InvalidBenchmarkError, match="averaged weights are in the file") as raised:
         read_checkpoint(tmp_path / "net.pt")
-    assert "save the averaged weights alone" in str(raised.value)
+    assert "save the state dict alone, the averaged one" in str(raised.value)
 
 
 def test_a_prefix_that_not_all_names_have_stays(tmp_path: Path) -> None:
