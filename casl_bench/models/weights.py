@@ -209,10 +209,7 @@ def _zip_refusal(path: Path) -> tuple[str, str] | None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-        return (
-            "a TorchScript file is a program, and none is run",
-            "convert it: save its state_dict()",
-        )
+        return "a TorchScript file is a program, and none is run", "convert it to its state_dict()"
     # torch packs without compression, so that no archive of its holds more than it weighs.
     if sum(entry.file_size for entry in entries) > path.stat().st_size:
         return "an archive that unpacks to more than it weighs", "save the tensors with torch.save"
