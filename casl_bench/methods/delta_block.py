@@ -122,7 +122,9 @@ def delta_block_from_state(state: Mapping[str, Tensor], where: str = "") -> Delt
             block = build_delta_block(form, channels, temb_dim)
             block.load_state_dict(fitted)
             return block.requires_grad_(False).eval()
-    raise InvalidBenchmarkError("these tensors are no Asyrp delta-block", where=where)
+    raise InvalidBenchmarkError(
+        "these tensors are no Asyrp delta-block", where=where, hint="give one of its authors' files"
+    )
 
 
 def load_delta_block(path: Path) -> DeltaBlock:

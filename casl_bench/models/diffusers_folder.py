@@ -80,10 +80,10 @@ def scheduler_settings(folder: Path) -> dict[str, Any]:
     try:
         noise = ScheduleConfig.model_validate(fields)
     except ValidationError as error:
-        fault = error.errors()[0]
-        name = str(fault["loc"][0])
+        first = error.errors()[0]
+        name = str(first["loc"][0])
         raise InvalidBenchmarkError(
-            f"a noise schedule of {name} {fields[name]} cannot be run: {fault['msg']}",
+            f"a noise schedule of {name} {fields[name]} cannot be run: {first['msg']}",
             where=str(path),
             hint="see docs/checkpoints.md",
         ) from error

@@ -109,7 +109,7 @@ def read_model(folder: Path) -> ModelFiles:
     if found != card["sha256"]:
         what = "weights are not those the card names (truncated or changed)"
         raise InvalidBenchmarkError(what, where=str(path), hint=_HINT)
-    tensors = read_content(path)
+    tensors = read_content(path, _HINT)
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             tensors[name] = tensor.float()

@@ -75,7 +75,7 @@ class BackboneConfig(_Frozen):
             raise ValueError(f"{told}, in patches of {self.patch_size}")
         if inputs != channels or outputs != (2 if self.learned_sigma else 1) * channels:
             raise ValueError(
-                f"a network from {inputs} to {outputs} channels, where images in patches of "
+                f"a network from {inputs!r} to {outputs!r} channels, where images in patches of "
                 f"{self.patch_size} have {channels} and learned_sigma is {self.learned_sigma}"
             )
         return self
@@ -95,7 +95,7 @@ def build_unet(config: Mapping[str, Any], where: str = "") -> UNet2DModel:
         raise InvalidBenchmarkError(
             f"no U-Net can be built from this config: {line}", where=where, hint=AGAIN
         ) from error
-    told = unet.config
+    told: Any = unet.config
     for field, fault in {
         "mid_block_type": unet.mid_block is None,
         "class_embed_type": told.class_embed_type is not None,

@@ -108,13 +108,14 @@ def fitted_state(
         try:
             part = source.part(tensor)
             fits = part.shape == wanted.shape
-            value = part.to(wanted.dtype) if fits else part
+            same_kind = part.is_floating_point() == wanted.is_floating_point()
+            value = part.to(wanted.dtype) if fits and same_kind and not part.is_complex() else part
         except (RuntimeError, IndexError, ValueError):
             faults.append(f"{source.key} is {list(tensor.shape)}, which cannot be taken apart")
             continue
         if not fits:
             faults.append(f"{source.key} is {list(part.shape)}, not {list(wanted.shape)}")
-        elif part.is_floating_point() != wanted.is_floating_point():
+        elif not same_kind or part.is_complex():
             kinds = f"{part.dtype}, not {wanted.dtype}".replace("torch.", "")
             faults.append(f"{source.key} is {kinds}")
         elif not bool(torch.isfinite(value).all()):
@@ -153,14 +154,14 @@ def check_description(config: Mapping[str, Any], where: str, hint: str = AGAIN) 
                 )
 
 
-def read_content(path: Path) -> Any:
+def read_content(path: Path, again: str = AGAIN) -> Any:
     """What is in a weights file: tensors of safetensors, or whatever torch saved.
 
-    No code in it is run. Raises InvalidBenchmarkError, naming file, fault and cure, where it is
-    absent, damaged or unsafe.
+    No code in it is run. `again` is what mends a damaged file. Raises InvalidBenchmarkError, naming
+    file, fault and cure, where it is absent, damaged or unsafe.
     """
     try:
-        if refusal := _refusal(path):
+        if refusal := _refusal(path, again):
             raise _unreadable(path, *refusal)
         with warnings.catch_warnings():
             # torch warns of a pickle protocol that is not its own; what it then reads is sound.
@@ -169,8 +170,7 @@ def read_content(path: Path) -> Any:
                 return load_file(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        what = error.strerror or type(error).__name__
-        raise _unreadable(path, what, "name a file that is there and can be read") from error
+        raise _unreadable(path, error.strerror or type(error).__name__, again) from error
     except _UNREADABLE as error:
         text = str(error)
         if code := _CODE.search(text):
@@ -180,21 +180,21 @@ def read_content(path: Path) -> Any:
         told = isinstance(error, pickle.UnpicklingError) or "weights_only" in text
         line = "" if told else next(iter(text.splitlines()), "")
         what = f"cut short or damaged{': ' if line else ''}{line}"
-        raise _unreadable(path, what, AGAIN) from error
+        raise _unreadable(path, what, again) from error
 
 
 def _unreadable(path: Path, what: str, hint: str) -> InvalidBenchmarkError:
     return InvalidBenchmarkError(f"unreadable weights: {what}", where=str(path), hint=hint)
 
 
-def _refusal(path: Path) -> tuple[str, str] | None:
+def _refusal(path: Path, again: str) -> tuple[str, str] | None:
     """Why a file is not even tried, and the cure."""
     if path.is_dir():
         return "a folder, not a file", "name the file in it"
     with regular(path).open("rb") as file:
         start = file.read(STAND_IN_BYTES)
     if what := stand_in(start):
-        return what, AGAIN
+        return what, again
     # A safetensors file is the length of its header in 8 bytes, then the header in JSON.
     header, is_safe = int.from_bytes(start[:8], "little"), start[8:9] == b"{"
     is_zip = start.startswith(b"PK")
@@ -225,13 +225,14 @@ class CheckpointFile:
     taken: str = ""
 
 
-def read_checkpoint(path: Path) -> CheckpointFile:
+def read_checkpoint(path: Path, again: str = AGAIN) -> CheckpointFile:
     """Read and unwrap a weights file: safetensors, or anything that torch saves.
 
-    Raises InvalidBenchmarkError if the file is absent, damaged, unsafe, holds no state dict (the
-    message names the keys of its top level), or an average that is not of its weights.
+    `again` as in `read_content`. Raises InvalidBenchmarkError if the file is absent, damaged,
+    unsafe, holds no state dict (the message names the keys of its top level), or an average that is
+    not of its weights.
     """
-    content = read_content(path)
+    content = read_content(path, again)
     found = _found(content)
     if not isinstance(found, CheckpointFile):
         what = f"no state dict is found, the file holds {_described(content)}"
@@ -307,11 +308,10 @@ def _unnamed_average(content: Mapping[Any, Any], plain: Mapping[str, Tensor]) ->
     for key in _EMA_KEYS:
         inner = content.get(key)
         values = inner.get(_UNNAMED, inner) if isinstance(inner, Mapping) else inner
-        named = isinstance(values, Mapping)
-        values = [*values.values()] if named else values
-        held = values if isinstance(values, list | tuple) else ()
+        held = [*values.values()] if isinstance(values, Mapping) else values
+        held = held if isinstance(held, list | tuple) else ()
         tensors = [v for v in held if isinstance(v, Tensor) and not v.is_nested]
-        if not named and [t.shape for t in tensors] == [t.shape for t in plain.values()]:
+        if held is values and [t.shape for t in tensors] == [t.shape for t in plain.values()]:
             return CheckpointFile(dict(zip(plain, tensors, strict=True)), f"'{key}'")
         if any(tensor.numel() > 1 for tensor in tensors):
             return f"'{key}' has other tensors than the network"

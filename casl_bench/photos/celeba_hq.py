@@ -154,7 +154,8 @@ def _annotated(base: Path) -> Layout:
     sizes = list_images(base / IMAGES, deep=False)
     if not sizes:
         deeper = next(iter(list_images(base / IMAGES)), None)
-        hint = f"move them up from {Path(deeper).parent}" if deeper else "put the images there"
+        below = base / IMAGES / Path(deeper or "").parent
+        hint = f"move them up from {below}" if deeper else "put the images there"
         raise UsageError("the folder holds no image", where=str(base / IMAGES), hint=hint)
     known = set(annotation.names)
     if unlabelled := [name for name in sizes if name not in known]:

@@ -134,10 +134,9 @@ def _tokenizer(
     """The tokenizer; a text tower of the Hub is named in `text` by where its config lies here."""
     name, length = text.get("hf_tokenizer_name"), text.get("context_length", 77)
     settings = text.get("tokenizer_kwargs") or {}
+    tokenizer: Callable[[list[str]], Tensor]
     if not name:
-        tokenizer: Callable[[list[str]], Tensor] = open_clip.SimpleTokenizer(
-            context_length=length, **settings
-        )
+        tokenizer = open_clip.SimpleTokenizer(context_length=length, **settings)
         return tokenizer
     missing = f"the tokenizer of {architecture} ('{name}') is not"
     folder = hub_folder(name, _TOKENIZER_FILES, allow_download, missing)
@@ -147,10 +146,11 @@ def _tokenizer(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return open_clip.tokenizer.HFTokenizer(
+            tokenizer = open_clip.tokenizer.HFTokenizer(
                 str(folder), context_length=length, tokenizer_mode=text.get("tokenizer_mode"),
                 local_files_only=True, **settings,
             )  # fmt: skip
+            return tokenizer
     except (OSError, ImportError, *CANNOT_BUILD) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(

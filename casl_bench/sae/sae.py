@@ -229,7 +229,7 @@ class HSpaceSae:
         with torch.device("meta"):  # whatever size the settings speak of, it takes no memory
             own = SparseAutoencoder(config).state_dict()
             own |= {"mean": torch.empty(steps, config.d_in), "scale": torch.empty(steps)}
-        state = fitted_state(own, read_checkpoint(path).weights, str(path), hint=_AGAIN)
+        state = fitted_state(own, read_checkpoint(path, _AGAIN).weights, str(path), hint=_AGAIN)
         mean, scale = state.pop("mean"), state.pop("scale")
         sae = SparseAutoencoder(config)
         sae.load_state_dict(state)

@@ -44,7 +44,7 @@ from casl_bench.photos.scorers.classifier import PhotoClassifier, build_network
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 from tests.support.real_files import register_tiny_clip, tiny_unet, write_backbone, write_clip
 
-ATTEMPTS = 12
+ATTEMPTS = 10
 """Seeds of each kind of input."""
 
 State = dict[str, Tensor]
@@ -225,10 +225,11 @@ def of_weights(path: Path, rng: random.Random, left: Path) -> None:
 
 
 def places(value: Any) -> list[tuple[Any, Any]]:
+    """Every (container, key) within a JSON value."""
+    if not isinstance(value, dict | list):
+        return []
     keys = list(value) if isinstance(value, dict) else range(len(value))
-    found = [(value, key) for key in keys] if isinstance(value, dict | list) else []
-    return found + [p for _, key in found for p in places(value[key])
-                    if isinstance(value[key], dict | list)]  # fmt: skip
+    return [p for key in keys for p in ((value, key), *places(value[key]))]
 
 
 def of_config(path: Path, rng: random.Random, left: Path) -> None:
@@ -236,7 +237,7 @@ def of_config(path: Path, rng: random.Random, left: Path) -> None:
         return rng.choice(ANY)(path, rng, left)
     content = json.loads(path.read_text())
     for _ in range(rng.randrange(1, 3)):
-        holder, key = rng.choice(places(content))
+        holder, key = rng.choice(places(content) or [({}, "")])
         holder[key] = rng.choice(
             [10**12, 3000, -1, 0, 1e-300, float("nan"), float("inf"), -0.5, None, True, "", "x",
              [], {}, [10**9] * 3, ["x"] * 200, {"a": {"b": 1}}, 2**70, [[1]], "\ud800"]
@@ -393,7 +394,7 @@ def test_a_broken_input_is_one_line(
     _, name, damage, read = INPUTS[kind]
     folder = Path(shutil.copytree(whole(kind), tmp_path / "input"))
     left = tmp_path / "left"
-    damage(folder / name, random.Random(f"{kind} {seed}"), left)
+    damage(folder / name, random.Random(f"more {kind} {seed}"), left)
     error = in_time(lambda: read(folder))
     assert not left.exists(), "code was run"
     if error is None:  # a change that means nothing, such as a flipped bit of a number
