@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import Concept
 from casl_bench.methods.delta_block import (
@@ -176,8 +176,15 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> AsyrpEditor:
         """The editor from its stored block."""
         block = {n.removeprefix(_BLOCK): t for n, t in state.items() if n.startswith(_BLOCK)}
-        t_edit = int(state[_WINDOW][0])
-        return AsyrpEditor(task, self._window(t_edit), delta_block_from_state(block), FitCost())
+        t_edit, loaded = int(state[_WINDOW][0]), delta_block_from_state(block)
+        channels, wanted = loaded.last_layer.out_channels, task.backbone.h_shape[0]
+        if channels != wanted:
+            raise InvalidBenchmarkError(
+                f"a Δ-block for {channels} channels of h, the backbone has {wanted}",
+                where=f"--method-weights, {task.concept.name}",
+                hint="give weights that were trained on this backbone",
+            )
+        return AsyrpEditor(task, self._window(t_edit), loaded, FitCost())
 
     def pretrained_file(self, folder: Path, concept: Concept) -> Path:
         """A concept's checkpoint: `CONCEPT.pth`, or the authors' name for it.

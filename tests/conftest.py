@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import settings
 
 from casl_bench.cache.store import CACHE_VARIABLE
 from casl_bench.core.registry import import_baselines
+from tests.support import no_network
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,20 +31,11 @@ import_baselines()
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
-def _refuse_other_machines(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "socket.connect":
-        return
-    opened, address = arguments
-    # A datagram socket that connects sends nothing: it is how one's own address is found.
-    if opened.family in (socket.AF_INET, socket.AF_INET6) and opened.type == socket.SOCK_STREAM:
-        with socket.socket(opened.family) as probe:
-            try:
-                probe.bind((address[0], 0))  # only an address of this machine can be bound
-            except OSError:
-                raise ConnectionRefusedError(f"tests do not connect to {address[0]}") from None
-
-
-sys.addaudithook(_refuse_other_machines)
+no_network.block()
+_children = str(Path(no_network.__file__).with_name("children"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [_children, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 # A red build must mean something: examples are drawn the same way every time, and a slow machine
 # is no fault.
@@ -84,6 +75,14 @@ def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def nobody_elsewhere_is_asked() -> Iterator[None]:
+    """A library that is refused may go on without a word, so what it asked for is looked at."""
+    no_network.REFUSED.clear()
+    yield
+    assert not no_network.REFUSED, f"asked for {no_network.REFUSED}"
 
 
 @pytest.fixture

@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
-from casl_bench.core.errors import UsageError
+from pydantic import BaseModel, ValidationError
+
+from casl_bench.core.errors import BenchError, InvalidBenchmarkError, UsageError, first_fault
+
+M = TypeVar("M", bound=BaseModel)
 
 PARTIAL = ".partial-"
 """Begins the name of what is still being written. A killed process leaves it behind."""
@@ -105,9 +109,29 @@ def regular(path: Path) -> Path:
     return path
 
 
+_STAND_INS = {
+    b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches the file itself",
+    b"<!doctype html": "a web page: it was saved in place of the file",
+    b"<html": "a web page: it was saved in place of the file",
+}
+STAND_IN_BYTES = 64
+"""So many bytes of a file show whether it is a stand-in."""
+
+
+def stand_in(start: bytes) -> str:
+    """What lies where a file was meant to be, by its first bytes; empty where that is no such."""
+    if not start:
+        return "an empty file"
+    text = start[:STAND_IN_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    return next((what for begin, what in _STAND_INS.items() if text.startswith(begin)), "")
+
+
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises OSError, or ValueError as `parse_json` does."""
-    return parse_json(regular(path).read_text(encoding="utf-8"))
+    text = regular(path).read_text(encoding="utf-8")
+    if what := stand_in(text[:STAND_IN_BYTES].encode()):
+        raise ValueError(what)
+    return parse_json(text)
 
 
 def parse_json(text: str) -> Any:
@@ -116,6 +140,29 @@ def parse_json(text: str) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def read_checked(
+    kind: type[M],
+    path: Path,
+    what: str,
+    hint: str = "",
+    error: type[BenchError] = InvalidBenchmarkError,
+) -> M:
+    """The JSON in a file as `kind`. Raises `error` where it is absent or not valid.
+
+    `what` names the content in the message.
+    """
+    try:
+        return kind.model_validate(read_json(path))
+    except OSError as fault:
+        verb, told = "unreadable", fault.strerror or type(fault).__name__
+    except ValidationError as fault:
+        verb, told = "invalid", first_fault(fault)
+    except ValueError as fault:
+        text = "not UTF-8 text" if isinstance(fault, UnicodeDecodeError) else str(fault)
+        verb, told = "invalid", text
+    raise error(f"{verb} {what}: {told}", where=str(path), hint=hint)
 
 
 MOST_BYTES = 1 << 28

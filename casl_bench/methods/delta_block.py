@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.models.weights import fitted_state, read_torch_file
+from casl_bench.models.weights import fitted_state, read_content
 
 Form = Literal["ddpm", "adm"]
 
@@ -83,10 +83,7 @@ def build_delta_block(
     `channels` is C of h, `temb_dim` D of the time embedding. Without a generator of initial weights
     all of them are zero, to be loaded.
     """
-    # Made without numbers: PyTorch's own initialisation draws from the global random state.
-    with torch.device("meta"):
-        block = (DdpmDeltaBlock if form == "ddpm" else AdmDeltaBlock)(channels, temb_dim)
-    block = block.to_empty(device="cpu")
+    block = _shapes(form, channels, temb_dim).to_empty(device="cpu")
     with torch.no_grad():
         for module in block.modules():
             if isinstance(module, nn.GroupNorm):
@@ -102,6 +99,12 @@ def build_delta_block(
     return block
 
 
+def _shapes(form: Form, channels: int, temb_dim: int) -> DeltaBlock:
+    """A block without numbers: PyTorch's own would be drawn from the global random state."""
+    with torch.device("meta"):
+        return (DdpmDeltaBlock if form == "ddpm" else AdmDeltaBlock)(channels, temb_dim)
+
+
 def delta_block_from_state(state: Mapping[str, Tensor], where: str = "") -> DeltaBlock:
     """The delta-block that these tensors belong to, of whichever form, frozen.
 
@@ -113,11 +116,15 @@ def delta_block_from_state(state: Mapping[str, Tensor], where: str = "") -> Delt
     )
     for form, conv, projection in forms:
         if conv in state and projection in state:
-            channels, temb_dim = state[conv].shape[0], state[projection].shape[-1]
+            channels = max(1, state[conv].shape[:1].numel())
+            temb_dim = state[projection].shape[-1:].numel()
+            fitted = fitted_state(_shapes(form, channels, temb_dim).state_dict(), state, where)
             block = build_delta_block(form, channels, temb_dim)
-            block.load_state_dict(fitted_state(block.state_dict(), state, where))
+            block.load_state_dict(fitted)
             return block.requires_grad_(False).eval()
-    raise InvalidBenchmarkError("these tensors are no Asyrp delta-block", where=where)
+    raise InvalidBenchmarkError(
+        "these tensors are no Asyrp delta-block", where=where, hint="give one of its authors' files"
+    )
 
 
 def load_delta_block(path: Path) -> DeltaBlock:
@@ -126,10 +133,14 @@ def load_delta_block(path: Path) -> DeltaBlock:
     That is a dict {"0": block, "1": …, "optimizer": …, "scheduler": …}, of which "0" is taken.
     Raises InvalidBenchmarkError if the file is absent, damaged or holds no such block.
     """
-    content = read_torch_file(path)
-    state = content.get("0")
-    if not isinstance(state, Mapping):
-        raise InvalidBenchmarkError("no delta-block 0 in the checkpoint", where=str(path))
+    content = read_content(path)
+    state = content.get("0") if isinstance(content, Mapping) else None
+    if not isinstance(state, Mapping) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise InvalidBenchmarkError(
+            "no delta-block 0 in the checkpoint",
+            where=str(path),
+            hint='its authors publish {"0": block, …}',
+        )
     return delta_block_from_state(state, str(path))
 
 

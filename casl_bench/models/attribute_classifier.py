@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.models.model_files import read_model
+from casl_bench.models.model_files import ModelFiles, load_model
 from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 
 
@@ -91,7 +90,7 @@ def build_classifier(config: Mapping[str, Any]) -> nn.Module:
         case "depthwise":
             return DepthwiseNet(count, tuple(config["widths"]), tuple(config["blocks"]))
         case other:
-            raise InvalidBenchmarkError(f"unknown classifier architecture '{other}'")
+            raise ValueError(f"unknown classifier architecture '{other}'")
 
 
 class AttributeClassifier(CalibratedNetwork):
@@ -115,11 +114,14 @@ class AttributeClassifier(CalibratedNetwork):
     @classmethod
     def load(cls, folder: Path) -> AttributeClassifier:
         """Read a shipped classifier. Raises InvalidBenchmarkError where files are damaged."""
-        files = read_model(folder)
+        return load_model(folder, cls._of_files)
+
+    @classmethod
+    def _of_files(cls, files: ModelFiles) -> AttributeClassifier:
         config, network = files.card["config"], files.network(build_classifier)
         info = ScorerInfo(files.card["name"], "attributes", 1, files.weights_hash)
         names, size = tuple(config["attributes"]), int(config["image_size"])
-        return cls(info, names, network, *files.calibration(), size)
+        return cls(info, names, network, *files.calibration(len(names)), size)
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import pickle
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from open_clip.model import CLIP
 from torch import Tensor
 from torch.nn import functional
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
+from casl_bench.core.errors import InputError
 from casl_bench.models.micro_batch import in_micro_batches
-from casl_bench.models.model_files import hash_tensors, read_model
+from casl_bench.models.model_files import ModelFiles, load_model
 from casl_bench.models.scorers import ScorerInfo
-
-TEMPLATES: tuple[str, ...] = tuple(t("{}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES)
-"""Sentences into which the prompts of a published CLIP are put."""
 
 FLOOR = 1e-4
 """Displacements of unit embeddings shorter than this are rounding, and their cosine is noise."""
@@ -84,9 +78,10 @@ class ClipModel:
         network: an open_clip model with `encode_image`, `encode_text` and `logit_scale`.
         tokenizer: texts → [n, context] int64.
         weights_hash: identity of the weights.
-        image_size: H = W the image tower takes; other sizes are resized (bicubic).
+        image_size: H = W the image tower takes; other sizes are resized.
         mean: of each channel, for pixels in [0, 1].
         std: likewise.
+        interpolation: of the resizing, "bicubic" or "bilinear", antialiased.
         templates: sentences that a prompt is put into, at "{}"; the embedding is that of their
             mean (Radford et al. 2021, section 3.1.4; DiffusionCLIP and Asyrp do so too).
     """
@@ -101,6 +96,7 @@ class ClipModel:
         mean: Sequence[float],
         std: Sequence[float],
         templates: Sequence[str] = ("{}",),
+        interpolation: str = "bicubic",
     ) -> None:
         self.name, self.weights_hash, self.image_size = name, weights_hash, image_size
         self._network = network.eval().requires_grad_(False)
@@ -109,58 +105,20 @@ class ClipModel:
         self._mean = (2 * torch.tensor(mean) - 1)[:, None, None]
         self._std = (2 * torch.tensor(std))[:, None, None]
         self._texts: dict[str, Tensor] = {}
-        self._templates = tuple(templates)
+        self._templates, self._interpolation = tuple(templates), interpolation
         self.device = torch.device("cpu")
 
     @classmethod
     def load(cls, folder: Path) -> ClipModel:
         """Read a shipped CLIP. Raises InvalidBenchmarkError where files are damaged."""
-        files = read_model(folder)
+        return load_model(folder, cls._of_files)
+
+    @classmethod
+    def _of_files(cls, files: ModelFiles) -> ClipModel:
         config, network = files.card["config"], files.network(build_clip)
         tokenizer = WordTokenizer(config["words"], config["text"]["context_length"])
         size, half = int(config["vision"]["image_size"]), (0.5, 0.5, 0.5)
         return cls(files.card["name"], network, tokenizer, files.weights_hash, size, half, half)
-
-    @classmethod
-    def from_open_clip(cls, architecture: str, pretrained: str) -> ClipModel:
-        """A published open_clip model, from a weights file or a tag, which open_clip fetches.
-
-        OpenAI's own weights need a `…-quickgelu` architecture where they come from a file.
-
-        Raises:
-            UsageError: there is no such architecture, with the nearest one offered.
-            InvalidBenchmarkError: the file is damaged, unsafe or of another architecture.
-        """
-        if architecture not in open_clip.list_models():
-            raise unknown_name("CLIP architecture", architecture, open_clip.list_models())
-        try:
-            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-                # It warns of a mismatch by the tag's name, which a file has not.
-                warnings.simplefilter("ignore")
-                network = open_clip.create_model(architecture, pretrained=pretrained)
-        except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-            raise InvalidBenchmarkError(
-                f"no weights of {architecture}: {(str(error).splitlines() or [''])[0]}",
-                where=pretrained,
-                hint="fetch the file again; a TorchScript archive is not read",
-            ) from error
-        bad = [k for k, t in network.state_dict().items() if not bool(torch.isfinite(t).all())]
-        if bad:
-            raise InvalidBenchmarkError(
-                f"weights hold NaN or infinity in '{bad[0]}'", where=pretrained
-            )
-        visual: Any = network.visual
-        size = visual.image_size if isinstance(visual.image_size, int) else visual.image_size[0]
-        return cls(
-            f"open_clip:{architecture}:{Path(pretrained).stem.removeprefix(architecture + '.')}",
-            network,
-            open_clip.get_tokenizer(architecture),
-            hash_tensors(network.state_dict()),
-            size,
-            visual.image_mean,
-            visual.image_std,
-            TEMPLATES,
-        )
 
     def to(self, device: str | torch.device) -> ClipModel:
         """Move the network; embeddings stay where the images were."""
@@ -192,7 +150,7 @@ class ClipModel:
         origin, pixels = pixels.device, pixels.to(self.device)
         size = (self.image_size, self.image_size)
         if tuple(pixels.shape[-2:]) != size:
-            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+            pixels = functional.interpolate(pixels, size, mode=self._interpolation, antialias=True)
         images = (pixels - self._mean) / self._std
         embedding: Tensor = self._network.encode_image(images, normalize=True)
         return embedding.to(origin)

@@ -14,20 +14,21 @@ from typing import Any
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from pydantic import ValidationError
+from pydantic import RootModel, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault
-from casl_bench.core.files import read_json, write_json
+from casl_bench.core.files import read_checked, write_json
 from casl_bench.models.unet import CONFIG_FILE, BackboneConfig, ScheduleConfig, filled_unet
-from casl_bench.models.weights import fitted_state, read_checkpoint
+from casl_bench.models.weights import AGAIN, fitted_state, read_checkpoint
 
 SCHEDULER_FILE = "scheduler_config.json"
 SCHEDULER_FOLDERS = ("", "scheduler")
 SAFE_WEIGHTS, TORCH_WEIGHTS = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 OWN_FILE = "casl_bench.json"
-UNET_FOLDERS = ("", "unet")
+# Where a training kept an average of its weights, that comes first.
+UNET_FOLDERS = ("unet_ema", "", "unet")
 
 # Names of the attention's projections before diffusers 0.15.
 _OLD_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -54,17 +55,22 @@ def scheduler_settings(folder: Path) -> dict[str, Any]:
             where=str(folder),
             hint="put it beside config.json or in scheduler/",
         )
-    found = read_json_object(path)
+    found = _object(path)
     kind, schedule = found.get("_class_name"), found.get("beta_schedule", "linear")
     prediction = found.get("prediction_type", "epsilon")
-    for fault, told in (
-        (kind not in _SCHEDULERS, f"scheduler {kind}"),
-        (found.get("trained_betas") is not None, "trained_betas"),
-        (bool(found.get("rescale_betas_zero_snr")), "rescale_betas_zero_snr"),
-        (prediction not in _PREDICTIONS, f"prediction_type {prediction}"),
-    ):
+    for fault, told, hint in (
+        (kind not in _SCHEDULERS, f"scheduler {kind}",
+         f"if the network was trained on the noise of one of {', '.join(_SCHEDULERS)}, save that "
+         "scheduler there"),
+        (found.get("trained_betas") is not None, "trained_betas",
+         "networks trained on a beta_schedule can be run"),
+        (bool(found.get("rescale_betas_zero_snr")), "rescale_betas_zero_snr",
+         "networks trained without it can be run"),
+        (str(prediction) not in _PREDICTIONS, f"prediction_type {prediction}",
+         f"networks that predict one of {', '.join(_PREDICTIONS)} can be run"),
+    ):  # fmt: skip
         if fault:
-            raise InvalidBenchmarkError(f"{told} cannot be run", where=str(path))
+            raise InvalidBenchmarkError(f"{told} cannot be run", where=str(path), hint=hint)
     fields = {
         "kind": schedule,
         "num_timesteps": found.get("num_train_timesteps", 1000),
@@ -74,10 +80,12 @@ def scheduler_settings(folder: Path) -> dict[str, Any]:
     try:
         noise = ScheduleConfig.model_validate(fields)
     except ValidationError as error:
-        fault_at = error.errors()[0]["loc"][0]
+        first = error.errors()[0]
+        name = str(first["loc"][0])
         raise InvalidBenchmarkError(
-            f"a noise schedule of {fault_at} {fields[str(fault_at)]} cannot be run",
+            f"a noise schedule of {name} {fields[name]} cannot be run: {first['msg']}",
             where=str(path),
+            hint="see docs/checkpoints.md",
         ) from error
     return {"schedule": noise, "prediction": _PREDICTIONS[prediction]}
 
@@ -98,38 +106,35 @@ def scheduler_json(config: BackboneConfig) -> dict[str, Any]:
     }
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+class _JsonObject(RootModel[dict[str, Any]]):
+    """Whatever a config says."""
+
+
+def _object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises InvalidBenchmarkError: absent, or something else."""
-    try:
-        content = read_json(path)
-    except OSError as error:
-        raise InvalidBenchmarkError(
-            f"unreadable config: {error.strerror or type(error).__name__}", where=str(path)
-        ) from error
-    except ValueError as error:
-        raise InvalidBenchmarkError("the config is not JSON", where=str(path)) from error
-    if not isinstance(content, dict):
-        raise InvalidBenchmarkError("the config is not a JSON object", where=str(path))
-    return content
+    return read_checked(_JsonObject, path, "config", AGAIN).root
 
 
 def is_diffusers_folder(folder: Path) -> bool:
-    """Whether a folder has a network's config in diffusers' form."""
+    """Whether a folder has a network's config in diffusers' form.
+
+    Raises InvalidBenchmarkError where a config is there and cannot be read.
+    """
     return _unet_folder(folder) is not None
 
 
 def read_diffusers_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
     """Config and float32 U-Net of a diffusers folder, named as we wrote it, else as the folder.
 
-    The U-Net is at its root or in `unet/`, the scheduler at its root or in `scheduler/`. Raises
-    InvalidBenchmarkError if a file is absent, damaged or does not fit another, or the network or
-    its schedule cannot be run here.
+    The U-Net is in `unet_ema/`, at its root or in `unet/`, the first of them that is there; the
+    scheduler at its root or in `scheduler/`. Raises InvalidBenchmarkError if a file is absent,
+    damaged or does not fit another, or the network or its schedule cannot be run here.
     """
     unet_folder = _unet_folder(folder)
     if unet_folder is None:
         raise InvalidBenchmarkError("no config.json of diffusers", where=str(folder))
     config_path = unet_folder / CONFIG_FILE
-    content = read_json_object(config_path)
+    content = _object(config_path)
     unet = {k: v for k, v in content.items() if not k.startswith("_")}
     kind = content["_class_name"]
     if kind != "UNet2DModel":
@@ -144,9 +149,11 @@ def read_diffusers_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
         raise InvalidBenchmarkError(
             f"invalid backbone config: {first_fault(error)}",
             where=str(own if own.exists() else config_path),
+            hint=AGAIN,
         ) from error
     weights, where = _read_weights(unet_folder)
-    return config, filled_unet(unet, lambda mine: fitted_state(mine, weights, where))
+    unet_of = filled_unet(unet, lambda own: fitted_state(own, weights, where), str(config_path))
+    return config, unet_of
 
 
 def write_diffusers_folder(
@@ -213,36 +220,31 @@ def check_vacant(folder: Path) -> None:
 
 def _unet_folder(folder: Path) -> Path | None:
     for place in (folder / sub for sub in UNET_FOLDERS):
-        try:
-            if "_class_name" in read_json_object(place / CONFIG_FILE):
-                return place
-        except InvalidBenchmarkError:
-            continue
+        config = place / CONFIG_FILE
+        if os.path.lexists(config) and "_class_name" in _object(config):
+            return place
     return None
 
 
 def _own_settings(path: Path) -> dict[str, Any]:
-    settings = read_json_object(path).get("backbone")
+    settings = _object(path).get("backbone")
     if not isinstance(settings, dict):
-        raise InvalidBenchmarkError("no backbone is described", where=str(path))
+        raise InvalidBenchmarkError("no backbone is described", where=str(path), hint=AGAIN)
     return settings
 
 
 def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dict[str, Any]:
     size = unet.get("sample_size")
-    if isinstance(size, list) and len(set(size)) == 1:
+    if isinstance(size, list) and size == size[:1] * len(size) and size:
         size = size[0]
     if not isinstance(size, int):
         raise InvalidBenchmarkError(
-            f"sample_size is {size}, not the side of a square image", where=str(where)
+            f"sample_size is {size}, not the side of a square image",
+            where=str(where),
+            hint="put there the side in pixels of the images that it was trained on",
         )
     inputs, outputs = unet.get("in_channels", 3), unet.get("out_channels", 3)
     check_channels(inputs, outputs, str(where))
-    halvings = len(unet.get("down_block_types", ())) - 1
-    if halvings >= 0 and size % 2**halvings:
-        raise InvalidBenchmarkError(
-            f"sample_size {size} cannot be halved {halvings} times", where=str(where)
-        )
     scaled = unet.get("resnet_time_scale_shift") == "scale_shift"
     return {
         "name": folder.name,
@@ -256,8 +258,23 @@ def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dic
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     safe, pickled = folder / SAFE_WEIGHTS, folder / TORCH_WEIGHTS
     path = safe if safe.exists() or not pickled.exists() else pickled
+    if not path.exists():
+        raise _other_weights(folder)
     weights = read_checkpoint(path).weights
     return {_new_name(name): tensor for name, tensor in weights.items()}, str(path)
+
+
+def _other_weights(folder: Path) -> InvalidBenchmarkError:
+    """The error for a folder without the one file, from what lies there in its place."""
+    stem = SAFE_WEIGHTS.removesuffix(".safetensors")
+    found = sorted(path.name for path in folder.glob(f"{stem}*"))
+    what, hint = "No such file", "put it beside config.json"
+    if found:
+        what = f"only {', '.join(found[:2])}{' …' if len(found) > 2 else ''} is there"
+        hint = f'rename it to {SAFE_WEIGHTS}; save parts anew with max_shard_size="100GB"'
+    return InvalidBenchmarkError(
+        f"unreadable weights: {what}", where=str(folder / SAFE_WEIGHTS), hint=hint
+    )
 
 
 def _new_name(name: str) -> str:

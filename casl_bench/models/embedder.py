@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError
 from casl_bench.models.micro_batch import MICRO_BATCH, pad_rows, row_blocks
-from casl_bench.models.model_files import read_model
+from casl_bench.models.model_files import ModelFiles, load_model
 from casl_bench.models.scorers import ScorerInfo
 
 EPS = 1e-3
@@ -80,7 +80,10 @@ class RenderEmbedder:
     @classmethod
     def load(cls, folder: Path) -> RenderEmbedder:
         """Read the shipped embedder. Raises InvalidBenchmarkError where files are damaged."""
-        files = read_model(folder)
+        return load_model(folder, cls._of_files)
+
+    @classmethod
+    def _of_files(cls, files: ModelFiles) -> RenderEmbedder:
         network = files.network(lambda config: EmbedderNet(config["widths"], config["embed_dim"]))
         info = ScorerInfo(files.card["name"], "similarity", 1, files.weights_hash)
         return cls(info, network, int(files.card["config"]["image_size"]))

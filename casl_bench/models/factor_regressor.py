@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError, unknown_name
-from casl_bench.models.model_files import read_model
+from casl_bench.core.errors import InputError, unknown_name
+from casl_bench.models.model_files import ModelFiles, load_model
 from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 
 
@@ -72,7 +72,7 @@ class LookoutNet(nn.Module):
 def build_regressor(config: Mapping[str, Any]) -> LookoutNet:
     """The network a card's `config` describes: {"architecture": "lookout", "columns": [...], …}."""
     if config["architecture"] != "lookout":
-        raise InvalidBenchmarkError(f"unknown regressor architecture '{config['architecture']}'")
+        raise ValueError(f"unknown regressor architecture '{config['architecture']}'")
     return LookoutNet(
         len(config["columns"]), tuple(config["widths"]), config["lookouts"], config["seen"],
         config["hidden"],
@@ -113,12 +113,15 @@ class FactorRegressor(CalibratedNetwork):
     @classmethod
     def load(cls, folder: Path) -> FactorRegressor:
         """Read a shipped regressor. Raises InvalidBenchmarkError where files are damaged."""
-        files = read_model(folder)
+        return load_model(folder, cls._of_files)
+
+    @classmethod
+    def _of_files(cls, files: ModelFiles) -> FactorRegressor:
         config, network = files.card["config"], files.network(build_regressor)
         info = ScorerInfo(files.card["name"], "factors", 1, files.weights_hash)
         attributes, columns = tuple(config["attributes"]), tuple(config["columns"])
-        size = int(config["image_size"])
-        return cls(info, attributes, columns, network, *files.calibration(), size)
+        size, calibration = int(config["image_size"]), files.calibration(len(columns))
+        return cls(info, attributes, columns, network, *calibration, size)
 
     @torch.no_grad()
     def factors(self, pixels: Tensor) -> Tensor:

@@ -13,18 +13,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import FileSum, hash_file, read_json, write_bytes, write_json
+from casl_bench.core.files import FileSum, hash_file, read_checked, write_bytes, write_json
+from casl_bench.models.weights import CANNOT_BUILD, check_description, fitted_state, read_content
 
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 _HINT = "restore the file from the package"
 
 N = TypeVar("N", bound=nn.Module)
+T = TypeVar("T")
+
+
+class _Card(BaseModel):
+    """What every card says; the rest is for people."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = ""
+    sha256: str
+    config: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -46,24 +58,39 @@ class ModelFiles:
 
         Raises InvalidBenchmarkError where the two do not fit each other.
         """
+        config, where = self.card["config"], str(self.folder / WEIGHTS)
+        check_description(config, str(self.folder / CARD), _HINT)
         # Building draws random weights, which the caller's random state must not feel.
         with torch.random.fork_rng(devices=[]):
-            network = build(self.card["config"])
-        try:
-            network.load_state_dict(self.part("network"))
-        except RuntimeError as error:
-            raise self._unfit() from error
+            with torch.device("meta"):  # whatever size the card speaks of, it takes no memory
+                own = build(config).state_dict()
+            state = fitted_state(own, self.part("network"), where, hint=_HINT)
+            network = build(config)
+        network.load_state_dict(state)
         return network
 
-    def calibration(self) -> tuple[Tensor, Tensor]:
-        """Scale and bias of the outputs. Raises InvalidBenchmarkError where there are none."""
-        try:
-            return self.tensors["calibration.scale"], self.tensors["calibration.bias"]
-        except KeyError as error:
-            raise self._unfit() from error
+    def calibration(self, count: int) -> tuple[Tensor, Tensor]:
+        """Scale and bias [count] of the outputs. Raises InvalidBenchmarkError: there are none."""
+        own = dict.fromkeys(("scale", "bias"), torch.empty(count))
+        where = str(self.folder / WEIGHTS)
+        state = fitted_state(own, self.part("calibration"), where, hint=_HINT)
+        return state["scale"], state["bias"]
 
-    def _unfit(self) -> InvalidBenchmarkError:
-        return InvalidBenchmarkError("weights do not fit the card", where=str(self.folder))
+
+def load_model(folder: Path, make: Callable[[ModelFiles], T]) -> T:
+    """What `make` builds of a model folder.
+
+    Raises InvalidBenchmarkError as `read_model` does, and where the card says something else than
+    `make` needs.
+    """
+    files = read_model(folder)
+    try:
+        return make(files)
+    except CANNOT_BUILD as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InvalidBenchmarkError(
+            f"the card describes no such model: {line}", where=str(folder / CARD), hint=_HINT
+        ) from error
 
 
 def read_model(folder: Path) -> ModelFiles:
@@ -73,25 +100,16 @@ def read_model(folder: Path) -> ModelFiles:
     number that is not finite.
     """
     path = folder / WEIGHTS
+    card = read_checked(_Card, folder / CARD, "model card", _HINT).model_dump()
     try:
-        card = read_json(folder / CARD)
-        expected = card["sha256"]
         found = hash_file(path)
     except OSError as error:
-        raise InvalidBenchmarkError(
-            "a shipped model cannot be read", where=str(error.filename), hint=_HINT
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InvalidBenchmarkError(
-            "not a model card", where=str(folder / CARD), hint=_HINT
-        ) from error
-    if found != expected:
+        told = f"unreadable weights: {error.strerror or error}"
+        raise InvalidBenchmarkError(told, where=str(path), hint=_HINT) from error
+    if found != card["sha256"]:
         what = "weights are not those the card names (truncated or changed)"
         raise InvalidBenchmarkError(what, where=str(path), hint=_HINT)
-    try:
-        tensors = load(path.read_bytes())
-    except SafetensorError as error:
-        raise InvalidBenchmarkError("not a weights file", where=str(path), hint=_HINT) from error
+    tensors = read_content(path, _HINT)
     for name, tensor in tensors.items():
         if tensor.is_floating_point():
             tensors[name] = tensor.float()

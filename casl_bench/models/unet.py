@@ -8,17 +8,25 @@ from typing import Any, Literal, cast
 
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError, first_fault
-from casl_bench.core.files import regular, write_bytes, write_json
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.files import read_checked, write_bytes, write_json
 from casl_bench.models.noise_schedule import NoiseSchedule
-from casl_bench.models.weights import fitted_state, read_safetensors
+from casl_bench.models.weights import (
+    AGAIN,
+    CANNOT_BUILD,
+    check_description,
+    fitted_state,
+    read_checkpoint,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "unet.safetensors"
+MOST_PIXELS = 4096
+"""Side of an image."""
 
 
 class _Frozen(BaseModel):
@@ -29,7 +37,7 @@ class ScheduleConfig(_Frozen):
     """A beta schedule, its kinds named as in diffusers; the cosine has no use for beta_*."""
 
     kind: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
-    num_timesteps: int = Field(1000, ge=2)
+    num_timesteps: int = Field(1000, ge=2, le=100_000)
     beta_start: float = Field(1e-4, gt=0, lt=1)
     beta_end: float = Field(0.02, gt=0, lt=1)
 
@@ -45,55 +53,81 @@ class BackboneConfig(_Frozen):
     """All that is needed, beside the weights, to run a noise predictor."""
 
     name: str  # as in a table
-    image_size: int = Field(ge=1)  # side of the square image, pixels
+    image_size: int = Field(ge=1, le=MOST_PIXELS)  # side of the square image, pixels
     # The network sees images pixel-unshuffled by this factor; 1 = as they are
-    patch_size: int = Field(1, ge=1)
+    patch_size: int = Field(1, ge=1, le=64)
     prediction: Literal["eps", "v", "x0"] = "eps"  # what the network's output means
     # The second half of the output channels is a variance and is dropped
     learned_sigma: bool = False
     # The form of its blocks, and so of an Asyrp delta-block that fits it
     family: Literal["ddpm", "adm"] = "ddpm"
     schedule: ScheduleConfig = ScheduleConfig()
-    micro_batch: int = Field(8, ge=1)  # rows of every forward pass (`models.micro_batch`)
+    micro_batch: int = Field(8, ge=1, le=65_536)  # rows of every pass (`models.micro_batch`)
     unet: dict[str, Any]  # keyword arguments of `UNet2DModel`
 
+    @model_validator(mode="after")
+    def _fits_the_network(self) -> BackboneConfig:
+        channels, widths = 3 * self.patch_size**2, self.unet.get("block_out_channels")
+        halvings = len(widths) - 1 if isinstance(widths, list | tuple) else 0
+        inputs, outputs = (self.unet.get(f"{part}_channels", 3) for part in ("in", "out"))
+        if self.image_size % (self.patch_size * 2**halvings):
+            told = f"{self.image_size} pixels cannot be halved {halvings} times"
+            raise ValueError(f"{told}, in patches of {self.patch_size}")
+        if inputs != channels or outputs != (2 if self.learned_sigma else 1) * channels:
+            raise ValueError(
+                f"a network from {inputs!r} to {outputs!r} channels, where images in patches of "
+                f"{self.patch_size} have {channels} and learned_sigma is {self.learned_sigma}"
+            )
+        return self
 
-def build_unet(config: Mapping[str, Any]) -> UNet2DModel:
+
+def build_unet(config: Mapping[str, Any], where: str = "") -> UNet2DModel:
     """An untrained U-Net in evaluation mode, from keyword arguments of `UNet2DModel`.
 
     Raises InvalidBenchmarkError for arguments that diffusers refuses or that have no mid block,
     take a class, or scale inputs or outputs, which the cut below does not cover.
     """
+    check_description(config, where)
     try:
         unet: UNet2DModel = UNet2DModel(**config)
-    except (TypeError, ValueError, KeyError) as error:
-        raise InvalidBenchmarkError(f"no U-Net can be built from this config: {error}") from error
-    plain = (
-        unet.mid_block is not None
-        and unet.class_embedding is None
-        and unet.config.time_embedding_type == "positional"
-        and not unet.config.center_input_sample
-        and not any(hasattr(block, "skip_conv") for block in (*unet.down_blocks, *unet.up_blocks))
-    )
-    if not plain:
+    except CANNOT_BUILD as error:
+        line = " ".join(str(error).split())
         raise InvalidBenchmarkError(
-            "this kind of UNet2DModel is not supported",
-            hint="use positional time embedding, a mid block, no class and no skip convolutions",
-        )
+            f"no U-Net can be built from this config: {line}", where=where, hint=AGAIN
+        ) from error
+    told: Any = unet.config
+    for field, fault in {
+        "mid_block_type": unet.mid_block is None,
+        "class_embed_type": told.class_embed_type is not None,
+        "num_class_embeds": told.num_class_embeds is not None,
+        "time_embedding_type": told.time_embedding_type != "positional",
+        "center_input_sample": told.center_input_sample,
+        "down_block_types": any("Skip" in kind for kind in told.down_block_types),
+        "up_block_types": any("Skip" in kind for kind in told.up_block_types),
+    }.items():
+        if fault:
+            raise InvalidBenchmarkError(
+                f"{field} {told[field]} is not supported",
+                where=where,
+                hint="take a network with a positional time embedding and a mid block, without "
+                "class, centred input or skip convolutions",
+            )
     unet.eval()
     return unet
 
 
 def filled_unet(
-    config: Mapping[str, Any], state_for: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+    config: Mapping[str, Any],
+    state_for: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]],
+    where: str = "",
 ) -> UNet2DModel:
     """A U-Net with given weights, made without drawing random ones first.
 
     `state_for` maps the network's own state dict (names, shapes, precision; no values) to the one
-    that fills it.
+    that fills it; `where` the config comes from is for messages.
     """
     with torch.device("meta"):
-        unet = build_unet(config)
+        unet = build_unet(config, where)
     unet.load_state_dict(state_for(unet.state_dict()), assign=True)
     return unet
 
@@ -139,24 +173,13 @@ def load_folder(folder: Path) -> tuple[BackboneConfig, UNet2DModel]:
 
     Raises InvalidBenchmarkError if a file is absent, truncated or does not fit the other.
     """
-    config_path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
-    hint = "fetch or train the backbone again"
-    try:
-        config = BackboneConfig.model_validate_json(regular(config_path).read_text("utf-8"))
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InvalidBenchmarkError(
-            f"unreadable backbone config: {reason}", where=str(config_path), hint=hint
-        ) from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        fault = first_fault(error) if isinstance(error, ValidationError) else "not UTF-8 text"
-        raise InvalidBenchmarkError(
-            f"invalid backbone config: {fault}", where=str(config_path), hint=hint
-        ) from error
-    weights = read_safetensors(weights_path)
-    return config, filled_unet(
-        config.unet, lambda own: fitted_state(own, weights, str(weights_path))
+    path, weights_path = folder / CONFIG_FILE, folder / WEIGHTS_FILE
+    config = read_checked(BackboneConfig, path, "backbone config", AGAIN)
+    weights = read_checkpoint(weights_path).weights
+    unet = filled_unet(
+        config.unet, lambda own: fitted_state(own, weights, str(weights_path)), str(path)
     )
+    return config, unet
 
 
 def save_folder(

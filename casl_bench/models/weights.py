@@ -6,6 +6,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,32 +18,34 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import regular
+from casl_bench.core.files import STAND_IN_BYTES, regular, stand_in
 
 FAULTS_TOLD = 4
+AGAIN = "fetch or train them again"
 # How torch names what it will not run.
 _CODE = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")
-# What a damaged pickle makes torch raise, whichever byte is hit.
-_UNREADABLE = (
-    OSError,
+CANNOT_BUILD = (
+    TypeError, ValueError, LookupError, ArithmeticError, AttributeError, AssertionError,
     RuntimeError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    struct.error,
-    pickle.UnpicklingError,
-)
+)  # fmt: skip
+"""What a network's constructor raises for arguments that describe none."""
+# What a damaged file makes torch and safetensors raise, whichever byte is hit.
+_UNREADABLE = (
+    OSError, EOFError, MemoryError, struct.error, pickle.UnpicklingError, zipfile.BadZipFile,
+    SafetensorError, *CANNOT_BUILD,
+)  # fmt: skip
 # Averaged weights come first: they are what samples are generated with.
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema")
 _MODEL_KEYS = ("state_dict", "model", "model_state_dict", "params", "unet", "net", "weights")
 # A level down, an average also hides behind these.
 _INNER_KEYS = ("shadow", "module", "average")
-_PREFIXES = ("module.", "_orig_mod.", "model.")
+# Averages without names, in the order of the network's parameters (diffusers, torch_ema).
+_UNNAMED = "shadow_params"
+# In one flat dict, what begins the names of the average beside those of the raw weights.
+_EMA_PREFIXES = ("ema_model.", "model_ema.", "ema.")
+_PREFIXES = ("module.", "_orig_mod.", "model.", "online_model.")
+# Numbers that averages keep beside their tensors.
+_COUNTERS = ("n_averaged", "initted", "step", "num_updates", "decay")
 _MAX_DEPTH = 3
 _KEYS_TOLD = 12
 
@@ -59,8 +62,8 @@ class UnfitWeightsError(InvalidBenchmarkError):
         faults: Sequence[str],
         *,
         where: str,
-        hint: str = "fetch or train the weights again",
-        told: int = FAULTS_TOLD,
+        hint: str,
+        told: int,
     ) -> None:
         self.faults = tuple(faults)
         more = len(faults) - told
@@ -82,12 +85,15 @@ def fitted_state(
     weights: Mapping[str, Tensor],
     where: str,
     source_of: Callable[[str], Source] = Source,
+    hint: str = AGAIN,
+    told: int = FAULTS_TOLD,
 ) -> dict[str, Tensor]:
     """A state dict for a network, from weights that may be named and packed otherwise.
 
-    Every name of `own`, the network's state dict, in its precision. `source_of` says where the
-    tensor of this name comes from; default: the same name. Raises UnfitWeightsError naming, in the
-    file's names, what is missing, unexpected, of another shape or not finite.
+    Every name of `own`, the network's state dict (whose numbers don't matter), in its precision.
+    `source_of` says where the tensor of this name comes from; default: the same name. Raises
+    UnfitWeightsError naming, in the file's names, what is missing, unexpected, of another shape or
+    kind, or not finite.
     """
     state: dict[str, Tensor] = {}
     faults: list[str] = []
@@ -101,69 +107,113 @@ def fitted_state(
             continue
         try:
             part = source.part(tensor)
+            fits = part.shape == wanted.shape
+            same_kind = part.is_floating_point() == wanted.is_floating_point()
+            value = part.to(wanted.dtype) if fits and same_kind and not part.is_complex() else part
         except (RuntimeError, IndexError, ValueError):
             faults.append(f"{source.key} is {list(tensor.shape)}, which cannot be taken apart")
             continue
-        if part.shape != wanted.shape:
+        if not fits:
             faults.append(f"{source.key} is {list(part.shape)}, not {list(wanted.shape)}")
-        elif not bool(torch.isfinite(part).all()):
+        elif not same_kind or part.is_complex():
+            kinds = f"{part.dtype}, not {wanted.dtype}".replace("torch.", "")
+            faults.append(f"{source.key} is {kinds}")
+        elif not bool(torch.isfinite(value).all()):
             faults.append(f"{source.key} holds NaN or infinity")
         else:
-            state[name] = part.to(wanted.dtype)
+            state[name] = value
     faults += [f"unexpected {key}" for key in weights if key not in used]
     faults = list(dict.fromkeys(faults))
     if faults:
-        raise UnfitWeightsError(faults, where=where)
+        raise UnfitWeightsError(faults, where=where, hint=hint, told=told)
     return state
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file. Raises InvalidBenchmarkError where it is absent or damaged."""
-    try:
-        return load_file(regular(path))
-    except (OSError, SafetensorError) as error:
-        raise InvalidBenchmarkError(
-            f"unreadable weights: {getattr(error, 'strerror', None) or error}",
-            where=str(path),
-            hint="fetch or train them again",
-        ) from error
+MOST, MOST_LAYERS = 65_536, 64
+"""Of any number in the description of a network, and of its layers: more is no network."""
 
 
-def load_torch_file(path: Path) -> Any:
-    """The content of a file that torch saved, read without running any code in it.
+def check_description(config: Mapping[str, Any], where: str, hint: str = AGAIN) -> None:
+    """Refuse numbers of which no network is built: NaN, negative ones, and those past all bounds.
 
-    Raises InvalidBenchmarkError if the file is absent, damaged or unsafe.
+    `config` is as JSON gives it; lists and dicts in it are searched, too. A network of a million
+    layers would be built for hours before its weights show that it is none.
+    """
+    todo: list[tuple[str, Any]] = [*config.items()]
+    while todo:
+        name, value = todo.pop()
+        if isinstance(value, Mapping):
+            todo += value.items()
+        elif isinstance(value, list | tuple):
+            todo += ((name, item) for item in value)
+        elif isinstance(value, int | float):
+            most = MOST_LAYERS if "layers" in name or name == "blocks" else MOST
+            if not 0 <= value <= most:
+                raise InvalidBenchmarkError(
+                    f"{name} is {value}, not a number from 0 to {most:,}", where=where, hint=hint
+                )
+
+
+def read_content(path: Path, again: str = AGAIN) -> Any:
+    """What is in a weights file: tensors of safetensors, or whatever torch saved.
+
+    No code in it is run. `again` is what mends a damaged file. Raises InvalidBenchmarkError, naming
+    file, fault and cure, where it is absent, damaged or unsafe.
     """
     try:
+        if refusal := _refusal(path, again):
+            raise _unreadable(path, *refusal)
         with warnings.catch_warnings():
             # torch warns of a pickle protocol that is not its own; what it then reads is sound.
             warnings.simplefilter("ignore")
-            return torch.load(regular(path), map_location="cpu", weights_only=True)
+            if path.suffix == ".safetensors":
+                return load_file(path)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise _unreadable(path, error.strerror or type(error).__name__, again) from error
     except _UNREADABLE as error:
         text = str(error)
-        code = _CODE.search(text)
-        if code is not None:
-            raise InvalidBenchmarkError(
-                f"unreadable weights: the file holds '{code[1]}', which is code and is not run",
-                where=str(path),
-                hint="save the tensors alone",
-            ) from error
+        if code := _CODE.search(text):
+            what = f"the file holds '{code[1]}', which is code and is not run"
+            raise _unreadable(path, what, "save the tensors alone") from error
         # torch's own advice on a pickle that it cannot read is to run what is in it.
-        no_pickle = isinstance(error, pickle.UnpicklingError)
-        line = "" if no_pickle else next(iter(text.splitlines()), "")
-        raise InvalidBenchmarkError(
-            f"unreadable weights: {line or 'not a file of torch, or damaged'}",
-            where=str(path),
-            hint="fetch the file again",
-        ) from error
+        told = isinstance(error, pickle.UnpicklingError) or "weights_only" in text
+        line = "" if told else next(iter(text.splitlines()), "")
+        what = f"cut short or damaged{': ' if line else ''}{line}"
+        raise _unreadable(path, what, again) from error
 
 
-def read_torch_file(path: Path) -> dict[str, Any]:
-    """A dict that torch saved, as by `load_torch_file`. Raises InvalidBenchmarkError: no dict."""
-    content = load_torch_file(path)
-    if not isinstance(content, dict):
-        raise InvalidBenchmarkError("not a dict of weights", where=str(path))
-    return content
+def _unreadable(path: Path, what: str, hint: str) -> InvalidBenchmarkError:
+    return InvalidBenchmarkError(f"unreadable weights: {what}", where=str(path), hint=hint)
+
+
+def _refusal(path: Path, again: str) -> tuple[str, str] | None:
+    """Why a file is not even tried, and the cure."""
+    if path.is_dir():
+        return "a folder, not a file", "name the file in it"
+    with regular(path).open("rb") as file:
+        start = file.read(STAND_IN_BYTES)
+    if what := stand_in(start):
+        return what, again
+    # A safetensors file is the length of its header in 8 bytes, then the header in JSON.
+    header, is_safe = int.from_bytes(start[:8], "little"), start[8:9] == b"{"
+    is_zip = start.startswith(b"PK")
+    if path.suffix == ".safetensors" and not is_safe and (is_zip or start.startswith(b"\x80")):
+        return "torch saved it, though its name ends in .safetensors", "rename it to end in .pt"
+    if is_safe and header <= path.stat().st_size and path.suffix != ".safetensors":
+        return "safetensors under another ending", "rename it to end in .safetensors"
+    return _zip_refusal(path) if is_zip else None
+
+
+def _zip_refusal(path: Path) -> tuple[str, str] | None:
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        return "a TorchScript file is a program, and none is run", "convert it to its state_dict()"
+    # torch packs without compression, so that no archive of its holds more than it weighs.
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        return "an archive that unpacks to more than it weighs", "save the tensors with torch.save"
+    return None
 
 
 @dataclass(frozen=True)
@@ -175,74 +225,106 @@ class CheckpointFile:
     taken: str = ""
 
 
-def read_checkpoint(path: Path) -> CheckpointFile:
-    """Read and unwrap a published weights file: safetensors, or anything that torch saves.
+def read_checkpoint(path: Path, again: str = AGAIN) -> CheckpointFile:
+    """Read and unwrap a weights file: safetensors, or anything that torch saves.
 
-    Raises InvalidBenchmarkError if the file is absent, damaged, unsafe, or holds no state dict; the
-    message names the keys of its top level.
+    `again` as in `read_content`. Raises InvalidBenchmarkError if the file is absent, damaged,
+    unsafe, holds no state dict (the message names the keys of its top level), or an average that is
+    not of its weights.
     """
-    if path.suffix == ".safetensors":
-        return CheckpointFile(_without_prefixes(read_safetensors(path)))
-    content = load_torch_file(path)
-    if isinstance(content, list | tuple):
-        found = _from_list(content)
-    elif isinstance(content, Mapping):
-        found = _from_mapping(content, 0)
-    else:
-        found = None
-    if found is None:
-        raise InvalidBenchmarkError(
-            f"no state dict is found, the file holds {_described(content)}",
-            where=str(path),
-            hint="save the network's state dict alone",
-        )
+    content = read_content(path, again)
+    found = _found(content)
+    if not isinstance(found, CheckpointFile):
+        what = f"no state dict is found, the file holds {_described(content)}"
+        if found:
+            what = f"averaged weights are in the file, and {found}"
+        hint = "save the state dict alone, the averaged one where there is one"
+        raise InvalidBenchmarkError(what, where=str(path), hint=hint)
+    for name, tensor in found.weights.items():
+        odd = tensor.is_meta or tensor.is_quantized or tensor.is_nested
+        plain = tensor.layout == torch.strided and not odd
+        held = tensor.untyped_storage().nbytes() if plain else -1
+        if not plain or held < tensor.numel() * tensor.element_size():
+            raise InvalidBenchmarkError(
+                f"'{name}' is no plain tensor of numbers",
+                where=str(path),
+                hint="save dense tensors that share no memory",
+            )
     return found
 
 
-def _from_mapping(content: Mapping[Any, Any], depth: int) -> CheckpointFile | None:
+Found = CheckpointFile | str | None
+"""Weights; or what is wrong with an average, which must not be passed over; or nothing."""
+
+
+def _found(content: Any, depth: int = 0) -> Found:
+    """The state dict in this, that of the average where both are there."""
+    if isinstance(content, list | tuple) and not depth:
+        # Training files of the DDPM family: [model, optimiser, epoch, step, ema].
+        entries = [
+            found
+            for i, entry in enumerate(content)
+            if (found := _named(f"entry {i} of {len(content)}", _found(entry, _MAX_DEPTH)))
+        ]
+        return _chosen(entries[-1] if len(entries) > 1 else None, entries[0] if entries else None)
+    if not isinstance(content, Mapping):
+        return None
     if _is_state(content):
-        return CheckpointFile(_without_prefixes(content))
+        return _from_state(content)
     if depth == _MAX_DEPTH:
         return None
-    averaged = _first_state(content, (*_EMA_KEYS, *(_INNER_KEYS if depth else ())), depth)
-    plain = _first_state(content, _MODEL_KEYS, depth)
+    averaged = _first(content, (*_EMA_KEYS, *(_INNER_KEYS if depth else ())), depth)
+    plain = _first(content, _MODEL_KEYS, depth)
+    if averaged is None and isinstance(plain, CheckpointFile):
+        averaged = _unnamed_average(content, plain.weights)
     return _chosen(averaged, plain)
 
 
-def _first_state(
-    content: Mapping[Any, Any], keys: tuple[str, ...], depth: int
-) -> CheckpointFile | None:
-    for key in keys:
+def _first(content: Mapping[Any, Any], keys: tuple[str, ...], depth: int) -> Found:
+    found = (_named(f"'{key}'", _found(content.get(key), depth + 1)) for key in keys)
+    return next((each for each in found if each is not None), None)
+
+
+def _named(part: str, found: Found) -> Found:
+    if not isinstance(found, CheckpointFile):
+        return found
+    return CheckpointFile(found.weights, f"{part} › {found.taken}" if found.taken else part)
+
+
+def _from_state(content: Mapping[str, Tensor]) -> Found:
+    """A flat state dict, or the average in it where both are there."""
+    state = {k: v for k, v in content.items() if k not in _COUNTERS or v.numel() != 1}
+    for prefix in _EMA_PREFIXES:
+        average = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if average:
+            raw = {k: v for k, v in state.items() if not k.startswith(prefix)}
+            plain = CheckpointFile(_without_prefixes(raw), "the rest") if raw else None
+            return _chosen(CheckpointFile(_without_prefixes(average), f"'{prefix}*'"), plain)
+    return CheckpointFile(_without_prefixes(state)) if state else None
+
+
+def _unnamed_average(content: Mapping[Any, Any], plain: Mapping[str, Tensor]) -> Found:
+    """The average of these weights where it is a list in their order; a word where it is not."""
+    for key in _EMA_KEYS:
         inner = content.get(key)
-        if isinstance(inner, Mapping):
-            found = _from_mapping(inner, depth + 1)
-            if found is not None:
-                below = f" › {found.taken}" if found.taken else ""
-                return CheckpointFile(found.weights, f"'{key}'{below}")
+        values = inner.get(_UNNAMED, inner) if isinstance(inner, Mapping) else inner
+        held = [*values.values()] if isinstance(values, Mapping) else values
+        held = held if isinstance(held, list | tuple) else ()
+        tensors = [v for v in held if isinstance(v, Tensor) and not v.is_nested]
+        if held is values and [t.shape for t in tensors] == [t.shape for t in plain.values()]:
+            return CheckpointFile(dict(zip(plain, tensors, strict=True)), f"'{key}'")
+        if any(tensor.numel() > 1 for tensor in tensors):
+            return f"'{key}' has other tensors than the network"
     return None
 
 
-def _from_list(content: list[Any] | tuple[Any, ...]) -> CheckpointFile | None:
-    """Training files of the DDPM family: [model, optimiser, epoch, step, ema]."""
-    states = [
-        CheckpointFile(_without_prefixes(entry), f"entry {i} of {len(content)}")
-        for i, entry in enumerate(content)
-        if isinstance(entry, Mapping) and _is_state(entry)
-    ]
-    if not states:
-        return None
-    return _chosen(states[-1] if len(states) > 1 else None, states[0])
-
-
-def _chosen(averaged: CheckpointFile | None, plain: CheckpointFile | None) -> CheckpointFile | None:
-    if averaged is None or plain is None:
+def _chosen(averaged: Found, plain: Found) -> Found:
+    if not isinstance(averaged, CheckpointFile) or not isinstance(plain, CheckpointFile):
         return averaged or plain
-    if averaged.weights.keys() == plain.weights.keys():
-        return CheckpointFile(
-            averaged.weights, f"{averaged.taken} (averaged; {plain.taken} is there too)"
-        )
+    if averaged.weights.keys() != plain.weights.keys():
+        return f"{averaged.taken} has other tensors than {plain.taken}"
     return CheckpointFile(
-        plain.weights, f"{plain.taken} ({averaged.taken} has other tensors and is left)"
+        averaged.weights, f"{averaged.taken} (averaged; {plain.taken} is there too)"
     )
 
 

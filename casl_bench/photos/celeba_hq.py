@@ -89,11 +89,11 @@ def read_annotation(path: Path) -> Annotation:
             reason, where=str(path), hint="download CelebAMask-HQ-attribute-anno.txt"
         ) from error
     try:
-        lines = data.decode().splitlines()
+        lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise _fault(path, data[: error.start].count(b"\n") + 1, "not a text file") from error
     announced, header, *rows = [*lines, "", ""] if len(lines) < 2 else lines
-    if not re.fullmatch(r"\s*[0-9]*[1-9][0-9]*\s*", announced):
+    if not re.fullmatch(r"\s*0*[1-9][0-9]{,8}\s*", announced):
         raise _fault(path, 1, f"'{announced[:40]}' is no number of images")
     if tuple(header.split()) != PUBLISHED_NAMES:
         raise _fault(path, 2, "not the 40 published names of attributes in their order")
@@ -143,20 +143,32 @@ def _published(base: Path) -> Layout | None:
     return None
 
 
+def _number(name: str) -> str:
+    return Path(name).stem.lower().lstrip("0")
+
+
 def _annotated(base: Path) -> Layout:
     annotation = read_annotation(base / ANNOTATION)
     if not (base / IMAGES).is_dir():
         raise UsageError("no folder of images", where=str(base / IMAGES))
     sizes = list_images(base / IMAGES, deep=False)
+    if not sizes:
+        deeper = next(iter(list_images(base / IMAGES)), None)
+        below = base / IMAGES / Path(deeper or "").parent
+        hint = f"move them up from {below}" if deeper else "put the images there"
+        raise UsageError("the folder holds no image", where=str(base / IMAGES), hint=hint)
     known = set(annotation.names)
     if unlabelled := [name for name in sizes if name not in known]:
+        first, images = unlabelled[0], "images are" if len(unlabelled) > 1 else "image is"
+        # The same picture with another ending, or with zeros before its number.
+        of = {_number(name): name for name in annotation.names}
+        named = of.get(_number(first))
+        named = None if named in sizes else named
         raise UsageError(
-            f"{len(unlabelled):,} images are not in the annotation",
-            where=str(base / IMAGES / unlabelled[0]),
-            hint="move them away",
+            f"{len(unlabelled):,} {images} not in the annotation",
+            where=str(base / IMAGES / first),
+            hint=f"rename: there it is {named}; any format will do" if named else "move it away",
         )
-    if not sizes:
-        raise UsageError("the folder holds no image", where=str(base / IMAGES))
     # One that the annotation names and the folder lacks is a bad image when its turn comes.
     layout = file_layout(
         "CelebAMask-HQ", base / IMAGES, cut_in_three(annotation.names), sizes, annotation.of

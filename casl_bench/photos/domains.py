@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import open_clip
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from casl_bench.models.scorers import AttributeScorer
 from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, CelebaHq
 from casl_bench.photos.checkpoints.convert import open_backbone
 from casl_bench.photos.photo_dataset import PhotoDataset
+from casl_bench.photos.published_clip import clip_on_hub, fetch_clip, published_clip
 from casl_bench.photos.scorers.classifier import PhotoClassifier, PublishedNames
 from casl_bench.photos.scorers.similarity import (
     ALEXNET_FILE,
@@ -57,7 +57,6 @@ _MICRO_BATCH = {"cpu": 1, "mps": 4}
 _GPU_MICRO_BATCH = 16
 """Rows of a pass of a 256-pixel U-Net: a CPU is full with one, a GPU is not."""
 _CLASSIFIER_ENDINGS = (".safetensors", ".pt", ".pth")
-_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -187,13 +186,17 @@ def missing_error(root: Path, missing: Iterable[Weight], dataset: str) -> UsageE
 
 
 def state_of(weight: Weight, root: Path) -> str:
-    """`missing`, `found`, `as published` or `not the published file`."""
+    """`missing`, `found`, `as published`, `not the published file`, or why it cannot be read."""
     path = found_at(root, weight.place)
     if path is None:
         return "missing"
     if not weight.sha256 or path.is_dir():
         return "found"
-    return "as published" if hash_file(path).startswith(weight.sha256) else "not the published file"
+    try:
+        published = hash_file(path).startswith(weight.sha256)
+    except OSError as error:
+        return error.strerror or "unreadable"
+    return "as published" if published else "not the published file"
 
 
 def weights_text(root: Path) -> str:
@@ -226,9 +229,9 @@ def find_clip(spec: str, root: Path) -> str | None:
     local = found_at(root, clip_place(spec))
     if local is not None:
         return str(local)
-    hub = (open_clip.get_pretrained_cfg(architecture, tag) or {}).get("hf_hub", "").strip("/")
-    for name in _CLIP_FILES if hub else ():
-        cached = try_to_load_from_cache(hub, name)
+    hub_id, names = clip_on_hub(architecture, tag)
+    for name in names:
+        cached = try_to_load_from_cache(hub_id, name)
         if isinstance(cached, str):
             return cached
     return None
@@ -249,10 +252,8 @@ def load_clip(spec: str, root: Path, allow_download: bool) -> ClipModel:
             where=f"{root / clip_place(spec)}.safetensors",
             hint="put them there, see `casl-bench weights`, or --allow-download",
         )
-    if found is None and tag not in open_clip.list_pretrained_tags_by_model(architecture):
-        known = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
-        raise UsageError(f"unknown tag '{tag}' of {architecture}", hint=f"known: {known}")
-    return ClipModel.from_open_clip(architecture, found or tag)
+    path = fetch_clip(architecture, tag) if found is None else Path(found)
+    return published_clip(architecture, path, "" if found == tag else tag, allow_download)
 
 
 def _parts(spec: str) -> tuple[str, str]:
@@ -377,7 +378,8 @@ def _classifier_files(name: str, options: DomainOptions) -> tuple[Path, ...]:
     if options.classifiers:
         return options.classifiers
     folder = options.weights / "classifiers" / name
-    found = sorted(p for p in folder.iterdir() if p.suffix in _CLASSIFIER_ENDINGS)
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(p for p in files if p.suffix in _CLASSIFIER_ENDINGS)
     if not found:
         raise missing_error(options.weights, [weight_at(f"classifiers/{name}")], name)
     return tuple(found)

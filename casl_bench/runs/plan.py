@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import JsonValue, ValidationError
 
 from casl_bench.cache.code_hash import source_to_compare
-from casl_bench.core.errors import UsageError, first_fault, unknown_name
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
 from casl_bench.domains.domain import DOMAINS, Domain
@@ -289,7 +289,12 @@ def pretrained_file(config: RunConfig, method: EditingMethod, concept: Concept) 
         return None
     if not isinstance(method, SupportsPretrained):
         raise UsageError(f"'{name}' runs on no pretrained weights", where="--method-weights")
-    return method.pretrained_file(config.method_weights[name], concept)
+    path = method.pretrained_file(config.method_weights[name], concept)
+    if not path.is_file():
+        raise InvalidBenchmarkError(
+            "unreadable weights: no file", where=str(path), hint="put a file of weights there"
+        )
+    return path
 
 
 def fit_work(method: EditingMethod, suite: Suite) -> float:

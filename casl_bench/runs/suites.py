@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     JsonValue,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     TypeAdapter,
@@ -143,6 +143,10 @@ MethodSettings = dict[str, dict[str, JsonValue]]
 """Method → settings over its defaults."""
 
 
+BoundedCount = Annotated[int, Field(ge=1, le=10**7)]
+"""Of images or steps: what a folder's manifest says must not fill the memory or never end."""
+
+
 class Suite(BaseModel):
     """How much of everything a run does. Frozen, unknown fields refused.
 
@@ -153,43 +157,46 @@ class Suite(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="As on the command line.")
-    version: PositiveInt = Field(description="Raised whenever a number of this suite may change.")
+    version: BoundedCount = Field(description="Raised whenever a number of this suite may change.")
     description: str = Field(description="What it is for, in one sentence.")
     quick: bool = Field(False, description="For trying out: stamped so in records and tables.")
 
-    num_steps: int = Field(ge=2, description="DDIM steps of inversion and of generation.")
+    num_steps: int = Field(
+        ge=2, le=100_000, description="DDIM steps of inversion and of generation."
+    )
     timestep_power: float = Field(
         gt=0, description="Timesteps are int(linspace(0, 1, n) ** power * t_max); above 1 they "
         "crowd towards the image, where the trajectory bends most.",
     )  # fmt: skip
-    refinements: NonNegativeInt = Field(
-        description="Fixed-point iterations of each inversion step; 0 is plain DDIM inversion."
-    )
-    train_images: PositiveInt = Field(
+    refinements: int = Field(
+        ge=0, le=1000,
+        description="Fixed-point iterations of each inversion step; 0 is plain DDIM inversion.",
+    )  # fmt: skip
+    train_images: BoundedCount = Field(
         description="Images that methods, SAE and probes learn from, inverted once for all."
     )
-    validation_images: PositiveInt = Field(
+    validation_images: BoundedCount = Field(
         description="Validation images per concept on which strengths are chosen."
     )
-    test_pool_images: PositiveInt = Field(
+    test_pool_images: BoundedCount = Field(
         description="Test images from which each concept takes those that lack its attribute."
     )
-    test_images_per_concept: PositiveInt = Field(
+    test_images_per_concept: BoundedCount = Field(
         description="Test images edited per concept (n of the table)."
     )
-    strengths: tuple[float, ...] = Field(
+    strengths: tuple[FiniteFloat, ...] = Field(
         min_length=1, description="Grid of strengths that is run on validation images; 1 is the "
         "fitted one. What reaches a level on it is run on test images."
     )  # fmt: skip
-    effects: tuple[float, ...] = Field(
+    effects: tuple[FiniteFloat, ...] = Field(
         (0.25, 0.5, 0.75), min_length=2, description="Levels at which methods are compared, in "
         "shares of the mean target change of the perfect edit; the middle one is the headline."
     )  # fmt: skip
     flip_goal: float = Field(
         0.5, gt=0, le=1, description="One more level: this share of images flipped."
     )
-    random_draws: PositiveInt = Field(8, description="Random directions that EPR+ is divided by.")
-    fit_steps: PositiveInt | None = Field(
+    random_draws: BoundedCount = Field(8, description="Random directions that EPR+ is divided by.")
+    fit_steps: BoundedCount | None = Field(
         description="Optimiser steps per concept, given to every method whose settings have a "
         "`fit_steps`; null leaves each method its own default."
     )
@@ -197,10 +204,10 @@ class Suite(BaseModel):
         {}, description="Method → settings over its defaults, as chosen on validation images by "
         "`casl-bench tune`; a method that is not named keeps its defaults."
     )  # fmt: skip
-    sae_steps: PositiveInt = Field(description="Optimiser steps of the SAE shared by methods.")
-    probe_train_images: PositiveInt = Field(description="Train images of the SVM probe.")
-    probe_test_images: PositiveInt = Field(description="Test images of the SVM probe.")
-    probe_ks: tuple[PositiveInt, ...] = Field(
+    sae_steps: BoundedCount = Field(description="Optimiser steps of the SAE shared by methods.")
+    probe_train_images: BoundedCount = Field(description="Train images of the SVM probe.")
+    probe_test_images: BoundedCount = Field(description="Test images of the SVM probe.")
+    probe_ks: tuple[BoundedCount, ...] = Field(
         min_length=1, description="Numbers of top-ranked latents given to the probe."
     )
 

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import hash_json, read_json, write_bytes, write_json
+from casl_bench.core.files import hash_json, read_checked, write_bytes, write_json
 from casl_bench.models.model_files import hash_tensors
+from casl_bench.models.weights import fitted_state, read_checkpoint
 
 _CONFIG_FILE, _WEIGHTS_FILE = "cfg.json", "sae.safetensors"
-_TENSORS = ("W_enc", "b_enc", "W_dec", "b_pre", "mean", "scale")
+_AGAIN = "delete its folder to train again"
 
 
 class SaeConfig(BaseModel):
@@ -25,8 +25,8 @@ class SaeConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    d_in: int = Field(gt=0)  # length of an input vector
-    d_sae: int = Field(default=1024, gt=0)  # number of latents
+    d_in: int = Field(gt=0, le=65_536)  # length of an input vector
+    d_sae: int = Field(default=1024, gt=0, le=1 << 22)  # number of latents
     # "topk" keeps the k largest positive pre-activations of a vector, "relu" all positive ones
     # (sparsity then comes from the L1 term of the loss)
     activation: Literal["topk", "relu"] = "topk"
@@ -37,6 +37,16 @@ class SaeConfig(BaseModel):
         if self.activation == "topk" and self.k > self.d_sae:
             raise ValueError(f"k = {self.k} is larger than d_sae = {self.d_sae}")
         return self
+
+
+class _Stored(BaseModel):
+    """What lies beside the weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sae: SaeConfig
+    timesteps: tuple[int, ...] = Field(min_length=1)
+    content_hash: str
 
 
 class SparseAutoencoder(nn.Module):
@@ -213,28 +223,24 @@ class HSpaceSae:
         Raises InvalidBenchmarkError if a file is absent, truncated, of other shapes, holds NaN or
         differs from the stored content hash.
         """
-        try:
-            stored = read_json(folder / _CONFIG_FILE)
-            config = SaeConfig.model_validate(stored["sae"])
-            timesteps = [int(t) for t in stored["timesteps"]]
-            expected_hash = str(stored["content_hash"])
-            tensors = load_file(folder / _WEIGHTS_FILE)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            reason = "invalid settings" if isinstance(error, ValidationError) else str(error)
-            raise _corrupt(folder, reason) from error
-        if sorted(tensors) != sorted(_TENSORS):
-            raise _corrupt(folder, f"holds tensors {sorted(tensors)}, expected {sorted(_TENSORS)}")
+        path = folder / _WEIGHTS_FILE
+        stored = read_checked(_Stored, folder / _CONFIG_FILE, "settings of a stored SAE", _AGAIN)
+        steps, config = len(stored.timesteps), stored.sae
+        with torch.device("meta"):  # whatever size the settings speak of, it takes no memory
+            own = SparseAutoencoder(config).state_dict()
+            own |= {"mean": torch.empty(steps, config.d_in), "scale": torch.empty(steps)}
+        state = fitted_state(own, read_checkpoint(path, _AGAIN).weights, str(path), hint=_AGAIN)
+        mean, scale = state.pop("mean"), state.pop("scale")
         sae = SparseAutoencoder(config)
-        for name, parameter in sae.named_parameters():
-            if parameter.shape != tensors[name].shape:
-                raise _corrupt(folder, f"'{name}' has shape {list(tensors[name].shape)}")
-        sae.load_state_dict({name: tensors[name] for name, _ in sae.named_parameters()})
+        sae.load_state_dict(state)
         try:
-            loaded = cls(sae, timesteps, tensors["mean"], tensors["scale"])
+            loaded = cls(sae, stored.timesteps, mean, scale)
         except InvalidBenchmarkError as error:
-            raise _corrupt(folder, error.what) from error
-        if loaded.content_hash != expected_hash:
-            raise _corrupt(folder, "the weights are not those that were written")
+            raise InvalidBenchmarkError(error.what, where=str(path), hint=_AGAIN) from error
+        if loaded.content_hash != stored.content_hash:
+            raise InvalidBenchmarkError(
+                "the SAE's weights are not those that were written", where=str(path), hint=_AGAIN
+            )
         return loaded
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -266,12 +272,6 @@ def _map_positions(maps: Tensor, of_rows: Callable[[Tensor], Tensor], channels: 
     # Contiguous: strides, too, may decide which matrix kernel runs.
     rows = (m.flatten(1).T.contiguous() for m in maps)
     return torch.stack([of_rows(r).T.reshape(channels, height, width) for r in rows])
-
-
-def _corrupt(folder: Path, reason: str) -> InvalidBenchmarkError:
-    return InvalidBenchmarkError(
-        f"stored SAE cannot be used: {reason}", where=str(folder), hint="delete it to train again"
-    )
 
 
 @runtime_checkable

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 from PIL import Image
 
 from casl_bench.core.files import hash_file, write_json
@@ -20,6 +19,7 @@ from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.models.unet import BackboneConfig, build_unet, save_folder
+from casl_bench.models.weights import read_content
 from casl_bench.results.edited_images import to_pixels
 from casl_bench.training.train_unet import PATCH_SIZE, UNET, measure_gates
 
@@ -38,7 +38,7 @@ def main(
     training: Path, out: Path | None, steps: int, note: str, power: float, refinements: int
 ) -> None:
     """Write the EMA weights in fp16 with a card of measured gates, samples and the curve."""
-    saved = torch.load(training / "checkpoint.pt", weights_only=True, map_location="cpu")
+    saved = read_content(training / "checkpoint.pt")
     domain = saved["config"]["domain"]
     out = out or ASSETS / domain / "unet"
     config = BackboneConfig(

@@ -35,13 +35,14 @@ from casl_bench.metrics.scorer_validation import calibration_error
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import WEIGHTS
 from casl_bench.models.random_numbers import generator
+from casl_bench.models.weights import read_checkpoint
 from casl_bench.photos.scorers.classifier import (
+    MOST_PIXELS,
     Calibration,
     ClassifierSidecar,
     PhotoClassifier,
     build_network,
     fill,
-    read_weights,
 )
 from casl_bench.training.train_classifier import calibrate
 from casl_bench.training.trainer import TrainingRun, card_text, rounded_to_half, training_part
@@ -111,7 +112,7 @@ def build(architecture: str, attributes: int, weights: Path | None, seed: int) -
         network = build_network(architecture, attributes)
     if weights is not None:
         whole = build_network(architecture, IMAGENET_CLASSES)
-        fill(whole, read_weights(weights), str(weights))
+        fill(whole, read_checkpoint(weights).weights, str(weights))
         own = network.state_dict()
         body = {k: v for k, v in whole.state_dict().items() if v.shape == own[k].shape}
         network.load_state_dict(body, strict=False)
@@ -173,7 +174,7 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
               help="Length in passes over the images. [default: 4]")  # fmt: skip
 @click.option("--steps", type=BoundedInt(), help="Length in steps, instead.")
 @click.option("--batch-size", type=BoundedInt(2), default=64, show_default=True)
-@click.option("--image-size", type=BoundedInt(16, 65_536), default=128, show_default=True)
+@click.option("--image-size", type=BoundedInt(16, MOST_PIXELS), default=128, show_default=True)
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--seed", type=SEED, default=1, show_default=True)

@@ -26,13 +26,14 @@ from click.core import ParameterSource
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from casl_bench.core.errors import UsageError
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, write_bytes, write_text
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, user_cache
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
 from casl_bench.models.model_files import WEIGHTS, read_model, write_model
+from casl_bench.models.weights import CANNOT_BUILD, read_content
 
 CHUNK = 8192
 """Pictures per chunk file: the work lost at most when a build is killed."""
@@ -261,18 +262,21 @@ class TrainingRun:
     def _resume(self) -> None:
         if not self._checkpoint.exists():
             return
-        saved = torch.load(self._checkpoint, weights_only=True)
-        if saved["config"] != self.config:
-            raise UsageError(
-                "the checkpoint is of another configuration",
-                where=str(self._checkpoint),
-                hint="give another --out or delete it",
-            )
-        self.model.load_state_dict(saved["model"])
-        self.average.load_state_dict(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.step, self.seconds = saved["step"], saved["seconds"]
-        self._curve, self._sums = saved["curve"], saved["sums"]
+        where, hint = str(self._checkpoint), "give another --out or delete it"
+        saved = read_content(self._checkpoint)
+        try:
+            if saved["config"] != self.config:
+                raise UsageError(
+                    "the checkpoint is of another configuration", where=where, hint=hint
+                )
+            self.model.load_state_dict(saved["model"])
+            self.average.load_state_dict(saved["average"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.step, self.seconds = saved["step"], saved["seconds"]
+            self._curve, self._sums = saved["curve"], saved["sums"]
+        except CANNOT_BUILD as error:
+            told = f"the checkpoint is of another network: {' '.join(str(error).split())[:200]}"
+            raise InvalidBenchmarkError(told, where=where, hint=hint) from error
         click.echo(f"resuming at step {self.step}, {self.seconds:.0f} s")
 
 

@@ -57,7 +57,7 @@ def small_batches() -> Iterator[None]:
             patch.setattr(f"casl_bench.photos.scorers.{name}", 1)
         patch.setattr("casl_bench.models.clip.MICRO_BATCH", 2)
         # Eighty sentences a prompt are minutes on a CPU, and one validation image is enough.
-        patch.setattr("casl_bench.models.clip.TEMPLATES", ("a photo of a {}.",))
+        patch.setattr("casl_bench.photos.published_clip.TEMPLATES", ("a photo of a {}.",))
         patch.setattr("casl_bench.runs.suites.VALIDATION_POOL", 1)
         patch.setattr("casl_bench.photos.domains.CALIBRATION_IMAGES", 4)
         # What a random network sees in the only image must not decide whether it is edited.

@@ -6,12 +6,14 @@ import json
 import re
 import shlex
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from casl_bench.cli.main import main
 from casl_bench.domains.dataset import DATASETS
@@ -214,6 +216,92 @@ def test_bad_images_stop_a_run_or_are_counted(
     assert main([*given, *clips, "--on-bad-image", "skip"]) == 0
     (record,) = [r for r in records(tmp_path / "out") if r["kind"] == "reconstruction"]
     assert record["measurements"]["images_left_out"]["value"] == 1
+
+
+class Program(nn.Module):
+    """TorchScript that leaves a file behind as soon as it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path, self.weight = path, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, Tensor, bool]:
+        return self.path, self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, Tensor, bool]) -> None:
+        self.path, self.weight, self.training = state[0], state[1], state[2]
+        torch.from_file(self.path, True, 1)
+
+
+PLACES = {
+    "backbone": ["--backbone", "{program}"],
+    "guide": ["--guide-clip", "tiny-test-clip:{program}"],
+    "score": ["--score-clip", "tiny-test-clip:{program}"],
+    "classifier": ["--classifier", "{program}"],
+    "alexnet": [],
+    "faces": [],
+    "method": ["--method-weights", "asyrp={folder}"],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("command", [[], ["--dry-run"], ["tune"]], ids=["run", "dry", "tune"])
+def test_no_program_in_a_weights_file_is_run(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], place: str, command: list[str]
+) -> None:
+    folder, left = tmp_path / "asyrp", tmp_path / "left"
+    folder.mkdir()
+    program = folder / f"{editable(files)}.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Program(str(left))), str(program))
+        torch.jit.load(str(program))
+    assert left.exists()  # it does what it is for
+    left.unlink()
+    program.with_suffix(".json").write_bytes(
+        (files / "weights/classifiers/celeba_hq/linear.json").read_bytes()
+    )
+    weights = tmp_path / "weights"
+    shutil.copytree(files / "weights", weights)
+    if place in ("alexnet", "faces"):
+        (old,) = (weights / ("lpips" if place == "alexnet" else "faces")).iterdir()
+        shutil.copy(program, old)
+    given = [*arguments(files), "--weights-root", str(weights)]
+    given += [word.format(program=program, folder=folder) for word in PLACES[place]]
+    given += ["--datasets", "celeba_hq", "--methods", "asyrp", "--concepts", program.stem]
+    given += ["--suite", "tiny", "--out", str(tmp_path / "out")]
+    code = main([*command, *given])
+    printed = capsys.readouterr()
+    assert not left.exists()
+    if place == "method" and command:  # a tuning has no use for them, an estimate reads none
+        assert code == (2 if "tune" in command else 0)
+    else:
+        assert code == (0 if "--dry-run" in command else 5), printed.err
+        assert "a TorchScript file is a program, and none is run" in printed.out + printed.err
+
+
+@pytest.mark.parametrize("command", ["convert", "train"])
+def test_no_program_is_run_where_weights_are_converted_or_trained_on(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    left, program = tmp_path / "left", tmp_path / "program.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Program(str(left))), str(program))
+    given = {
+        "convert": ["convert", str(program), "--out", str(tmp_path / "out")],
+        "train": ["train", "attributes", "--data-root", str(files / "data" / "celeba_hq"),
+                  "--weights", str(program), "--out", str(tmp_path / "out"), "--image-size", "32",
+                  "--images", "16", "--held-out", "4"],
+    }  # fmt: skip
+    assert main(given[command]) == 5
+    assert "a TorchScript file is a program, and none is run" in capsys.readouterr().err
+    assert not left.exists()
 
 
 def test_a_suite_that_asks_for_more_images_than_there_are_ends_before_it_begins(

@@ -16,7 +16,7 @@ from torch import Tensor
 from casl_bench.methods.delta_block import DeltaBlock, delta_block_from_state
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.unet import BackboneConfig, filled_unet
-from casl_bench.models.weights import read_torch_file
+from casl_bench.models.weights import read_content
 from casl_bench.photos.checkpoints.formats import Architecture, adm_state, ddpm_state
 
 GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
@@ -111,7 +111,7 @@ def load_reference(golden_path: Callable[[str], Path]) -> Callable[[str], Refere
         return Reference(
             family,
             json.loads((folder / "config.json").read_text()),
-            read_torch_file(folder / "unet.pt"),
+            read_content(folder / "unet.pt"),
             load_file(folder / "tensors.safetensors"),
             (blocks[0], blocks[1]),
         )

@@ -5,19 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from casl_bench.core.command import show
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
-from casl_bench.core.files import hash_file, parse_json, regular
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core.files import hash_file, read_checked
 from casl_bench.core.option_types import BoundedInt, LocalPath, expand_home
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.diffusers_folder import (
@@ -35,12 +34,14 @@ from casl_bench.models.diffusers_folder import (
 )
 from casl_bench.models.unet import (
     CONFIG_FILE,
+    MOST_PIXELS,
     BackboneConfig,
     ScheduleConfig,
     filled_unet,
     load_folder,
 )
-from casl_bench.models.weights import UnfitWeightsError, read_checkpoint
+from casl_bench.models.weights import MOST, read_checkpoint
+from casl_bench.photos import hub_folder
 from casl_bench.photos.checkpoints.formats import (
     Architecture,
     adm_state,
@@ -48,10 +49,9 @@ from casl_bench.photos.checkpoints.formats import (
     ddpm_state,
 )
 
-FAULTS_TOLD = 50
 _PATH = LocalPath()
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_CONFIGS = files("casl_bench.photos.checkpoints") / "configs"
+_CONFIGS = Path(__file__).with_name("configs")
 
 
 class CheckpointConfig(BaseModel):
@@ -60,9 +60,10 @@ class CheckpointConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     description: str = ""  # for a person
-    image_size: int = Field(256, ge=1)  # side of the image, pixels; not in the file
+    # Side of the image, pixels; not in the file
+    image_size: int = Field(256, ge=1, le=MOST_PIXELS)
     # Channels of an attention head of the ADM family; not in the file
-    head_channels: int | None = Field(None, ge=1)
+    head_channels: int | None = Field(None, ge=1, le=MOST)
     new_attention_order: bool = False  # q, k, v of all heads, not head by head; not in the file
     schedule: ScheduleConfig = ScheduleConfig()  # of the noise; not in the file
     # What the network's output means; not in the file
@@ -99,9 +100,7 @@ class CheckpointConfig(BaseModel):
 
 def config_names() -> list[str]:
     """Names of the configs that come with the package, sorted."""
-    return sorted(
-        p.name.removesuffix(".json") for p in _CONFIGS.iterdir() if p.name.endswith(".json")
-    )
+    return sorted(p.stem for p in _CONFIGS.glob("*.json"))
 
 
 def read_config(name: str | Path) -> CheckpointConfig:
@@ -109,20 +108,12 @@ def read_config(name: str | Path) -> CheckpointConfig:
 
     Raises UsageError for an unknown name, an absent file or invalid content.
     """
-    source = Path(expand_home(str(name))) if str(name).endswith(".json") else None
-    if source is None and name not in config_names():
-        raise unknown_name("config", str(name), config_names())
-    try:
-        place = regular(source) if source else _CONFIGS / f"{name}.json"
-        text = place.read_text(encoding="utf-8")
-        return CheckpointConfig.model_validate(parse_json(text))
-    except OSError as error:
-        raise UsageError(
-            f"unreadable config: {error.strerror or type(error).__name__}", where=str(name)
-        ) from error
-    except ValueError as error:
-        fault = first_fault(error) if isinstance(error, ValidationError) else error
-        raise UsageError(f"invalid config: {fault}", where=str(name)) from error
+    if not str(name).endswith(".json"):
+        if name not in config_names():
+            raise unknown_name("config", str(name), config_names())
+        name = _CONFIGS / f"{name}.json"
+    path = Path(expand_home(str(name)))
+    return read_checked(CheckpointConfig, path, "config", "see docs/checkpoints.md", UsageError)
 
 
 def _text(value: Any) -> str:
@@ -189,15 +180,7 @@ def convert(
         assert heads is not None
         return adm_state(file.weights, own, str(path), heads, facts.new_attention_order)
 
-    try:
-        unet = filled_unet(backbone.unet, state_for)
-    except UnfitWeightsError as error:
-        raise UnfitWeightsError(
-            error.faults,
-            where=str(path),
-            hint="fetch the file again or name it as its authors do",
-            told=FAULTS_TOLD,
-        ) from error
+    unet = filled_unet(backbone.unet, state_for)
     return Conversion(backbone, unet, found, file.taken, tuple(assumed))
 
 
@@ -242,7 +225,7 @@ def open_backbone(
         found, unet = made.config, made.unet
     else:
         if not path.exists() and _HUB_ID.fullmatch(str(place)):
-            path = fetch_from_hub(str(place), allow_download)
+            path = _from_hub(str(place), allow_download)
         if str(place) and is_diffusers_folder(path):
             found, unet = read_diffusers_folder(path)
         elif str(place) and (path / CONFIG_FILE).exists():
@@ -257,36 +240,16 @@ def open_backbone(
     return Backbone(found.model_copy(update={"name": name, "micro_batch": micro_batch}), unet)
 
 
-def fetch_from_hub(hub_id: str, allow_download: bool) -> Path:
-    """Folder of the local cache with the files of a network on the Hub (owner/name).
-
-    Raises UsageError if it is not in the cache and may not be or cannot be fetched.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
-
+def _from_hub(hub_id: str, allow_download: bool) -> Path:
+    """Folder of the local cache with the files of a network on the Hub (owner/name)."""
     wanted = [OWN_FILE, *(_below(UNET_FOLDERS, CONFIG_FILE))]
     wanted += _below(SCHEDULER_FOLDERS, SCHEDULER_FILE)
-    safe = _below(UNET_FOLDERS, SAFE_WEIGHTS)
-    try:
-        for weights in (safe, _below(UNET_FOLDERS, TORCH_WEIGHTS)):
-            folder = snapshot_download(
-                hub_id, allow_patterns=[*wanted, *weights], local_files_only=not allow_download
-            )
-            # The same weights lie beside each other in both forms: one of them is enough.
-            if any((Path(folder) / file).exists() for file in weights):
-                break
-    except RepositoryNotFoundError as error:
-        raise UsageError(f"the Hub has no '{hub_id}', or not for everybody") from error
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        if not allow_download:
-            raise UsageError(
-                f"'{hub_id}' is neither a path here nor in the Hub's local cache",
-                hint="--allow-download lets it be fetched",
-            ) from error
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"'{hub_id}' cannot be fetched from the Hub: {line}") from error
-    return Path(folder)
+    safe, pickled = (_below(UNET_FOLDERS, file) for file in (SAFE_WEIGHTS, TORCH_WEIGHTS))
+    folder = hub_folder(hub_id, [*wanted, *safe], allow_download)
+    # The same weights lie beside each other in both forms: one of them is enough.
+    if any((folder / file).exists() for file in safe):
+        return folder
+    return hub_folder(hub_id, [*wanted, *pickled], allow_download)
 
 
 def _below(folders: tuple[str, ...], file: str) -> list[str]:
@@ -298,7 +261,9 @@ def _below(folders: tuple[str, ...], file: str) -> list[str]:
 @click.option("--out", type=_PATH, required=True, help="Folder to write; absent or empty.")
 @click.option("--config", metavar="NAME|FILE",
               help="What is known of the network: docs/checkpoints.md.")  # fmt: skip
-@click.option("--image-size", type=BoundedInt(most=65_536), help="Side, pixels.  [default: 256]")
+@click.option(
+    "--image-size", type=BoundedInt(most=MOST_PIXELS), help="Side, pixels.  [default: 256]"
+)
 @click.option("--head-channels", type=BoundedInt(),
               help="Channels of an attention head, ADM only.  [default: 64]")  # fmt: skip
 @click.option("--half", is_flag=True, help="Keep the weights in half precision.")

@@ -72,6 +72,7 @@ _SIGNS = {
     "adm": ("input_blocks.0.0.weight", "time_embed.0.weight", "out.2.weight"),
 }
 _KEYS_TOLD = 6
+_fitted = partial(fitted_state, hint="fetch the file again or name it as its authors do", told=50)
 DEFAULT_HEAD_CHANNELS = 64
 _BLOCK = re.compile(
     r"(down_blocks|up_blocks|mid_block)\.?(\d*)\."
@@ -115,7 +116,7 @@ def adm_state(
             )
         return Source(f"{prefix}.qkv.{kind}", partial(take, which="qkv".index(part[-1])))
 
-    return fitted_state(own, weights, where, source_of)
+    return _fitted(own, weights, where, source_of)
 
 
 def _sequence_places(own: Mapping[str, Tensor]) -> dict[str, str]:
@@ -171,7 +172,7 @@ def ddpm_state(
 ) -> dict[str, Tensor]:
     """The reference's weights under diffusers' names; arguments and errors as `adm_state`."""
     levels = 1 + max(int(m[1]) for k in own if (m := re.match(r"down_blocks\.(\d+)\.", k)))
-    return fitted_state(own, weights, where, lambda name: _source_of(name, levels))
+    return _fitted(own, weights, where, lambda name: _source_of(name, levels))
 
 
 def _source_of(name: str, levels: int) -> Source:
@@ -393,4 +394,5 @@ def _unknown_family(shapes: Mapping[str, Sequence[int]], where: str) -> InvalidB
     return InvalidBenchmarkError(
         f"neither of the ddpm nor of the adm family: {len(names)} tensors, first {told}",
         where=where,
+        hint="docs/checkpoints.md says which networks can be run",
     )

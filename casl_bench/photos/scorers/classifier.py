@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,14 +11,14 @@ import timm
 import torch
 import torch.nn.functional as F
 import torchvision
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError, first_fault
-from casl_bench.core.files import hash_file, hash_json, regular
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.files import hash_file, hash_json, read_checked
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import ScorerInfo
-from casl_bench.models.weights import fitted_state, read_safetensors, read_torch_file
+from casl_bench.models.weights import AGAIN, CANNOT_BUILD, fitted_state, read_checkpoint
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Channels = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
@@ -28,6 +27,8 @@ PublishedNames = Mapping[str, tuple[str, int]]
 
 _HINT = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
 EPS = 1e-6
+MOST_PIXELS = 1024
+"""Side of the images of a classifier."""
 
 
 class _Frozen(BaseModel):
@@ -46,7 +47,7 @@ class ClassifierSidecar(_Frozen):
 
     # What the outputs are of, in their order, under published or under our names
     attributes: tuple[str, ...] = Field(min_length=1)
-    image_size: int = Field(ge=1)  # H = W that the network takes, pixels
+    image_size: int = Field(ge=1, le=MOST_PIXELS)  # H = W that the network takes, pixels
     mean: Channels  # of each channel, for pixels in [0, 1]
     std: tuple[Positive, Positive, Positive]  # likewise
     # `timm:NAME` or `torchvision:NAME`; a file to be loaded must name it
@@ -105,21 +106,13 @@ def read_sidecar(weights: Path) -> ClassifierSidecar:
 
     Raises UsageError where there is none, or it does not say what it must.
     """
-    path = weights.with_suffix(".json")
-    try:
-        return ClassifierSidecar.model_validate_json(regular(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(
-            f"no description of the classifier: {error.strerror or error}",
-            where=str(path),
-            hint="say there what its outputs are (attributes, image_size, mean, std)",
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError("not UTF-8 text", where=str(path)) from error
-    except ValidationError as error:
-        raise UsageError(
-            f"invalid description of a classifier: {first_fault(error)}", where=str(path)
-        ) from error
+    hint = "say there what its outputs are (attributes, image_size, mean, std)"
+    path, what = _description(weights), "description of a classifier"
+    return read_checked(ClassifierSidecar, path, what, hint, UsageError)
+
+
+def _description(weights: Path) -> Path:
+    return weights.parent / f"{weights.stem}.json"
 
 
 def build_network(architecture: str, outputs: int) -> nn.Module:
@@ -145,22 +138,6 @@ def build_network(architecture: str, outputs: int) -> nn.Module:
         else:
             network = torchvision.models.get_model(name, weights=None, num_classes=outputs)
     return network
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors` file, or of one saved by torch; no code in it is run.
-
-    Raises InvalidBenchmarkError: absent, truncated, unsafe, or not a dict of tensors.
-    """
-    if path.suffix != ".safetensors":
-        content = read_torch_file(path)
-        tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)}
-        if len(tensors) < len(content) or not tensors:
-            raise InvalidBenchmarkError(
-                "not a dict of weights", where=str(path), hint="save the bare state dict"
-            )
-        return tensors
-    return read_safetensors(path)
 
 
 def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
@@ -218,43 +195,35 @@ class PhotoClassifier:
         """Read weights and their description, `path` with the ending `.json`.
 
         Raises:
-            UsageError: no description, an invalid one, an attribute that it does not know, or a
-                TorchScript file, which is a program.
-            InvalidBenchmarkError: weights are absent, damaged or do not fit the description.
+            UsageError: no description, an invalid one, or an attribute that it does not know.
+            InvalidBenchmarkError: weights are absent, damaged, a program (TorchScript) or do not
+                fit the description.
         """
-        if _is_torchscript(path):
-            raise UsageError(
-                "a TorchScript file is a program, and none is run",
-                where=str(path),
-                hint="convert it: save its state_dict() and name the architecture beside it",
-            )
-        sidecar, where = read_sidecar(path), str(path)
+        sidecar = read_sidecar(path)
         name = sidecar.name or path.stem
-        # Before anything big is read.
-        sidecar.columns(attributes, published or {}, name)
         try:
+            # Before anything big is read.
+            sidecar.columns(attributes, published or {}, name)
+            if sidecar.architecture is None:
+                told = "the description does not name the architecture"
+                raise UsageError(told, hint="such as timm:resnet18")
+            weights = read_checkpoint(path).weights
             found = hash_file(path)
-        except OSError as error:
-            raise InvalidBenchmarkError(
-                f"no weights of a classifier: {error.strerror or error}", where=where
-            ) from error
-        if sidecar.sha256 not in (None, found):
-            raise InvalidBenchmarkError(
-                "weights are not those their description names (truncated or changed)",
-                where=where,
-                hint="fetch or train them again",
-            )
-        if sidecar.architecture is None:
-            raise UsageError(
-                "the description does not name the architecture",
-                where=str(path.with_suffix(".json")),
-                hint="such as timm:resnet18",
-            )
-        network = build_network(sidecar.architecture, sidecar.outputs)
-        fill(network, read_weights(path), where)
-        # The description decides about the numbers as much as the weights do.
-        digest = hash_json({"weights": found, "sidecar": sidecar.model_dump(mode="json")})
-        return cls(name, digest, network, sidecar, attributes, published or {})
+            if sidecar.sha256 not in (None, found):
+                raise InvalidBenchmarkError(
+                    "weights are not those their description names (truncated or changed)",
+                    where=str(path),
+                    hint=AGAIN,
+                )
+            network = build_network(sidecar.architecture, sidecar.outputs)
+            fill(network, weights, str(path))
+            # The description decides about the numbers as much as the weights do.
+            digest = hash_json({"weights": found, "sidecar": sidecar.model_dump(mode="json")})
+            return cls(name, digest, network, sidecar, attributes, published or {})
+        except (UsageError, InvalidBenchmarkError) as error:
+            if error.where in ("", name):
+                error.where = str(_description(path))
+            raise
 
     def to(self, device: str | torch.device) -> PhotoClassifier:
         """Move the network; results stay on the CPU."""
@@ -320,22 +289,17 @@ class PhotoClassifier:
         """Two grey images, so that what does not fit is found before hours of work."""
         grey = torch.zeros(2, 3, self.image_size, self.image_size)
         try:
-            raw = self._raw(grey)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
+            logits = self._raw(grey)[:, self._index] * self._scale + self._bias
+        except CANNOT_BUILD as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise InvalidBenchmarkError(
                 f"the network cannot take images of {self.image_size} pixels: {reason}",
                 where=self.info.name,
+                hint="say in the description which image_size it takes",
             ) from error
-        if not bool(torch.isfinite(raw).all()):
+        if not bool(torch.isfinite(logits).all()):
             raise InvalidBenchmarkError(
-                "a grey image gets a logit that is no number", where=self.info.name
+                "a grey image gets a logit that is no number",
+                where=self.info.name,
+                hint="fetch or train the weights again, or mend mean and std",
             )
-
-
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(regular(path)) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        return False

@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InputError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_json
 from casl_bench.models.micro_batch import MICRO_BATCH, run_in_micro_batches
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.scorers import ScorerInfo
-from casl_bench.models.weights import Source, fitted_state, read_torch_file
+from casl_bench.models.weights import Source, fitted_state, read_checkpoint
 from casl_bench.photos import extra_package
-from casl_bench.photos.scorers.classifier import fill, read_weights
+from casl_bench.photos.scorers.classifier import fill
 
 ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
 """Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
@@ -67,10 +67,9 @@ class FaceIdentity:
         Raises UsageError where the `facenet-pytorch` package is absent, and InvalidBenchmarkError
         where the file is absent, damaged, unsafe or of another network.
         """
-        tensors = read_weights(weights)
+        tensors = _trained_on(weights, "logits.", 8631, "VGGFace2")
         network, finder = _untrained()
-        wanted = {k: v for k, v in tensors.items() if not k.startswith("logits.")}
-        fill(network, wanted, str(weights))
+        fill(network, tensors, str(weights))
         return cls(network, finder)
 
     def to(self, device: str | torch.device) -> FaceIdentity:
@@ -141,6 +140,19 @@ def _check_pair(a: Tensor, b: Tensor, where: str) -> None:
         raise InputError(f"images of shapes {shapes}, not [n, 3, H, W] twice", where=where)
 
 
+def _trained_on(path: Path, head: str, classes: int, dataset: str) -> dict[str, Tensor]:
+    """A file's tensors without its class outputs, which show on which data it was trained."""
+    weights = read_checkpoint(path).weights
+    outputs = [t.shape[0] for k, t in weights.items() if k.startswith(head) and t.ndim == 2]
+    if outputs and outputs[-1] != classes:
+        raise InvalidBenchmarkError(
+            f"not the {dataset} weights: {outputs[-1]:,} classes, not {classes:,}",
+            where=str(path),
+            hint="see `casl-bench weights`",
+        )
+    return {k: v for k, v in weights.items() if not k.startswith(head)}
+
+
 def centre_box(height: int, width: int) -> Box:
     """The square in the middle of an image."""
     side = max(1, round(CENTRE_SHARE * min(height, width)))
@@ -181,9 +193,8 @@ class LpipsDistance:
         Raises UsageError where the `lpips` package is absent, and InvalidBenchmarkError where the
         file is absent, damaged, unsafe or of another network.
         """
-        weights = read_torch_file(alexnet)
+        features = _trained_on(alexnet, "classifier.", 1000, "ImageNet")
         network = _untrained_lpips()
-        features = {k: v for k, v in weights.items() if not k.startswith("classifier.")}
         trunk = network.net
         state = fitted_state(trunk.state_dict(), features, str(alexnet), _as_torchvision_names_it)
         trunk.load_state_dict(state)

@@ -240,7 +240,7 @@ def _config(**changes: Any) -> Callable[[Path], None]:
         (_truncate, "unreadable weights"),
         (lambda p: (p / "unet.safetensors").unlink(), "unreadable weights"),
         (lambda p: (p / "config.json").unlink(), "unreadable backbone config"),
-        (lambda p: (p / "config.json").write_text("{"), "invalid backbone config"),
+        (lambda p: (p / "config.json").write_text("{"), "invalid config: Expecting"),
         (_config(prediction="noise"), "invalid backbone config: prediction"),
         (_config(colour=1), "invalid backbone config: colour"),
         (_config(unet={"down_block_types": ["None"]}), "no U-Net can be built"),

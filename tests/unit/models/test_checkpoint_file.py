@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from casl_bench.models.weights import read_checkpoint
 MODEL = {"conv.weight": torch.zeros(2, 3), "conv.bias": torch.zeros(2)}
 EMA = {name: tensor + 1 for name, tensor in MODEL.items()}
 OTHER = {"conv.weight": torch.ones(2, 3)}
+COUNT = torch.tensor(7)
+EMA_PYTORCH = {
+    "initted": torch.tensor(True), "step": COUNT,
+    **{f"online_model.{name}": tensor for name, tensor in MODEL.items()},
+    **{f"ema_model.{name}": tensor for name, tensor in EMA.items()},
+}  # fmt: skip
 OPTIMISER = {"state": {0: {"step": 1}}, "param_groups": [{"lr": 0.1}]}
 
 
@@ -39,12 +46,25 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         ({"model_ema": EMA, "model": prefixed(MODEL, "module.")}, True, "'model_ema' (averaged"),
         ({"ema": {"decay": 0.99, "shadow": EMA}, "model": MODEL}, True, "'ema' › 'shadow'"),
         ({"model": {"state_dict": MODEL}}, False, "'model' › 'state_dict'"),
-        ({"model": MODEL, "ema": OTHER}, False, "'model' ('ema' has other tensors and is left)"),
         ({"model": MODEL, "ema": {"decay": 0.99}}, False, "'model'"),
         ([MODEL, OPTIMISER, 3, 400, EMA], True, "entry 4 of 5 (averaged; entry 0 of 5 is there"),
         ([prefixed(MODEL, "module."), OPTIMISER, 3, 400, EMA], True, "entry 4 of 5"),
         ([MODEL, OPTIMISER, 3, 400], False, "entry 0 of 4"),
-        ((MODEL, OPTIMISER, 3, 400, OTHER), False, "entry 0 of 5 (entry 4 of 5 has other"),
+        ({"n_averaged": COUNT, **prefixed(EMA, "module.")}, True, ""),
+        (
+            {"model": MODEL, "ema": {"n_averaged": COUNT, **prefixed(EMA, "module.")}},
+            True,
+            "'ema' (averaged; 'model' is there too)",
+        ),
+        (
+            {"model": MODEL, "ema": {"decay": 0.9, "shadow_params": [*EMA.values()]}},
+            True,
+            "'ema' (averaged; 'model' is there too)",
+        ),
+        ({"model": MODEL, "ema": [*EMA.values()]}, True, "'ema' (averaged; 'model' is there too)"),
+        (EMA_PYTORCH, True, "'ema_model.*' (averaged; the rest is there too)"),
+        ({"model": MODEL, "ema": EMA_PYTORCH}, True, "'ema' › 'ema_model.*' (averaged; the rest"),
+        (prefixed(EMA, "ema_model."), True, "'ema_model.*'"),
     ],
 )
 def test_the_state_dict_within(tmp_path: Path, content: Any, averaged: bool, taken: str) -> None:
@@ -53,6 +73,27 @@ def test_the_state_dict_within(tmp_path: Path, content: Any, averaged: bool, tak
     assert list(found.weights) == list(MODEL)
     assert float(found.weights["conv.bias"][0]) == averaged
     assert found.taken.startswith(taken) and bool(found.taken) == bool(taken)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": MODEL, "ema": OTHER},
+        {"model": MODEL, "ema": {"shadow_params": [torch.ones(2, 3)]}},
+        {"model": MODEL, "ema": [torch.ones(3, 2), torch.ones(2)]},
+        {"model": MODEL, "ema": {"decay": 0.9, **EMA}},
+        (MODEL, OPTIMISER, 3, 400, OTHER),
+        {**MODEL, **prefixed(OTHER, "ema_model.")},
+    ],
+    ids=["other names", "too few", "other shapes", "mixed", "in a list", "in one dict"],
+)
+def test_an_average_that_is_not_of_the_weights_is_not_passed_over(
+    tmp_path: Path, content: Any
+) -> None:
+    torch.save(content, tmp_path / "net.pt")
+    with pytest.raises(InvalidBenchmarkError, match="averaged weights are in the file") as raised:
+        read_checkpoint(tmp_path / "net.pt")
+    assert "save the state dict alone, the averaged one" in str(raised.value)
 
 
 def test_a_prefix_that_not_all_names_have_stays(tmp_path: Path) -> None:
@@ -108,10 +149,14 @@ def _changed(path: Path) -> None:
         lambda p: p.unlink(),
         lambda p: p.write_bytes(b""),
         lambda p: p.write_text("<html>404</html>"),
+        lambda p: p.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0"),
         lambda p: (p.unlink(), p.mkdir()),
+        lambda p: (p.unlink(), os.mkfifo(p)),
+        lambda p: (p.unlink(), p.symlink_to(p)),
     ],
-    ids=["truncated", "changed", "absent", "empty", "a web page", "a folder"],
-)
+    ids=["truncated", "changed", "absent", "empty", "a web page", "a pointer", "a folder", "a pipe",
+         "a loop"],
+)  # fmt: skip
 def test_damaged_files_are_one_clear_line(
     tmp_path: Path, damage: Callable[[Path], object], suffix: str
 ) -> None:
@@ -122,6 +167,29 @@ def test_damaged_files_are_one_clear_line(
     with pytest.raises(InvalidBenchmarkError, match="unreadable weights") as raised:
         read_checkpoint(path)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(1).expand(10**12),
+        torch.zeros(4, device="meta"),
+        torch.zeros(2, 2).to_sparse(),
+    ],
+    ids=["expanded", "without numbers", "sparse"],
+)
+def test_what_is_no_plain_tensor_is_refused(tmp_path: Path, tensor: Tensor) -> None:
+    torch.save({"weight": tensor}, tmp_path / "net.pt")
+    with pytest.raises(InvalidBenchmarkError, match="'weight' is no plain tensor"):
+        read_checkpoint(tmp_path / "net.pt")
+
+
+def test_an_archive_that_unpacks_to_more_is_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "net.pt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("net/data.pkl", bytes(10**7))
+    with pytest.raises(InvalidBenchmarkError, match="unpacks to more than it weighs"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -22,6 +22,7 @@ from casl_bench.models.backbone import Backbone
 from casl_bench.models.unet import ScheduleConfig, save_folder
 from casl_bench.photos.checkpoints.convert import open_backbone
 
+HALF = "diffusion_pytorch_model.fp16.safetensors"
 SAFE, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 # As google/ddpm-ema-celebahq-256 has it, smaller.
 PUBLISHED = {
@@ -100,6 +101,17 @@ def test_a_pipeline_s_folder(tmp_path: Path) -> None:
     assert backbone.config.schedule.beta_end == 0.03
 
 
+def test_an_average_beside_the_weights_is_taken(tmp_path: Path) -> None:
+    """As diffusers' own training scripts leave them."""
+    unet_of(norm_num_groups=2).save_pretrained(tmp_path / "unet")
+    unet_of().save_pretrained(tmp_path / "unet_ema")
+    DDIMScheduler().save_pretrained(tmp_path / "scheduler")
+    assert torch.equal(opened(tmp_path).eps(images(), 300), eps_of(unet_of()))
+    (tmp_path / "unet_ema" / "config.json").write_text("{")
+    with pytest.raises(InvalidBenchmarkError, match="unet_ema"):
+        opened(tmp_path)
+
+
 def test_the_hub_s_oldest_files(folder: Path) -> None:
     """Pickled, with the attention's names of that time."""
     weights = load_file(folder / SAFE)
@@ -175,6 +187,15 @@ def _truncate(folder: Path) -> None:
     (folder / SAFE).write_bytes((folder / SAFE).read_bytes()[:-100])
 
 
+def _as_half_precision(folder: Path) -> None:
+    (folder / SAFE).rename(folder / HALF)
+
+
+def _in_parts(folder: Path) -> None:
+    (folder / SAFE).unlink()
+    unet_of().save_pretrained(folder, max_shard_size="4KB")
+
+
 def _config(**changes: Any) -> Callable[[Path], None]:
     return lambda folder: edit(folder / "config.json", **changes)
 
@@ -190,18 +211,37 @@ def _scheduler(**changes: Any) -> Callable[[Path], None]:
         (_truncate, "unreadable weights"),
         (lambda p: (p / SAFE).unlink(), "unreadable weights"),
         (_config(block_out_channels=[8, 32]), "weights do not fit"),
-        (_config(num_class_embeds=3), "not supported"),
+        (_config(num_class_embeds=3), "num_class_embeds 3 is not supported"),
+        (_config(time_embedding_type="fourier"), "time_embedding_type fourier is not supported"),
+        (_config(center_input_sample=True), "center_input_sample True is not supported"),
+        (_config(layers_per_block=3000), "layers_per_block is 3000, not a number from 0 to 64"),
+        (_config(block_out_channels=[8, 10**12]), "block_out_channels is 1000000000000, not a"),
+        (_config(block_out_channels=[8] * 99), "16 pixels cannot be halved 98 times"),
+        (_config(norm_eps=float("nan")), "norm_eps is nan, not a number"),
+        (_config(norm_num_groups=-4), "norm_num_groups is -4, not a number"),
+        (_config(norm_num_groups=0), "no U-Net can be built from this config"),
+        (_config(down_block_types=5), "no U-Net can be built from this config"),
+        (_config(sample_size=10**6), "image_size: Input should be less than or equal to 4096"),
+        (lambda p: (p / "config.json").write_text(""), "invalid config: an empty file"),
+        (lambda p: (p / "config.json").write_text("<html>"), "invalid config: a web page"),
+        (_as_half_precision, f"only {HALF} is there"),
+        (_in_parts, "only diffusion_pytorch_model-00001-of"),
         (_config(_class_name="UNet2DConditionModel"), "the network is a UNet2DConditionModel"),
         (_config(colour=3), "no U-Net can be built from this config"),
         (_config(sample_size="absent"), "sample_size is None, not the side"),
         (_config(sample_size=[16, 8]), "sample_size is [16, 8], not the side"),
-        (_config(sample_size=15), "sample_size 15 cannot be halved 1 times"),
+        (_config(sample_size=15), "15 pixels cannot be halved 1 times"),
         (_config(in_channels=4), "takes 4 channels and gives 3"),
         (lambda p: (p / "scheduler_config.json").unlink(), "there is no scheduler_config.json"),
-        (lambda p: (p / "scheduler_config.json").write_text("{"), "the config is not JSON"),
-        (lambda p: (p / "scheduler_config.json").write_text("[]"), "not a JSON object"),
+        (lambda p: (p / "scheduler_config.json").write_text("{"), "invalid config: Expecting"),
+        (
+            lambda p: (p / "scheduler_config.json").write_text("[]"),
+            "config: Input should be a valid",
+        ),
         (_scheduler(_class_name="ScoreSdeVeScheduler"), "scheduler ScoreSdeVeScheduler cannot"),
         (_scheduler(beta_schedule="sigmoid"), "a noise schedule of kind sigmoid cannot be run"),
+        (_scheduler(num_train_timesteps=10**12), "num_timesteps 1000000000000 cannot be run"),
+        (_scheduler(beta_start=float("nan")), "a noise schedule of beta_start nan cannot be run"),
         (_scheduler(beta_end=2.0), "a noise schedule of beta_end 2.0 cannot be run"),
         (_scheduler(trained_betas=[0.1]), "trained_betas cannot be run"),
         (_scheduler(rescale_betas_zero_snr=True), "rescale_betas_zero_snr cannot be run"),
@@ -216,6 +256,7 @@ def test_damaged_and_other_folders_are_one_clear_line(
         opened(folder)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+    assert raised.value.hint and str(folder) in str(raised.value)
 
 
 @pytest.mark.parametrize("content", ["{", '{"backbone": 1}', '{"backbone": {"colour": 1}}'])

@@ -144,5 +144,5 @@ def test_damaged_or_foreign_weights_are_refused(folder: Path, tmp_path: Path) ->
 
 
 def test_an_unknown_architecture_is_refused() -> None:
-    with pytest.raises(InvalidBenchmarkError, match="'deep'"):
+    with pytest.raises(ValueError, match="'deep'"):
         build_regressor({**CONFIG, "architecture": "deep"})

@@ -36,9 +36,10 @@ def test_labels_and_the_inverted_beard(tmp_path: Path) -> None:
     assert torch.equal(annotation.of(["1.jpg", "0.jpg"]), annotation.labels.flip(0))
 
 
-def test_line_ends_of_windows_are_no_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [GOOD.replace("\n", "\r\n"), f"\ufeff{GOOD}"])
+def test_what_windows_makes_of_a_text_is_no_fault(tmp_path: Path, content: str) -> None:
     path = tmp_path / "anno.txt"
-    path.write_bytes(GOOD.replace("\n", "\r\n").encode())
+    path.write_bytes(content.encode())
     assert len(read_annotation(path).names) == 2
 
 
@@ -59,6 +60,7 @@ FAULTS: dict[str, tuple[str, str]] = {
     "empty file": ("", "line 1"),
     "no count": (GOOD.partition("\n")[2], "line 1"),
     "count in words": (GOOD.replace("2\n", "two\n", 1), "line 1"),
+    "a count of 5,000 digits": (GOOD.replace("2\n", f"{'9' * 5000}\n", 1), "line 1"),
     "negative count": (GOOD.replace("2\n", "-2\n", 1), "line 1"),
     "no images": (f"0\n{HEADER}\n", "line 1"),
     "count too large": (GOOD.replace("2\n", "3\n", 1), "3 images are announced, 2 follow"),

@@ -133,7 +133,7 @@ def vggface2(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network = facenet.InceptionResnetV1()
     path = tmp_path_factory.mktemp("vggface2") / VGGFACE2_FILE
     state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
-    torch.save({**state, "logits.weight": torch.zeros(2, 512), "logits.bias": torch.zeros(2)}, path)
+    torch.save({**state, "logits.weight": torch.zeros(8631, 512).half()}, path)
     return path
 
 
@@ -156,6 +156,16 @@ def test_the_finder_finds_real_faces() -> None:
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
     scorer = FaceIdentity(Colours(), facenet.MTCNN())
     assert scorer.faces_missed(images) == 0
+
+
+def test_faces_of_another_data_set_are_refused(vggface2: Path, tmp_path: Path) -> None:
+    state = torch.load(vggface2, weights_only=True)
+    path = tmp_path / VGGFACE2_FILE
+    torch.save({**state, "logits.weight": torch.zeros(10575, 512).half()}, path)
+    with pytest.raises(
+        InvalidBenchmarkError, match="not the VGGFace2 weights: 10,575 classes, not 8,631"
+    ):
+        FaceIdentity.load(path)
 
 
 def test_damaged_weights_are_refused(vggface2: Path, tmp_path: Path) -> None:

@@ -99,6 +99,10 @@ def test_damaged_weights_are_refused(alexnet: Path, tmp_path: Path) -> None:
             "features.3.bias": good["features.3.bias"] * torch.nan,
         },
         "unexpected head": {**good, "head": torch.zeros(1)},
+        "not the ImageNet weights: 365 classes, not 1,000": {
+            **good,
+            "classifier.6.weight": torch.zeros(365, 4),
+        },
     }
     path = tmp_path / ALEXNET_FILE
     for match, weights in bad.items():

@@ -178,6 +178,8 @@ def test_an_attribute_it_does_not_tell_is_named(weights: Make) -> None:
         ({"mean": [0.5]}, "mean"),
         ({"std": [0, 1, 1]}, "std"),
         ({"atributes": []}, "atributes"),
+        ({"image_size": 10**12}, "image_size"),
+        ({"mean": [float("nan"), 0, 0]}, "mean"),
         ({"attributes": ["a", "a"]}, "twice"),
         ({"calibration": {"scale": [1], "bias": [0]}}, "one scale and one bias"),
         ({"calibration": {"scale": [1, 1, -1], "bias": [0, 0, 0]}}, "greater than 0"),
@@ -192,7 +194,7 @@ def test_a_wrong_description_is_refused(
 def test_no_description_is_refused(weights: Make) -> None:
     path = weights()
     path.with_suffix(".json").unlink()
-    _refused(path, UsageError, "no description")
+    _refused(path, UsageError, "unreadable description of a classifier")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +218,7 @@ def test_a_torchscript_file_is_refused_with_what_to_do(weights: Make) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.script(Colours().eval()), str(path))
-    _refused(path, UsageError, "TorchScript file is a program.*convert it")
+    _refused(path, InvalidBenchmarkError, "TorchScript file is a program.*convert it")
 
 
 def test_code_in_a_pickle_is_not_run(weights: Make, tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_truncated_and_absent_weights_are_refused(name: str, weights: Make) -> N
     path.write_bytes(path.read_bytes()[:-100])
     _refused(path, InvalidBenchmarkError, "unreadable")
     path.unlink()
-    _refused(path, InvalidBenchmarkError, "no weights")
+    _refused(path, InvalidBenchmarkError, "unreadable weights: No such file")
 
 
 def test_nan_missing_and_foreign_weights_are_refused(weights: Make) -> None:

@@ -334,6 +334,17 @@ def empty_database(folder: Path) -> None:
     lmdb.open(str(folder)).close()
 
 
+def renamed(folder: Path, name: Callable[[Path], str]) -> None:
+    for path in list(folder.iterdir()):
+        path.rename(path.with_name(name(path)))
+
+
+def deeper(folder: Path) -> None:
+    folder.rename(folder.with_name("moved"))
+    folder.mkdir()
+    folder.with_name("moved").rename(folder / folder.name)
+
+
 TRAIN_DB = "church_outdoor_train_lmdb"
 BROKEN: dict[str, tuple[Callable[[Path], tuple[str, Path]], str]] = {
     "no folder": (lambda f: ("celeba_hq", f / "none"), "no such folder"),
@@ -359,7 +370,23 @@ BROKEN: dict[str, tuple[Callable[[Path], tuple[str, Path]], str]] = {
     ),
     "a face that is not annotated": (
         celeba_with(lambda root: (root / "CelebA-HQ-img" / "77.jpg").touch()),
-        "1 images are not in the annotation",
+        "1 image is not in the annotation",
+    ),
+    "faces with another ending": (
+        celeba_with(lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem}.JPG")),
+        r"12 images are not in the annotation.*rename: there it is 0\.jpg",
+    ),
+    "faces numbered otherwise": (
+        celeba_with(lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem:0>5}.png")),
+        r"12 images are not in the annotation.*rename: there it is 0\.jpg; any format will do",
+    ),
+    "a face twice": (
+        celeba_with(lambda root: (root / "CelebA-HQ-img" / "7.JPG").touch()),
+        "1 image is not in the annotation.*move it away",
+    ),
+    "faces one folder too deep": (
+        celeba_with(lambda root: deeper(root / "CelebA-HQ-img")),
+        "holds no image.*move them up from .*CelebA-HQ-img/CelebA-HQ-img",
     ),
     "annotation cut": (
         celeba_with(lambda root: cut(root / "CelebAMask-HQ-attribute-anno.txt")),
