@@ -108,6 +108,13 @@ def change(rng: Rng, stored: Any) -> None:
         holder[rng.choice(EVIL)] = holder.pop(key)
     elif isinstance(old, str) and how != "number":
         holder[key] = rng.choice(EVIL)
+    elif isinstance(old, float) and rng.random() < 0.7:
+        # What a schema lets through goes further.
+        holder[key] = rng.choice([0.0, -0.0, 1e99, -1e99, 5e-324, 1e-30, -old, 1e6 * old, 1e38])
+    elif type(old) is int and rng.random() < 0.7:
+        holder[key] = rng.choice([0, 1, 2, 7, 10**9, 2**62])
+    elif isinstance(old, list) and rng.random() < 0.7:
+        holder[key] = rng.choice([old[:-1], old + old[:1], old[::-1], []])
     else:
         holder[key] = rng.choice(NUMBERS)
 
@@ -327,7 +334,7 @@ def broken_run(seed: int, folder: Path, run: Path) -> None:
                                                of_manifest]  # fmt: skip
     for _ in range(rng.randint(1, 2)):
         records = sorted(run.glob("cells/*/*/*/record.json"))
-        with contextlib.suppress(ValueError, OSError):  # what is broken is not broken again
+        with contextlib.suppress(ValueError, LookupError, OSError):  # broken already
             rng.choice(ways)(rng.choice(records), rng)
 
 
