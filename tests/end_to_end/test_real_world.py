@@ -234,8 +234,8 @@ class Program(nn.Module):
 
     @torch.jit.export
     def __setstate__(self, state: tuple[str, Tensor, bool]) -> None:
-        self.path, self.weight, self.training = state[0], state[1], state[2]
-        torch.from_file(self.path, True, 1)
+        self.path, self.training = state[0], state[2]
+        self.weight = state[1] + torch.from_file(self.path, True, 1)
 
 
 PLACES = {
