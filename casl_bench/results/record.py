@@ -31,6 +31,8 @@ MOST = 1e100
 """No number measured is larger; squares and ratios of such numbers do not overflow."""
 
 Finite = Annotated[float, AllowInfNan(False), Field(ge=-MOST, le=MOST)]
+End = Annotated[float, AllowInfNan(False)]
+"""Of an interval: with two concepts it may be wider than any number measured."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 """What 64 bits hold, in files of any format."""
@@ -54,8 +56,8 @@ class Measurement(Frozen):
 
     status: Literal["ok", "undefined", "missing"]
     value: Finite | None = None
-    low: Finite | None = None
-    high: Finite | None = None
+    low: End | None = None
+    high: End | None = None
     level: Finite = Field(default=0.95, gt=0, lt=1)
     n: Count = 0
     unit: str = ""
