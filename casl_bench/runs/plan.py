@@ -22,6 +22,7 @@ from casl_bench.methods.method import (
     MethodInfo,
     SupportsFitEstimate,
     SupportsPretrained,
+    check_controls,
 )
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.results.record import CellRecord
@@ -212,8 +213,10 @@ def plan(config: RunConfig, domains: Mapping[str, DomainIdentity]) -> tuple[Cell
     A control that is matched to a method comes after that method. Random directions are no cells:
     they are run once for a whole data set. `domains` are by data set, as from `identify`.
     Raises UsageError if nothing is left to do, such as concepts that no chosen data set has, or
-    there are no pretrained weights where they were said to be.
+    there are no pretrained weights where they were said to be, InvalidBenchmarkError if a control
+    is missing.
     """
+    check_controls()
     methods = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
     controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
     alone = {n: m for n, m in controls.items() if not (m.info.beside or m.info.draws)}

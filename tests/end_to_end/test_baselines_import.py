@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from casl_bench.cli.main import main
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.methods.method import CONTROLS, METHODS, check_controls
 from casl_bench.runs.names import load_registries
@@ -69,7 +70,7 @@ def test_an_installed_package_has_them_all(other_baselines: Path, editable: bool
 
 
 def test_a_missing_control_makes_the_benchmark_invalid(
-    own_entrants: None, monkeypatch: pytest.MonkeyPatch
+    own_entrants: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     load_registries()
     check_controls()
@@ -80,3 +81,5 @@ def test_a_missing_control_makes_the_benchmark_invalid(
     with pytest.raises(InvalidBenchmarkError, match=r"control 'oracle' .*SyntaxError") as error:
         check_controls()
     assert error.value.exit_code == 5
+    assert main(["--quick", "--methods", "h_linear", "--concepts", "hat", "--dry-run"]) == 5
+    assert "control 'oracle' is missing" in capsys.readouterr().err
