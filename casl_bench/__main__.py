@@ -2,17 +2,21 @@
 
 import signal
 import sys
+from importlib import import_module
+
+from casl_bench.core import stops
 
 
-def main() -> int:
-    """Run the command line of this process; an interruption is one line also while it loads."""
+def main(module: str = "casl_bench.cli.main") -> int:
+    """The exit code of a module's `main`; a stop is one line also while the module loads."""
     try:
-        from casl_bench.cli.main import main as run
-
-        return run()
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
+        with stops.watched():
+            code: int = import_module(module).main()
+            return code
+    except BaseException as error:
+        if not (stops.came or isinstance(error, KeyboardInterrupt)):
+            raise
+        return stops.say_stopped(error)
     finally:
         # Nothing is left to be interrupted; Python's own end would show a traceback.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

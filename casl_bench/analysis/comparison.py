@@ -153,7 +153,7 @@ class ScoreMatrix:
                     null[name] = null_epr(of_null, random)
                 scores = _without(edits.scores[name], left_out)
                 # Over random directions that moved nothing there is no ratio: not finite.
-                with np.errstate(divide="ignore", invalid="ignore"):
+                with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                     result[:, m, c] = signed_log(signed_epr(own, scores) / null[name])
         return result
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-import torch
-from torch import Tensor
+from casl_bench.core.errors import as_line, message_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 S = TypeVar("S")
 
@@ -57,6 +59,8 @@ def require_lower_snake(what: str, name: str) -> None:
 
 def require_equal(left: Tensor, right: Tensor, what: str) -> None:
     """Raise CheckFailed unless two tensors are equal bit for bit, dtype included."""
+    import torch  # not before the command is watched for signals
+
     if left.shape != right.shape or left.dtype != right.dtype:
         kinds = [f"{t.dtype} {list(t.shape)}" for t in (left, right)]
         raise CheckFailed(f"{what} differ in kind: {kinds[0]} and {kinds[1]}")
@@ -67,6 +71,4 @@ def require_equal(left: Tensor, right: Tensor, what: str) -> None:
 
 def first_line(error: BaseException) -> str:
     """An error as one line: its type, unless that is one of ours, and the start of its message."""
-    text = next(iter(str(error).strip().splitlines()), "")
-    kind = "" if isinstance(error, CheckFailed | NotRun) else type(error).__name__
-    return ": ".join(part for part in (kind, text) if part)
+    return message_of(error) if isinstance(error, CheckFailed | NotRun) else as_line(error)

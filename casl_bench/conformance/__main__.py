@@ -2,7 +2,7 @@
 
 import sys
 
-from casl_bench.conformance.check_method import main
+from casl_bench.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("casl_bench.conformance.check_method"))

@@ -7,25 +7,20 @@ import errno
 import io
 import os
 import select
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn, TextIO
+from typing import Any, TextIO
 
 import click
 
-from casl_bench.core.errors import BenchError, UsageError
-from casl_bench.core.text import visible
+from casl_bench.core import stops
+from casl_bench.core.errors import BenchError, UsageError, as_line
+from casl_bench.core.text import shortened, visible
 
-EXIT_USAGE, EXIT_INCOMPLETE, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
-
-
-class Terminated(BaseException):
-    """SIGTERM came."""
+EXIT_USAGE, EXIT_INCOMPLETE = 2, 3
 
 
 class _Unforeseen(Exception):
@@ -46,6 +41,11 @@ class _Stream(io.FileIO):
             self.fault = self.fault or error
             return len(data)
         return count
+
+
+class _Text(io.TextIOWrapper):
+    def close(self) -> None:
+        """Nothing: a plugin that closes it would take our words as well."""
 
 
 @contextmanager
@@ -92,12 +92,12 @@ def _opened(stream: TextIO, real: TextIO | None, descriptor: int) -> TextIO:
             stream.flush()
     encoding = stream.encoding if shown else "utf-8"
     raw = io.BufferedWriter(_Stream(descriptor, "w", closefd=False))
-    return io.TextIOWrapper(raw, encoding, errors="backslashreplace", line_buffering=True)
+    return _Text(raw, encoding, errors="backslashreplace", line_buffering=True)
 
 
 def say(line: str) -> None:
     """Print a line on stderr, in which names steer no terminal."""
-    print(visible(line), file=sys.stderr)
+    print(shortened(visible(line)), file=sys.stderr)
 
 
 def show(text: str) -> None:
@@ -111,11 +111,11 @@ def log_of_errors(out: Path) -> Iterator[None]:
     """Keep the traceback of an unforeseen error in the run folder, where there is one."""
     try:
         yield
-    except (BenchError, KeyboardInterrupt, Terminated):
+    except BenchError:
         raise
     except Exception as error:
         log = out / "error.log"
-        if out.is_dir():
+        if out.is_dir() and not stops.came:
             log.write_text(traceback.format_exc(), encoding="utf-8")
             raise _Unforeseen(f"its traceback is in {log}") from error
         raise
@@ -130,7 +130,7 @@ def exit_code_of(
     exit code 2 says that it could not be. What else an action prints may be lost without a change
     of its exit code, which one line says. `gone`: option of before → what to use instead.
     """
-    with _standard_streams() as lost:
+    with _standard_streams() as lost, stops.watched():
         code = _code_of(action, lost, debug, gone or {})
         if fault := lost():
             say(f"warning: output is lost, standard output cannot be written: {fault.strerror}")
@@ -143,7 +143,6 @@ def _code_of(
     debug: bool,
     gone: Mapping[str, str],
 ) -> int:
-    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         done = action()
         if isinstance(done, int):
@@ -155,12 +154,8 @@ def _code_of(
                 hint="free the disk or write elsewhere",
             )
         return 0
-    except (KeyboardInterrupt, click.Abort):
-        say("interrupted; run the same command again to go on")
-        return EXIT_INTERRUPTED
-    except Terminated:
-        say("terminated; run the same command again to go on")
-        return EXIT_TERMINATED
+    except (KeyboardInterrupt, click.Abort) as error:
+        return stops.say_stopped(error)
     except click.NoSuchOption as error:
         say(f"error: {_gone_or(error, error.option_name, gone)}")
         return EXIT_USAGE
@@ -172,24 +167,19 @@ def _code_of(
             traceback.print_exc()
         say(f"error: {error}")
         return error.exit_code
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - no user meets a traceback
+    except BaseException as error:  # noqa: BLE001 - no user meets a traceback
         if debug:
             traceback.print_exc()
+        if stops.came:  # such as the SystemError that CPython's parser makes of it
+            return stops.say_stopped(error)
         cause = error.__cause__ if isinstance(error, _Unforeseen) and error.__cause__ else error
         more = str(error) if isinstance(error, _Unforeseen) else "--debug prints its traceback"
         if isinstance(cause, OSError) and isinstance(cause.filename, str | bytes):
             place = os.fsdecode(cause.filename)
             say(f"error: {cause.strerror or type(cause).__name__} ({place}); {more}")
             return EXIT_USAGE
-        line = " ".join(f"{type(cause).__name__}: {cause}".split())
-        say(f"error: unforeseen: {line}; {more}")
+        say(f"error: unforeseen: {as_line(cause)}; {more}")
         return EXIT_INCOMPLETE
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _gone_or(error: click.ClickException, option: str, gone: Mapping[str, str]) -> str:

@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from casl_bench.core.text import shortened
+
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
@@ -65,6 +67,19 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     offer = f"did you mean '{near[0]}'? " if near else ""
     hint = f"{offer}(known: {', '.join(names)})"
     return UsageError(f"unknown {kind} '{name}'", where=where, hint=hint)
+
+
+def message_of(error: BaseException) -> str:
+    """An error's message in one line, whatever code it is of: giving it may itself fail."""
+    try:
+        return shortened(" ".join(str(error).split()))
+    except Exception as fault:  # noqa: BLE001
+        return f"its message cannot be shown ({type(fault).__name__})"
+
+
+def as_line(error: BaseException) -> str:
+    """`Type: message`, in one line."""
+    return f"{type(error).__name__}: {message_of(error)}"
 
 
 def first_fault(error: ValidationError) -> str:

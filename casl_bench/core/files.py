@@ -11,10 +11,11 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -44,28 +45,56 @@ def make_folder(path: Path) -> Path:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     return path
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; UsageError where the folder cannot be written."""
+@contextmanager
+def partial_folder(parent: Path, name: str = "") -> Iterator[Path]:
+    """A folder in which to write what is then moved to its place beside it; deleted afterwards.
+
+    So is what killed processes have left that wrote under the same `name`, which stands for one
+    place alone. UsageError where the parent, made if need be, cannot be written.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if name:
+            for left in [p for p in parent.iterdir() if p.name.startswith(f"{PARTIAL}{name}-")]:
+                shutil.rmtree(left, ignore_errors=True)
+        prefix = f"{PARTIAL}{name}-" if name else PARTIAL
+        with tempfile.TemporaryDirectory(
+            dir=parent, prefix=prefix, ignore_cleanup_errors=True
+        ) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise unwritable(parent, error) from error
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its place whole, once the block has ended; UsageError if it cannot."""
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=PARTIAL, delete=False) as f:
             temporary = Path(f.name)
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
         # mkstemp makes files private (0600); results are as readable as any other new file.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise _unwritable(path.parent, error) from error
+        raise unwritable(path.parent, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; UsageError where the folder cannot be written."""
+    with new_file(path) as f:
+        f.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -191,12 +220,11 @@ def _umask() -> int:
     return mask
 
 
-def _unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"cannot write: {error.strerror or error}",
-        where=str(folder),
-        hint="choose another folder or free it",
-    )
+def unwritable(place: Path, error: OSError | str) -> UsageError:
+    """The error for a place that cannot be written."""
+    reason = error if isinstance(error, str) else error.strerror or error
+    hint = "choose another folder or free it"
+    return UsageError(f"cannot write: {reason}", where=str(place), hint=hint)
 
 
 def hash_file(path: Path) -> str:

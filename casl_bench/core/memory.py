@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from casl_bench.core.errors import UsageError
+from casl_bench.core.errors import UsageError, message_of
 
 GB = 10**9
 _GROUP = Path("/sys/fs/cgroup")
@@ -52,7 +52,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     # A GPU's error has a class of its own, the allocator of the CPU says it in words.
     words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(w in str(error) for w in words)
+    return isinstance(error, RuntimeError) and any(w in message_of(error) for w in words)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from casl_bench.core.errors import UsageError, unknown_name
+from casl_bench.core.errors import UsageError, as_line, unknown_name
 
 T = TypeVar("T")
 
@@ -44,6 +44,9 @@ class Registry(Generic[T]):
 
     def register(self, name: str, factory: Callable[..., T]) -> None:
         """Add a factory. Registering the same object twice is harmless, another one an error."""
+        if not (isinstance(name, str) and name.strip() and name.isprintable()):
+            fault = f"{name!a} cannot be shown as the name of a {self.kind}"
+            raise UsageError(fault, hint="rename it")
         name = self._namespace + name
         known = self._factories.get(name)
         if known is not None and _origin(known) != _origin(factory):
@@ -56,7 +59,7 @@ class Registry(Generic[T]):
 
     def note_broken(self, module: str, error: BaseException) -> None:
         """Remember that a module could not be imported, to be reported when a name is missing."""
-        self._broken[module] = f"{type(error).__name__}: {error}"
+        self._broken[module] = as_line(error)
 
     @property
     def broken(self) -> dict[str, str]:
@@ -179,6 +182,4 @@ def load_plugin(path: Path) -> None:
     except (KeyboardInterrupt, UsageError):
         raise
     except BaseException as error:
-        raise UsageError(
-            f"plugin fails to import: {type(error).__name__}: {error}", where=str(path)
-        ) from error
+        raise UsageError(f"plugin fails to import: {as_line(error)}", where=str(path)) from error

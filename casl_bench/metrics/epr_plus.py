@@ -306,5 +306,6 @@ def signed_exp(y: float) -> float: ...
 @overload
 def signed_exp(y: Array) -> Array: ...
 def signed_exp(y: float | Array) -> float | Array:
-    """The inverse of `signed_log`: sign(y) (exp(|y|) - 1)."""
-    return cast("float | Array", np.sign(y) * np.expm1(np.abs(y)))
+    """The inverse of `signed_log`: sign(y) (exp(|y|) - 1), within the range of a float."""
+    most = np.log(np.finfo(float).max)
+    return cast("float | Array", np.sign(y) * np.expm1(np.minimum(np.abs(y), most)))

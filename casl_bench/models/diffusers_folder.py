@@ -7,7 +7,6 @@ diffusers says what the network is and how noise grows. What it has no field for
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault
-from casl_bench.core.files import read_checked, write_json
+from casl_bench.core.files import partial_folder, read_checked, write_json
 from casl_bench.models.unet import CONFIG_FILE, BackboneConfig, ScheduleConfig, filled_unet
 from casl_bench.models.weights import AGAIN, fitted_state, read_checkpoint
 
@@ -172,12 +171,9 @@ def write_diffusers_folder(
     check_vacant(folder)
     weights = {k: v.detach().to("cpu", dtype).contiguous() for k, v in unet.state_dict().items()}
     own = {"backbone": config.model_dump(exclude={"unet"}), "source": dict(source or {})}
-    temporary = None
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        sibling = folder.parent / f".{folder.name}.{os.getpid()}.tmp"
-        sibling.mkdir()
-        temporary = sibling
+    with partial_folder(folder.parent, folder.name) as aside:
+        temporary = aside / "folder"
+        temporary.mkdir()
         save_file(weights, temporary / SAFE_WEIGHTS, metadata={"format": "pt"})
         write_json(temporary / CONFIG_FILE, {"_class_name": "UNet2DModel", **config.unet})
         write_json(temporary / SCHEDULER_FILE, scheduler_json(config))
@@ -185,15 +181,6 @@ def write_diffusers_folder(
         # safetensors makes files private (0600); weights are as readable as the config.
         (temporary / SAFE_WEIGHTS).chmod((temporary / CONFIG_FILE).stat().st_mode)
         temporary.replace(folder)
-    except OSError as error:
-        raise UsageError(
-            f"cannot write: {error.strerror or error}",
-            where=str(folder),
-            hint="choose another folder or free it",
-        ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_channels(inputs: int, outputs: int, where: str) -> None:

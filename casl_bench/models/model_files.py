@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InvalidBenchmarkError, as_line
 from casl_bench.core.files import FileSum, hash_file, read_checked, write_bytes, write_json
 from casl_bench.models.weights import CANNOT_BUILD, check_description, fitted_state, read_content
 
@@ -87,10 +87,8 @@ def load_model(folder: Path, make: Callable[[ModelFiles], T]) -> T:
     try:
         return make(files)
     except CANNOT_BUILD as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InvalidBenchmarkError(
-            f"the card describes no such model: {line}", where=str(folder / CARD), hint=_HINT
-        ) from error
+        fault = f"the card describes no such model: {as_line(error)}"
+        raise InvalidBenchmarkError(fault, where=str(folder / CARD), hint=_HINT) from error
 
 
 def read_model(folder: Path) -> ModelFiles:

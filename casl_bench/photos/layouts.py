@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from torch import Tensor
 
 from casl_bench.cache.store import default_cache
+from casl_bench.core.command import say
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_bytes, hash_file, hash_json, write_text
 from casl_bench.domains.dataset import Split
@@ -176,16 +177,23 @@ def file_layout(
     return Layout(name, photos, remembered(paths, digest), labels)
 
 
+_SOON_READ = 10**9  # bytes; reading more is worth a word
+
+
 def remembered(files: Sequence[Path], digest: Callable[[], str]) -> str:
     """What `digest` says of these files' content, asked once for as long as none of them changes.
 
     A data set of gigabytes is thus read once, and not at every start. It is kept in the cache, by
     the files' names, sizes and dates, those of the last change of anything about them included.
     """
-    memo = default_cache() / "content" / hash_json([[str(path), *_state(path)] for path in files])
+    states = [_state(path) for path in files]
+    known_as = [[str(path), *state] for path, state in zip(files, states, strict=True)]
+    memo = default_cache() / "content" / hash_json(known_as)
     with contextlib.suppress(OSError):
         if re.fullmatch("[0-9a-f]{64}", known := memo.read_bytes().decode("latin-1")):
             return known
+    if (size := sum(state[1] for state in states if state)) > _SOON_READ:
+        say(f"reading {size / 1e9:,.1f} GB of images once, so that a change is seen")
     found = digest()
     with contextlib.suppress(UsageError):  # it can be read again
         write_text(memo, found)

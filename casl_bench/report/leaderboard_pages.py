@@ -158,20 +158,9 @@ def _against(entry: Entry) -> str:
     comparison, own = entry.board.comparison, entry.method
     if comparison is None or entry.standing is None or not comparison.pairs:
         return ""
-    pairs = [_seen_from(own, pair) for pair in comparison.pairs if own in (pair.a, pair.b)]
+    pairs = [pair.seen_from(own) for pair in comparison.pairs if own in (pair.a, pair.b)]
     body = table_of(_AGAINST, pairs)
     return fold(f"Against the others: {_plain(entry.board)}", body) if pairs else ""
-
-
-def _seen_from(method: str, pair: Pair) -> Pair:
-    """The pair with this method first."""
-    if pair.a == method:
-        return pair
-    d = pair.difference
-    ends = {"value": d.value, "low": d.high, "high": d.low}
-    turned = {name: None if end is None else -end for name, end in ends.items()}
-    difference = d.model_copy(update=turned)
-    return pair.model_copy(update={"a": pair.b, "b": pair.a, "difference": difference})
 
 
 def _verdict(pair: Pair) -> str:

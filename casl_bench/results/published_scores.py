@@ -148,12 +148,6 @@ def _table(
         if f"{cell}/{name}" in arrays
     }
     return ScoreTable(
-        ids,
-        record.strengths,
-        attributes,
-        classifiers,
-        arrays[f"{images}/source"],
-        base,
-        base[:, None] + arrays[f"{cell}/edits"] * step,
-        **extra,
-    )
+        ids, record.strengths, attributes, classifiers, arrays[f"{images}/source"], base,
+        base[:, None] + arrays[f"{cell}/edits"] * step, **extra,
+    )  # fmt: skip

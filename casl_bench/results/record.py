@@ -149,6 +149,16 @@ class Pair(Frozen):
     p: Probability | None
     p_holm: Probability | None
 
+    def seen_from(self, method: str) -> Pair:
+        """The pair with this method, one of its two, first."""
+        if self.a == method:
+            return self
+        d = self.difference
+        ends = {"value": d.value, "low": d.high, "high": d.low}
+        turned = {name: None if end is None else -end for name, end in ends.items()}
+        difference = d.model_copy(update=turned)
+        return self.model_copy(update={"a": self.b, "b": self.a, "difference": difference})
+
 
 class Agreement(Frozen):
     """Whether another classifier ranks the n methods alike.

@@ -7,7 +7,6 @@ import errno
 import gzip
 import json
 import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from typing import Any, TypeVar
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import (
     MOST_BYTES,
-    PARTIAL,
     bounded_lines,
     hash_file,
     parse_json,
+    partial_folder,
     read_json,
     regular,
     safe_name,
+    unwritable,
     write_bytes,
     write_json,
 )
@@ -156,12 +156,7 @@ class RecordStore:
         if set(files) != set(referred):
             raise InputError(f"files {sorted(files)} are not the record's {sorted(referred)}")
         target = self.folder(CellKey.of(record))
-        try:
-            self.run.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=self.run))
-        except OSError as error:
-            raise _unwritable(self.run, error) from error
-        try:
+        with partial_folder(self.run) as aside:
             cell = aside / "cell"
             cell.mkdir()
             for name, content in files.items():
@@ -170,8 +165,6 @@ class RecordStore:
                     raise InputError(f"file '{name}' does not have the hash that the record gives")
             write_json(cell / _RECORD, record.to_json())
             self._move_into_place(cell, target)
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
         return target
 
     def find(self, key: CellKey) -> CellRecord | None:
@@ -252,16 +245,13 @@ class RecordStore:
 
     def _move_into_place(self, cell: Path, target: Path) -> None:
         """Rename a folder to its place; of several processes at one cell, the last one's stays."""
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            for number in range(_TRIES):
-                with contextlib.suppress(FileNotFoundError):
-                    target.rename(cell.with_name(str(number)))
-                if _renamed(cell, target):
-                    return
-        except OSError as error:
-            raise _unwritable(target, error) from error
-        raise _unwritable(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for number in range(_TRIES):
+            with contextlib.suppress(FileNotFoundError):
+                target.rename(cell.with_name(str(number)))
+            if _renamed(cell, target):
+                return
+        raise unwritable(target, "other processes write there without end")
 
 
 def _while_whole(folder: Path, read: Callable[[Path], T]) -> T | None:
@@ -295,13 +285,6 @@ def _which(folder: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def _unwritable(path: Path, error: OSError | None = None) -> UsageError:
-    reason = "other processes write there without end" if error is None else error.strerror
-    return UsageError(
-        f"cannot write: {reason}", where=str(path), hint="choose another folder or free it"
-    )
 
 
 def _load_json(path: Path) -> object:

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from casl_bench.core.errors import InputError
+from casl_bench.core.errors import InputError, message_of
 from casl_bench.core.files import hash_bytes, hash_file, hash_json
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory
 from casl_bench.core.text import visible
@@ -199,7 +199,7 @@ def without_result(
     error: BaseException,
 ) -> CellRecord:
     """The record of a cell that has no result, with the reason."""
-    message = visible(" ".join(str(error).split())) or type(error).__name__
+    message = visible(message_of(error)) or type(error).__name__
     return CellRecord(
         **common_fields(domain, config),
         **cell_fields(cell, config),

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from casl_bench.cache.store import CacheError
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core import stops
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, as_line
 from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.core.memory import oom_as_usage_error
 from casl_bench.core.seeding import derive_seed
@@ -309,13 +310,11 @@ class DatasetRecords:
         ]
         codes = [artifacts.sae.encode(h, t).numpy() for h in maps]
         return Probes(
-            timestep=t,
-            latents=ProbeData(*(pooled_features(z) for z in codes)),
+            timestep=t, latents=ProbeData(*(pooled_features(z) for z in codes)),
             units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
-            raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
-            codes=codes[1],
+            raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))), codes=codes[1],
             pictures=to_8_bits(test.inversions.x_0[: suite.probe_test_images]),
-        )
+        )  # fmt: skip
 
     def probe(
         self, key: str, method: str, concept: Concept, probes: Probes
@@ -383,13 +382,10 @@ class DatasetRecords:
         **fields: Any,
     ) -> CellRecord:
         return CellRecord(
-            **common_fields(self.domain, self.config),
-            kind=kind,
-            measurements=dict(found),
+            **common_fields(self.domain, self.config), kind=kind, measurements=dict(found),
             artifacts={KEY_ARTIFACT: key, **(artifacts or {})},
-            provenance=provenance(self.config, watch, spent),
-            **fields,
-        )
+            provenance=provenance(self.config, watch, spent), **fields,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -486,13 +482,15 @@ class DatasetRun:
         try:
             with oom_as_usage_error():
                 work()
-        except (InvalidBenchmarkError, CacheError):
+        except (InvalidBenchmarkError, CacheError, KeyboardInterrupt):
             raise
         except NotApplicableError as error:
             self.store.write(fault("skipped", error))
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's method may fail so
+        except BaseException as error:  # a stranger's method may fail in any way
+            if stops.came:
+                raise
             self.store.write(fault("failed", error))
-            self.artifacts.progress.note(f"{label} failed: {type(error).__name__}: {error}")
+            self.artifacts.progress.note(f"{label} failed: {as_line(error)}")
 
     def _probe(self, cell: Cell) -> None:
         """Probe a method's ranked latents, where it ranks any and its own cell is done."""

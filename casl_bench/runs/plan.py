@@ -7,18 +7,27 @@ from dataclasses import asdict, dataclass
 from dataclasses import field as field_of
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue, ValidationError
 
 from casl_bench.cache.code_hash import source_to_compare
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError, first_fault, unknown_name
+from casl_bench.core.errors import (
+    BenchError,
+    InvalidBenchmarkError,
+    UsageError,
+    as_line,
+    first_fault,
+    unknown_name,
+)
 from casl_bench.core.files import hash_file, hash_json
+from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
 from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.methods.method import (
     METHODS,
     EditingMethod,
+    MethodConfig,
     MethodInfo,
     SupportsFitEstimate,
     SupportsPretrained,
@@ -29,6 +38,7 @@ from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.suites import RunConfig, Suite
 
+T = TypeVar("T")
 Sources = Mapping[str, str]
 """Code that takes part and is not this package's own, such as "method asyrp" → SHA-256, hex."""
 
@@ -166,9 +176,28 @@ def identify(domains: Mapping[str, Domain]) -> dict[str, DomainIdentity]:
     }
 
 
+def _made(registry: Registry[T], name: str, **parts: type) -> T:
+    """What a registry makes; UsageError where its code fails or lacks one of these parts."""
+    try:
+        made = registry.create(name)
+        wrong = [p for p, kind in parts.items() if not isinstance(getattr(made, p, None), kind)]
+        if config := getattr(made, "config", None):
+            hash_json(config.model_dump(mode="json"))
+    except (BenchError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        fault = f"{registry.kind} '{name}' cannot be made: {as_line(error)}"
+        raise UsageError(fault, hint="mend its code") from error
+    if wrong:
+        kinds = ", ".join(f"no '{p}' that is a {parts[p].__name__}" for p in wrong)
+        raise UsageError(f"{registry.kind} '{name}' has {kinds}", hint="mend its code")
+    return made
+
+
 def make_method(name: str, suite: Suite) -> EditingMethod:
     """A method with its defaults, over them the suite's settings, over both its fit budget."""
-    method = METHODS.create(name)
+    info_of(name)
+    method = _made(METHODS, name, config=MethodConfig)
     fields = type(method.config).model_fields
     settings = dict(suite.settings.get(name, {}))
     where = f"settings of '{name}' in suite '{suite.name}'"
@@ -187,13 +216,16 @@ def make_method(name: str, suite: Suite) -> EditingMethod:
 
 def info_of(name: str) -> MethodInfo:
     """What a method declares, read from its class: nothing is constructed."""
-    info: MethodInfo = METHODS.factory(name).info  # type: ignore[attr-defined]
+    info = getattr(METHODS.factory(name), "info", None)
+    if not isinstance(info, MethodInfo):
+        hint = "register a class with such an 'info'"
+        raise UsageError(f"method '{name}' has no MethodInfo", hint=hint)
     return info
 
 
 def card_of(dataset: str) -> DatasetCard:
     """The card of a data set, as far as it is known without its files."""
-    return DATASETS.create(dataset).card
+    return _made(DATASETS, dataset, card=DatasetCard).card
 
 
 def open_domains(config: RunConfig) -> dict[str, Domain]:
@@ -203,7 +235,9 @@ def open_domains(config: RunConfig) -> dict[str, Domain]:
 
 def open_domain(dataset: str, config: RunConfig) -> Domain:
     """The domain of one data set; raises as `open_domains`."""
-    domain: Domain = DOMAINS.create(dataset, config.device, config.options)
+    domain = DOMAINS.create(dataset, config.device, config.options)
+    if not isinstance(domain, Domain):
+        raise UsageError(f"domain '{dataset}' is no Domain", hint="mend its code")
     return domain
 
 

@@ -22,6 +22,7 @@ from casl_bench.core.files import (
     make_folder,
     read_json,
     regular,
+    unwritable,
     write_json,
     write_text,
 )
@@ -195,6 +196,9 @@ def claim_folder(out: Path, key: Mapping[str, Any], otherwise: str) -> Iterator[
                 write_json(out / MANIFEST, {"schema_version": _VERSION, "key": dict(key)})
             yield
     finally:
+        for folder in [*out.glob("scratch/*"), out / "scratch"]:
+            with contextlib.suppress(OSError):  # what a fit goes on from stays
+                folder.rmdir()
         if is_new and {entry.name for entry in out.iterdir()} <= {MANIFEST, LOCK}:
             for name in (MANIFEST, LOCK):
                 (out / name).unlink(missing_ok=True)
@@ -216,9 +220,7 @@ def _hold(out: Path) -> Iterator[None]:
             hint="wait for it, or give another folder",
         ) from error
     except OSError as error:
-        raise UsageError(
-            f"cannot write: {error.strerror or error}", where=str(out), hint="give another folder"
-        ) from error
+        raise unwritable(out, error) from error
     try:
         yield
     finally:

@@ -21,7 +21,8 @@ from typing import Any
 from pydantic import Field, JsonValue, ValidationError
 from tabulate import tabulate
 
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
+from casl_bench.core import stops
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError, as_line, unknown_name
 from casl_bench.core.files import hash_json, regular, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import Domain
@@ -444,10 +445,12 @@ class _DatasetSweep:
                 method, attempt.concept, split, watch, attempt.work
             )
             found = objective(table, attempt.concept.attribute, self.cells.scales.spreads[0])
-        except InvalidBenchmarkError:
+        except (InvalidBenchmarkError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - settings break in any way
-            message = " ".join(f"{type(error).__name__}: {error}".split())
+        except BaseException as error:  # settings break in any way
+            if stops.came:
+                raise
+            message = as_line(error)
             self.progress.note(
                 f"{name} trial {attempt.trial.number} / {attempt.concept.name} failed: {message}"
             )

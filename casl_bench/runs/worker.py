@@ -13,7 +13,7 @@ from functools import partial
 from typing import Literal, cast
 
 from casl_bench.cache.code_hash import PACKAGE_CODE, code_hash
-from casl_bench.core.errors import UsageError
+from casl_bench.core.errors import UsageError, as_line
 from casl_bench.domains.dataset import Split
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
@@ -113,7 +113,7 @@ class Worker:
                 return
             if self.attempts is not None and (fault := self.attempts.fault(cell.key, limit)):
                 run.fail(cell, fault, "failed")
-                self._progress.note(f"{cell.label} failed: {type(fault).__name__}: {fault}")
+                self._progress.note(f"{cell.label} failed: {as_line(fault)}")
                 return
         with self._marked(cell.key, limit):
             run.run_cell(cell)

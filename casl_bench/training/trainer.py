@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import os
 import platform
 import shlex
 import shutil
@@ -27,7 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import hash_json, write_bytes, write_text
+from casl_bench.core.files import (
+    clear_partial,
+    hash_json,
+    make_folder,
+    new_file,
+    write_bytes,
+    write_text,
+)
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, user_cache
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import RENDERED
@@ -128,12 +134,8 @@ def _cached(drawing: Drawing, factors: Factors, folder: Path) -> NDArray[np.uint
 
 def _write(path: Path, array: NDArray[np.uint8]) -> None:
     """Write an array whole or not at all."""
-    temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp")
-    with temporary.open("wb") as f:
-        np.save(f, array)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
+    with new_file(path) as file:
+        np.save(file, array)
 
 
 def cosine(progress: float) -> float:
@@ -193,7 +195,8 @@ class TrainingRun:
         self._sums: dict[str, float] = {}
         self._curve: list[str] = []
         self._checkpoint = out / "checkpoint.pt"
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
+        clear_partial(out)
         self._resume()
 
     @property
@@ -254,9 +257,8 @@ class TrainingRun:
             "optimiser": self.optimiser.state_dict(), "step": self.step, "seconds": self.seconds,
             "curve": self._curve, "sums": self._sums, "config": self.config,
         }  # fmt: skip
-        temporary = self._checkpoint.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self._checkpoint)
+        with new_file(self._checkpoint) as file:
+            torch.save(state, file)
         write_text(self.out / "curve.csv", "\n".join(self._curve) + "\n")
 
     def _resume(self) -> None:

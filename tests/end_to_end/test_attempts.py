@@ -294,7 +294,7 @@ def test_a_run_that_is_stopped_again_and_again_is_the_run_of_once(
     assert cli.main(command) == 0
     once = {r.record_id for r in RecordStore(prepared / "run")}
     assert {r.record_id for r in RecordStore(tmp_path / "run")} == once
-    assert not list(tmp_path.rglob(f"{PARTIAL}*"))
+    assert not list(tmp_path.rglob(f"{PARTIAL}*")) and not (tmp_path / "run/scratch").exists()
 
 
 class Leaves:
@@ -315,7 +315,12 @@ class Leaves:
 
 @pytest.mark.parametrize(
     "error",
-    [SystemExit(0), RuntimeError("\udcff \x1b[31m\n" * 3), PermissionError(13, "no", "\udcff")],
+    [
+        SystemExit(0),
+        GeneratorExit("x"),
+        RuntimeError("\udcff \x1b[31m\n" * 3),
+        PermissionError(13, "no", "\udcff"),
+    ],
 )
 def test_a_method_that_ends_the_process_or_says_odd_things_fails_its_cell_alone(
     error: BaseException,

@@ -21,8 +21,8 @@ from casl_bench.cache import store as entry_module
 from casl_bench.cache import store as store_module
 from casl_bench.cache.store import KINDS, SIDECAR, Cache, CacheKey
 from casl_bench.cli import main as cli
-from casl_bench.core.command import EXIT_INTERRUPTED
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.stops import EXIT_INTERRUPTED
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.runs import executor as runner
 from casl_bench.runs.names import load_registries

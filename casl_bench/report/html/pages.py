@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +14,7 @@ from markupsafe import Markup
 
 from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import PARTIAL, make_folder
+from casl_bench.core.files import partial_folder
 from casl_bench.core.text import visible
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
 from casl_bench.report.html.edit_grid import Sheets
@@ -106,12 +105,14 @@ def write_report(source: Source, out: Path) -> Path:
         InvalidBenchmarkError: if a file kept with a record is corrupt.
     """
     _check_out(out)
-    make_folder(out.parent)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=PARTIAL) as folder:
-        work = Path(folder) / "report"
+    with partial_folder(out.parent, out.name) as folder:
+        work = folder / "report"
         work.mkdir()
         _write_pages(_pages(source, work), work)
-        _move_into_place(work, out)
+        if out.exists():
+            out.rename(folder / "replaced")
+        shutil.move(work, out)
+        out.chmod(0o755)
     return out / INDEX
 
 
@@ -251,13 +252,3 @@ def _check_out(out: Path) -> None:
             where=str(out),
             hint="give --out a new folder",
         )
-
-
-def _move_into_place(work: Path, out: Path) -> None:
-    try:
-        if out.exists():
-            out.rename(work.with_name("replaced"))
-        shutil.move(work, out)
-        out.chmod(0o755)
-    except OSError as error:
-        raise UsageError(f"cannot write: {error.strerror or error}", where=str(out)) from error

@@ -17,7 +17,13 @@ from casl_bench.metrics.bootstrap import (
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.markdown import DASH, number
 from casl_bench.results.record import ALL, Comparison, RunRecord, headline_level
-from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow
+from casl_bench.studies.paper_questions.study import (
+    LatentRows,
+    Latents,
+    Question,
+    VariantRow,
+    value_of,
+)
 
 # Numbers of many concepts → one, with an interval over concepts.
 
@@ -139,8 +145,7 @@ def probe(evidence: Evidence, method: str, features: str) -> dict[Place, float]:
         (r.dataset, r.concept or ""): value
         for r in evidence.records
         if (r.kind, r.method, r.status) == ("probe", method, "done")
-        and features in r.measurements
-        and (value := r.measurements[features].value) is not None
+        and (value := value_of(r.measurements, features)) is not None
     }
 
 
@@ -173,10 +178,10 @@ def dose_response(evidence: Evidence, method: str) -> list[Dose]:
     for strength in sorted(set(curves[0]).intersection(*curves[1:])) if curves else ():
         effects = []
         for record, curve in zip(records, curves, strict=True):
-            change = curve[strength]["signed_target_change"].value
+            change = value_of(curve[strength], "signed_target_change")
             if change is not None and record.full_effect:
                 effects.append(change / record.full_effect)
-        collateral = (curve[strength]["mean_collateral"].value for curve in curves)
+        collateral = (value_of(curve[strength], "mean_collateral") for curve in curves)
         doses.append(Dose(strength, mean_over(effects), mean_over(collateral)))
     return doses
 
@@ -193,9 +198,10 @@ def at_headline(evidence: Evidence, method: str, name: str) -> dict[Place, float
     return {
         place: value
         for place, level in levels.items()
-        if level is not None and level.status == "reached" and name in level.measurements
-        and (value := level.measurements[name].value) is not None
-    }  # fmt: skip
+        if level is not None
+        and level.status == "reached"
+        and (value := value_of(level.measurements, name)) is not None
+    }
 
 
 def effects(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:
@@ -237,13 +243,10 @@ def against(evidence: Evidence, method: str) -> list[Against]:
     if found is None:
         return []
     rows = {}
-    for pair in found.pairs:
-        d, n = pair.difference, len(found.concepts)
-        if method == pair.a:
-            rows[pair.b] = Against(pair.b, Over(d.value, d.low, d.high, n), pair.p_holm)
-        elif method == pair.b:
-            value, low, high = (None if x is None else -x for x in (d.value, d.high, d.low))
-            rows[pair.a] = Against(pair.a, Over(value, low, high, n), pair.p_holm)
+    for pair in (p.seen_from(method) for p in found.pairs if method in (p.a, p.b)):
+        d = pair.difference
+        over = Over(d.value, d.low, d.high, len(found.concepts))
+        rows[pair.b] = Against(pair.b, over, pair.p_holm)
     return [rows[s.method] for s in found.standings if s.method in rows]
 
 
@@ -254,7 +257,7 @@ def precision(rows: Mapping[Place, VariantRow]) -> dict[Place, float]:
     """Signed log of EPR+ at equal effect; 0 where the effect is not reached."""
     found = {}
     for place, row in rows.items():
-        value = row.measurements["epr_plus"].value
+        value = value_of(row.measurements, "epr_plus")
         if not row.reached:
             found[place] = 0.0
         elif value is not None:
@@ -272,7 +275,7 @@ def per_doubling(evidence: Evidence) -> Over:
         points = []
         for k in evidence.study.header.ks:
             row = evidence.variants("size", "top", k).get(place)
-            value = None if row is None else row.measurements["epr_plus"].value
+            value = None if row is None else value_of(row.measurements, "epr_plus")
             if row is not None and row.reached and value is not None:
                 points.append((math.log2(k), signed_log(value)))
         if len(points) >= 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,6 +121,11 @@ class Header(Frozen):
     packages: dict[Name, Name]
 
 
+def value_of(measurements: Mapping[str, Measurement], name: str) -> float | None:
+    """What was measured; None where it is undefined, or was not measured at all."""
+    return measurements[name].value if name in measurements else None
+
+
 class VariantRow(Frozen):
     """One variant of an edit on the test images of one concept, by the primary classifier.
 
@@ -146,7 +151,7 @@ class VariantRow(Frozen):
     @property
     def effect(self) -> float | None:
         """Target change as asked, in shares of the perfect edit's."""
-        change = self.measurements["signed_target_change"].value
+        change = value_of(self.measurements, "signed_target_change")
         return None if change is None else change / self.full_effect
 
 
@@ -274,16 +279,11 @@ class LatentStudy:
         null = [] if question == "absence" else self.scores.random_directions(concept.name)
         found = measurements(cell, strength, self.config.seed, null)
         return VariantRow(
-            dataset=self.dataset,
-            concept=concept.name,
-            question=question,
-            latents=latents,
-            k=k,
-            strength=strength,
-            reached=reached,
+            dataset=self.dataset, concept=concept.name, question=question, latents=latents, k=k,
+            strength=strength, reached=reached,
             full_effect=self.cells.scales.full_effect(concept, primary),
             measurements={name: found[name] for name in KEPT if name in found},
-        )
+        )  # fmt: skip
 
 
 def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> CellRecord:
@@ -343,13 +343,10 @@ def make_rows(
             found[dataset, concept] = rows
             say(f"{dataset} / {concept}: {len(found)} of {len(todo)} concepts done")
     header = Header(
-        version=STUDY_VERSION,
-        command=command,
-        suite=f"{config.suite.name} version {config.suite.version}",
-        seed=config.seed,
-        ks=tuple(ks),
+        version=STUDY_VERSION, command=command,
+        suite=f"{config.suite.name} version {config.suite.version}", seed=config.seed, ks=tuple(ks),
         packages=package_versions(),
-    )
+    )  # fmt: skip
     return LatentRows(header, tuple(row for place in todo for row in found[place]))
 
 

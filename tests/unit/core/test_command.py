@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from casl_bench.core.command import Terminated, exit_code_of
+from casl_bench.core.command import exit_code_of
 from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.stops import Terminated
 
 SIGNS = "σ → — ✓ 犬 é"
 DRIVER = f"""
@@ -22,9 +24,14 @@ def work():
         click.echo("{SIGNS}")
     say("done: {SIGNS}")
     return 4
+def closes():
+    sys.stdout.close()
+    sys.stderr.close()
+    click.echo("{SIGNS}")
+    return 4
 def text():
     return "{SIGNS}\\n" * 10_000
-sys.exit(exit_code_of({{"work": work, "text": text}}[sys.argv[1]]))
+sys.exit(exit_code_of({{"work": work, "text": text, "closes": closes}}[sys.argv[1]]))
 """
 FULL = Path("/dev/full")
 
@@ -81,6 +88,11 @@ def test_a_text_that_cannot_be_printed_is_a_fault() -> None:
     )
 
 
+def test_code_that_closes_the_streams_closes_them_for_nobody_else() -> None:
+    done = shell("", "closes")
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (4, f"{SIGNS}\n", b"")
+
+
 @pytest.mark.parametrize(("what", "code"), [("work", 4), ("text", 0)])
 def test_a_reader_that_goes_away_is_no_fault(what: str, code: int) -> None:
     done = shell("| head -1; exit ${PIPESTATUS[0]}", what)
@@ -125,6 +137,7 @@ def test_what_a_file_system_refuses_is_one_line_with_the_file(
         (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on"),
         (Terminated(), 143, "terminated; run the same command again to go on"),
         (InvalidBenchmarkError("a fault", where="here"), 5, "error: a fault (here)"),
+        (GeneratorExit("odd"), 3, "error: unforeseen: GeneratorExit: odd"),
         (ZeroDivisionError("two\nlines"), 3, "error: unforeseen: ZeroDivisionError: two lines"),
         (OSError("no file"), 3, "error: unforeseen: OSError: no file"),
     ],
@@ -140,3 +153,68 @@ def test_every_end_is_one_line(
     assert signal.getsignal(signal.SIGTERM) is handler
     err = capsys.readouterr().err
     assert err.startswith(said) and err.count("\n") == 1
+
+
+STOPS = [
+    (signal.SIGINT, 130, "interrupted; run the same command again to go on\n"),
+    (signal.SIGTERM, 143, "terminated; run the same command again to go on\n"),
+]
+
+
+@pytest.mark.parametrize(("sent", "code", "said"), STOPS)
+def test_a_stop_that_code_in_c_makes_an_error_of_is_a_stop(
+    sent: signal.Signals, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = [signal.getsignal(each) for each, *_ in STOPS]
+
+    def action() -> int:
+        try:
+            signal.raise_signal(sent)
+        except KeyboardInterrupt as error:
+            raise SystemError("error return without exception set") from error
+        return 0
+
+    assert exit_code_of(action) == code
+    assert capsys.readouterr().err == said
+    assert [signal.getsignal(each) for each, *_ in STOPS] == handlers
+
+
+def test_a_stop_that_was_swallowed_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    def fails() -> int:
+        raise ZeroDivisionError
+
+    assert exit_code_of(action) == 0
+    assert exit_code_of(fails) == 3  # of a later command, which nobody stopped
+    assert "unforeseen" in capsys.readouterr().err
+
+
+LOADED = {
+    "stopped": "import os, signal, time; os.kill(os.getpid(), {}); time.sleep(20)",
+    "an error of C": "import os, signal\ntry:\n    os.kill(os.getpid(), {})\n    time.sleep(20)\n"
+    "except BaseException:\n    raise ImportError('numpy.core.multiarray failed to import')",
+}
+
+
+@pytest.mark.parametrize("command", ["casl_bench", "casl_bench.conformance"])
+@pytest.mark.parametrize("how", LOADED)
+@pytest.mark.parametrize(("sent", "code", "said"), STOPS)
+def test_a_stop_while_a_command_loads_is_one_line(
+    sent: signal.Signals, code: int, said: str, how: str, command: str, tmp_path: Path
+) -> None:
+    """click is what one of the commands loads first, torch is what the other waits for."""
+    name = "click" if command == "casl_bench" else "torch"
+    (tmp_path / f"{name}.py").write_text(LOADED[how].format(int(sent)))
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])
+    done = subprocess.run(
+        [sys.executable, "-m", command, "x.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)

@@ -95,3 +95,29 @@ def test_a_killed_write_leaves_what_is_deleted(
 
 def interrupt(descriptor: int) -> None:
     raise KeyboardInterrupt
+
+
+def test_a_new_file_is_whole_or_the_old_one_stays(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "array.npy"
+    with files.new_file(path) as file:
+        file.write(b"whole")
+    with pytest.raises(ZeroDivisionError), files.new_file(path) as file:
+        file.write(b"half")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"whole" and [*path.parent.iterdir()] == [path]
+
+
+def test_a_folder_is_written_aside_and_what_a_killed_process_left_of_it_goes(
+    tmp_path: Path,
+) -> None:
+    left, another = (tmp_path / f"{files.PARTIAL}{name}-x1" for name in ("net", "nets"))
+    for folder in (left, another):
+        (folder / "folder").mkdir(parents=True)
+    with pytest.raises(ZeroDivisionError), files.partial_folder(tmp_path, "net") as aside:
+        (aside / "weights").touch()
+        assert aside.parent == tmp_path and not left.exists()
+        raise ZeroDivisionError
+    assert [*tmp_path.iterdir()] == [another]
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write"), files.partial_folder(tmp_path / "file"):
+        pass

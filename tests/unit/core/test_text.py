@@ -26,6 +26,13 @@ def test_what_is_not_printable_is_an_escape(text: str, shown: str) -> None:
     assert json.loads(json.dumps(text)) == json.loads(f'"{shown}"')
 
 
+def test_an_endless_name_leaves_a_line_that_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"error: no '{'x' * 100_000}' (here); rename it")
+    said = capsys.readouterr().err
+    assert len(said) < 4_000 and said.startswith("error: no 'xxx")
+    assert said.endswith("xxx' (here); rename it\n") and said.count("\n") == 1
+
+
 def test_nothing_on_a_terminal_is_steered(capsys: pytest.CaptureFixture[str]) -> None:
     say("\x1b[2Jmine\u202e")
     show("\x1b[2Jmine\nand on\n")

@@ -259,9 +259,14 @@ def test_other_content_of_the_same_name_size_and_date_is_another_revision(
 
 
 def test_files_are_read_once_for_their_revision(
-    written: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    written: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = written("flat folder")
+    monkeypatch.setattr("casl_bench.photos.layouts._SOON_READ", 1)
+    assert opened("celeba_hq", root)
+    assert capsys.readouterr().err == "reading 0.0 GB of images once, so that a change is seen\n"
     revision = opened("celeba_hq", root).card.revision
     with monkeypatch.context() as patch:  # a cache that cannot be written is none
         patch.setenv("CASL_BENCH_CACHE", str(Path(__file__) / "no" / "folder"))
@@ -272,6 +277,7 @@ def test_files_are_read_once_for_their_revision(
 
     monkeypatch.setattr("casl_bench.photos.layouts.hash_file", refuse)
     assert opened("celeba_hq", root).card.revision == revision
+    assert not capsys.readouterr().err
 
 
 # What cannot be asked for.
