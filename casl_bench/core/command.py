@@ -178,6 +178,9 @@ def _code_of(
             place = os.fsdecode(cause.filename)
             say(f"error: {cause.strerror or type(cause).__name__} ({place}); {more}")
             return EXIT_USAGE
+        if "<module>" in [f.f_code.co_name for f, _ in traceback.walk_tb(cause.__traceback__)]:
+            say(f"error: a library does not load: {as_line(cause)}; mend it or the environment")
+            return EXIT_USAGE
         say(f"error: unforeseen: {as_line(cause)}; {more}")
         return EXIT_INCOMPLETE
 

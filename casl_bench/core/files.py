@@ -138,6 +138,17 @@ def regular(path: Path) -> Path:
     return path
 
 
+MOST_BYTES = 1 << 28
+"""Of a file that is read whole, once it is unpacked: a stranger's must not fill the memory."""
+
+
+def read_whole(path: Path) -> bytes:
+    """The bytes of a file that is no model. OSError as `regular`, and where it is far too large."""
+    if regular(path).stat().st_size > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"more than {MOST_BYTES >> 20} MiB", str(path))
+    return path.read_bytes()
+
+
 _STAND_INS = {
     b"version https://git-lfs": "a Git LFS pointer: `git lfs pull` fetches the file itself",
     b"<!doctype html": "a web page: it was saved in place of the file",
@@ -157,7 +168,7 @@ def stand_in(start: bytes) -> str:
 
 def read_json(path: Path) -> Any:
     """The JSON value in a file. Raises OSError, or ValueError as `parse_json` does."""
-    text = regular(path).read_text(encoding="utf-8")
+    text = read_whole(path).decode()
     if what := stand_in(text[:STAND_IN_BYTES].encode()):
         raise ValueError(what)
     return parse_json(text)
@@ -193,9 +204,6 @@ def read_checked(
         verb, told = "invalid", text
     raise error(f"{verb} {what}: {told}", where=str(path), hint=hint)
 
-
-MOST_BYTES = 1 << 28
-"""Of a packed file once it is unpacked: a small one from a stranger must not fill the memory."""
 
 LONGEST_LINE = 1 << 24
 """Bytes of one of its lines, which are read one at a time."""

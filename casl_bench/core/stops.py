@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
@@ -24,20 +25,41 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Within the block a signal raises KeyboardInterrupt, and is in `came`."""
+    """Within the block a signal raises KeyboardInterrupt, and is in `came`.
+
+    While modules load it waits for them, up to 5 s: an exception in the midst of torch's own start
+    aborts Python.
+    """
     came.clear()
+    waiting: list[threading.Timer] = []
+    since = float("inf")
+
+    def again(signum: int) -> None:
+        waiting.clear()
+        signal.raise_signal(signum)
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        nonlocal since
+        came.append(signum)
+        since = min(since, time.monotonic())
+        while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+            frame = frame.f_back
+        if frame is None or time.monotonic() - since > 5:
+            raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
+        if not waiting:
+            waiting.append(threading.Timer(0.05, again, [signum]))
+            waiting[0].daemon = True
+            waiting[0].start()
+
     both = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) != signal.SIG_IGN]
-    before = {each: signal.signal(each, _stop) for each in both}
+    before = {each: signal.signal(each, stop) for each in both}
     try:
         yield
     finally:
+        for timer in waiting:
+            timer.cancel()
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    came.append(signum)
-    raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
 
 def say_stopped(error: BaseException) -> int:

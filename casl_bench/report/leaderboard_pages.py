@@ -10,7 +10,7 @@ from pathlib import Path
 
 from casl_bench.analysis.significance import is_significant
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
-from casl_bench.core.files import regular, write_text
+from casl_bench.core.files import read_whole, write_text
 from casl_bench.core.text import visible
 from casl_bench.report.columns import EPR_RAW, METHOD, PAIRS, Column, over, probe_k, table_of
 from casl_bench.report.grouping import Group, Number, Row
@@ -460,4 +460,4 @@ def _others(out: Path, pages: Mapping[str, str]) -> list[str]:
 
 def _read(path: Path) -> str:
     """As stored: line ends are compared, too; what is no text is equal to no page."""
-    return regular(path).read_bytes().decode("utf-8", errors="replace")
+    return read_whole(path).decode("utf-8", errors="replace")

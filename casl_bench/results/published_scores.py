@@ -19,7 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import bounded_lines, hash_bytes, parse_json, regular, write_bytes
+from casl_bench.core.files import (
+    bounded_lines,
+    hash_bytes,
+    parse_json,
+    read_whole,
+    write_bytes,
+)
 from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import CellRecord, CurvePoint
 from casl_bench.results.score_table import READ_ERRORS, ScoreTable, read_arrays
@@ -62,7 +68,7 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
 def read_published(path: Path) -> list[StoredCell]:
     """Read what `write_published` wrote. Raises InvalidBenchmarkError on anything else."""
     try:
-        arrays = read_arrays(regular(path).read_bytes())
+        arrays = read_arrays(read_whole(path))
         with gzip.open(io.BytesIO(arrays["cells"].tobytes())) as file:
             stored = [parse_json(line.decode()) for line in bounded_lines(file)]
         records = [CellRecord.from_json(entry["record"], where=str(path)) for entry in stored]

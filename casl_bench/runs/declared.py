@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from casl_bench.core.errors import unknown_name
-from casl_bench.core.files import regular
+from casl_bench.core.files import read_whole
 from casl_bench.core.registry import baselines_folder
 
 _PACKAGES = ("casl_bench.methods", "casl_bench.domains.rendering", "casl_bench.photos")
@@ -41,7 +41,7 @@ class Declared:
 
 def _read(path: Path) -> Declared:
     try:
-        nodes = [*ast.walk(ast.parse(regular(path).read_bytes()))]
+        nodes = [*ast.walk(ast.parse(read_whole(path)))]
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return Declared()  # its import fails, and says why
     methods = _registered(nodes, "METHODS")

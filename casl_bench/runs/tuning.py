@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from casl_bench.core import stops
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, as_line, unknown_name
-from casl_bench.core.files import hash_json, regular, write_json, write_text
+from casl_bench.core.files import hash_json, read_whole, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
@@ -289,7 +289,7 @@ class TrialStore:
         if not path.exists():
             return None
         try:
-            result = TrialResult.model_validate_json(regular(path).read_bytes())
+            result = TrialResult.model_validate_json(read_whole(path))
             if result.key != key:
                 raise ValueError("it is of another trial")
         except (OSError, ValueError, ValidationError) as error:

@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import parse_json, write_bytes, write_text
+from casl_bench.core.files import parse_json, read_whole, write_bytes, write_text
 from casl_bench.results.record import Frozen
 
 Header = TypeVar("Header", bound=Frozen)
@@ -66,7 +66,7 @@ def read_records(path: Path, parse: Callable[[str, str], Records], hint: str) ->
     if not path.is_file():
         raise UsageError("no records of the study", where=str(path), hint=hint)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_whole(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError("not the records of a study", where=str(path), hint=hint) from error
     return parse(text, str(path))

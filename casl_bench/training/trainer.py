@@ -26,14 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import (
-    clear_partial,
-    hash_json,
-    make_folder,
-    new_file,
-    write_bytes,
-    write_text,
-)
+from casl_bench.core.files import clear_partial, hash_json, new_file, write_bytes, write_text
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, user_cache
 from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendered import RENDERED
@@ -124,18 +117,14 @@ def _cached(drawing: Drawing, factors: Factors, folder: Path) -> NDArray[np.uint
         for start in starts:
             part = parts / f"{start:08d}.npy"
             if not part.exists():
-                _write(part, drawing.render_parallel(factors[start : start + CHUNK]))
+                with new_file(part) as file:
+                    np.save(file, drawing.render_parallel(factors[start : start + CHUNK]))
         whole = np.concatenate([np.load(parts / f"{start:08d}.npy") for start in starts])
-        _write(done, whole)
+        with new_file(done) as file:
+            np.save(file, whole)
         shutil.rmtree(parts, ignore_errors=True)
     images: NDArray[np.uint8] = np.load(done, mmap_mode="r")
     return images
-
-
-def _write(path: Path, array: NDArray[np.uint8]) -> None:
-    """Write an array whole or not at all."""
-    with new_file(path) as file:
-        np.save(file, array)
 
 
 def cosine(progress: float) -> float:
@@ -195,7 +184,7 @@ class TrainingRun:
         self._sums: dict[str, float] = {}
         self._curve: list[str] = []
         self._checkpoint = out / "checkpoint.pt"
-        make_folder(out)
+        out.mkdir(parents=True, exist_ok=True)
         clear_partial(out)
         self._resume()
 

@@ -353,6 +353,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "folder": lambda path: path.mkdir(),
     "loop": lambda path: path.symlink_to(path.name),
     "empty": lambda path: path.touch(),
+    "without end": lambda path: (path.touch(), os.truncate(path, 1 << 40)),
     "web page": lambda path: path.write_text("<!DOCTYPE html><html></html>"),
     "not UTF-8": lambda path: path.write_bytes(b'{"\xff\xfe": 1}'),
     "deep": lambda path: path.write_text("[" * 100_000),

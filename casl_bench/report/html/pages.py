@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from casl_bench.analysis.analyse import read_numbers
 from casl_bench.core.errors import UsageError
-from casl_bench.core.files import partial_folder
+from casl_bench.core.files import partial_folder, read_whole
 from casl_bench.core.text import visible
 from casl_bench.report.grouping import Group, Part, RowKey, parts_of
 from casl_bench.report.html.edit_grid import Sheets
@@ -215,13 +215,9 @@ def _overall_sections(
 
 def _write_pages(pages: Sequence[Page], folder: Path) -> None:
     environment = Environment(
-        loader=PackageLoader("casl_bench.report.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_as_text,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("casl_bench.report.html"), autoescape=True, undefined=StrictUndefined,
+        finalize=_as_text, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     template = environment.get_template("page.html.j2")
     links = [Link(page.file, page.title) for page in pages]
     for page in pages:
@@ -243,7 +239,8 @@ def _check_out(out: Path) -> None:
         if not out.exists() or (out.is_dir() and not any(out.iterdir())):
             return
         index = out / INDEX
-        ours = index.is_file() and f'content="{GENERATOR}"' in index.read_text("utf-8", "replace")
+        text = read_whole(index).decode("utf-8", "replace") if index.is_file() else ""
+        ours = f'content="{GENERATOR}"' in text
     except OSError as error:
         raise UsageError(f"cannot use --out: {error.strerror or error}", where=str(out)) from error
     if not ours:

@@ -16,14 +16,8 @@ from casl_bench.metrics.bootstrap import (
 )
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.markdown import DASH, number
-from casl_bench.results.record import ALL, Comparison, RunRecord, headline_level
-from casl_bench.studies.paper_questions.study import (
-    LatentRows,
-    Latents,
-    Question,
-    VariantRow,
-    value_of,
-)
+from casl_bench.results.record import ALL, Comparison, Measurement, RunRecord, headline_level
+from casl_bench.studies.paper_questions.study import LatentRows, Latents, Question, VariantRow
 
 # Numbers of many concepts → one, with an interval over concepts.
 
@@ -134,6 +128,11 @@ class Evidence:
             for r in self.study.rows
             if (r.question, r.latents) == (question, latents) and k in (None, r.k)
         }
+
+
+def value_of(measurements: Mapping[str, Measurement], name: str) -> float | None:
+    """What was measured; None where it is undefined, or was not measured at all."""
+    return measurements[name].value if name in measurements else None
 
 
 # 1. Aligned latents exist ------------------------------------------------------------------------

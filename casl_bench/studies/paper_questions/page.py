@@ -14,15 +14,7 @@ from casl_bench.runs.strength import DIP
 from casl_bench.studies import packages_text, png, read_records, section, write_page
 from casl_bench.studies.paper_questions import answers
 from casl_bench.studies.paper_questions.answers import Evidence, Over, from_signed_log, mean_over
-from casl_bench.studies.paper_questions.study import (
-    FIGURE,
-    MAP,
-    PAGE,
-    ROWS,
-    STEER,
-    LatentRows,
-    value_of,
-)
+from casl_bench.studies.paper_questions.study import FIGURE, MAP, PAGE, ROWS, STEER, LatentRows
 
 UNSUPERVISED, ORACLE = "sae_steer", "oracle"
 PROBE_K = 16
@@ -119,7 +111,7 @@ def _epr_elsewhere(evidence: Evidence) -> str:
     parts = []
     for dataset in evidence.datasets:
         edits = evidence.of([dataset]).edits(STEER).values()
-        found = mean_over(value_of(record.measurements, "epr_raw") for record in edits)
+        found = mean_over(answers.value_of(record.measurements, "epr_raw") for record in edits)
         parts.append(f"{escape(dataset)} {found.text()} (n = {found.n})")
     return f"the paper's EPR of {STEER}, at the strengths of equal effect: " + ", ".join(parts)
 
@@ -280,7 +272,7 @@ def _crosstalk(evidence: Evidence) -> str:
     for k in evidence.study.header.ks:
         variants = evidence.variants("size", "top", k)
         reached = [row for row in variants.values() if row.reached]
-        moved = mean_over(value_of(row.measurements, "mean_collateral") for row in reached)
+        moved = mean_over(answers.value_of(row.measurements, "mean_collateral") for row in reached)
         found = answers.per_dataset(
             evidence,
             lambda e, k=k: mean_over(  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -121,11 +121,6 @@ class Header(Frozen):
     packages: dict[Name, Name]
 
 
-def value_of(measurements: Mapping[str, Measurement], name: str) -> float | None:
-    """What was measured; None where it is undefined, or was not measured at all."""
-    return measurements[name].value if name in measurements else None
-
-
 class VariantRow(Frozen):
     """One variant of an edit on the test images of one concept, by the primary classifier.
 
@@ -151,8 +146,8 @@ class VariantRow(Frozen):
     @property
     def effect(self) -> float | None:
         """Target change as asked, in shares of the perfect edit's."""
-        change = value_of(self.measurements, "signed_target_change")
-        return None if change is None else change / self.full_effect
+        found = self.measurements.get("signed_target_change")
+        return None if found is None or found.value is None else found.value / self.full_effect
 
 
 @dataclass(frozen=True)

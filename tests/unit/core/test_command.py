@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -118,6 +119,22 @@ def test_nothing_that_a_closed_stream_leaves_open_is_written_into(tmp_path: Path
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_a_library_that_does_not_load_is_no_fault_of_ours(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as numpy's with SOURCE_DATE_EPOCH=x, or diffusers' with PYTHONOPTIMIZE=2."""
+    (tmp_path / "broken_library.py").write_text("generated = int('x')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def action() -> int:
+        return importlib.import_module("broken_library").number
+
+    assert exit_code_of(action) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: a library does not load: ValueError: invalid literal for int()")
+    assert said.count("\n") == 1
+
+
 def test_what_a_file_system_refuses_is_one_line_with_the_file(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -193,11 +210,13 @@ def test_a_stop_that_was_swallowed_is_none(capsys: pytest.CaptureFixture[str]) -
     assert "unforeseen" in capsys.readouterr().err
 
 
+KILL = "import os, signal, time\nos.kill(os.getpid(), {})\ntime.sleep({})\n"
 LOADED = {
-    "stopped": "import os, signal, time; os.kill(os.getpid(), {}); time.sleep(20)",
-    "an error of C": "import os, signal\ntry:\n    os.kill(os.getpid(), {})\n    time.sleep(20)\n"
-    "except BaseException:\n    raise ImportError('numpy.core.multiarray failed to import')",
+    "a moment": KILL.format("{}", 0.2),
+    "without end": KILL.format("{}", 60),
+    "failing": KILL.format("{}", 0.2) + "raise ImportError('multiarray failed to import')",
 }
+"""What a module does that is loaded at the moment of the stop."""
 
 
 @pytest.mark.parametrize("command", ["casl_bench", "casl_bench.conformance"])
@@ -206,7 +225,10 @@ LOADED = {
 def test_a_stop_while_a_command_loads_is_one_line(
     sent: signal.Signals, code: int, said: str, how: str, command: str, tmp_path: Path
 ) -> None:
-    """click is what one of the commands loads first, torch is what the other waits for."""
+    """click is what one of the commands loads first, torch is what the other waits for.
+
+    An exception in the midst of torch's start aborts Python, so that the stop waits for it.
+    """
     name = "click" if command == "casl_bench" else "torch"
     (tmp_path / f"{name}.py").write_text(LOADED[how].format(int(sent)))
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[3])])

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from casl_bench.core import files
 from casl_bench.core.errors import UsageError
@@ -69,6 +70,20 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
             read(tmp_path / "pipe")
     with pytest.raises(FileNotFoundError):
         files.regular(tmp_path / "absent")
+
+
+def test_a_file_without_end_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.json"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with pytest.raises(UsageError, match=r"unreadable thing: more than 256 MiB \(.*sparse.json"):
+        files.read_checked(Thing, path, "thing", error=UsageError)
+    path.write_text("{}")
+    assert files.read_checked(Thing, path, "thing") == Thing()
+
+
+class Thing(BaseModel):
+    pass
 
 
 def test_what_killed_processes_left_half_written_is_deleted(tmp_path: Path) -> None:
