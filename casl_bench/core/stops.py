@@ -36,7 +36,8 @@ def watched() -> Iterator[None]:
 
     def again(signum: int) -> None:
         waiting.clear()
-        signal.raise_signal(signum)
+        send = getattr(signal, "pthread_kill", lambda thread, s: signal.raise_signal(s))
+        send(threading.main_thread().ident, signum)  # which may be asleep
 
     def stop(signum: int, frame: FrameType | None) -> None:
         nonlocal since
