@@ -19,13 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import (
-    bounded_lines,
-    hash_bytes,
-    parse_json,
-    read_whole,
-    write_bytes,
-)
+from casl_bench.core.files import bounded_lines, hash_bytes, parse_json, read_whole, write_bytes
 from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import CellRecord, CurvePoint
 from casl_bench.results.score_table import READ_ERRORS, ScoreTable, read_arrays
