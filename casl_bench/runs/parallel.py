@@ -18,7 +18,7 @@ from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
 
-from casl_bench.core.errors import UsageError
+from casl_bench.core.errors import UsageError, as_line
 from casl_bench.core.files import read_json
 from casl_bench.core.memory import GB, free_memory
 from casl_bench.core.option_types import expand_home
@@ -233,11 +233,12 @@ def _scheduler(text: str) -> str:
 def _connect(client: Callable[..., Any], cluster: Any) -> Any:
     if not isinstance(cluster, str):
         return client(cluster)
+    address = _scheduler(cluster)
     try:
-        return client(_scheduler(cluster), timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+        return client(address, timeout=CONNECT_SECONDS)
+    except Exception as error:  # Dask: of the network, of TLS, of a protocol that is not installed
         raise UsageError(
-            "no Dask scheduler answers",
+            f"no Dask scheduler answers: {as_line(error)}",
             where=f"--scheduler {cluster}",
             hint="start one with `dask scheduler`, or leave --scheduler out",
         ) from error

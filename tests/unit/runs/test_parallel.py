@@ -11,6 +11,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB
 from casl_bench.runs import parallel
 from casl_bench.runs.parallel import (
+    _connect,
     _queue_cluster,
     _scheduler,
     check_engine,
@@ -103,3 +104,16 @@ def test_a_scheduler_is_an_address_or_a_file(tmp_path: Path) -> None:
         file.write_text(content)
         with pytest.raises(UsageError, match="no scheduler file"):
             _scheduler(str(file))
+
+
+@pytest.mark.parametrize("error", [OSError("no"), TypeError("TLS expects"), ImportError("x")])
+def test_whatever_dask_says_of_an_address_is_one_line(error: Exception) -> None:
+    """Such as a protocol that needs settings, or a library that is not installed."""
+
+    def client(address: str, timeout: float) -> None:
+        raise error
+
+    with pytest.raises(UsageError) as raised:
+        _connect(client, "tls://127.0.0.1:1")
+    said = str(raised.value)
+    assert said.startswith(f"no Dask scheduler answers: {type(error).__name__}: {error} (--sched")
