@@ -264,8 +264,9 @@ def test_files_are_read_once_for_their_revision(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = written("flat folder")
-    monkeypatch.setattr("casl_bench.photos.layouts._SOON_READ", 1)
-    assert opened("celeba_hq", root)
+    with monkeypatch.context() as patch:
+        patch.setattr("casl_bench.photos.layouts._SOON_READ", 1)
+        assert opened("celeba_hq", root)
     assert capsys.readouterr().err == "reading 0.0 GB of images once, so that a change is seen\n"
     revision = opened("celeba_hq", root).card.revision
     with monkeypatch.context() as patch:  # a cache that cannot be written is none
