@@ -33,3 +33,15 @@ def test_a_photograph_replaced_under_its_name_is_noticed(tmp_path: Path) -> None
     other[1, 2, 3, 0] += 1 / 255
     with pytest.raises(InvalidBenchmarkError, match="other pixels, under the same names"):
         read_inversions(tmp_path / "file", IDS, WALK, other)
+
+
+def test_other_shapes_and_changed_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_inversions(path, made())
+    with pytest.raises(InvalidBenchmarkError, match=r"holds images \[2, 3, 4, 4\]"):
+        read_inversions(path, IDS, WALK, torch.zeros(2, 3, 8, 8))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InvalidBenchmarkError, match="not what was written"):
+        read_inversions(path, IDS, WALK, made().x_0)

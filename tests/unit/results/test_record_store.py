@@ -13,7 +13,7 @@ import pytest
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.results import run_folder as record_store
 from casl_bench.results.record import CellRecord, FileRef, Provenance, SuiteRef
-from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.run_folder import CellKey, RecordStore, damaged_cells, set_aside
 from casl_bench.results.score_table import ScoreTable
 
 PROVENANCE = Provenance(
@@ -231,3 +231,22 @@ def test_a_cell_that_is_replaced_while_it_is_read_is_read_again(
     calls.clear()
     store.write(record(scores=SCORES), {"scores.npz": NPZ})
     assert [r.seed for r in store] == [1]
+
+
+def test_a_damaged_cell_is_set_aside_and_the_whole_ones_stay(tmp_path: Path) -> None:
+    store = RecordStore(tmp_path / "run")
+    whole = store.write(record(scores=SCORES), {"scores.npz": NPZ})
+    broken = store.write(record(method="asyrp", scores=SCORES), {"scores.npz": NPZ})
+    (broken / "scores.npz").write_bytes(b"other bytes")
+    for _ in range(2):  # a second one replaces what was set aside before
+        assert damaged_cells(store) == (broken,)
+        line = set_aside(store.run, damaged_cells(store))
+        place = broken.relative_to(store.run).as_posix()
+        assert place in line and not broken.exists()
+        assert (store.run / "damaged" / place / "scores.npz").read_bytes() == b"other bytes"
+        assert list(store.folders()) == [whole]
+        store.write(record(method="asyrp", scores=SCORES), {"scores.npz": NPZ})
+        (broken / "scores.npz").write_bytes(b"other bytes")
+    assert set_aside(store.run, ()) == ""
+    with pytest.raises(UsageError, match="cannot set aside"):
+        set_aside(store.run, [store.run / "cells" / "absent"])
