@@ -123,9 +123,12 @@ def _compare(
     from casl_bench.gate.gate import Scope
 
     head = HeadRun(
-        arguments, path_options, config.out, config.fit_seeds,
+        arguments,
+        path_options,
+        config.out,
+        config.fit_seeds,
         lambda fits: run(config.model_copy(update={"fit_seeds": fits})),
-    )  # fmt: skip
+    )
     concepts = None if config.concepts is None else frozenset(config.concepts)
     scope = Scope(frozenset(config.datasets), frozenset(config.methods), concepts)
     return compare_runs(base, head, GateOptions(scope=scope), Path.cwd(), show)
@@ -142,6 +145,10 @@ def _comparer(ctx: click.Context, param: click.Parameter, base: str | None) -> p
 
 
 compare_option = option(
-    "Run", "--compare", rare=True, metavar="BASE", callback=_comparer,
+    "Run",
+    "--compare",
+    rare=True,
+    metavar="BASE",
+    callback=_comparer,
     help="Run BASE too, a git revision, or take it from there, a run folder; then gate this run.",
-)  # fmt: skip
+)

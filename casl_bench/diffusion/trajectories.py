@@ -145,9 +145,13 @@ class TrajectoryStore:
             check_disk(needed - there, folder, budget - there)
             (folder / INDEX_FILE).unlink(missing_ok=True)
         return cls(
-            folder, image_ids, timesteps, {"x_t": image_shape, "h": h_shape},
-            shard_images or images_per_shard(steps, image_shape), refined,
-        )  # fmt: skip
+            folder,
+            image_ids,
+            timesteps,
+            {"x_t": image_shape, "h": h_shape},
+            shard_images or images_per_shard(steps, image_shape),
+            refined,
+        )
 
     @classmethod
     def open(
@@ -160,10 +164,14 @@ class TrajectoryStore:
         try:
             index = read_json(folder / INDEX_FILE)
             store = cls(
-                folder, index["image_ids"], index["timesteps"],
-                {name: index["shapes"][name] for name in ("x_t", "h")}, index["shard_images"],
-                index["refined"], check,
-            )  # fmt: skip
+                folder,
+                index["image_ids"],
+                index["timesteps"],
+                {name: index["shapes"][name] for name in ("x_t", "h")},
+                index["shard_images"],
+                index["refined"],
+                check,
+            )
             if index["shards"] != store._file_names():
                 raise ValueError("its index names other files")
             for array in store._arrays.values():

@@ -72,10 +72,14 @@ def gate_folders(
     code = exit_code(c.verdict for c in cells)
     cells.sort(key=lambda c: tuple(Verdict).index(c.verdict))
     return GateReport(
-        tier=options.tier, exit_code=code, headline=headline(code, cells),
-        base=side_info(base_side), head=side_info(head_side), cells=tuple(cells),
+        tier=options.tier,
+        exit_code=code,
+        headline=headline(code, cells),
+        base=side_info(base_side),
+        head=side_info(head_side),
+        cells=tuple(cells),
         notes=(*all_notes, *_note_on_single_fits(cells)),
-    )  # fmt: skip
+    )
 
 
 def first_run_report(head: RunSide, options: GateOptions, note: str) -> GateReport:
@@ -83,10 +87,12 @@ def first_run_report(head: RunSide, options: GateOptions, note: str) -> GateRepo
     code = EXIT_PASSED if options.allow_missing_base else EXIT_OPEN
     cells = tuple(new_cell(head, name, "first run", options.scope) for name in head.edits)
     return GateReport(
-        tier=options.tier, exit_code=code,
-        headline=f"casl_bench gate: first run, {note} (exit {code})", head=side_info(head),
+        tier=options.tier,
+        exit_code=code,
+        headline=f"casl_bench gate: first run, {note} (exit {code})",
+        head=side_info(head),
         cells=cells,
-    )  # fmt: skip
+    )
 
 
 def error_report(error: BenchError, tier: str) -> GateReport:

@@ -103,9 +103,13 @@ def measure(
     return Measured(
         precision=effect("precision", np.full(concepts, True)),
         effect_per_unit_strength=effect("effect_per_unit_strength", both),
-        base=base.mean_epr_plus(), head=head.mean_epr_plus(), lost=_lost(base, head, stochastic),
-        reached=bool(base.reached.any() or head.reached.any()), concepts=concepts, fits=fits,
-    )  # fmt: skip
+        base=base.mean_epr_plus(),
+        head=head.mean_epr_plus(),
+        lost=_lost(base, head, stochastic),
+        reached=bool(base.reached.any() or head.reached.any()),
+        concepts=concepts,
+        fits=fits,
+    )
 
 
 def _alike(scores: Array) -> bool:
@@ -235,9 +239,12 @@ def _noise(matrix: FitScoreMatrix, seed: int, runs: int) -> CellNoise:
     same = resampled_log_ratios(scores, rng, MIN_FITS).mean(2)
     lossy = resampled_log_ratios(scores, rng, MIN_FITS, loss=TOLERATED).mean(2)
     return CellNoise(
-        sd=float(same.std(ddof=1)), false_alarms=float(would_fail(same).mean()),
-        power=float(would_fail(lossy).mean()), fits=scores.shape[1], runs=runs,
-    )  # fmt: skip
+        sd=float(same.std(ddof=1)),
+        false_alarms=float(would_fail(same).mean()),
+        power=float(would_fail(lossy).mean()),
+        fits=scores.shape[1],
+        runs=runs,
+    )
 
 
 def resampled_log_ratios(

@@ -73,9 +73,12 @@ class EditedImages:
             arrays = read_arrays(data)
             return cls(
                 tuple(str(i) for i in arrays["image_ids"]),
-                tuple(float(s) for s in arrays["strengths"]), arrays["source"],
-                arrays["reconstruction"], arrays["edits"], arrays.get("oracle"),
-            )  # fmt: skip
+                tuple(float(s) for s in arrays["strengths"]),
+                arrays["source"],
+                arrays["reconstruction"],
+                arrays["edits"],
+                arrays.get("oracle"),
+            )
         except READ_ERRORS as error:
             raise InvalidBenchmarkError(f"not a cell's pictures: {error}", where=where) from error
 

@@ -31,12 +31,16 @@ def collect_provenance(device: str, **measured: Any) -> Provenance:
     """Describe this process and the code it runs on a device; further fields as measured."""
     commit, dirty = git_state(Path(__file__).parent)
     return Provenance(
-        package_version=installed_version("casl-bench") or "unknown", git_commit=commit,
-        git_dirty=dirty, packages=package_versions(), device=device,
+        package_version=installed_version("casl-bench") or "unknown",
+        git_commit=commit,
+        git_dirty=dirty,
+        packages=package_versions(),
+        device=device,
         platform=f"{platform.system()} {platform.machine()}",
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"), argv=without_folders(sys.argv),
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        argv=without_folders(sys.argv),
         **measured,
-    )  # fmt: skip
+    )
 
 
 def without_folders(argv: Sequence[str]) -> tuple[str, ...]:
@@ -66,9 +70,12 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10,
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
             check=True,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()

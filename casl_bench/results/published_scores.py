@@ -148,6 +148,12 @@ def _table(
         if f"{cell}/{name}" in arrays
     }
     return ScoreTable(
-        ids, record.strengths, attributes, classifiers, arrays[f"{images}/source"], base,
-        base[:, None] + arrays[f"{cell}/edits"] * step, **extra,
-    )  # fmt: skip
+        ids,
+        record.strengths,
+        attributes,
+        classifiers,
+        arrays[f"{images}/source"],
+        base,
+        base[:, None] + arrays[f"{cell}/edits"] * step,
+        **extra,
+    )

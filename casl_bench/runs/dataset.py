@@ -310,11 +310,13 @@ class DatasetRecords:
         ]
         codes = [artifacts.sae.encode(h, t).numpy() for h in maps]
         return Probes(
-            timestep=t, latents=ProbeData(*(pooled_features(z) for z in codes)),
+            timestep=t,
+            latents=ProbeData(*(pooled_features(z) for z in codes)),
             units=ProbeData(*(unit_features(z).astype(np.float64) for z in codes)),
-            raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))), codes=codes[1],
+            raw=RawProbe(ProbeData(*(h.flatten(1).double().numpy() for h in maps))),
+            codes=codes[1],
             pictures=to_8_bits(test.inversions.x_0[: suite.probe_test_images]),
-        )  # fmt: skip
+        )
 
     def probe(
         self, key: str, method: str, concept: Concept, probes: Probes
@@ -382,10 +384,13 @@ class DatasetRecords:
         **fields: Any,
     ) -> CellRecord:
         return CellRecord(
-            **common_fields(self.domain, self.config), kind=kind, measurements=dict(found),
+            **common_fields(self.domain, self.config),
+            kind=kind,
+            measurements=dict(found),
             artifacts={KEY_ARTIFACT: key, **(artifacts or {})},
-            provenance=provenance(self.config, watch, spent), **fields,
-        )  # fmt: skip
+            provenance=provenance(self.config, watch, spent),
+            **fields,
+        )
 
 
 @dataclass(frozen=True)

@@ -215,9 +215,13 @@ def _overall_sections(
 
 def _write_pages(pages: Sequence[Page], folder: Path) -> None:
     environment = Environment(
-        loader=PackageLoader("casl_bench.report.html"), autoescape=True, undefined=StrictUndefined,
-        finalize=_as_text, trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("casl_bench.report.html"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_as_text,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     template = environment.get_template("page.html.j2")
     links = [Link(page.file, page.title) for page in pages]
     for page in pages:

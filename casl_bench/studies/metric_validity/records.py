@@ -241,9 +241,14 @@ def ranking(
         seed = derive_seed(SEED, "study interval", metric, *families)
         interval = percentile_interval(resampling_weights(len(own), RESAMPLES, seed) @ own)
     return Ranking(
-        float(own.mean()) if len(own) else None, interval, len(own), _correlation(points),
-        len(within), int(points["value"].notna().sum()), len(points),
-    )  # fmt: skip
+        float(own.mean()) if len(own) else None,
+        interval,
+        len(own),
+        _correlation(points),
+        len(within),
+        int(points["value"].notna().sum()),
+        len(points),
+    )
 
 
 @dataclass(frozen=True)

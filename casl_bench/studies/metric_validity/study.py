@@ -81,10 +81,16 @@ def make_study(images: int, say: Callable[[str], None]) -> StudyRecords:
     cases += [*play_on_rows(rows), *play_on_toys(metrics)]
     refs = tuple(metric_ref(metric.info) for metric in metrics)
     header = StudyHeader(
-        version=STUDY_VERSION, command=COMMAND, images=images, split=SPLIT, datasets=revisions,
-        scorers=hashes, packages=package_versions(), metrics=refs,
+        version=STUDY_VERSION,
+        command=COMMAND,
+        images=images,
+        split=SPLIT,
+        datasets=revisions,
+        scorers=hashes,
+        packages=package_versions(),
+        metrics=refs,
         metrics_of_tricks=(*refs, metric_ref(EPR_PLUS_INFO)),
-    )  # fmt: skip
+    )
     return StudyRecords(header, tuple(rows), tuple(summarised(cases)))
 
 
@@ -214,10 +220,12 @@ def candidates() -> list[EditMetric]:
 def metric_ref(info: MetricInfo) -> MetricRef:
     """What records say of a metric on trial."""
     return MetricRef(
-        name=info.name, version=info.version, title=info.title,
+        name=info.name,
+        version=info.version,
+        title=info.title,
         higher_is_better=info.higher_is_better,
         registered=all(info is not metric.info for metric in ALTERNATIVES),
-    )  # fmt: skip
+    )
 
 
 def edit_rows(

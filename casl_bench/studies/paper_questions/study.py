@@ -274,11 +274,16 @@ class LatentStudy:
         null = [] if question == "absence" else self.scores.random_directions(concept.name)
         found = measurements(cell, strength, self.config.seed, null)
         return VariantRow(
-            dataset=self.dataset, concept=concept.name, question=question, latents=latents, k=k,
-            strength=strength, reached=reached,
+            dataset=self.dataset,
+            concept=concept.name,
+            question=question,
+            latents=latents,
+            k=k,
+            strength=strength,
+            reached=reached,
             full_effect=self.cells.scales.full_effect(concept, primary),
             measurements={name: found[name] for name in KEPT if name in found},
-        )  # fmt: skip
+        )
 
 
 def finished_record(store: RecordStore, dataset: str, method: str, concept: str) -> CellRecord:
@@ -338,10 +343,13 @@ def make_rows(
             found[dataset, concept] = rows
             say(f"{dataset} / {concept}: {len(found)} of {len(todo)} concepts done")
     header = Header(
-        version=STUDY_VERSION, command=command,
-        suite=f"{config.suite.name} version {config.suite.version}", seed=config.seed, ks=tuple(ks),
+        version=STUDY_VERSION,
+        command=command,
+        suite=f"{config.suite.name} version {config.suite.version}",
+        seed=config.seed,
+        ks=tuple(ks),
         packages=package_versions(),
-    )  # fmt: skip
+    )
     return LatentRows(header, tuple(row for place in todo for row in found[place]))
 
 
