@@ -6,7 +6,6 @@ Dogs and churches have no labels. Their attributes are scored by CLIPs from the 
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -263,7 +262,8 @@ def rows_of_a_pass(config: BackboneConfig, memory: int) -> int:
     """
     side = config.image_size // config.patch_size
     row = MAPS_OF_A_ROW * 4 * config.unet["block_out_channels"][0] * side**2
-    return 2 ** min(int(math.log2(max(1, SHARE_OF_GPU * memory / row))), int(math.log2(MOST_ROWS)))
+    rows = min(MOST_ROWS, max(1, int(SHARE_OF_GPU * memory / row)))
+    return 1 << (rows.bit_length() - 1)
 
 
 def _classifier_files(name: str, options: DomainOptions) -> tuple[Path, ...]:

@@ -204,7 +204,7 @@ def open_domains(config: RunConfig) -> dict[str, Domain]:
 
 def preparation_of(dataset: str, config: RunConfig) -> Preparation | None:
     """What a data set's domain lacks and can make; None where that is nothing."""
-    factory = DOMAINS.factory(dataset)
+    factory = DOMAINS.factory(dataset) if dataset in DOMAINS else None
     if not isinstance(factory, Prepares):
         return None
     return factory.preparation(config.device, config.options)
