@@ -102,7 +102,7 @@ class AsyrpEditor(HSpaceEditor):
         self, task: EditTask, window: EditWindow, block: DeltaBlock, cost: FitCost
     ) -> None:
         super().__init__(task.backbone, window, noise_seed=0, cost=cost)
-        self.block = block.requires_grad_(False)
+        self.block = block.requires_grad_(False).to(task.backbone.device)
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """The block's output."""
@@ -161,7 +161,7 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
             t_edit = first_above(timesteps, distances, threshold)
         block = build_delta_block(
             backbone.family, backbone.h_shape[0], backbone.temb_dim, task.generator
-        )
+        ).to(backbone.device)
         calls = fit_direction(
             lambda h, t, temb: block(h, temb),
             list(block.parameters()),

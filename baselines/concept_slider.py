@@ -166,7 +166,10 @@ class ConceptSliderEditor(WeightEditor):
         t_start, t_end = window
         super().__init__(backbone, t_start, cost, t_end)
         self._scale = scale
-        self._pairs = {n: (a.detach().cpu(), b.detach().cpu()) for n, (a, b) in pairs.items()}
+        place = backbone.device
+        self._pairs = {
+            n: (a.detach().to(place), b.detach().to(place)) for n, (a, b) in pairs.items()
+        }
 
     def weight_delta(self) -> Mapping[str, Tensor]:
         """The merged adapter."""

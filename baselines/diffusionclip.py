@@ -128,7 +128,8 @@ class DiffusionClipEditor(WeightEditor):
     ) -> None:
         """Keep the change, rounded: name in the U-Net's state dict → tensor of its shape."""
         super().__init__(backbone, t_start, cost)
-        self._kept = {n: d.detach().to("cpu", torch.float16) for n, d in change.items()}
+        place = backbone.device
+        self._kept = {n: d.detach().to(place, torch.float16) for n, d in change.items()}
         self._change = {n: d.float() for n, d in self._kept.items()}
 
     def weight_delta(self) -> Mapping[str, Tensor]:

@@ -212,7 +212,7 @@ class HPca(ConfiguredMethod[HPcaConfig]):
         steps = visited_steps(store.timesteps, config.t_edit)
         timesteps = [store.timesteps[s] for s in steps]
         found = trajectory_components(store, steps, config.components)
-        candidates = [StepDirections(timesteps, d) for d in found]
+        candidates = [StepDirections(timesteps, d).to(task.backbone.device) for d in found]
         concept = task.concept
         with task.backbone.count_calls() as calls:
             matches = match_components(

@@ -105,7 +105,7 @@ class RandomRotationEditor(HSpaceEditor):
 
     def __init__(self, partner: HSpaceEditor, rotation: Tensor) -> None:
         super().__init__(partner.backbone, partner.window, partner.noise_seed, FitCost())
-        self.partner, self.rotation = partner, rotation
+        self.partner, self.rotation = partner, rotation.to(partner.backbone.device)
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """The partner's delta_h, turned."""
@@ -167,13 +167,13 @@ class RandomWeightsEditor(WeightEditor):
 
 
 def random_like(delta: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """Gaussian tensors with the names, shapes and L2 norms of `delta`, float32, on the CPU."""
+    """Gaussian tensors with the names, shapes, places and L2 norms of `delta`, float32."""
     noise = {}
     # The order of a mapping that was stored and read again may be another one.
     for name in sorted(delta):
         norm = delta[name].double().norm().cpu()
         gaussian = torch.randn(delta[name].shape, generator=generator, dtype=torch.float64)
-        noise[name] = (gaussian * (norm / gaussian.norm())).float()
+        noise[name] = (gaussian * (norm / gaussian.norm())).float().to(delta[name].device)
     return noise
 
 

@@ -113,12 +113,13 @@ def large_activations(
 
     At these steps, on the images at places [r], of latents [k] int64; `quantile` in (0, 1].
     """
-    codes = [sae.encode(store.h(s, images), store.timesteps[s])[:, latents] for s in steps]
+    maps = [(store.h(s, images).to(sae.device), store.timesteps[s]) for s in steps]
+    codes = [sae.encode(h, t)[:, latents] for h, t in maps]
     rows = torch.stack(codes).transpose(0, 2).flatten(1)
     found = [row[row > 0] for row in rows]
     # Sorted by NumPy: torch.quantile refuses more than 16 million numbers.
-    sizes = [float(np.quantile(r.numpy(), quantile)) if len(r) else 0.0 for r in found]
-    return torch.tensor(sizes)
+    sizes = [float(np.quantile(r.cpu().numpy(), quantile)) if len(r) else 0.0 for r in found]
+    return torch.tensor(sizes, device=sae.device)
 
 
 def latent_shift(size: Tensor, maps: Tensor) -> Tensor:
@@ -141,14 +142,15 @@ class SaeSteerEditor(HSpaceEditor):
         cost = FitCost(parameters=fitted["shift"].numel())
         window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
         super().__init__(task.backbone, window, noise_seed=0, cost=cost)
-        self.config, self.sae, self._fitted = config, sae, dict(fitted)
-        self.score = fitted["score"]
+        self.config, self.sae = config, sae
+        self._fitted = {name: tensor.to(sae.device) for name, tensor in fitted.items()}
+        self.score = self._fitted["score"]
         self._dz = torch.zeros_like(self.score)
-        self._dz[fitted["latents"]] = config.gain * fitted["shift"]
+        self._dz[self._fitted["latents"]] = config.gain * self._fitted["shift"]
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """The decoded shift, the same for every image."""
-        return self.sae.decode_delta(self._dz[None], t).to(h).expand_as(h)
+        return self.sae.decode_delta(self._dz[None], t).expand_as(h)
 
     def latent_ranking(self) -> Tensor:
         """[d_sae] latents by their contrast, best first; by its size where some are suppressed."""
@@ -164,7 +166,7 @@ class SaeSteerEditor(HSpaceEditor):
 
     def _ranked(self, scores: Tensor) -> Tensor:
         worth = scores.abs() if self.config.suppress else scores
-        return torch.argsort(worth, descending=True, stable=True)
+        return torch.argsort(worth.cpu(), descending=True, stable=True)
 
 
 @register_method

@@ -94,6 +94,8 @@ plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True, h
                        "with methods or data sets of your own; may be repeated.")  # fmt: skip
 device_option = option("Execution", "--device", default="cpu", show_default=True,
                        metavar="NAME", help="cpu, cuda, cuda:1 … or mps.")  # fmt: skip
+devices_option = option("Execution", "--devices", rare=True, metavar="NUMBERS",
+                        help="GPUs such as 0,1,2,3: one process each.")  # fmt: skip
 
 cache_option = option("Execution", "--cache", rare=True, type=PATH,
                       help="Folder of what runs share: inversions, SAEs, fits.  "
@@ -156,9 +158,13 @@ PHOTO_OPTIONS = together(
                       help="CLIP that scores attributes of data sets without labels."),
         _photo_option("--classifier", "classifiers", type=PATH, multiple=True,
                       help="Attribute classifier, the primary one first."),
+        _photo_option("--compiled", is_flag=True, help="Compile both halves of the U-Net. Last "
+                      "bits are others, so that nothing of an uncompiled run is used."),
         _photo_option("--on-bad-image", type=click.Choice(["error", "skip"]), default="error",
                       show_default=True, help="Stop at an unusable image, or skip and count it."),
-        _photo_option("--allow-download", is_flag=True, help="Ask the Hub for what is not here."),
+        _photo_option("--allow-download", is_flag=True, help="Fetch what is not here: "
+                      "from the Hub, and files whose SHA-256 is known from where they are "
+                      "published."),
         _photo_option("--method-weights", multiple=True, metavar="METHOD=FOLDER",
                       help="Run a method on weights that are already trained."),
     )

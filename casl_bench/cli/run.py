@@ -18,6 +18,7 @@ from casl_bench.cli.options import (
     cache_option,
     deferred,
     device_option,
+    devices_option,
     option,
     plugin_option,
     pop_execution,
@@ -57,6 +58,7 @@ RUN_OPTIONS = together(
                help="Processes that run cells, of one thread each. Affects speed only, never "
                "results.  [default: what cores and free memory bear]"),
         device_option,
+        devices_option,
         EXECUTION_OPTIONS,
         cache_option,
         PHOTO_OPTIONS,
@@ -67,7 +69,7 @@ RUN_OPTIONS = together(
 )  # fmt: skip
 
 
-_WITHOUT_EFFECT = {"jobs", "memory_budget", "batch_size", "cache", "debug",
+_WITHOUT_EFFECT = {"jobs", "devices", "memory_budget", "batch_size", "cache", "debug",
                    "data_root", "weights_root", "on_bad_image", "allow_download"}  # fmt: skip
 """Options without effect on what a command makes of rendered data sets."""
 
@@ -83,6 +85,7 @@ def run_command(
     seed: int,
     fit_seeds: int,
     device: str,
+    devices: str | None,
     out: Path | None,
     cache: Path | None,
     plugins: tuple[Path, ...],
@@ -137,10 +140,13 @@ def run_command(
         say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
-        fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,
-        memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1, execution=execution,
+        fit_seeds=fit_seeds, device=device, devices=devices, here=not dry_run, out=out, cache=cache,
+        plugins=plugins, memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1,
+        execution=execution,
     )  # fmt: skip
-    if jobs is None and execution.engine(jobs=2) == "local":
+    if config.devices:
+        config = config.model_copy(update={"jobs": jobs or len(config.devices)})
+    elif jobs is None and execution.engine(jobs=2) == "local":
         bearable = default_jobs(config.device, domain_kind_of_suite(chosen_suite.name))
         config = config.model_copy(update={"jobs": bearable})
     if dry_run:
@@ -182,14 +188,19 @@ def _config(
     device: str,
     out: Path | None,
     cache: Path | None,
+    devices: str | None = None,
+    here: bool = True,
     **settings: Any,
 ) -> RunConfig:
     """Names and other options, checked: everything with a name has been imported."""
     from casl_bench.cache.store import default_cache
     from casl_bench.runs import names
     from casl_bench.runs.suites import Execution, RunConfig, default_out, domain_kind_of_suite
-    from casl_bench.runs.system_info import resolve_device
+    from casl_bench.runs.system_info import resolve_device, resolve_devices
 
+    if devices is not None and device != "cpu":
+        raise UsageError(f"--device {device} and --devices {devices}", hint="give one of them")
+    several = () if devices is None else resolve_devices(devices, here)
     found = names.resolve_datasets(datasets, domain_kind_of_suite(suite.name))
     chosen = names.resolve_methods(methods)
     weights = names.resolve_method_weights(photographs.pop("method_weights"), chosen)
@@ -199,7 +210,8 @@ def _config(
         datasets=found,
         concepts=names.resolve_concepts(concepts, found),
         suite=suite,
-        device=resolve_device(device),
+        device=several[0] if several else resolve_device(device, here),
+        devices=several,
         options=names.checked_options(photographs, found),
         method_weights=weights,
         out=out or default_out(found, suite.name, settings["seed"], shard),

@@ -33,6 +33,13 @@ def free_memory(device: str = "cpu") -> int:
     return free if left is None else min(free, left)
 
 
+def memory_of(device: str) -> int:
+    """Bytes that a GPU has in all, whoever holds them."""
+    import torch
+
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
 def _left_to_the_container() -> int | None:
     """Bytes; None where there is no limit, or it is unknown."""
     try:

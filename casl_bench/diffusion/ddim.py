@@ -159,9 +159,9 @@ def ddim_walk(
             known = None
             if replace_h is not None:
                 (h,) = run_in_micro_batches(
-                    lambda h, t=t: (replace_h(h, t),), backbone.micro_batch, state.h.cpu()
+                    lambda h, t=t: (replace_h(h, t),), backbone.micro_batch, state.h
                 )
-                state = replace(state, h=h.to(state.h))
+                state = replace(state, h=h)
             eps = backbone.decode(state)
             ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)
             x = ddim_step(state.x_t, eps, eps, ab_t, ab_next)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
@@ -21,6 +21,7 @@ from casl_bench.domains.dataset import ImageBatch
 from casl_bench.models.backbone import Backbone, EncoderState
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import hash_tensors
+from casl_bench.models.weights import read_tensors
 
 _PART = "part-*.safetensors"
 
@@ -114,7 +115,7 @@ def read_inversions(
     photographs that were replaced under their names.
     """
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        tensors = read_tensors(path)
         with safe_open(path, "pt") as file:
             expected = file.metadata() or {}
         if hash_tensors(tensors) != expected.get("sha256"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -84,6 +85,23 @@ class FindsFaces(Protocol):
 
     def faces_missed(self, images: Tensor) -> int | None:
         """Images [n, 3, H, W] in which none is found; None where none is looked for."""
+        ...
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a domain lacks and can make by itself, before it is opened."""
+
+    what: str  # for people, such as "attribute classifier, …"
+    make: Callable[[], None]  # takes up what an interrupted call has left
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A `DomainFactory` that can make what its domain lacks."""
+
+    def preparation(self, device: str, options: DomainOptions) -> Preparation | None:
+        """What is to be made first; None where nothing is. Raises as opening the domain does."""
         ...
 
 

@@ -55,7 +55,9 @@ class DomainOptions(BaseModel):
         zero_shot_clip: likewise, of the CLIP that scores attributes where there are no labels.
         classifiers: files of attribute classifiers, the primary one first.
         on_bad_image: stop at an unusable image, or leave it out and count it.
-        allow_download: whether the Hub may be asked for what is not here.
+        allow_download: whether the Hub, and the addresses of known files, may be asked for what is
+            not here.
+        compiled: whether both halves of the U-Net are compiled.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,6 +72,7 @@ class DomainOptions(BaseModel):
     classifiers: tuple[Path, ...] = ()
     on_bad_image: OnBadImage = "error"
     allow_download: bool = False
+    compiled: bool = False
 
     @property
     def weights(self) -> Path:
@@ -96,6 +99,7 @@ class DomainOptions(BaseModel):
             "--score-clip": self.score_clip,
             "--zero-shot-clip": self.zero_shot_clip,
             "--classifier": self.classifiers,
+            "--compiled": self.compiled,
         }
         return [name for name, value in given.items() if value]
 

@@ -49,9 +49,9 @@ class ConceptAlignment(nn.Module):
         """Start at zero: an unfitted alignment of a frozen SAE changes nothing."""
         super().__init__()
         self.sae = sae
-        self.W = nn.Parameter(torch.zeros(sae.channels, sae.d_sae))
-        self.b = nn.Parameter(torch.zeros(sae.channels))
-        self.register_buffer("mean_activation", mean_activation)
+        self.W = nn.Parameter(torch.zeros(sae.channels, sae.d_sae, device=sae.device))
+        self.b = nn.Parameter(torch.zeros(sae.channels, device=sae.device))
+        self.register_buffer("mean_activation", mean_activation.to(sae.device))
 
     def forward(self, h: Tensor, t: int, mask: Tensor | None = None, bias: bool = True) -> Tensor:
         """delta_h [n, C, h, w] of h, likewise, at a timestep t that the SAE knows.
@@ -116,7 +116,7 @@ class ConceptAlignment(nn.Module):
 def top_mask(scores: Tensor, k: int) -> Tensor:
     """[n] bool with the k best scores true; ties go to the lower index."""
     order = torch.argsort(scores, descending=True, stable=True)
-    mask = torch.zeros(len(scores), dtype=torch.bool)
+    mask = torch.zeros_like(scores, dtype=torch.bool)
     mask[order[:k]] = True
     return mask
 
@@ -124,11 +124,10 @@ def top_mask(scores: Tensor, k: int) -> Tensor:
 @torch.no_grad()
 def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
     """Mean code [d_sae, h, w] over images and timesteps, of pairs (h [n, C, h, w], t)."""
-    (h, t), *others = maps
-    total, count = sae.encode(h, t).sum(0), len(h)
-    for h, t in others:
-        total, count = total + sae.encode(h, t).sum(0), count + len(h)
-    return total / count
+    total = torch.zeros((), device=sae.device)
+    for h, t in maps:
+        total = total + sae.encode(h.to(sae.device), t).sum(0)
+    return total / sum(len(h) for h, _ in maps)
 
 
 class CaslConfig(DirectionFitConfig):
@@ -176,12 +175,12 @@ class AlignmentEditor(HSpaceEditor):
         self.alignment = alignment
 
     def latent_ranking(self) -> Tensor:
-        """[d_sae] latents by ‖column of W‖ · mean activation, best first."""
-        return torch.argsort(self.alignment.latent_scores(), descending=True, stable=True)
+        """[d_sae] latents by ‖column of W‖ · mean activation, best first, on the CPU."""
+        return torch.argsort(self.alignment.latent_scores().cpu(), descending=True, stable=True)
 
     def unit_ranking(self) -> Tensor:
-        """[d_sae * h * w] (latent, position) units by the same product, best first."""
-        return torch.argsort(self.alignment.unit_scores(), descending=True, stable=True)
+        """[d_sae * h * w] (latent, position) units likewise."""
+        return torch.argsort(self.alignment.unit_scores().cpu(), descending=True, stable=True)
 
     def state(self) -> dict[str, Tensor]:
         """W, b and the mean activation that ranks."""

@@ -88,7 +88,7 @@ class DirectionFitConfig(MethodConfig):
 
 
 DeltaModule = Callable[[Tensor, int, Tensor], Tensor]
-"""(h [n, C, h, w], t, temb [n, D]) -> delta_h [n, C, h, w]."""
+"""(h [n, C, h, w], t, temb [n, D]) -> delta_h [n, C, h, w], all where the U-Net is."""
 
 
 def predicted_steps(store: TrajectoryStore) -> range:
@@ -156,8 +156,7 @@ def fit_direction(
             original = stored_prediction(store, backbone, s, index)
             with torch.no_grad():
                 state = backbone.encode(store.x_t(s, index), t)
-            # The module is on the CPU, the U-Net where it pays.
-            eps = backbone.decode(state, module(state.h.cpu(), t, state.temb.cpu()))
+            eps = backbone.decode(state, module(state.h, t, state.temb))
             edited = predict_x_0(state.x_t, eps, backbone.schedule.alpha_bar(t))
             noise = config.pixel_noise * torch.randn(original.shape, generator=generator)
             original = original.to(edited.device)
@@ -165,6 +164,6 @@ def fit_direction(
             loss = config.clip_weight * loss_of(embedded, embedded_original, direction).mean()
             loss = loss + l1_weight * (edited - original).abs().mean()
             if penalty is not None:
-                loss = loss + penalty().to(loss.device)
+                loss = loss + penalty()
             descend(optimiser, loss, config.learning_rate * (1 - step / config.fit_steps))
     return calls.unet_calls

@@ -124,16 +124,13 @@ def _decode_edited(
 ) -> Tensor:
     """eps(x_t | factor * delta_h) for factors [k, m] of m encoder states: [k * m, 3, H, W].
 
-    What a method has learned stays on the CPU and so gets h there: only the U-Net is worth moving.
+    What a method has learned lies where the U-Net does.
     """
     (unit,) = run_in_micro_batches(
-        lambda h, temb: (delta_h(h, state.t, temb),),
-        backbone.micro_batch,
-        state.h.cpu(),
-        state.temb.cpu(),
+        lambda h, temb: (delta_h(h, state.t, temb),), backbone.micro_batch, state.h, state.temb
     )
     rows = torch.arange(factors.numel())
-    scales = factors.flatten()[:, None, None, None]
+    scales = factors.flatten()[:, None, None, None].to(unit)
     # Never more than one micro-batch of skip connections is copied.
     return torch.cat(
         [

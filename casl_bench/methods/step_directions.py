@@ -24,8 +24,12 @@ class StepDirections:
         self.values = values
         self._place = {t: i for i, t in enumerate(self.timesteps)}
 
+    def to(self, device: torch.device | str) -> StepDirections:
+        """The same directions on a device."""
+        return StepDirections(self.timesteps, self.values.to(device))
+
     def at(self, t: int, h: Tensor) -> Tensor:
-        """The direction at timestep t for each of the maps h [n, C, h, w]; same shape.
+        """The direction at timestep t for each of the maps h [n, C, h, w]; same shape and place.
 
         Raises InputError on a timestep without a direction.
         """
@@ -34,7 +38,7 @@ class StepDirections:
                 f"there is no direction at timestep {t}",
                 hint=f"edit at the timesteps of the fit: {self.timesteps}",
             )
-        return self.values[self._place[t]].to(h).expand_as(h)
+        return self.values[self._place[t]].expand_as(h)
 
     def tensors(self) -> dict[str, Tensor]:
         """What was fitted, for storing."""
@@ -68,7 +72,7 @@ class DirectionEditor(HSpaceEditor):
         """Keep the directions; the cost is their number of parameters where none is given."""
         cost = cost or FitCost(directions.values.numel())
         super().__init__(backbone, window, noise_seed=0, cost=cost)
-        self.gain, self.directions = gain, directions
+        self.gain, self.directions = gain, directions.to(backbone.device)
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
         """The direction times the gain."""

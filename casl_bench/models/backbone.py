@@ -99,6 +99,7 @@ class Backbone:
             {"config": config.model_dump(), "weights": hash_tensors(unet.state_dict())}
         )
         self.calls = CallCounter()
+        self._encoder_half, self._decoder_half = encoder_half, decoder_half
         self._layouts: tuple[torch.memory_format, ...] = ()
 
     @classmethod
@@ -121,6 +122,18 @@ class Backbone:
         self.unet.to(device)  # type: ignore[arg-type]  # diffusers wraps it untyped
         return self
 
+    def compile(self, backend: str = "inductor") -> Backbone:
+        """Run either half as one compiled graph from now on, with last bits of its own.
+
+        Halves and not blocks: graphs of blocks would each recycle the memory of skip connections
+        that the decoder half is still to read. A `twin` and passes with gradients through the
+        whole U-Net stay as they are. Returns self.
+        """
+        self._encoder_half = torch.compile(encoder_half, fullgraph=True, backend=backend)
+        self._decoder_half = torch.compile(decoder_half, fullgraph=True, backend=backend)
+        self.weights_hash = hash_json([self.weights_hash, "compiled", backend])
+        return self
+
     def twin(self) -> Backbone:
         """A backbone whose weights are a copy, to be fine-tuned or shifted; this one stays frozen.
 
@@ -129,6 +142,7 @@ class Backbone:
         """
         twin = copy.copy(self)
         twin.unet = copy.deepcopy(self.unet)
+        twin._encoder_half, twin._decoder_half = encoder_half, decoder_half
         return twin
 
     @contextmanager
@@ -176,7 +190,7 @@ class Backbone:
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
             patches = functional.pixel_unshuffle(x, self.patch_size)
-            h, temb, skips = encoder_half(self.unet, patches, t)
+            h, temb, skips = self._encoder_half(self.unet, patches, t)
             self._layouts = tuple(_layout(x) for x in (h, *skips))
             return h.to(x), temb.to(x), *skips
 
@@ -200,7 +214,7 @@ class Backbone:
                 x.contiguous(memory_format=layout)
                 for x, layout in zip((h, *rest), self._layouts, strict=True)
             )
-            output = decoder_half(self.unet, h, temb, tuple(skips))
+            output = self._decoder_half(self.unet, h, temb, tuple(skips))
             return (self._eps_from_output(output, x_t, state.t),)
 
         rows = (state.x_t, h, state.temb, *state.skips)

@@ -24,7 +24,16 @@ from casl_bench.models.weights import AGAIN, fitted_state, read_checkpoint
 
 SCHEDULER_FILE = "scheduler_config.json"
 SCHEDULER_FOLDERS = ("", "scheduler")
-SAFE_WEIGHTS, TORCH_WEIGHTS = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+_STEM = "diffusion_pytorch_model"
+SAFE_WEIGHTS, TORCH_WEIGHTS = f"{_STEM}.safetensors", f"{_STEM}.bin"
+OTHER_WEIGHTS = f"{_STEM}*.safetensors*"
+"""Pattern of half precision and of parts, which are taken where there is nothing else."""
+# One file, or the index of several, in the order in which they are preferred.
+_FILES = (SAFE_WEIGHTS, TORCH_WEIGHTS, f"{_STEM}.fp16.safetensors", f"{_STEM}.bf16.safetensors")
+_INDICES = (
+    f"{SAFE_WEIGHTS}.index.json", f"{TORCH_WEIGHTS}.index.json",
+    f"{SAFE_WEIGHTS}.index.fp16.json", f"{_STEM}.fp16.safetensors.index.json",
+)  # fmt: skip
 OWN_FILE = "casl_bench.json"
 # Where a training kept an average of its weights, that comes first.
 UNET_FOLDERS = ("unet_ema", "", "unet")
@@ -243,22 +252,34 @@ def _derived_settings(folder: Path, unet: Mapping[str, Any], where: Path) -> dic
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
-    safe, pickled = folder / SAFE_WEIGHTS, folder / TORCH_WEIGHTS
-    path = safe if safe.exists() or not pickled.exists() else pickled
-    if not path.exists():
+    """The tensors of a folder and the file that they are from; of an index, of all its parts."""
+    path = next((folder / name for name in (*_FILES[:2], *_INDICES[:2], *_FILES[2:], *_INDICES[2:])
+                 if os.path.lexists(folder / name)), None)  # fmt: skip
+    if path is None:
         raise _other_weights(folder)
-    weights = read_checkpoint(path).weights
+    weights: dict[str, Tensor] = {}
+    for part in _parts(path) if path.suffix == ".json" else [path]:
+        weights |= read_checkpoint(part).weights
     return {_new_name(name): tensor for name, tensor in weights.items()}, str(path)
 
 
+def _parts(index: Path) -> list[Path]:
+    """The files that an index names, all beside it."""
+    named = _object(index).get("weight_map")
+    names = sorted(set(map(str, named.values()))) if isinstance(named, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        what = "the index names no files" if not names else "the index names files elsewhere"
+        raise InvalidBenchmarkError(what, where=str(index), hint=AGAIN)
+    return [index.parent / name for name in names]
+
+
 def _other_weights(folder: Path) -> InvalidBenchmarkError:
-    """The error for a folder without the one file, from what lies there in its place."""
-    stem = SAFE_WEIGHTS.removesuffix(".safetensors")
-    found = sorted(path.name for path in folder.glob(f"{stem}*"))
+    """The error for a folder without weights, from what lies there in their place."""
+    found = sorted(path.name for path in folder.glob(f"{_STEM}*"))
     what, hint = "No such file", "put it beside config.json"
     if found:
         what = f"only {', '.join(found[:2])}{' …' if len(found) > 2 else ''} is there"
-        hint = f'rename it to {SAFE_WEIGHTS}; save parts anew with max_shard_size="100GB"'
+        hint = f"rename it to {SAFE_WEIGHTS}, or put the index of the parts there"
     return InvalidBenchmarkError(
         f"unreadable weights: {what}", where=str(folder / SAFE_WEIGHTS), hint=hint
     )

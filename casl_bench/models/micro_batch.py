@@ -1,5 +1,8 @@
 """Networks run at one fixed batch size and on one thread, so an image's output depends on neither.
 
+On a GPU they run in full float32 and with deterministic convolutions; `docs/performance.md` says
+what may differ there all the same.
+
 CPU kernels choose their algorithm, and with it the order of their sums, by the shape and the
 memory layout of a batch. The place of a row within a batch of a given shape does not matter. So:
 cut into contiguous batches of exactly `size` rows, fill the last one up, throw the filling away,
@@ -62,11 +65,31 @@ def in_micro_batches(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Compute on one CPU thread within the block."""
+    """Compute on one CPU thread within the block, and on a GPU as `exact_on_gpu` says."""
     before = torch.get_num_threads()
-    with threadpool_limits(1):
+    with threadpool_limits(1), exact_on_gpu():
         torch.set_num_threads(1)
         try:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def exact_on_gpu() -> Iterator[None]:
+    """No TF32 within the block, and convolutions that give the same bits each time.
+
+    torch's own default multiplies in TF32 (10 bits of mantissa) in convolutions, and may choose
+    another algorithm in each process.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    settings = [(cudnn, "allow_tf32", False), (matmul, "allow_tf32", False),
+                (cudnn, "deterministic", True), (cudnn, "benchmark", False)]  # fmt: skip
+    before = [getattr(module, name) for module, name, _ in settings]
+    try:
+        for module, name, value in settings:
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name, _), value in zip(settings, before, strict=True):
+            setattr(module, name, value)

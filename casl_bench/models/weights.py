@@ -35,7 +35,10 @@ _UNREADABLE = (
     SafetensorError, *CANNOT_BUILD,
 )  # fmt: skip
 # Averaged weights come first: they are what samples are generated with.
-_EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema")
+_EMA_KEYS = (
+    "ema", "ema_state_dict", "model_ema", "ema_model", "state_dict_ema", "params_ema", "netE",
+    "net_ema",
+)  # fmt: skip
 _MODEL_KEYS = ("state_dict", "model", "model_state_dict", "params", "unet", "net", "weights")
 # A level down, an average also hides behind these.
 _INNER_KEYS = ("shadow", "module", "average")
@@ -121,12 +124,29 @@ def fitted_state(
         elif not bool(torch.isfinite(value).all()):
             faults.append(f"{source.key} holds NaN or infinity")
         else:
-            state[name] = value
+            state[name] = own_memory(value) if value is part else value.contiguous()
     faults += [f"unexpected {key}" for key in weights if key not in used]
     faults = list(dict.fromkeys(faults))
     if faults:
         raise UnfitWeightsError(faults, where=where, hint=hint, told=told)
     return state
+
+
+def own_memory(tensor: Tensor) -> Tensor:
+    """A copy in memory that torch has allocated, contiguous.
+
+    safetensors hands out tensors as they lie in a file's bytes, wherever these happen to begin:
+    kernels choose their way by the address, and so the last bits of what they compute.
+    """
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, each in memory of its own.
+
+    Raises what safetensors does: OSError, SafetensorError and others.
+    """
+    return {name: own_memory(tensor) for name, tensor in load_file(path).items()}
 
 
 MOST, MOST_LAYERS = 65_536, 64
@@ -167,7 +187,7 @@ def read_content(path: Path, again: str = AGAIN) -> Any:
             # torch warns of a pickle protocol that is not its own; what it then reads is sound.
             warnings.simplefilter("ignore")
             if path.suffix == ".safetensors":
-                return load_file(path)
+                return read_tensors(path)
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unreadable(path, error.strerror or type(error).__name__, again) from error
@@ -277,6 +297,8 @@ def _found(content: Any, depth: int = 0) -> Found:
     plain = _first(content, _MODEL_KEYS, depth)
     if averaged is None and isinstance(plain, CheckpointFile):
         averaged = _unnamed_average(content, plain.weights)
+    if averaged is None and plain is None and not depth and _UNNAMED in content:
+        return f"'{_UNNAMED}' does not say which tensors they are: give the file that has the model"
     return _chosen(averaged, plain)
 
 

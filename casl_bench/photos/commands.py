@@ -18,7 +18,7 @@ def weights_command(weights_root: Path | None) -> Callable[[], str]:
 
     def action() -> str:
         from casl_bench.domains.options import default_weights_root
-        from casl_bench.photos.domains import weights_text
+        from casl_bench.photos.published_weights import weights_text
 
         return weights_text(weights_root or default_weights_root())
 
@@ -27,7 +27,7 @@ def weights_command(weights_root: Path | None) -> Callable[[], str]:
 
 def what_is_here(data_root: Path | None, weights_root: Path) -> Iterator[tuple[str, str]]:
     """Data and weights of photographs on this machine, as rows of `casl-bench doctor`."""
-    from casl_bench.photos.domains import REAL_DATASETS, WEIGHTS, found_at
+    from casl_bench.photos.published_weights import REAL_DATASETS, WEIGHTS, found_at
 
     yield "data", str(data_root) if data_root else "no folder given (--data-root)"
     yield "weights", f"{weights_root}; see `casl-bench weights`"

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -92,6 +92,8 @@ class FilePhotos:
     base: Path  # the folder
     # Paths below it with forward slashes, in the split's order; they are the ids
     names: Sequence[str]
+    # Name → path below the folder, of those that have another name on disk
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -99,7 +101,7 @@ class FilePhotos:
     def walk(self) -> Generator[Photo, None, None]:
         """Each file in turn."""
         for name in self.names:
-            path = self.base / name
+            path = self.base / self.files.get(name, name)
             yield Photo(name, str(path), partial(read_photo_bytes, path))
 
 
@@ -165,9 +167,13 @@ def file_layout(
     splits: Mapping[Split, Sequence[str]],
     sizes: Sizes,
     labels: Callable[[Sequence[str]], Tensor] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Layout:
-    """A layout of files below `base`, from the names of each split and the sizes of all."""
-    photos = {split: FilePhotos(base, names) for split, names in splits.items()}
+    """A layout of files below `base`, from the names of each split and the sizes of all.
+
+    `files` are the paths of images that have other names on disk.
+    """
+    photos = {split: FilePhotos(base, names, files or {}) for split, names in splits.items()}
     paths = [base / image for image in sizes]
 
     def digest() -> str:

@@ -16,8 +16,8 @@ from casl_bench.core.files import hash_json, regular
 from casl_bench.domains.dataset import Concept, DatasetCard, ImageBatch, Split
 from casl_bench.domains.options import DataSource
 from casl_bench.photos.layouts import Layout
-from casl_bench.photos.photo_file import MIN_SIDE, PREPROCESSING, BadPhotoError, decode_photo
-from casl_bench.photos.photo_hub import hub_layout
+from casl_bench.photos.photo_file import MIN_SIDE, PREPROCESSING, BadPhotoError, Box, decode_photo
+from casl_bench.photos.photo_hub import PublishedNames, hub_layout
 
 _CONCEPTS = Path(__file__).with_name("concepts")
 _SPLITS: tuple[Split, ...] = ("train", "validation", "test")
@@ -44,6 +44,10 @@ class PhotoKind:
     find_layout: Callable[[Path], Layout]
     attributes: tuple[str, ...] = ()  # of the card; empty where the concepts are all there are
     hub_class: str | None = None  # the class wanted of a `datasets` data set that mixes several
+    # Our attribute → its published name and sign: columns of a `datasets` data set
+    published: PublishedNames | None = None
+    # Left, top, right and bottom of the part that is seen, in shares; None: the middle square
+    box: Box | None = None
 
 
 class PhotoDataset:
@@ -65,10 +69,11 @@ class PhotoDataset:
         self._layout = _found(kind, source)
         self._skip = source is not None and source.on_bad_image == "skip"
         self._bad: dict[str, BadImage] = {}
+        self._box = kind.box
         self.card = DatasetCard(
             name=kind.name,
             domain_kind="real",
-            revision=_revision(self._layout, resolution),
+            revision=_revision(self._layout, resolution, kind.box),
             resolution=resolution,
             attributes=kind.attributes or tuple(c.attribute for c in kind.concepts),
             concepts=kind.concepts,
@@ -81,6 +86,11 @@ class PhotoDataset:
     def layout(self) -> str:
         """The layout that was found, for people; empty without files."""
         return "" if self._layout is None else self._layout.name
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the attributes of its images are known."""
+        return self._layout is not None and self._layout.labels is not None
 
     @property
     def bad_images(self) -> tuple[BadImage, ...]:
@@ -121,7 +131,7 @@ class PhotoDataset:
                     left_out += 1
                     continue
                 try:
-                    pixels[len(ids)] = decode_photo(photo.read(), photo.where, side)
+                    pixels[len(ids)] = decode_photo(photo.read(), photo.where, side, self._box)
                 except BadPhotoError as error:
                     if not self._skip:
                         raise
@@ -142,7 +152,7 @@ def _found(kind: PhotoKind, source: DataSource | None) -> Layout | None:
     if source is None or (source.root is None and source.hub_id is None):
         return None
     if source.hub_id is not None:  # instead of a folder: an environment may name one always
-        return hub_layout(source.hub_id, kind.hub_class, source.allow_download)
+        return hub_layout(source.hub_id, kind.hub_class, kind.published, source.allow_download)
     assert source.root is not None
     if not source.root.is_dir():
         what = "not a folder" if source.root.exists() else "no such folder"
@@ -150,10 +160,11 @@ def _found(kind: PhotoKind, source: DataSource | None) -> Layout | None:
     return kind.find_layout(source.root)
 
 
-def _revision(layout: Layout | None, resolution: int) -> str:
+def _revision(layout: Layout | None, resolution: int, box: Box | None) -> str:
     if layout is None:
         return "absent"
-    return hash_json([PREPROCESSING, resolution, layout.contents])[:12]
+    seen = [box] if box else []
+    return hash_json([PREPROCESSING, resolution, layout.contents, *seen])[:12]
 
 
 class _Row(BaseModel):

@@ -53,6 +53,10 @@ _TURNS = {
 }
 
 
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom of a part of an image."""
+
+
 class BadPhotoError(InvalidBenchmarkError):
     """A file that gives no usable image; `what` is the reason, `where` the file."""
 
@@ -86,11 +90,12 @@ def read_photo_bytes(path: Path) -> bytes:
         raise BadPhotoError(reason, str(path)) from error
 
 
-def decode_photo(data: bytes, where: str, resolution: int) -> Tensor:
+def decode_photo(data: bytes, where: str, resolution: int, box: Box | None = None) -> Tensor:
     """The image in encoded bytes: [3, resolution, resolution] float32 in [-1, 1].
 
-    Smaller images are enlarged. `where` (path, or database and key) is for the message. Raises
-    BadPhotoError where the bytes are no usable image.
+    Smaller images are enlarged. `box` is the part that is seen, the middle square where None.
+    `where` (path, or database and key) is for the message. Raises BadPhotoError where the bytes are
+    no usable image.
     """
     if what := stand_in(data[:STAND_IN_BYTES]):
         raise BadPhotoError(what, where)
@@ -98,15 +103,21 @@ def decode_photo(data: bytes, where: str, resolution: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = _eight_bit_rgb(_decoded(data, where), where)
-    side = min(image.size)
-    left, top = (round((length - side) / 2) for length in image.size)
     square = image.resize(
-        (resolution, resolution),
-        Image.Resampling.BICUBIC,
-        box=(left, top, left + side, top + side),
+        (resolution, resolution), Image.Resampling.BICUBIC, box=_seen(*image.size, box)
     )
     pixels: Tensor = to_pixels(np.array(square)[None])[0]
     return pixels.to(memory_format=torch.contiguous_format).contiguous()
+
+
+def _seen(width: int, height: int, box: Box | None) -> Box:
+    """Left, top, right and bottom in pixels."""
+    if box is None:
+        side = min(width, height)
+        left, top = (round((length - side) / 2) for length in (width, height))
+        return left, top, left + side, top + side
+    left, top, right, bottom = (round(x * y) for x, y in zip(box, 2 * (width, height), strict=True))
+    return left, top, right, bottom
 
 
 def _decoded(data: bytes, where: str) -> Image.Image:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, hash_json
@@ -55,30 +57,85 @@ class HubPhotos:
             yield Photo(name, where, partial(_cell, self.tables[split], int(row), where))
 
 
-def hub_layout(hub_id: str, wanted_class: str | None, allow_download: bool) -> Layout:
+PublishedNames = Mapping[str, tuple[str, int]]
+"""Our attribute → the published one and +1, or -1 where that is its opposite (No_Beard)."""
+
+
+def hub_layout(
+    hub_id: str,
+    wanted_class: str | None,
+    published: PublishedNames | None,
+    allow_download: bool,
+) -> Layout:
     """The images of a `datasets` data set: an id on the Hub, a folder, or a parquet file.
 
     Images are in the one column of type Image, or in that named `image`. Where a column of class
     labels knows `wanted_class`, other rows are left out. Published train, validation and test
     splits are kept; where one of the two last is missing, the other tests and the last tenth of
-    train validates; where there is only one split, it is cut in three. Raises UsageError where the
-    package is not installed, or there are no such images.
+    train validates; where there is only one split, it is cut in three. Columns with the `published`
+    names of attributes, in whatever case, are labels. Raises UsageError where the package is not
+    installed, there are no such images, or only some of the attributes have a column.
     """
     tables = _tables(hub_id, allow_download)
     rows: dict[str, Sequence[str]] = {}
     images: dict[str, Any] = {}
+    labels: dict[str, Tensor] = {}
     contents = []
     for split in sorted(tables):
         column = _image_column(hub_id, tables[split])
         kept = _rows_of_class(tables[split], wanted_class)
         rows[split] = shuffled([f"{split}/{row:06d}" for row in kept])
         images[split] = _undecoded(hub_id, tables[split], column)
-        contents.append([split, len(tables[split]), _content(images[split])])
+        found: list[Any] = [split, len(tables[split]), _content(images[split])]
+        if (
+            published
+            and (own := _labels(f"{hub_id}, {split}", tables[split], published)) is not None
+        ):
+            labels[split] = own
+            found.append(hashlib.sha256(own.numpy().tobytes()).hexdigest())
+        contents.append(found)
+    if labels and (without := sorted(tables.keys() - labels.keys())):
+        raise UsageError(f"the split {without[0]} has no columns of attributes", where=hub_id)
     splits = {name: HubPhotos(hub_id, images, names) for name, names in _split(rows).items()}
     if not any(len(photos) for photos in splits.values()):
         wanted = f" of class '{wanted_class}'" if wanted_class else ""
         raise UsageError(f"there is no image{wanted}", where=hub_id)
-    return Layout("datasets", splits, contents)
+
+    def labels_of(ids: Sequence[str]) -> Tensor:
+        parts = (name.rpartition("/") for name in ids)
+        return torch.stack([labels[split][int(row)] for split, _, row in parts])
+
+    return Layout("datasets", splits, contents, labels_of if labels else None)
+
+
+def _labels(where: str, table: Any, published: PublishedNames) -> Tensor | None:
+    """[n, A] bool in the order of `published`; None where no column is of an attribute."""
+    columns = {name.lower(): name for name in table.features}
+    known = {name for name, _ in published.values() if name.lower() in columns}
+    if not known:
+        return None
+    if missing := [name for name, _ in published.values() if name not in known]:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise UsageError(
+            f"{len(known)} of {len(published)} attributes have a column, "
+            f"{', '.join(missing[:3])}{more} {'has' if len(missing) == 1 else 'have'} none",
+            where=where,
+            hint="give all of them, or remove them to run without labels",
+        )
+    numbers = table.select_columns(list(columns.values())).with_format("numpy")
+    found = []
+    for name, sign in published.values():
+        column = columns[name.lower()]
+        values = np.asarray(numbers[column][:])
+        kinds = set(np.unique(values).tolist()) if values.dtype.kind in "biu" else {None}
+        if not (kinds <= {0, 1} or kinds <= {-1, 1}):
+            raise UsageError(
+                "an attribute is neither true or false, 0 or 1, nor -1 or 1",
+                where=f"{where}, column {column}",
+                hint="write the column anew",
+            )
+        found.append((values == 1) != (sign < 0))
+    return torch.from_numpy(np.stack(found, axis=1))
 
 
 def _tables(hub_id: str, allow_download: bool) -> dict[str, Any]:

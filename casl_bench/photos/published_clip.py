@@ -7,9 +7,9 @@ not, and know what a tag says of its pixels only where it fetched the weights.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import open_clip
 import torch
@@ -23,6 +23,8 @@ from casl_bench.models.clip import ClipModel
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.weights import CANNOT_BUILD, fitted_state, read_checkpoint
 from casl_bench.photos import hub_folder
+
+T = TypeVar("T")
 
 TEMPLATES: tuple[str, ...] = tuple(t("{}") for t in open_clip.OPENAI_IMAGENET_TEMPLATES)
 """Sentences into which the prompts of a published CLIP are put."""
@@ -66,11 +68,11 @@ def published_clip(
 
     `tag`, or the file's name ARCHITECTURE.TAG, is what open_clip calls these weights: it says how
     pixels are normalised and which GELU is meant. Other files are taken as what all published
-    weights of the architecture share, with the architecture's GELU.
+    weights of the architecture share.
 
     Raises:
-        UsageError: no such architecture, one of several normalisations without a tag, or a
-            tokenizer that is not here.
+        UsageError: no such architecture, one of several normalisations or GELUs without a tag, or
+            a tokenizer that is not here.
         InvalidBenchmarkError: the file is damaged, unsafe or of another architecture.
     """
     if architecture not in open_clip.list_models():
@@ -81,14 +83,14 @@ def published_clip(
     if stem != weights.stem or tag:
         tag = name.lower().replace("-", "_")  # as open_clip reads it
     pixels, own_gelu = _pixels(architecture, tag, weights), bool(config.get("quick_gelu"))
-    says = open_clip.get_pretrained_cfg(architecture, tag)
-    if says and own_gelu and not says.get("quick_gelu"):
+    meant = _quick_gelu(architecture, tag, own_gelu, weights)
+    if own_gelu and not meant:
         raise UsageError(
             f"{architecture} is built with QuickGELU, its tag '{tag}' is without",
             hint="open_clip contradicts itself; name a file, ARCHITECTURE:FILE, to take the "
             "architecture's word",
         )
-    gelu = config["quick_gelu"] = own_gelu or bool(says.get("quick_gelu"))
+    gelu = config["quick_gelu"] = meant
     tokenizer = _tokenizer(architecture, config["text_cfg"], allow_download)
     state = read_checkpoint(weights).weights
     network = _filled(architecture, config, state, weights)
@@ -118,14 +120,29 @@ def _pixels(architecture: str, tag: str, weights: Path) -> tuple[Any, Any, str]:
         keys = ("mean", "std", "interpolation")
         mean, std, kind = (says.get(k) or usual for k, usual in zip(keys, _OPENAI, strict=True))
         of[name] = (tuple(mean), tuple(std), kind)
+    return _of_tag(of, tag, _OPENAI, architecture, "pixels", weights)
+
+
+def _quick_gelu(architecture: str, tag: str, own: bool, weights: Path) -> bool:
+    """Whether the quick GELU is meant."""
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    of = {t: bool(open_clip.get_pretrained_cfg(architecture, t).get("quick_gelu")) for t in tags}
+    # An architecture that is built with it is what a file without a tag was made for.
+    return own if own and tag not in of else _of_tag(of, tag, own, architecture, "GELUs", weights)
+
+
+def _of_tag(
+    of: Mapping[str, T], tag: str, default: T, architecture: str, what: str, weights: Path
+) -> T:
+    """What the tag says; without one, what all tags say. UsageError where these differ."""
     if tag not in of and len(set(of.values())) > 1:
         raise UsageError(
-            f"weights of {architecture} are published with different pixels, and the file does not "
-            "say whose they are",
+            f"weights of {architecture} are published with different {what}, and the file does "
+            "not say whose they are",
             where=str(weights),
             hint=f"name it {architecture}.TAG{weights.suffix}; tags: {', '.join(of)}",
         )
-    return of.get(tag) or next(iter(of.values()), _OPENAI)
+    return of[tag] if tag in of else next(iter(of.values()), default)
 
 
 def _tokenizer(

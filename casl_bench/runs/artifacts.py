@@ -165,7 +165,8 @@ class Artifacts:
     @cached_property
     def sae(self) -> HSpaceSae:
         """Trained on h of the training images at all timesteps, or read from the cache."""
-        return HSpaceSae.load(self._entry(self.sae_key(), self._train_sae).folder)
+        found = HSpaceSae.load(self._entry(self.sae_key(), self._train_sae).folder)
+        return found.to(self.domain.backbone.device)
 
     def _train_sae(self, folder: Path) -> None:
         store = self.train.trajectories
@@ -182,6 +183,7 @@ class Artifacts:
                 generator(self.config.seed, "sae"),
                 workspace=workspace,
                 progress=lambda done, total: advance(1),
+                device=self.domain.backbone.device,
             )
         sae.save(folder)
         shutil.rmtree(workspace, ignore_errors=True)

@@ -308,7 +308,8 @@ class DatasetRecords:
                 (test.trajectories, suite.probe_test_images),
             )
         ]
-        codes = [artifacts.sae.encode(h, t).numpy() for h in maps]
+        sae = artifacts.sae
+        codes = [sae.encode(h.to(sae.device), t).cpu().numpy() for h in maps]
         return Probes(
             timestep=t,
             latents=ProbeData(*(pooled_features(z) for z in codes)),

@@ -1,6 +1,7 @@
 """`--dry-run`: the cells of a run and what they cost in U-Net passes, hours at a speed, and disk.
 
-The cost is of cards and suite alone: for it no model is loaded and no file of a data set is read.
+The cost is of cards, suite and, where it can be loaded, the U-Net's form. Nothing needs the device
+that the run is for.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from tabulate import tabulate
+from torch.utils.flop_counter import FlopCounterMode
 
-from casl_bench.core.errors import BenchError
+from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.core.files import hash_json
 from casl_bench.diffusion.trajectories import GB, disk_budget, store_bytes
 from casl_bench.methods.method import SupportsFitKey
+from casl_bench.models.unet import BackboneConfig, build_unet, decoder_half, encoder_half
 from casl_bench.results.run_folder import RecordStore, damaged_cells
 from casl_bench.runs.plan import (
     Cell,
@@ -26,17 +30,28 @@ from casl_bench.runs.plan import (
     null_work,
     open_domain,
     plan,
+    preparation_of,
     shared_work,
     work_of_fit,
 )
 from casl_bench.runs.run_lock import check_run_folder
 from casl_bench.runs.suites import DOWNSTREAM_IMAGES, RunConfig
+from casl_bench.runs.system_info import resolve_device
 
 FULL_SIZE_H = (512, 8, 8)
 """h of the published U-Nets for 256 pixels: assumed where a backbone is not loaded."""
 
-SPEEDS = (10.0, 100.0)
-"""Images a second for which hours are shown where no speed is given: arithmetic, not a promise."""
+GPU_PEAKS = {
+    "V100": 15.7e12, "A100": 19.5e12, "RTX 3090": 35.6e12, "RTX 4090": 82.6e12, "L40S": 91.6e12,
+    "H100": 66.9e12, "H200": 66.9e12,
+}  # fmt: skip
+"""Device → peak of float32 without TF32, FLOP/s, by its data sheet."""
+GPU_SHARE = 0.4
+"""Of that peak, what passes are taken to reach. Nothing was measured on a GPU: arithmetic."""
+CPU_SPEED = 48.7e9
+"""FLOP/s of the edit loop on one thread of an AMD EPYC: measured, see docs/performance.md."""
+FULL_SIZE_FLOPS = 497e9
+"""Of a pass of an image through the published DDPM for 256 pixels, by torch's `FlopCounterMode`."""
 
 _SAE_PASSES = 2.5
 """A step and image: eps with h and with the SAE's (one encoder half, two decoder halves), and one
@@ -120,29 +135,67 @@ def cost_text(
     cells: Sequence[Cell],
     h_shapes: Mapping[str, Sequence[int]] | None = None,
     unet_speed: float | None = None,
+    flops: float = FULL_SIZE_FLOPS,
 ) -> str:
     """Lines of `--dry-run` on the cost of cells that are still to do.
 
-    `unet_speed` is U-Net passes per second, in images; without one, hours are shown for some.
-    Raises UsageError if the disk budget in the environment is no number.
+    `unet_speed` is U-Net passes per second, in images; without one, hours are shown for named
+    devices, from the `flops` of a pass. Raises UsageError if the disk budget in the environment is
+    no number.
     """
     if not cells:
         return "nothing to do: no U-Net call"
     cost = estimate_cost(config, cells, h_shapes)
-    speeds = SPEEDS if unet_speed is None else (unet_speed,)
-    hours = ", ".join(f"{cost.unet_calls / s / 3600:,.1f} h at {s:g}" for s in speeds)
     total = (cost.trajectories + cost.others) / GB
     return "\n".join(
         [
             f"about {cost.unet_calls:,.0f} U-Net calls (in images): inversion "
             f"{cost.inversion:,.0f}, fits {cost.fits:,.0f}, edits {cost.edits:,.0f}, "
             f"SAE {cost.sae:,.0f}",
-            f"time of these passes: {hours} images a second; gradients, CLIP and scoring come on "
-            "top",
+            f"time of these passes: {_hours(config, cost.unet_calls, flops, unet_speed)}; "
+            "gradients, CLIP and scoring come on top",
             f"disk: about {total:,.1f} GB, of which trajectories {cost.trajectories / GB:,.1f} GB "
             f"(budget {disk_budget() / GB:,.0f} GB); fine-tuned weights come on top",
         ]
     )
+
+
+def _hours(config: RunConfig, passes: float, flops: float, unet_speed: float | None) -> str:
+    if unet_speed is not None:
+        return f"{passes / unet_speed / 3600:,.1f} h at {unet_speed:g} images a second"
+    if config.device == "cpu":
+        hours = passes * flops / CPU_SPEED / 3600
+        return (
+            f"{hours:,.1f} h on one thread of a CPU (measured: {CPU_SPEED / 1e9:g} GFLOP/s on an "
+            f"AMD EPYC; {flops / 1e9:,.1f} GFLOP a pass)"
+        )
+    each = ", ".join(
+        f"{name} {passes * flops / (GPU_SHARE * peak) / 3600:,.1f} h"
+        for name, peak in GPU_PEAKS.items()
+    )
+    return (
+        f"{each} (arithmetic: {flops / 1e9:,.1f} GFLOP a pass at {GPU_SHARE:g} of the float32 peak "
+        "of one GPU; none was measured)"
+    )
+
+
+def pass_flops(config: BackboneConfig) -> float:
+    """FLOP of a pass of one image through a U-Net, counted on its description alone."""
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        unet = build_unet(config.unet)
+        side = config.image_size // config.patch_size
+        h, temb, skips = encoder_half(unet, torch.empty(1, unet.conv_in.in_channels, side, side), 0)
+        decoder_half(unet, h, temb, skips)
+    return float(counter.get_total_flops())
+
+
+def _openable(config: RunConfig) -> RunConfig:
+    """The config for looking at models: on the CPU where its device is on another machine."""
+    try:
+        resolve_device(config.device)
+    except UsageError:
+        return config.model_copy(update={"device": "cpu"})
+    return config
 
 
 def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
@@ -151,14 +204,22 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
     missing: list[str] = []
     h_shapes: dict[str, tuple[int, ...]] = {}
     domains: dict[str, DomainIdentity] = {}
+    flops: list[float] = []
+    openable = _openable(config)
+    if openable.device != config.device:
+        missing.append(f"{config.device} is not here: which cells are done is not known")
     for dataset in config.datasets:
+        domains[dataset] = DomainIdentity(card_of(dataset), "absent")  # planned all the same
         try:
-            domain = open_domain(dataset, config)
-        except BenchError as error:  # planned all the same
+            if (lacking := preparation_of(dataset, openable)) is not None:
+                missing.append(f"made first, and not counted above: {dataset}: {lacking.what}")
+                continue
+            domain = open_domain(dataset, openable)
+        except BenchError as error:
             missing.append(f"not ready to run: {dataset}: {error}")
-            domains[dataset] = DomainIdentity(card_of(dataset), "absent")
         else:
             h_shapes[dataset] = domain.backbone.h_shape
+            flops.append(pass_flops(domain.backbone.config))
             domains |= identify({dataset: domain})
     cells = plan(config, domains)
     store = RecordStore(config.out)
@@ -176,7 +237,7 @@ def dry_run_text(config: RunConfig, unet_speed: float | None = None) -> str:
         "",
         *(_matrix(dataset, cells, there) for dataset in config.datasets),
         f"{len(cells)} cells: {len(there)} done, {len(to_do)} to do",
-        cost_text(config, to_do, h_shapes, unet_speed),
+        cost_text(config, to_do, h_shapes, unet_speed, max(flops, default=FULL_SIZE_FLOPS)),
         *missing,
     ]
     return "\n".join(lines) + "\n"

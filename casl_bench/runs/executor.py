@@ -27,6 +27,7 @@ from casl_bench.runs.plan import (
     open_domains,
     own_record,
     plan,
+    prepare_domains,
     shared_work,
 )
 from casl_bench.runs.progress import Progress
@@ -62,6 +63,7 @@ def run(config: RunConfig, progress: Progress) -> int:
     trusted: a scorer under its floor, a control out of its bounds.
     """
     check_engine(config)
+    prepare_domains(config, progress)
     domains = open_domains(config)
     check_images(config, domains)
     check_guides(config, domains)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import JsonValue
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from casl_bench.cache.code_hash import FIT_CODE, code_hash, environment, source_hash
@@ -35,6 +35,7 @@ from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import Differentiable
+from casl_bench.models.weights import read_tensors
 from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.plan import make_method, pretrained_file
 from casl_bench.runs.progress import Stopwatch
@@ -124,7 +125,7 @@ def _read(path: Path) -> StoredFit:
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-        state = load_file(path)
+        state = read_tensors(path)
         if hash_tensors(state) != metadata["sha256"]:
             raise ValueError("its content is not what was written")
         cost = json.loads(metadata["cost"])

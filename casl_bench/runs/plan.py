@@ -23,7 +23,7 @@ from casl_bench.core.errors import (
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import DATASETS, Concept, CountsImages, DatasetCard, Split
-from casl_bench.domains.domain import DOMAINS, Domain
+from casl_bench.domains.domain import DOMAINS, Domain, Preparation, Prepares
 from casl_bench.methods.method import (
     METHODS,
     EditingMethod,
@@ -36,6 +36,7 @@ from casl_bench.methods.method import (
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig, Suite
 
 T = TypeVar("T")
@@ -231,6 +232,25 @@ def card_of(dataset: str) -> DatasetCard:
 def open_domains(config: RunConfig) -> dict[str, Domain]:
     """Data set → its domain; UsageError if files are absent, InvalidBenchmarkError if damaged."""
     return {d: open_domain(d, config) for d in config.datasets}
+
+
+def preparation_of(dataset: str, config: RunConfig) -> Preparation | None:
+    """What a data set's domain lacks and can make; None where that is nothing."""
+    factory = DOMAINS.factory(dataset) if dataset in DOMAINS else None
+    if not isinstance(factory, Prepares):
+        return None
+    return factory.preparation(config.device, config.options)
+
+
+def prepare_domains(config: RunConfig, progress: Progress) -> None:
+    """Make what the domains of a run lack, such as a classifier; raises as `open_domains`."""
+    for dataset in config.datasets:
+        if (lacking := preparation_of(dataset, config)) is not None:
+            with (
+                progress.task(f"{dataset}: {lacking.what}", 1),
+                progress.costs.phase("preparation"),
+            ):
+                lacking.make()
 
 
 def open_domain(dataset: str, config: RunConfig) -> Domain:

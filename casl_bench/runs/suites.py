@@ -375,6 +375,7 @@ class RunConfig(BaseModel):
         fit_seeds: fits of every method on every concept, each with random numbers of its own. More
             of them may be added to a folder later.
         device: a torch device, already resolved ("cpu", "cuda:0").
+        devices: GPUs, each of which has a process of its own; empty where there is but the one.
         out: the run folder.
         cache: folder of what runs share.
         plugins: Python files that register methods or data sets of the user's own.
@@ -394,6 +395,7 @@ class RunConfig(BaseModel):
     seed: int = Field(ge=0)
     fit_seeds: PositiveInt = 1
     device: str
+    devices: tuple[str, ...] = ()
     out: Path
     cache: Path = Field(default_factory=default_cache)
     plugins: tuple[Path, ...] = ()

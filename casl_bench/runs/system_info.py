@@ -44,8 +44,11 @@ def check_torch() -> None:
         ) from error
 
 
-def resolve_device(name: str) -> str:
-    """A device with its number, of "cpu", "cuda:1" …; UsageError where torch cannot use it."""
+def resolve_device(name: str, here: bool = True) -> str:
+    """A device with its number, of "cpu", "cuda:1" …; UsageError where torch cannot use it.
+
+    One that need not be `here` may be on another machine: only its name is looked at.
+    """
     import torch
 
     try:
@@ -56,6 +59,8 @@ def resolve_device(name: str) -> str:
         ) from error
     if device.type == "cpu":
         return "cpu"
+    if not here and device.type in ("cuda", "mps"):
+        return "mps" if device.type == "mps" else f"cuda:{device.index or 0}"
     if device.type == "cuda" and torch.cuda.is_available():
         index = device.index or 0
         if index < torch.cuda.device_count():
@@ -63,6 +68,16 @@ def resolve_device(name: str) -> str:
     if device.type == "mps" and torch.backends.mps.is_available():
         return "mps"
     raise UsageError(f"device '{name}' is not available here", hint="use --device cpu")
+
+
+def resolve_devices(text: str, here: bool = True) -> tuple[str, ...]:
+    """GPUs by number, "0,1,3" → ("cuda:0", …); UsageError where torch cannot use one of them."""
+    numbers = text.replace(" ", "").split(",")
+    if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise UsageError(
+            f"'{text[:40]}' is no list of GPUs", where="--devices", hint="give e.g. 0,1,2,3"
+        )
+    return tuple(resolve_device(f"cuda:{int(number)}", here) for number in numbers)
 
 
 def doctor_page(

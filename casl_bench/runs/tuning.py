@@ -47,6 +47,7 @@ from casl_bench.runs.plan import (
     make_method,
     note_of_changed,
     open_domains,
+    prepare_domains,
     shared_work,
     sources_of_methods,
 )
@@ -380,6 +381,7 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
     itself cannot be trusted.
     """
     config = sweep.config
+    prepare_domains(config, progress)
     domains = open_domains(config)
     planned = attempts(sweep, identify(domains))
     store = TrialStore(config.out / "trials")

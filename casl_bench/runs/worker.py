@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal, cast
+
+from filelock import FileLock, Timeout
 
 from casl_bench.cache.code_hash import PACKAGE_CODE, code_hash
 from casl_bench.core.errors import UsageError, as_line
@@ -202,12 +206,41 @@ def carry_out(config: RunConfig, task: Task, context: JobContext) -> TaskResult:
         load_registries(config.plugins)
         if context.token not in _open:
             _open.clear()
+            config = on_own_device(config, context.token)
             opened = partial(open_domain, config=config)
             _open[context.token] = Worker(config, opened, progress, Attempts(config.out))
         worker = _open[context.token]
         worker.set_progress(progress)
         worker.do(task)
         return TaskResult(task.name, tuple(progress.lines), progress.costs.by_phase())
+
+
+_devices: dict[str, tuple[str, FileLock]] = {}
+"""Of this process: token of a run → the GPU that it works on, locked while the process lives."""
+
+
+def on_own_device(config: RunConfig, token: str) -> RunConfig:
+    """The run on one of its devices that none of its other processes on this machine has.
+
+    A process that dies gives its device back. Raises UsageError where there are more processes than
+    devices.
+    """
+    if not config.devices:
+        return config
+    if token not in _devices:
+        for device in config.devices:
+            name = f"casl-bench-{token}-{device.replace(':', '-')}.lock"
+            lock = FileLock(Path(tempfile.gettempdir()) / name)
+            with suppress(Timeout):
+                lock.acquire(timeout=0)
+                _devices[token] = (device, lock)
+                break
+        else:
+            raise UsageError(
+                f"more processes than devices ({', '.join(config.devices)})",
+                hint="give as many --jobs as --devices, or leave --jobs out",
+            )
+    return config.model_copy(update={"device": _devices[token][0], "jobs": 1})
 
 
 def _end_with(parent: int) -> None:

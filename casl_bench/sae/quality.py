@@ -49,14 +49,15 @@ class HSpacePca:
         products = torch.zeros(channels, channels, dtype=torch.float64)
         count = 0
         for vectors in _normalised(sae, activations):
-            rows = vectors.double()
+            rows = vectors.cpu().double()
             total += rows.sum(0)
             products += rows.T @ rows
             count += len(rows)
         mean = total / count
         covariance = products / count - torch.outer(mean, mean)
         vectors = torch.linalg.eigh(covariance).eigenvectors  # columns, weakest first
-        return cls(sae, mean.float(), vectors.T.flip(0)[:rank].float())
+        components = vectors.T.flip(0)[:rank].float()
+        return cls(sae, mean.float().to(sae.device), components.to(sae.device))
 
     def reconstruct_rows(self, rows: Tensor) -> Tensor:
         """Normalised vectors [m, C] → their reconstructions [m, C]."""
@@ -85,6 +86,7 @@ class _Sums:
 
     def __init__(self, channels: int) -> None:
         self.count = 0
+        # Sums stay on the CPU: not every device has float64.
         self.error = torch.zeros(channels, dtype=torch.float64)
         self.error_squared = torch.zeros(channels, dtype=torch.float64)
         self.h = torch.zeros(channels, dtype=torch.float64)
@@ -92,7 +94,7 @@ class _Sums:
         self.cosine = 0.0
 
     def add(self, h: Tensor, h_hat: Tensor) -> None:
-        h, h_hat = h.double(), h_hat.double()
+        h, h_hat = h.cpu().double(), h_hat.cpu().double()
         self.count += len(h)
         self.error += (h - h_hat).sum(0)
         self.error_squared += ((h - h_hat) ** 2).sum(0)
@@ -126,7 +128,7 @@ def sae_quality(
     the SAE has on average (TopK: k); and "mean", the training mean of each timestep. Raises
     InputError on a timestep unknown to the SAE, or activations that do not vary.
     """
-    fired = torch.zeros(sae.d_sae, dtype=torch.bool)
+    fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=sae.device)
     active = 0
     sums = {name: _Sums(sae.channels) for name in ("sae", "pca", "mean")}
     for rows in _normalised(sae, held_out):
@@ -163,8 +165,7 @@ def downstream_error(
     for step, t in enumerate(held_out.timesteps):
         state = backbone.encode(held_out.x_t(step, list(rows)), t)
         eps = backbone.decode(state).cpu().double()
-        h = state.h.cpu()
-        eps_hat = backbone.decode(state, reconstruct(h, t) - h).cpu().double()
+        eps_hat = backbone.decode(state, reconstruct(state.h, t) - state.h).cpu().double()
         errors.append(float(((eps_hat - eps) ** 2).sum() / (eps**2).sum()))
     return sum(errors) / len(errors)
 
@@ -172,4 +173,4 @@ def downstream_error(
 def _normalised(sae: HSpaceSae, activations: TrajectoryStore) -> Iterator[Tensor]:
     for step, t in enumerate(activations.timesteps):
         for rows in row_blocks(len(activations), _IMAGES_AT_ONCE):
-            yield sae.normalise(activations.h(step, rows), t)
+            yield sae.normalise(activations.h(step, rows).to(sae.device), t)

@@ -117,7 +117,8 @@ class HSpaceSae:
     """A frozen SAE with its per-timestep normalisation: h_norm = (h - mean[t]) / scale[t].
 
     Maps are cut into one vector a position, image by image: every matrix product has the same
-    shape whatever the batch, so an image's code does not depend, bit for bit, on its batch.
+    shape whatever the batch, so an image's code does not depend, bit for bit, on its batch. Maps
+    and codes are float32 and lie where the SAE does.
 
     Attributes:
         sae: the autoencoder on normalised vectors, weights frozen.
@@ -147,6 +148,17 @@ class HSpaceSae:
         self._step = {t: i for i, t in enumerate(self.timesteps)}
         self.content_hash = self._content_hash()
 
+    def to(self, device: torch.device | str) -> HSpaceSae:
+        """Move the weights and statistics; returns self. What it is given must be there, too."""
+        self.sae.to(device)
+        self.mean, self.scale = self.mean.to(device), self.scale.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.sae.W_enc.device
+
     @property
     def config(self) -> SaeConfig:
         """Kind and sizes."""
@@ -169,14 +181,14 @@ class HSpaceSae:
         """
         step = self._step_of(t)
         self._check_maps(h, self.channels)
-        mean, scale = self.mean[step].to(h), self.scale[step].to(h)
+        mean, scale = self.mean[step], self.scale[step]
         return _map_positions(h, lambda rows: self.sae.encode((rows - mean) / scale), self.d_sae)
 
     def decode(self, z: Tensor, t: int) -> Tensor:
         """Decode z [n, d_sae, h, w] at timestep t → h_hat [n, C, h, w], in the units of h."""
         step = self._step_of(t)
         self._check_maps(z, self.d_sae)
-        mean, scale = self.mean[step].to(z), self.scale[step].to(z)
+        mean, scale = self.mean[step], self.scale[step]
         return _map_positions(z, lambda rows: self.sae.decode(rows) * scale + mean, self.channels)
 
     def reconstruct(self, h: Tensor, t: int) -> Tensor:
@@ -185,7 +197,7 @@ class HSpaceSae:
 
     def decode_delta(self, dz: Tensor, t: int) -> Tensor:
         """A shift of the code, dz [n, d_sae, h, w] → delta_h [n, C, h, w]: linear, no bias."""
-        scale = self.scale[self._step_of(t)].to(dz)
+        scale = self.scale[self._step_of(t)]
         self._check_maps(dz, self.d_sae)
         return _map_positions(dz, lambda rows: rows @ self.sae.W_dec * scale, self.channels)
 
@@ -197,7 +209,7 @@ class HSpaceSae:
         step = self._step_of(t)
         self._check_maps(h, self.channels)
         rows = h.flatten(2).transpose(1, 2).flatten(0, 1)
-        return (rows - self.mean[step].to(h)) / self.scale[step].to(h)
+        return (rows - self.mean[step]) / self.scale[step]
 
     def save(self, folder: Path) -> None:
         """Write `cfg.json` and `sae.safetensors`, each whole or not at all.

@@ -24,6 +24,7 @@ from casl_bench.core.files import hash_json, write_bytes
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import hash_tensors
+from casl_bench.models.weights import own_memory
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -83,7 +84,7 @@ def load_checkpoint(
             if metadata.get("key") != key:
                 return 0
             names = list(f.keys())
-            tensors = {name: f.get_tensor(name) for name in names}
+            tensors = {name: own_memory(f.get_tensor(name)) for name in names}
         done = int(metadata["done"])
         if metadata["sha256"] != _hash_of(tensors, done):
             return 0
@@ -95,7 +96,10 @@ def load_checkpoint(
         for name, parameter in sae.named_parameters():
             parameter.copy_(tensors[name])
             slots = ("step", "exp_avg", "exp_avg_sq")
-            optimiser.state[parameter] = {s: tensors[f"adam.{s}.{name}"] for s in slots}
+            state = {s: tensors[f"adam.{s}.{name}"] for s in slots}
+            # The count of steps stays on the CPU, as Adam has it.
+            moved = {s: t if s == "step" else t.to(parameter.device) for s, t in state.items()}
+            optimiser.state[parameter] = moved
     return done
 
 
@@ -141,10 +145,12 @@ def train_sae(
     workspace: Path | None = None,
     data_hash: str = "",
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> SparseAutoencoder:
     """Train from scratch, or go on from the workspace's checkpoint.
 
-    Initial weights and batches come from the generator; the global random state stays untouched. A
+    Initial weights and batches come from the generator, on the CPU, and are moved to the device;
+    the global random state stays untouched. A
     checkpoint of other settings, data (`data_hash`) or seed is not used; without a workspace none
     is kept. Raises InvalidBenchmarkError if the loss stops being finite, UsageError where the
     workspace cannot be written.
@@ -157,20 +163,20 @@ def train_sae(
             hash_tensors({"generator": generator.get_state()}),
         ]
     )
-    sae = SparseAutoencoder(config, generator)
-    silent_for = torch.zeros(config.d_sae, dtype=torch.int64)
+    sae = SparseAutoencoder(config, generator).to(device)
+    silent_for = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
     optimiser = torch.optim.Adam(sae.parameters(), eps=1e-8)
     path = None if workspace is None else workspace / "sae_checkpoint.safetensors"
     done = 0 if path is None else load_checkpoint(path, key, sae, optimiser, silent_for, generator)
     if done == 0:
-        start = sampler(max(training.batch, _MEDIAN_VECTORS), generator)
+        start = sampler(max(training.batch, _MEDIAN_VECTORS), generator).to(device)
         with torch.no_grad():
             centre = geometric_median(start) if training.pre_bias != "mean" else start.mean(0)
             sae.b_pre.copy_(centre)
     for step in range(done, training.steps):
         for group in optimiser.param_groups:
             group["lr"] = training.rate(step)
-        h = sampler(training.batch, generator)
+        h = sampler(training.batch, generator).to(device)
         loss = _loss(sae, h, training, silent_for)
         if not bool(torch.isfinite(loss)):
             raise InvalidBenchmarkError(f"SAE training diverged at step {step}")
@@ -219,7 +225,7 @@ def auxk_loss(
     """
     members = dead.nonzero().flatten()
     values, index = torch.relu(pre[:, members]).topk(min(aux_k, len(members)), dim=1)
-    code = torch.zeros(len(pre), len(members)).scatter(1, index, values)
+    code = values.new_zeros(len(pre), len(members)).scatter(1, index, values)
     error = ((residual - code @ sae.W_dec[members]) ** 2).mean()
     quotient = error / ((residual - residual.mean(0)) ** 2).mean()
     return torch.nan_to_num(quotient, nan=0.0, posinf=0.0)
@@ -324,6 +330,7 @@ def fit_h_space_sae(
     *,
     workspace: Path | None = None,
     progress: Progress | None = None,
+    device: torch.device | str = "cpu",
 ) -> HSpaceSae:
     """Normalise, train and freeze. Choice: one vector a position of h, at every visited timestep.
 
@@ -346,5 +353,7 @@ def fit_h_space_sae(
             workspace=workspace,
             data_hash=data_hash,
             progress=progress,
+            device=device,
         )
-    return HSpaceSae(sae, statistics.timesteps, statistics.mean, statistics.scale)
+    mean, scale = statistics.mean.to(device), statistics.scale.to(device)
+    return HSpaceSae(sae, statistics.timesteps, mean, scale)

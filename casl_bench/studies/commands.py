@@ -107,6 +107,52 @@ def paper_questions_command(
     return action
 
 
+@study_group.command("photographs-gate")
+@click.option("--dataset", default="celeba", show_default=True, help="A data set with labels.")
+@click.option("--data-root", type=LocalPath(exists=True), required=True, envvar="CASL_BENCH_DATA")
+@click.option("--weights-root", type=LocalPath(exists=True), required=True,
+              envvar="CASL_BENCH_WEIGHTS")  # fmt: skip
+@click.option("--guide-clip", metavar="PLACE", help="As of a run.")
+@click.option("--score-clip", metavar="PLACE", help="As of a run.")
+@click.option("--images", type=BoundedInt(2), default=64, show_default=True,
+              help="Held-out images of each figure.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--out", type=LocalPath(), default=Path("docs/studies"), show_default=True,
+              help="Folder of record and table.")  # fmt: skip
+def photographs_gate_command(
+    dataset: str, data_root: Path, weights_root: Path, guide_clip: str | None,
+    score_clip: str | None, images: int, device: str, out: Path,
+) -> Callable[[], int]:  # fmt: skip
+    """Is a U-Net of photographs good enough to compare methods on? Exit code 1 where it is not."""
+
+    def action() -> int:
+        from casl_bench.core.files import write_json, write_text
+        from casl_bench.domains.domain import DOMAINS
+        from casl_bench.domains.options import DomainOptions
+        from casl_bench.models.micro_batch import one_thread
+        from casl_bench.runs.names import load_registries
+        from casl_bench.runs.system_info import check_torch, resolve_device
+        from casl_bench.studies.photographs import measure_gate
+
+        check_torch()
+        load_registries()
+        options = DomainOptions(
+            data_root=data_root, weights_root=weights_root, guide_clip=guide_clip,
+            score_clip=score_clip,
+        )  # fmt: skip
+        with one_thread():
+            domain = DOMAINS.create(dataset, resolve_device(device), options)
+            gate = measure_gate(
+                domain, images=images, train_images=4 * images, pool=6 * images, say=say
+            )
+        write_json(out / "photographs_gate.json", gate.to_json())
+        write_text(out / "photographs_gate.md", gate.to_markdown())
+        show(gate.to_markdown())
+        return 0 if gate.holds else 1
+
+    return action
+
+
 _RUN = LocalPath(exists=True, file_okay=False)
 
 

@@ -13,12 +13,19 @@ import torch
 
 from casl_bench.cli.main import main
 from casl_bench.domains.domain import Domain
-from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES
+from casl_bench.photos import published_weights
+from casl_bench.photos.celeba_annotation import CELEBA_ATTRIBUTES
 from casl_bench.photos.checkpoints.convert import read_config
 from casl_bench.photos.checkpoints.formats import Architecture
-from casl_bench.photos.domains import GUIDE_CLIP, SCORE_CLIP, ZERO_SHOT_CLIP, clip_place
 from casl_bench.photos.photo_file import read_photo
-from casl_bench.photos.scorers.similarity import ALEXNET_FILE, VGGFACE2_FILE
+from casl_bench.photos.published_weights import (
+    ALEXNET_FILE,
+    GUIDE_CLIP,
+    SCORE_CLIP,
+    VGGFACE2_FILE,
+    ZERO_SHOT_CLIP,
+    clip_place,
+)
 from casl_bench.runs import suites as config_module
 from tests.support import real_files
 from tests.support.tiny_suite import tiny_suite
@@ -105,8 +112,10 @@ def write_classifier(path: Path, photos: Path) -> None:
 )
 @pytest.mark.parametrize(("dataset", "concept"), [("celeba_hq", "smiling"), ("afhq_dog", "happy")])
 def test_photographs_through_full_size_networks(
-    dataset: str, concept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    dataset: str, concept: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """One command: what has an address is fetched, everything else is where it belongs."""
     photos, config_name = PHOTOS[dataset]
     blocks = GOLDEN / "asyrp_checkpoints"
     if not photos.is_dir() or not blocks.is_dir():
@@ -125,11 +134,13 @@ def test_photographs_through_full_size_networks(
         path = weights / f"{clip_place(clip)}.safetensors"
         real_files.write_clip(path, clip.partition(":")[0], f"clip {number}")
     real_files.write_alexnet(weights / "lpips" / ALEXNET_FILE)
+    table = real_files.publish(weights, tmp_path / "published")
+    monkeypatch.setattr(published_weights, "WEIGHTS", table)
     out = tmp_path / "out"
     code = main(
-        ["--datasets", dataset, "--methods", "asyrp", "--concepts", concept, "--suite", "tiny",
+        ["--datasets", dataset, "--methods", "casl,asyrp", "--concepts", concept, "--suite", "tiny",
          "--data-root", str(data), "--weights-root", str(weights), "--out", str(out),
-         "--method-weights", f"asyrp={blocks}"]
+         "--method-weights", f"asyrp={blocks}", "--allow-download"]
     )  # fmt: skip
     shutil.rmtree(weights)  # gigabytes that pytest would keep
     printed = capsys.readouterr()
@@ -137,7 +148,7 @@ def test_photographs_through_full_size_networks(
     assert "(photographs, " in printed.out and "| asyrp" in printed.out
     records = [json.loads(line) for line in (out / "numbers.jsonl").read_text().splitlines()]
     done = [r for r in records if r["kind"] == "edit" and r["status"] == "done"]
-    own = {"asyrp", "identity", "random_rotation", "random_direction", "destroy"}
+    own = {"casl", "asyrp", "identity", "random_rotation", "random_direction", "destroy"}
     # Only a trained classifier has gradients to follow.
     assert {r["method"] for r in done} - {"pixel_attack"} == own
     shutil.rmtree(out)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from casl_bench.photos.celeba_hq import PUBLISHED_NAMES
+from casl_bench.photos.celeba_annotation import PUBLISHED_NAMES
 
 _FAMILIES = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 
@@ -43,6 +43,30 @@ def write_celeba_hq(folder: Path, images: int = 40, size: int = 48) -> Path:
         f"{images}\n{' '.join(PUBLISHED_NAMES)}\n{''.join(rows)}".encode(),
     )
     _pictures(folder / "CelebA-HQ-img", [f"{i}.jpg" for i in range(images)], size, 0)
+    return folder
+
+
+def write_celeba(folder: Path, images: int = 40, size: tuple[int, int] = (89, 109)) -> Path:
+    """CelebA: `img_align_celeba/*.jpg`, the annotation and the official partition's form.
+
+    Of the images eight tenths train, one tenth validates and one tests. Returns `folder`.
+    """
+    rng = np.random.default_rng(images)
+    names = [f"{i:06d}.jpg" for i in range(1, images + 1)]
+    signs = rng.choice([-1, 1], (images, len(PUBLISHED_NAMES)))
+    rows = [
+        f"{n} {' '.join(f'{v:2d}' for v in row)}\n" for n, row in zip(names, signs, strict=True)
+    ]
+    header = " ".join(PUBLISHED_NAMES)
+    _write(folder / "list_attr_celeba.txt", f"{images}\n{header} \n{''.join(rows)}".encode())
+    parts = [sum(i >= images * tenths // 10 for tenths in (8, 9)) for i in range(images)]
+    lines = [f"{n} {part}\n" for n, part in zip(names, parts, strict=True)]
+    _write(folder / "list_eval_partition.txt", "".join(lines).encode())
+    for number, name in enumerate(names):
+        picture = Image.open(io.BytesIO(encoded_picture(number, max(size)))).resize(size)
+        file = io.BytesIO()
+        picture.save(file, "JPEG", quality=95)
+        _write(folder / "img_align_celeba" / name, file.getvalue())
     return folder
 
 

@@ -7,6 +7,7 @@ nothing can be downloaded. What comes out means nothing.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from casl_bench.conformance.toy_domain import seeded
+from casl_bench.core.files import hash_file
 from casl_bench.models.diffusers_folder import write_diffusers_folder
 from casl_bench.models.unet import BackboneConfig, build_unet
+from casl_bench.photos.published_weights import WEIGHTS, Weight
 from casl_bench.photos.scorers.classifier import build_network
 
 _WEIGHTS = "stand-in weights"
@@ -100,6 +103,18 @@ def write_vggface2(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
     return path
+
+
+def publish(weights: Path, folder: Path) -> tuple[Weight, ...]:
+    """The table of weights with what has an address moved to a folder, whose addresses it names."""
+    folder.mkdir()
+    table = []
+    for weight in WEIGHTS:
+        if weight.url and (weights / weight.place).is_file():
+            source = (weights / weight.place).rename(folder / Path(weight.place).name)
+            weight = replace(weight, sha256=hash_file(source), url=source.as_uri())
+        table.append(weight)
+    return tuple(table)
 
 
 def write_classifier(

@@ -20,6 +20,7 @@ from casl_bench.core.files import hash_file, read_checked
 from casl_bench.core.option_types import BoundedInt, LocalPath, expand_home
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.diffusers_folder import (
+    OTHER_WEIGHTS,
     OWN_FILE,
     SAFE_WEIGHTS,
     SCHEDULER_FILE,
@@ -203,7 +204,7 @@ def open_backbone(
     place: str | Path,
     *,
     name: str,
-    micro_batch: int,
+    micro_batch: int | Callable[[BackboneConfig], int],
     allow_download: bool = False,
     config: str | Path | None = None,
     image_size: int | None = None,
@@ -213,7 +214,8 @@ def open_backbone(
 
     A folder of ours or of diffusers, a published checkpoint file (of which the last three arguments
     say what it does not tell, see `convert`), or an id on the Hugging Face Hub (owner/name), whose
-    local cache alone is looked at unless `allow_download`. Raises UsageError if there is nothing at
+    local cache alone is looked at unless `allow_download`. `micro_batch` are the rows of a pass, or
+    what tells them of the network that was found. Raises UsageError if there is nothing at
     the place, or it must be downloaded and may not be, and InvalidBenchmarkError if what is there
     cannot be read or run.
     """
@@ -237,7 +239,8 @@ def open_backbone(
                 hint="give a folder with a config.json, a checkpoint file, or owner/name of a "
                 "network on the Hub",
             )
-    return Backbone(found.model_copy(update={"name": name, "micro_batch": micro_batch}), unet)
+    rows = micro_batch(found) if callable(micro_batch) else micro_batch
+    return Backbone(found.model_copy(update={"name": name, "micro_batch": rows}), unet)
 
 
 def _from_hub(hub_id: str, allow_download: bool) -> Path:
@@ -246,10 +249,13 @@ def _from_hub(hub_id: str, allow_download: bool) -> Path:
     wanted += _below(SCHEDULER_FOLDERS, SCHEDULER_FILE)
     safe, pickled = (_below(UNET_FOLDERS, file) for file in (SAFE_WEIGHTS, TORCH_WEIGHTS))
     folder = hub_folder(hub_id, [*wanted, *safe], allow_download)
-    # The same weights lie beside each other in both forms: one of them is enough.
+    # The same weights lie beside each other in several forms: one of them is enough.
     if any((folder / file).exists() for file in safe):
         return folder
-    return hub_folder(hub_id, [*wanted, *pickled], allow_download)
+    folder = hub_folder(hub_id, [*wanted, *pickled], allow_download)
+    if any((folder / file).exists() for file in pickled):
+        return folder
+    return hub_folder(hub_id, [*wanted, *_below(UNET_FOLDERS, OTHER_WEIGHTS)], allow_download)
 
 
 def _below(folders: tuple[str, ...], file: str) -> list[str]:

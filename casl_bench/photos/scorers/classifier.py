@@ -19,12 +19,10 @@ from casl_bench.core.files import hash_file, hash_json, read_checked
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.weights import AGAIN, CANNOT_BUILD, fitted_state, read_checkpoint
+from casl_bench.photos.photo_hub import PublishedNames
 
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 Channels = tuple[FiniteFloat, FiniteFloat, FiniteFloat]
-PublishedNames = Mapping[str, tuple[str, int]]
-"""Our attribute → the published one and +1, or -1 where that is its opposite (No_Beard)."""
-
 _HINT = "write timm:NAME or torchvision:NAME, such as timm:resnet18"
 EPS = 1e-6
 MOST_PIXELS = 1024

@@ -21,12 +21,6 @@ from casl_bench.models.weights import Source, fitted_state, read_checkpoint
 from casl_bench.photos import extra_package
 from casl_bench.photos.scorers.classifier import fill
 
-ALEXNET_FILE = "alexnet-owt-7be5be79.pth"
-"""Name of torchvision's file of AlexNet weights (ImageNet; BSD 3-clause)."""
-
-VGGFACE2_FILE = "20180402-114759-vggface2.pt"
-"""Name of facenet-pytorch's file of InceptionResnetV1 weights (MIT; trained on VGGFace2)."""
-
 FACE_SIZE = 160
 _FACES = 8  # in a pass
 # Side of the crop where no face is found, as a share of the image's shorter side: about the size

@@ -35,6 +35,25 @@ def test_halves_make_the_whole_bit_for_bit(
     assert torch.equal(halves, functional.pixel_shuffle(whole, patch_size))
 
 
+# The compiler looks at every tensor that it meets.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("family", ["ddpm", "adm"])
+def test_either_half_is_compiled_as_one_graph(make_backbone: Make, family: str) -> None:
+    """The backend of graphs that are run as they were captured: a half in pieces is an error."""
+    plain, compiled = make_backbone(family), make_backbone(family).compile(backend="eager")
+    assert compiled.weights_hash != plain.weights_hash
+    for t in (300, 20):
+        assert torch.equal(compiled.eps(images(3), t), plain.eps(images(3), t))
+    state = plain.encode(images(2), 300)
+    delta_h = torch.ones_like(state.h).requires_grad_(True)
+    compiled.encode(images(2), 300)
+    compiled.decode(state, delta_h).sum().backward()
+    assert delta_h.grad is not None and delta_h.grad.abs().sum() > 0
+    twin = compiled.twin()  # whose weights change: a graph would hold those that it was made with
+    assert twin._encoder_half is plain._encoder_half
+    assert torch.equal(twin.eps(images(3), 300), plain.eps(images(3), 300))
+
+
 @pytest.mark.parametrize("family", ["ddpm", "adm"])
 def test_h_is_the_output_of_the_mid_block(make_backbone: Make, family: str) -> None:
     backbone = make_backbone(family)

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.models.weights import read_checkpoint
+from casl_bench.models.weights import fitted_state, read_checkpoint
 
 MODEL = {"conv.weight": torch.zeros(2, 3), "conv.bias": torch.zeros(2)}
 EMA = {name: tensor + 1 for name, tensor in MODEL.items()}
@@ -65,6 +65,8 @@ def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
         (EMA_PYTORCH, True, "'ema_model.*' (averaged; the rest is there too)"),
         ({"model": MODEL, "ema": EMA_PYTORCH}, True, "'ema' › 'ema_model.*' (averaged; the rest"),
         (prefixed(EMA, "ema_model."), True, "'ema_model.*'"),
+        ({"net": MODEL, "netE": EMA}, True, "'netE' (averaged; 'net' is there too)"),
+        ({"net": MODEL, "net_ema": EMA, "epoch": 3}, True, "'net_ema' (averaged; 'net' is"),
     ],
 )
 def test_the_state_dict_within(tmp_path: Path, content: Any, averaged: bool, taken: str) -> None:
@@ -84,9 +86,12 @@ def test_the_state_dict_within(tmp_path: Path, content: Any, averaged: bool, tak
         {"model": MODEL, "ema": {"decay": 0.9, **EMA}},
         (MODEL, OPTIMISER, 3, 400, OTHER),
         {**MODEL, **prefixed(OTHER, "ema_model.")},
+        {"net": MODEL, "netE": OTHER},
+        {"decay": 0.9, "optimization_step": 3, "shadow_params": [*EMA.values()]},
     ],
-    ids=["other names", "too few", "other shapes", "mixed", "in a list", "in one dict"],
-)
+    ids=["other names", "too few", "other shapes", "mixed", "in a list", "in one dict", "netE",
+         "without the model"],
+)  # fmt: skip
 def test_an_average_that_is_not_of_the_weights_is_not_passed_over(
     tmp_path: Path, content: Any
 ) -> None:
@@ -107,6 +112,27 @@ def test_safetensors(tmp_path: Path) -> None:
     found = read_checkpoint(tmp_path / "net.safetensors")
     assert sorted(found.weights) == sorted(MODEL)
     assert torch.equal(found.weights["conv.bias"], EMA["conv.bias"])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_tensors_are_in_memory_of_their_own_wherever_the_file_has_them(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Kernels choose their way by the address of a tensor: the same weights, other last bits."""
+    path = tmp_path / f"net{suffix}"
+    odd = {f"{i}": torch.arange(3.0) for i in range(8)}  # 12 bytes each: none begins at 64 but one
+    save_file(odd, path) if suffix == ".safetensors" else torch.save(
+        {name: torch.arange(9.0)[i % 3 :][:3] for i, name in enumerate(odd)}, path
+    )
+    if suffix == ".safetensors":  # the test could fail
+        assert any(t.data_ptr() % 64 for t in load_file(path).values())
+    weights = read_checkpoint(path).weights
+    own = {name: torch.zeros(3) for name in weights}
+    for name, tensor in fitted_state(own, weights, "here").items():
+        assert tensor.data_ptr() % 64 == 0 and tensor.is_contiguous()
+        assert tensor.untyped_storage().nbytes() == 12, name
+    if suffix == ".safetensors":
+        assert all(t.data_ptr() % 64 == 0 for t in weights.values())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from casl_bench.models.backbone import Backbone
 from casl_bench.models.unet import ScheduleConfig, save_folder
 from casl_bench.photos.checkpoints.convert import open_backbone
 
-HALF = "diffusion_pytorch_model.fp16.safetensors"
+NON_EMA = "diffusion_pytorch_model.non_ema.safetensors"
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
 SAFE, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 # As google/ddpm-ema-celebahq-256 has it, smaller.
 PUBLISHED = {
@@ -168,6 +169,25 @@ def test_a_linear_schedule_is_written_as_before() -> None:
     }
 
 
+def test_parts_are_put_together(folder: Path) -> None:
+    whole = opened(folder)
+    _in_parts(folder)
+    assert len([*folder.glob("diffusion_pytorch_model-*.safetensors")]) > 2
+    assert opened(folder).weights_hash == whole.weights_hash
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+def test_half_precision_is_taken_where_there_is_nothing_else(folder: Path, in_parts: bool) -> None:
+    whole = opened(folder).weights_hash
+    settings = {"max_shard_size": "4KB"} if in_parts else {}
+    unet_of().half().save_pretrained(folder, variant="fp16", **settings)
+    assert opened(folder).weights_hash == whole
+    (folder / SAFE).unlink()
+    half = opened(folder)
+    assert half.weights_hash != whole
+    torch.testing.assert_close(half.eps(images(), 300), eps_of(unet_of()), rtol=1e-2, atol=1e-2)
+
+
 def test_a_folder_of_our_own(make_backbone: Make, tmp_path: Path) -> None:
     backbone = make_backbone()
     save_folder(tmp_path, backbone.config, backbone.unet, torch.float32)
@@ -185,10 +205,6 @@ def _poison(folder: Path) -> None:
 
 def _truncate(folder: Path) -> None:
     (folder / SAFE).write_bytes((folder / SAFE).read_bytes()[:-100])
-
-
-def _as_half_precision(folder: Path) -> None:
-    (folder / SAFE).rename(folder / HALF)
 
 
 def _in_parts(folder: Path) -> None:
@@ -224,8 +240,14 @@ def _scheduler(**changes: Any) -> Callable[[Path], None]:
         (_config(sample_size=10**6), "image_size: Input should be less than or equal to 4096"),
         (lambda p: (p / "config.json").write_text(""), "invalid config: an empty file"),
         (lambda p: (p / "config.json").write_text("<html>"), "invalid config: a web page"),
-        (_as_half_precision, f"only {HALF} is there"),
-        (_in_parts, "only diffusion_pytorch_model-00001-of"),
+        (lambda p: (p / SAFE).rename(p / NON_EMA), f"only {NON_EMA} is there"),
+        (lambda p: (_in_parts(p), (p / INDEX).unlink()), "only diffusion_pytorch_model-00001-of"),
+        (lambda p: (_in_parts(p), (p / INDEX).write_text("{}")), "the index names no files"),
+        (
+            lambda p: (_in_parts(p), (p / INDEX).write_text('{"weight_map": {"a": "../b"}}')),
+            "the index names files elsewhere",
+        ),
+        (lambda p: (_in_parts(p), next(p.glob("*-00002-*")).unlink()), "unreadable weights"),
         (_config(_class_name="UNet2DConditionModel"), "the network is a UNet2DConditionModel"),
         (_config(colour=3), "no U-Net can be built from this config"),
         (_config(sample_size="absent"), "sample_size is None, not the side"),
@@ -314,6 +336,17 @@ def test_pickled_weights_are_fetched_only_where_there_are_no_others(
     opened("owner/net", allow_download=True)
     assert len(hub.asked) == 2
     assert "unet/diffusion_pytorch_model.bin" in hub.asked[1]["allow_patterns"]
+
+
+def test_half_precision_and_parts_are_fetched_where_there_is_nothing_else(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _in_parts(folder)
+    hub = Hub(folder)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub)
+    opened("owner/net", allow_download=True)
+    assert len(hub.asked) == 3
+    assert "unet/diffusion_pytorch_model*.safetensors*" in hub.asked[2]["allow_patterns"]
 
 
 def test_a_hub_that_does_not_answer_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from casl_bench.core.errors import UsageError
 from casl_bench.domains.dataset import Concept
-from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES
+from casl_bench.photos.celeba_annotation import CELEBA_ATTRIBUTES
 from casl_bench.photos.photo_dataset import read_concepts, shipped_concepts
 
 GOOD = """

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.photos.published_weights import VGGFACE2_FILE
 from casl_bench.photos.scorers.similarity import (
-    VGGFACE2_FILE,
     FaceIdentity,
     LpipsDistance,
     PhotoSimilarity,

@@ -11,7 +11,8 @@ from torchvision.models import AlexNet
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.models.scorers import Similarity
-from casl_bench.photos.scorers.similarity import ALEXNET_FILE, LpipsDistance, PhotoSimilarity
+from casl_bench.photos.published_weights import ALEXNET_FILE
+from casl_bench.photos.scorers.similarity import LpipsDistance, PhotoSimilarity
 
 pytest.importorskip("lpips", reason="LPIPS comes with the extra 'real'")
 

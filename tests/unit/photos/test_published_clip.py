@@ -86,6 +86,19 @@ def test_the_name_of_a_file_is_a_tag_and_without_one_its_pixels_are_not_known(
     assert mean_of(load_clip(f"{TINY_CLIP}:{weights}", tmp_path, False)) == [*HALF]
 
 
+def test_without_a_tag_the_gelu_is_not_known_where_published_weights_differ(
+    weights: Path, tags: dict[str, Any], tmp_path: Path
+) -> None:
+    tags["plain"], tags["quick"] = tag(), tag(quick_gelu=True)
+    with pytest.raises(UsageError, match=r"published with different GELUs.*name it .*\.TAG"):
+        load_clip(f"{TINY_CLIP}:{weights}", tmp_path, False)
+    for name, gelu in (("plain", "GELU"), ("quick", "QuickGELU")):
+        named = placed(weights, tmp_path, name)
+        assert gelus(load_clip(f"{TINY_CLIP}:{named}", tmp_path, False)) == {gelu}
+    del tags["plain"]
+    assert gelus(load_clip(f"{TINY_CLIP}:{weights}", tmp_path, False)) == {"QuickGELU"}
+
+
 def test_a_tag_that_contradicts_its_architecture_is_refused(
     weights: Path, tags: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,7 +111,7 @@ def test_a_tag_that_contradicts_its_architecture_is_refused(
     assert gelus(load_clip(f"{TINY_CLIP}:{weights}", tmp_path, False)) == {"QuickGELU"}
 
 
-def test_every_published_tag_has_its_own_pixels() -> None:
+def test_every_published_tag_has_its_own_pixels_and_gelu() -> None:
     found = 0
     for architecture, tags in _PRETRAINED.items():
         for name, says in tags.items():
@@ -106,6 +119,9 @@ def test_every_published_tag_has_its_own_pixels() -> None:
             assert mean == tuple(says.get("mean") or OPENAI)
             assert kind == (says.get("interpolation") or "bicubic") and len(std) == 3
             found += mean != OPENAI
+            own = bool(open_clip.get_model_config(architecture).get("quick_gelu"))
+            quick = published_clip._quick_gelu(architecture, name, own, Path("x.bin"))
+            assert quick == bool(says.get("quick_gelu"))
             repository, names = published_clip.clip_on_hub(architecture, name)
             assert repository.count("/") == 1 and names[0].endswith(".safetensors")
     assert found >= 50

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +20,13 @@ from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError
 from casl_bench.domains.dataset import DATASETS, Dataset, Split
 from casl_bench.domains.options import DataSource
 from casl_bench.photos import photo_dataset
-from casl_bench.photos.celeba_hq import CELEBA_ATTRIBUTES, CelebaHq, read_annotation
+from casl_bench.photos.celeba import Celeba
+from casl_bench.photos.celeba_annotation import (
+    CELEBA_ATTRIBUTES,
+    PUBLISHED_NAMES,
+    read_annotation,
+)
+from casl_bench.photos.celeba_hq import CelebaHq
 from casl_bench.photos.photo_dataset import PhotoDataset
 from casl_bench.photos.photo_file import read_photo
 from casl_bench.photos.unlabelled import AfhqDog, LsunChurch
@@ -27,6 +35,7 @@ from tests.support import layouts
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 REAL: dict[str, Callable[..., PhotoDataset]] = {
     "celeba_hq": CelebaHq,
+    "celeba": Celeba,
     "afhq_dog": AfhqDog,
     "lsun_church": LsunChurch,
 }
@@ -42,6 +51,7 @@ def write_flat(folder: Path, images: int = 40) -> Path:
 LAYOUTS: dict[str, tuple[str, Callable[..., Path], tuple[int, int, int]]] = {
     "CelebAMask-HQ": ("celeba_hq", layouts.write_celeba_hq, (32, 4, 4)),
     "StarGAN v2": ("celeba_hq", layouts.write_celeba_hq_folder, (72, 8, 80)),
+    "CelebA": ("celeba", layouts.write_celeba, (32, 4, 4)),
     "AFHQ v1": ("afhq_dog", layouts.write_afhq, (36, 4, 40)),
     "AFHQ v2": ("afhq_dog", layouts.write_afhq_v2, (36, 4, 40)),
     "LSUN LMDB": ("lsun_church", layouts.write_lsun_lmdb, (36, 4, 40)),
@@ -86,7 +96,7 @@ def test_splits_of_each_layout(layout: str, written: Callable[[str], Path]) -> N
     for split, batch in batches.items():
         assert batch.image_ids == ids[split][:4]
         assert batch.pixels.shape == (4, 3, 16, 16)
-        labelled = layout == "CelebAMask-HQ"
+        labelled = layout in ("CelebAMask-HQ", "CelebA")
         assert (batch.attributes is not None) == labelled
     assert len(torch.unique(torch.cat([b.pixels for b in batches.values()]), dim=0)) == 12
     assert dataset.bad_images == ()
@@ -148,6 +158,126 @@ def test_labels_are_the_annotations(written: Callable[[str], Path]) -> None:
     assert torch.equal(batch.attributes, annotation.labels[36:])
     assert dataset.card.attributes == tuple(CELEBA_ATTRIBUTES)
     assert torch.equal(batch.pixels[0], read_photo(root / "CelebA-HQ-img" / "36.jpg", 16))
+
+
+def flat(root: Path) -> None:
+    for path in (root / "CelebA-HQ-img").iterdir():
+        path.rename(root / path.name)
+    (root / "CelebA-HQ-img").rmdir()
+
+
+AS_LABS_HAVE_THEM: dict[str, Callable[[Path], object]] = {
+    "png": lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem}.png"),
+    "JPG": lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem}.JPG"),
+    "zeros before": lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem:0>5}.jpg"),
+    "zeros and png": lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem:0>6}.png"),
+    "celeba_hq_256": lambda root: (root / "CelebA-HQ-img").rename(root / "celeba_hq_256"),
+    "data256x256": lambda root: (root / "CelebA-HQ-img").rename(root / "data256x256"),
+    "beside the annotation": flat,
+}
+
+
+@pytest.mark.parametrize("form", AS_LABS_HAVE_THEM)
+def test_portraits_as_labs_have_them_are_the_same_images_and_labels(
+    form: str, tmp_path: Path
+) -> None:
+    root = layouts.write_celeba_hq(tmp_path / "set", size=32)
+    published = {s: opened("celeba_hq", root).load(s, 4) for s in SPLITS}
+    AS_LABS_HAVE_THEM[form](root)
+    for split, batch in published.items():
+        found = opened("celeba_hq", root).load(split, 4)
+        assert found.image_ids == batch.image_ids and torch.equal(found.pixels, batch.pixels)
+        assert found.attributes is not None and batch.attributes is not None
+        assert torch.equal(found.attributes, batch.attributes)
+
+
+def test_a_part_of_the_portraits_stays_in_its_splits_and_a_small_one_is_cut_anew(
+    tmp_path: Path,
+) -> None:
+    root = layouts.write_celeba_hq(tmp_path / "set", size=32)
+    for number in (*range(1, 20), 33, 37):
+        (root / "CelebA-HQ-img" / f"{number}.jpg").unlink()
+    ids = everything(opened("celeba_hq", root))
+    assert ids["train"] == ("0.jpg", *(f"{i}.jpg" for i in range(20, 32)))
+    assert (ids["validation"], ids["test"]) == (
+        ("32.jpg", "34.jpg", "35.jpg"),
+        ("36.jpg", "38.jpg", "39.jpg"),
+    )
+    for number in range(30, 40):  # none of the published validation and test images is left
+        (root / "CelebA-HQ-img" / f"{number}.jpg").unlink(missing_ok=True)
+    dataset = opened("celeba_hq", root)
+    assert counts(dataset) == (8, 1, 2)
+    batch = dataset.load("test", 2)
+    assert batch.image_ids == ("28.jpg", "29.jpg") and batch.attributes is not None
+    labels = read_annotation(root / "CelebAMask-HQ-attribute-anno.txt").labels
+    assert torch.equal(batch.attributes, labels[28:30])
+
+
+CELEBA: dict[str, tuple[Callable[[Path], object], tuple[int, int, int]]] = {
+    "as published": (lambda root: None, (32, 4, 4)),
+    "no count": (
+        lambda root: (root / "list_attr_celeba.txt").write_text(
+            (root / "list_attr_celeba.txt").read_text().partition("\n")[2]
+        ),
+        (32, 4, 4),
+    ),
+    "the release's folders": (
+        lambda root: (
+            [(root / name).mkdir() for name in ("Anno", "Eval", "Img")],
+            (root / "list_attr_celeba.txt").rename(root / "Anno" / "list_attr_celeba.txt"),
+            (root / "list_eval_partition.txt").rename(root / "Eval" / "list_eval_partition.txt"),
+            (root / "img_align_celeba").rename(root / "Img" / "img_align_celeba"),
+        ),
+        (32, 4, 4),
+    ),
+    "a folder in a folder": (lambda root: deeper(root / "img_align_celeba"), (32, 4, 4)),
+    "png": (
+        lambda root: (
+            renamed(root / "img_align_celeba", lambda p: f"{p.stem}.png"),
+            (root / "img_align_celeba").rename(root / "img_align_celeba_png"),
+        ),
+        (32, 4, 4),
+    ),
+    "ranges": (
+        lambda root: (root / "splits.txt").write_text("train 1-5\nvalidation 6-7\ntest 31-40\n"),
+        (5, 2, 10),
+    ),
+    # Of the official partition's ranges all of these train: they are cut in three.
+    "no partition": (lambda root: (root / "list_eval_partition.txt").unlink(), (32, 4, 4)),
+    "a partition with commas": (
+        lambda root: (
+            (root / "list_eval_partition.csv").write_text(
+                "image_id,partition\n"
+                + (root / "list_eval_partition.txt").read_text().replace(" ", ",")
+            ),
+            (root / "list_eval_partition.txt").unlink(),
+        ),
+        (32, 4, 4),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", CELEBA)
+def test_original_celeba_as_labs_have_it(form: str, tmp_path: Path) -> None:
+    change, sizes = CELEBA[form]
+    root = layouts.write_celeba(tmp_path / "set")
+    annotation = read_annotation(root / "list_attr_celeba.txt")
+    change(root)
+    dataset = opened("celeba", root)
+    assert counts(dataset) == sizes
+    batch = dataset.load("test", sizes[2])
+    assert batch.image_ids[-1] == "000040.jpg" and batch.attributes is not None
+    assert torch.equal(batch.attributes, annotation.of(batch.image_ids))
+
+
+def test_the_face_of_a_celeba_portrait_is_cut_out(tmp_path: Path) -> None:
+    for size, box in (((178, 218), (8, 40, 168, 200)), ((89, 109), (4, 20, 84, 100))):
+        root = layouts.write_celeba(tmp_path / str(size[0]), images=10, size=size)
+        picture = Image.open(root / "img_align_celeba" / "000001.jpg")
+        seen = picture.resize((64, 64), Image.Resampling.BICUBIC, box=box)
+        expected = torch.frombuffer(bytearray(seen.tobytes()), dtype=torch.uint8)
+        pixels = opened("celeba", root, resolution=64).load("train", 1).pixels[0]
+        assert torch.equal(pixels, expected.reshape(64, 64, 3).permute(2, 0, 1) / 127.5 - 1)
 
 
 def test_the_thirty_thousand_are_cut_where_the_documentation_says(
@@ -317,6 +447,24 @@ def celeba_with(change: Callable[[Path], object]) -> Callable[[Path], tuple[str,
     return make
 
 
+def celeba_small_with(change: Callable[[Path], object]) -> Callable[[Path], tuple[str, Path]]:
+    def make(folder: Path) -> tuple[str, Path]:
+        change(layouts.write_celeba(folder / "set", images=12))
+        return "celeba", folder / "set"
+
+    return make
+
+
+def one_based(path: Path) -> str:
+    return f"{int(path.stem) + 1:05d}.png"
+
+
+def keep(root: Path, last: int) -> None:
+    for path in (root / "CelebA-HQ-img").iterdir():
+        if int(path.stem) > last:
+            path.unlink()
+
+
 def afhq_with(change: Callable[[Path], object]) -> Callable[[Path], tuple[str, Path]]:
     def make(folder: Path) -> tuple[str, Path]:
         change(layouts.write_afhq(folder / "set", images=12, size=32))
@@ -343,7 +491,9 @@ def empty_database(folder: Path) -> None:
 
 def renamed(folder: Path, name: Callable[[Path], str]) -> None:
     for path in list(folder.iterdir()):
-        path.rename(path.with_name(name(path)))
+        path.rename(folder / f"new-{name(path)}")
+    for path in list(folder.iterdir()):
+        path.rename(folder / path.name.removeprefix("new-"))
 
 
 def deeper(folder: Path) -> None:
@@ -379,17 +529,60 @@ BROKEN: dict[str, tuple[Callable[[Path], tuple[str, Path]], str]] = {
         celeba_with(lambda root: (root / "CelebA-HQ-img" / "77.jpg").touch()),
         "1 image is not in the annotation",
     ),
-    "faces with another ending": (
-        celeba_with(lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem}.JPG")),
-        r"12 images are not in the annotation.*rename: there it is 0\.jpg",
+    "faces counted from 1": (
+        celeba_with(lambda root: renamed(root / "CelebA-HQ-img", one_based)),
+        "images are numbered 1 to 12, those of the annotation from 0.*subtract 1 from each name",
     ),
-    "faces numbered otherwise": (
-        celeba_with(lambda root: renamed(root / "CelebA-HQ-img", lambda p: f"{p.stem:0>5}.png")),
-        r"12 images are not in the annotation.*rename: there it is 0\.jpg; any format will do",
+    "a part of the faces counted from 1": (
+        celeba_with(lambda root: (renamed(root / "CelebA-HQ-img", one_based), keep(root, 6))),
+        "images are numbered 1 to 6, those of the annotation from 0",
     ),
     "a face twice": (
         celeba_with(lambda root: (root / "CelebA-HQ-img" / "7.JPG").touch()),
-        "1 image is not in the annotation.*move it away",
+        r"7\.JPG and 7\.jpg are both image 7\.jpg of the annotation.*keep one",
+    ),
+    "no portraits of CelebA": (
+        celeba_small_with(lambda root: shutil.rmtree(root / "img_align_celeba")),
+        "no images.*unpack them to img_align_celeba/",
+    ),
+    "portraits of CelebA in their archive": (
+        celeba_small_with(
+            lambda root: (
+                shutil.rmtree(root / "img_align_celeba"),
+                (root / "img_align_celeba.zip").touch(),
+            )
+        ),
+        "still packed",
+    ),
+    "portraits of CelebA without annotation": (
+        celeba_small_with(lambda root: (root / "list_attr_celeba.txt").unlink()),
+        "no layout of celeba.*img_align_celeba/ beside list_attr_celeba.txt",
+    ),
+    "a partition of other things": (
+        celeba_small_with(lambda root: (root / "list_eval_partition.txt").write_text("a b c")),
+        r"file name, 0, 1 or 2 .*list_eval_partition\.txt, line 1",
+    ),
+    "an image of two ranges": (
+        celeba_small_with(
+            lambda root: (root / "splits.txt").write_text("train 1-9\nvalidation 9-10\ntest 11-12")
+        ),
+        "overlaps that of train, 1-9.*splits.txt, line 2",
+    ),
+    "a range of nothing": (
+        celeba_small_with(lambda root: (root / "splits.txt").write_text("train 9-1")),
+        "no range of images.*splits.txt, line 1",
+    ),
+    "a split without a range": (
+        celeba_small_with(lambda root: (root / "splits.txt").write_text("train 1-5\ntest 6-7\n")),
+        "no range of validation",
+    ),
+    "a chosen split without images": (
+        celeba_small_with(
+            lambda root: (root / "splits.txt").write_text(
+                "train 1-5\nvalidation 6-12\ntest 13-20\n"
+            )
+        ),
+        "no image of the split test",
     ),
     "faces one folder too deep": (
         celeba_with(lambda root: deeper(root / "CelebA-HQ-img")),
@@ -485,7 +678,7 @@ BAD: dict[str, Callable[[Path], object]] = {
     "cut": cut,
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("404 not found"),
-    "gone": lambda path: path.unlink(),
+    "a broken link": lambda path: (path.unlink(), path.symlink_to("nowhere")),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "too small": lambda path: path.write_bytes(layouts.encoded_picture(1, 4)),
 }
@@ -640,6 +833,59 @@ def test_other_images_of_a_table_are_another_revision(hub: Path) -> None:
 def test_a_folder_of_images_is_a_local_data_set(hub: Path) -> None:
     layouts.write_celeba_hq_folder(hub / "faces", images=5, size=32)
     assert sum(counts(hub_set("celeba_hq", hub / "faces"))) == 20
+
+
+@pytest.mark.parametrize("kind", ["bool", "0 and 1", "-1 and 1"])
+@pytest.mark.parametrize("name", ["celeba_hq", "celeba"])
+def test_columns_of_attributes_are_labels(hub: Path, name: str, kind: str) -> None:
+    import datasets
+
+    signs = np.random.default_rng(0).choice([False, True], (20, 40))
+    values = {"bool": signs, "0 and 1": signs.astype(int), "-1 and 1": 2 * signs.astype(int) - 1}[
+        kind
+    ]
+    feature = datasets.Value("bool" if kind == "bool" else "int64")
+    columns = {c: (values[:, i].tolist(), feature) for i, c in enumerate(PUBLISHED_NAMES)}
+    columns["Smiling".lower()] = columns.pop("Smiling")  # in whatever order and case
+    table(0, 20, **columns).to_parquet(hub / "a.parquet")  # type: ignore[attr-defined]
+    dataset = hub_set(name, hub / "a.parquet")
+    batch = dataset.load("train", 16)
+    rows = [int(i.partition("/")[2]) for i in batch.image_ids]
+    beard = list(CELEBA_ATTRIBUTES).index("beard")
+    expected = torch.from_numpy(signs[rows].copy())
+    expected[:, beard] ^= True
+    assert batch.attributes is not None and torch.equal(batch.attributes, expected)
+    table(0, 20).to_parquet(hub / "b.parquet")  # type: ignore[attr-defined]
+    without = hub_set(name, hub / "b.parquet")
+    assert without.load("train", 1).attributes is None
+    assert without.card.revision != dataset.card.revision
+
+
+@pytest.mark.parametrize(
+    ("left_out", "values", "message"),
+    [
+        (1, (0, 1), "39 of 40 attributes have a column, Young has none"),
+        (39, (0, 1), "1 of 40 attributes have a column, Arched_Eyebrows, .* and 36 more have none"),
+        (0, (0, 2), r"neither true or false.*column 5_o_Clock_Shadow"),
+        (0, (-1, 0), "neither true or false, 0 or 1, nor -1 or 1"),
+    ],
+)
+def test_columns_that_are_no_annotation_are_one_line(
+    hub: Path, left_out: int, values: tuple[int, int], message: str
+) -> None:
+    import datasets
+
+    names = PUBLISHED_NAMES[: 40 - left_out]
+    kind = datasets.Value("int64")
+    columns = {c: ([values[i % 2] for i in range(10)], kind) for c in names}
+    table(0, 10, **columns).to_parquet(hub / "a.parquet")  # type: ignore[attr-defined]
+    with pytest.raises(UsageError) as raised:
+        hub_set("celeba_hq", hub / "a.parquet")
+    text = str(raised.value)
+    assert re.search(message, text), text
+    assert "\n" not in text and len(text) < 400
+    table(0, 10, **columns).to_parquet(hub / "a.parquet")  # type: ignore[attr-defined]
+    assert hub_set("lsun_church", hub / "a.parquet").load("train", 1).attributes is None
 
 
 def test_only_dogs_of_a_mixed_data_set(hub: Path) -> None:

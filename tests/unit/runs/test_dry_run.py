@@ -10,8 +10,10 @@ from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import UsageError
 from casl_bench.diffusion.trajectories import DISK_BUDGET_VARIABLE
 from casl_bench.methods.method import METHODS
+from casl_bench.models.unet import BackboneConfig
+from casl_bench.photos.checkpoints.formats import Architecture
 from casl_bench.results.run_folder import read_jsonl
-from casl_bench.runs.dry_run import cost_text, estimate_cost
+from casl_bench.runs.dry_run import FULL_SIZE_FLOPS, cost_text, estimate_cost, pass_flops
 from casl_bench.runs.names import load_registries, resolve_methods
 from casl_bench.runs.plan import (
     MATCHED_IMAGES,
@@ -108,11 +110,22 @@ def test_what_a_dry_run_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f"about {cost.unet_calls:,.0f} U-Net calls (in images): inversion 111,680" in text
     assert f"{cost.unet_calls / 20 / 3600:.1f} h at 20 images a second" in text
     assert "of which trajectories 47.7 GB (budget 200 GB)" in text
-    assert " h at 10, " in cost_text(config, cells)
+    hours = cost.unet_calls * FULL_SIZE_FLOPS / 48.7e9 / 3600
+    assert f"{hours:,.1f} h on one thread of a CPU (measured: 48.7 G" in cost_text(config, cells)
+    there = config.model_copy(update={"device": "cuda:0"})
+    hours = cost.unet_calls * 1e12 / (0.4 * 19.5e12) / 3600
+    assert f"A100 {hours:,.1f} h, " in (told := cost_text(there, cells, flops=1e12))
+    assert "arithmetic: 1,000.0 GFLOP a pass at 0.4 of the float32 peak" in told
     assert cost_text(config, ()) == "nothing to do: no U-Net call"
     monkeypatch.setenv(DISK_BUDGET_VARIABLE, "much")
     with pytest.raises(UsageError, match="no disk budget"):
         cost_text(config, cells)
+
+
+def test_the_passes_of_the_published_network_are_those_of_its_form() -> None:
+    published = Architecture("ddpm", 3, 3, 128, (1, 1, 2, 2, 4, 4), 2, (4,))
+    config = BackboneConfig(name="ddpm", image_size=256, unet=published.unet_config(256))
+    assert pass_flops(config) == pytest.approx(FULL_SIZE_FLOPS, rel=0.01)
 
 
 def test_the_whole_paper_suite_on_faces_is_estimated_without_its_files(tmp_path: Path) -> None:

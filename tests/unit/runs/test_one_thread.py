@@ -34,7 +34,7 @@ def two_threads() -> Iterator[None]:
     [
         (lambda: executor.run(NOTHING, NOTHING), (executor, "check_engine")),
         (lambda: worker.carry_out(NOTHING, NOTHING, NOTHING), (worker, "BufferedProgress")),
-        (lambda: tuning.tune(SWEEP, NOTHING), (tuning, "open_domains")),
+        (lambda: tuning.tune(SWEEP, NOTHING), (tuning, "prepare_domains")),
         (lambda: rescoring.rescore(Path()), (rescoring, "RecordStore")),
         (lambda: metric_validity.make_study(8, print), (metric_validity, "load_registries")),
         (

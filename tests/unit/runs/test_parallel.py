@@ -9,7 +9,7 @@ import pytest
 
 from casl_bench.core.errors import UsageError
 from casl_bench.core.memory import GB
-from casl_bench.runs import parallel
+from casl_bench.runs import parallel, worker
 from casl_bench.runs.parallel import (
     _connect,
     _queue_cluster,
@@ -18,6 +18,7 @@ from casl_bench.runs.parallel import (
     default_jobs,
 )
 from casl_bench.runs.suites import SUITES, Execution, RunConfig
+from casl_bench.runs.system_info import resolve_device, resolve_devices
 
 
 @pytest.mark.parametrize(
@@ -117,3 +118,42 @@ def test_whatever_dask_says_of_an_address_is_one_line(error: Exception) -> None:
         _connect(client, "tls://127.0.0.1:1")
     said = str(raised.value)
     assert said.startswith(f"no Dask scheduler answers: {type(error).__name__}: {error} (--sched")
+
+
+def claimed(config: RunConfig, monkeypatch: pytest.MonkeyPatch, token: str = "a run") -> Any:
+    """What another process of a run would work on, and the lock that it holds."""
+    monkeypatch.setattr(worker, "_devices", {})
+    own = worker.on_own_device(config, token)
+    assert worker.on_own_device(config, token) == own and own.jobs == 1
+    return own.device, worker._devices[token][1]
+
+
+def test_each_process_has_a_gpu_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.tempfile, "gettempdir", lambda: str(tmp_path))
+    devices = ("cuda:0", "cuda:1", "cuda:3")
+    config = RunConfig(
+        methods=("casl",), datasets=("toy_shapes",), concepts=None, suite=SUITES["quick"], seed=0,
+        device="cuda:0", devices=devices, jobs=3, out=tmp_path,
+    )  # fmt: skip
+    held = [claimed(config, monkeypatch) for _ in devices]
+    assert [device for device, _ in held] == [*devices]
+    with pytest.raises(UsageError, match="more processes than devices"):
+        claimed(config, monkeypatch)
+    held[1][1].release()  # that process has died
+    assert claimed(config, monkeypatch)[0] == "cuda:1"
+    assert claimed(config, monkeypatch, "another run")[0] == "cuda:0"
+    alone = config.model_copy(update={"devices": ()})
+    assert worker.on_own_device(alone, "a run") is alone
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,0", "0,-1", "0;1"])
+def test_what_is_no_list_of_gpus_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no list of GPUs"):
+        resolve_devices(text, here=False)
+
+
+def test_gpus_are_named_by_number() -> None:
+    assert resolve_devices("0, 2", here=False) == ("cuda:0", "cuda:2")
+    assert resolve_device("cuda", here=False) == "cuda:0"
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        resolve_device("gpu", here=False)
