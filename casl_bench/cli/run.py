@@ -11,6 +11,7 @@ import click
 from casl_bench.cli.gate import compare_option
 from casl_bench.cli.options import (
     EXECUTION_OPTIONS,
+    METHOD_OPTIONS,
     NAME_OPTIONS,
     PATH,
     PHOTO_OPTIONS,
@@ -35,14 +36,15 @@ if TYPE_CHECKING:
 RUN_OPTIONS = together(
     (
         NAME_OPTIONS,
-        option("Run", "--suite", metavar="NAME", help="How much of everything: standard, quick or "
-               "paper.  [default: standard]"),
+        option("Run", "--suite", metavar="NAME", help="How much of everything: standard, "
+               "leaderboard, quick or paper.  [default: standard]"),
         option("Run", "--quick", is_flag=True, help="Short for --suite quick: little of "
                "everything, to try out."),
         seed_option,
-        option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), default=1,
-               show_default=True, metavar="N", help="Fits of every method, each with random "
-               "numbers of its own: separates chance in fitting from chance in images."),
+        option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), metavar="N",
+               help="Fits of every method, each with random numbers of its own: separates chance "
+               "in fitting from chance in images.  [default: the suite's, 3 of leaderboard, else "
+               "1]"),
         plugin_option,
         option("Run", "--out", type=PATH, help="Run folder.  [default: "
                "runs/DATASET-SUITE-seedSEED, so that the same command finds it again]"),
@@ -81,7 +83,7 @@ def run_command(
     suite: str | None,
     quick: bool,
     seed: int,
-    fit_seeds: int,
+    fit_seeds: int | None,
     device: str,
     out: Path | None,
     cache: Path | None,
@@ -137,8 +139,9 @@ def run_command(
         say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
-        fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,
-        memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1, execution=execution,
+        fit_seeds=fit_seeds or chosen_suite.fit_seeds, device=device, out=out, cache=cache,
+        plugins=plugins, memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1,
+        execution=execution,
     )  # fmt: skip
     if jobs is None and execution.engine(jobs=2) == "local":
         bearable = default_jobs(config.device, domain_kind_of_suite(chosen_suite.name))
@@ -209,7 +212,7 @@ def _config(
 
 
 @click.command("tune")
-@NAME_OPTIONS
+@METHOD_OPTIONS
 @click.option("--trials", type=BoundedInt(), default=8, show_default=True,
               help="Settings tried of each method, its default included.")  # fmt: skip
 @click.option("--images", type=BoundedInt(), default=12, show_default=True,
@@ -225,7 +228,6 @@ def _config(
 def tune_command(
     methods: tuple[str, ...],
     datasets: tuple[str, ...],
-    concepts: tuple[str, ...],
     trials: int,
     images: int,
     suite: str,
@@ -236,12 +238,12 @@ def tune_command(
     cache: Path | None,
     **given: Any,
 ) -> int:
-    """Try settings of each method on validation images and keep the best: docs/tuning.md."""
+    """Try settings of each method on concepts held out for it, keep the best: docs/tuning.md."""
     from casl_bench.runs.declared import check_names
     from casl_bench.runs.suites import suite as suite_named
 
     chosen = suite_named(suite)
-    check_names(methods, datasets, concepts, plugins)
+    check_names(methods, datasets, ("all",), plugins)
     if given["method_weights"]:
         raise UsageError("--method-weights leaves nothing to tune", hint="leave it out")
 
@@ -255,7 +257,7 @@ def tune_command(
 
     names.load_registries(plugins)
     config = _config(
-        methods, datasets, concepts, dict(given), suite=chosen, seed=seed, device=device,
+        methods, datasets, ("all",), dict(given), suite=chosen, seed=seed, device=device,
         out=out, cache=cache, plugins=plugins,
     )  # fmt: skip
     sweep = make_sweep(config, trials, images)
