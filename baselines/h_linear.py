@@ -13,8 +13,7 @@ of the class means along it.
 
 Choices of ours. BoundaryDiffusion moves both x_t and h at one mixing step; only its h-space half
 is here, at every visited timestep of the window as all other methods here, or with `single_step` at
-one. Features are standardised before the SVM, which is solved in its dual, exactly and without
-random numbers: n images have n coefficients, however many numbers h has.
+one. Features are standardised before the SVM.
 """
 
 from __future__ import annotations
@@ -25,8 +24,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from casl_bench.core.errors import InputError
 from casl_bench.methods.h_space_editor import EditWindow
+from casl_bench.methods.label_directions import (
+    mean_difference,
+    require_two_classes,
+    svm_direction,
+)
 from casl_bench.methods.method import (
     ConfiguredMethod,
     EditTask,
@@ -35,7 +38,6 @@ from casl_bench.methods.method import (
     register_method,
 )
 from casl_bench.methods.step_directions import DirectionEditor, StepDirections, visited_steps
-from casl_bench.metrics.edit_scores import ROUNDING
 
 
 class HLinearConfig(MethodConfig):
@@ -52,40 +54,6 @@ class HLinearConfig(MethodConfig):
     gain: float = 2.0  # factor on the distance of the class means at strength 1
 
 
-def mean_difference(h: Tensor, labels: Tensor) -> Tensor:
-    """Mean map of h [n, C, h, w] with the attribute minus mean of those without: [C, h, w] float32.
-
-    Of labels [n] bool both classes must be present. Sums in float64.
-    """
-    h = h.double()
-    return (h[labels].mean(0) - h[~labels].mean(0)).float()
-
-
-def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:
-    """Normal [C, h, w] float32 of a linear SVM, as long as the distance of the class means on it.
-
-    Towards the images with the attribute, of h [n, C, h, w] and labels [n] bool, both classes
-    present. Normal and distance are taken in standardised features; the result is turned back into
-    the units of h. C: see `HLinearConfig`.
-    """
-    # Imported here: scikit-learn takes a second that other methods should not pay.
-    from sklearn.svm import SVC
-
-    x = h.flatten(1).double()
-    std = x.std(0)
-    std = torch.where(std > ROUNDING * x.abs().amax(0), std, 1.0)
-    x = (x - x.mean(0)) / std
-    machine = SVC(kernel="precomputed", C=C, tol=1e-6)
-    machine.fit((x @ x.T / x.shape[1]).numpy(), labels.numpy())
-    weights = torch.zeros(len(x), dtype=torch.float64)
-    weights[torch.from_numpy(machine.support_).long()] = torch.from_numpy(machine.dual_coef_[0])
-    normal = weights @ x
-    normal = normal / normal.norm()
-    distance = (x[labels].mean(0) - x[~labels].mean(0)) @ normal
-    direction: Tensor = (distance * normal * std).reshape(h.shape[1:]).float()
-    return direction
-
-
 @register_method
 class HLinear(ConfiguredMethod[HLinearConfig]):
     """Directions of h-space from labels."""
@@ -97,6 +65,7 @@ class HLinear(ConfiguredMethod[HLinearConfig]):
         version=1,
         supervision="labels",
         space="h_space",
+        deterministic=True,
     )
     config_class = HLinearConfig
 
@@ -105,9 +74,8 @@ class HLinear(ConfiguredMethod[HLinearConfig]):
         """What a tuning sweep varies: the kind of direction, and how it is injected."""
         return {
             "direction": ("mean_difference", "svm"),
-            "t_edit": (250, 350, 500),
+            "t_edit": (100, 250, 350, 500),
             "asymmetric": (False, True),
-            "gain": (1.0, 2.0, 4.0),
         }
 
     def fit(self, task: EditTask) -> DirectionEditor:
@@ -115,15 +83,8 @@ class HLinear(ConfiguredMethod[HLinearConfig]):
 
         Raises InputError if the task grants no labels, or they are all alike.
         """
-        config, store, labels = self.config, task.trajectories, task.labels
-        if labels is None:
-            raise InputError("h_linear needs labels in its task")
-        if bool(labels.all()) or not bool(labels.any()):
-            raise InputError(
-                "the training images are all of one class",
-                where=f"attribute '{task.concept.attribute}'",
-                hint="use more training images",
-            )
+        config, store = self.config, task.trajectories
+        labels = require_two_classes(task.labels, task.concept.attribute)
         window = self._window(store.timesteps)
         steps = [s for s, t in enumerate(store.timesteps) if window.edits(t)]
         values = [

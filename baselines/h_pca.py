@@ -174,6 +174,7 @@ class HPca(ConfiguredMethod[HPcaConfig]):
         supervision="text",
         space="h_space",
         uses_validation=True,
+        deterministic=True,
     )
     config_class = HPcaConfig
 
@@ -187,9 +188,8 @@ class HPca(ConfiguredMethod[HPcaConfig]):
         """What a tuning sweep varies: how a component is chosen, and how it is injected."""
         return {
             "criterion": ("projection", "cosine"),
-            "t_edit": (250, 350, 500),
+            "t_edit": (100, 250, 350, 500),
             "asymmetric": (False, True),
-            "gain": (1.5, 3.0, 6.0),
         }
 
     def fit_unet_calls(self, timesteps: Sequence[int]) -> float:

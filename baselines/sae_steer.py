@@ -28,8 +28,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.trajectories import TrajectoryStore
-from casl_bench.domains.dataset import Concept
-from casl_bench.methods.casl import mean_code, top_mask
+from casl_bench.methods.casl import top_mask
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
 from casl_bench.methods.method import (
     ConfiguredMethod,
@@ -40,7 +39,7 @@ from casl_bench.methods.method import (
     register_method,
 )
 from casl_bench.methods.step_directions import visited_steps
-from casl_bench.models.clip import ClipModel
+from casl_bench.methods.text_contrast import retrieve
 from casl_bench.sae.sae import HSpaceSae
 
 
@@ -61,16 +60,14 @@ class SaeSteerConfig(MethodConfig):
     gain: float = 1.0  # factor on the shift at strength 1
 
 
-def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) -> tuple[Tensor, ...]:
-    """Places of the images most and least like the concept's text, by the guide CLIP.
-
-    [r] int64 each, disjoint: `share` of the images [n >= 2, 3, H, W] from either end of the
-    ranking, at least one image and at most half of them.
-    """
-    direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
-    order = torch.argsort(clip.encode_image(images) @ direction, descending=True, stable=True)
-    count = min(max(1, round(share * len(images))), len(images) // 2)
-    return order[:count], order[-count:]
+@torch.no_grad()
+def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
+    """Mean code [d_sae, h, w] over images and timesteps, of pairs (h [n, C, h, w], t)."""
+    (h, t), *others = maps
+    total, count = sae.encode(h, t).sum(0), len(h)
+    for h, t in others:
+        total, count = total + sae.encode(h, t).sum(0), count + len(h)
+    return total / count
 
 
 @dataclass(frozen=True)
@@ -181,18 +178,18 @@ class SaeSteer(ConfiguredMethod[SaeSteerConfig]):
         supervision="text",
         space="h_space",
         uses_sae=True,
+        deterministic=True,
     )
     config_class = SaeSteerConfig
 
     @classmethod
     def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
-        """What a tuning sweep varies: which latents are shifted, when and how far."""
+        """What a tuning sweep varies: which latents are shifted, when and by which step."""
         return {
             "k": (4, 16, 64),
             "suppress": (False, True),
-            "t_edit": (250, 350, 500),
+            "t_edit": (100, 250, 350, 500),
             "asymmetric": (False, True),
-            "gain": (1.0, 2.0, 4.0),
         }
 
     def fit(self, task: EditTask) -> SaeSteerEditor:

@@ -159,7 +159,7 @@ def measure(
     )
     at = dict(at_strength(strength))
     headline = headline_level(levels)
-    if headline is not None and headline.status == "not_reached":
+    if headline is not None and headline.strength is None:
         at |= _not_reached(headline, at)
     if not record.control:
         at[OVER_RANDOM] = _over_random(cell, strength, seed, matched)
@@ -213,9 +213,8 @@ def _by_name(names: Sequence[str], values: Array) -> dict[str, float]:
 
 def _not_reached(headline: Level, at: Mapping[str, Measurement]) -> dict[str, Measurement]:
     """EPR+ of a cell that did not reach the headline's effect: no number, by any classifier."""
-    reason = (
-        f"not reached: largest effect {headline.largest:.3g} of {headline.goal:.3g} {headline.unit}"
-    )
+    largest = f"largest effect {headline.largest:.3g} of {headline.goal:.3g} {headline.unit}"
+    reason = f"{headline.status_in_words}: {largest}"
     return {
         name: Measurement.undefined(reason, m.n, m.unit)
         for name, m in at.items()
@@ -275,8 +274,8 @@ def flags_of(record: RunRecord) -> tuple[str, ...]:
     wrong = value("wrong_way_rate")
     if (wrong is not None and wrong > 0.5) or (headline and headline.status == "wrong_way"):
         found.add("wrong way")
-    if headline is not None and headline.status == "not_reached":
-        found.add("not reached")
+    if headline is not None and headline.strength is None:
+        found.add(headline.status_in_words)
     if not record.monotone:
         found.add("non-monotone")
     for drifted in ("perceptual_drift", "identity_drift"):

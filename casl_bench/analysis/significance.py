@@ -15,7 +15,7 @@ from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import signed_log
-from casl_bench.results.record import Comparison, Measurement, Pair, Sensitivity
+from casl_bench.results.record import Comparison, Measurement, Pair, Sensitivity, Standing
 
 
 def paired_differences(scores: ResampledScores) -> tuple[Pair, ...]:
@@ -178,6 +178,23 @@ def without(found: Comparison, methods: Collection[str]) -> Comparison | None:
             "incomplete": tuple(sorted({*found.incomplete, *gone})),
         }
     )
+
+
+SUPERVISION = ("none", "text", "labels")
+"""Classes of methods by what guides their fits, the least first."""
+
+
+def ranks_within(found: Comparison, classes: Mapping[str, str]) -> dict[str, tuple[Standing, ...]]:
+    """Supervision class → standings of its methods among themselves, the least supervised first.
+
+    `classes` are by method. Tests are adjusted for the pairs of a class alone.
+    """
+    order = sorted(
+        set(classes.values()),
+        key=lambda c: SUPERVISION.index(c) if c in SUPERVISION else len(SUPERVISION),
+    )
+    own = {c: without(found, {m for m in classes if classes[m] != c}) for c in order}
+    return {c: part.standings for c, part in own.items() if part is not None}
 
 
 def _letters(order: Sequence[str], better: set[tuple[str, str]]) -> dict[str, str]:

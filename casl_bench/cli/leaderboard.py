@@ -158,5 +158,6 @@ def expected_of(records: Sequence[RunRecord]) -> Expected:
             if not infos[m].control
         },
         matched_concepts=MATCHED_CONCEPTS,
+        single_fit=frozenset(m for m, i in infos.items() if i.deterministic),
         fields_of=fields_of,
     )

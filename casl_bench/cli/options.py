@@ -81,13 +81,13 @@ def _list_option(name: str, default: str, text: str) -> Decorator[Any]:
     )  # fmt: skip
 
 
-NAME_OPTIONS = together(
+METHOD_OPTIONS = together(
     (
-        _list_option("--methods", "all", "Methods; the controls are always there."),
+        _list_option("--methods", "all", "Methods; references and controls are always there."),
         _list_option("--datasets", "rendered_faces", "Data sets."),
-        _list_option("--concepts", "all", "What to edit."),
     )
 )
+NAME_OPTIONS = together((METHOD_OPTIONS, _list_option("--concepts", "all", "What to edit.")))
 seed_option = option("Run", "--seed", type=SEED, default=0, show_default=True, metavar="N",
                      help="Every random number derives from it.")  # fmt: skip
 plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True, help="A Python file "

@@ -11,6 +11,7 @@ import click
 from casl_bench.cli.gate import compare_option
 from casl_bench.cli.options import (
     EXECUTION_OPTIONS,
+    METHOD_OPTIONS,
     NAME_OPTIONS,
     PATH,
     PHOTO_OPTIONS,
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 RUN_OPTIONS = together(
     (
         NAME_OPTIONS,
-        option("Run", "--suite", metavar="NAME", help="How much of everything: standard, quick or "
-               "paper.  [default: standard]"),
+        option("Run", "--suite", metavar="NAME", help="How much of everything: standard, "
+               "leaderboard, quick or paper.  [default: standard]"),
         option("Run", "--quick", is_flag=True, help="Short for --suite quick: little of "
                "everything, to try out."),
         seed_option,
-        option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), default=1,
-               show_default=True, metavar="N", help="Fits of every method, each with random "
-               "numbers of its own: separates chance in fitting from chance in images."),
+        option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), metavar="N",
+               help="Fits of every method, each with random numbers of its own: separates chance "
+               "in fitting from chance in images.  [default: the suite's, 3 of leaderboard, else "
+               "1]"),
         plugin_option,
         option("Run", "--out", type=PATH, help="Run folder.  [default: "
                "runs/DATASET-SUITE-seedSEED, so that the same command finds it again]"),
@@ -83,7 +85,7 @@ def run_command(
     suite: str | None,
     quick: bool,
     seed: int,
-    fit_seeds: int,
+    fit_seeds: int | None,
     device: str,
     devices: str | None,
     out: Path | None,
@@ -140,7 +142,8 @@ def run_command(
         say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
-        fit_seeds=fit_seeds, device=device, devices=devices, here=not dry_run, out=out, cache=cache,
+        fit_seeds=fit_seeds or chosen_suite.fit_seeds, device=device, devices=devices,
+        here=not dry_run, out=out, cache=cache,
         plugins=plugins, memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1,
         execution=execution,
     )  # fmt: skip
@@ -221,7 +224,7 @@ def _config(
 
 
 @click.command("tune")
-@NAME_OPTIONS
+@METHOD_OPTIONS
 @click.option("--trials", type=BoundedInt(), default=8, show_default=True,
               help="Settings tried of each method, its default included.")  # fmt: skip
 @click.option("--images", type=BoundedInt(), default=12, show_default=True,
@@ -237,7 +240,6 @@ def _config(
 def tune_command(
     methods: tuple[str, ...],
     datasets: tuple[str, ...],
-    concepts: tuple[str, ...],
     trials: int,
     images: int,
     suite: str,
@@ -248,12 +250,12 @@ def tune_command(
     cache: Path | None,
     **given: Any,
 ) -> int:
-    """Try settings of each method on validation images and keep the best: docs/tuning.md."""
+    """Try settings of each method on concepts held out for it, keep the best: docs/tuning.md."""
     from casl_bench.runs.declared import check_names
     from casl_bench.runs.suites import suite as suite_named
 
     chosen = suite_named(suite)
-    check_names(methods, datasets, concepts, plugins)
+    check_names(methods, datasets, ("all",), plugins)
     if given["method_weights"]:
         raise UsageError("--method-weights leaves nothing to tune", hint="leave it out")
 
@@ -267,7 +269,7 @@ def tune_command(
 
     names.load_registries(plugins)
     config = _config(
-        methods, datasets, concepts, dict(given), suite=chosen, seed=seed, device=device,
+        methods, datasets, ("all",), dict(given), suite=chosen, seed=seed, device=device,
         out=out, cache=cache, plugins=plugins,
     )  # fmt: skip
     sweep = make_sweep(config, trials, images)

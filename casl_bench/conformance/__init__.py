@@ -53,8 +53,9 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_lower_snake(what: str, name: str) -> None:
-    """Raise CheckFailed unless a name is lower_snake."""
-    require(bool(re.fullmatch(r"[a-z][a-z0-9_]*", name)), f"{what} '{name}' is not lower_snake")
+    """Raise CheckFailed unless a name is lower_snake; the symbol x_T keeps its capital."""
+    plain = re.sub(r"(?<![a-z0-9])x_T(?![a-z0-9])", "x_t", name)
+    require(bool(re.fullmatch(r"[a-z][a-z0-9_]*", plain)), f"{what} '{name}' is not lower_snake")
 
 
 def require_equal(left: Tensor, right: Tensor, what: str) -> None:

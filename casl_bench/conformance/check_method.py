@@ -72,6 +72,7 @@ def check_info(trial: MethodTrial) -> None:
     )
     for part in ("needs_oracle", "needs_scorer", "beside", "matched", "draws", "on_present"):
         require(info.control or not getattr(info, part), f"{part} is for controls only")
+    require(not (info.control and info.reference), "a control is in every run anyway: no reference")
 
 
 @METHOD_RULES.rule
@@ -106,6 +107,17 @@ def check_fit(trial: MethodTrial) -> None:
         trial.fit_outcome()
     except UndeclaredUse as error:
         raise NotRun(str(error)) from error
+
+
+@METHOD_RULES.rule
+def check_random_numbers(trial: MethodTrial) -> None:
+    """A fit declared deterministic takes no random number."""
+    trial.needed(trial.second_fit_outcome)
+    used = trial.took_random_numbers
+    require(
+        not (trial.info.deterministic and used),
+        "the fit takes random numbers of task.generator; declare deterministic=False",
+    )
 
 
 @METHOD_RULES.rule

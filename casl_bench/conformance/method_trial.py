@@ -180,6 +180,7 @@ class MethodTrial:
         self._outcomes: dict[str, tuple[Any, Exception | None]] = {}
         self._workspaces: list[Path] = []
         self._given: dict[str, tuple[Inversions, Inversions]] = {}
+        self.took_random_numbers = False  # whether the second fit did, once it was made
 
     @cached_property
     def tasks(self) -> ToyTasks:
@@ -211,9 +212,7 @@ class MethodTrial:
 
     def second_fit_outcome(self) -> Observed:
         """A fit on an equal task, in another workspace. Raises what the fit raised."""
-        return self._once(
-            "second fit", lambda: self.observe(lambda: self.method.fit(self.task("second")))
-        )
+        return self._once("second fit", lambda: self.observe(self._second_fit))
 
     def second_edit_outcome(self) -> Tensor:
         """What the editor of the second fit makes of the test images."""
@@ -307,6 +306,13 @@ class MethodTrial:
         require(isinstance(editor, Editor), f"fit returns a {kind} that lacks cost, edit or state")
         kind = type(editor.cost).__name__
         require(isinstance(editor.cost, FitCost), f"cost is a {kind}, not a FitCost")
+        return editor
+
+    def _second_fit(self) -> Editor:
+        task = self.task("second")
+        before = task.generator.get_state()
+        editor = self.method.fit(task)
+        self.took_random_numbers = not torch.equal(before, task.generator.get_state())
         return editor
 
     def _checked_edit(self) -> Observed:

@@ -160,10 +160,33 @@ def toy_domain(device: str = "cpu", options: DomainOptions | None = None) -> Dom
     )
 
 
+TUNING_CARD = replace(CARD, name="toy_tuning", concepts=CARD.concepts[2:])
+
+
+class TuningShapes(ToyShapes):
+    """The same pictures, of which one concept is ranked and two are held out for tuning."""
+
+    card = TUNING_CARD
+
+
+def toy_tuning_domain(device: str = "cpu", options: DomainOptions | None = None) -> Domain:
+    """The toy domain with two tuning concepts, and a tuning classifier with pixels of its own."""
+    return replace(
+        toy_domain(device, options),
+        dataset=TuningShapes(),
+        tuning_concepts=CARD.concepts[:2],
+        tuning_classifier=_classifier(
+            "toy_tuner", ground_rows=(0, 15), core=(5, 6), stripe_rows=(13, 14)
+        ),
+    )
+
+
 def register_toy_domain() -> None:
-    """Make the data set `toy_shapes` and its domain known by name."""
+    """Make the data sets `toy_shapes` and `toy_tuning` and their domains known by name."""
     DATASETS.register(CARD.name, ToyShapes)
     DOMAINS.register(CARD.name, toy_domain)
+    DATASETS.register(TUNING_CARD.name, TuningShapes)
+    DOMAINS.register(TUNING_CARD.name, toy_tuning_domain)
 
 
 def _backbone() -> Backbone:
@@ -306,16 +329,17 @@ class ToyTasks:
         card, dataset = self.domain.dataset.card, self.domain.dataset
         concept = card.concepts[0]
         assert isinstance(dataset, SupportsOracle)
-        labels = self._labels[:, card.attributes.index(concept.attribute)]
+        labels = {a: own.clone() for a, own in zip(card.attributes, self._labels.T, strict=True)}
         others = tuple(a for a in card.attributes if a != concept.attribute)
         return EditTask(
             concept=concept,
             backbone=self.domain.backbone,
             train=deepcopy(self.train),
-            labels=labels.clone() if info.supervision == "labels" else None,
+            labels=labels[concept.attribute] if info.supervision == "labels" else None,
+            all_labels=labels if info.uses_all_labels else None,
             trajectories=self._trajectories,
             saes=self if info.uses_sae else None,
-            guide_clip=self.domain.guide_clip if info.supervision == "text" else None,
+            guide_clip=self.domain.guide_clip if info.sees_text else None,
             generator=generator(0, "fit", info.name),
             workspace=workspace,
             validation=deepcopy(self.validation) if info.uses_validation else None,
@@ -330,8 +354,9 @@ class ToyTasks:
         task = self.task(info, workspace)
         declarations = {
             "labels": 'supervision="labels"',
+            "all_labels": 'uses_all_labels=True (with supervision="labels")',
             "saes": "uses_sae=True",
-            "guide_clip": 'supervision="text"',
+            "guide_clip": 'supervision="text" (or uses_text=True beside labels)',
             "validation": "uses_validation=True",
             "oracle": "needs_oracle=True (controls only)",
             "scorer": "needs_scorer=True (controls only)",

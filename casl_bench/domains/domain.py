@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.registry import Registry
-from casl_bench.domains.dataset import Dataset, ImageBatch
+from casl_bench.domains.dataset import Concept, Dataset, ImageBatch
 from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
@@ -30,6 +30,9 @@ class Domain:
         factors: reads the factors of a rendered image; None for photographs.
         accuracy_floor: a classifier under this accuracy on any attribute of real images is refused
             (exit 5), where labels are known.
+        tuning_concepts: what settings are tuned on; never among the data set's concepts, which are
+            ranked, and of other attributes than these.
+        tuning_classifier: what settings are tuned by; never a scorer. None where there is none.
     """
 
     name: str
@@ -41,6 +44,8 @@ class Domain:
     embedder: Similarity
     factors: FactorReader | None = None
     accuracy_floor: float = 0.9
+    tuning_concepts: tuple[Concept, ...] = ()
+    tuning_classifier: AttributeScorer | None = None
 
     def __post_init__(self) -> None:
         """Refuse a domain in which a method would be marked by its own teacher."""
@@ -59,6 +64,40 @@ class Domain:
                 where=f"domain '{self.name}', dataset '{self.dataset.card.name}'",
                 hint="name them otherwise (`name` of a classifier's description)",
             )
+        self._check_tuning()
+
+    def _check_tuning(self) -> None:
+        """Refuse settings that would be chosen on what they are judged on, or by it."""
+        where = f"domain '{self.name}', dataset '{self.dataset.card.name}'"
+        ranked = {concept.attribute for concept in self.dataset.card.concepts}
+        for concept in self.tuning_concepts:
+            if concept.attribute in ranked:
+                raise InvalidBenchmarkError(
+                    f"the tuning concept '{concept.name}' is of an attribute that is ranked",
+                    where=where,
+                )
+        if self.tuning_classifier is not None:
+            tuner = self.tuning_classifier.info
+            same = [i.name for i in self._scorers()
+                    if i.name == tuner.name or i.weights_hash == tuner.weights_hash]  # fmt: skip
+            if same:
+                raise InvalidBenchmarkError(
+                    f"the tuning classifier '{tuner.name}' is the scorer '{same[0]}'", where=where
+                )
+
+    def for_tuning(self) -> Domain:
+        """The same domain with the tuning classifier for its only one.
+
+        Raises UsageError where no concept is held out for tuning, or no classifier.
+        """
+        if self.tuning_classifier is None or not self.tuning_concepts:
+            what = "concepts" if self.tuning_classifier is not None else "classifier"
+            raise UsageError(
+                f"no {what} to tune by",
+                where=self.dataset.card.name,
+                hint="settings are tuned on concepts and by a classifier that are never ranked by",
+            )
+        return replace(self, classifiers=(self.tuning_classifier,), tuning_classifier=None)
 
     @property
     def scorer_hashes(self) -> dict[str, str]:

@@ -6,20 +6,29 @@ image. Its top-k latents alone, as a causal probe, are `casl_steer`.
 
 Source: arXiv 2601.15441, sections on alignment and steering (no code published). Where the paper
 is silent: one SAE sample a position; delta_z is the code itself; the injection is repeated at
-every visited t >= t_edit; a group-lasso term on W gathers the concept in few latents.
+every visited t >= t_edit; a group lasso on W's columns gathers the concept in few latents; a
+latent's part in a concept is ‖column of W‖ times how well its activation tells images apart that
+the guide CLIP ranks high and low, as a product with mean activation finds latents that are always
+on. The paper adds delta_h to h, which is `casl`; with Asyrp's asymmetric step in the place of that
+it is `casl_asymmetric`, a row of its own. Each is fitted on the trajectories that it edits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, Literal, TypeVar
 
 import torch
-from pydantic import JsonValue
+from pydantic import Field, JsonValue, PositiveInt
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError
-from casl_bench.methods.direction_fit import DirectionFitConfig, fit_direction
+from casl_bench.methods.direction_fit import (
+    DirectionFitConfig,
+    direction_fit_calls,
+    fit_direction,
+)
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
 from casl_bench.methods.method import (
     ConfiguredMethod,
@@ -28,9 +37,13 @@ from casl_bench.methods.method import (
     MethodInfo,
     register_method,
 )
+from casl_bench.methods.step_directions import visited_steps
+from casl_bench.methods.text_contrast import retrieve, standardised_contrast
 from casl_bench.sae.sae import HSpaceSae
 
 C = TypeVar("C", bound="CaslConfig")
+
+Ranking = Literal["contrast", "activation"]
 
 
 class ConceptAlignment(nn.Module):
@@ -41,17 +54,19 @@ class ConceptAlignment(nn.Module):
         b: [C], zero at the start.
     """
 
-    # [d_sae, h, w], mean code of the training images over the edit window: what ranks latents
-    # together with W, not trained
+    # [d_sae, h, w] each, over training images and the edit window, not trained: the mean code, and
+    # how far the codes of images that the text retrieves differ from the others' (in sd)
     mean_activation: Tensor
+    contrast: Tensor
 
-    def __init__(self, sae: HSpaceSae, mean_activation: Tensor) -> None:
+    def __init__(self, sae: HSpaceSae, mean_activation: Tensor, contrast: Tensor) -> None:
         """Start at zero: an unfitted alignment of a frozen SAE changes nothing."""
         super().__init__()
         self.sae = sae
         self.W = nn.Parameter(torch.zeros(sae.channels, sae.d_sae, device=sae.device))
         self.b = nn.Parameter(torch.zeros(sae.channels, device=sae.device))
         self.register_buffer("mean_activation", mean_activation.to(sae.device))
+        self.register_buffer("contrast", contrast.to(sae.device))
 
     def forward(self, h: Tensor, t: int, mask: Tensor | None = None, bias: bool = True) -> Tensor:
         """delta_h [n, C, h, w] of h, likewise, at a timestep t that the SAE knows.
@@ -75,24 +90,32 @@ class ConceptAlignment(nn.Module):
         delta = delta * self.sae.scale[self.sae.timesteps.index(t)]
         return delta
 
-    def sparsity(self) -> Tensor:
-        """Group-lasso term: the sum over latents of ‖column of W‖ · mean activation.
+    @torch.no_grad()
+    def shrink(self, amount: float) -> None:
+        """Proximal step of a group lasso: each column of W shorter by `amount`, at least 0.
 
-        With it the concept gathers in few latents, which is what makes a top-k probe of it
-        meaningful; without, the map spreads over all latents that are ever active.
+        Unlike a penalty in the loss, whose gradient Adam divides by its own size, it leaves columns
+        at exactly 0.
         """
-        smooth = (self.W.pow(2).sum(0) + 1e-8).sqrt()
-        total: Tensor = (smooth * self.mean_activation.mean((1, 2))).sum()
-        return total
+        norms = self.W.norm(dim=0).clamp_min(1e-12)
+        self.W.mul_((1 - amount / norms).clamp_min(0))
 
-    def latent_scores(self) -> Tensor:
-        """[d_sae]: ‖column of W‖ · mean activation, what ranks a latent's part in the concept."""
-        scores: Tensor = self.W.detach().norm(dim=0) * self.mean_activation.mean((1, 2))
+    def latent_scores(self, ranking: Ranking = "contrast") -> Tensor:
+        """[d_sae] >= 0: a latent's part in the concept.
+
+        ‖column of W‖ times the root mean square of its contrast over positions, or, as "activation"
+        has it, times its mean activation.
+        """
+        units = self.contrast.pow(2).mean((1, 2)).sqrt()
+        if ranking == "activation":
+            units = self.mean_activation.mean((1, 2))
+        scores: Tensor = self.W.detach().norm(dim=0) * units
         return scores
 
-    def unit_scores(self) -> Tensor:
+    def unit_scores(self, ranking: Ranking = "contrast") -> Tensor:
         """[d_sae * h * w]: the same for each (latent, position), index latent * h * w + p."""
-        scores: Tensor = self.W.detach().norm(dim=0)[:, None] * self.mean_activation.flatten(1)
+        units = self.contrast.abs() if ranking == "contrast" else self.mean_activation
+        scores: Tensor = self.W.detach().norm(dim=0)[:, None] * units.flatten(1)
         return scores.flatten()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -101,12 +124,13 @@ class ConceptAlignment(nn.Module):
             "W": self.W.detach().clone(),
             "b": self.b.detach().clone(),
             "mean_activation": self.mean_activation.clone(),
+            "contrast": self.contrast.clone(),
         }
 
     @classmethod
     def from_tensors(cls, sae: HSpaceSae, tensors: Mapping[str, Tensor]) -> ConceptAlignment:
         """The alignment that `tensors` came from."""
-        alignment = cls(sae, tensors["mean_activation"])
+        alignment = cls(sae, tensors["mean_activation"], tensors["contrast"])
         with torch.no_grad():
             alignment.W.copy_(tensors["W"])
             alignment.b.copy_(tensors["b"])
@@ -121,45 +145,46 @@ def top_mask(scores: Tensor, k: int) -> Tensor:
     return mask
 
 
-@torch.no_grad()
-def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
-    """Mean code [d_sae, h, w] over images and timesteps, of pairs (h [n, C, h, w], t)."""
-    total = torch.zeros((), device=sae.device)
-    for h, t in maps:
-        total = total + sae.encode(h.to(sae.device), t).sum(0)
-    return total / sum(len(h) for h, _ in maps)
-
-
 class CaslConfig(DirectionFitConfig):
     """Settings of the alignment, beside those of its fit, and of the edit."""
 
-    sparsity_weight: float = 1e-3  # weight of the group lasso on W's columns
+    # Group lasso on W's columns: after each step they are shortened by this share of a step that
+    # Adam makes where gradients agree, rate · sqrt(C). 0 is none; at 1 hardly a column leaves 0.
+    gather: float = Field(0.3, ge=0, le=1)
     t_edit: int = 350  # inject at visited timesteps t >= t_edit
     asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
-    # Factor on delta_h at strength 1. The directional loss is content with a small step in the
-    # right direction and the L1 term prefers one, so the fitted map points rather than moves (the
-    # paper picks factors from 16 to 160 by eye).
+    # Factor on delta_h at strength 1, a unit only: strengths are searched as far as it takes (the
+    # paper picks factors from 16 to 160 by eye)
     gain: float = 3.0
-    mean_code_images: int = 64  # images that the ranking's mean activation is taken over
+    ranking: Ranking = "contrast"  # what ranks latents together with ‖column of W‖
+    ranked_images: int = Field(128, ge=2)  # training images that the ranking looks at
+    # Of these, the share taken from either end of the guide CLIP's order; 0.5 takes them all
+    retrieved_share: float = Field(0.5, gt=0, le=0.5)
 
 
 def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment, FitCost]:
     """Learn W and b of the task's concept. Raises InputError without an SAE or a guide CLIP."""
-    if task.saes is None:
-        raise InputError("CASL needs an SAE in its task")
+    if task.saes is None or task.guide_clip is None:
+        raise InputError("CASL needs an SAE and a guide CLIP in its task")
     sae = task.saes.get()
     store = task.trajectories
-    visited = [s for s, t in enumerate(store.timesteps) if t >= config.t_edit]
-    few = slice(0, config.mean_code_images)
-    activation = mean_code(sae, [(store.h(s, few), store.timesteps[s]) for s in visited])
-    alignment = ConceptAlignment(sae, activation)
+    few = torch.arange(min(config.ranked_images, len(store)))
+    groups = retrieve(task.guide_clip, store.x_t(0, few), task.concept, config.retrieved_share)
+    activations, contrasts = [], []
+    for step in visited_steps(store.timesteps, config.t_edit):
+        codes = sae.encode(store.h(step, few), store.timesteps[step])
+        activations.append(codes.mean(0))
+        contrasts.append(standardised_contrast(*(codes[group] for group in groups)))
+    mean, contrast = (torch.stack(x).mean(0) for x in (activations, contrasts))
+    alignment = ConceptAlignment(sae, mean, contrast)
+    longest = config.gather * math.sqrt(sae.channels)
     calls = fit_direction(
         lambda h, t, temb: alignment(h, t),
         [alignment.W, alignment.b],
         task,
         config,
-        config.t_edit,
-        penalty=lambda: config.sparsity_weight * alignment.sparsity(),
+        EditWindow(config.t_edit, asymmetric=config.asymmetric),
+        after_step=lambda rate: alignment.shrink(rate * longest),
     )
     parameters = alignment.W.numel() + alignment.b.numel()
     return alignment.requires_grad_(False), FitCost(parameters=parameters, unet_calls=calls)
@@ -169,21 +194,31 @@ class AlignmentEditor(HSpaceEditor):
     """Base of editors that act through a concept's alignment, whose latents it ranks."""
 
     def __init__(
-        self, task: EditTask, window: EditWindow, alignment: ConceptAlignment, cost: FitCost
+        self,
+        task: EditTask,
+        window: EditWindow,
+        ranking: Ranking,
+        alignment: ConceptAlignment,
+        cost: FitCost,
     ) -> None:
         super().__init__(task.backbone, window, noise_seed=0, cost=cost)
-        self.alignment = alignment
+        self.alignment, self.ranking = alignment, ranking
+
+    def latent_scores(self) -> Tensor:
+        """[d_sae] each latent's part in the concept, see `ConceptAlignment.latent_scores`."""
+        return self.alignment.latent_scores(self.ranking)
 
     def latent_ranking(self) -> Tensor:
-        """[d_sae] latents by ‖column of W‖ · mean activation, best first, on the CPU."""
-        return torch.argsort(self.alignment.latent_scores().cpu(), descending=True, stable=True)
+        """[d_sae] latents by their part in the concept, best first, on the CPU."""
+        return torch.argsort(self.latent_scores().cpu(), descending=True, stable=True)
 
     def unit_ranking(self) -> Tensor:
-        """[d_sae * h * w] (latent, position) units likewise."""
-        return torch.argsort(self.alignment.unit_scores().cpu(), descending=True, stable=True)
+        """[d_sae * h * w] (latent, position) units likewise, best first."""
+        scores = self.alignment.unit_scores(self.ranking).cpu()
+        return torch.argsort(scores, descending=True, stable=True)
 
     def state(self) -> dict[str, Tensor]:
-        """W, b and the mean activation that ranks."""
+        """W, b, and the mean activation and contrast that rank."""
         return self.alignment.tensors()
 
 
@@ -194,7 +229,7 @@ class CaslEditor(AlignmentEditor):
         self, task: EditTask, config: CaslConfig, alignment: ConceptAlignment, cost: FitCost
     ) -> None:
         window = EditWindow(config.t_edit, asymmetric=config.asymmetric)
-        super().__init__(task, window, alignment, cost)
+        super().__init__(task, window, config.ranking, alignment, cost)
         self.gain = config.gain
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
@@ -210,8 +245,13 @@ class _AlignmentMethod(ConfiguredMethod[C]):
     editor_class: Callable[[EditTask, C, ConceptAlignment, FitCost], AlignmentEditor]
 
     def fit_key(self) -> dict[str, JsonValue]:
-        fitted = CaslConfig.model_fields.keys() - {"asymmetric", "gain"}  # how it is injected
-        return {"alignment": 1, **self.config.model_dump(include=fitted)}
+        fitted = CaslConfig.model_fields.keys() - {"ranking", "gain"}  # how it is read
+        return {"alignment": 2, **self.config.model_dump(include=fitted)}
+
+    def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
+        """The walks of the alignment's fit."""
+        window = EditWindow(self.config.t_edit, asymmetric=self.config.asymmetric)
+        return direction_fit_calls(self.config, window, timesteps)
 
     def fit(self, task: EditTask) -> AlignmentEditor:
         return type(self).editor_class(task, self.config, *fit_alignment(task, self.config))
@@ -223,42 +263,70 @@ class _AlignmentMethod(ConfiguredMethod[C]):
         return type(self).editor_class(task, self.config, alignment, FitCost())
 
 
+class PlainCaslConfig(CaslConfig):
+    """Settings of the edit as the paper has it: delta_h is added to h."""
+
+    asymmetric: Literal[False] = False
+
+
 @register_method
 class Casl(_AlignmentMethod[CaslConfig]):
-    """The edit with the learned map."""
+    """The edit with the learned map, added to h."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="casl",
         title="CASL",
         source="CASL, arXiv 2601.15441",
+        version=2,
+        supervision="text",
+        space="h_space",
+        uses_sae=True,
+    )
+    config_class: type[CaslConfig] = PlainCaslConfig
+    editor_class = CaslEditor
+
+    @classmethod
+    def toy_config(cls) -> CaslConfig:
+        """A budget for tests."""
+        return cls.config_class(fit_steps=3, batch_size=2, ranked_images=4)
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: pace, restraint, sparsity and window of the fit."""
+        return {
+            "learning_rate": (1e-3, 2e-3, 5e-3),
+            "l1_weight": (0.03, 0.1, 0.3),
+            "gather": (0.1, 0.3, 0.5),
+            "t_edit": (100, 250, 350, 500),
+        }
+
+
+class AsymmetricCaslConfig(CaslConfig):
+    """Settings of the edit by Asyrp's asymmetric step."""
+
+    asymmetric: Literal[True] = True
+
+
+@register_method
+class CaslAsymmetric(Casl):
+    """The edit with the learned map, by Asyrp's asymmetric step."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="casl_asymmetric",
+        title="CASL (asymmetric step)",
+        source="CASL, arXiv 2601.15441, by the step of Kwon et al., ICLR 2023",
         version=1,
         supervision="text",
         space="h_space",
         uses_sae=True,
     )
-    config_class, editor_class = CaslConfig, CaslEditor
-
-    @classmethod
-    def toy_config(cls) -> CaslConfig:
-        """A budget for tests."""
-        return CaslConfig(fit_steps=3, batch_size=2, mean_code_images=4)
-
-    @classmethod
-    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
-        """What a tuning sweep varies: pace, restraint and window of the fit, size of the edit."""
-        return {
-            "learning_rate": (1e-3, 2e-3, 5e-3),
-            "l1_weight": (0.03, 0.1, 0.3),
-            "t_edit": (250, 350, 500),
-            "asymmetric": (False, True),
-            "gain": (1.5, 3.0, 6.0),
-        }
+    config_class = AsymmetricCaslConfig
 
 
 class CaslSteerConfig(CaslConfig):
     """Settings of the causal probe, beside those of the alignment it probes."""
 
-    k: int = 16  # number of latents steered
+    k: PositiveInt = 16  # number of latents steered
     reading: Literal["map", "decoder"] = "map"  # see the module
     # Factor on the shift at strength 1, twice CASL's, since k latents carry only a part of the map
     gain: float = 6.0
@@ -274,9 +342,9 @@ class CaslSteerEditor(AlignmentEditor):
     ) -> None:
         first = task.trajectories.timesteps[-1] if config.single_shift else config.t_edit
         window = EditWindow(first, asymmetric=config.asymmetric)
-        super().__init__(task, window, alignment, cost)
+        super().__init__(task, window, config.ranking, alignment, cost)
         self.config = config
-        self.mask = top_mask(alignment.latent_scores(), config.k)
+        self.mask = top_mask(self.latent_scores(), config.k)
         if config.reading == "decoder":
             # Each latent's shift is its own mean map, as strong as the map pushes along it.
             along = (alignment.W * alignment.sae.sae.W_dec.T).sum(0)
@@ -299,26 +367,49 @@ class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
 
     info: ClassVar[MethodInfo] = MethodInfo(
         name="casl_steer",
-        title="CASL-Steer (top-k)",
+        title="CASL-Steer (k = 16)",
         source="CASL, arXiv 2601.15441, stage 3",
+        version=2,
+        supervision="text",
+        space="h_space",
+        uses_sae=True,
+    )
+    config_class: type[CaslSteerConfig] = CaslSteerConfig
+    editor_class = CaslSteerEditor
+
+    @classmethod
+    def toy_config(cls) -> CaslSteerConfig:
+        """A budget for tests."""
+        return cls.config_class(fit_steps=3, batch_size=2, ranked_images=4)
+
+    @classmethod
+    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
+        """What a tuning sweep varies: how the alignment is fitted and read, and when."""
+        return {
+            "gather": (0.1, 0.3, 0.5),
+            "t_edit": (100, 250, 350, 500),
+            "reading": ("map", "decoder"),
+            "asymmetric": (False, True),
+        }
+
+
+class SingleLatentConfig(CaslSteerConfig):
+    """Settings of the probe of one latent."""
+
+    k: Literal[1] = 1  # number of latents steered, as in the paper's main table
+
+
+@register_method
+class CaslSteerSingle(CaslSteer):
+    """The concept's best latent alone moves the image."""
+
+    info: ClassVar[MethodInfo] = MethodInfo(
+        name="casl_steer_k1",
+        title="CASL-Steer (k = 1)",
+        source="CASL, arXiv 2601.15441, stage 3, main table",
         version=1,
         supervision="text",
         space="h_space",
         uses_sae=True,
     )
-    config_class, editor_class = CaslSteerConfig, CaslSteerEditor
-
-    @classmethod
-    def toy_config(cls) -> CaslSteerConfig:
-        """A budget for tests."""
-        return CaslSteerConfig(fit_steps=3, batch_size=2, mean_code_images=4, k=4)
-
-    @classmethod
-    def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
-        """What a tuning sweep varies: how much of the alignment is read, when and how far."""
-        return {
-            "k": (8, 16, 32),
-            "t_edit": (250, 350),
-            "gain": (6.0, 12.0, 24.0),
-            "asymmetric": (False, True),
-        }
+    config_class = SingleLatentConfig

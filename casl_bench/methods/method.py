@@ -33,6 +33,14 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @property
+    def image_steps(self) -> int:
+        """Images times timesteps that one of its `fit_steps` learns from.
+
+        A suite's budget is counted in these. One per image of a batch, unless a method says other.
+        """
+        return int(getattr(self, "batch_size", 1))
+
 
 @dataclass(frozen=True)
 class MethodInfo:
@@ -42,14 +50,22 @@ class MethodInfo:
     title: str  # as in a table
     source: str  # paper and section or code the method follows, or "control"
     version: int  # raise it whenever the numbers may change
-    # What guides the fit: nothing, the concept's text, or attribute labels
+    # What guides the fit: nothing, the concept's text, or attribute labels. Methods are ranked
+    # among those of the same supervision and among all.
     supervision: Supervision = "none"
+    uses_text: bool = False  # with supervision "labels": whether `task.guide_clip` is asked for too
+    # With supervision "labels": whether `task.all_labels` is asked for, those of every attribute
+    uses_all_labels: bool = False
     # Where the edit happens: delta_h is added to h, the U-Net's weights are changed, or anywhere
     # else. A control that stands beside methods stands beside those of its space.
     space: EditSpace = "other"
     uses_sae: bool = False  # whether `task.saes` is asked for
     uses_validation: bool = False  # whether `task.validation` is asked for
     bidirectional: bool = True  # whether a negative strength is meaningful (turns the concept off)
+    # Whether the fit takes no random number, so that further fits of it would be the same ones
+    deterministic: bool = False
+    # Whether every run has it among its methods, as what a method must beat
+    reference: bool = False
     # Names of scorers that the fit or the edits are optimised against. Such a scorer is never the
     # only one to score this method, see `runs.plan.judges`.
     guided_by: tuple[str, ...] = ()
@@ -65,6 +81,20 @@ class MethodInfo:
     # target's change in any direction
     draws: bool = False
     on_present: bool = False  # controls only: it edits images that have the attribute already
+
+    def __post_init__(self) -> None:
+        """Raises UsageError where more is asked for than the supervision class allows."""
+        for part in ("uses_text", "uses_all_labels"):
+            if getattr(self, part) and self.supervision != "labels":
+                raise UsageError(
+                    f"method '{self.name}' declares {part} with supervision '{self.supervision}'",
+                    hint='declare supervision="labels": it is ranked among methods with labels',
+                )
+
+    @property
+    def sees_text(self) -> bool:
+        """Whether a task grants it the guide CLIP."""
+        return self.supervision == "text" or self.uses_text
 
 
 @dataclass(frozen=True)
@@ -98,11 +128,14 @@ class EditTask:
     # Trains or loads the shared SAE; None unless the method declares `uses_sae`
     saes: SaeProvider | None
     # The CLIP that guides training, never the one that scores; None unless the method declares
-    # supervision "text"
+    # supervision "text", or `uses_text` beside labels
     guide_clip: ClipModel | None
     # This fit's random numbers; the global random state must stay untouched
     generator: torch.Generator
     workspace: Path  # a scratch folder of this cell that survives an interruption
+    # Attribute → [n] bool on the training images, of every attribute of the data set, the concept's
+    # own among them; None unless the method declares `uses_all_labels`
+    all_labels: Mapping[str, Tensor] | None = None
     # Inversions of validation images that lack the concept, without labels; None unless the method
     # declares `uses_validation`
     validation: Inversions | None = None

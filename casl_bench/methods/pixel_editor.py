@@ -1,4 +1,4 @@
-"""Editors that change the pixels of a reconstruction: no diffusion model runs. For controls."""
+"""Editors that change the pixels of a reconstruction: no diffusion model runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PixelEdit = Callable[[float], Tensor]
 
 
 class PixelEditor:
-    """Base of an `Editor` that has learned nothing: subclasses give `prepare`."""
+    """Base of an `Editor`: subclasses give `prepare`, and `state` where they have learned."""
 
     cost = FitCost()
 
@@ -40,3 +40,19 @@ class PixelEditor:
     def state(self) -> dict[str, Tensor]:
         """Nothing."""
         return {}
+
+
+class AddedPicture(PixelEditor):
+    """Adds one picture [3, H, W], times the strength, to every reconstruction."""
+
+    def __init__(self, picture: Tensor) -> None:
+        self.picture = picture
+        self.cost = FitCost(picture.numel())
+
+    def prepare(self, inversions: Inversions) -> PixelEdit:
+        """Reconstruction + strength · picture."""
+        return lambda strength: inversions.reconstruction + strength * self.picture
+
+    def state(self) -> dict[str, Tensor]:
+        """The picture."""
+        return {"picture": self.picture}

@@ -1,4 +1,8 @@
-"""One direction of h per visited timestep: what methods add that read h and train nothing."""
+"""One direction of h per visited timestep: what methods add that read h and train nothing.
+
+It is added to every image alike (`DirectionEditor`), or as far as an image's own h is from where it
+should be (`ProjectionEditor`).
+"""
 
 from __future__ import annotations
 
@@ -83,3 +87,56 @@ class DirectionEditor(HSpaceEditor):
     def state(self) -> dict[str, Tensor]:
         """The directions and their timesteps."""
         return self.directions.tensors()
+
+
+class ProjectionEditor(HSpaceEditor):
+    """Moves h along a direction until its projection on a reader is where it should be.
+
+    delta_h = gain · (goal - ⟨reader, h⟩) · direction at each timestep. With ⟨reader, direction⟩ = 1
+    and gain 1, strength 1 brings the projection to the goal. One-sided, what is beyond it stays.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        window: EditWindow,
+        readers: StepDirections,
+        directions: StepDirections,
+        goals: Tensor,
+        *,
+        one_sided: bool = False,
+        gain: float = 1.0,
+    ) -> None:
+        """Keep readers and directions of the same S timesteps, and their goals [S]."""
+        cost = FitCost(readers.values.numel() + directions.values.numel() + goals.numel())
+        super().__init__(backbone, window, noise_seed=0, cost=cost)
+        self.readers, self.directions, self.goals = readers, directions, goals.double()
+        self.one_sided, self.gain = one_sided, gain
+
+    def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:
+        """As far as each image has to go."""
+        if not self.window.edits(t):
+            return torch.zeros_like(h)
+        goal = self.goals[self.readers.timesteps.index(t)]
+        reader = self.readers.at(t, h)[0].flatten().double()
+        # One product an image: its numbers must not depend on the batch.
+        far = torch.stack([goal - reader @ own.flatten().double() for own in h])
+        if self.one_sided:
+            far = far.clamp_min(0)
+        return self.gain * far.to(h)[:, None, None, None] * self.directions.at(t, h)
+
+    def state(self) -> dict[str, Tensor]:
+        """Readers, directions and goals, with their timesteps."""
+        return {
+            **self.directions.tensors(),
+            "readers": self.readers.values,
+            "goals": self.goals,
+        }
+
+    @staticmethod
+    def tensors_of(
+        state: Mapping[str, Tensor],
+    ) -> tuple[StepDirections, StepDirections, Tensor]:
+        """Readers, directions and goals of a `state`."""
+        directions = StepDirections.from_tensors(state)
+        return StepDirections(directions.timesteps, state["readers"]), directions, state["goals"]

@@ -297,6 +297,7 @@ NOT_CLEAN = "code not clean"
 
 _LETTERS = {
     "not reached": ("N", "no strength of the grid has the headline's effect"),
+    "still rising": ("R", "no strength tried has the headline's effect, and the response rises"),
     "wrong way": ("W", "most images, or the effect as a whole, went against what was asked"),
     "non-monotone": ("M", "more strength gave less effect before 75 % of the full one was reached"),
     "one classifier only": ("C", "another classifier sees less than half of the target's change"),

@@ -114,7 +114,7 @@ def _score(record: RunRecord, name: str) -> float | None:
     level = next((x for x in record.levels if x.name == name), None)
     if level is None:
         return None
-    if level.status == "not_reached":
+    if level.strength is None:
         return 0.0
     measured = level.measurements.get("epr_plus")
     return None if measured is None or measured.value is None else signed_log(measured.value)
@@ -141,6 +141,7 @@ class Expected:
         alone: control of every concept → whether it is run several times.
         beside: method → controls matched to it.
         matched_concepts: on how many concepts of a data set these are run.
+        single_fit: methods whose fit takes no random number, so that there is only one.
         fields_of: record → those of its fields that are known here, with their values: of its data
             set (revision, hashes of models), its method (version, settings, supervision) or both.
     """
@@ -154,6 +155,7 @@ class Expected:
     alone: Mapping[str, bool]
     beside: Mapping[str, tuple[str, ...]]
     matched_concepts: int = 0
+    single_fit: frozenset[str] = frozenset()
     fields_of: Callable[[RunRecord], Mapping[str, Any]] = lambda record: {}
 
 
@@ -353,7 +355,8 @@ def _complete(records: Records, expected: Expected) -> list[str]:
         concepts = expected.concepts.get(dataset) or tuple(sorted(filter(None, seen)))
         for concept in concepts:
             for name in methods:
-                wanted += [CellKey(dataset, "edit", name, None, concept, f) for f in range(fits)]
+                own = range(1 if name in expected.single_fit else fits)
+                wanted += [CellKey(dataset, "edit", name, None, concept, f) for f in own]
                 matched = expected.beside.get(name, ())
                 if concept in concepts[: expected.matched_concepts]:
                     wanted += [CellKey(dataset, "edit", c, name, concept) for c in matched]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from casl_bench.analysis.significance import ranks_within
 from casl_bench.report.columns import (
     BY_CLASSIFIER,
     BY_CONCEPT,
@@ -198,7 +199,22 @@ def comparison_section(group: Group, title: str) -> str:
     )
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
     pairs = fold("every two methods", table_of(PAIRS, found.pairs)) if found.pairs else ""
-    return section(title, about, table_of(STANDINGS, placed), *_sentences(found), pairs)
+    return section(
+        title, about, table_of(STANDINGS, placed), _class_ranks(group, found), *_sentences(found),
+        pairs,
+    )  # fmt: skip
+
+
+def _class_ranks(group: Group, found: Comparison) -> str:
+    """Ranks among methods of the same supervision; empty where all are of one."""
+    classes = {s.method: Row(group, RowKey(False, s.method)).supervision for s in found.standings}
+    own = ranks_within(found, classes)
+    if len(own) < 2:
+        return ""
+    placed = [Placed(Row(group, RowKey(False, s.method)), s) for part in own.values() for s in part]
+    columns = [c for c in STANDINGS if c.name in ("rank", "method", "significance_letters",
+                                                  "supervision")]  # fmt: skip
+    return fold("ranks within supervision classes", table_of(columns, placed))
 
 
 def _sentences(found: Comparison) -> list[str]:
@@ -359,17 +375,18 @@ def level_section(group: Group) -> str:
     headings = ["concept", "method", *effects, "response"]
     about = (
         "Strength at which validation images show the effect → effect of the test images at it. "
-        "Nothing is extrapolated: an effect that no strength of the grid reaches is not reached, "
-        "with the largest effect in brackets."
+        "Nothing is extrapolated: an effect that no strength tried reaches is not reached, or "
+        "still rising where the response rose at the last of them, with the largest effect in "
+        "brackets."
     )
     return section("Strengths at equal effect", about, fold("by concept", table(headings, rows, 2)))
 
 
 def _level(level: LevelResult) -> str:
     unit = " σ" if level.unit == "sd" else ""
-    if level.status == "not_reached":
+    if level.strength is None:
         largest = DASH if level.largest is None else f"{number(level.largest)}{unit}"
-        return f"not reached ({largest})"
+        return f"{level.status_in_words} ({largest})"
     name = "signed_target_change" if level.unit == "sd" else "flip_rate"
     found = Number.of(level.measurements.get(name)).value
     seen = DASH if found is None else f"{number(found)}{unit}"

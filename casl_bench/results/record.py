@@ -257,7 +257,8 @@ class Level(Frozen):
         name: "effect_50" (per cent of the full effect), "flip_50", or "full" (strength 1).
         goal: what the validation images were to show.
         unit: of `goal`: "sd", "share", or "strength".
-        status: whether they showed it at some strength; "wrong_way" where the opposite was shown.
+        status: whether they showed it at some strength; "wrong_way" where the opposite was shown,
+            "still_rising" where none was and the response still rose at the largest strength tried.
         strength: chosen there and applied to the test images; None where nothing was reached.
         largest: effect that the validation images showed; None where there was no choice.
     """
@@ -265,15 +266,20 @@ class Level(Frozen):
     name: LevelName
     goal: Finite
     unit: str
-    status: Literal["reached", "not_reached", "wrong_way"]
+    status: Literal["reached", "not_reached", "still_rising", "wrong_way"]
     strength: Finite | None = None
     largest: Finite | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Level:
-        if (self.strength is None) != (self.status == "not_reached"):
+        if (self.strength is None) != (self.status in ("not_reached", "still_rising")):
             raise ValueError("a level has a strength if and only if something was reached")
         return self
+
+    @property
+    def status_in_words(self) -> str:
+        """As tables say it: "not reached", "still rising"."""
+        return self.status.replace("_", " ")
 
 
 class LevelResult(Level):

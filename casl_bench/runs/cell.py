@@ -6,7 +6,7 @@ Nothing here is a number of a table: those are computed from the stored scores, 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -63,7 +63,15 @@ from casl_bench.runs.plan import (
 )
 from casl_bench.runs.progress import Stopwatch
 from casl_bench.runs.scoring import DatasetScales, Scorers, to_8_bits
-from casl_bench.runs.strength import StrengthMatch, fixed_strength, match
+from casl_bench.runs.strength import (
+    Goal,
+    Responses,
+    StrengthMatch,
+    fixed_strength,
+    goals_of,
+    match,
+    search_strengths,
+)
 from casl_bench.runs.suites import RunConfig
 
 SHARE = 0.5
@@ -339,21 +347,38 @@ class EditCells:
         method: EditingMethod,
         concept: Concept,
         split: InvertedSplit,
+        goals: Sequence[Goal],
+        chosen: Callable[[Responses], float],
         watch: Stopwatch,
         work: float = 0.0,
-    ) -> tuple[ScoreTable, FitCost, float]:
+    ) -> tuple[Responses, FitCost, float]:
         """Fit a method of any settings and score its edits of a split; no record is written.
 
-        Returns the scores at the suite's strengths, the cost of the fit, and the U-Net passes of
-        all edits, in images.
+        Returns the primary classifier's scores at the strengths of `search_strengths`, the cost of
+        the fit, and the U-Net passes of all edits, in images.
         """
         label = f"{method.info.name} / {concept.name}: edit"
         editor, fit = self.fitting.fit(method, concept, watch, work * _FIT_SHARE)
-        table, _, calls = self._edit_and_score(
-            editor, concept, split, self.config.suite.strengths, watch, label,
-            work * (1 - _FIT_SHARE),
-        )  # fmt: skip
-        return table, fit.cost, calls
+        spent = 0.0
+
+        def scored(strengths: tuple[float, ...]) -> ScoreTable:
+            nonlocal spent
+            table, _, calls = self._edit_and_score(
+                editor, concept, split, strengths, watch, label,
+                0.0 if spent else work * (1 - _FIT_SHARE),
+            )  # fmt: skip
+            spent += calls
+            return table
+
+        def seen(table: ScoreTable) -> Responses:
+            return self._responses(table, concept, self.scorers.names[0])
+
+        table = search_strengths(scored, seen, goals, chosen, self.config.suite)
+        return seen(table), fit.cost, spent
+
+    def _responses(self, table: ScoreTable, concept: Concept, classifier: str) -> Responses:
+        spread, attribute = self.scales.spread(classifier), concept.attribute
+        return {s: table.at(s, attribute, spread, classifier=classifier) for s in table.strengths}
 
     def _edit_and_score(
         self,
@@ -379,11 +404,7 @@ class EditCells:
     def match_strengths(
         self, editor: Editor, info: MethodInfo, concept: Concept
     ) -> tuple[StrengthMatch, ScoreTable]:
-        """What a method runs at on test images, and the scores of validation images it rests on.
-
-        The strength that the grid leads to for the headline is run too, and the crossings found
-        again: where a method has its effect far below the grid's steps, a straight line misses it.
-        """
+        """What a method runs at on test images, and the scores of validation images it rests on."""
         suite, split = self.config.suite, self.artifacts.concept_validation(concept)
         primary = scoring_classifiers(info, self.scorers.names)[0]
         full_effect = self.scales.full_effect(concept, primary)
@@ -392,17 +413,17 @@ class EditCells:
             edits = self.edit_images(editor, split, strengths, None)
             return self.scorers.table(concept, split.inversions, edits, strengths)[0]
 
-        def matched(table: ScoreTable) -> StrengthMatch:
-            spread = self.scales.spread(primary)
-            seen = {s: table.at(s, concept.attribute, spread, classifier=primary)
-                    for s in table.strengths}  # fmt: skip
-            return match(seen, suite, full_effect)
+        def seen(table: ScoreTable) -> Responses:
+            return self._responses(table, concept, primary)
 
-        table = scored(suite.strengths)
-        found = matched(table)
-        if found.strength not in table.strengths:
-            table = table.joined(scored((found.strength,)))
-            found = matched(table)
+        table = search_strengths(
+            scored,
+            seen,
+            goals_of(suite, full_effect),
+            lambda responses: match(responses, suite, full_effect).strength,
+            suite,
+        )
+        found = match(seen(table), suite, full_effect)
         return found.with_full() if info.control else found, table
 
     def edit_images(

@@ -250,12 +250,12 @@ class Fitting:
     ) -> EditTask:
         """What the method may see: exactly what it declares."""
         info, artifacts, domain = method.info, self.artifacts, self.domain
-        labels = None
+        every_label: dict[str, Tensor] = {}
         if info.supervision == "labels":
-            column = domain.dataset.card.attributes.index(concept.attribute)
-            if artifacts.train.batch.attributes is None:
+            known = artifacts.train.batch.attributes
+            if known is None:
                 raise NotApplicableError(f"'{info.name}' needs labels, which this data set has not")
-            labels = artifacts.train.batch.attributes[:, column]
+            every_label = dict(zip(domain.dataset.card.attributes, known.T, strict=True))
         oracle: OracleRenderer | None = None
         others: tuple[str, ...] = ()
         if info.needs_oracle:
@@ -276,10 +276,11 @@ class Fitting:
             concept=concept,
             backbone=domain.backbone,
             train=artifacts.train.inversions,
-            labels=labels,
+            labels=every_label.get(concept.attribute),
+            all_labels=every_label if info.uses_all_labels else None,
             trajectories=artifacts.train.trajectories,
             saes=artifacts if info.uses_sae else None,
-            guide_clip=domain.guide_clip if info.supervision == "text" else None,
+            guide_clip=domain.guide_clip if info.sees_text else None,
             generator=rng,
             workspace=workspace,
             validation=validation,

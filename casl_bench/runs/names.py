@@ -13,7 +13,7 @@ from casl_bench.core.registry import Registry, discover, import_baselines, load_
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import DOMAINS
 from casl_bench.domains.options import DomainOptions, parse_assignments
-from casl_bench.methods.method import METHODS
+from casl_bench.methods.method import METHODS, MethodInfo
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import METRICS, metric_infos
 from casl_bench.results.record import DOMAIN_TITLES
@@ -114,7 +114,7 @@ def list_text() -> str:
     """Everything that can be named on the command line, and what failed to import."""
     infos = {name: info_of(name) for name in METHODS}
     methods = [
-        [name, i.title, i.supervision, "yes" if i.uses_sae else "", i.source]
+        [name, i.title, _supervision(i), "yes" if i.uses_sae else "", i.source]
         for name, i in infos.items()
         if not i.control
     ]
@@ -140,6 +140,12 @@ def list_text() -> str:
     if broken := broken_modules():
         parts.append(_part("Failed to import", ["module", "why"], [*map(list, broken.items())]))
     return "\n\n".join(parts) + "\n"
+
+
+def _supervision(info: MethodInfo) -> str:
+    """What guides a method, in words: `labels (all attributes), text`."""
+    labels = " (all attributes)" if info.uses_all_labels else ""
+    return f"{info.supervision}{labels}{', text' if info.uses_text else ''}"
 
 
 def _metrics() -> list[list[str]]:

@@ -81,7 +81,7 @@ def note_of_changed(changes: Sequence[Iterable[str]], kind: str) -> str:
     return f"edited since: {', '.join(names)}; {len(changes)} {kind}{plural} made again"
 
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 """Part of every key. Raise it when the runner itself comes to give other scores."""
 
 MATCHED_CONCEPTS, MATCHED_IMAGES = 3, 8
@@ -196,7 +196,7 @@ def _made(registry: Registry[T], name: str, **parts: type) -> T:
 
 
 def make_method(name: str, suite: Suite) -> EditingMethod:
-    """A method with its defaults, over them the suite's settings, over both its fit budget."""
+    """A method with its defaults, over them the suite's settings, within the suite's budget."""
     info_of(name)
     method = _made(METHODS, name, config=MethodConfig)
     fields = type(method.config).model_fields
@@ -205,12 +205,14 @@ def make_method(name: str, suite: Suite) -> EditingMethod:
     for field in settings:
         if field not in fields:
             raise unknown_name("setting", field, fields, where)
-    if suite.fit_steps is not None and "fit_steps" in fields:
-        settings["fit_steps"] = suite.fit_steps
-    if not settings:
-        return method
     try:
-        return METHODS.create(name, **settings)
+        method = METHODS.create(name, **settings) if settings else method
+        own = getattr(method.config, "fit_steps", None)
+        if suite.fit_image_steps is None or own is None:
+            return method
+        # At most what the authors take: a method is not given more than it asks for.
+        within = max(1, suite.fit_image_steps // method.config.image_steps)
+        return METHODS.create(name, **{**settings, "fit_steps": min(own, within)})
     except ValidationError as error:
         raise UsageError(first_fault(error), where=where) from error
 
@@ -264,14 +266,18 @@ def open_domain(dataset: str, config: RunConfig) -> Domain:
 def plan(config: RunConfig, domains: Mapping[str, DomainIdentity]) -> tuple[Cell, ...]:
     """Every cell of a run, in the order in which it is run.
 
-    A control that is matched to a method comes after that method. Random directions are no cells:
-    they are run once for a whole data set. `domains` are by data set, as from `identify`.
+    References come with the methods that were asked for, before them. A control that is matched to
+    a method comes after that method. Random directions are no cells: they are run once for a whole
+    data set. `domains` are by data set, as from `identify`.
     Raises UsageError if nothing is left to do, such as concepts that no chosen data set has, or
     there are no pretrained weights where they were said to be, InvalidBenchmarkError if a control
     is missing.
     """
     check_controls()
-    methods = {n: make_method(n, config.suite) for n in config.methods if not info_of(n).control}
+    asked = [n for n in config.methods if not info_of(n).control]
+    if config.suite.references:
+        asked = [*(n for n in METHODS if info_of(n).reference and n not in asked), *asked]
+    methods = {n: make_method(n, config.suite) for n in asked}
     controls = {n: make_method(n, config.suite) for n in METHODS if info_of(n).control}
     alone = {n: m for n, m in controls.items() if not (m.info.beside or m.info.draws)}
     beside = {n: m for n, m in controls.items() if m.info.beside}
@@ -283,7 +289,8 @@ def plan(config: RunConfig, domains: Mapping[str, DomainIdentity]) -> tuple[Cell
             make = partial(_cell, config, domains[dataset], concept)
             cells += [make(n, m) for n, m in alone.items()]
             for name, method in methods.items():
-                cells += [make(name, method, fit_seed=fit) for fit in range(config.fit_seeds)]
+                fits = 1 if method.info.deterministic else config.fit_seeds
+                cells += [make(name, method, fit_seed=fit) for fit in range(fits)]
                 if place < MATCHED_CONCEPTS:
                     matched = [p for p in beside.items() if p[1].info.space == method.info.space]
                     cells += [make(n, m, (name, method)) for n, m in matched]
@@ -361,7 +368,7 @@ def fit_work(method: EditingMethod, suite: Suite) -> float:
     if isinstance(method, SupportsFitEstimate):
         return method.fit_unet_calls(power_timesteps(suite.num_steps, _T_MAX, suite.timestep_power))
     settings = method.config.model_dump()
-    return float(settings.get("fit_steps", 0) * settings.get("batch_size", 1))
+    return float(settings.get("fit_steps", 0) * method.config.image_steps)
 
 
 def work_of_fit(method: EditingMethod, config: RunConfig) -> float:

@@ -1,10 +1,12 @@
-"""The tuning sweep: every method gets equally many trials, scored on validation images.
+"""The tuning sweep: every method gets equally many trials, on nothing that it is judged on.
 
-A trial is one setting of a method, fitted on the training split with the suite's budget and
-scored on validation images by `tuning_objective`. No test image is ever loaded. Each (trial, data
-set, concept) is kept in a file of its own under a key of everything that decides its numbers, so
-an interrupted sweep goes on where it stopped, and one with more trials, methods or concepts takes
-over what is there.
+A trial is one setting of a method, fitted on the training split with the suite's budget on each of
+a domain's tuning concepts, which no table ranks, and scored on validation images by the tuning
+classifier, which never scores anything else. No test image is ever loaded. Each (trial, data set,
+concept) is kept in a file of its own under a key of everything that decides its numbers, so an
+interrupted sweep goes on where it stopped, and one with more trials or methods takes over what is
+there. Whatever was tried in a folder counts, second sweeps and other search spaces too: no method
+is tried more often there than another.
 """
 
 from __future__ import annotations
@@ -27,20 +29,15 @@ from casl_bench.core.files import hash_json, read_whole, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
-from casl_bench.metrics.edit_scores import Array
-from casl_bench.metrics.edit_success import FLIP_RATE, MEAN_COLLATERAL, SIGNED_TARGET_CHANGE
+from casl_bench.metrics.edit_success import MEAN_COLLATERAL, SIGNED_TARGET_CHANGE
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.results.run_folder import RecordStore, set_aside
-from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import (
-    DomainIdentity,
-    card_of,
     changed,
-    concepts_of,
     fit_work,
     identify,
     info_of,
@@ -52,6 +49,7 @@ from casl_bench.runs.plan import (
     sources_of_methods,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
+from casl_bench.runs.strength import Goal, Responses, flip_goal, flipped_share
 from casl_bench.runs.suites import RunConfig, Suite
 
 
@@ -60,62 +58,67 @@ class Objective:
     """How good the edits of one concept are, with what the number is made of.
 
     Attributes:
-        strength: chosen by the suite's rule.
-        flip_rate: of the images without the attribute, the share that has it after the edit;
-            None where every reconstruction had it already.
+        strength: at which they are measured.
+        flip_rate: of the images without the attribute, the share that has it after the edit; 0
+            where every reconstruction had it already.
         target_change: mean change of the target towards the concept, in sd; may be negative.
         collateral: mean absolute change of the other attributes, in sd.
     """
 
     strength: float
-    flip_rate: float | None
+    flip_rate: float
     target_change: float
     collateral: float
 
     @property
     def score(self) -> float:
-        """flip_rate * T / (T + C), in [0, 1], higher is better; 0 where nothing moved as asked.
+        """Precision at the flip rate that is asked for, in [0, 1], higher is better.
 
-        T is the target change clipped at >= 0, C the collateral. The first factor asks whether the
-        edit does what was asked, the second how much of all it does is that. Neither suffices:
-        flips alone are had by pushing until everything changes, selectivity alone by hardly
-        moving. EPR, which the tables show, has C alone below the line: unbounded and undefined
-        where C is small, so its mean over concepts would be decided by one of them.
+        That is T / (T + C), T the target change clipped at >= 0 and C the collateral. Where fewer
+        images flip, it counts for so much less: min(flips / goal, 1) is a factor. EPR, which the
+        tables show, has C alone below the line: unbounded and undefined where C is small, so its
+        mean over concepts would be decided by one of them.
         """
         target = max(self.target_change, 0.0)
         if not self.flip_rate or not target:
             return 0.0
-        return self.flip_rate * (target / (target + self.collateral))
+        return min(self.flip_rate / FLIP_GOAL, 1.0) * (target / (target + self.collateral))
 
 
-FLIP_GOAL = 0.5
-"""The smallest strength that flips at least this share of validation images is taken."""
+FLIP_GOAL = 0.9
+"""The smallest strength that flips at least this share of validation images is taken: at half of
+it, edits are at the point of greatest ambiguity."""
 
 
-def choose_strength(table: ScoreTable, attribute: str, spread: Array) -> float:
-    """The smallest strength that flips half of the validation images, by the primary classifier.
+def strength_of_flips(responses: Responses) -> float:
+    """The strength at which the goal is crossed; where it is not, that with the most flips.
 
-    Comparing methods at one effect rather than at one number called strength: EPR grows with
-    strength, so each method at a strength somebody liked would rank the strengths. Where no
-    strength flips that many, the one with the largest signed change is taken. `spread` is [A],
-    the standard deviation of the primary classifier's logits.
+    Of several of these the one with the largest change of the target, then the smallest.
     """
-    effects = []
-    for strength in sorted(table.strengths):
-        scores = table.at(strength, attribute, spread)
-        if (FLIP_RATE.value(scores) or 0.0) >= FLIP_GOAL:
-            return strength
-        effects.append((SIGNED_TARGET_CHANGE.value(scores) or 0.0, -strength))
-    return -max(effects)[1]
+    goal = flip_goal(FLIP_GOAL)
+    found = goal.level(responses)
+    if found.status == "reached" and found.strength is not None:
+        return found.strength
+    ranked = [(share, effect, -strength) for share, effect, strength in zip(
+        goal.response(responses), Goal("", 0.0, "sd").response(responses), sorted(responses),
+        strict=True,
+    )]  # fmt: skip
+    return -max(ranked)[2]
 
 
-def objective(table: ScoreTable, attribute: str, spread: Array) -> Objective:
-    """Measure edits of validation images at the strength that `choose_strength` takes."""
-    strength = choose_strength(table, attribute, spread)
-    scores = table.at(strength, attribute, spread)
+def objective(responses: Responses) -> Objective:
+    """Measure edits of validation images at the smallest strength tried that reaches the goal.
+
+    Where none does, at that of `strength_of_flips`. Comparing methods at one effect rather than at
+    one number called strength: precision falls with strength, so each method at a strength somebody
+    liked would rank the strengths.
+    """
+    reach = [s for s in sorted(responses) if flipped_share(responses[s]) >= FLIP_GOAL]
+    strength = reach[0] if reach else strength_of_flips(responses)
+    scores = responses[strength]
     return Objective(
         strength=strength,
-        flip_rate=FLIP_RATE.value(scores),
+        flip_rate=flipped_share(scores),
         target_change=SIGNED_TARGET_CHANGE.value(scores) or 0.0,
         collateral=MEAN_COLLATERAL.value(scores) or 0.0,
     )
@@ -210,17 +213,21 @@ def _config(name: str, suite: Suite, point: dict[str, JsonValue]) -> dict[str, J
     return method.config.model_dump(mode="json")
 
 
-TUNING_VERSION = 1
+TUNING_VERSION = 2
 """Part of every key. Raise it when the sweep itself comes to give other numbers."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A checked command, with what is tried of each method; its suite carries no settings."""
+    """A checked command, with what is tried of each method; its suite carries no settings.
+
+    The domains have the tuning classifier for their only one, see `Domain.for_tuning`.
+    """
 
     config: RunConfig
     images: int
     trials: dict[str, tuple[Trial, ...]]
+    domains: Mapping[str, Domain]
 
 
 class TrialResult(Frozen):
@@ -301,6 +308,16 @@ class TrialStore:
             ) from error
         return result
 
+    def all(self) -> list[TrialResult]:
+        """Every result of the folder that can be read."""
+        paths, found = sorted(self.folder.glob("*.json")), []
+        for path in paths:
+            try:
+                found.append(TrialResult.model_validate_json(regular(path).read_bytes()))
+            except (OSError, ValueError, ValidationError):
+                continue  # `damaged` sets it aside where it is asked for
+        return found
+
     def damaged(self, keys: Iterable[str]) -> tuple[Path, ...]:
         """Files of these keys that are not what was written, as far as they tell."""
         found = []
@@ -319,24 +336,24 @@ def make_sweep(config: RunConfig, trials: int, images: int) -> Sweep:
     """Draw the trials of every method: `trials` of each, the default included.
 
     The settings of the run's suite are dropped. Raises UsageError on a control, on a search space
-    at fault, or where there is no concept.
+    at fault, or on a data set that has nothing to tune by.
     """
     suite = config.suite.model_copy(update={"settings": {}})
     for name in config.methods:
         if info_of(name).control:
             raise UsageError(f"'{name}' is a control", hint="there is nothing to tune about it")
-    if not any(concepts_of(card_of(d), config.concepts) for d in config.datasets):
-        raise UsageError("there is nothing to try", hint="choose other concepts or data sets")
     return Sweep(
         config.model_copy(update={"suite": suite}),
         images,
         {name: draw_trials(name, suite, trials, config.seed) for name in config.methods},
+        {name: domain.for_tuning() for name, domain in open_domains(config).items()},
     )
 
 
-def attempts(sweep: Sweep, domains: Mapping[str, DomainIdentity]) -> tuple[Attempt, ...]:
+def attempts(sweep: Sweep) -> tuple[Attempt, ...]:
     """Everything a sweep does, in order: trial by trial, so that methods stay level on the way."""
     suite, made = sweep.config.suite, []
+    identities = identify(sweep.domains)
     most = max(len(trials) for trials in sweep.trials.values())
     ordered = [
         (name, trials[number])
@@ -346,14 +363,14 @@ def attempts(sweep: Sweep, domains: Mapping[str, DomainIdentity]) -> tuple[Attem
     ]
     edit = sweep.images * len(suite.strengths) * suite.num_steps
     for dataset in sweep.config.datasets:
-        identity = domains[dataset]
+        identity = identities[dataset]
         card = identity.card
         for name, trial in ordered:
             method = make_method(name, with_settings(suite, name, trial.settings))
             work = fit_work(method, suite) + edit
             version, settings = method.info.version, method.config.model_dump(mode="json")
             sources = {**identity.sources, **sources_of_methods([name])}
-            for concept in concepts_of(card, sweep.config.concepts):
+            for concept in sweep.domains[dataset].tuning_concepts:
                 key = {
                     "tuning": TUNING_VERSION,
                     "run": sweep.config.key(),
@@ -378,17 +395,18 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
 
     A method that fails is given score 0 on that concept, and tried again by the next call. A trial
     whose file is damaged is set aside and made again. Raises InvalidBenchmarkError if the benchmark
-    itself cannot be trusted.
+    itself cannot be trusted, and UsageError where a method would have more trials in this folder
+    than another.
     """
     config = sweep.config
     prepare_domains(config, progress)
-    domains = open_domains(config)
-    planned = attempts(sweep, identify(domains))
+    planned = attempts(sweep)
     store = TrialStore(config.out / "trials")
+    _check_budget(sweep, store, planned)
     to_do = _to_do(config, store, planned, progress)
     done = shared_work(_wider(sweep), splits=("train", "validation")) if to_do else 0.0
     progress.start(done + sum(a.work for a in to_do))
-    for dataset, domain in domains.items():
+    for dataset, domain in sweep.domains.items():
         run = _DatasetSweep(domain, sweep, progress)
         for attempt in (a for a in to_do if a.blank.dataset == dataset):
             store.write(run.make(attempt))
@@ -400,6 +418,28 @@ def tune(sweep: Sweep, progress: Progress) -> tuple[tuple[Attempt, TrialResult],
         assert result is not None  # every attempt leaves a result
         results.append((attempt, result))
     return tuple(results)
+
+
+def _check_budget(sweep: Sweep, store: TrialStore, planned: Sequence[Attempt]) -> None:
+    """Refuse a sweep after which one method had been tried more often in its folder than another.
+
+    Settings count, whatever search space or version of the method they are of.
+    """
+    tried: dict[str, set[str]] = {}
+    for result in [*store.all(), *(attempt.blank for attempt in planned)]:
+        tried.setdefault(result.method, set()).add(
+            hash_json([result.method_version, result.method_config])
+        )
+    allowed = max(len(trials) for trials in sweep.trials.values())
+    for name, settings in sorted(tried.items()):
+        tunable = len(sweep.trials.get(name, ())) > 1 or name not in sweep.trials
+        if len(settings) > allowed or (tunable and 1 < len(settings) < allowed):
+            raise UsageError(
+                f"'{name}' would have {len(settings)} settings tried there, others {allowed}",
+                where=str(store.folder),
+                hint="every method gets equally many, second sweeps included: name all methods and "
+                "as many --trials, or give --out another folder",
+            )
 
 
 def _to_do(
@@ -443,10 +483,16 @@ class _DatasetSweep:
         watch = Stopwatch()
         fits_before = self.cells.fitting.store.made
         try:
-            table, cost, edit_calls = self.cells.run_trial(
-                method, attempt.concept, split, watch, attempt.work
+            responses, cost, edit_calls = self.cells.run_trial(
+                method,
+                attempt.concept,
+                split,
+                (flip_goal(FLIP_GOAL),),
+                strength_of_flips,
+                watch,
+                attempt.work,
             )
-            found = objective(table, attempt.concept.attribute, self.cells.scales.spreads[0])
+            found = objective(responses)
         except (InvalidBenchmarkError, KeyboardInterrupt):
             raise
         except BaseException as error:  # settings break in any way
@@ -527,11 +573,12 @@ def readme(sweep: Sweep, tried: dict[str, list[TrialSummary]]) -> str:
     """The sweep in words and tables, as markdown."""
     config, suite = sweep.config, sweep.config.suite
     made = collect_provenance(device=config.device)
-    concepts = "all" if config.concepts is None else ", ".join(config.concepts)
+    results = [r for trials in tried.values() for t in trials for r in t.results]
+    concepts = ", ".join(dict.fromkeys(f"{r.dataset}/{r.concept}" for r in results))
     count = max(len(trials) for trials in tried.values())
     command = (
         f"casl-bench tune --methods {','.join(tried)} --datasets {','.join(config.datasets)} "
-        f"--concepts {concepts.replace(', ', ',')} --trials {count} --images {sweep.images} "
+        f"--trials {count} --images {sweep.images} "
         f"--suite {suite.name} --seed {config.seed} --device {config.device} "
         + "".join(f"--plugin {path.name} " for path in config.plugins)
         + f"--out {config.out.name}"
@@ -542,14 +589,15 @@ def readme(sweep: Sweep, tried: dict[str, list[TrialSummary]]) -> str:
         "# Tuning sweep",
         f"```bash\n{command}\n```",
         f"Suite {suite.name} v{suite.version}, seed {config.seed}, data sets "
-        f"{', '.join(config.datasets)}, concepts {concepts}, {sweep.images} validation images per "
-        f"concept, no test image. Made with casl_bench {made.package_version}{commit}, "
+        f"{', '.join(config.datasets)}, tuning concepts {concepts}, {sweep.images} validation "
+        f"images per concept, no test image. Made with casl_bench {made.package_version}{commit}, "
         f"torch {made.packages.get('torch', '?')} on {made.device} ({made.platform}).",
-        "Score, in [0, 1]: the mean over data sets, then concepts, of flip rate · T / (T + C) at "
-        "the strength which the suite's rule chooses; T is the target's change as asked (≥ 0), C "
-        "the mean change of the other attributes, both in standard deviations of the primary "
-        "classifier's logits. A trial that fails on a concept scores 0 there. Trial 0 is the "
-        "default; equal scores go to the earlier trial.",
+        f"Score, in [0, 1]: the mean over data sets, then concepts, of T / (T + C) at the smallest "
+        f"strength that flips {FLIP_GOAL:.0%} of the images, times flips / {FLIP_GOAL:g} where "
+        "fewer flip; T is the target's change as asked (≥ 0), C the mean change of the other "
+        "attributes, both in standard deviations of the tuning classifier's logits, which scores "
+        "nothing else. A trial that fails on a concept scores 0 there. Trial 0 is the default; "
+        "equal scores go to the earlier trial.",
         _table([_summary(name, trials) for name, trials in tried.items()]),
         "U-Net calls are in images. A fit that several trials share is made once; its calls are "
         "counted once. Seconds are those of this machine, fits and edits.",

@@ -184,3 +184,64 @@ def gate_rates_command(
         return rates.against_text(stored, head, runs, seed, shared)
 
     return action
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names with commas or spaces."""
+    return tuple(dict.fromkeys(value.replace(",", " ").split()))
+
+
+@study_group.command("deviations")
+@click.option("--only", callback=_names, default="all", show_default=True, metavar="NAMES",
+              help="Deviations.")  # fmt: skip
+@click.option("--datasets", callback=_names, default="rendered_faces", show_default=True,
+              metavar="NAMES", help="Data sets.")  # fmt: skip
+@click.option("--concepts", callback=_names, default="all", show_default=True, metavar="NAMES",
+              help="Concepts, four at least.")  # fmt: skip
+@click.option("--suite", default="standard", show_default=True, metavar="NAME")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
+              show_default=True, help="Folder of rows and page.")  # fmt: skip
+@click.option("--cache", type=LocalPath(), help="Cache folder.")
+@click.option("--render-only", is_flag=True, help="Make the page anew of the rows in the folder.")
+def deviations_command(
+    only: tuple[str, ...],
+    datasets: tuple[str, ...],
+    concepts: tuple[str, ...],
+    suite: str,
+    seed: int,
+    out: Path,
+    cache: Path | None,
+    render_only: bool,
+) -> Callable[[], int]:
+    """What it is worth to run each method as its authors do, before and after.
+
+    Two fits for each deviation and concept, some two minutes each on one core; fits that are in the
+    cache are not made again.
+    """
+
+    def action() -> int:
+        from casl_bench.studies import deviations as study
+        from casl_bench.studies import read_records
+
+        if render_only:
+            hint = f"make them with {study.COMMAND}"
+            rows = read_records(out / study.ROWS, study.DeviationRows.from_jsonl, hint)
+        else:
+            from casl_bench.runs.system_info import check_torch
+
+            check_torch()
+            from casl_bench.runs import names
+            from casl_bench.runs.progress import SilentProgress
+            from casl_bench.runs.suites import suite as suite_named
+
+            names.load_registries()
+            found = names.resolve_datasets(datasets)
+            config = study.config_of(
+                found, names.resolve_concepts(concepts, found), suite_named(suite), seed, out, cache
+            )
+            rows = study.make_rows(config, study.chosen(only), SilentProgress(), say)
+        show(str(study.write_study(out, rows)))
+        return 0
+
+    return action

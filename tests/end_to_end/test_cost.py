@@ -27,7 +27,8 @@ TINY = suite("quick").model_copy(
         "test_pool_images": 24,
         "test_images_per_concept": 5,
         "strengths": (0.5, 1.0),
-        "fit_steps": 3,
+        "fit_image_steps": 24,
+        "references": False,
         "probe_train_images": 24,
         "probe_test_images": 24,
     }

@@ -38,7 +38,8 @@ TINY = Suite(
     test_pool_images=16,
     test_images_per_concept=5,
     strengths=(0.5, 1.0),
-    fit_steps=3,
+    fit_image_steps=24,
+    references=False,
     sae_steps=20,
     probe_train_images=16,
     probe_test_images=16,
@@ -126,6 +127,7 @@ def test_leaves_a_record_of_every_cell(finished: Path) -> None:
         "edit/inverted@None/hat",
         "edit/destroy@None/hat",
         "edit/pixel_attack@None/hat",
+        "edit/template@None/hat",
         "null/random_direction@None/None",
         "edit/random_rotation@casl/hat",
         "edit/random_rotation@asyrp/hat",
@@ -139,7 +141,7 @@ def test_leaves_a_record_of_every_cell(finished: Path) -> None:
         ("comparison", "rendered_faces")
     ]
     # The random direction is measured on the concept as well.
-    assert len(numbers) == 15 + 2
+    assert len(numbers) == 16 + 2
 
 
 def test_table_is_a_function_of_the_records(finished: Path) -> None:
@@ -209,7 +211,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     with pytest.raises(KeyboardInterrupt):
         run(config(out))
     assert run(config(out)) == 0
-    assert len(cells) == 11  # ten cells, the interrupted one twice
+    assert len(cells) == 12  # eleven cells, the interrupted one twice
     assert comparable(out) == comparable(finished)
 
 

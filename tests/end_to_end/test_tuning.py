@@ -14,7 +14,13 @@ import torch
 from torch import Tensor
 
 from casl_bench.cli.main import main
-from casl_bench.conformance.toy_domain import CARD, ToyShapes, toy_domain
+from casl_bench.conformance.toy_domain import (
+    TUNING_CARD,
+    ToyShapes,
+    TuningShapes,
+    toy_domain,
+    toy_tuning_domain,
+)
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import DATASETS, ImageBatch, Split
 from casl_bench.domains.domain import DOMAINS, Domain
@@ -30,11 +36,12 @@ from tests.support.tiny_suite import tiny_suite
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-SECOND = "toy_shapes_2"
+CARD, SECOND = TUNING_CARD, "toy_tuning_2"
+TUNED_ON = ("bright", "red")
 TINY = tiny_suite()
 
 
-class GuardedShapes(ToyShapes):
+class GuardedShapes(TuningShapes):
     """Has no test images to give."""
 
     def load(self, split: Split, count: int) -> ImageBatch:
@@ -111,7 +118,7 @@ def guarded_toy_domain(own_entrants: None) -> Iterator[None]:
 
     def domain_of(dataset: type[GuardedShapes]) -> Any:
         def make(device: str, options: DomainOptions | None = None) -> Domain:
-            return replace(toy_domain(device, options), dataset=dataset())
+            return replace(toy_tuning_domain(device, options), dataset=dataset())
 
         return make
 
@@ -119,6 +126,8 @@ def guarded_toy_domain(own_entrants: None) -> Iterator[None]:
         for dataset in (GuardedShapes, SecondShapes):
             DATASETS.register(dataset.card.name, dataset)
             DOMAINS.register(dataset.card.name, domain_of(dataset))
+        DATASETS.register("toy_shapes", ToyShapes)
+        DOMAINS.register("toy_shapes", toy_domain)
         METHODS.register("paint", Paint)
         METHODS.register("plain", Plain)
         patch.setitem(config_module.SUITES, "tiny", TINY)
@@ -130,11 +139,10 @@ def tune(
     *arguments: str,
     trials: int = 4,
     methods: str = "paint,plain",
-    concepts: str = "bright,red",
 ) -> int:
     return main(
         ["tune", "--methods", methods, "--datasets", f"{CARD.name},{SECOND}", "--suite", "tiny",
-         "--concepts", concepts, "--trials", str(trials), "--images", "4", "--out", str(out),
+         "--trials", str(trials), "--images", "4", "--out", str(out),
          # A cache of its own: what is fitted is counted, and whether it was there is a result.
          "--cache", str(out.with_name(f"{out.name}-cache")), *arguments]
     )  # fmt: skip
@@ -170,9 +178,7 @@ def test_every_method_gets_as_many_trials(swept: Path) -> None:
     found = lines(swept)
     for method in ("paint", "casl", "casl_steer", "asyrp"):
         own = {(r["trial"], r["dataset"], r["concept"]) for r in found if r["method"] == method}
-        assert own == {
-            (t, d, c) for t in range(4) for d in (CARD.name, SECOND) for c in ("bright", "red")
-        }
+        assert own == {(t, d, c) for t in range(4) for d in (CARD.name, SECOND) for c in TUNED_ON}
     assert {r["trial"] for r in found if r["method"] == "plain"} == {0}
     assert "1 (no search space)" in (swept / "README.md").read_text()
     assert len(found) == (4 * 4 + 1) * 4
@@ -180,8 +186,9 @@ def test_every_method_gets_as_many_trials(swept: Path) -> None:
 
 def test_the_budget_is_the_suites(swept: Path) -> None:
     fitted = [r for r in lines(swept) if "fit_steps" in r["method_config"]]
-    assert {r["method_config"]["fit_steps"] for r in fitted} == {TINY.fit_steps}
-    assert len({r["fit_unet_calls"] for r in fitted}) == 1
+    assert TINY.fit_image_steps is not None
+    assert {r["method_config"]["fit_steps"] for r in fitted} == {TINY.fit_image_steps // 8}
+    assert len({(r["method"], r["fit_unet_calls"]) for r in fitted}) <= 2 * 3
 
 
 def test_trial_0_is_the_default(swept: Path) -> None:
@@ -215,14 +222,18 @@ def test_what_is_chosen_has_the_best_score(swept: Path) -> None:
 
 
 def test_a_better_setting_is_found(tmp_path: Path) -> None:
-    """The whole grid is known: 1.2 without spill flips all there is and changes least beside."""
+    """The whole grid is known: none that breaks or spills is as precise as one that does not."""
     out = tmp_path / "whole_grid"
-    assert tune(out, trials=12, methods="paint", concepts="bright") == 3
-    assert read_settings(out / "chosen.json") == {
-        "paint": {"breaks": False, "size": 1.2, "spill": 0.0}
-    }
-    best = max(lines(out), key=lambda r: r["score"])
+    assert tune(out, trials=12, methods="paint") == 3
+    chosen = read_settings(out / "chosen.json")["paint"]
+    assert (chosen.get("breaks", False), chosen.get("spill", 0.0)) == (False, 0.0)
+    bright = [r for r in lines(out) if r["concept"] == "bright" and r["error"] is None]
+    best = max(bright, key=lambda r: r["score"])
     assert best["flip_rate"] == 1 and best["score"] > 0.7
+    # At one flip rate, how large strength 1 is does not matter.
+    clean = [r for r in bright if not r["method_config"]["spill"]]
+    assert len({r["method_config"]["size"] for r in clean}) == 3
+    assert max(r["score"] for r in clean) - min(r["score"] for r in clean) < 0.1
 
 
 def test_chosen_settings_can_be_a_suites(swept: Path) -> None:
@@ -328,7 +339,8 @@ def test_methods_stay_level_on_the_way(swept: Path) -> None:
         ("--trials 0", "Invalid value for '--trials'"),
         ("--images 0", "Invalid value for '--images'"),
         ("--trials 99", "search_space of 'paint'"),
-        ("--concepts brigth", "unknown concept 'brigth'"),
+        ("--concepts bright", "No such option '--concepts'"),
+        ("--datasets toy_shapes", "no classifier to tune by (toy_shapes)"),
         ("--suite tinny", "unknown suite 'tinny'; did you mean 'tiny'"),
         ("--plugin absent.py", "no such plugin file"),
         ("--device tpu9", "unknown device 'tpu9'"),
@@ -384,6 +396,38 @@ def test_trials_that_are_damaged_or_of_another_source_are_told_and_made_again(
         again = json.loads(path.read_text())
         assert (again["score"], again["sources"]) == (result["score"], result["sources"])
     assert untouched == {path: path.stat().st_mtime_ns for path in rest}
+
+
+def test_no_method_is_tried_more_often_than_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second sweep of one method alone, or of another search space, counts as well."""
+    out = tmp_path / "sweep"
+    space = {"size": (0.4, 0.8, 1.0, 1.2)}
+    monkeypatch.setattr(Paint, "search_space", classmethod(lambda cls: space))
+    assert tune(out, methods="paint", trials=3) == 0
+    before = files(out)
+    capsys.readouterr()
+    space["size"] = (0.4, 2.0, 3.0, 4.0)
+    assert tune(out, methods="paint", trials=3) == 2
+    assert "'paint' would have 5 settings tried there, others 3" in capsys.readouterr().err
+    assert tune(out, methods="paint", trials=2) == 2
+    assert tune(out, methods="plain,asyrp", trials=4) == 2
+    assert "'paint' would have 3 settings tried there, others 4" in capsys.readouterr().err
+    assert files(out) == before
+
+
+def test_who_tunes_never_scores_and_what_is_tuned_on_is_never_ranked(swept: Path) -> None:
+    domain = toy_tuning_domain()
+    assert domain.tuning_classifier is not None
+    tuner = domain.tuning_classifier.info.name
+    assert tuner not in domain.scorer_hashes
+    assert {r["concept"] for r in lines(swept)} == set(TUNED_ON)
+    assert not {c.name for c in domain.dataset.card.concepts} & set(TUNED_ON)
+    view = domain.for_tuning()
+    assert [c.info.name for c in view.classifiers] == [tuner]
+    text = (swept / "README.md").read_text()
+    assert f"{CARD.name}/bright" in text and "the tuning classifier's logits" in text
 
 
 # Entrants of others, documentation -------------------------------------------------------------

@@ -35,7 +35,8 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Break:
     def make(fault: str) -> CaslEditor:
         monkeypatch.setenv("CASL_FAULT", fault)
         drawn = torch.Generator().manual_seed(0)
-        alignment = ConceptAlignment(sae, torch.ones(sae.d_sae, 1, 1))
+        ones = torch.ones(sae.d_sae, 1, 1)
+        alignment = ConceptAlignment(sae, ones, ones)
         with torch.no_grad():
             alignment.W.normal_(generator=drawn)
         return CaslEditor(task, method.config, alignment.requires_grad_(False), FitCost())

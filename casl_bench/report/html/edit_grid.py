@@ -253,7 +253,7 @@ def _row(
             found = image_changes(cell, spreads, strength, image)
             picture = sheet.style(numbers[strengths.index(strength)])
             tiles.append(_tile(key, cell.record, strength, heading + way, found, picture))
-        elif level is not None and level.status == "not_reached":
+        elif level is not None and level.strength is None:
             tiles.append(_absent(level))
         else:
             tiles.append(Tile("", "", "" if name == _UNMATCHED else "not run"))
@@ -271,7 +271,7 @@ def _level_title(name: str) -> str:
 def _absent(level: LevelResult) -> Tile:
     unit = " σ" if level.unit == "sd" else ""
     largest = "" if level.largest is None else f", at most {number(level.largest)}{unit}"
-    return Tile("", "", f"not reached{largest}")
+    return Tile("", "", f"{level.status_in_words}{largest}")
 
 
 def _tile(

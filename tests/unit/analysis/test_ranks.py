@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from casl_bench.analysis.significance import RankInterval, rank_intervals
+from casl_bench.analysis.significance import RankInterval, rank_intervals, ranks_within
 from casl_bench.core.errors import InputError
-from casl_bench.results.record import Measurement, Pair
+from casl_bench.results.record import Comparison, Measurement, Pair, Standing
 
 SCORES = {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
 
@@ -109,3 +109,51 @@ def test_missing_double_and_foreign_pairs_are_refused() -> None:
             rank_intervals(SCORES, wrong)
     with pytest.raises(InputError, match="every two methods"):
         rank_intervals({"a": 1.0, "b": 0.0}, full)
+
+
+def compared(scores: dict[str, float], apart: set[str]) -> Comparison:
+    found = ranks(scores, apart)
+    standings = tuple(
+        Standing(
+            method=name,
+            epr_plus=Measurement.of(scores[name], 100, "ratio"),
+            epr_plus_here=Measurement.of(scores[name], 100, "ratio"),
+            rank_low=found[name].low, rank_high=found[name].high, group=found[name].letters,
+            reached=3, wrong_way=0, cells=3,
+            fit_sd=Measurement.undefined("a single fit", 1, "log ratio"),
+        )
+        for name in sorted(scores, key=lambda n: -scores[n])
+    )  # fmt: skip
+    return Comparison(
+        level="effect_50", datasets=("d",), concepts=("d/x",), standings=standings,
+        pairs=tuple(pairs(scores, apart)), agreements=(), sensitivity=(),
+    )  # fmt: skip
+
+
+def test_ranks_within_a_class_are_those_of_its_methods_alone() -> None:
+    """a and c have labels, b and d text: c is third of all, and second of its class."""
+    found = compared(SCORES, {"ab", "ac", "ad", "bc", "bd", "cd"})
+    own = ranks_within(found, {"a": "labels", "b": "text", "c": "labels", "d": "text"})
+    assert list(own) == ["text", "labels"]  # the least supervised first
+    shown = {c: [(s.method, s.rank_low, s.rank_high) for s in part] for c, part in own.items()}
+    assert shown == {"text": [("b", 1, 1), ("d", 2, 2)], "labels": [("a", 1, 1), ("c", 2, 2)]}
+
+
+def test_a_class_is_tested_for_its_own_pairs_alone() -> None:
+    """Of six pairs none differs after Holm; of the one pair of a class it does."""
+    found = compared(SCORES, set())
+    raw = tuple(
+        p.model_copy(update={"p": 0.02, "p_holm": 0.12}) if (p.a, p.b) == ("a", "c") else p
+        for p in found.pairs
+    )
+    found = found.model_copy(update={"pairs": raw})
+    own = ranks_within(found, {"a": "labels", "b": "text", "c": "labels", "d": "text"})
+    assert [(s.method, s.rank_low, s.rank_high) for s in own["labels"]] == [
+        ("a", 1, 1), ("c", 2, 2)
+    ]  # fmt: skip
+    assert {(s.rank_low, s.rank_high) for s in own["text"]} == {(1, 2)}
+
+
+def test_methods_of_one_class_have_one_ranking() -> None:
+    own = ranks_within(compared(SCORES, {"ad"}), dict.fromkeys(SCORES, "text"))
+    assert list(own) == ["text"] and len(own["text"]) == 4

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from casl_bench_baselines.h_linear import HLinear, mean_difference, svm_direction
+from casl_bench_baselines.h_linear import HLinear
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from casl_bench.conformance.toy_domain import TIMESTEPS, ToyTasks
 from casl_bench.core.errors import InputError
+from casl_bench.methods.label_directions import mean_difference, svm_direction
 
 SHAPE = (6, 3, 3)
 

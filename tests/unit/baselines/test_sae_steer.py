@@ -11,7 +11,7 @@ from casl_bench_baselines.sae_steer import (
     contrast_codes,
     large_activations,
     latent_shift,
-    retrieve,
+    mean_code,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.diffusion.trajectories import TrajectoryStore
+from casl_bench.methods.text_contrast import retrieve
 from casl_bench.models.backbone import EncoderState
 from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
 
@@ -144,3 +145,10 @@ def test_steering_is_linear_and_ranks_what_it_steers(suppress: bool, tmp_path: P
     edits = editor.edit(toy.test, [0.0, 1.0])
     assert torch.equal(edits[0], toy.test.reconstruction)
     assert not torch.equal(edits[1], edits[0])
+
+
+def test_mean_code_averages_images_and_timesteps() -> None:
+    sae, rng = ToyTasks().sae, torch.Generator().manual_seed(0)
+    maps = [(torch.randn(3, sae.channels, 4, 4, generator=rng), t) for t in sae.timesteps]
+    expected = torch.stack([sae.encode(h, t).mean(0) for h, t in maps]).mean(0)
+    torch.testing.assert_close(mean_code(sae, maps), expected)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
@@ -14,21 +15,25 @@ from casl_bench.diffusion.inversion import invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.methods.casl import (
     Casl,
+    CaslAsymmetric,
     CaslSteer,
     CaslSteerConfig,
+    CaslSteerSingle,
     ConceptAlignment,
-    mean_code,
     top_mask,
 )
 from casl_bench.methods.direction_fit import (
     DirectionFitConfig,
+    direction_fit_calls,
     directional_loss,
     fit_direction,
     log_directional_loss,
     predicted_steps,
     stored_prediction,
 )
+from casl_bench.methods.h_space_editor import EditWindow
 from casl_bench.methods.method import EditTask
+from casl_bench.methods.text_contrast import standardised_contrast
 
 
 @pytest.fixture(scope="module")
@@ -82,26 +87,54 @@ def test_prediction_from_the_trajectory_is_that_of_the_unet(
         torch.testing.assert_close(found / scale, expected / scale, atol=tolerance, rtol=0)
 
 
-def test_a_fit_lowers_its_loss_and_spends_one_pass_an_image(task: EditTask) -> None:
-    assert task.guide_clip is not None
+@pytest.mark.parametrize("steps", [1, 3, 4, 7])
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("on_policy", [False, True])
+def test_a_fit_moves_its_module_and_spends_what_was_foretold(
+    task: EditTask, steps: int, asymmetric: bool, on_policy: bool
+) -> None:
     shape = task.backbone.h_shape
     shift = torch.nn.Parameter(torch.zeros(shape))
-    config = DirectionFitConfig(fit_steps=4, batch_size=2, learning_rate=0.1, pixel_noise=0.0)
+    config = DirectionFitConfig(
+        fit_steps=steps, batch_size=2, learning_rate=0.1, pixel_noise=0.0, on_policy=on_policy
+    )
+    window, rates = EditWindow(300, asymmetric=asymmetric), []
     with task.backbone.count_calls() as calls:
         spent = fit_direction(
-            lambda h, t, temb: shift.expand(len(h), *shape), [shift], task, config, t_edit=300
-        )
-    assert spent == calls.unet_calls == 4 * 2
+            lambda h, t, temb: shift.expand(len(h), *shape), [shift], task, config, window,
+            after_step=rates.append,
+        )  # fmt: skip
+    foretold = direction_fit_calls(config, window, task.trajectories.timesteps)
+    assert spent == calls.unet_calls == foretold
     assert shift.detach().abs().sum() > 0
+    assert rates == pytest.approx([0.1 * (1 - s / steps) for s in range(steps)])
+
+
+def test_the_first_step_of_a_walk_is_shared_with_the_unedited_one(task: EditTask) -> None:
+    """Where the module does nothing, both trajectories and their predictions are one."""
+    shape, seen = task.backbone.h_shape, []
+    nothing = torch.nn.Parameter(torch.zeros(shape))
+    config = DirectionFitConfig(fit_steps=3, batch_size=2, learning_rate=0.0, l1_weight=1.0)
+
+    def module(h: torch.Tensor, t: int, temb: torch.Tensor) -> torch.Tensor:
+        seen.append((t, h))
+        return nothing.expand(len(h), *shape)
+
+    fit_direction(module, [nothing], task, config, EditWindow(300))
+    visited = [t for t in reversed(task.trajectories.timesteps) if t >= 300]
+    assert [t for t, _ in seen] == visited
 
 
 def test_an_empty_window_is_refused(task: EditTask) -> None:
     with pytest.raises(InputError, match="t_edit"):
-        Casl(t_edit=999).fit(task)
+        Casl(t_edit=1000).fit(task)
+    with pytest.raises(InputError, match="t_edit"):
+        Casl(t_edit=999, on_policy=False).fit(task)
 
 
 def test_an_unfitted_alignment_changes_nothing(toy: ToyTasks) -> None:
-    alignment = ConceptAlignment(toy.sae, torch.ones(toy.sae.d_sae, 4, 4))
+    ones = torch.ones(toy.sae.d_sae, 4, 4)
+    alignment = ConceptAlignment(toy.sae, ones, ones)
     h = torch.randn(2, toy.sae.channels, 4, 4, generator=torch.Generator().manual_seed(0))
     assert not alignment(h, toy.sae.timesteps[1]).any()
 
@@ -109,7 +142,8 @@ def test_an_unfitted_alignment_changes_nothing(toy: ToyTasks) -> None:
 def test_alignment_is_the_formula_and_the_mask_restricts_it(toy: ToyTasks) -> None:
     rng = torch.Generator().manual_seed(0)
     sae, t = toy.sae, toy.sae.timesteps[1]
-    alignment = ConceptAlignment(sae, torch.ones(sae.d_sae, 4, 4))
+    ones = torch.ones(sae.d_sae, 4, 4)
+    alignment = ConceptAlignment(sae, ones, ones)
     with torch.no_grad():
         alignment.W.copy_(torch.randn(alignment.W.shape, generator=rng))
         alignment.b.copy_(torch.randn(alignment.b.shape, generator=rng))
@@ -126,22 +160,74 @@ def test_alignment_is_the_formula_and_the_mask_restricts_it(toy: ToyTasks) -> No
     )
 
 
-def test_mean_code_averages_images_and_timesteps(toy: ToyTasks) -> None:
-    rng = torch.Generator().manual_seed(0)
-    maps = [(torch.randn(3, toy.sae.channels, 4, 4, generator=rng), t) for t in toy.sae.timesteps]
-    expected = torch.stack([toy.sae.encode(h, t).mean(0) for h, t in maps]).mean(0)
-    torch.testing.assert_close(mean_code(toy.sae, maps), expected)
+def test_latents_are_ranked_by_what_tells_the_concept_apart(toy: ToyTasks) -> None:
+    """A latent that is always on loses to a fainter one that the concept switches."""
+    draw = torch.Generator().manual_seed(0)
+    codes = torch.rand(40, toy.sae.d_sae, 4, 4, generator=draw)
+    codes[:, 3] += 50  # always on
+    codes[:20, 7] += 2  # on with the concept
+    codes[:20, 9] -= 2  # off with it
+    contrast = standardised_contrast(codes[:20], codes[20:])
+    alignment = ConceptAlignment(toy.sae, codes.mean(0), contrast)
+    with torch.no_grad():
+        alignment.W.fill_(1.0)
+        alignment.W[:, 9] *= 0.9
+    assert torch.argsort(alignment.latent_scores(), descending=True)[:2].tolist() == [7, 9]
+    assert int(alignment.latent_scores("activation").argmax()) == 3
+    units = torch.argsort(alignment.unit_scores(), descending=True)[: 2 * 16]
+    assert {int(u) // 16 for u in units} == {7, 9}
 
 
-def test_casl_and_its_probe_share_one_fit() -> None:
-    assert Casl().fit_key() == CaslSteer().fit_key()
+def test_contrast_by_hand() -> None:
+    present, absent = torch.tensor([[2.0, 1.0], [4.0, 1.0]]), torch.tensor([[0.0, 1.0], [2.0, 1.0]])
+    # Means 3 and 1, variances 1; what never varies tells nothing.
+    assert standardised_contrast(present, absent).tolist() == [2.0, 0.0]
+
+
+def test_shrinking_takes_columns_to_zero_and_keeps_their_direction(toy: ToyTasks) -> None:
+    ones = torch.ones(toy.sae.d_sae, 4, 4)
+    alignment = ConceptAlignment(toy.sae, ones, ones)
+    with torch.no_grad():
+        alignment.W[:, 0], alignment.W[0, 1] = 1.0, 0.5
+    before = alignment.W.detach().clone()
+    alignment.shrink(0.6)
+    norms = before.norm(dim=0) - alignment.W.detach().norm(dim=0)
+    assert float(norms[0]) == pytest.approx(0.6, abs=1e-5)
+    assert not alignment.W[:, 1:].any()
+    after = alignment.W.detach()[:, 0]
+    assert float(torch.cosine_similarity(after, before[:, 0], dim=0)) > 0.9999
+
+
+def test_more_gathering_leaves_less_of_the_map(task: EditTask) -> None:
+    left = []
+    for gather in (0.0, 0.5, 1.0):
+        editor = Casl(fit_steps=6, batch_size=2, ranked_images=4, gather=gather).fit(task)
+        left.append(float(editor.alignment.W.norm(dim=0).sum()))
+    assert left[0] > 1.2 * left[1] and left[1] > 1.2 * left[2]
+
+
+def test_casl_and_its_probes_share_one_fit() -> None:
+    assert Casl().fit_key() == CaslSteer().fit_key() == CaslSteerSingle().fit_key()
     assert Casl().fit_key() != Casl(learning_rate=0.1).fit_key()
-    assert Casl().fit_key() == Casl(gain=1.0).fit_key()
+    assert Casl().fit_key() == Casl(gain=1.0).fit_key() == Casl(ranking="activation").fit_key()
+    # Each is fitted on the trajectories that it edits.
+    assert Casl().fit_key() != CaslAsymmetric().fit_key()
+    assert CaslSteer(asymmetric=True).fit_key() == CaslAsymmetric().fit_key()
+
+
+def test_rows_are_what_their_names_say() -> None:
+    for method, fault in (
+        (Casl, {"asymmetric": True}),
+        (CaslAsymmetric, {"asymmetric": False}),
+        (CaslSteerSingle, {"k": 2}),
+    ):
+        with pytest.raises(ValidationError):
+            method(**fault)
 
 
 @pytest.mark.parametrize("reading", ["map", "decoder"])
 def test_both_readings_of_the_probe_move_h_by_k_latents(task: EditTask, reading: str) -> None:
-    config = CaslSteerConfig(fit_steps=3, batch_size=2, mean_code_images=4, k=2, reading=reading)
+    config = CaslSteerConfig(fit_steps=3, batch_size=2, ranked_images=4, k=2, reading=reading)
     editor = CaslSteer(config).fit(task)
     h = task.trajectories.h(2)[:2]
     t = task.trajectories.timesteps[2]

@@ -77,7 +77,8 @@ def register(registry: Registry[Any], *classes: type[FakeMethod]) -> None:
 
 @pytest.fixture(autouse=True)
 def methods(monkeypatch: pytest.MonkeyPatch) -> Registry[Any]:
-    """Only these methods and this data set exist."""
+    """Only these methods and this data set exist; the controls of this repository are there."""
+    names_module.load_registries()
     methods: Registry[Any] = Registry("method", "casl_bench.tests.none")
     datasets: Registry[Any] = Registry("dataset", "casl_bench.tests.none")
     register(
@@ -123,14 +124,23 @@ def test_standard_suite_is_no_toy() -> None:
     assert not standard.quick
     assert standard.test_images_per_concept >= MIN_TEST_IMAGES
     assert suite("quick").quick
-    assert set(SUITES) == {"standard", "quick", "paper"}
+    assert set(SUITES) == {"standard", "leaderboard", "quick", "paper"}
+
+
+def test_the_suite_of_the_leaderboard_is_standard_with_three_fits() -> None:
+    assert {name: made.fit_seeds for name, made in SUITES.items() if made.fit_seeds > 1} == {
+        "leaderboard": 3
+    }
+    own = {"name", "version", "description", "fit_seeds"}
+    board, standard = suite("leaderboard"), suite("standard")
+    assert board.model_dump(exclude=own) == standard.model_dump(exclude=own)
 
 
 def test_the_paper_suite_has_the_papers_counts() -> None:
     paper = suite("paper")
     assert (paper.num_steps, paper.timestep_power, paper.refinements) == (40, 1.0, 0)
     assert paper.test_images_per_concept == 32 and not paper.quick
-    assert paper.fit_steps is None
+    assert paper.fit_image_steps is None
     assert [s for s in SUITES if domain_kind_of_suite(s) == "real"] == ["paper"]
 
 
@@ -291,7 +301,8 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
             {"timestep_power": 2.0},
             {"refinements": 3},
             {"strengths": (1.0,)},
-            {"fit_steps": 13},
+            {"fit_image_steps": 13},
+            {"doublings": 2},
             {"sae_steps": 101},
             {"train_images": 33},
             {"version": QUICK.version + 1},
@@ -346,9 +357,33 @@ def test_no_metric_is_in_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_suite_gives_the_fit_budget(tmp_path: Path) -> None:
-    assert plan_module.make_method("casl", QUICK).config.fit_steps == QUICK.fit_steps
-    own = QUICK.model_copy(update={"fit_steps": None})
-    assert plan_module.make_method("casl", own).config.fit_steps == 7
+    def steps(budget: int | None) -> int:
+        made = QUICK.model_copy(update={"fit_image_steps": budget})
+        return plan_module.make_method("casl", made).config.fit_steps  # type: ignore[attr-defined]
+
+    # In batches of 3; never more than the method asks for, and never none.
+    assert [steps(budget) for budget in (12, 14, 3, 1, 99, None)] == [4, 4, 1, 1, 7, 7]
+
+
+def test_references_are_in_every_run_before_the_methods_asked_for(
+    tmp_path: Path, methods: Registry[Any]
+) -> None:
+    register(methods, fake("pixel_reference", supervision="labels", reference=True))
+    for asked in (("casl",), ("casl", "pixel_reference")):
+        made = [c for c in cells(config(tmp_path, methods=asked)) if not c.control]
+        assert {c.method for c in made} == {"casl", "pixel_reference"}
+        assert len(made) == 2 * len(CONCEPTS)
+    without = QUICK.model_copy(update={"references": False})
+    made = [c for c in cells(config(tmp_path, methods=("casl",), suite=without)) if not c.control]
+    assert {c.method for c in made} == {"casl"}
+
+
+def test_a_fit_without_chance_is_made_once(tmp_path: Path, methods: Registry[Any]) -> None:
+    register(methods, fake("always_the_same", supervision="labels", deterministic=True))
+    asked = config(tmp_path, methods=("casl", "always_the_same"), fit_seeds=3)
+    made = [(c.method, c.fit_seed) for c in cells(asked) if not c.control]
+    fits = {name: sorted({fit for n, fit in made if n == name}) for name, _ in made}
+    assert fits == {"casl": [0, 1, 2], "always_the_same": [0]}
 
 
 def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
@@ -361,7 +396,8 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     assert by_method["identity"] == by_method["oracle"] == 0
     images = min(MATCHED_IMAGES, s.test_images_per_concept)
     assert by_method["random_rotation"] == images * s.num_steps
-    assert by_method["casl"] == edit + QUICK.fit_steps * 3
+    assert QUICK.fit_image_steps is not None
+    assert by_method["casl"] == edit + min(QUICK.fit_image_steps // 3, 7) * 3
     assert shared_work(run) == (2 + s.refinements) * s.num_steps * (
         s.train_images + s.validation_pool_images + s.test_pool_images
     )

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.runs.strength import fixed_strength, match
+from casl_bench.results.score_table import ScoreTable
+from casl_bench.runs.strength import (
+    Responses,
+    StrengthMatch,
+    fixed_strength,
+    goals_of,
+    match,
+    search_strengths,
+    still_rises,
+)
 from tests.support.tiny_suite import tiny_suite
 
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0))
@@ -72,3 +83,77 @@ def test_more_strengths_find_the_crossing_again() -> None:
     assert first.strength == 0.25
     again = match(steep | {0.25: scores(4.0), 0.05: scores(1.0)}, SUITE, full_effect=2.0)
     assert again.strength == pytest.approx(0.05 + 0.2 / 3, abs=1e-6)
+
+
+# Beyond the grid: twice the last strength, as long as the response rises.
+
+
+def searched(
+    response: Callable[[float], float], doublings: int = 4
+) -> tuple[tuple[float, ...], StrengthMatch, int]:
+    """Strengths tried, what they lead to, and in how many calls: full effect 2 sd, spread 2."""
+    suite, calls = SUITE.model_copy(update={"doublings": doublings}), 0
+
+    def score(strengths: tuple[float, ...]) -> ScoreTable:
+        nonlocal calls
+        calls += 1
+        base = np.full((1, 4, 2), -1.0)
+        edit = np.repeat(base[None], len(strengths), 0).swapaxes(0, 1)
+        edit[0, :, :, 0] += np.array([2 * response(s) for s in strengths])[:, None]
+        ids = tuple("abcd")
+        return ScoreTable(ids, strengths, ("t", "o"), ("c",), base, base, edit)
+
+    def seen(table: ScoreTable) -> Responses:
+        return {s: table.at(s, "t", np.array([2.0, 1.0])) for s in table.strengths}
+
+    table = search_strengths(
+        score, seen, goals_of(suite, 2.0), lambda r: match(r, suite, 2.0).strength, suite
+    )
+    return table.strengths, match(seen(table), suite, 2.0), calls
+
+
+def test_a_grid_that_holds_every_goal_is_left_alone() -> None:
+    strengths, found, calls = searched(lambda s: s)
+    assert strengths == SUITE.strengths and calls == 1
+    assert {level.status for level in found.levels} == {"reached"}
+
+
+def test_a_response_that_rises_is_followed_until_it_has_what_is_asked() -> None:
+    strengths, found, _ = searched(lambda s: s / 10)
+    assert {4.0, 8.0, 16.0} <= set(strengths) and max(strengths) == 16.0
+    assert {level.status for level in found.levels} == {"reached"}
+    assert found.strength == pytest.approx(10.0)
+    assert 10.0 in strengths  # where all this leads to is tried, too
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        lambda s: min(s, 1.0) * 0.4,  # saturates
+        lambda s: 0.4 * np.exp(-((s - 1) ** 2)),  # falls
+        lambda s: 0.0,  # does nothing
+        lambda s: -0.1 * s,  # the wrong way
+    ],
+)
+def test_what_has_stopped_rising_is_not_followed(response: Callable[[float], float]) -> None:
+    strengths, found, calls = searched(response)
+    assert max(strengths) == SUITE.strengths[-1] and calls <= 2
+    assert {level.status for level in found.levels} <= {"not_reached", "wrong_way"}
+
+
+def test_not_reached_is_not_said_of_what_still_rises_at_the_end() -> None:
+    strengths, found, _ = searched(lambda s: s / 1000)
+    assert max(strengths) == 2.0 * 2**4
+    assert {level.status for level in found.levels} == {"still_rising"}
+    assert all(level.strength is None for level in found.levels)
+    strengths, found, _ = searched(lambda s: s / 10, doublings=0)
+    assert max(strengths) == 2.0
+    assert "still_rising" in {level.status for level in found.levels}
+
+
+def test_saturation_is_a_share_of_the_response_itself() -> None:
+    assert still_rises(np.array([0.001, 0.002])) and still_rises(np.array([0.5]))
+    assert not still_rises(np.array([1.0, 1.04]))
+    assert still_rises(np.array([1.0, 1.06]))
+    assert not still_rises(np.array([2.0, 1.0, 1.9]))  # larger than the one before, not than all
+    assert not still_rises(np.array([-2.0, -1.0]))  # less of the wrong way is no response

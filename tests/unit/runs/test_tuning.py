@@ -14,11 +14,18 @@ from hypothesis import strategies as st
 
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import METHODS, MethodConfig, MethodInfo
-from casl_bench.results.score_table import ScoreTable
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import info_of, make_method
 from casl_bench.runs.suites import SUITES, TUNED, RunConfig, Suite, read_settings, suite
-from casl_bench.runs.tuning import BUDGET_FIELDS, Objective, draw_trials, objective, search_space
+from casl_bench.runs.tuning import (
+    BUDGET_FIELDS,
+    Objective,
+    draw_trials,
+    objective,
+    search_space,
+    strength_of_flips,
+)
 
 QUICK = suite("quick")
 
@@ -132,30 +139,46 @@ def test_every_entrant_has_a_space_of_like_size_or_none() -> None:
 # Objective ----------------------------------------------------------------------------
 
 
-def table(base: Any, edits: Any, strengths: tuple[float, ...] = (0.5, 1.0)) -> ScoreTable:
-    """One classifier; base [n, A], edits [S, n, A]."""
-    base, edits = np.asarray(base, float), np.asarray(edits, float)
-    names = tuple("abcdef"[: base.shape[1]])
-    ids = tuple(str(i) for i in range(len(base)))
-    return ScoreTable(ids, strengths, names, ("c",), base[None], base[None], edits[None])
+def responses(base: Any, edits: Any, spread: Any, target: int = 0) -> dict[float, EditScores]:
+    """Scores at strengths 0.5, 1, … of base [n, A] and edits [S, n, A]."""
+    base = np.asarray(base, float)
+    return {
+        (place + 1) / 2: EditScores(
+            base, base, np.asarray(edit, float), target, 1, np.asarray(spread, float)
+        )
+        for place, edit in enumerate(edits)
+    }
 
 
 def test_the_objective_by_hand() -> None:
     base = [[-1.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
     weak = [[-0.5, 0.0, 0.0], [-2.5, 0.0, 0.0]]
-    strong = [[2.0, 1.0, 0.0], [-2.0, -1.0, 4.0]]
-    found = objective(table(base, [weak, strong]), "a", np.array([2.0, 1.0, 4.0]))
-    # T = (3 + 1) / 2 / 2; C = ((1 + 1) / 2 / 1 + (0 + 4) / 2 / 4) / 2.
+    half = [[2.0, 1.0, 0.0], [-2.0, -1.0, 4.0]]
+    strong = [[3.0, 1.0, 0.0], [1.0, -1.0, 4.0]]
+    # Half of the images flip at most: C = ((1 + 1) / 2 / 1 + (0 + 4) / 2 / 4) / 2.
+    found = objective(responses(base, [weak, half], [2.0, 1.0, 4.0]))
     assert (found.strength, found.flip_rate) == (1.0, 0.5)
     assert (found.target_change, found.collateral) == (1.0, 0.75)
-    assert found.score == pytest.approx(0.5 * 1.0 / 1.75)
+    assert found.score == pytest.approx(0.5 / 0.9 * 1.0 / 1.75)
+    # All do: flips are no factor, and T = (4 + 4) / 2 / 2.
+    found = objective(responses(base, [weak, half, strong, strong], [2.0, 1.0, 4.0]))
+    assert (found.strength, found.flip_rate, found.target_change) == (1.5, 1.0, 2.0)
+    assert found.score == pytest.approx(2.0 / 2.75)
+
+
+def test_a_trial_is_led_to_where_nine_of_ten_flip() -> None:
+    base = [[-1.0, 0.0]] * 10
+    none, all_flip = [[-1.0, 0.0]] * 10, [[1.0, 0.0]] * 10
+    assert strength_of_flips(responses(base, [none, all_flip], [1.0, 1.0])) == pytest.approx(0.95)
+    some = [[1.0, 0.0]] * 5 + [[-0.5, 0.0]] * 5
+    further = [[1.0, 0.0]] * 5 + [[-0.1, 0.0]] * 5
+    assert strength_of_flips(responses(base, [some, further, none], [1.0, 1.0])) == 1.0
 
 
 @pytest.mark.parametrize(
     "nothing",
     [
         Objective(1.0, 0.0, 1.0, 0.5),
-        Objective(1.0, None, 1.0, 0.5),
         Objective(1.0, 1.0, 0.0, 0.0),
         Objective(1.0, 0.5, -1.0, 0.5),
     ],
@@ -165,7 +188,7 @@ def test_nothing_gained_scores_nothing(nothing: Objective) -> None:
 
 
 def test_a_lone_attribute_has_no_collateral() -> None:
-    found = objective(table([[-1.0]], [[[1.0]]], (1.0,)), "a", np.array([1.0]))
+    found = objective(responses([[-1.0]], [[[1.0]]], [1.0]))
     assert found.collateral == 0 and found.score == 1
 
 
@@ -175,9 +198,9 @@ logits = st.floats(-1e4, 1e4, width=32)
 @given(st.lists(st.tuples(*[logits] * 9), min_size=1, max_size=5))
 def test_the_objective_is_bounded(rows: list[tuple[float, ...]]) -> None:
     values = np.array(rows).reshape(len(rows), 3, 3).swapaxes(0, 1)
-    found = objective(table(values[0], values[1:]), "b", np.array([0.5, 1.0, 2.0]))
+    found = objective(responses(values[0], values[1:], [0.5, 1.0, 2.0], target=1))
     assert 0 <= found.score <= 1
-    assert found.score <= (found.flip_rate or 0)
+    assert found.score <= found.flip_rate / 0.9 + 1e-12
 
 
 @given(st.floats(0, 1), st.floats(0.01, 50), st.floats(0, 50), st.floats(1.01, 9))
@@ -198,11 +221,12 @@ def tuned(settings: dict[str, Any], **changes: Any) -> Suite:
 
 def test_settings_lie_over_defaults_and_the_budget_over_both() -> None:
     register()
-    config = make_method("m", tuned({"m": {"rate": 0.5, "fit_steps": 99}})).config
-    assert config == Config(rate=0.5, fit_steps=QUICK.fit_steps)
-    own = make_method("m", tuned({"m": {"rate": 0.5}}, fit_steps=None)).config
+    budget = {"fit_image_steps": 10}
+    config = make_method("m", tuned({"m": {"rate": 0.5, "fit_steps": 99}}, **budget)).config
+    assert config == Config(rate=0.5, fit_steps=5)
+    own = make_method("m", tuned({"m": {"rate": 0.5}}, fit_image_steps=None)).config
     assert own == Config(rate=0.5)
-    assert make_method("m", tuned({"other": {"x": 1}}, fit_steps=None)).config == Config()
+    assert make_method("m", tuned({"other": {"x": 1}}, fit_image_steps=None)).config == Config()
 
 
 @pytest.mark.parametrize(

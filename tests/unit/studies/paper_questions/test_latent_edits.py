@@ -27,7 +27,8 @@ def editor(tmp_path_factory: pytest.TempPathFactory) -> CaslEditor:
     assert task.saes is not None
     sae = task.saes.get()
     generator = torch.Generator().manual_seed(0)
-    alignment = ConceptAlignment(sae, torch.rand(sae.d_sae, 1, 1, generator=generator))
+    mean, contrast = (torch.rand(sae.d_sae, 1, 1, generator=generator) for _ in range(2))
+    alignment = ConceptAlignment(sae, mean, contrast)
     with torch.no_grad():
         alignment.W.copy_(torch.randn(alignment.W.shape, generator=generator))
         alignment.b.copy_(torch.randn(alignment.b.shape, generator=generator))

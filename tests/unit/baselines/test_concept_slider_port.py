@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from casl_bench_baselines.concept_slider import (
+from casl_bench_baselines.concept_slider_port import (
     ConceptSlider,
     ConceptSliderEditor,
     adapted_layers,

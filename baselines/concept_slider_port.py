@@ -1,4 +1,4 @@
-"""Concept slider: a low-rank adapter of the U-Net, trained on a pair of texts, scaled at inference.
+"""A port of concept sliders: a low-rank adapter of the U-Net from a pair of texts, scaled in use.
 
 Source: Gandikota et al., "Concept Sliders: LoRA adaptors for precise control in diffusion models",
 ECCV 2024, section 4.1. The paper trains an adapter θ* of a text-conditional model to predict
@@ -7,8 +7,8 @@ ECCV 2024, section 4.1. The paper trains an adapter θ* of a text-conditional mo
 
 for noisy images x_t that it has itself generated to a random step.
 
-The recipe does not carry over to an unconditional U-Net, which has no eps(x_t, c). It is adapted:
-by Bayes' rule the difference of conditional noises is
+This is a port and not the method: the recipe does not carry over to an unconditional U-Net, which
+has no eps(x_t, c). By Bayes' rule the difference of conditional noises is
 -sqrt(1 - alpha_bar) ∇_x log [p(c_+ | x_t) / p(c_- | x_t)], and the guide CLIP's two-way
 classification of the predicted clean image, scale · (E_I(P_t) · (E_T(c_+) - E_T(c_-))), stands in
 for that log ratio. So the target is
@@ -60,7 +60,7 @@ _A, _B, _WINDOW, _SCALE = "lora_A.", "lora_B.", "window", "scale"
 class ConceptSliderConfig(MethodConfig):
     """Settings of the fit and of the edit."""
 
-    fit_steps: PositiveInt = 120  # optimiser steps
+    fit_steps: PositiveInt = 1000  # optimiser steps, as the authors' configuration
     batch_size: PositiveInt = 8  # images per step
     learning_rate: PositiveFloat = 5e-3  # of AdamW, decayed linearly to zero
     rank: PositiveInt = 4  # of the adapter
@@ -189,7 +189,7 @@ class ConceptSlider(ConfiguredMethod[ConceptSliderConfig]):
     """A low-rank adapter per concept."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
-        name="concept_slider",
+        name="concept_slider_port",
         title="Concept Slider (unconditional port)",
         source="Gandikota et al., ECCV 2024",
         version=1,
