@@ -21,6 +21,7 @@ from casl_bench.cli.options import (
     option,
     plugin_option,
     pop_execution,
+    sae_option,
     seed_option,
     together,
 )
@@ -43,6 +44,7 @@ RUN_OPTIONS = together(
         option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), default=1,
                show_default=True, metavar="N", help="Fits of every method, each with random "
                "numbers of its own: separates chance in fitting from chance in images."),
+        sae_option,
         plugin_option,
         option("Run", "--out", type=PATH, help="Run folder.  [default: "
                "runs/DATASET-SUITE-seedSEED, so that the same command finds it again]"),
@@ -82,6 +84,7 @@ def run_command(
     quick: bool,
     seed: int,
     fit_seeds: int,
+    sae: str,
     device: str,
     out: Path | None,
     cache: Path | None,
@@ -101,7 +104,7 @@ def run_command(
 
     from casl_bench.runs.declared import check_names
     from casl_bench.runs.run_lock import FinishedCommand
-    from casl_bench.runs.suites import domain_kind_of_suite
+    from casl_bench.runs.suites import DEFAULT_SAE, domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
     photographs = dict(given)
@@ -114,7 +117,9 @@ def run_command(
     if not list_names:
         check_names(methods, datasets, concepts, plugins)
     finished = None
-    own_files = plugins or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
+    own_files = (
+        plugins or sae != DEFAULT_SAE or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
+    )
     if not (list_names or dry_run or compare or own_files):
         place = (out, chosen_suite.name, datasets, seed, execution.shard)
         finished = FinishedCommand.of(asked, *place)
@@ -137,7 +142,7 @@ def run_command(
         say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
-        fit_seeds=fit_seeds, device=device, out=out, cache=cache, plugins=plugins,
+        fit_seeds=fit_seeds, sae=sae, device=device, out=out, cache=cache, plugins=plugins,
         memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1, execution=execution,
     )  # fmt: skip
     if jobs is None and execution.engine(jobs=2) == "local":
@@ -182,6 +187,7 @@ def _config(
     device: str,
     out: Path | None,
     cache: Path | None,
+    sae: str = "top_k",
     **settings: Any,
 ) -> RunConfig:
     """Names and other options, checked: everything with a name has been imported."""
@@ -194,6 +200,7 @@ def _config(
     chosen = names.resolve_methods(methods)
     weights = names.resolve_method_weights(photographs.pop("method_weights"), chosen)
     shard = settings.get("execution", Execution()).shard
+    dictionary, weights_hash = names.resolve_sae(sae)
     return RunConfig(
         methods=chosen,
         datasets=found,
@@ -202,7 +209,9 @@ def _config(
         device=resolve_device(device),
         options=names.checked_options(photographs, found),
         method_weights=weights,
-        out=out or default_out(found, suite.name, settings["seed"], shard),
+        out=out or default_out(found, suite.name, settings["seed"], shard, dictionary),
+        sae=dictionary,
+        sae_hash=weights_hash,
         cache=cache or default_cache(),
         **settings,
     )
