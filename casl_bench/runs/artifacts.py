@@ -46,9 +46,10 @@ from casl_bench.sae.dictionary import (
     SaeConfig,
     SaeTraining,
     dictionary_class,
+    is_folder,
     make_config,
 )
-from casl_bench.sae.foreign import is_folder, load_folder
+from casl_bench.sae.foreign import load_folder
 from casl_bench.sae.sae import ActivationMaps, HSpaceSae
 from casl_bench.sae.sites import MID, SiteMaps, site_shape
 from casl_bench.sae.training import FitData, activation_statistics, fit_dictionary, non_negative

@@ -19,8 +19,8 @@ from casl_bench.metrics.metric import METRICS, metric_infos
 from casl_bench.results.record import DOMAIN_TITLES
 from casl_bench.runs.plan import card_of, info_of
 from casl_bench.runs.suites import SUITES
-from casl_bench.sae.dictionary import SAES, dictionary_class, discover_dictionaries
-from casl_bench.sae.foreign import content_hash, is_folder
+from casl_bench.sae.dictionary import SAES, dictionary_class, discover_dictionaries, is_folder
+from casl_bench.sae.foreign import content_hash
 
 
 def _chosen(

@@ -88,6 +88,8 @@ class SaeInfo:
     control: bool = False  # whether it is a floor or a ceiling rather than a rival
     signed: bool = False  # whether codes may be negative; only a sparse code is >= 0
     seeded: bool = True  # whether another seed gives another dictionary
+    # Which of its sizes make another dictionary; the rest follows from the data
+    sized_by: tuple[Literal["d_sae", "k"], ...] = ("d_sae", "k")
 
 
 @dataclass(frozen=True)
@@ -253,8 +255,19 @@ def dictionary_class(name: str) -> type[Dictionary]:
     return found
 
 
+def is_folder(name: str) -> bool:
+    """Whether a name of `--sae` means a folder or file rather than a registered kind."""
+    looks_like = "/" in name or "\\" in name or name.endswith(".safetensors")
+    return looks_like and name not in SAES  # an installed package's kind is package/name
+
+
+def needs_of(name: str) -> Needs:
+    """What a kind was given beside activations; a folder of another's counts as nothing."""
+    return "none" if is_folder(name) else dictionary_class(name).info.needs
+
+
 def make_config(name: str, d_in: int, **settings: object) -> SaeConfig:
-    """A kind's settings: its defaults with these over them; a width below its k lowers k."""
+    """A kind's settings: its defaults with those of these over them that are not None."""
     kind = dictionary_class(name).config_class
     fields = {key: value for key, value in settings.items() if value is not None}
     return kind.model_validate({"d_in": d_in, **fields})

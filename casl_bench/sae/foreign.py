@@ -75,11 +75,6 @@ class ForeignDictionary(Dictionary):
         return z
 
 
-def is_folder(name: str) -> bool:
-    """Whether a name of `--sae` means a folder or file rather than a registered kind."""
-    return "/" in name or "\\" in name or name.endswith(".safetensors")
-
-
 def weights_file(path: Path) -> Path:
     """The file of weights that is read of a folder, or the file itself.
 

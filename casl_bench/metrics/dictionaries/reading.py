@@ -150,7 +150,7 @@ def pair_direction(change: Array, match: Match, attribute: int, seed: int) -> Es
 
 
 def pair_share(change: Array, match: Match, attribute: int, seed: int) -> Estimate:
-    """Share of the code's squared standardised change that is the matched latent's. Source: ours."""
+    """Share of the code's squared standardised change that is the matched latent's (ours)."""
     squared = change[attribute] ** 2
     found = ratio_estimate(squared[:, match.latent[attribute]], squared.sum(1), seed)
     return Estimate(0.0, len(squared)) if found.value is None else found
@@ -159,11 +159,12 @@ def pair_share(change: Array, match: Match, attribute: int, seed: int) -> Estima
 def absorption(
     change: Array, directions: Array, moved: Array, match: Match, attribute: int, seed: int
 ) -> Estimate:
-    """Share of flips that another latent carries while the matched one is silent.
+    """Share of flips in which the matched latent is silent and another one takes its place.
 
     A latent's contribution is its change times its direction's component along the mean change of
-    activations. A pair is absorbed where the matched latent contributes less than a tenth of the
-    whole, and another one more than it does on average.
+    activations. A pair is absorbed where the matched latent contributes less than a tenth of what
+    it does on average and another one at least that average; all are where the average is not
+    positive.
 
     Args:
         change: [m, F] change of each latent at this attribute's flip, in its own units.
@@ -179,10 +180,11 @@ def absorption(
     contribution = change * (directions @ along)
     j = match.latent[attribute]
     own, others = contribution[:, j], np.delete(contribution, j, axis=1)
-    whole = moved @ along
-    silent = own < _SILENT * whole
-    carried = others.max(1, initial=0.0) > max(float(own.mean()), 0.0)
-    return mean_estimate((silent & carried).astype(np.float64), seed)
+    usual = float(own.mean())
+    if usual <= 0:
+        return Estimate(1.0, len(own))
+    absorbed = (own < _SILENT * usual) & (others.max(1, initial=-np.inf) >= usual)
+    return mean_estimate(absorbed.astype(np.float64), seed)
 
 
 def monosemanticity(activity: Array, similarity: Array, seed: int) -> Estimate:
@@ -242,12 +244,6 @@ def purity(activity: Array, labels: Labels, top: int) -> tuple[Array, NDArray[np
     order = np.argsort(-activity, axis=0, kind="stable")[:top].T
     share = labels[order].mean(1)  # [F, A]
     return np.maximum(share, 1 - share).max(1), order
-
-
-def spread_over_images(z: Array) -> Array:
-    """[F] sd of features [n, F]."""
-    sd: Array = z.std(0)
-    return sd
 
 
 def mean_over(estimates: Sequence[Estimate], seed: int) -> Estimate:

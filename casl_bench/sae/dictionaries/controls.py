@@ -38,7 +38,7 @@ class RawChannels(LinearDictionary):
 
     info: ClassVar[SaeInfo] = SaeInfo(
         name="raw_channels", title="raw channels", source="control", version=1,
-        control=True, signed=True, seeded=False,
+        control=True, signed=True, seeded=False, sized_by=(),
     )  # fmt: skip
 
     def fit(self, activations: Activations) -> None:
@@ -53,7 +53,7 @@ class RandomOrthogonal(LinearDictionary):
 
     info: ClassVar[SaeInfo] = SaeInfo(
         name="random_orthogonal", title="random orthogonal", source="control", version=1,
-        control=True, signed=True,
+        control=True, signed=True, sized_by=(),
     )  # fmt: skip
 
     def fit(self, activations: Activations) -> None:
@@ -70,7 +70,7 @@ class Pca(LinearDictionary):
 
     info: ClassVar[SaeInfo] = SaeInfo(
         name="pca", title="PCA", source="control", version=1,
-        control=True, signed=True, seeded=False,
+        control=True, signed=True, seeded=False, sized_by=("k",),
     )  # fmt: skip
 
     def fit(self, activations: Activations) -> None:
@@ -125,7 +125,7 @@ class Oracle(LinearDictionary):
 
     info: ClassVar[SaeInfo] = SaeInfo(
         name="oracle", title="oracle (known factors)", source="control", version=1,
-        needs="pairs", control=True, signed=True, seeded=False,
+        needs="pairs", control=True, signed=True, seeded=False, sized_by=(),
     )  # fmt: skip
 
     def fit(self, activations: Activations) -> None:
