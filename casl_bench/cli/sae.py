@@ -74,7 +74,7 @@ def sae_command(
     make_folder(config.out)
     with log_of_errors(config.out):
         failed = run_track(config, say)
-        records = read_records(config.out)
+        records = [r for r in read_records(config.out) if r.suite == chosen.name]
         if not records:
             raise UsageError("no dictionary could be measured", hint="; ".join(failed)[:300])
         table = sae_tables(records)

@@ -64,7 +64,7 @@ class SaeRecord(Frozen):
     Attributes:
         key: hash of everything that determines them.
         measurements: range of timesteps → metric, or metric/attribute → number.
-        reference: kind of row: a rival, or a control (floor or ceiling).
+        control: whether the dictionary is a floor or a ceiling rather than a rival.
         latents: pages of the latents that are matched to attributes.
         seconds: of training (None where read from a cache that does not say) and evaluation.
     """

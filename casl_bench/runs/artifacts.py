@@ -69,7 +69,7 @@ class InvertedSplit:
 
 
 ORACLE_IMAGES, ORACLE_STEPS = 16, 4
-"""Training images, each flipped in every factor, and timesteps: what the oracle learns from."""
+"""Training images at most, each flipped in every factor, and timesteps: the oracle's data."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class Artifacts:
         kind = dictionary_class(spec.name)
         inputs = [self.split_key("train").hash]
         if kind.info.needs == "pairs":
-            inputs.append(self.flipped_key("train", ORACLE_IMAGES).hash)
+            inputs.append(self.flipped_key("train", self.oracle_images).hash)
         return CacheKey(
             "sae",
             {
@@ -284,6 +284,11 @@ class Artifacts:
             self._site_maps[key] = SiteMaps(self.domain.backbone, store, site, images)
         return self._site_maps[key]
 
+    @property
+    def oracle_images(self) -> int:
+        """How many training images are flipped for the oracle dictionary."""
+        return max(2, min(ORACLE_IMAGES, self.suite.train_images // 8))
+
     def flipped_key(self, split: Split, count: int) -> CacheKey:
         """Everything that determines the inversions of flipped images."""
         return CacheKey("inversions", {**self.split_key(split).inputs, "flipped": count})
@@ -313,7 +318,7 @@ class Artifacts:
 
     def _oracle_pairs(self, site: str, mean: Tensor, scale: Tensor) -> FactorPairs:
         """Normalised vectors of training images with and without each factor, at some timesteps."""
-        pairs = self.flipped("train", ORACLE_IMAGES)
+        pairs = self.flipped("train", self.oracle_images)
         store, n = pairs.flipped.trajectories, len(pairs.base)
         assert store is not None
         labels = self.presence(self.train)[: len(pairs.base)]

@@ -52,9 +52,17 @@ class Evaluation:
 
 
 def evaluate(
-    sae: HSpaceSae, other_seed: HSpaceSae | None, data: SiteData, suite: SaeSuite, name: str
+    sae: HSpaceSae,
+    other_seed: HSpaceSae | None,
+    data: SiteData,
+    suite: SaeSuite,
+    name: str,
+    *,
+    acts: bool = True,
 ) -> Evaluation:
     """Measure a dictionary; `other_seed` is one that differs in its seed alone, `name` its row's.
+
+    Unless it `acts` no image is generated with its code changed, which is most of the time.
 
     Source of each metric: `SAE_METRICS`.
     """
@@ -62,16 +70,20 @@ def evaluate(
     for place, time_range in enumerate(suite.ranges):
         one = _Range(sae, data, suite, time_range)
         measured: Measured = {}
-        for part, measure in (
-            ("coding", one.coding),
-            ("reading", one.reading),
-            ("acting", one.acting),
-        ):
+        parts = {"coding": one.coding, "reading": one.reading}
+        if acts:
+            parts["acting"] = one.acting
+        for part, measure in parts.items():
             started = time.monotonic()
             measured |= measure()
             spent = time.monotonic() - started
             found.seconds[part] = round(found.seconds.get(part, 0.0) + spent, 2)
         measured["stability"] = _stability(sae, other_seed)
+        for metric, info in SAE_METRICS.items():
+            if metric not in measured:
+                skipped = info.room == "acting" and not acts
+                reason = "measured with the first seed" if skipped else "no image to measure it on"
+                measured[metric] = Measurement.missing(reason)
         order = list(SAE_METRICS)
         found.measurements[time_range.name] = dict(
             sorted(measured.items(), key=lambda item: order.index(_metric_of(item[0])))
@@ -128,7 +140,7 @@ class _Range:
 
     @staticmethod
     def _pooled(codes: Tensor) -> Array:
-        found: Array = codes.double().mean(-1).numpy()
+        found: Array = codes.mean(-1, dtype=torch.float64).numpy()
         return found
 
     def _contrast(self, labels: NDArray[np.bool_]) -> Array:

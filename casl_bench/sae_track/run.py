@@ -17,6 +17,7 @@ from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_json, write_bytes
 from casl_bench.domains.domain import Domain
 from casl_bench.models.micro_batch import one_thread
+from casl_bench.models.model_files import hash_tensors
 from casl_bench.results.sae_record import (
     CELLS,
     SaeCellId,
@@ -111,9 +112,7 @@ class Track:
         for site in self.config.suite.sites:
             self._site(site)
         if any(_kind(name).info.needs == "pairs" for name in self.config.saes):
-            from casl_bench.runs.artifacts import ORACLE_IMAGES
-
-            self.artifacts.flipped("train", ORACLE_IMAGES)
+            self.artifacts.flipped("train", self.artifacts.oracle_images)
 
     def key(self, cell: SaeCellId) -> str:
         """Hash of everything that determines a cell's numbers."""
@@ -156,7 +155,8 @@ class Track:
             other = None
             if suite.seeds > 1 and sae.sae.info.seeded:
                 other = self.artifacts.dictionary(replace(spec, seed=(cell.seed + 1) % suite.seeds))
-            found = evaluate(sae, other, data, suite, cell.name)
+            acts = cell.seed < suite.acting_seeds
+            found = evaluate(sae, other, data, suite, cell.name, acts=acts)
         info = sae.sae.info
         for file, content in found.pictures.items():
             write_bytes(self.config.out / CELLS / file, content)
@@ -185,10 +185,7 @@ class Track:
 
     def _content(self, spec: SaeSpec) -> str:
         if is_folder(spec.name):
-            state = load_dictionary(Path(spec.name)).state_dict()
-            from casl_bench.models.model_files import hash_tensors
-
-            return hash_tensors(state)
+            return hash_tensors(load_dictionary(Path(spec.name)).state_dict())
         return self.artifacts.sae_key(spec).hash
 
     def _site(self, site: str) -> SiteData:
@@ -204,6 +201,10 @@ def run_track(config: TrackConfig, say: Callable[[str], None]) -> list[str]:
     Raises what concerns all cells, such as a damaged model.
     """
     failed: list[str] = []
+    if config.jobs > 1 and len(config.datasets) > 1:
+        say("inversions of all data sets")
+        with parallel_config(backend="loky", inner_max_num_threads=1):
+            Parallel(n_jobs=config.jobs)(delayed(_prepare)(config, d) for d in config.datasets)
     for dataset in config.datasets:
         track = Track(config, dataset)
         with one_thread():
@@ -221,6 +222,12 @@ def run_track(config: TrackConfig, say: Callable[[str], None]) -> list[str]:
             for lines in results:
                 failed += lines
     return failed
+
+
+def _prepare(config: TrackConfig, dataset: str) -> None:
+    load_registries(config.plugins)
+    with one_thread():
+        Track(config, dataset).prepare(lambda line: None)
 
 
 def _in_process(config: TrackConfig, dataset: str, cells: Sequence[SaeCellId]) -> list[str]:

@@ -36,6 +36,7 @@ class SaeSuite(BaseModel):
     widths: tuple[int | None, ...] = (None,)  # None is a kind's default
     targets: tuple[int, ...] = (16, 32)  # target L0
     seeds: int = Field(default=1, ge=1)
+    acting_seeds: int = Field(default=1, ge=1)  # of these, those whose codes are changed, too
     ranges: tuple[TimeRange, ...] = (EARLY, LATE)
     pair_images: int = Field(ge=2)  # test images that are flipped in every factor
     probe_ks: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -72,9 +73,10 @@ SAE_SUITES: dict[str, SaeSuite] = {
             description="The suite of the published table: h, one width, two target L0, two seeds.",
             run_suite="standard",
             seeds=2,
-            pair_images=24,
-            edit_attributes=4,
+            pair_images=16,
+            edit_attributes=3,
             edit_images=4,
+            strengths=(2.0, 4.0, 8.0),
         ),
         SaeSuite(
             name="full",
@@ -85,6 +87,7 @@ SAE_SUITES: dict[str, SaeSuite] = {
             widths=(512, 1024, 2048),
             targets=(8, 16, 32),
             seeds=3,
+            acting_seeds=3,
             pair_images=32,
             edit_images=8,
             probe_ks=(1, 2, 4, 8, 16, 32),
