@@ -35,7 +35,7 @@ TIMESTEPS = (0, 100, 400)
 class PlantedActivations:
     """Maps [n, 12, 2, 2] at three timesteps: three known factors along directions, over noise."""
 
-    timesteps = TIMESTEPS
+    timesteps: tuple[int, ...] = TIMESTEPS
 
     def __init__(self) -> None:
         rng = generator(0, "planted activations")

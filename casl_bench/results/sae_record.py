@@ -63,6 +63,7 @@ class SaeRecord(Frozen):
 
     Attributes:
         key: hash of everything that determines them.
+        ranges: of timesteps, in their order.
         measurements: range of timesteps → metric, or metric/attribute → number.
         control: whether the dictionary is a floor or a ceiling rather than a rival.
         latents: pages of the latents that are matched to attributes.
@@ -79,6 +80,7 @@ class SaeRecord(Frozen):
     quick: bool
     d_sae: int
     attributes: tuple[str, ...]
+    ranges: tuple[str, ...]
     measurements: dict[str, dict[str, Measurement]]
     latents: tuple[LatentPage, ...] = ()
     content_hash: str
@@ -119,4 +121,4 @@ def without_pages(records: Iterable[SaeRecord]) -> list[dict[str, Any]]:
 
 def ranges_of(records: Sequence[SaeRecord]) -> list[str]:
     """Names of the ranges of timesteps, in the order in which they were measured."""
-    return [*dict.fromkeys(name for r in records for name in r.measurements)]
+    return [*dict.fromkeys(name for r in records for name in r.ranges)]

@@ -84,17 +84,10 @@ def evaluate(
                 skipped = info.room == "acting" and not acts
                 reason = "measured with the first seed" if skipped else "no image to measure it on"
                 measured[metric] = Measurement.missing(reason)
-        order = list(SAE_METRICS)
-        found.measurements[time_range.name] = dict(
-            sorted(measured.items(), key=lambda item: order.index(_metric_of(item[0])))
-        )
+        found.measurements[time_range.name] = measured
         if place == 0:
             found.latents, found.pictures = one.pages(name)
     return found
-
-
-def _metric_of(name: str) -> str:
-    return name.split("/")[0].split(".")[0]
 
 
 def _stability(sae: HSpaceSae, other: HSpaceSae | None) -> Measurement:

@@ -32,7 +32,7 @@ from casl_bench.runs.plan import fingerprint, open_domain
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig
 from casl_bench.runs.suites import suite as run_suite
-from casl_bench.sae.dictionary import dictionary_class, is_folder
+from casl_bench.sae.dictionary import Dictionary, dictionary_class, is_folder
 from casl_bench.sae.foreign import ForeignDictionary, load_dictionary
 from casl_bench.sae_track.data import SiteData
 from casl_bench.sae_track.evaluate import evaluate
@@ -93,7 +93,7 @@ def cells_of(config: TrackConfig, dataset: str) -> list[SaeCellId]:
     return list(found)
 
 
-def _kind(name: str) -> type:
+def _kind(name: str) -> type[Dictionary]:
     return ForeignDictionary if is_folder(name) else dictionary_class(name)
 
 
@@ -171,6 +171,7 @@ class Track:
             quick=suite.quick,
             d_sae=sae.d_sae,
             attributes=self.domain.dataset.card.attributes,
+            ranges=tuple(r.name for r in suite.ranges),
             measurements=found.measurements,
             latents=found.latents,
             content_hash=sae.content_hash,

@@ -1,7 +1,7 @@
 """Images whose activations are known factors along directions, and dictionaries of them.
 
-Four factors, each at its own positions, over nuisance directions that are sparse, too. A dictionary
-here is its weights and a function that encodes.
+Four factors, each at half of the positions, over sparse nuisance directions. A dictionary here is
+its weights and a function that encodes.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Planted:
 
 def planted(n: int, seed: int) -> Planted:
     world, rng = np.random.default_rng(0), np.random.default_rng(seed)
-    # More directions than channels: nothing is orthogonal, as in superposition.
     directions = world.normal(size=(A + NUISANCES, C))
-    directions[:A] *= 2
+    # Factors share much of their direction, as in superposition: reading one means undoing others.
+    directions[:A] += 1.5 * world.normal(size=C)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     masks = np.zeros((A, P))
     for a in range(A):
-        masks[a, a * P // A : (a + 1) * P // A] = 1
+        masks[a, np.arange(a * P // A, a * P // A + P // 2) % P] = 0.5
     labels = rng.random((n, A)) < 0.5
-    nuisance = (rng.random((n, P, NUISANCES)) < 0.05) * rng.random((n, P, NUISANCES))
+    nuisance = (rng.random((n, P, NUISANCES)) < 0.1) * rng.random((n, P, NUISANCES))
     return Planted(directions, masks, labels, nuisance)
 
 
@@ -161,7 +161,7 @@ class Measured:
         return self.mean(
             lambda a: reading.localisation(
                 np.abs(self.on[a, :, self.match.latent[a]]),
-                np.repeat(TEST.masks[a][None], PAIRS, 0),
+                np.repeat((TEST.masks[a] > 0)[None].astype(float), PAIRS, 0),
                 0,
             )
         )
@@ -190,7 +190,7 @@ class Measured:
         inverse = np.linalg.pinv(TEST.directions)[:, :A]
 
         def decisions(h: Array) -> Array:
-            found: Array = (h @ inverse).mean(1) > 0.5 / A
+            found: Array = (h @ inverse).mean(1) > 0.125  # half of 0.5 at half of the positions
             return found
 
         causes, isolates = [], []

@@ -43,7 +43,8 @@ class Matryoshka(BatchTopK):
     def reconstruction_loss(self, h: Tensor, z: Tensor) -> Tensor:
         """Mean over prefixes of the squared error of what their latents decode."""
         total = torch.zeros(())
-        partial, start = self.b_dec, 0
+        partial: Tensor = self.b_dec
+        start = 0
         for end in self.sizes:
             partial = partial + z[:, start:end] @ self.W_dec[start:end]
             total = total + ((partial - h) ** 2).mean()

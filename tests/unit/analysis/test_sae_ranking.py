@@ -22,7 +22,8 @@ def record(
     return SaeRecord(
         id=SaeCellId(dataset="toy", sae=sae, k=8, seed=seed),
         key="0", title=sae, control=control, signed=False, source="s", suite="quick", quick=True,
-        d_sae=16, attributes=ATTRIBUTES, measurements={"all t": measured}, content_hash="0",
+        d_sae=16, attributes=ATTRIBUTES, ranges=("all t",),
+        measurements={"all t": measured}, content_hash="0",
         domain_kind="toy",
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ def test_a_planted_fault_shows(fault: str) -> None:
     sae = load_dictionary(folder)
     with torch.no_grad():
         if fault == "transposed":
-            sae.W_enc.copy_(sae.W_enc.flatten().view(16, 6).T)
+            sae.W_enc.copy_(sae.W_enc.clone().view(16, 6).T)
         elif fault == "threshold ignored":
             sae.threshold.zero_()
         else:

@@ -31,7 +31,7 @@ def test_looking_changes_nothing_and_replacing_by_itself_neither(
     assert tuple(seen.shape) == (6, *site_shape(backbone, site))
     same, _ = decode_at(backbone, state, site, lambda h: h)
     assert torch.allclose(same, plain, atol=1e-6)
-    other, _ = decode_at(backbone, state, site, lambda h: h + 1)
+    other, _ = decode_at(backbone, state, site, lambda h: h.flip(-1))
     assert float((other - plain).abs().max()) > 1e-3
 
 

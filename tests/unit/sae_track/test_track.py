@@ -93,7 +93,7 @@ def test_at_an_up_block_and_by_range_every_metric_has_its_number(tmp_path: Path)
     )
     assert run_track(own, lambda line: None) == []
     for record in read_records(own.out):
-        assert record.id.site == "up_0" and list(record.measurements) == ["low", "high"]
+        assert record.id.site == "up_0" and record.ranges == ("low", "high")
         for measured in record.measurements.values():
             assert set(SAE_METRICS) <= set(measured)
             for name, info in SAE_METRICS.items():

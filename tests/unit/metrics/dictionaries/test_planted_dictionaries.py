@@ -63,7 +63,7 @@ def curve(name: str, damaged: list[Sae]) -> list[float]:
 def test_merging_latents_lowers_what_is_read(name: str) -> None:
     values = curve(name, [merged(oracle(TEST), share) for share in (0, 0.25, 0.5, 0.75, 1)])
     assert all(a > b for a, b in pairwise(values)), values
-    assert values[-1] < values[0] - 0.3
+    assert values[-1] < values[0] - 0.2
 
 
 @pytest.mark.parametrize("name", ["explained_variance"])
