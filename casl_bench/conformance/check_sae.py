@@ -58,7 +58,9 @@ class PlantedActivations:
 
     def pairs(self) -> FactorPairs:
         """Every image with each factor off and on, at the first timestep."""
-        off, on, which = [], [], []
+        off: list[Tensor] = []
+        on: list[Tensor] = []
+        which = []
         for a in range(FACTORS):
             for value, side in ((False, off), (True, on)):
                 labels = self.labels.clone()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from casl_bench.analysis.sae_ranking import (
@@ -190,10 +190,8 @@ def sae_sections(records: Sequence[SaeRecord]) -> list[tuple[str, str]]:
     ranges = ranges_of(records)
     if len(ranges) > 1:
         for metric in (HEADLINE, "disentangle", "explained_variance"):
-            columns = [
-                Column[SaeRow](r, r, lambda row, m=metric, r=r: row.number(m, r), digits=3)
-                for r in ranges
-            ]
+            columns = [metric_column(metric, r) for r in ranges]
+            columns = [replace(c, label=r) for c, r in zip(columns, ranges, strict=True)]
             found.append((f"By range of timesteps: {SAE_METRICS[metric].title}",
                           table_of([*first, *columns], rows)))  # fmt: skip
     found.append(("By attribute: pair score", _by_attribute(records, rows, first)))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.cache.code_hash import INVERSION_CODE, SAE_CODE, code_hash, environment, source_hash
@@ -205,7 +206,7 @@ class Artifacts:
         if is_folder(spec.name):
             return CacheKey("sae", {"folder": spec.name})
         kind = dictionary_class(spec.name)
-        inputs = [self.split_key("train").hash]
+        inputs: list[JsonValue] = [self.split_key("train").hash]
         if kind.info.needs == "pairs":
             inputs.append(self.flipped_key("train", self.oracle_images).hash)
         return CacheKey(

@@ -91,7 +91,7 @@ class SiteData:
         clip = self.domain.guide_clip
         with torch.no_grad():
             images = clip.encode_image(self.artifacts.train.batch.pixels)
-        found = {}
+        found: dict[int, Array] = {}
         for concept in self.card.concepts:
             direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
             place = self.attributes.index(concept.attribute)
@@ -126,7 +126,8 @@ class SiteData:
     @cached_property
     def logit_spread(self) -> Array:
         """[A] standard deviation over test images: the unit of a change."""
-        return np.maximum(self.base_logits.std(0), 1e-6)
+        found: Array = np.maximum(self.base_logits.std(0), 1e-6)
+        return found
 
     @cached_property
     def flipped_decisions(self) -> Labels:

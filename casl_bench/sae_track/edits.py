@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -18,8 +20,13 @@ from casl_bench.models.micro_batch import row_blocks
 from casl_bench.sae.sae import HSpaceSae
 from casl_bench.sae.sites import decode_at
 
-Change = Callable[[Tensor, int, slice], Tensor]
-"""(activations [m, C, h, w], place in the timesteps, rows of the edit) -> what goes on instead."""
+
+class Change(Protocol):
+    """What is done to activations while images are generated."""
+
+    def __call__(self, h: Tensor, place: int, rows: slice) -> Tensor:
+        """Activations [m, C, h, w] of these rows, at a place of the timesteps → what goes on."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,8 @@ def generate(backbone: Backbone, x_t: Tensor, walk: Walk, site: str, change: Cha
             t_next = steps[place - 1] if place else -1
             state = backbone.encode(x, t)
             if place >= walk.low:
-                eps, _ = decode_at(
-                    backbone, state, site, lambda h, p=place, r=rows: change(h, p, r)
-                )
+                replace = partial(change, place=place, rows=rows)
+                eps, _ = decode_at(backbone, state, site, replace)
             else:
                 eps = backbone.decode(state)
             ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)

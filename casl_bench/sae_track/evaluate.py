@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -173,7 +174,7 @@ class _Range:
             fired.append((z != 0).double().mean((0, 2, 3)))
         frequency = torch.stack(fired).mean(0).numpy()
         n = sae.d_sae
-        rows = slice(0, _EPS_IMAGES)
+        few = slice(0, _EPS_IMAGES)
         return {
             "explained_variance": Measurement.from_estimate(
                 coding.explained_variance(
@@ -185,8 +186,8 @@ class _Range:
             ),
             "dead_share": Measurement.of(coding.dead_share(frequency), n),
             "dense_share": Measurement.of(coding.dense_share(frequency), n),
-            "eps_error": self._eps_error(rows),
-            "attribute_agreement": self._agreement(rows),
+            "eps_error": self._eps_error(few),
+            "attribute_agreement": self._agreement(few),
         }
 
     def _eps_error(self, rows: slice) -> Measurement:
@@ -199,12 +200,11 @@ class _Range:
             t = self.walk.timesteps[place]
             state = data.domain.backbone.encode(store.x_t(place, rows), t)
             plain.append(data.domain.backbone.decode(state).cpu())
-            eps, _ = decode_at(
-                data.domain.backbone, state, data.site, lambda h, t=t: self.sae.reconstruct(h, t)
-            )
+            splice = partial(self.sae.reconstruct, t=t)
+            eps, _ = decode_at(data.domain.backbone, state, data.site, splice)
             spliced.append(eps.cpu())
-        arrays = [torch.stack(x, 1).double().numpy() for x in (plain, spliced)]
-        return Measurement.from_estimate(coding.eps_error(*arrays, self.seed))
+        before, after = (torch.stack(x, 1).double().numpy() for x in (plain, spliced))
+        return Measurement.from_estimate(coding.eps_error(before, after, self.seed))
 
     def _agreement(self, rows: slice) -> Measurement:
         def splice(h: Tensor, place: int, _: slice) -> Tensor:
@@ -237,9 +237,7 @@ class _Range:
             ("pair_direction", reading.pair_direction),
             ("pair_share", reading.pair_share),
         ):
-            found |= self._each(
-                name, lambda a, f=measure: f(change, self.match, a, self.seed), every
-            )
+            found |= self._each(name, partial(measure, change, self.match, seed=self.seed), every)
         text = data.similarity_to_text
         by_text = np.stack(
             [
@@ -345,8 +343,8 @@ class _Range:
             for name, estimate in best.items():
                 found.setdefault(name, {})[a] = estimate
         measured: Measured = {}
-        for name, own in found.items():
-            measured |= self._each(name, own.get, which)
+        for name, by_attribute in found.items():
+            measured |= self._each(name, by_attribute.get, which)
         return measured | {
             name: Measurement.of(float(np.mean(values)), len(values))
             for name, values in at_k.items()
@@ -397,7 +395,7 @@ class _Range:
     def _rows_with(self, attribute: int, present: bool) -> list[int]:
         """The first test images whose reconstruction has, or lacks, an attribute."""
         has = self.data.base_logits[:, attribute] > 0
-        return np.flatnonzero(has == present)[: self.data.edit_images].tolist()
+        return [int(i) for i in np.flatnonzero(has == present)[: self.data.edit_images]]
 
     def _ablation(self, attribute: int, latents: Tensor) -> Estimate | None:
         rows = self._rows_with(attribute, present=True)
