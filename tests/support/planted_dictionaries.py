@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from casl_bench.metrics.dictionaries import coding, reading
+from casl_bench.metrics.dictionaries import acting, coding, reading
+from casl_bench.metrics.dictionaries.acting import Edits
 from casl_bench.metrics.dictionaries.reading import Match
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.metric import Estimate
@@ -207,3 +208,51 @@ class Measured:
                 before = np.delete(decisions(base), a, 1)
                 isolates.append((np.delete(after, a, 1) == before).mean())
         return float(np.mean(causes)), float(np.mean(isolates))
+
+    def _read(self, h: Array) -> Array:
+        """[m, A] how much of each factor is in activations [m, P, C], 1 as it is planted."""
+        found: Array = (h @ np.linalg.pinv(TEST.directions)[:, :A]).mean(1) / 0.25
+        return found
+
+    def ablation(self) -> float:
+        """The k = 1 latent set to 0 where its factor is on."""
+
+        def share(a: int) -> Estimate:
+            j = self.match.latent[a]
+            edited = self.h_on[a] - self.on[a][:, j][:, :, None] * self.sae.W_dec[j]
+            moved = self._read(edited) - self._read(self.h_on[a])
+            others = np.abs(np.delete(moved, a, 1)).mean(1)
+            return acting.target_share(-moved[:, a], others, 0)
+
+        return self.mean(share)
+
+    def steering(self) -> float:
+        """The k = 1 latent moved by the difference of class means, where its factor is off."""
+
+        def precision(a: int) -> Estimate:
+            j, on = self.match.latent[a], TRAIN.labels[:, a]
+            shift = self.train[on, j].mean(0) - self.train[~on, j].mean(0)  # [P]
+            base = self._read(self.h_off[a])
+            moved = np.stack(
+                [
+                    self._read(self.h_off[a] + s * shift[None, :, None] * self.sae.W_dec[j]) - base
+                    for s in (0.25, 0.5, 1, 2, 4)
+                ]
+            )
+            edits = Edits(
+                moved[..., a],
+                np.abs(np.delete(moved, a, 2)).mean(2),
+                base[None, :, a] + moved[..., a] > 0.5,
+            )
+            return acting.precision_at_flips(edits, 0)
+
+        return self.mean(precision)
+
+    def monosemanticity(self) -> float:
+        """Of the matched latents' top images, likeness being the share of equal labels."""
+        labels = TEST.labels * 2.0 - 1
+        similarity = labels @ labels.T / A
+        activity = np.maximum(self.test.mean(2), 0)[:, self.match.latent]
+        found = reading.monosemanticity(activity, similarity, 0)
+        assert found.value is not None
+        return found.value

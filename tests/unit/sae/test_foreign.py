@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.sae.dictionary import is_folder
+from casl_bench.sae.dictionary import SAES, is_folder
 from casl_bench.sae.foreign import content_hash, load_dictionary, load_folder
 
 GOLDEN = Path(__file__).parents[2] / "support" / "foreign_dictionaries"
@@ -104,6 +104,12 @@ def test_the_hash_is_of_the_weights(tmp_path: Path) -> None:
 def test_what_is_a_folder() -> None:
     assert is_folder("./mine") and is_folder("/a/b") and is_folder("mine.safetensors")
     assert not is_folder("top_k")
+
+
+def test_an_installed_packages_kind_is_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert SAES.entry_point_group == "casl_bench.saes"
+    monkeypatch.setattr(SAES, "_factories", {**SAES._factories, "their_package/mine": object})
+    assert not is_folder("their_package/mine") and is_folder("their_package/other")
 
 
 @pytest.mark.parametrize(

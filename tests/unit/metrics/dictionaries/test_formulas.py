@@ -35,6 +35,13 @@ def test_explained_variance_by_hand() -> None:
     assert some.low < some.value < some.high
 
 
+def test_the_eps_error_is_relative_and_grows_with_the_damage() -> None:
+    eps = RNG.normal(size=(6, 3, 4, 4))
+    errors = [coding.eps_error(eps, eps * (1 - d), 0).value for d in (0, 0.1, 0.5, 1)]
+    assert errors == pytest.approx([0, 0.01, 0.25, 1])
+    assert coding.eps_error(eps * 0, eps, 0).value is None
+
+
 def test_dead_and_dense_are_shares_of_their_own() -> None:
     frequency = np.array([0, 0, 0.05, 0.5])
     assert coding.dead_share(frequency) == 0.5 and coding.dense_share(frequency) == 0.5

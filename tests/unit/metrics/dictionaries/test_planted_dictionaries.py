@@ -24,7 +24,7 @@ READ = ("pair_score", "pair_direction", "pair_share", "absorption", "localisatio
 BOUNDS = {"probe": 1.0} | {
     name: float(SAE_METRICS[name].best or 0.0)
     for name in ("pair_score", "pair_direction", "pair_share", "absorption", "localisation",
-                 "explained_variance")
+                 "explained_variance", "ablation", "steering")
 }  # fmt: skip
 
 
@@ -34,7 +34,7 @@ def measured(kind: str) -> Measured:
     return Measured(kinds[kind]())
 
 
-@pytest.mark.parametrize("name", [*READ, "explained_variance"])
+@pytest.mark.parametrize("name", [*READ, "explained_variance", "ablation", "steering"])
 def test_the_oracle_is_within_five_percent_of_the_bound(name: str) -> None:
     assert getattr(measured("oracle"), name)() == pytest.approx(BOUNDS[name], abs=0.05)
 
@@ -64,6 +64,21 @@ def test_merging_latents_lowers_what_is_read(name: str) -> None:
     values = curve(name, [merged(oracle(TEST), share) for share in (0, 0.25, 0.5, 0.75, 1)])
     assert all(a > b for a, b in pairwise(values)), values
     assert values[-1] < values[0] - 0.2
+
+
+@pytest.mark.parametrize("name", ["probe", "monosemanticity", "ablation", "steering"])
+def test_merging_latents_lowers_these_too_be_it_not_in_every_step(name: str) -> None:
+    values = curve(name, [merged(oracle(TEST), share) for share in (0, 0.25, 0.5, 0.75, 1)])
+    assert all(a >= b for a, b in pairwise(values)), values
+    assert values[-1] < values[0]
+
+
+@pytest.mark.parametrize("name", ["ablation", "steering"])
+def test_useless_dictionaries_act_less_precisely(name: str) -> None:
+    best = getattr(measured("oracle"), name)()
+    for kind in ("untrained", "random"):
+        assert getattr(measured(kind), name)() < best - 0.1
+    assert getattr(Measured(shuffled_decoder(oracle(TEST), 1)), name)() < best - 0.3
 
 
 @pytest.mark.parametrize("name", ["explained_variance"])
