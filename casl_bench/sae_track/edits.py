@@ -84,6 +84,26 @@ def generate(backbone: Backbone, x_t: Tensor, walk: Walk, site: str, change: Cha
     return torch.cat(images)
 
 
+def together(changes: Sequence[tuple[int, Change]]) -> Change:
+    """Several edits as one, so that their images fill the network's batches.
+
+    `changes` holds, in order of the rows, how many rows each edit has and what it does; each is
+    called with rows counted from its own first one.
+    """
+
+    def change(h: Tensor, place: int, rows: slice) -> Tensor:
+        parts, start = [], 0
+        for count, own in changes:
+            first, last = max(start, rows.start), min(start + count, rows.stop)
+            if first < last:
+                part = h[first - rows.start : last - rows.start]
+                parts.append(own(part, place, slice(first - start, last - start)))
+            start += count
+        return torch.cat(parts)
+
+    return change
+
+
 def interchange(
     sae: HSpaceSae, source: Callable[[int], Tensor], latents: Tensor, walk: Walk
 ) -> Change:

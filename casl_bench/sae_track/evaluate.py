@@ -6,7 +6,7 @@ import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -100,6 +100,15 @@ def _stability(sae: HSpaceSae, other: HSpaceSae | None) -> Measurement:
         sae.sae.W_dec.detach().numpy(), other.sae.W_dec.detach().numpy(), sae.sae.info.signed
     )
     return Measurement.of(value, sae.d_sae)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Test images by their places, what is done to their codes, and what is made of the result."""
+
+    rows: Sequence[int]
+    change: Change
+    score: Callable[[Tensor], dict[str, Estimate]]
 
 
 class _Range:
@@ -328,12 +337,21 @@ class _Range:
         """Interchange, ablation and steering at every k; a metric's own number is the best k's."""
         which = self.data.edit_attributes(self.suite.edit_attributes)
         ks = sorted({min(k, self.sae.d_sae) for k in self.suite.edit_ks})
+        trials = {(a, k): self._trials(a, k) for a in which for k in ks}
+        every = [trial for own in trials.values() for trial in own]
+        images = self._images(
+            [row for trial in every for row in trial.rows],
+            edits.together([(len(trial.rows), trial.change) for trial in every]),
+        )
+        parts = iter(images.split([len(trial.rows) for trial in every]))
         found: dict[str, dict[int, Estimate]] = {}
         at_k: dict[str, list[float]] = {}
         for a in which:
             best: dict[str, Estimate] = {}
             for k in ks:
-                own = self._act(a, k)
+                own: dict[str, Estimate] = {}
+                for trial in trials[a, k]:
+                    own |= trial.score(next(parts))
                 for name, estimate in own.items():
                     if estimate.value is not None:
                         at_k.setdefault(f"{name}.k{k}", []).append(estimate.value)
@@ -350,21 +368,16 @@ class _Range:
             for name, values in at_k.items()
         }
 
-    def _act(self, attribute: int, k: int) -> dict[str, Estimate]:
+    def _trials(self, attribute: int, k: int) -> list[_Trial]:
         latents = torch.from_numpy(reading.best_features(self.label_scores[attribute], k).copy())
-        cause, isolate = self._interchange(attribute, latents)
-        both = [e.value for e in (cause, isolate) if e.value is not None]
-        found = {
-            "cause": cause,
-            "isolate": isolate,
-            "disentangle": Estimate(float(np.mean(both)), cause.n),
-        }
-        if (ablation := self._ablation(attribute, latents)) is not None:
-            found["ablation"] = ablation
-        steering = self._steering(attribute, latents)
-        return found | steering
+        trials = [
+            self._interchange(attribute, latents),
+            self._ablation(attribute, latents),
+            self._steering(attribute, latents),
+        ]
+        return [trial for trial in trials if trial is not None]
 
-    def _interchange(self, attribute: int, latents: Tensor) -> tuple[Estimate, Estimate]:
+    def _interchange(self, attribute: int, latents: Tensor) -> _Trial:
         """Cause with the image whose factor is flipped, isolate with one of another factor."""
         data, m = self.data, self.data.edit_images
         a_count = len(data.attributes)
@@ -380,32 +393,45 @@ class _Range:
                 codes[place] = self.sae.encode(maps, self.walk.timesteps[place])[:, latents]
             return codes[place]
 
+        def score(images: Tensor) -> dict[str, Estimate]:
+            decisions = data.logits(images) > 0
+            wanted = data.flipped_decisions[attribute, :m, attribute]
+            cause = acting.cause(wanted, decisions[:m, attribute], self.seed)
+            isolate = Estimate(None, 0, reason="there is no other attribute")
+            if others:
+                base = np.delete(data.base_logits[:m] > 0, attribute, axis=1)
+                kept = np.delete(decisions[m:], attribute, axis=1)
+                isolate = acting.isolate(base, kept, self.seed)
+            both = [e.value for e in (cause, isolate) if e.value is not None]
+            mean = Estimate(float(np.mean(both)), cause.n)
+            return {"cause": cause, "isolate": isolate, "disentangle": mean}
+
         rows = [*range(m)] * (2 if others else 1)
-        change = edits.interchange(self.sae, source, latents, self.walk)
-        decisions = self._generated(rows, change) > 0
-        cause = acting.cause(
-            data.flipped_decisions[attribute, :m, attribute], decisions[:m, attribute], self.seed
-        )
-        if not others:
-            return cause, Estimate(None, 0, reason="there is no other attribute")
-        base = np.delete(data.base_logits[:m] > 0, attribute, axis=1)
-        kept = np.delete(decisions[m:], attribute, axis=1)
-        return cause, acting.isolate(base, kept, self.seed)
+        return _Trial(rows, edits.interchange(self.sae, source, latents, self.walk), score)
 
     def _rows_with(self, attribute: int, present: bool) -> list[int]:
         """The first test images whose reconstruction has, or lacks, an attribute."""
         has = self.data.base_logits[:, attribute] > 0
         return [int(i) for i in np.flatnonzero(has == present)[: self.data.edit_images]]
 
-    def _ablation(self, attribute: int, latents: Tensor) -> Estimate | None:
+    def _ablation(self, attribute: int, latents: Tensor) -> _Trial | None:
         rows = self._rows_with(attribute, present=True)
         if not rows:
             return None
-        logits = self._generated(rows, edits.ablate(self.sae, latents, self.walk))
-        moved = (logits - self.data.base_logits[rows]) / self.data.logit_spread
-        others = np.abs(np.delete(moved, attribute, axis=1))
-        side = others.mean(1) if others.shape[1] else np.zeros(len(rows))
-        return acting.target_share(-moved[:, attribute], side, self.seed)
+
+        def score(images: Tensor) -> dict[str, Estimate]:
+            moved = self._moved_logits(images, rows)
+            others = np.abs(np.delete(moved, attribute, axis=1))
+            side = others.mean(1) if others.shape[1] else np.zeros(len(rows))
+            return {"ablation": acting.target_share(-moved[:, attribute], side, self.seed)}
+
+        return _Trial(rows, edits.ablate(self.sae, latents, self.walk), score)
+
+    def _moved_logits(self, images: Tensor, rows: Sequence[int]) -> Array:
+        """[n, A] change against the reconstructions, in standard deviations."""
+        logits = self.data.logits(images)
+        found: Array = (logits - self.data.base_logits[list(rows)]) / self.data.logit_spread
+        return found
 
     def _shift(self, attribute: int, latents: Tensor) -> Tensor:
         """[k, h, w]: what the mean code of training images with the attribute has more."""
@@ -415,34 +441,36 @@ class _Range:
         height, width = self.data.train.h(self.place, slice(0, 1)).shape[2:]
         return shift.view(len(latents), height, width)
 
-    def _steering(self, attribute: int, latents: Tensor) -> dict[str, Estimate]:
+    def _steering(self, attribute: int, latents: Tensor) -> _Trial | None:
         data, strengths = self.data, self.suite.strengths
         rows = self._rows_with(attribute, present=False)
         has = data.train_labels[:, attribute]
         if not rows or has.all() or not has.any():
-            return {}
-        shift = self._shift(attribute, latents)
-        n = len(rows)
+            return None
+        shift, n = self._shift(attribute, latents), len(rows)
+
+        def score(images: Tensor) -> dict[str, Estimate]:
+            logits = data.logits(images).reshape(len(strengths), n, -1)
+            moved = (logits - data.base_logits[rows]) / data.logit_spread
+            others = np.abs(np.delete(moved, attribute, axis=2))
+            edited = Edits(
+                moved[..., attribute],
+                others.mean(2) if others.shape[2] else np.zeros(moved.shape[:2]),
+                logits[..., attribute] > 0,
+            )
+            reached = [i for i, f in enumerate(edited.flipped) if f.mean() >= acting.FLIP_GOAL]
+            strength = strengths[reached[0] if reached else -1]
+            if len(latents) == 1:
+                plain = data.artifacts.test.inversions.reconstruction[rows]
+                self._turned_up[attribute] = torch.cat([plain, images[-n:]]), moved[-1].mean(0)
+            return {
+                "steering": HEADLINE(edited, self.seed),
+                "off_manifold": self._off_manifold(shift, latents, strength),
+            }
+
         factors = torch.tensor(strengths).repeat_interleave(n)
         change = edits.steer(self.sae, shift, latents, factors, self.walk)
-        images = self._images(rows * len(strengths), change)
-        logits = data.logits(images).reshape(len(strengths), n, -1)
-        moved = (logits - data.base_logits[rows]) / data.logit_spread
-        others = np.abs(np.delete(moved, attribute, axis=2))
-        edited = Edits(
-            moved[..., attribute],
-            others.mean(2) if others.shape[2] else np.zeros(moved.shape[:2]),
-            logits[..., attribute] > 0,
-        )
-        reached = [i for i, f in enumerate(edited.flipped) if f.mean() >= acting.FLIP_GOAL]
-        strength = strengths[reached[0] if reached else -1]
-        if len(latents) == 1:
-            plain = data.artifacts.test.inversions.reconstruction[rows]
-            self._turned_up[attribute] = torch.cat([plain, images[-n:]]), moved[-1].mean(0)
-        return {
-            "steering": HEADLINE(edited, self.seed),
-            "off_manifold": self._off_manifold(shift, latents, strength),
-        }
+        return _Trial(rows * len(strengths), change, score)
 
     def _off_manifold(self, shift: Tensor, latents: Tensor, strength: float) -> Estimate:
         data = self.data
@@ -457,7 +485,7 @@ class _Range:
         ]  # fmt: skip
         return acting.off_manifold(distances[0], distances[1], self.seed)
 
-    @property
+    @cached_property
     def _moments(self) -> tuple[Array, Array]:
         rows = self.sae.normalise(self.data.train.h(self.place), self.t).double().numpy()
         return rows.mean(0), np.cov(rows.T)

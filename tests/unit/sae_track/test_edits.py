@@ -51,6 +51,26 @@ def test_no_change_gives_the_plain_images(tasks: ToyTasks, site: str) -> None:
         assert torch.allclose(same, plain, atol=1e-5)
 
 
+def test_edits_made_together_are_those_made_alone(tasks: ToyTasks) -> None:
+    """Two edits of three and four rows, over micro-batches of four."""
+    backbone, x_T = tasks.domain.backbone, tasks.test.x_T
+    walk = Walk.of(TIMESTEPS, 0, 10_000)
+    rows = torch.tensor([0, 1, 2, 0, 1, 2, 3])
+    scale = torch.tensor([0.5, 1.0, 1.5, 2.0])
+
+    def louder(h: torch.Tensor, place: int, rows: slice) -> torch.Tensor:
+        return h * (1 + scale[rows])[:, None, None, None]
+
+    def flipped(h: torch.Tensor, place: int, rows: slice) -> torch.Tensor:
+        return h.flip(-1) if place else h
+
+    both = edits.together([(3, flipped), (4, louder)])
+    found = edits.generate(backbone, x_T[rows], walk, "mid", both)
+    assert torch.equal(found[:3], edits.generate(backbone, x_T[:3], walk, "mid", flipped))
+    assert torch.equal(found[3:], edits.generate(backbone, x_T, walk, "mid", louder))
+    assert not torch.allclose(found[:3], found[3:6])
+
+
 def test_exchanging_all_codes_exchanges_h(tasks: ToyTasks) -> None:
     backbone = tasks.domain.backbone
     channels = backbone.h_shape[0]
