@@ -186,7 +186,8 @@ def sae_sections(records: Sequence[SaeRecord]) -> list[tuple[str, str]]:
     found = [("Ranking of dictionaries", table_of(ranking, rows))]
     for room, name in _ROOMS.items():
         columns = [metric_column(m) for m, info in SAE_METRICS.items() if info.room == room]
-        found.append((name, table_of([*first, *columns], rows)))
+        body = table_of([*first, *columns], rows)
+        found.append((name, f"{body}\n\n{_ceiling(records)}" if room == "acting" else body))
     ranges = ranges_of(records)
     if len(ranges) > 1:
         for metric in (HEADLINE, "disentangle", "explained_variance"):
@@ -198,6 +199,18 @@ def sae_sections(records: Sequence[SaeRecord]) -> list[tuple[str, str]]:
     found.append(("What metrics cannot tell apart", _findings(records)))
     found.append(("CASL's questions", questions(records)))
     return [(name, body) for name, body in found if body]
+
+
+def _ceiling(records: Sequence[SaeRecord]) -> str:
+    """What interchanging all activations of the site causes."""
+    scores = [row for row in concept_scores(records, "whole_swap").values() if row]
+    if not scores:
+        return ""
+    each = ", ".join(f"{escape(c)} {number(v)}" for c, v in sorted(scores[0].items()))
+    return (
+        "Cause with all activations of the site interchanged, more than which cannot be asked of a "
+        f"code of them: {each}."
+    )
 
 
 def _by_attribute(

@@ -338,20 +338,26 @@ class _Range:
         which = self.data.edit_attributes(self.suite.edit_attributes)
         ks = sorted({min(k, self.sae.d_sae) for k in self.suite.edit_ks})
         trials = {(a, k): self._trials(a, k) for a in which for k in ks}
+        if self.sae.sae.info.name == CEILING:
+            whole = torch.arange(self.sae.d_sae)
+            trials |= {(a, _WHOLE): [self._interchange(a, whole)] for a in which}
         every = [trial for own in trials.values() for trial in own]
         images = self._images(
             [row for trial in every for row in trial.rows],
             edits.together([(len(trial.rows), trial.change) for trial in every]),
         )
         parts = iter(images.split([len(trial.rows) for trial in every]))
+        scored: dict[tuple[int, int], dict[str, Estimate]] = {}
+        for place, own_trials in trials.items():
+            scored[place] = {}
+            for trial in own_trials:
+                scored[place] |= trial.score(next(parts))
         found: dict[str, dict[int, Estimate]] = {}
         at_k: dict[str, list[float]] = {}
         for a in which:
             best: dict[str, Estimate] = {}
             for k in ks:
-                own: dict[str, Estimate] = {}
-                for trial in trials[a, k]:
-                    own |= trial.score(next(parts))
+                own = scored[a, k]
                 for name, estimate in own.items():
                     if estimate.value is not None:
                         at_k.setdefault(f"{name}.k{k}", []).append(estimate.value)
@@ -360,6 +366,8 @@ class _Range:
                         best |= {name: own[name] for name in group}
             for name, estimate in best.items():
                 found.setdefault(name, {})[a] = estimate
+            if (a, _WHOLE) in scored:
+                found.setdefault("whole_swap", {})[a] = scored[a, _WHOLE]["cause"]
         measured: Measured = {}
         for name, by_attribute in found.items():
             measured |= self._each(name, by_attribute.get, which)
@@ -528,6 +536,12 @@ class _Range:
             )
         return tuple(pages), pictures
 
+
+CEILING = "raw_channels"
+"""With this dictionary all activations are interchanged, too: the most that any one can cause."""
+
+_WHOLE = 0
+"""Stands for the number of latents where all are interchanged."""
 
 _AT_ONE_K = {
     "disentangle": ("disentangle", "cause", "isolate"),

@@ -53,15 +53,21 @@ Headline = Callable[[Edits, int], Estimate]
 
 
 def precision_at_flips(edits: Edits, seed: int, goal: float = FLIP_GOAL) -> Estimate:
-    """T / (T + N) at the first strength that flips the goal's share of images; 0 if none does.
+    """T / (T + N) where the goal's share of images is flipped; 0 if no strength reaches it.
 
-    T is the mean change of the target, at least 0, N that of the others.
+    T is the mean change of the target, at least 0, N that of the others, both interpolated linearly
+    between the two strengths around the goal; at strength 0 nothing is changed or flipped.
     """
-    n = edits.target.shape[1]
+    before, nothing = 0.0, np.zeros(edits.target.shape[1])
+    lower = nothing, nothing
     for target, others, flipped in zip(edits.target, edits.others, edits.flipped, strict=True):
-        if flipped.mean() >= goal:
-            return target_share(target, others, seed)
-    return Estimate(0.0, n)
+        share = float(flipped.mean())
+        if share >= goal:
+            w = (goal - before) / (share - before) if share > before else 1.0
+            at = [(1 - w) * a + w * b for a, b in zip(lower, (target, others), strict=True)]
+            return target_share(at[0], at[1], seed)
+        before, lower = share, (target, others)
+    return Estimate(0.0, len(nothing))
 
 
 def target_share(target: Array, others: Array, seed: int) -> Estimate:

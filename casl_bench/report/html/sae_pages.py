@@ -86,6 +86,9 @@ def pareto(rows: Sequence[SaeRow], metric: str, figures: Figures) -> Drawing | N
         if len(front) > 1:
             axes.plot(*zip(*front, strict=True), color=INK, linewidth=0.8)
         axes.set_xscale("log", base=2)
+        low, high = min(x for _, x, _ in points), max(x for _, x, _ in points)
+        ticks = [2**n for n in range(-4, 17) if low / 2 <= 2**n <= high * 2]
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.set(xlabel="L0 (active latents per vector)", ylabel=info.title)
         axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
         label = f"{info.title} by sparsity; line: no rival is better at so few latents"

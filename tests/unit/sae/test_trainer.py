@@ -261,3 +261,21 @@ def test_pre_bias_starts_where_it_was_asked_to() -> None:
 def test_geometric_median_of_a_line_is_its_middle_point() -> None:
     line = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [50.0, 50.0], [3.0, 3.0]])
     assert torch.allclose(geometric_median(line), torch.tensor([2.0, 2.0]), atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["batch_top_k", "relu", "jump_relu", "matryoshka"])
+@pytest.mark.parametrize("k", [2, 6])
+def test_every_kind_comes_to_the_sparsity_that_is_asked_for(kind: str, k: int) -> None:
+    """Kinds are compared at equal L0: what is measured is near what was asked for, and learns."""
+
+    def crowded(count: int, generator: torch.Generator) -> Tensor:
+        active = torch.rand(count, 16, generator=generator) < 0.5
+        return (active * torch.rand(count, 16, generator=generator)) @ DIRECTIONS
+
+    config = dictionary_class(kind).config_class(d_in=8, d_sae=32, k=k)
+    sae = train(training(steps=600, batch=256), config=config, kind=kind, sampler=crowded)
+    h = crowded(2000, torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        z, h_hat, _ = sae(h)
+    assert 0.6 * k < float((z > 0).float().sum(1).mean()) < 1.6 * k
+    assert float(((h_hat - h) ** 2).mean() / h.var(0).mean()) < 0.5
