@@ -55,7 +55,7 @@ def sae_command(
     from casl_bench.results.sae_record import read_records
     from casl_bench.runs import names
     from casl_bench.sae.dictionary import SAES
-    from casl_bench.sae_track.run import TrackConfig, run_track
+    from casl_bench.sae_track.run import TrackConfig, check_datasets, run_track
     from casl_bench.sae_track.suites import sae_suite
 
     names.load_registries(plugins)
@@ -71,6 +71,7 @@ def sae_command(
         plugins=plugins,
         jobs=jobs or cpu_count(),
     )
+    check_datasets(config.datasets)
     make_folder(config.out)
     with log_of_errors(config.out):
         failed = run_track(config, say)

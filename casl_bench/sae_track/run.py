@@ -13,8 +13,9 @@ from pathlib import Path
 from joblib import Parallel, delayed, parallel_config
 
 from casl_bench.cache.code_hash import code_hash
-from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError
+from casl_bench.core.errors import BenchError, InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, write_bytes
+from casl_bench.domains.dataset import DATASETS, SupportsOracle
 from casl_bench.domains.domain import Domain
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.model_files import hash_tensors
@@ -194,6 +195,16 @@ class Track:
             suite = self.config.suite
             self._sites[site] = SiteData(self.artifacts, site, suite.pair_images, suite.edit_images)
         return self._sites[site]
+
+
+def check_datasets(names: Sequence[str]) -> None:
+    """Refuse, with a UsageError, a data set whose images cannot be flipped."""
+    for name in names:
+        if not isinstance(DATASETS.create(name), SupportsOracle):
+            raise UsageError(
+                f"the factors of '{name}' are not known, and the track measures against them",
+                hint="name rendered data sets with --datasets",
+            )
 
 
 def run_track(config: TrackConfig, say: Callable[[str], None]) -> list[str]:

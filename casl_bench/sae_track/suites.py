@@ -44,7 +44,7 @@ class SaeSuite(BaseModel):
     # Attributes whose latents are interchanged, ablated and steered; None for all
     edit_attributes: int | None = None
     edit_images: int = Field(ge=2)
-    strengths: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # of steering, increasing
+    strengths: tuple[float, ...] = (2.0, 8.0, 32.0)  # of steering, increasing
     pages: int = 8  # latents with a page of their own
 
 
@@ -76,7 +76,6 @@ SAE_SUITES: dict[str, SaeSuite] = {
             pair_images=16,
             edit_attributes=3,
             edit_images=4,
-            strengths=(2.0, 8.0, 32.0),
         ),
         SaeSuite(
             name="full",
@@ -89,7 +88,8 @@ SAE_SUITES: dict[str, SaeSuite] = {
             seeds=3,
             acting_seeds=3,
             pair_images=32,
-            edit_images=8,
+            edit_attributes=4,
+            edit_images=6,
             probe_ks=(1, 2, 4, 8, 16, 32),
         ),
     )

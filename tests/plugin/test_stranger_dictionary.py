@@ -94,4 +94,9 @@ def test_a_mistyped_dictionary_is_one_line(tmp_path, capsys):
     assert cli.main(["sae", "--saes", "nowhere/there", "--out", str(tmp_path / "x")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "no such folder or file" in line and "nowhere/there" in line
+    assert cli.main(["sae", "--datasets", "celeba_hq", "--out", str(tmp_path / "x")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the factors of 'celeba_hq' are not known" in line
+    assert cli.main(["sae", "--quick", "--suite", "full", "--out", str(tmp_path / "x")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "x").exists()
