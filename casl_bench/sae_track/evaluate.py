@@ -216,7 +216,7 @@ class _Range:
         return Measurement.from_estimate(coding.eps_error(before, after, self.seed))
 
     def _agreement(self, rows: slice) -> Measurement:
-        def splice(h: Tensor, place: int, _: slice) -> Tensor:
+        def splice(h: Tensor, place: int, rows: slice) -> Tensor:
             return self.sae.reconstruct(h, self.walk.timesteps[place])
 
         count = min(rows.stop, len(self.data.test_labels))

@@ -12,6 +12,11 @@ from casl_bench.sae.dictionary import SaeConfig, SaeInfo, register_sae
 from casl_bench.sae.training import SparseAutoencoder
 
 
+_PACE = 10.0
+"""Thresholds move this many times faster than weights: fits here take hundreds of steps, not the
+hundred thousand of the source."""
+
+
 class JumpReluConfig(SaeConfig):
     """Settings of JumpReLU."""
 
@@ -57,7 +62,8 @@ class JumpRelu(SparseAutoencoder):
     def __init__(self, config: JumpReluConfig, generator: torch.Generator | None = None) -> None:
         super().__init__(config, generator)
         self.bandwidth, self.l0_weight = config.bandwidth, config.l0_weight
-        self.log_threshold = nn.Parameter(torch.full((config.d_sae,), config.threshold).log())
+        start = torch.full((config.d_sae,), config.threshold).log() / _PACE
+        self.slow_log_threshold = nn.Parameter(start)
 
     def activate(self, pre: Tensor) -> Tensor:
         """[m, d_sae] → [m, d_sae], >= 0."""
@@ -69,5 +75,6 @@ class JumpRelu(SparseAutoencoder):
         return self.l0_weight * (l0 / self.config.k - 1) ** 2
 
     def _open(self, pre: Tensor) -> Tensor:
-        gate: Tensor = _Step.apply(pre, self.log_threshold.exp(), self.bandwidth)
+        threshold = (_PACE * self.slow_log_threshold).exp()
+        gate: Tensor = _Step.apply(pre, threshold, self.bandwidth)
         return gate
