@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from casl_bench.sae.dictionary import SaeConfig, SaeInfo, register_sae
 from casl_bench.sae.training import SparseAutoencoder
 
-
 _PACE = 10.0
 """Thresholds move this many times faster than weights: fits here take hundreds of steps, not the
 hundred thousand of the source."""
