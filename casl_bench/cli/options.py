@@ -11,6 +11,7 @@ import click
 from casl_bench.cache.store import CACHE_VARIABLE
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
 from casl_bench.runs.suites import (
+    DEFAULT_SAE,
     LONGEST_CELL,
     SHORTEST_CELL,
     Execution,
@@ -90,8 +91,12 @@ METHOD_OPTIONS = together(
 NAME_OPTIONS = together((METHOD_OPTIONS, _list_option("--concepts", "all", "What to edit.")))
 seed_option = option("Run", "--seed", type=SEED, default=0, show_default=True, metavar="N",
                      help="Every random number derives from it.")  # fmt: skip
-plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True, help="A Python file "
-                       "with methods or data sets of your own; may be repeated.")  # fmt: skip
+plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True,
+                       help="A Python file with methods, dictionaries or data sets of your own; "
+                       "may be repeated.")  # fmt: skip
+sae_option = option("Run", "--sae", default=DEFAULT_SAE, show_default=True, metavar="NAME|FOLDER",
+                    help="Dictionary of the methods that use one: a name, or a folder of one "
+                    "trained elsewhere.")  # fmt: skip
 device_option = option("Execution", "--device", default="cpu", show_default=True,
                        metavar="NAME", help="cpu, cuda, cuda:1 … or mps.")  # fmt: skip
 devices_option = option("Execution", "--devices", rare=True, metavar="NUMBERS",

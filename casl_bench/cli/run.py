@@ -23,6 +23,7 @@ from casl_bench.cli.options import (
     option,
     plugin_option,
     pop_execution,
+    sae_option,
     seed_option,
     together,
 )
@@ -46,6 +47,7 @@ RUN_OPTIONS = together(
                help="Fits of every method, each with random numbers of its own: separates chance "
                "in fitting from chance in images.  [default: the suite's, 3 of leaderboard, else "
                "1]"),
+        sae_option,
         plugin_option,
         option("Run", "--out", type=PATH, help="Run folder.  [default: "
                "runs/DATASET-SUITE-seedSEED, so that the same command finds it again]"),
@@ -86,6 +88,7 @@ def run_command(
     quick: bool,
     seed: int,
     fit_seeds: int | None,
+    sae: str,
     device: str,
     devices: str | None,
     out: Path | None,
@@ -106,7 +109,7 @@ def run_command(
 
     from casl_bench.runs.declared import check_names
     from casl_bench.runs.run_lock import FinishedCommand
-    from casl_bench.runs.suites import domain_kind_of_suite
+    from casl_bench.runs.suites import DEFAULT_SAE, domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
     photographs = dict(given)
@@ -119,7 +122,9 @@ def run_command(
     if not list_names:
         check_names(methods, datasets, concepts, plugins)
     finished = None
-    own_files = plugins or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
+    own_files = (
+        plugins or sae != DEFAULT_SAE or {n for n, v in photographs.items() if v} - _WITHOUT_EFFECT
+    )
     if not (list_names or dry_run or compare or own_files):
         place = (out, chosen_suite.name, datasets, seed, execution.shard)
         finished = FinishedCommand.of(asked, *place)
@@ -142,10 +147,9 @@ def run_command(
         say(f"warning: {module} is left out, it fails to import: {reason}")
     config = _config(
         methods, datasets, concepts, photographs, suite=chosen_suite, seed=seed,
-        fit_seeds=fit_seeds or chosen_suite.fit_seeds, device=device, devices=devices,
-        here=not dry_run, out=out, cache=cache,
-        plugins=plugins, memory_budget=memory_budget, batch_size=batch_size, jobs=jobs or 1,
-        execution=execution,
+        fit_seeds=fit_seeds or chosen_suite.fit_seeds, sae=sae, device=device, devices=devices,
+        here=not dry_run, out=out, cache=cache, plugins=plugins, memory_budget=memory_budget,
+        batch_size=batch_size, jobs=jobs or 1, execution=execution,
     )  # fmt: skip
     if config.devices:
         config = config.model_copy(update={"jobs": jobs or len(config.devices)})
@@ -193,6 +197,7 @@ def _config(
     cache: Path | None,
     devices: str | None = None,
     here: bool = True,
+    sae: str = "top_k",
     **settings: Any,
 ) -> RunConfig:
     """Names and other options, checked: everything with a name has been imported."""
@@ -208,6 +213,7 @@ def _config(
     chosen = names.resolve_methods(methods)
     weights = names.resolve_method_weights(photographs.pop("method_weights"), chosen)
     shard = settings.get("execution", Execution()).shard
+    dictionary, weights_hash = names.resolve_sae(sae)
     return RunConfig(
         methods=chosen,
         datasets=found,
@@ -217,7 +223,9 @@ def _config(
         devices=several,
         options=names.checked_options(photographs, found),
         method_weights=weights,
-        out=out or default_out(found, suite.name, settings["seed"], shard),
+        out=out or default_out(found, suite.name, settings["seed"], shard, dictionary),
+        sae=dictionary,
+        sae_hash=weights_hash,
         cache=cache or default_cache(),
         **settings,
     )

@@ -11,7 +11,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 import torch
@@ -28,6 +28,7 @@ from casl_bench.conformance import (
     require_equal,
     require_lower_snake,
 )
+from casl_bench.conformance.check_sae import sae_checks
 from casl_bench.conformance.method_trial import (
     STRENGTHS,
     MethodClass,
@@ -38,7 +39,7 @@ from casl_bench.conformance.method_trial import (
 from casl_bench.conformance.toy_domain import NUM_TEST, UndeclaredUse
 from casl_bench.core.command import exit_code_of
 from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.core.registry import load_plugin
+from casl_bench.core.registry import Registry, load_plugin
 from casl_bench.methods.method import (
     METHODS,
     MethodConfig,
@@ -49,6 +50,7 @@ from casl_bench.methods.method import (
     SupportsWeightDelta,
 )
 from casl_bench.runs.names import load_registries
+from casl_bench.sae.dictionary import SAES, dictionary_class
 
 METHOD_RULES: RuleBook[MethodTrial] = RuleBook()
 
@@ -383,14 +385,14 @@ def method_checks(method_class: MethodClass) -> Iterator[tuple[str, Callable[[],
 @click.argument("target")
 @click.option("--method", "name", help="Check only this one of the target's methods.")
 def command(target: str, name: str | None) -> int:
-    """Check the methods of TARGET on a toy domain, in seconds and without a GPU.
+    """Check the methods and dictionaries of TARGET on toy data, in seconds and without a GPU.
 
-    TARGET is a Python file that registers methods, an installed package that offers some through
-    the entry point `casl_bench.methods`, or the name of a known method.
+    TARGET is a Python file that registers some, an installed package that offers some through the
+    entry points `casl_bench.methods` and `casl_bench.saes`, or the name of a known one.
 
     Exit codes: 0 every check passes; 1 a check fails; 2 the target cannot be used.
     """
-    failures = [_report(n, METHODS.factory(n)) for n in _names(target, name)]
+    failures = [_report(n, checks) for n, checks in _found(target, name)]
     return 1 if any(failures) else 0
 
 
@@ -402,30 +404,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-def _names(target: str, name: str | None) -> list[str]:
+Checks = Iterator[tuple[str, Callable[[], None]]]
+
+
+def _found(target: str, name: str | None) -> list[tuple[str, Checks]]:
+    """Names of what the target registers, each with its checks."""
     path = Path(target)
     if path.suffix == ".py" or path.is_file():
         load_plugin(path)
-        found = [n for n in METHODS if _source(METHODS.factory(n)) == path.resolve()]
-        advice = "decorate a class with @register_method"
+        advice = "decorate a class with @register_method or @register_sae"
     else:
         load_registries()
-        package = target.replace("-", "_")
-        found = [n for n in METHODS if n == target or n.startswith(f"{package}/")]
         advice = "give a .py file, an installed package or a method's name"
+    package = target.replace("-", "_")
+
+    def of_target(registry: Registry[Any]) -> list[str]:
+        if path.suffix == ".py" or path.is_file():
+            return [n for n in registry if _source(registry.factory(n)) == path.resolve()]
+        return [n for n in registry if n == target or n.startswith(f"{package}/")]
+
+    found: dict[str, Checks] = {n: method_checks(METHODS.factory(n)) for n in of_target(METHODS)}
+    found |= {n: sae_checks(dictionary_class(n)) for n in of_target(SAES) if n not in found}
     if not found:
-        broken = "; ".join(f"{m}: {r}" for m, r in METHODS.broken.items())
+        broken = "; ".join(f"{m}: {r}" for m, r in {**METHODS.broken, **SAES.broken}.items())
         hint = f"{advice} (failed to import: {broken})" if broken else advice
         raise UsageError("no method to check", where=target, hint=hint)
     if name is None:
-        return found
-    chosen = [n for n in found if name in (n, n.rpartition("/")[2])]
+        return [*found.items()]
+    chosen = [(n, c) for n, c in found.items() if name in (n, n.rpartition("/")[2])]
     if not chosen:
         raise unknown_name("method", name, found)
     return chosen
 
 
-def _source(factory: MethodClass) -> Path | None:
+def _source(factory: Callable[..., Any]) -> Path | None:
     try:
         source = inspect.getsourcefile(factory)
     except TypeError:
@@ -433,11 +445,11 @@ def _source(factory: MethodClass) -> Path | None:
     return Path(source).resolve() if source else None
 
 
-def _report(name: str, method_class: MethodClass) -> int:
-    """Run and print the checks of one method; returns how many failed."""
+def _report(name: str, checks: Checks) -> int:
+    """Run and print the checks of one method or dictionary; returns how many failed."""
     click.echo(f"checking {name}")
     failed = total = 0
-    for rule, check in method_checks(method_class):
+    for rule, check in checks:
         total += 1
         try:
             check()

@@ -47,7 +47,9 @@ from casl_bench.models.noise_schedule import linspace_timesteps
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.models.unet import BackboneConfig, build_unet
-from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SaeConfig
+from casl_bench.sae.sae import HSpaceSae
 
 # Untrained networks whose weights are always the same ones.
 
@@ -423,5 +425,5 @@ def _random_sae(store: TrajectoryStore) -> HSpaceSae:
     mean = maps.mean((1, 3, 4))
     scale = (maps - mean[:, None, :, None, None]).pow(2).mean((1, 2, 3, 4)).sqrt()
     config = SaeConfig(d_in=maps.shape[2], d_sae=2 * maps.shape[2], k=8)
-    sae = SparseAutoencoder(config, generator(0, "toy sae"))
+    sae = TopK(config, generator(0, "toy sae"))
     return HSpaceSae(sae, store.timesteps, mean, scale)

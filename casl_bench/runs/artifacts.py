@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from casl_bench.cache.code_hash import INVERSION_CODE, SAE_CODE, code_hash, environment, source_hash
 from casl_bench.cache.store import ABOUT, Cache, CacheKey, Entry
-from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.diffusion.inversion import (
     Inversions,
     forget_parts,
@@ -31,7 +34,7 @@ from casl_bench.diffusion.trajectories import (
     store_bytes,
     trajectory_bytes,
 )
-from casl_bench.domains.dataset import Concept, ImageBatch, Split
+from casl_bench.domains.dataset import Concept, ImageBatch, Split, SupportsOracle
 from casl_bench.domains.domain import Domain
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.noise_schedule import power_timesteps
@@ -39,8 +42,18 @@ from casl_bench.models.random_numbers import generator
 from casl_bench.runs.plan import parts_of_domain
 from casl_bench.runs.progress import Progress
 from casl_bench.runs.suites import RunConfig
-from casl_bench.sae.sae import HSpaceSae, SaeConfig
-from casl_bench.sae.training import SaeTraining, fit_h_space_sae
+from casl_bench.sae.dictionary import (
+    FactorPairs,
+    SaeConfig,
+    SaeTraining,
+    dictionary_class,
+    is_folder,
+    make_config,
+)
+from casl_bench.sae.foreign import load_folder
+from casl_bench.sae.sae import ActivationMaps, HSpaceSae
+from casl_bench.sae.sites import MID, SiteMaps, site_shape
+from casl_bench.sae.training import FitData, activation_statistics, fit_dictionary, non_negative
 
 INVERSIONS_FILE = "inversions.safetensors"
 _KEPT: frozenset[Split] = frozenset({"train", "test"})
@@ -56,6 +69,44 @@ class InvertedSplit:
     trajectories: TrajectoryStore | None
 
 
+ORACLE_IMAGES, ORACLE_STEPS = 16, 4
+"""Training images at most, each flipped in every factor, and timesteps: the oracle's data."""
+
+
+@dataclass(frozen=True)
+class SaeSpec:
+    """Which dictionary: a registered kind, or a folder of one that was trained elsewhere.
+
+    `d_sae` and `k` are the kind's defaults where None.
+    """
+
+    name: str
+    d_sae: int | None = None
+    k: int | None = None
+    seed: int = 0
+    site: str = MID
+
+
+@dataclass(frozen=True)
+class FlippedImages:
+    """Images of a split, each with every known factor flipped in turn, inverted like the others.
+
+    Attributes:
+        base: places of the images in their split, the first ones.
+        attributes: A names.
+        flipped: of A * n images, all of one attribute after another.
+    """
+
+    base: range
+    attributes: tuple[str, ...]
+    flipped: InvertedSplit
+
+    def rows(self, attribute: int) -> slice:
+        """Places in `flipped` of the images in which this attribute was flipped."""
+        n = len(self.base)
+        return slice(attribute * n, (attribute + 1) * n)
+
+
 class Artifacts:
     """Shared artifacts of one data set in one run; `progress` is shown while one is made."""
 
@@ -65,6 +116,7 @@ class Artifacts:
         self.cache = Cache(config.cache, lambda line: self.progress.note(line))
         self._entries: dict[CacheKey, Entry] = {}  # held while this object lives
         self._presence: dict[str, Tensor] = {}  # by a split's first image
+        self._site_maps: dict[tuple[Split, str, int | None], SiteMaps] = {}
 
     @cached_property
     def timesteps(self) -> tuple[int, ...]:
@@ -117,10 +169,10 @@ class Artifacts:
             self._presence[first] = self.domain.presence(split.batch)
         return self._presence[first]
 
-    @property
-    def sae_config(self) -> SaeConfig:
-        """The shared SAE's kind and size."""
-        return SaeConfig(d_in=self.domain.backbone.h_shape[0])
+    def sae_config(self, spec: SaeSpec) -> SaeConfig:
+        """The kind's settings on the channels of a site."""
+        channels = site_shape(self.domain.backbone, spec.site)[0]
+        return make_config(spec.name, channels, d_sae=spec.d_sae, k=spec.k)
 
     def split_key(self, split: Split) -> CacheKey:
         """Everything that determines the inversions of a split."""
@@ -143,18 +195,32 @@ class Artifacts:
             },
         )
 
-    def sae_key(self) -> CacheKey:
-        """Everything that determines the SAE."""
+    @property
+    def sae_spec(self) -> SaeSpec:
+        """The dictionary that this run's methods share."""
+        return SaeSpec(self.config.sae, seed=self.config.seed)
+
+    def sae_key(self, spec: SaeSpec | None = None) -> CacheKey:
+        """Everything that determines a dictionary, by default the one that methods share."""
+        spec = spec or self.sae_spec
+        if is_folder(spec.name):
+            return CacheKey("sae", {"folder": spec.name})
+        kind = dictionary_class(spec.name)
+        inputs: list[JsonValue] = [self.split_key("train").hash]
+        if kind.info.needs == "pairs":
+            inputs.append(self.flipped_key("train", self.oracle_images).hash)
         return CacheKey(
             "sae",
             {
-                "stage": 1,
-                ABOUT: [self.domain.dataset.card.name],
-                "activations": self.split_key("train").hash,
-                "config": self.sae_config.model_dump(mode="json"),
+                "stage": 2,
+                ABOUT: [self.domain.dataset.card.name, spec.name],
+                "activations": inputs,
+                "site": spec.site,
+                "dictionary": [spec.name, kind.info.version],
+                "config": self.sae_config(spec).model_dump(mode="json"),
                 "trainer": self._trainer_config().model_dump(mode="json"),
-                "seed": self.config.seed,
-                "code": code_hash(SAE_CODE),
+                "seed": spec.seed if kind.info.seeded else 0,
+                "code": [code_hash(SAE_CODE), source_hash(kind)],
             },
         )
 
@@ -164,29 +230,118 @@ class Artifacts:
 
     @cached_property
     def sae(self) -> HSpaceSae:
-        """Trained on h of the training images at all timesteps, or read from the cache."""
-        found = HSpaceSae.load(self._entry(self.sae_key(), self._train_sae).folder)
-        return found.to(self.domain.backbone.device)
+        """The dictionary that methods share; a signed one is split so that no code is negative."""
+        return non_negative(self.dictionary(self.sae_spec)).to(self.domain.backbone.device)
 
-    def _train_sae(self, folder: Path) -> None:
-        store = self.train.trajectories
-        assert store is not None  # the training split keeps them
+    def dictionary(self, spec: SaeSpec) -> HSpaceSae:
+        """Trained on activations of the training images at all timesteps, or read from the cache.
+
+        One of a folder is read from there. Raises InputError where this data set lacks labels or
+        known factors that the kind needs.
+        """
+        if is_folder(spec.name):
+            return load_folder(Path(spec.name), self.timesteps)
+        entry = self._entry(self.sae_key(spec), lambda folder: self._train_sae(folder, spec))
+        return HSpaceSae.load(entry.folder)
+
+    def _train_sae(self, folder: Path, spec: SaeSpec) -> None:
         trainer, workspace = self._trainer_config(), folder / "training"
+        maps = self.activations("train", spec.site)
+        needs = dictionary_class(spec.name).info.needs
+        statistics = activation_statistics(maps)
         with (
-            self.progress.task("SAE: training", trainer.steps) as advance,
+            self.progress.task(f"SAE {spec.name}: training", trainer.steps) as advance,
             self.progress.costs.phase("SAE training"),
         ):
-            sae = fit_h_space_sae(
-                store,
-                self.sae_config,
+            data = FitData(
+                maps,
+                statistics,
+                # Kinds share their stream, and so their batches: they differ in nothing else.
+                generator(spec.seed, "sae"),
                 trainer,
-                generator(self.config.seed, "sae"),
                 workspace=workspace,
-                progress=lambda done, total: advance(1),
                 device=self.domain.backbone.device,
+                labels=self.train.batch.attributes if needs == "labels" else None,
+                make_pairs=(
+                    (lambda: self._oracle_pairs(spec.site, statistics.mean, statistics.scale))
+                    if needs == "pairs"
+                    else None
+                ),
+                on_step=lambda done, total: advance(1),
             )
+            sae = fit_dictionary(spec.name, self.sae_config(spec), data)
         sae.save(folder)
         shutil.rmtree(workspace, ignore_errors=True)
+
+    def activations(
+        self, split: Split, site: str = MID, images: int | None = None
+    ) -> ActivationMaps:
+        """Activations at a site at every timestep; those of another site than h are computed."""
+        store = {"train": self.train, "test": self.test}[split].trajectories
+        assert store is not None  # these splits keep them
+        if site == MID:
+            return store
+        key = (split, site, images)
+        if key not in self._site_maps:
+            self._site_maps[key] = SiteMaps(self.domain.backbone, store, site, images)
+        return self._site_maps[key]
+
+    @property
+    def oracle_images(self) -> int:
+        """How many training images are flipped for the oracle dictionary."""
+        return max(2, min(ORACLE_IMAGES, self.suite.train_images // 8))
+
+    def flipped_key(self, split: Split, count: int) -> CacheKey:
+        """Everything that determines the inversions of flipped images."""
+        return CacheKey("inversions", {**self.split_key(split).inputs, "flipped": count})
+
+    def flipped(self, split: Split, count: int) -> FlippedImages:
+        """The first images of a split with every factor flipped in turn, inverted, with h.
+
+        Raises InputError where the data set's factors are unknown.
+        """
+        dataset = self.domain.dataset
+        if not isinstance(dataset, SupportsOracle):
+            raise InputError(
+                "this data set's factors are unknown: no image of it can be flipped",
+                where=dataset.card.name,
+            )
+        attributes = dataset.card.attributes
+        ids = dataset.load(split, count).image_ids
+        pixels = torch.cat([dataset.oracle(ids, a) for a in attributes]).contiguous()
+        names = tuple(f"{i}+{a}" for a in attributes for i in ids)
+        flipped = self._inverted(
+            self.flipped_key(split, count),
+            ImageBatch(names, pixels, None),
+            f"{split}, flipped",
+            keep=True,
+        )
+        return FlippedImages(range(count), attributes, flipped)
+
+    def _oracle_pairs(self, site: str, mean: Tensor, scale: Tensor) -> FactorPairs:
+        """Normalised vectors of training images with and without each factor, at some timesteps."""
+        pairs = self.flipped("train", self.oracle_images)
+        store, n = pairs.flipped.trajectories, len(pairs.base)
+        assert store is not None
+        labels = self.presence(self.train)[: len(pairs.base)]
+        walk = len(self.timesteps)
+        steps = sorted({round(i) for i in np.linspace(0, walk - 1, min(walk, ORACLE_STEPS))})
+        base = self.activations("train", site)
+        flips: ActivationMaps = store
+        if site != MID:
+            flips = SiteMaps(self.domain.backbone, store, site, steps=steps)
+        off, on, which = [], [], []
+        for step in steps:
+            own, other = (
+                (m.h(step, slice(0, k)).flatten(2).transpose(1, 2) - mean[step]) / scale[step]
+                for m, k in ((base, n), (flips, len(store)))
+            )
+            for a in range(len(pairs.attributes)):
+                has, flip = labels[:, a, None, None], other[pairs.rows(a)]
+                on.append(torch.where(has, own, flip))
+                off.append(torch.where(has, flip, own))
+                which.append(torch.full((n,), a))
+        return FactorPairs(torch.cat(which), torch.cat(off), torch.cat(on))
 
     @property
     def passes_per_image(self) -> int:
@@ -210,20 +365,21 @@ class Artifacts:
     def _split(self, split: Split) -> InvertedSplit:
         batch = self.domain.dataset.load(split, self.suite.split_sizes[split])
         batch = replace(batch, pixels=batch.pixels.contiguous())
+        return self._inverted(self.split_key(split), batch, split, keep=split in _KEPT)
 
-        def make(folder: Path) -> None:
-            self._invert(folder, split, batch)
-
-        entry = self._entry(self.split_key(split), make)
+    def _inverted(
+        self, key: CacheKey, batch: ImageBatch, label: str, *, keep: bool
+    ) -> InvertedSplit:
+        entry = self._entry(key, lambda folder: self._invert(folder, label, batch, keep))
         inversions = read_inversions(
             entry.folder / INVERSIONS_FILE, batch.image_ids, self.timesteps, batch.pixels
         )
-        store = TrajectoryStore.open(entry.folder, entry.check_large) if split in _KEPT else None
+        store = TrajectoryStore.open(entry.folder, entry.check_large) if keep else None
         return InvertedSplit(batch, inversions, store)
 
-    def _invert(self, folder: Path, split: Split, batch: ImageBatch) -> None:
+    def _invert(self, folder: Path, label: str, batch: ImageBatch, keep: bool) -> None:
         store = None
-        if split in _KEPT:
+        if keep:
             backbone = self.domain.backbone
             others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
             store = TrajectoryStore.create(
@@ -232,7 +388,7 @@ class Artifacts:
             )  # fmt: skip
         work = float(self.passes_per_image * len(batch))
         with (
-            self.progress.task(f"{split}: inversion", len(batch), work) as advance,
+            self.progress.task(f"{label}: inversion", len(batch), work) as advance,
             self.progress.costs.phase("inversion"),
         ):
             inversions = invert_in_parts(

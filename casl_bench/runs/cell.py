@@ -73,6 +73,7 @@ from casl_bench.runs.strength import (
     search_strengths,
 )
 from casl_bench.runs.suites import RunConfig
+from casl_bench.sae.dictionary import needs_of
 
 SHARE = 0.5
 """Of the free memory, what edits may take where no budget is given: networks need some, too."""
@@ -162,11 +163,14 @@ def common_fields(domain: Domain, config: RunConfig) -> dict[str, Any]:
 def method_fields(name: str, config: RunConfig) -> dict[str, Any]:
     """Fields of a record that say which method made it and how that is set."""
     method = make_method(name, config.suite)
+    supervision = method.info.supervision
+    if method.info.uses_sae and needs_of(config.sae) != "none":
+        supervision = "labels"  # the dictionary was given them
     return {
         "method": name,  # a method of another package is known as package/name
         "method_version": method.info.version,
         "method_config": method.config.model_dump(mode="json"),
-        "supervision": method.info.supervision,
+        "supervision": supervision,
         "control": method.info.control,
     }
 

@@ -19,6 +19,8 @@ from casl_bench.metrics.metric import METRICS, metric_infos
 from casl_bench.results.record import DOMAIN_TITLES
 from casl_bench.runs.plan import card_of, info_of
 from casl_bench.runs.suites import SUITES
+from casl_bench.sae.dictionary import SAES, dictionary_class, discover_dictionaries, is_folder
+from casl_bench.sae.foreign import content_hash
 
 
 def _chosen(
@@ -74,6 +76,17 @@ def resolve_method_weights(values: tuple[str, ...], methods: Iterable[str]) -> d
     return found
 
 
+def resolve_sae(name: str) -> tuple[str, str | None]:
+    """`--sae` → a registered kind, or the absolute path of a folder and its weights' hash.
+
+    Raises UsageError where there is neither.
+    """
+    if is_folder(name):
+        path = Path(name).expanduser().resolve()
+        return str(path), content_hash(path)
+    return dictionary_class(name).info.name, None
+
+
 def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> DomainOptions:
     """Options of the domains of these data sets; UsageError where none has a use for one."""
     datasets = tuple(datasets)
@@ -98,6 +111,7 @@ def load_registries(plugins: Sequence[Path] = ()) -> None:
     discover("casl_bench.domains.rendering", DATASETS)
     discover("casl_bench.photos", DATASETS, DOMAINS)
     discover("casl_bench.metrics", METRICS)
+    discover_dictionaries()
     discover("casl_bench.methods", METHODS)
     discover(import_baselines(), METHODS)
     for plugin in plugins:
@@ -106,7 +120,7 @@ def load_registries(plugins: Sequence[Path] = ()) -> None:
 
 def broken_modules() -> dict[str, str]:
     """Modules that should register names and failed to import → reason, in one line."""
-    broken = {**METHODS.broken, **DATASETS.broken, **METRICS.broken}
+    broken = {**METHODS.broken, **DATASETS.broken, **METRICS.broken, **SAES.broken}
     return {module: " ".join(reason.split()) for module, reason in sorted(broken.items())}
 
 
@@ -132,6 +146,7 @@ def list_text() -> str:
     parts = [
         _part("Methods", ["name", "title", "supervision", "SAE", "source"], methods),
         _part("Controls (always run)", ["name", "title"], controls),
+        _part("Dictionaries (--sae)", ["name", "title", "kind", "source"], _dictionaries()),
         _part("Data sets", ["name", "domain", "what it is"], datasets),
         _part("Concepts", ["data set", "name", "prompts"], concepts),
         _part("Suites", ["name", "version", "what it is for"], suites),
@@ -146,6 +161,12 @@ def _supervision(info: MethodInfo) -> str:
     """What guides a method, in words: `labels (all attributes), text`."""
     labels = " (all attributes)" if info.uses_all_labels else ""
     return f"{info.supervision}{labels}{', text' if info.uses_text else ''}"
+
+
+def _dictionaries() -> list[list[str]]:
+    infos = [(name, dictionary_class(name).info) for name in SAES]
+    infos.sort(key=lambda pair: pair[1].control)
+    return [[n, i.title, "control" if i.control else "", i.source] for n, i in infos]
 
 
 def _metrics() -> list[list[str]]:

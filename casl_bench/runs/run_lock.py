@@ -27,7 +27,14 @@ from casl_bench.core.files import (
     write_text,
 )
 from casl_bench.core.registry import baselines_folder
-from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, domain_kind_of_suite
+from casl_bench.runs.suites import (
+    DEFAULT_SAE,
+    RunConfig,
+    Shard,
+    Suite,
+    default_out,
+    domain_kind_of_suite,
+)
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
@@ -97,6 +104,8 @@ def config_of_run(
             suite=Suite.model_validate(key["suite"]),
             seed=key["seed"],
             device=key["device"],
+            sae=key.get("sae", [DEFAULT_SAE, None])[0],
+            sae_hash=key.get("sae", [DEFAULT_SAE, None])[1],
             out=out,
             cache=cache or default_cache(),
         )

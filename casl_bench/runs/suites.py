@@ -133,6 +133,9 @@ VALIDATION_POOL = 4
 VALIDATION_POOL_OF_PHOTOS = 12
 """The same on real data sets: of CelebA's faces some three quarters are young."""
 
+DEFAULT_SAE = "top_k"
+"""The dictionary of CASL, CASL-Steer and SAE steering where `--sae` names no other."""
+
 DOWNSTREAM_IMAGES = 16
 """Test images on which it is measured what an SAE costs downstream."""
 
@@ -408,6 +411,9 @@ class RunConfig(BaseModel):
         batch_size: at most so many images at once, and in a part of an inversion.
         jobs: processes that run cells, each on one thread.
         method_weights: method → folder of weights that somebody else trained for it.
+        sae: the dictionary that methods with an SAE share: a registered name, or the absolute path
+            of a folder with one that was trained elsewhere.
+        sae_hash: of such a folder's weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -429,6 +435,8 @@ class RunConfig(BaseModel):
     execution: Execution = Execution()
     options: DomainOptions = DomainOptions()
     method_weights: dict[str, Path] = {}
+    sae: str = DEFAULT_SAE
+    sae_hash: str | None = None
 
     def key(self) -> dict[str, Any]:
         """What every record of one run folder has in common, as JSON values.
@@ -437,16 +445,23 @@ class RunConfig(BaseModel):
         later command. The kind of device is in it, since its arithmetic differs. What the options
         lead to, data and weights, is in the key of every cell by its content.
         """
-        return {
+        key: dict[str, Any] = {
             "suite": self.suite.model_dump(mode="json"),
             "seed": self.seed,
             "device": self.device.split(":")[0],
         }
+        return key if self.sae == DEFAULT_SAE else {**key, "sae": [self.sae, self.sae_hash]}
 
 
 def default_out(
-    datasets: tuple[str, ...], suite_name: str, seed: int, shard: Shard | None = None
+    datasets: tuple[str, ...],
+    suite_name: str,
+    seed: int,
+    shard: Shard | None = None,
+    sae: str = DEFAULT_SAE,
 ) -> Path:
     """The run folder of a command without `--out`: the same command finds it again."""
     part = f"-shard{shard.index}of{shard.count}" if shard is not None else ""
-    return Path("runs") / f"{'+'.join(map(safe_name, datasets))}-{suite_name}-seed{seed}{part}"
+    own = "" if sae == DEFAULT_SAE else f"-{safe_name(Path(sae).name)}"
+    names = "+".join(map(safe_name, datasets))
+    return Path("runs") / f"{names}-{suite_name}-seed{seed}{own}{part}"

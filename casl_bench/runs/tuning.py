@@ -313,7 +313,7 @@ class TrialStore:
         paths, found = sorted(self.folder.glob("*.json")), []
         for path in paths:
             try:
-                found.append(TrialResult.model_validate_json(regular(path).read_bytes()))
+                found.append(TrialResult.model_validate_json(read_whole(path)))
             except (OSError, ValueError, ValidationError):
                 continue  # `damaged` sets it aside where it is asked for
         return found

@@ -125,7 +125,7 @@ def sae_quality(
     """An SAE beside its references, on activations of images that it was not trained on.
 
     Of "sae"; "pca", fitted on the SAE's training images, with as many active numbers a vector as
-    the SAE has on average (TopK: k); and "mean", the training mean of each timestep. Raises
+    the SAE has on average; and "mean", the training mean of each timestep. Raises
     InputError on a timestep unknown to the SAE, or activations that do not vary.
     """
     fired = torch.zeros(sae.d_sae, dtype=torch.bool, device=sae.device)
@@ -133,13 +133,12 @@ def sae_quality(
     sums = {name: _Sums(sae.channels) for name in ("sae", "pca", "mean")}
     for rows in _normalised(sae, held_out):
         z = sae.sae.encode(rows)
-        fired |= (z > 0).any(0)
-        active += int((z > 0).sum())
+        fired |= (z != 0).any(0)
+        active += int((z != 0).sum())
         sums["sae"].add(rows, sae.sae.decode(z))
         sums["mean"].add(rows, torch.zeros_like(rows))
     l0 = active / sums["sae"].count
-    is_top_k = sae.config.activation == "topk"
-    rank = min(sae.config.k if is_top_k else max(1, round(l0)), sae.channels)
+    rank = min(max(1, round(l0)), sae.channels)
     pca = HSpacePca.fit(sae, train, rank)
     for rows in _normalised(sae, held_out):
         sums["pca"].add(rows, pca.reconstruct_rows(rows))

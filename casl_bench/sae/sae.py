@@ -1,42 +1,36 @@
-"""The sparse autoencoder: on plain vectors, and on h maps normalised by their timestep."""
+"""A dictionary on maps: normalised by their timestep, applied at every position, kept in files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError, first_fault
 from casl_bench.core.files import hash_json, read_checked, write_bytes, write_json
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.weights import fitted_state, read_checkpoint
+from casl_bench.sae.dictionary import Dictionary, SaeConfig, dictionary_class
 
 _CONFIG_FILE, _WEIGHTS_FILE = "cfg.json", "sae.safetensors"
 _AGAIN = "delete its folder to train again"
 
 
-class SaeConfig(BaseModel):
-    """What kind of SAE. Unknown fields are refused."""
+class ActivationMaps(Protocol):
+    """Activations of n images at every visited timestep, such as a `TrajectoryStore` of h."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    timesteps: tuple[int, ...]  # increasing
 
-    d_in: int = Field(gt=0, le=65_536)  # length of an input vector
-    d_sae: int = Field(default=1024, gt=0, le=1 << 22)  # number of latents
-    # "topk" keeps the k largest positive pre-activations of a vector, "relu" all positive ones
-    # (sparsity then comes from the L1 term of the loss)
-    activation: Literal["topk", "relu"] = "topk"
-    k: int = Field(default=32, gt=0)  # active latents a vector at most; used by "topk" only
+    def __len__(self) -> int: ...
 
-    @model_validator(mode="after")
-    def _k_fits(self) -> SaeConfig:
-        if self.activation == "topk" and self.k > self.d_sae:
-            raise ValueError(f"k = {self.k} is larger than d_sae = {self.d_sae}")
-        return self
+    def h(self, step: int, rows: Any = None) -> Tensor:
+        """[m, C, h, w] at place `step` of the timesteps, of rows in this order."""
+        ...
 
 
 class _Stored(BaseModel):
@@ -44,97 +38,34 @@ class _Stored(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sae: SaeConfig
+    dictionary: str
+    sae: dict[str, JsonValue]
     timesteps: tuple[int, ...] = Field(min_length=1)
     content_hash: str
 
 
-class SparseAutoencoder(nn.Module):
-    """z = act((h - b_pre) W_enc + b_enc);  h_hat = z W_dec + b_pre.
-
-    act is TopK(ReLU(.)) or ReLU(.). Rows of W_dec have unit norm (kept so by the trainer), and the
-    encoder starts as the decoder's transpose.
-
-    Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2.
-    """
-
-    def __init__(self, config: SaeConfig, generator: torch.Generator | None = None) -> None:
-        """Draw the decoder's directions; None leaves all weights zero, to be loaded."""
-        super().__init__()
-        self.config = config
-        d_in, d_sae = config.d_in, config.d_sae
-        directions = torch.zeros(d_sae, d_in)
-        if generator is not None:
-            directions = torch.randn(d_sae, d_in, generator=generator)
-            directions /= directions.norm(dim=1, keepdim=True)
-        self.W_enc = nn.Parameter(directions.T.clone().contiguous())
-        self.b_enc = nn.Parameter(torch.zeros(d_sae))
-        self.W_dec = nn.Parameter(directions)
-        self.b_pre = nn.Parameter(torch.zeros(d_in))
-
-    def pre_activations(self, h: Tensor) -> Tensor:
-        """[m, d_in] → [m, d_sae], before the activation function."""
-        if h.ndim != 2 or h.shape[1] != self.config.d_in:
-            raise InputError(f"expected vectors [m, {self.config.d_in}], got {list(h.shape)}")
-        return torch.addmm(self.b_enc, h - self.b_pre, self.W_enc)
-
-    def activate(self, pre: Tensor) -> Tensor:
-        """[m, d_sae] → [m, d_sae], >= 0, at most k positive a row with TopK."""
-        z = torch.relu(pre)
-        if self.config.activation == "relu":
-            return z
-        values, index = z.topk(self.config.k, dim=1)
-        return torch.zeros_like(z).scatter(1, index, values)
-
-    def encode(self, h: Tensor) -> Tensor:
-        """[m, d_in] → z [m, d_sae], >= 0."""
-        return self.activate(self.pre_activations(h))
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Decode z [m, d_sae] → h_hat [m, d_in]."""
-        return torch.addmm(self.b_pre, z, self.W_dec)
-
-    def forward(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[m, d_in] → z [m, d_sae] >= 0, h_hat [m, d_in] and pre-activations [m, d_sae]."""
-        pre = self.pre_activations(h)
-        z = self.activate(pre)
-        return z, self.decode(z), pre
-
-    @torch.no_grad()
-    def normalise_decoder(self) -> None:
-        """Scale every row of W_dec to norm 1."""
-        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
-
-    @torch.no_grad()
-    def remove_parallel_gradient(self) -> None:
-        """Take from W_dec's gradient the part along each row, which normalising would undo."""
-        gradient = self.W_dec.grad
-        if gradient is not None:
-            gradient -= (gradient * self.W_dec).sum(1, keepdim=True) * self.W_dec
-
-
 class HSpaceSae:
-    """A frozen SAE with its per-timestep normalisation: h_norm = (h - mean[t]) / scale[t].
+    """A frozen dictionary with its per-timestep normalisation: h_norm = (h - mean[t]) / scale[t].
 
     Maps are cut into one vector a position, image by image: every matrix product has the same
     shape whatever the batch, so an image's code does not depend, bit for bit, on its batch. Maps
     and codes are float32 and lie where the SAE does.
 
     Attributes:
-        sae: the autoencoder on normalised vectors, weights frozen.
+        sae: the dictionary of normalised vectors, weights frozen.
         timesteps: those it was trained on; others are refused.
         mean: [steps, C], mean of h over images and positions.
         scale: [steps], root mean square of h - mean over images, positions and channels.
     """
 
     def __init__(
-        self, sae: SparseAutoencoder, timesteps: Sequence[int], mean: Tensor, scale: Tensor
+        self, sae: Dictionary, timesteps: Sequence[int], mean: Tensor, scale: Tensor
     ) -> None:
         """Freeze the weights. Raises InvalidBenchmarkError on wrong shapes, NaN or infinity."""
         self.sae = sae.requires_grad_(False).eval()
         self.timesteps = tuple(int(t) for t in timesteps)
         self.mean, self.scale = mean.detach().float(), scale.detach().float()
-        steps, channels = len(self.timesteps), sae.config.d_in
+        steps, channels = len(self.timesteps), sae.d_in
         if tuple(self.mean.shape) != (steps, channels) or tuple(self.scale.shape) != (steps,):
             raise InvalidBenchmarkError(
                 f"SAE statistics have shapes {list(mean.shape)} and {list(scale.shape)}, "
@@ -157,7 +88,7 @@ class HSpaceSae:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.sae.W_enc.device
+        return self.sae.W_dec.device
 
     @property
     def config(self) -> SaeConfig:
@@ -167,15 +98,15 @@ class HSpaceSae:
     @property
     def d_sae(self) -> int:
         """Number of latents."""
-        return self.sae.config.d_sae
+        return self.sae.d_sae
 
     @property
     def channels(self) -> int:
         """C of h."""
-        return self.sae.config.d_in
+        return self.sae.d_in
 
     def encode(self, h: Tensor, t: int) -> Tensor:
-        """Encode h [n, C, h, w] at timestep t → z [n, d_sae, h, w], >= 0.
+        """Encode h [n, C, h, w] at timestep t → z [n, d_sae, h, w], >= 0 unless signed.
 
         Raises InputError on a timestep not trained on or a wrong shape.
         """
@@ -222,6 +153,7 @@ class HSpaceSae:
         write_json(
             folder / _CONFIG_FILE,
             {
+                "dictionary": self.sae.info.name,
                 "sae": self.config.model_dump(mode="json"),
                 "timesteps": list(self.timesteps),
                 "content_hash": self.content_hash,
@@ -237,13 +169,28 @@ class HSpaceSae:
         """
         path = folder / _WEIGHTS_FILE
         stored = read_checked(_Stored, folder / _CONFIG_FILE, "settings of a stored SAE", _AGAIN)
-        steps, config = len(stored.timesteps), stored.sae
+        try:
+            kind = dictionary_class(stored.dictionary)
+            config = kind.config_class.model_validate(stored.sae)
+        except ValidationError as error:
+            raise InvalidBenchmarkError(
+                f"invalid settings of a stored SAE: {first_fault(error)}",
+                where=str(folder / _CONFIG_FILE),
+                hint=_AGAIN,
+            ) from error
+        except UsageError as error:
+            raise InvalidBenchmarkError(
+                f"a stored SAE is of an {error.what}",
+                where=str(folder / _CONFIG_FILE),
+                hint=f"name its --plugin, or {_AGAIN}",
+            ) from error
+        steps = len(stored.timesteps)
         with torch.device("meta"):  # whatever size the settings speak of, it takes no memory
-            own = SparseAutoencoder(config).state_dict()
+            own = kind(config).state_dict()
             own |= {"mean": torch.empty(steps, config.d_in), "scale": torch.empty(steps)}
         state = fitted_state(own, read_checkpoint(path, _AGAIN).weights, str(path), hint=_AGAIN)
         mean, scale = state.pop("mean"), state.pop("scale")
-        sae = SparseAutoencoder(config)
+        sae = kind(config)
         sae.load_state_dict(state)
         try:
             loaded = cls(sae, stored.timesteps, mean, scale)
@@ -256,11 +203,11 @@ class HSpaceSae:
         return loaded
 
     def _tensors(self) -> dict[str, Tensor]:
-        weights = {name: p.detach() for name, p in self.sae.named_parameters()}
+        weights = {name: t.detach() for name, t in self.sae.state_dict().items()}
         return {**weights, "mean": self.mean, "scale": self.scale}
 
     def _content_hash(self) -> str:
-        settings = self.config.model_dump(mode="json")
+        settings = [self.sae.info.name, self.config.model_dump(mode="json")]
         return hash_json([settings, list(self.timesteps), hash_tensors(self._tensors())])
 
     def _step_of(self, t: int) -> int:

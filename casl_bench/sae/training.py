@@ -1,37 +1,41 @@
-"""Trains a sparse autoencoder; killed at any moment, it goes on and ends at the same bits.
+"""Sparse autoencoders and their training; killed at any moment, it goes on to the same bits.
 
-Loss: mean squared error + l1_weight * mean_i sum_j z_ij (ReLU only) + aux_weight * auxk, where auxk
-is the error left when latents that have long been silent reconstruct the residual.
+Loss: mean squared error + the kind's sparsity term + aux_weight * auxk, where auxk is the error
+left when latents that have long been silent reconstruct the residual.
 
-Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", appendix A.
+Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", section 2 and appendix A.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import hash_json, write_bytes
-from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import hash_tensors
 from casl_bench.models.weights import own_memory
-from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
+from casl_bench.sae.dictionary import (
+    Activations,
+    Dictionary,
+    FactorPairs,
+    Progress,
+    Rectified,
+    SaeConfig,
+    SaeTraining,
+    dictionary_class,
+)
+from casl_bench.sae.sae import ActivationMaps, HSpaceSae
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """(count, generator) -> [count, d_in] normalised vectors, sampled with that generator alone."""
-
-Progress = Callable[[int, int], None]
-"""(steps done, all steps)."""
 
 _MEDIAN_VECTORS = 8192
 _MEDIAN_ROUNDS = 50
@@ -43,22 +47,80 @@ _IN_MEMORY = 256 * 10**6
 """Activations of at most so many bytes are read once; larger ones stay on disk."""
 
 
+class SparseAutoencoder(Dictionary):
+    """Base of dictionaries trained by gradient steps: z = act((h - b_dec) W_enc + b_enc).
+
+    A subclass gives `activate`, and its sparsity term in `penalty`. Rows of W_dec are kept at unit
+    norm, and the encoder starts as the decoder's transpose.
+    """
+
+    def activate(self, pre: Tensor) -> Tensor:
+        """[m, d_sae] pre-activations → z, >= 0; in evaluation mode row by row."""
+        raise NotImplementedError
+
+    def penalty(self, pre: Tensor, z: Tensor) -> Tensor:
+        """The sparsity term of a batch, [m, d_sae] each; none by default."""
+        return torch.zeros(())
+
+    def reconstruction_loss(self, h: Tensor, z: Tensor) -> Tensor:
+        """Mean squared error of what z [m, d_sae] decodes, against h [m, d_in]."""
+        return ((self.decode(z) - h) ** 2).mean()
+
+    def extra_loss(self, activations: Activations, share: float) -> Tensor:
+        """A further term at this share of the steps in [0, 1); none by default."""
+        return torch.zeros(())
+
+    def encode(self, h: Tensor) -> Tensor:
+        """[m, d_in] → z [m, d_sae], >= 0."""
+        return self.activate(self.pre_activations(h))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[m, d_in] → z [m, d_sae] >= 0, h_hat [m, d_in] and pre-activations [m, d_sae]."""
+        pre = self.pre_activations(h)
+        z = self.activate(pre)
+        return z, self.decode(z), pre
+
+    def fit(self, activations: Activations) -> None:
+        """Train, or go on from the workspace's checkpoint; see `train_sae`."""
+        train_sae(
+            self,
+            activations.training,
+            activations.sample,
+            activations.generator,
+            workspace=activations.workspace,
+            data_hash=activations.data_hash,
+            progress=activations.progress,
+            extra_loss=lambda share: self.extra_loss(activations, share),
+        )
+
+    @torch.no_grad()
+    def normalise_decoder(self) -> None:
+        """Scale every row of W_dec to norm 1."""
+        self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+    @torch.no_grad()
+    def remove_parallel_gradient(self) -> None:
+        """Take from W_dec's gradient the part along each row, which normalising would undo."""
+        gradient = self.W_dec.grad
+        if gradient is not None:
+            gradient -= (gradient * self.W_dec).sum(1, keepdim=True) * self.W_dec
+
+
 def save_checkpoint(
     path: Path,
     key: str,
-    sae: SparseAutoencoder,
+    sae: Dictionary,
     optimiser: torch.optim.Adam,
     silent_for: Tensor,
     generator: torch.Generator,
     done: int,
 ) -> None:
     """Write the state after `done` steps of the training identified by `key`."""
-    tensors = {"silent_for": silent_for, "generator": generator.get_state()}
+    tensors = {"silent_for": silent_for, "generator": generator.get_state(), **sae.state_dict()}
     for name, parameter in sae.named_parameters():
-        tensors[name] = parameter.detach()
-        for slot, value in optimiser.state[parameter].items():
+        for slot, value in optimiser.state.get(parameter, {}).items():
             tensors[f"adam.{slot}.{name}"] = value
-    contiguous = {name: t.cpu().contiguous() for name, t in tensors.items()}
+    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     metadata = {"key": key, "done": str(done), "sha256": _hash_of(contiguous, done)}
     write_bytes(path, save(contiguous, metadata=metadata))
 
@@ -66,7 +128,7 @@ def save_checkpoint(
 def load_checkpoint(
     path: Path,
     key: str,
-    sae: SparseAutoencoder,
+    sae: Dictionary,
     optimiser: torch.optim.Adam,
     silent_for: Tensor,
     generator: torch.Generator,
@@ -93,13 +155,15 @@ def load_checkpoint(
     generator.set_state(tensors["generator"])
     silent_for.copy_(tensors["silent_for"])
     with torch.no_grad():
+        for name, value in sae.state_dict().items():
+            value.copy_(tensors[name])
         for name, parameter in sae.named_parameters():
-            parameter.copy_(tensors[name])
             slots = ("step", "exp_avg", "exp_avg_sq")
-            state = {s: tensors[f"adam.{s}.{name}"] for s in slots}
-            # The count of steps stays on the CPU, as Adam has it.
-            moved = {s: t if s == "step" else t.to(parameter.device) for s, t in state.items()}
-            optimiser.state[parameter] = moved
+            if f"adam.step.{name}" in tensors:
+                state = {s: tensors[f"adam.{s}.{name}"] for s in slots}
+                # The count of steps stays on the CPU, as Adam has it.
+                moved = {s: t if s == "step" else t.to(parameter) for s, t in state.items()}
+                optimiser.state[parameter] = moved
     return done
 
 
@@ -107,37 +171,8 @@ def _hash_of(tensors: dict[str, Tensor], done: int) -> str:
     return hash_json([hash_tensors(tensors), done])
 
 
-class SaeTraining(BaseModel):
-    """How an SAE is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    # Optimiser steps; the default takes about a minute on two cores
-    steps: int = Field(default=1500, gt=0)
-    batch: int = Field(default=1024, gt=0)  # vectors a step
-    learning_rate: float = Field(default=2e-3, gt=0)  # of Adam, at its height
-    # Share of the steps over which the rate climbs from 0
-    warm_up: float = Field(default=0.05, ge=0, le=1)
-    # Share of the steps, at the end, over which it falls to 0
-    decay: float = Field(default=0.3, ge=0, le=1)
-    l1_weight: float = Field(default=0.01, ge=0)  # of the L1 term, for activation "relu" only
-    # Silent latents that reconstruct the residual; 0 turns revival off
-    aux_k: int = Field(default=64, ge=0)
-    aux_weight: float = Field(default=1 / 32, ge=0)  # of that term
-    # Vectors without firing after which a latent counts as dead
-    dead_after: int = Field(default=100_000, gt=0)
-    pre_bias: Literal["geometric_median", "mean"] = "geometric_median"  # what b_pre starts at
-    checkpoint_every: int = Field(default=250, gt=0)  # steps between checkpoints
-
-    def rate(self, step: int) -> float:
-        """Learning rate at a step, counted from 0."""
-        up = (step + 1) / max(1.0, self.warm_up * self.steps)
-        down = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return self.learning_rate * min(1.0, up, down)
-
-
 def train_sae(
-    config: SaeConfig,
+    sae: SparseAutoencoder,
     training: SaeTraining,
     sampler: Sampler,
     generator: torch.Generator,
@@ -145,39 +180,41 @@ def train_sae(
     workspace: Path | None = None,
     data_hash: str = "",
     progress: Progress | None = None,
-    device: torch.device | str = "cpu",
-) -> SparseAutoencoder:
-    """Train from scratch, or go on from the workspace's checkpoint.
+    extra_loss: Callable[[float], Tensor] | None = None,
+) -> None:
+    """Train from where it is, or go on from the workspace's checkpoint; in evaluation mode after.
 
-    Initial weights and batches come from the generator, on the CPU, and are moved to the device;
-    the global random state stays untouched. A
-    checkpoint of other settings, data (`data_hash`) or seed is not used; without a workspace none
+    Batches come from the generator; the global random state stays untouched. A checkpoint of
+    another kind, other settings, data (`data_hash`) or seed is not used; without a workspace none
     is kept. Raises InvalidBenchmarkError if the loss stops being finite, UsageError where the
     workspace cannot be written.
     """
     key = hash_json(
         [
-            config.model_dump(mode="json"),
+            sae.info.name,
+            sae.config.model_dump(mode="json"),
             training.model_dump(mode="json"),
             data_hash,
-            hash_tensors({"generator": generator.get_state()}),
+            hash_tensors({**sae.state_dict(), "generator": generator.get_state()}),
         ]
     )
-    sae = SparseAutoencoder(config, generator).to(device)
-    silent_for = torch.zeros(config.d_sae, dtype=torch.int64, device=device)
+    silent_for = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
     optimiser = torch.optim.Adam(sae.parameters(), eps=1e-8)
     path = None if workspace is None else workspace / "sae_checkpoint.safetensors"
     done = 0 if path is None else load_checkpoint(path, key, sae, optimiser, silent_for, generator)
     if done == 0:
-        start = sampler(max(training.batch, _MEDIAN_VECTORS), generator).to(device)
+        start = sampler(max(training.batch, _MEDIAN_VECTORS), generator)
         with torch.no_grad():
             centre = geometric_median(start) if training.pre_bias != "mean" else start.mean(0)
-            sae.b_pre.copy_(centre)
+            sae.b_dec.copy_(centre)
+    sae.train()
     for step in range(done, training.steps):
         for group in optimiser.param_groups:
             group["lr"] = training.rate(step)
-        h = sampler(training.batch, generator).to(device)
+        h = sampler(training.batch, generator)
         loss = _loss(sae, h, training, silent_for)
+        if extra_loss is not None:
+            loss = loss + extra_loss(step / training.steps)
         if not bool(torch.isfinite(loss)):
             raise InvalidBenchmarkError(f"SAE training diverged at step {step}")
         optimiser.zero_grad()
@@ -192,27 +229,24 @@ def train_sae(
             save_checkpoint(path, key, sae, optimiser, silent_for, generator, finished)
         if progress is not None:
             progress(finished, training.steps)
-    return sae
+    sae.eval()
 
 
 def _loss(sae: SparseAutoencoder, h: Tensor, training: SaeTraining, silent_for: Tensor) -> Tensor:
     """The loss of one batch; counts the silence of each latent in place."""
-    z, h_hat, pre = sae(h)
+    pre = sae.pre_activations(h)
+    z = sae.activate(pre)
     dead = silent_for >= training.dead_after
     silent_for += len(h)
     silent_for[z.detach().amax(0) > 0] = 0
-    loss: Tensor = ((h_hat - h) ** 2).mean()
-    if sae.config.activation == "relu":
-        loss = loss + training.l1_weight * z.sum(1).mean()
+    loss = sae.reconstruction_loss(h, z) + sae.penalty(pre, z)
     if training.aux_k and bool(dead.any()):
-        residual = (h - h_hat).detach()
+        residual = (h - sae.decode(z)).detach()
         loss = loss + training.aux_weight * auxk_loss(sae, residual, pre, dead, training.aux_k)
     return loss
 
 
-def auxk_loss(
-    sae: SparseAutoencoder, residual: Tensor, pre: Tensor, dead: Tensor, aux_k: int
-) -> Tensor:
+def auxk_loss(sae: Dictionary, residual: Tensor, pre: Tensor, dead: Tensor, aux_k: int) -> Tensor:
     """||residual - residual_hat||^2 / ||residual - mean||^2, residual_hat from dead latents only.
 
     Choice: ReLU stays on, as in the source: a latent that is negative on every input then gets no
@@ -253,7 +287,7 @@ class ActivationStatistics:
     scale: Tensor  # [steps] float32, root mean square of h - mean; 1 where h never changes
 
 
-def activation_statistics(activations: TrajectoryStore) -> ActivationStatistics:
+def activation_statistics(activations: ActivationMaps) -> ActivationStatistics:
     """Mean and scale at every timestep, summed in float64.
 
     Raises InvalidBenchmarkError if activations hold NaN or infinity.
@@ -283,7 +317,7 @@ def activation_statistics(activations: TrajectoryStore) -> ActivationStatistics:
 class ActivationSampler:
     """Draws batches of normalised vectors: uniform over timesteps, images and positions."""
 
-    def __init__(self, activations: TrajectoryStore, statistics: ActivationStatistics) -> None:
+    def __init__(self, activations: ActivationMaps, statistics: ActivationStatistics) -> None:
         self._activations, self._statistics = activations, statistics
         steps = range(len(activations.timesteps))
         per_step = len(activations) * activations.h(0, slice(0, 1)).numel() * 4
@@ -322,38 +356,98 @@ class ActivationSampler:
         return batch.flatten(0, 1)
 
 
-def fit_h_space_sae(
-    activations: TrajectoryStore,
-    config: SaeConfig,
-    training: SaeTraining,
-    generator: torch.Generator,
-    *,
-    workspace: Path | None = None,
-    progress: Progress | None = None,
-    device: torch.device | str = "cpu",
-) -> HSpaceSae:
-    """Normalise, train and freeze. Choice: one vector a position of h, at every visited timestep.
+@dataclass
+class FitData:
+    """`Activations` of a store: what a dictionary's `fit` is given.
 
-    Of h of the training images (a `TrajectoryStore`); `config.d_in` must be the channels of h, else
-    InputError. Other arguments and errors as `train_sae`; InvalidBenchmarkError, too, where
-    activations are not finite.
+    Attributes:
+        store: activations of the training images.
+        statistics: that they are normalised by.
+        labels: [n, A] bool of these images, granted to dictionaries that need labels.
+        make_pairs: gives the pairs granted to controls that need them, unnormalised; called once.
+        on_step: told the steps done, and of how many.
+        device: where the dictionary is, and what it is given; random numbers are the CPU's.
     """
-    statistics = activation_statistics(activations)
-    if statistics.mean.shape[1] != config.d_in:
-        raise InputError(f"h has {statistics.mean.shape[1]} channels, the SAE {config.d_in}")
-    # Equal statistics to the last bit stand for equal data: enough to tell checkpoints apart.
-    data_hash = hash_tensors({"mean": statistics.mean, "scale": statistics.scale})
-    sampler = ActivationSampler(activations, statistics)
-    with torch.enable_grad():
-        sae = train_sae(
-            config,
-            training,
-            sampler,
-            generator,
-            workspace=workspace,
-            data_hash=data_hash,
-            progress=progress,
-            device=device,
+
+    store: ActivationMaps
+    statistics: ActivationStatistics
+    generator: torch.Generator
+    training: SaeTraining
+    workspace: Path | None = None
+    labels: Tensor | None = None
+    make_pairs: Callable[[], FactorPairs] | None = None
+    on_step: Progress | None = None
+    device: torch.device | str = "cpu"
+    data_hash: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare the sampler."""
+        # Equal statistics to the last bit stand for equal data: enough to tell checkpoints apart.
+        self.data_hash = hash_tensors(
+            {"mean": self.statistics.mean, "scale": self.statistics.scale}
         )
-    mean, scale = statistics.mean.to(device), statistics.scale.to(device)
-    return HSpaceSae(sae, statistics.timesteps, mean, scale)
+        self._sampler = ActivationSampler(self.store, self.statistics)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """[count, C] normalised vectors."""
+        return self._sampler(count, generator).to(self.device)
+
+    def batches(self) -> Iterator[Tensor]:
+        """All normalised vectors, a block of images at a time."""
+        for step in range(len(self.store.timesteps)):
+            for rows in row_blocks(len(self.store), _IMAGES_AT_ONCE):
+                yield self._normalised(self.store.h(step, rows), step).flatten(0, 1)
+
+    def labelled(self, images: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Maps [n, P, C] of random images and timesteps with labels [n, A]."""
+        if self.labels is None:
+            raise InputError("this data has no labels, which the dictionary asks for")
+        steps = torch.randint(len(self.store.timesteps), (images,), generator=generator)
+        rows = torch.randint(len(self.store), (images,), generator=generator)
+        maps = [
+            self._normalised(self.store.h(int(s), slice(int(r), int(r) + 1)), int(s))
+            for s, r in zip(steps, rows, strict=True)
+        ]
+        return torch.cat(maps), self.labels[rows].to(self.device)
+
+    def pairs(self) -> FactorPairs:
+        """The pairs, of whatever timesteps they were made at, normalised."""
+        if self.make_pairs is None:
+            raise InputError("no pairs of known factors can be had, which the dictionary asks for")
+        pairs = self.make_pairs()
+        return FactorPairs(*(x.to(self.device) for x in (pairs.attribute, pairs.off, pairs.on)))
+
+    def progress(self, done: int, total: int) -> None:
+        """Pass on the steps done."""
+        if self.on_step is not None:
+            self.on_step(done, total)
+
+    def _normalised(self, h: Tensor, step: int) -> Tensor:
+        mean, scale = self.statistics.mean[step], self.statistics.scale[step]
+        return ((h.flatten(2).transpose(1, 2) - mean) / scale).to(self.device)
+
+
+def fit_dictionary(name: str, config: SaeConfig, data: FitData) -> HSpaceSae:
+    """Fit a kind of dictionary and freeze it. Choice: one vector per position, all timesteps.
+
+    Raises InputError where `config.d_in` is not the channels of the activations or the data lacks
+    what the kind needs, InvalidBenchmarkError where activations or the loss are not finite.
+    """
+    channels = data.statistics.mean.shape[1]
+    if channels != config.d_in:
+        raise InputError(f"h has {channels} channels, the SAE {config.d_in}")
+    sae = dictionary_class(name)(config, data.generator).to(data.device)
+    with torch.enable_grad():
+        sae.fit(data)
+    mean, scale = data.statistics.mean.to(data.device), data.statistics.scale.to(data.device)
+    return HSpaceSae(sae, data.statistics.timesteps, mean, scale)
+
+
+def non_negative(sae: HSpaceSae) -> HSpaceSae:
+    """The same dictionary for editing methods, which rank latents by how active they are.
+
+    A signed one comes back with every latent split into its positive and negative part.
+    """
+    if not sae.sae.info.signed:
+        return sae
+    return HSpaceSae(Rectified(sae.sae), sae.timesteps, sae.mean, sae.scale)

@@ -25,7 +25,8 @@ from casl_bench.methods.method import METHODS
 from casl_bench.models import backbone as halves
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import suite
-from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SaeConfig
 
 
 class KernelClock:
@@ -67,8 +68,8 @@ class KernelClock:
             (halves.functional, "pixel_unshuffle"),
             (halves.Backbone, "_eps_from_output"),
             # What an SAE is run by, beside `forward`.
-            (SparseAutoencoder, "encode"),
-            (SparseAutoencoder, "decode"),
+            (TopK, "encode"),
+            (TopK, "decode"),
             (torch.Tensor, "backward"),
             (torch.autograd, "grad"),
         ):
@@ -91,7 +92,7 @@ def test_the_clock_counts_nested_networks_once() -> None:
     with pytest.MonkeyPatch.context() as patch, clock.watch(patch):
         net(torch.zeros(1, 2)).sum().backward()
         assert clock.seconds == 2  # one forward and one backward pass, a tick each
-        SparseAutoencoder(SaeConfig(d_in=2, d_sae=4, k=1)).encode(torch.zeros(1, 2))
+        TopK(SaeConfig(d_in=2, d_sae=4, k=1)).encode(torch.zeros(1, 2))
     assert clock.seconds == 3
     net(torch.zeros(1, 2))
     assert clock.seconds == 3

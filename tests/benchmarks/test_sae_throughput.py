@@ -9,8 +9,9 @@ import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
-from casl_bench.sae.training import SaeTraining, train_sae
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SaeConfig, SaeTraining
+from casl_bench.sae.training import train_sae
 
 D_IN = 128
 
@@ -19,10 +20,10 @@ def sample(count: int, generator: torch.Generator) -> Tensor:
     return torch.randn(count, D_IN, generator=generator)
 
 
-def bare_loop(config: SaeConfig, training: SaeTraining) -> SparseAutoencoder:
+def bare_loop(config: SaeConfig, training: SaeTraining) -> TopK:
     """Forward, squared error, backward, Adam: no schedule, no revival, no unit norm."""
     generator = torch.Generator().manual_seed(0)
-    sae = SparseAutoencoder(config, generator)
+    sae = TopK(config, generator)
     optimiser = torch.optim.Adam(sae.parameters(), lr=training.learning_rate)
     for _ in range(training.steps):
         h = sample(training.batch, generator)
@@ -40,7 +41,8 @@ def test_sae_throughput(benchmark: BenchmarkFixture, full_size: bool) -> None:
 
     def both() -> None:
         start = time.process_time()
-        train_sae(config, training, sample, torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        train_sae(TopK(config, generator), training, sample, generator)
         middle = time.process_time()
         bare_loop(config, training)
         ours.append(middle - start)

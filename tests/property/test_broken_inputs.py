@@ -41,7 +41,9 @@ from casl_bench.photos.checkpoints.convert import open_backbone
 from casl_bench.photos.domains import load_clip
 from casl_bench.photos.photo_file import MAX_PIXELS, read_photo
 from casl_bench.photos.scorers.classifier import PhotoClassifier, build_network
-from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SaeConfig
+from casl_bench.sae.sae import HSpaceSae
 from tests.support.real_files import register_tiny_clip, tiny_unet, write_backbone, write_clip
 
 ATTEMPTS = 10
@@ -250,7 +252,7 @@ def of_config(path: Path, rng: random.Random, left: Path) -> None:
 
 
 def sae_folder(folder: Path) -> Path:
-    sae = SparseAutoencoder(SaeConfig(d_in=6, d_sae=12, k=3), torch.Generator().manual_seed(0))
+    sae = TopK(SaeConfig(d_in=6, d_sae=12, k=3), torch.Generator().manual_seed(0))
     HSpaceSae(sae, (0, 300), torch.zeros(2, 6), torch.ones(2)).save(folder)
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -104,11 +104,16 @@ def write_report(source: Source, out: Path) -> Path:
         UsageError: if the folder holds other things or cannot be written.
         InvalidBenchmarkError: if a file kept with a record is corrupt.
     """
+    return write_folder(out, lambda folder: _pages(source, folder))
+
+
+def write_folder(out: Path, make: Callable[[Path], Sequence[Page]]) -> Path:
+    """Write pages, which `make` may add files beside, as `write_report` does; the page to open."""
     _check_out(out)
     with partial_folder(out.parent, out.name) as folder:
         work = folder / "report"
         work.mkdir()
-        _write_pages(_pages(source, work), work)
+        _write_pages(make(work), work)
         if out.exists():
             out.rename(folder / "replaced")
         shutil.move(work, out)

@@ -21,7 +21,8 @@ from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.methods.text_contrast import retrieve
 from casl_bench.models.backbone import EncoderState
-from casl_bench.sae.sae import HSpaceSae, SaeConfig, SparseAutoencoder
+from casl_bench.sae.dictionaries.relu import Relu, ReluConfig
+from casl_bench.sae.sae import HSpaceSae
 
 LATENTS, IMAGES, SIDE = 12, 16, 3
 TIMESTEPS = (100, 400)
@@ -30,8 +31,8 @@ CONCEPT, OPPOSITE = 5, 9
 
 def identity_sae() -> HSpaceSae:
     """Latent i reads and writes channel i: codes can be planted as they are."""
-    config = SaeConfig(d_in=LATENTS, d_sae=LATENTS, activation="relu")
-    sae = SparseAutoencoder(config)
+    config = ReluConfig(d_in=LATENTS, d_sae=LATENTS, k=1)
+    sae = Relu(config)
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(LATENTS))
         sae.W_dec.copy_(torch.eye(LATENTS))

@@ -13,9 +13,9 @@ from casl_bench.diffusion.sharded_array import ShardedArray
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.backbone import EncoderState
 from casl_bench.sae import training as activation_sampler
+from casl_bench.sae.dictionary import SaeConfig, SaeTraining
 from casl_bench.sae.quality import sae_quality
-from casl_bench.sae.sae import SaeConfig
-from casl_bench.sae.training import SaeTraining, fit_h_space_sae
+from casl_bench.sae.training import FitData, activation_statistics, fit_dictionary
 
 IMAGES, WALK, H = 300, (0, 100, 400, 800), (16, 4, 4)
 CAP = 64 * 16 * 4 * 4 * 4
@@ -35,12 +35,9 @@ def filled(folder: Path | None) -> TrajectoryStore:
 
 
 def work(store: TrajectoryStore) -> tuple[list[Tensor], Any]:
-    sae = fit_h_space_sae(
-        store,
-        SaeConfig(d_in=16, d_sae=32, k=4),
-        SaeTraining(steps=5, batch=256),
-        torch.Generator().manual_seed(1),
-    )
+    generator, training = torch.Generator().manual_seed(1), SaeTraining(steps=5, batch=256)
+    data = FitData(store, activation_statistics(store), generator, training)
+    sae = fit_dictionary("top_k", SaeConfig(d_in=16, d_sae=32, k=4), data)
     return [p.detach() for p in sae.sae.parameters()], sae_quality(sae, store, store)
 
 

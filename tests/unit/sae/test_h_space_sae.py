@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.sae.sae import HSpaceSae, SaeConfig, SaeProvider, SparseAutoencoder
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SaeConfig
+from casl_bench.sae.sae import HSpaceSae, SaeProvider
 
 GENERATOR = torch.Generator().manual_seed(1)
 H = torch.randn(5, 16, 4, 4, generator=GENERATOR) * 2 + 1
@@ -19,9 +21,9 @@ H = torch.randn(5, 16, 4, 4, generator=GENERATOR) * 2 + 1
 
 def make(seed: int = 0) -> HSpaceSae:
     generator = torch.Generator().manual_seed(seed)
-    sae = SparseAutoencoder(SaeConfig(d_in=16, d_sae=64, k=6), generator)
+    sae = TopK(SaeConfig(d_in=16, d_sae=64, k=6), generator)
     with torch.no_grad():
-        sae.b_pre.normal_(generator=generator)
+        sae.b_dec.normal_(generator=generator)
         sae.b_enc.normal_(generator=generator)
     mean = torch.randn(2, 16, generator=generator)
     return HSpaceSae(sae, (0, 300), mean, torch.tensor([2.0, 0.5]))
@@ -37,7 +39,7 @@ def test_encode_and_decode_are_the_formula_at_every_position(t: int, step: int) 
     for n, y, x in ((0, 0, 0), (4, 1, 3)):
         code = sae.sae.encode(((H[n, :, y, x] - mean) / scale)[None])[0]
         assert torch.allclose(z[n, :, y, x], code, atol=1e-5)
-        expected = (code @ sae.sae.W_dec + sae.sae.b_pre) * scale + mean
+        expected = (code @ sae.sae.W_dec + sae.sae.b_dec) * scale + mean
         assert torch.allclose(h_hat[n, :, y, x], expected, atol=1e-5)
     assert torch.equal(sae.reconstruct(H, t), h_hat)
 
@@ -128,6 +130,7 @@ def test_the_hash_follows_weights_statistics_and_timesteps() -> None:
         "cfg truncated",
         "cfg unknown key",
         "cfg other k",
+        "cfg unknown dictionary",
     ],
 )
 def test_damaged_files_are_one_clear_error(tmp_path: Path, damage: str) -> None:
@@ -156,7 +159,10 @@ def test_damaged_files_are_one_clear_error(tmp_path: Path, damage: str) -> None:
         cfg.write_text(cfg.read_text()[:-10])
     else:
         stored = json.loads(cfg.read_text())
-        stored["sae"] |= {"surprise": 1} if damage == "cfg unknown key" else {"k": 7}
+        if damage == "cfg unknown dictionary":
+            stored["dictionary"] = "top_kk"
+        else:
+            stored["sae"] |= {"surprise": 1} if damage == "cfg unknown key" else {"k": 7}
         cfg.write_text(json.dumps(stored))
     with pytest.raises(InvalidBenchmarkError, match="delete its folder to train again") as caught:
         HSpaceSae.load(tmp_path)

@@ -14,13 +14,14 @@ from torch import Tensor
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.backbone import Backbone, EncoderState
+from casl_bench.sae.dictionary import SaeConfig, SaeTraining
 from casl_bench.sae.quality import HSpacePca, downstream_error, sae_quality
-from casl_bench.sae.sae import HSpaceSae, SaeConfig
+from casl_bench.sae.sae import HSpaceSae
 from casl_bench.sae.training import (
     ActivationSampler,
-    SaeTraining,
+    FitData,
     activation_statistics,
-    fit_h_space_sae,
+    fit_dictionary,
 )
 
 Make = Callable[[int, int], Any]
@@ -28,9 +29,17 @@ CONFIG = SaeConfig(d_in=16, d_sae=48, k=4)
 TRAINING = SaeTraining(steps=250, batch=256, learning_rate=5e-3, dead_after=5000, aux_k=8)
 
 
+def fit(
+    data: Any, config: SaeConfig, training: SaeTraining, generator: torch.Generator, **others: Any
+) -> HSpaceSae:
+    statistics = activation_statistics(data)
+    others["on_step"] = others.pop("progress", None)
+    return fit_dictionary("top_k", config, FitData(data, statistics, generator, training, **others))
+
+
 @pytest.fixture(scope="module")
 def sae(activations: Make) -> HSpaceSae:
-    return fit_h_space_sae(activations(40, 1), CONFIG, TRAINING, torch.Generator().manual_seed(0))
+    return fit(activations(40, 1), CONFIG, TRAINING, torch.Generator().manual_seed(0))
 
 
 def test_statistics_are_those_of_all_positions(activations: Make) -> None:
@@ -58,7 +67,7 @@ def test_bad_activations_are_refused(activations: Make) -> None:
         activation_statistics(activations(0, 1))
     with pytest.raises(InputError, match="channels"):
         generator = torch.Generator()
-        fit_h_space_sae(activations(3, 1), SaeConfig(d_in=8), TRAINING, generator)
+        fit(activations(3, 1), SaeConfig(d_in=8), TRAINING, generator)
 
 
 def test_batches_are_normalised_vectors_of_the_data(activations: Make) -> None:
@@ -161,20 +170,20 @@ def test_fitting_is_repeatable_and_resumable(tmp_path: Path, activations: Make) 
     data = activations(10, 1)
     short = TRAINING.model_copy(update={"steps": 12, "checkpoint_every": 5})
 
-    def fit(**others: Any) -> str:
+    def fit_again(**others: Any) -> str:
         generator = torch.Generator().manual_seed(0)
-        return fit_h_space_sae(data, CONFIG, short, generator, **others).content_hash
+        return fit(data, CONFIG, short, generator, **others).content_hash
 
     def interrupt(done: int, total: int) -> None:
         if done == 8:
             raise KeyboardInterrupt
 
-    straight = fit()
+    straight = fit_again()
     with pytest.raises(KeyboardInterrupt):
-        fit(workspace=tmp_path, progress=interrupt)
-    assert fit(workspace=tmp_path) == straight
+        fit_again(workspace=tmp_path, progress=interrupt)
+    assert fit_again(workspace=tmp_path) == straight
     with torch.no_grad():
-        assert fit() == straight
+        assert fit_again() == straight
 
 
 class LinearBackbone:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.sae import training as trainer
-from casl_bench.sae.sae import SaeConfig, SparseAutoencoder
-from casl_bench.sae.training import SaeTraining, auxk_loss, geometric_median, train_sae
+from casl_bench.sae.dictionaries.relu import ReluConfig
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SaeConfig, SaeTraining, dictionary_class
+from casl_bench.sae.training import SparseAutoencoder, auxk_loss, geometric_median, train_sae
 
 CONFIG = SaeConfig(d_in=8, d_sae=32, k=4)
 DIRECTIONS = torch.randn(16, 8, generator=torch.Generator().manual_seed(3))
@@ -30,14 +31,24 @@ def training(**changes: Any) -> SaeTraining:
 
 
 def train(
-    settings: SaeTraining, seed: int = 0, config: SaeConfig = CONFIG, **others: Any
+    settings: SaeTraining,
+    seed: int = 0,
+    config: SaeConfig = CONFIG,
+    kind: str = "top_k",
+    start: Callable[[SparseAutoencoder], None] = lambda sae: None,
+    **others: Any,
 ) -> SparseAutoencoder:
     generator = torch.Generator().manual_seed(seed)
-    return train_sae(config, settings, others.pop("sampler", sampler), generator, **others)
+    sae = dictionary_class(kind)(config, generator)
+    assert isinstance(sae, SparseAutoencoder)
+    start(sae)
+    train_sae(sae, settings, others.pop("sampler", sampler), generator, **others)
+    return sae
 
 
 def same(a: SparseAutoencoder, b: SparseAutoencoder) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
 
 
 class Killed(Exception):
@@ -57,18 +68,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others() -> None:
     assert not same(train(training()), train(training(), seed=1))
 
 
-@pytest.mark.parametrize("activation", ["topk", "relu"])
-def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path, activation: str) -> None:
-    config = SaeConfig(d_in=8, d_sae=32, k=4, activation=activation)  # type: ignore[arg-type]
-    straight = train(training(), config=config)
+KINDS = ("top_k", "batch_top_k", "relu", "jump_relu", "matryoshka")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path, kind: str) -> None:
+    config = dictionary_class(kind).config_class(d_in=8, d_sae=32, k=4)
+    straight = train(training(), config=config, kind=kind)
     # Before the first checkpoint, between two, and just after the last step.
     for at in (3, 16, 30):
         with pytest.raises(Killed):
-            train(training(), config=config, workspace=tmp_path, progress=killer(at))
+            train(training(), config=config, kind=kind, workspace=tmp_path, progress=killer(at))
     steps: list[int] = []
     resumed = train(
         training(),
         config=config,
+        kind=kind,
         workspace=tmp_path,
         progress=lambda done, total: steps.append(done),
     )
@@ -76,9 +91,13 @@ def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path, activation:
     assert steps == []  # all 30 had been kept
     (tmp_path / "sae_checkpoint.safetensors").unlink()
     with pytest.raises(Killed):
-        train(training(), config=config, workspace=tmp_path, progress=killer(16))
+        train(training(), config=config, kind=kind, workspace=tmp_path, progress=killer(16))
     resumed = train(
-        training(), config=config, workspace=tmp_path, progress=lambda done, _: steps.append(done)
+        training(),
+        config=config,
+        kind=kind,
+        workspace=tmp_path,
+        progress=lambda done, _: steps.append(done),
     )
     assert same(straight, resumed)
     assert steps[0] == 15  # the checkpoint after step 14
@@ -139,15 +158,15 @@ def test_l1_makes_relu_codes_sparser() -> None:
     h = sampler(500, torch.Generator().manual_seed(9))
 
     def active(l1_weight: float) -> float:
-        config = SaeConfig(d_in=8, d_sae=32, activation="relu")
-        sae = train(training(steps=150, l1_weight=l1_weight), config=config)
+        config = ReluConfig(d_in=8, d_sae=32, k=4, l1_weight=l1_weight, control=0)
+        sae = train(training(steps=150), config=config, kind="relu")
         with torch.no_grad():
             return float((sae.encode(h) > 1e-6).double().sum(1).mean())
 
     assert active(0.3) < 0.7 * active(0.0)
 
 
-def test_dead_latents_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_latents_come_back() -> None:
     """Three quarters of the latents start too low to fire: auxk brings all of them back."""
     generator = torch.Generator().manual_seed(3)
     directions = torch.randn(48, 16, generator=generator)
@@ -157,13 +176,10 @@ def test_dead_latents_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
         active = torch.rand(count, 48, generator=generator) < torch.logspace(-1.5, -0.7, 48)
         return (active * (0.5 + torch.rand(count, 48, generator=generator))) @ directions
 
-    def mostly_dead(config: SaeConfig, generator: torch.Generator) -> SparseAutoencoder:
-        sae = SparseAutoencoder(config, generator)
+    def mostly_dead(sae: SparseAutoencoder) -> None:
         with torch.no_grad():
             sae.b_enc[16:] = -1
-        return sae
 
-    monkeypatch.setattr(trainer, "SparseAutoencoder", mostly_dead)
     h = many_directions(4000, torch.Generator().manual_seed(5))
     alive, left = {}, {}
     for aux_k in (0, 16):
@@ -171,6 +187,7 @@ def test_dead_latents_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
             training(steps=400, batch=128, learning_rate=5e-3, aux_k=aux_k, dead_after=2000),
             config=SaeConfig(d_in=16, d_sae=64, k=4),
             sampler=many_directions,
+            start=mostly_dead,
         )
         with torch.no_grad():
             z, h_hat, _ = sae(h)
@@ -181,7 +198,7 @@ def test_dead_latents_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_auxk_reaches_dead_latents_only() -> None:
     """Latents that are positive but never among the k largest."""
-    sae = SparseAutoencoder(CONFIG, torch.Generator().manual_seed(0))
+    sae = TopK(CONFIG, torch.Generator().manual_seed(0))
     h = sampler(64, torch.Generator().manual_seed(0))
     _, h_hat, pre = sae(h)
     dead = torch.arange(32) < 4
@@ -191,7 +208,7 @@ def test_auxk_reaches_dead_latents_only() -> None:
 
 
 def test_auxk_by_hand_and_zero_where_nothing_is_left() -> None:
-    sae = SparseAutoencoder(SaeConfig(d_in=2, d_sae=3, k=1), torch.Generator().manual_seed(0))
+    sae = TopK(SaeConfig(d_in=2, d_sae=3, k=1), torch.Generator().manual_seed(0))
     with torch.no_grad():
         sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]))
     residual = torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
@@ -237,10 +254,29 @@ def test_pre_bias_starts_where_it_was_asked_to() -> None:
     mean = train(
         training(steps=1, learning_rate=1e-9, pre_bias="mean"), sampler=constant_with_outlier
     )
-    assert torch.allclose(median.b_pre, torch.ones(8), atol=1e-3)
-    assert bool((mean.b_pre > 2).all())
+    assert torch.allclose(median.b_dec, torch.ones(8), atol=1e-3)
+    assert bool((mean.b_dec > 2).all())
 
 
 def test_geometric_median_of_a_line_is_its_middle_point() -> None:
     line = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [50.0, 50.0], [3.0, 3.0]])
     assert torch.allclose(geometric_median(line), torch.tensor([2.0, 2.0]), atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["batch_top_k", "relu", "jump_relu", "matryoshka"])
+@pytest.mark.parametrize("k", [2, 6])
+def test_every_kind_comes_to_the_sparsity_that_is_asked_for(kind: str, k: int) -> None:
+    """Within a factor of two, in few steps, from six to sixteen times as many at the start."""
+
+    def crowded(count: int, generator: torch.Generator) -> Tensor:
+        active = torch.rand(count, 16, generator=generator) < 0.5
+        return (active * torch.rand(count, 16, generator=generator)) @ DIRECTIONS
+
+    config = dictionary_class(kind).config_class(d_in=8, d_sae=32, k=k)
+    sae = train(training(steps=600, batch=256), config=config, kind=kind, sampler=crowded)
+    h = crowded(2000, torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        z, h_hat, _ = sae(h)
+    assert 0.5 * k < float((z > 0).float().sum(1).mean()) < 2 * k
+    # L1 shrinks what it makes sparse.
+    assert float(((h_hat - h) ** 2).mean() / h.var(0).mean()) < (0.9 if kind == "relu" else 0.5)

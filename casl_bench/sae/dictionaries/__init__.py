@@ -1,0 +1,1 @@
+"""The kinds of dictionary that the package brings, one file each; the controls share one."""

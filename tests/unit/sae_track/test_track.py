@@ -1,0 +1,115 @@
+"""The track on the toy domain: cells, resuming, failing alone, sites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from casl_bench.conformance.toy_domain import register_toy_domain
+from casl_bench.core.errors import InputError
+from casl_bench.metrics.dictionaries import SAE_METRICS
+from casl_bench.results.sae_record import SaeCellId, read_record, read_records, record_path
+from casl_bench.runs import suites
+from casl_bench.sae.dictionaries.top_k import TopK
+from casl_bench.sae.dictionary import SAES, Activations, SaeInfo
+from casl_bench.sae_track.run import TrackConfig, cells_of, run_track
+from casl_bench.sae_track.suites import SAE_SUITES, SaeSuite, TimeRange
+from tests.support.tiny_suite import tiny_suite
+
+pytestmark = pytest.mark.usefixtures("own_entrants")
+
+
+class Failing(TopK):
+    info = SaeInfo(name="failing", title="t", source="s", version=1)
+
+    def fit(self, activations: Activations) -> None:
+        raise InputError("it cannot be")
+
+
+@pytest.fixture(autouse=True)
+def toy(own_entrants: None) -> Iterator[None]:
+    register_toy_domain()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SAES, "_factories", {**SAES._factories, "failing": Failing})
+        patch.setitem(suites.SUITES, "tiny", tiny_suite())
+        yield
+
+
+def small(**changes: object) -> SaeSuite:
+    fields = SAE_SUITES["quick"].model_dump() | {
+        "name": "tiny", "run_suite": "tiny", "targets": (4,), "pair_images": 3, "widths": (32,),
+    }  # fmt: skip
+    return SaeSuite.model_validate(fields | changes)
+
+
+def config(tmp_path: Path, saes: tuple[str, ...], **changes: object) -> TrackConfig:
+    return TrackConfig(
+        small(**changes), saes, ("toy_shapes",), tmp_path / "run", tmp_path / "cache"
+    )
+
+
+def test_sizes_and_seeds_multiply_only_what_depends_on_them(tmp_path: Path) -> None:
+    found = cells_of(
+        config(tmp_path, ("top_k", "pca", "raw_channels", "untrained"), seeds=2, targets=(4, 8)),
+        "toy_shapes",
+    )
+    count = {name: sum(c.sae == name for c in found) for name in {c.sae for c in found}}
+    assert count == {"top_k": 4, "untrained": 4, "pca": 2, "raw_channels": 1}
+
+
+def test_one_that_fails_is_a_line_and_the_others_are_measured(tmp_path: Path) -> None:
+    own = config(tmp_path, ("failing", "oracle"))
+    said: list[str] = []
+    failed = run_track(own, said.append)
+    assert len(failed) == 1 and "it cannot be" in failed[0] and "failing" in failed[0]
+    assert [r.id.sae for r in read_records(own.out)] == ["oracle"]
+
+
+def test_what_is_done_is_not_measured_again_but_what_changed_is(tmp_path: Path) -> None:
+    own = config(tmp_path, ("raw_channels",))
+    run_track(own, lambda line: None)
+    path = record_path(own.out, cells_of(own, "toy_shapes")[0])
+    first, when = read_record(path), path.stat().st_mtime_ns
+    run_track(own, lambda line: None)
+    assert path.stat().st_mtime_ns == when
+    run_track(config(tmp_path, ("raw_channels",), edit_images=3), lambda line: None)
+    assert read_record(path).key != first.key
+    path.write_text("{}")
+    run_track(own, lambda line: None)
+    again = read_record(path)
+    assert again.measurements == first.measurements  # the same seed, the same numbers
+
+
+def test_at_an_up_block_and_by_range_every_metric_has_its_number(tmp_path: Path) -> None:
+    ranges = [TimeRange(name="low", low=0, high=400), TimeRange(name="high", low=400, high=9999)]
+    own = config(
+        tmp_path,
+        ("top_k", "oracle"),
+        sites=("up_0",),
+        ranges=[r.model_dump() for r in ranges],
+        seeds=2,
+    )
+    assert run_track(own, lambda line: None) == []
+    for record in read_records(own.out):
+        assert record.id.site == "up_0" and record.ranges == ("low", "high")
+        for measured in record.measurements.values():
+            assert set(SAE_METRICS) <= set(measured)
+            for name, info in SAE_METRICS.items():
+                value = measured[name].value
+                if value is not None:
+                    assert info.bounds[0] - 1e-9 <= value <= info.bounds[1] + 1e-9, name
+                else:
+                    assert measured[name].reason
+
+
+def test_raw_channels_lose_nothing(tmp_path: Path) -> None:
+    own = config(tmp_path, ("raw_channels",))
+    run_track(own, lambda line: None)
+    (record,) = read_records(own.out)
+    (measured,) = record.measurements.values()
+    assert measured["explained_variance"].value == pytest.approx(1)
+    assert measured["eps_error"].value == pytest.approx(0, abs=1e-9)
+    assert measured["attribute_agreement"].value == 1
+    assert record.id == SaeCellId(dataset="toy_shapes", sae="raw_channels")
