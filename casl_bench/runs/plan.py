@@ -70,7 +70,7 @@ def note_of_changed(changes: Sequence[Iterable[str]], kind: str) -> str:
     return f"edited since: {', '.join(names)}; {len(changes)} {kind}{plural} made again"
 
 
-STAGE_VERSION = 4
+STAGE_VERSION = 5
 """Part of every key. Raise it when the runner itself comes to give other scores."""
 
 MATCHED_CONCEPTS, MATCHED_IMAGES = 3, 8
@@ -395,7 +395,8 @@ def _work(method: EditingMethod, config: RunConfig) -> float:
         return float(min(MATCHED_IMAGES, suite.test_images_per_concept) * suite.num_steps)
     # Once more where the grid has led.
     edits = suite.validation_images * (len(suite.strengths) + 1)
-    edits += suite.test_images_per_concept * (len(suite.effects) + 1)
+    # Each effect, the flip rate, and where edits are most precise.
+    edits += suite.test_images_per_concept * (len(suite.effects) + 2)
     return float(edits * suite.num_steps) + work_of_fit(method, config)
 
 
