@@ -162,7 +162,7 @@ class DestroyConfig(MethodConfig):
 
 
 class DestroyEditor(PixelEditor):
-    """Fades images and adds noise that belongs to their ids."""
+    """Fades images and adds noise that belongs to their pixels."""
 
     def __init__(self, noise: float) -> None:
         self._noise = noise
@@ -175,7 +175,7 @@ class DestroyEditor(PixelEditor):
         image = inversions.reconstruction
         # In double precision: a mean over an image must not depend on how many are averaged.
         colour = image.double().mean((2, 3), keepdim=True).float()
-        noise = image_noise(image.shape[1:], inversions.image_ids, NOISE_SEED, "destroy")
+        noise = image_noise(image.shape[1:], inversions.noise_keys, NOISE_SEED, "destroy")
 
         def ruined(strength: float) -> Tensor:
             faded = image + min(strength, 1.0) * (colour - image)
@@ -192,7 +192,7 @@ class Destroy(UnfittedMethod[DestroyConfig]):
         name="destroy",
         title="ruined picture",
         source="control",
-        version=1,
+        version=2,
         control=True,
         bidirectional=False,
     )

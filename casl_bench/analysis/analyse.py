@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix, compare
-from casl_bench.analysis.measure import EPR_PLUS, RandomDirections, ScoredCell, measure, numbers_of
+from casl_bench.analysis.comparison import ConceptScores, Edits, ScoreMatrix, agreement, compare
+from casl_bench.analysis.headline import PreciseEditMatrix, PreciseEdits, precise_edits
+from casl_bench.analysis.measure import RandomDirections, ScoredCell, measure, numbers_of
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.edit_scores import EditScores
-from casl_bench.metrics.epr_plus import signed_log
 from casl_bench.metrics.equal_effect import strength_at_effect
-from casl_bench.metrics.metric import EditMetric
+from casl_bench.metrics.metric import EditMetric, metric_infos
 from casl_bench.results.published_scores import ENDING, read_published, write_published
 from casl_bench.results.record import (
     ALL,
@@ -136,12 +136,11 @@ def analyse_cells(
         runs.setdefault((some.suite, some.seed), []).append(dataset)
     numbers = []
     for datasets in runs.values():
-        measured = {d.name: d.numbers(metrics) for d in datasets}
         for dataset in datasets:
-            numbers += measured[dataset.name]
-            numbers += compare_methods([dataset], measured)
+            numbers += dataset.numbers(metrics)
+            numbers += compare_methods([dataset], metrics)
         if len(datasets) > 1:
-            numbers += compare_methods(datasets, measured)
+            numbers += compare_methods(datasets, metrics)
     return numbers
 
 
@@ -261,6 +260,24 @@ class DatasetScores:
         place = (record.method, record.concept)
         return next((c for c in self.edits if (c.record.beside, c.record.concept) == place), None)
 
+    def precise_edits(
+        self,
+        method: str,
+        concept: str,
+        fits: Sequence[int],
+        classifiers: Sequence[str] | None = None,
+    ) -> PreciseEdits:
+        """Mean over fits of a method on one concept, by all classifiers or by some alone."""
+        key = (method, concept, tuple(fits), None if classifiers is None else tuple(classifiers))
+        if key not in self._precise:
+            cells = [self.methods[method][concept][fit] for fit in fits]
+            self._precise[key] = precise_edits(cells, self.scales, classifiers)
+        return self._precise[key]
+
+    @cached_property
+    def _precise(self) -> dict[object, PreciseEdits]:
+        return {}
+
     def concept_scores(self, concept: str, cells: Mapping[str, StoredCell]) -> ConceptScores:
         """Finished cells of one concept at the headline's effect, by name in a comparison."""
         records = [cell.record for cell in cells.values()]
@@ -337,11 +354,12 @@ def sized_direction(direction: StoredCell, like: CellRecord, scales: ReferenceSc
 
 
 def compare_methods(
-    datasets: Sequence[DatasetScores], numbers: Mapping[str, Sequence[RunRecord]]
+    datasets: Sequence[DatasetScores], metrics: Sequence[EditMetric] | None = None
 ) -> list[RunRecord]:
     """How all methods compare that are complete on these data sets; empty where none can be.
 
-    `numbers` are data set → what was measured there.
+    Nothing but precise edits and EPR+ takes part; `metrics` are those measured beside them, whose
+    versions the record names.
     """
     concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
     names = sorted({name for d in datasets for name in d.methods})
@@ -358,35 +376,36 @@ def compare_methods(
     first = datasets[0].methods[complete[0]][concepts[0][1]][0].record
     name = first.dataset if len(datasets) == 1 else ALL
     level = matched_level(first)
-    measured = {
-        (d.name, r.method or "", r.concept or "", r.fit_seed): _logged(r)
-        for d in datasets
-        for r in numbers[d.name]
-        if r.kind == "edit" and r.status == "done" and r.beside is None
+    # Fits that are there on every concept.
+    fits = {
+        m: sorted(set.intersection(*(set(d.methods[m][c]) for d, c in concepts))) for m in complete
     }
+    headline = headline_matrix(datasets, concepts, fits)
     reached = {
         method: [matched_level(d.methods[method][c][0].record).status for d, c in concepts]
         for method in complete
     }
     comparison = compare(
         matrix,
+        headline,
         level.name,
         derive_seed(first.seed, "comparison", name),
         fits={
             method: [
-                [measured[d.name, method, c, fit] for d, c in concepts]
-                # Fits that are there on every concept.
-                for fit in sorted(
-                    set.intersection(*(set(d.methods[method][c]) for d, c in concepts))
-                )
+                [d.precise_edits(method, c, (fit,)).value for d, c in concepts]
+                for fit in fits[method]
             ]
             for method in complete
         },
         wrong_way={m: statuses.count("wrong_way") for m, statuses in reached.items()},
+        agreements=[
+            agreement(c, headline, headline_matrix(datasets, concepts, fits, (c,)))
+            for c in _common_classifiers(datasets, concepts, complete)
+        ],
         incomplete=[name for name in names if name not in complete],
     )
     everywhere = len(datasets) > 1
-    some = next(r for r in numbers[first.dataset] if r.method == first.method and r.metric_versions)
+    infos = metric_infos() if metrics is None else [m.info for m in metrics]
     return [
         RunRecord(
             kind="comparison",
@@ -398,13 +417,39 @@ def compare_methods(
             attributes=() if everywhere else first.attributes,
             scorers={} if everywhere else first.scorers,
             backbone=None if everywhere else first.backbone,
-            metric_versions=some.metric_versions,
+            metric_versions={info.name: info.version for info in infos},
             comparison=comparison,
             provenance=first.provenance.model_copy(
                 update={"seconds": {}, "unet_passes": {}, "fit_seconds": None}
             ),
         )
     ]
+
+
+def headline_matrix(
+    datasets: Sequence[DatasetScores],
+    concepts: Sequence[tuple[DatasetScores, str]],
+    fits: Mapping[str, Sequence[int]],
+    classifiers: Sequence[str] | None = None,
+) -> PreciseEditMatrix:
+    """Precise edits of these fits of each method, by all classifiers or by some alone."""
+    return PreciseEditMatrix(
+        {
+            (d.name, c): {m: d.precise_edits(m, c, own, classifiers) for m, own in fits.items()}
+            for d, c in concepts
+        }
+    )
+
+
+def _common_classifiers(
+    datasets: Sequence[DatasetScores],
+    concepts: Sequence[tuple[DatasetScores, str]],
+    methods: Sequence[str],
+) -> list[str]:
+    """Those that score every method, where there are several."""
+    judges = [d.methods[m][c][0].record.judges for d, c in concepts for m in methods]
+    common = [name for name in judges[0] if all(name in own for own in judges)]
+    return common if len(common) > 1 else []
 
 
 def matched_level(record: CellRecord | RunRecord) -> Level:
@@ -421,13 +466,6 @@ def matched_level(record: CellRecord | RunRecord) -> Level:
             hint="run it anew with this version",
         )
     return level
-
-
-def _logged(record: RunRecord) -> float:
-    """EPR+ at the headline on the scale on which it is averaged; 0 where that was not reached."""
-    level = headline_level(record.levels)
-    value = None if level is None else level.measurements.get(EPR_PLUS)
-    return signed_log(value.value) if value is not None and value.value else 0.0
 
 
 def _is_edit(cell: StoredCell) -> bool:

@@ -1,4 +1,4 @@
-"""Scores of methods → standings, pairs, agreement of scorers and what the first rank rests on."""
+"""Scores of methods → standings, pairs and agreement of scorers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from casl_bench.analysis.headline import PreciseEditMatrix
 from casl_bench.analysis.significance import (
+    concepts_needed,
+    first_places,
     kendall_tau,
     paired_differences,
     rank_intervals,
-    sensitivity,
 )
 from casl_bench.analysis.uncertainty import (
     Design,
@@ -25,7 +27,8 @@ from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.epr_plus import null_epr, signed_epr, signed_exp, signed_log
-from casl_bench.results.record import Agreement, Comparison, Measurement, Sensitivity, Standing
+from casl_bench.metrics.precise_edits import PRECISE_EDITS_INFO
+from casl_bench.results.record import Agreement, Comparison, Measurement, Standing
 
 # The mean of each method over concepts, with an interval for these concepts or for others.
 
@@ -121,9 +124,7 @@ class ScoreMatrix:
         self.images = tuple(places)
         self._places = places
 
-    def scores(
-        self, weights: Array, classifier: str | None = None, without: tuple[str, str] | None = None
-    ) -> Array:
+    def scores(self, weights: Array, classifier: str | None = None) -> Array:
         """[R, M, C] signed logs of EPR+; 0 where the effect was not reached.
 
         Not finite where no image of a concept has a weight, or where its random directions move
@@ -132,13 +133,9 @@ class ScoreMatrix:
         Args:
             weights: [R, I] >= 0, how often each image counts; normalised within a concept here.
             classifier: by which; default each method's primary one.
-            without: (data set, attribute) that is left out of the others there.
         """
         result = np.empty((len(weights), len(self.methods), len(self.concepts)))
         for c, concept in enumerate(self.concepts):
-            left_out = None
-            if without is not None and without[0] == concept.key[0]:
-                left_out = concept.attributes.index(without[1])
             of_null = self._own(weights, concept.key[0], concept.null_image_ids)
             null: dict[str, Array] = {}
             for m, method in enumerate(self.methods):
@@ -149,9 +146,8 @@ class ScoreMatrix:
                     continue
                 name = classifier if classifier is not None else next(iter(edits.scores))
                 if name not in null:
-                    random = [_without(r, left_out) for r in concept.null[name]]
-                    null[name] = null_epr(of_null, random)
-                scores = _without(edits.scores[name], left_out)
+                    null[name] = null_epr(of_null, concept.null[name])
+                scores = edits.scores[name]
                 # Over random directions that moved nothing there is no ratio: not finite.
                 with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
                     result[:, m, c] = signed_log(signed_epr(own, scores) / null[name])
@@ -171,21 +167,6 @@ class ScoreMatrix:
         return normalised
 
 
-def _without(scores: EditScores, column: int | None) -> EditScores:
-    """The scores without an attribute's column; as they are where that is the target's."""
-    if column is None or column == scores.target:
-        return scores
-    keep = [j for j in range(scores.base.shape[1]) if j != column]
-    return EditScores(
-        scores.source[:, keep],
-        scores.base[:, keep],
-        scores.edit[:, keep],
-        keep.index(scores.target),
-        scores.sign,
-        scores.spread[keep],
-    )
-
-
 def fit_sd(scores: ArrayLike) -> float | None:
     """Standard deviation between F fits [F, C] of their means over concepts; None for a single fit.
 
@@ -201,43 +182,51 @@ def fit_sd(scores: ArrayLike) -> float | None:
 
 def compare(
     matrix: ScoreMatrix,
+    headline: PreciseEditMatrix,
     level: str,
     seed: int,
     *,
     fits: Mapping[str, ArrayLike],
     wrong_way: Mapping[str, int],
+    agreements: Sequence[Agreement] = (),
     incomplete: Sequence[str] = (),
 ) -> Comparison:
-    """All methods of a matrix at one level of effect.
+    """All methods of two matrices: ranked by precise edits, with EPR+ at one effect beside.
 
     Images are resampled within their data set for all methods and concepts together; the random
     directions that EPR+ is divided by are common to all methods and stay as they are.
 
     Args:
-        matrix: every method on every concept.
-        level: at which its scores are.
+        matrix: EPR+ of every method on every concept.
+        headline: precise edits of the same ones.
+        level: of effect, at which EPR+ is.
         seed: of the resamples.
-        fits: method → [F, C] scores of its fits.
+        fits: method → [F, C] precise edits of its fits.
         wrong_way: method → number of concepts in which it reached the opposite effect.
+        agreements: how single classifiers order the methods.
         incomplete: methods that are not in the matrix, as they have not run everything.
 
     Raises:
         InputError: if a score is not finite on all images.
     """
-    design = Design(
-        tuple(dataset for dataset, _ in matrix.images), tuple(c.key[0] for c in matrix.concepts)
-    )
-    scores = resample_scores(matrix.scores, matrix.methods, design, seed)
+    scores = resample_scores(headline.scores, headline.methods, _design(headline), seed)
     beyond = {a.method: a for a in aggregates(scores)}
     here = {a.method: a for a in aggregates(scores, generalise=False)}
+    design = _design(matrix)
+    beside = resample_scores(matrix.scores, matrix.methods, design, seed)
+    epr_beyond = {a.method: a for a in aggregates(beside)}
+    epr_here = {a.method: a for a in aggregates(beside, generalise=False)}
     pairs = paired_differences(scores)
-    means = {name: a.value for name, a in beyond.items()}
     images = sum(design.images_of().values())
+    first = first_places(scores, seed)
     standings = tuple(
         Standing(
             method=rank.method,
-            epr_plus=_on_epr_scale(beyond[rank.method], images),
-            epr_plus_here=_on_epr_scale(here[rank.method], images),
+            headline=_share(beyond[rank.method], images),
+            headline_here=_share(here[rank.method], images),
+            p_first=first[rank.method],
+            epr_plus=_on_epr_scale(epr_beyond[rank.method], images),
+            epr_plus_here=_on_epr_scale(epr_here[rank.method], images),
             rank_low=rank.low,
             rank_high=rank.high,
             group=rank.letters,
@@ -247,22 +236,35 @@ def compare(
             cells=len(matrix.concepts),
             fit_sd=_fit_sd(fits[rank.method]),
         )
-        for rank in rank_intervals(means, pairs)
+        for rank in rank_intervals({m: a.value for m, a in beyond.items()}, pairs)
     )
     return Comparison(
         level=level,
+        headline=PRECISE_EDITS_INFO.name,
+        concepts_needed=concepts_needed(scores),
         datasets=design.datasets,
-        concepts=tuple(f"{dataset}/{concept}" for dataset, concept in _keys(matrix)),
+        concepts=tuple(f"{dataset}/{concept}" for dataset, concept in headline.concepts),
         standings=standings,
         pairs=pairs,
-        agreements=_agreements(matrix, means),
-        sensitivity=_sensitivity(matrix, scores.measured),
+        agreements=tuple(agreements),
+        sensitivity=(),
         incomplete=tuple(incomplete),
     )
 
 
-def _keys(matrix: ScoreMatrix) -> list[tuple[str, str]]:
-    return [concept.key for concept in matrix.concepts]
+def _design(matrix: ScoreMatrix | PreciseEditMatrix) -> Design:
+    keys = (
+        [c.key for c in matrix.concepts] if isinstance(matrix, ScoreMatrix) else [*matrix.concepts]
+    )
+    return Design(
+        tuple(dataset for dataset, _ in matrix.images), tuple(dataset for dataset, _ in keys)
+    )
+
+
+def _share(found: Aggregate, images: int) -> Measurement:
+    """Ends of an interval of a share lie in [0, 1]."""
+    low, high = (None if e is None else min(max(e, 0.0), 1.0) for e in (found.low, found.high))
+    return Measurement(status="ok", value=found.value, low=low, high=high, n=images, unit="share")
 
 
 def _on_epr_scale(found: Aggregate, images: int) -> Measurement:
@@ -275,70 +277,16 @@ def _on_epr_scale(found: Aggregate, images: int) -> Measurement:
 def _fit_sd(scores: ArrayLike) -> Measurement:
     sd, fits = fit_sd(scores), len(np.asarray(scores))
     if sd is None:
-        return Measurement.undefined("a single fit", fits, "log ratio")
-    return Measurement.of(sd, fits, "log ratio")
+        return Measurement.undefined("a single fit", fits, "share")
+    return Measurement.of(sd, fits, "share")
 
 
-def _agreements(matrix: ScoreMatrix, means: Mapping[str, float]) -> tuple[Agreement, ...]:
-    """How each classifier that scores every method, and is not primary for all, orders them."""
-    found = []
-    primary = {
-        next(iter(edits.scores))
-        for concept in matrix.concepts
-        for edits in concept.methods.values()
-        if edits.scores
-    }
-    for classifier in _common_classifiers(matrix):
-        if primary == {classifier}:
-            continue
-        scores = _means(matrix, classifier)
-        tau = kendall_tau([means[n] for n in matrix.methods], [scores[n] for n in matrix.methods])
-        order = sorted(scores, key=lambda name: (-scores[name], name))
-        found.append(Agreement(scorer=classifier, order=tuple(order), tau=tau, n=len(order)))
-    return tuple(found)
-
-
-def _common_classifiers(matrix: ScoreMatrix) -> list[str]:
-    """Those that all random directions and every cell that reached the effect have scores of."""
-    names = dict.fromkeys(name for concept in matrix.concepts for name in concept.null)
-    return [
-        name
-        for name in names
-        if all(
-            name in concept.null
-            and all(not e.scores or name in e.scores for e in concept.methods.values())
-            for concept in matrix.concepts
-        )
-    ]
-
-
-def _means(
-    matrix: ScoreMatrix, classifier: str | None = None, without: tuple[str, str] | None = None
-) -> dict[str, float]:
-    """Method → mean over concepts, all images alike."""
-    scores = matrix.scores(np.ones((1, len(matrix.images))), classifier, without)[0]
-    return dict(zip(matrix.methods, map(float, scores.mean(1)), strict=True))
-
-
-def _sensitivity(matrix: ScoreMatrix, scores: Array) -> tuple[Sensitivity, ...]:
-    """Leave-one-out over attributes, scorers, data sets and concepts, as far as there are two."""
-    variants: dict[tuple[str, str], Array] = {}
-    for dataset, attribute in dict.fromkeys(
-        (c.key[0], a) for c in matrix.concepts for a in c.attributes
-    ):
-        means = _means(matrix, without=(dataset, attribute))
-        variants["attribute", f"{dataset}/{attribute}"] = np.array(list(means.values()))
-    classifiers = _common_classifiers(matrix)
-    for classifier in classifiers if len(classifiers) > 1 else ():
-        # To leave one scorer out is to score by the others.
-        others = [_means(matrix, other) for other in classifiers if other != classifier]
-        mean = [np.mean([scores_of[m] for scores_of in others]) for m in matrix.methods]
-        variants["scorer", classifier] = np.array(mean)
-    keys = _keys(matrix)
-    datasets = dict.fromkeys(dataset for dataset, _ in keys)
-    for left_out in datasets if len(datasets) > 1 else ():
-        rest = [i for i, (dataset, _) in enumerate(keys) if dataset != left_out]
-        variants["data set", left_out] = scores[:, rest].mean(1)
-    for i, (dataset, concept) in enumerate(keys if len(keys) > 1 else ()):
-        variants["concept", f"{dataset}/{concept}"] = np.delete(scores, i, axis=1).mean(1)
-    return sensitivity(scores.mean(1), variants)
+def agreement(classifier: str, headline: PreciseEditMatrix, alone: PreciseEditMatrix) -> Agreement:
+    """How one classifier alone orders the methods, against all classifiers together."""
+    together, own = (
+        dict(zip(m.methods, m.scores(np.ones((1, len(m.images))))[0].mean(1), strict=True))
+        for m in (headline, alone)
+    )
+    order = sorted(own, key=lambda name: (-own[name], name))
+    tau = kendall_tau([together[n] for n in order], [own[n] for n in order])
+    return Agreement(scorer=classifier, order=tuple(order), tau=tau, n=len(order))

@@ -10,14 +10,24 @@ import numpy as np
 
 from casl_bench.core.seeding import derive_seed
 from casl_bench.metrics.bootstrap import evaluate, evaluate_ratio
-from casl_bench.metrics.edit_scores import Array, EditScores
+from casl_bench.metrics.edit_scores import PER_IMAGE, Array, EditScores
 from casl_bench.metrics.edit_success import attribute_shift, attribute_shift_margin
 from casl_bench.metrics.epr import EPR_FLOORED, EPR_OVER_RANDOM_INFO
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO, evaluate_epr_plus
 from casl_bench.metrics.equal_effect import PRECISION_AREA_INFO, precision_area
 from casl_bench.metrics.image_similarity import DRIFT_THRESHOLD
 from casl_bench.metrics.metric import METRICS, EditMetric, metric_identity, metric_infos
+from casl_bench.metrics.precise_edits import (
+    PRECISE_EDIT_RATE_INFO,
+    PRECISE_EDITS_INFO,
+    TOLERANCE,
+    TOLERANCES,
+    ImageOutcomes,
+    evaluate_precise_edits,
+    image_outcomes,
+)
 from casl_bench.results.record import (
+    CellRecord,
     CurvePoint,
     Level,
     LevelResult,
@@ -29,12 +39,18 @@ from casl_bench.results.record import (
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import StoredCell
 
+PRECISE_EDITS = PRECISE_EDITS_INFO.name
+BEST_STRENGTH = "best_strength"
+"""Measurement: the strength at which precise edits are counted."""
+
 EPR_PLUS = EPR_PLUS_INFO.name
 OVER_RANDOM = EPR_OVER_RANDOM_INFO.name
 PRECISION_AREA = PRECISION_AREA_INFO.name
 
 ONE_CLASSIFIER = 0.5
 """A target change that another classifier sees less than this share of is flagged."""
+
+_UNRELATED = ("unrelated_perceptual", "unrelated_identity")
 
 RandomDirections = Sequence[tuple[ScoreTable, float]]
 """Scores of random directions, each with the strength at which it has its effect on a concept."""
@@ -74,6 +90,12 @@ class ScoredCell:
             scores.source, scores.base, scores.edit, scores.target, scores.sign, scores.spread
         )
 
+    def with_guards(self, strength: float, scores: EditScores) -> EditScores:
+        """Scores of another classifier with what other scorers measured."""
+        primary = self.at(strength)
+        extra = {name: getattr(primary, name) for name in (*PER_IMAGE, *_UNRELATED)}
+        return replace(scores, **extra)
+
     def of(self, table: ScoreTable) -> ScoredCell:
         """Another table, seen alike."""
         return replace(self, table=table)
@@ -92,7 +114,7 @@ def measurements(
     these only what is defined. The strength is one of the table's, the seed is of the resamples;
     metrics are by default all that are registered.
     """
-    found: dict[str, Measurement] = {}
+    found = precise_measurements(cell, strength, seed)
     chosen = [METRICS.create(n) for n in METRICS.names()] if metrics is None else metrics
     for classifier in cell.classifiers:
         scores = cell.at(strength, classifier)
@@ -108,6 +130,53 @@ def measurements(
         else:
             found |= {f"{n}@{classifier}": m for n, m in own.items() if m.status == "ok"}
     return found
+
+
+def outcomes_at(cell: ScoredCell, strength: float) -> ImageOutcomes:
+    """What became of each image at a strength of the table, by all its classifiers."""
+    return image_outcomes([cell.at(strength, name) for name in cell.classifiers])
+
+
+def response_of_table(validation: ScoredCell) -> dict[float, float]:
+    """Strength > 0 → headline on the validation images."""
+    found = {}
+    for strength in sorted(s for s in validation.table.strengths if s > 0):
+        outcomes = outcomes_at(validation, strength)
+        if outcomes.eligible.any():
+            found[strength] = float(outcomes.credit().sum() / outcomes.eligible.sum())
+    return found
+
+
+def response_of_curve(curve: Sequence[CurvePoint]) -> dict[float, float]:
+    """The same of what was measured on validation images whose scores were not kept."""
+    known = {p.strength: p.measurements.get(PRECISE_EDITS) for p in curve if p.strength > 0}
+    return {s: m.value for s, m in sorted(known.items()) if m is not None and m.value is not None}
+
+
+def best_strength(record: CellRecord, table: ScoreTable, response: Mapping[float, float]) -> float:
+    """Of the strengths run on test images, the best one on validation images.
+
+    The headline is linear between the strengths tried there, from 0 at strength 0, where nothing is
+    edited; of equally good strengths the least. Where nothing was tried: the record's own.
+    """
+    tried = sorted(s for s in table.strengths if 0 < s <= max(response, default=0.0))
+    if not tried:
+        assert record.strength is not None
+        return record.strength
+    values = np.interp(tried, [0.0, *response], [0.0, *response.values()])
+    return tried[int(np.argmax(values))]
+
+
+def precise_measurements(cell: ScoredCell, strength: float, seed: int) -> dict[str, Measurement]:
+    """The headline at a strength, by all classifiers, and at one tolerance alone."""
+    panel = [cell.at(strength, name) for name in cell.classifiers]
+    given = {PRECISE_EDITS_INFO.name: TOLERANCES, PRECISE_EDIT_RATE_INFO.name: (TOLERANCE,)}
+    return {
+        name: Measurement.from_estimate(
+            evaluate_precise_edits(panel, derive_seed(seed, "bootstrap", name), tolerances), "share"
+        )
+        for name, tolerances in given.items()
+    }
 
 
 def _epr_plus(
@@ -133,8 +202,9 @@ def measure(
 ) -> RunRecord:
     """The numbers of one finished edit cell with scores.
 
-    `null` is what random directions do to its concept, `matched` the control matched to it, if any;
-    metrics are by default all that are registered.
+    All are at the record's strength, but for precise edits: see `best_strength`. `null` is what
+    random directions do to its concept, `matched` the control matched to it, if any; metrics are by
+    default all that are registered.
     """
     record = stored.record
     assert (
@@ -172,6 +242,9 @@ def measure(
             CurvePoint(strength=s, measurements=measurements(validation, s, seed, (), metrics))
             for s in stored.validation.strengths
         )
+    best = best_strength(record, stored.scores, response_of_curve(curve))
+    at |= precise_measurements(cell, best, seed)
+    at[BEST_STRENGTH] = Measurement.of(best, 0, "strength")
     scores, names = cell.at(strength), record.attributes
     margins = attribute_shift_margin(scores)
     others = [name for name in names if name != record.attribute]

@@ -6,20 +6,23 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, combinations_with_replacement
+from statistics import NormalDist
 from string import ascii_letters
 
 import numpy as np
 
-from casl_bench.analysis.uncertainty import ResampledScores, noise_beyond
+from casl_bench.analysis.uncertainty import ResampledScores, noise_beyond, noise_here
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.bootstrap import LEVEL
-from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.epr_plus import signed_log
-from casl_bench.results.record import Comparison, Measurement, Pair, Sensitivity, Standing
+from casl_bench.results.record import GAP, POWER, Comparison, Measurement, Pair, Standing
 
 
-def paired_differences(scores: ResampledScores) -> tuple[Pair, ...]:
+def paired_differences(scores: ResampledScores, unit: str = "share") -> tuple[Pair, ...]:
     """Mean over concepts of s_ac - s_bc of all pairs, with Student's interval and Holm's p.
+
+    Methods are paired image by image, as all edit the same images: a resample weighs an image for
+    both. `p_here` is for these very concepts, images alone varying.
 
     Concepts always count as sampled: with them held fixed, two fits of one method that differ by
     nothing but their seed are significantly different, for each concept has its own fit. Degrees of
@@ -40,14 +43,58 @@ def paired_differences(scores: ResampledScores) -> tuple[Pair, ...]:
         noise = noise_beyond(measured, resampled, scores.design, cautious=True)
         low, high = noise.interval(value, LEVEL) or (None, None)
         difference = Measurement(
-            status="ok", value=value, low=low, high=high, level=LEVEL, n=images, unit="log ratio"
+            status="ok", value=value, low=low, high=high, level=LEVEL, n=images, unit=unit
         )
-        found.append((scores.methods[i], scores.methods[j], difference, noise.p_value(value)))
+        here = noise_here(measured, resampled, scores.design).p_value(value)
+        names = scores.methods[i], scores.methods[j]
+        found.append((*names, difference, here, noise.p_value(value)))
     adjusted = holm([p for *_, p in found])
     return tuple(
-        Pair(a=a, b=b, difference=difference, p=p, p_holm=p_holm)
-        for (a, b, difference, p), p_holm in zip(found, adjusted, strict=True)
+        Pair(a=a, b=b, difference=difference, p=p, p_holm=p_holm, p_here=here)
+        for (a, b, difference, here, p), p_holm in zip(found, adjusted, strict=True)
     )
+
+
+def first_places(scores: ResampledScores, seed: int) -> dict[str, float]:
+    """Method → share of resamples, of images and of concepts within each data set, it is first in.
+
+    Methods that are first together share a resample. Source: Efron 1979, both ways of sampling.
+    """
+    kept = scores.resampled[np.isfinite(scores.resampled).all((1, 2))]
+    if not len(kept):
+        kept = scores.measured[None]
+    rng = np.random.default_rng([seed, len(kept)])
+    means = np.zeros(kept.shape[:2])
+    for dataset in scores.design.datasets:
+        columns = np.array(scores.design.columns_of(dataset))
+        weight = float(scores.design.weights[columns].sum())
+        chosen = columns[rng.integers(len(columns), size=(len(kept), len(columns)))]
+        means += weight * np.take_along_axis(kept, chosen[:, None, :], axis=2).mean(2)
+    first = means >= means.max(1, keepdims=True) - 1e-12
+    shares = (first / first.sum(1, keepdims=True)).mean(0)
+    return dict(zip(scores.methods, map(float, shares), strict=True))
+
+
+def concepts_needed(scores: ResampledScores) -> int | None:
+    """Concepts like these for a pair to be told apart that lies `GAP` of the best mean apart.
+
+    With probability `POWER`, two-sided at `ALPHA` over the number of pairs, for a pair whose
+    differences vary over concepts as those of the median pair do. None with fewer than two methods
+    or concepts in a data set, or where nothing is precise. Source: the normal approximation.
+    """
+    design, best = scores.design, float((scores.measured @ scores.design.weights).max())
+    columns = [design.columns_of(name) for name in design.datasets]
+    pairs = list(combinations(range(len(scores.methods)), 2))
+    if not pairs or best <= 0 or any(len(own) < 2 for own in columns):
+        return None
+    variances = []
+    for i, j in pairs:
+        gap = scores.measured[i] - scores.measured[j]
+        within = [gap[own].var(ddof=1) * (len(own) - 1) for own in columns]
+        variances.append(sum(within) / (len(gap) - len(columns)))
+    normal = NormalDist()
+    z = normal.inv_cdf(1 - ALPHA / 2 / len(pairs)) + normal.inv_cdf(POWER)
+    return max(2, math.ceil(float(np.median(variances)) * (z / (GAP * best)) ** 2))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -159,7 +206,7 @@ def without(found: Comparison, methods: Collection[str]) -> Comparison | None:
         p.model_copy(update={"p_holm": adjusted})
         for p, adjusted in zip(pairs, holm([p.p for p in pairs]), strict=True)
     ]
-    scores = {name: signed_log(s.epr_plus.value or 0.0) for name, s in kept.items()}
+    scores = {name: standing_value(s) for name, s in kept.items()}
     standings = tuple(
         kept[r.method].model_copy(
             update={"rank_low": r.low, "rank_high": r.high, "group": r.letters}
@@ -197,6 +244,13 @@ def ranks_within(found: Comparison, classes: Mapping[str, str]) -> dict[str, tup
     return {c: part.standings for c, part in own.items() if part is not None}
 
 
+def standing_value(standing: Standing) -> float:
+    """What ranks a method: its headline, or the signed log of EPR+ in records that that ranks."""
+    if standing.headline is None:
+        return signed_log(standing.epr_plus.value or 0.0)
+    return standing.headline.value or 0.0
+
+
 def _letters(order: Sequence[str], better: set[tuple[str, str]]) -> dict[str, str]:
     """One letter per largest set of methods of which no two differ, until each such pair has one.
 
@@ -220,30 +274,3 @@ def _letters(order: Sequence[str], better: set[tuple[str, str]]) -> dict[str, st
         name: "".join(n for n, own in zip(names, sets, strict=False) if name in own)
         for name in order
     }
-
-
-def sensitivity(base: Array, variants: Mapping[tuple[str, str], Array]) -> tuple[Sensitivity, ...]:
-    """In how many variants every method that is first stays first, be it with others.
-
-    Args:
-        base: [M] scores of M >= 1 methods, higher is better, finite.
-        variants: (kind, name of what is left out) → [M] scores without it.
-
-    Returns:
-        One per kind, such as "attribute" or "concept", in order of its first variant.
-    Source: ours.
-    """
-    first = base == base.max()
-    broken: dict[str, list[str]] = {}
-    for (kind, name), other in variants.items():
-        broken.setdefault(kind, []).extend([name] if (other[first] < other.max()).any() else [])
-    counts = {kind: sum(k == kind for k, _ in variants) for kind in broken}
-    return tuple(
-        Sensitivity(
-            kind=kind,
-            variants=counts[kind],
-            holds=counts[kind] - len(names),
-            broken_by=tuple(names),
-        )
-        for kind, names in broken.items()
-    )

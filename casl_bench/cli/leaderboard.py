@@ -77,11 +77,30 @@ def leaderboard_command(
 @click.option("--dry-run", is_flag=True, help="Check only; add nothing.")
 @deferred
 def submit_command(run_or_jsonl: Path, records: Path, name: str | None, dry_run: bool) -> int:
-    """Check the records of a finished run, and add them to the leaderboards' records.
+    """Rank the methods of a run beside the published ones, or publish a whole run.
 
-    RUN_OR_JSONL is a run folder or a file of its numbers, numbers.jsonl.
+    RUN_OR_JSONL is a run folder or a file of its numbers, numbers.jsonl. Where scores of the same
+    suite and seed are published, only the run's own methods are added, paired image by image with
+    those: one method on one data set is enough. Else the records of the whole run are.
     """
     from casl_bench.report.submission import submit
+
+    is_scores = run_or_jsonl.name.endswith(".scores.npz")
+    if (run_or_jsonl.is_dir() or is_scores) and name is None:
+        from casl_bench.report import method_submission as own
+
+        published = own.published_beside(run_or_jsonl, records)
+        if published is not None:
+            found = own.check_method(run_or_jsonl, published, expected_of)
+            show(own.submission_text(found))
+            path = published if dry_run or is_scores else own.add_method(found)
+            done = (
+                "may be ranked beside it"
+                if path == published
+                else "added; now run casl-bench leaderboard"
+            )
+            show(f"{path}: {done}")
+            return 0
 
     path = submit(run_or_jsonl, records, expected_of, name=name, dry_run=dry_run)
     done = "may be added" if dry_run else "added; now run casl-bench leaderboard"

@@ -33,6 +33,10 @@ COMMANDS = {
     ),
     "merge": ("casl_bench.cli.report:merge_command", "Copy cells of runs together."),
     "picture": ("casl_bench.cli.report:picture_command", "Draw edits of one test image."),
+    "rejudge": (
+        "casl_bench.studies.commands:rejudge_command",
+        "Score the pictures of a run by classifiers that nobody has seen.",
+    ),
     "sae": ("casl_bench.cli.sae:sae_command", "Which dictionary of activations is any good?"),
     "report": ("casl_bench.cli.report:report_command", "Write a page that opens in a browser."),
     "rescore": (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,25 +13,40 @@ from casl_bench.core.command import EXIT_INCOMPLETE, say, show
 from casl_bench.core.errors import UsageError
 from casl_bench.core.option_types import BoundedInt, LocalPath
 
+if TYPE_CHECKING:
+    from casl_bench.results.record import RunRecord
+
 _PATH = LocalPath(exists=True)
 _RUN = LocalPath(exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
-    """Write and print the table of an analysed run folder, if any; draw its pictures."""
+    """Write the tables of an analysed run folder, draw its pictures, print the headline."""
     from casl_bench.analysis.analyse import NUMBERS_FILE
-    from casl_bench.core.files import write_text
     from casl_bench.report.pictures import write_pictures
-    from casl_bench.report.tables import render_tables
     from casl_bench.results.run_folder import RecordStore, read_jsonl
 
     path = out / NUMBERS_FILE
     numbers = read_jsonl(path) if path.is_file() else []
     if numbers:
-        table = render_tables(numbers)
-        write_text(out / "table.md", table)
+        summary = write_tables(out, numbers)
         write_pictures(RecordStore(out), numbers)
-        show(table)
+        show(summary)
+
+
+SUMMARY_FILE = "summary.md"
+
+
+def write_tables(out: Path, numbers: Sequence[RunRecord]) -> str:
+    """Write all tables into a folder; returns the headline's, and where the others are."""
+    from casl_bench.core.files import write_text
+    from casl_bench.report.tables import headline_text, render_tables
+
+    write_text(out / "table.md", render_tables(numbers))
+    paths = f"all tables: {out / 'table.md'}; a page: casl-bench report {out}"
+    summary = "\n\n".join(filter(None, [headline_text(numbers), paths])) + "\n"
+    write_text(out / SUMMARY_FILE, summary)
+    return summary
 
 
 @click.command("analyse")
@@ -52,7 +69,6 @@ def analyse_command(
     """
     from casl_bench.analysis.analyse import publish, read_numbers, write_numbers
     from casl_bench.analysis.controls import check_bounds
-    from casl_bench.core.files import write_text
     from casl_bench.core.registry import discover, load_plugin
     from casl_bench.metrics.metric import METRICS
     from casl_bench.report.tables import render_tables
@@ -67,13 +83,11 @@ def analyse_command(
     if not numbers:
         raise UsageError("no records", where=str(runs[0]), hint="give the folder of a run")
     check_bounds(numbers, runs[0])
-    table = render_tables(numbers)
     target = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
     if target is None:
-        return table
+        return render_tables(numbers)
     write_numbers(target, numbers)
-    write_text(target / "table.md", table)
-    show(table)
+    show(write_tables(target, numbers))
     return 0
 
 

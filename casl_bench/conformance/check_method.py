@@ -208,6 +208,14 @@ def check_batch(trial: MethodTrial) -> None:
 
 
 @METHOD_RULES.rule
+def check_names(trial: MethodTrial) -> None:
+    """What images are called changes nothing: the runner gives them random names."""
+    edited = trial.edited
+    if not trial.info.needs_oracle:
+        require_equal(trial.edit(trial.editor, renamed=True), edited, "edits of renamed images")
+
+
+@METHOD_RULES.rule
 def check_strengths(trial: MethodTrial) -> None:
     """Strengths together are strengths one at a time."""
     edited = trial.edited

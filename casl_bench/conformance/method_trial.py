@@ -7,7 +7,7 @@ import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -246,10 +246,15 @@ class MethodTrial:
         editor: Editor,
         strengths: Sequence[float] = STRENGTHS,
         places: Sequence[int] | None = None,
+        *,
+        renamed: bool = False,
     ) -> Tensor:
-        """Edit a fresh copy of the test images, or of those at these places."""
+        """Edit a fresh copy of the test images, or of those at these places, or by other names."""
+        images = self.tasks.test_images(places)
+        if renamed:
+            images = replace(images, image_ids=tuple(f"{i:032x}" for i in range(len(images))))
         with elsewhere(self._outside):
-            return editor.edit(self.tasks.test_images(places), strengths)
+            return editor.edit(images, strengths)
 
     def observe(self, work: Callable[[], Any]) -> Observed:
         """Do something, and see what it changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
-from casl_bench.core.files import write_bytes
+from casl_bench.core.files import hash_bytes, write_bytes
 from casl_bench.diffusion.ddim import ddim_generation, ddim_inversion
 from casl_bench.diffusion.sharded_array import images_per_shard
 from casl_bench.diffusion.trajectories import TrajectoryStore
@@ -30,7 +31,8 @@ _PART = "part-*.safetensors"
 class Inversions:
     """Images with the noise that regenerates them."""
 
-    image_ids: tuple[str, ...]  # n ids
+    # n distinct ids; those that a method is given are random and say nothing
+    image_ids: tuple[str, ...]
     # The increasing walk 0 = s_0 < … < s_max, shared by inversion and generation
     timesteps: tuple[int, ...]
     x_0: Tensor  # [n, 3, H, W] float32 in [-1, 1], the images
@@ -41,6 +43,15 @@ class Inversions:
 
     def __len__(self) -> int:
         return len(self.image_ids)
+
+    @cached_property
+    def noise_keys(self) -> tuple[str, ...]:
+        """N keys of random numbers that belong to an image: hashes of its pixels.
+
+        For `image_noise`. Equal in every run, unlike the ids that a method is given.
+        """
+        rows = self.x_0.detach().cpu().contiguous().numpy()
+        return tuple(hash_bytes(row.tobytes())[:32] for row in rows)
 
     def take(self, index: Sequence[int]) -> Inversions:
         """The inversions at these places, in this order."""

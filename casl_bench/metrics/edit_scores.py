@@ -46,8 +46,10 @@ PER_IMAGE = (
     "perceptual",
     "identity",
     "locality",
+    "background",
     "factor_target",
     "factor_others",
+    "factor_worst",
 )
 """Columns that are there only where they could be measured."""
 
@@ -69,9 +71,13 @@ class EditScores:
         identity: [n] similarity of the edit with the reconstruction, in [-1, 1], or None.
         locality: [n] share of the changed pixels' energy within the region that the perfect edit
             changes, in [0, 1], or None where that edit is not known (see `pixel_locality`).
+        background: [n] change outside that region, >= 0, 1 for an unrelated image, or None
+            likewise (see `background_change`).
         factor_target: [n] change of the target's known factor, + where it is turned on, or None.
         factor_others: [n] mean absolute change of the other known factors, >= 0, in the unit of
             `factor_target`, or None.
+        factor_worst: [n] largest change of another known factor, >= 0, as a share of its range, or
+            None.
         unrelated_perceptual: mean `perceptual` of pairs of unrelated test images, > 0, or None.
         unrelated_identity: mean `identity` of such pairs, in [-1, 1), or None.
     """
@@ -86,8 +92,10 @@ class EditScores:
     perceptual: Array | None = None
     identity: Array | None = None
     locality: Array | None = None
+    background: Array | None = None
     factor_target: Array | None = None
     factor_others: Array | None = None
+    factor_worst: Array | None = None
     unrelated_perceptual: float | None = None
     unrelated_identity: float | None = None
 
@@ -109,8 +117,10 @@ class EditScores:
                 check_array(name, values, 1, (n,))
         if self.locality is not None and ((self.locality < 0) | (self.locality > 1)).any():
             raise InputError("locality is a share in [0, 1]")
-        if self.factor_others is not None and (self.factor_others < 0).any():
-            raise InputError("factor_others is a mean of absolute changes, never negative")
+        for name in ("background", "factor_others", "factor_worst"):
+            values = getattr(self, name)
+            if values is not None and (values < 0).any():
+                raise InputError(f"{name} is an absolute change, never negative")
         distance, identity = self.unrelated_perceptual, self.unrelated_identity
         if distance is not None and not 0 < distance < np.inf:
             raise InputError(f"unrelated images lie at a distance > 0, got {distance}")

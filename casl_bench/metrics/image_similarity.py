@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import Array, EditScores, check_array
@@ -184,6 +184,17 @@ def pixel_locality(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -
         InputError: on other shapes, NaN or infinity.
     Source: ours; after the edited and unedited regions of PIE-Bench.
     """
+    energy, region = _energy_and_region(edit, base, oracle_change)
+    total = energy.sum((1, 2))
+    inside = np.where(region, energy, 0.0).sum((1, 2))
+    share: Array = np.divide(inside, total, out=region.mean((1, 2)), where=total > 0)
+    return np.minimum(share, 1.0)  # the two sums round apart
+
+
+def _energy_and_region(
+    edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike
+) -> tuple[Array, NDArray[np.bool_]]:
+    """[n, H, W] squared change of each pixel, and whether it is in the perfect edit's region."""
     from scipy.ndimage import binary_dilation  # not needed to read metrics' names
 
     before = check_array("base images", base, 4)
@@ -191,11 +202,34 @@ def pixel_locality(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -
     known = check_array("oracle's change", oracle_change, 4, before.shape)
     square = np.ones((1, 2 * MARGIN + 1, 2 * MARGIN + 1))
     region = binary_dilation(np.abs(known).max(1) > THRESHOLD, square)
-    energy = change.sum(1)
-    total = energy.sum((1, 2))
-    inside = np.where(region, energy, 0.0).sum((1, 2))
-    share: Array = np.divide(inside, total, out=region.mean((1, 2)), where=total > 0)
-    return np.minimum(share, 1.0)  # the two sums round apart
+    return change.sum(1), region
+
+
+def background_change(edit: ArrayLike, base: ArrayLike, oracle_change: ArrayLike) -> Array:
+    """[n] sqrt(mean_{p not in R_i} |edit_ip - base_ip|^2 / (2 var_i)) for each image i.
+
+    R_i as in `pixel_locality`, var_i the mean over all pixels of |base_ip - mean_p base_ip|^2. Two
+    unrelated images of equal contrast differ by 2 var_i, so 0 is an untouched background and about
+    1 another image's. 0 where the perfect edit changes the whole image: there is no background.
+    An image without any contrast counts as changed, 1, where its background changed at all.
+
+    Args:
+        edit: [n, 3, H, W] edited images, in [-1, 1].
+        base: same shape, their reconstructions.
+        oracle_change: same shape, the perfect edit minus what it was made from.
+
+    Raises:
+        InputError: on other shapes, NaN or infinity.
+    Source: ours.
+    """
+    energy, region = _energy_and_region(edit, base, oracle_change)
+    before = np.asarray(base, dtype=np.float64)
+    contrast = ((before - before.mean((2, 3), keepdims=True)) ** 2).sum(1).mean((1, 2))
+    pixels = (~region).sum((1, 2))
+    moved = np.where(region, 0.0, energy).sum((1, 2)) / np.maximum(pixels, 1)
+    share = np.divide(moved, 2 * contrast, out=(moved > 0).astype(np.float64), where=contrast > 0)
+    root: Array = np.sqrt(share)
+    return root
 
 
 PIXEL_LOCALITY = _mean_of_column(

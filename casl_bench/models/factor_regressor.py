@@ -170,6 +170,20 @@ class FactorRegressor(CalibratedNetwork):
         others[:, k] = 0
         return moved[:, k], others.sum(1) / (len(self.names) - 1)
 
+    def worst_change_of(self, moved: Tensor, *attributes: str) -> Tensor:
+        """The largest change of a factor but these attributes: [n] >= 0, as share of its range.
+
+        Of differences of `factors` [n, C]. An attribute's range is 2 standard deviations, that of a
+        factor uniform on [0, 1) is sqrt(12). Raises UsageError: there is no such attribute.
+        """
+        for attribute in attributes:
+            if attribute not in self.attributes:
+                raise unknown_name("attribute", attribute, self.attributes)
+        binary = torch.arange(len(self.names)) < len(self.attributes)
+        shares = self._changes(moved) / torch.where(binary, 2.0, 12**0.5)
+        shares[:, [self.attributes.index(a) for a in attributes]] = 0
+        return shares.amax(1)
+
     def _moved(self, edited: Tensor, base: Tensor) -> Tensor:
         """Signed changes of all columns: [n, C]."""
         if len(edited) != len(base):

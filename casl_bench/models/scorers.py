@@ -91,6 +91,12 @@ class FactorReader(Protocol):
         Signed change of the attribute [n], mean absolute change of all other factors [n].
         """
 
+    def worst_change_of(self, moved: Tensor, *attributes: str) -> Tensor:
+        """Differences of `factors` [n, C] → the largest change of a factor beside these [n] >= 0.
+
+        As a share of that factor's range: 1 turns an attribute on or off entirely.
+        """
+
 
 @runtime_checkable
 class Similarity(Protocol):

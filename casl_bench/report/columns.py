@@ -25,7 +25,14 @@ from casl_bench.report.grouping import (
     over_concepts,
 )
 from casl_bench.report.markdown import DASH, Footnotes, Markdown, escape, number, table
-from casl_bench.results.record import Kind, Measurement, Pair, RunRecord, Standing
+from casl_bench.results.record import (
+    Comparison,
+    Kind,
+    Measurement,
+    Pair,
+    RunRecord,
+    Standing,
+)
 
 T = TypeVar("T", contravariant=True)
 Better = Literal["higher", "lower"]
@@ -113,10 +120,13 @@ def measurement(record: RunRecord, name: str) -> Measurement | None:
     return record.measurements.get(name) or record.measurements.get(old)
 
 
+_SHARES = frozenset({"flip_rate", "wrong_way_rate", "precise_edits", "precise_edit_rate"})
+
+
 def _metric(
     name: str, label: str, better: Better | None, note: str = "", digits: int = 2
 ) -> Column[RunRecord]:
-    share = (0.0, 1.0) if name in ("flip_rate", "wrong_way_rate") else None
+    share = (0.0, 1.0) if name in _SHARES else None
     return Column(
         name, label, lambda record: Number.of(measurement(record, name)), digits, better,
         bounds=share, note=note,
@@ -126,6 +136,22 @@ def _metric(
 _UP: Better = "higher"
 _DOWN: Better = "lower"
 EDITS = (
+    _metric(
+        "precise_edits",
+        "precise edits",
+        _UP,
+        "share of images that change as asked and in "
+        "nothing else, mean over tolerances; at the strength best on validation images",
+        3,
+    ),
+    _metric(
+        "precise_edit_rate",
+        "precise at 0.25",
+        _UP,
+        "the same at one tolerance: nothing else "
+        "goes more than a quarter of the way to another image",
+        3,
+    ),
     _metric("epr_plus", "EPR+", _UP, "EPR divided by what random directions get; 1 is chance"),
     _metric("epr_floored", "EPR (noise-floored)", _UP, "target change over other changes"),
     _metric("epr_raw", "EPR raw", _UP, "EPR as the paper defines it, logits not standardised"),
@@ -145,13 +171,14 @@ EDITS = (
 )
 """Of the table of edits, in order."""
 _BY_NAME = {column.name: column for column in EDITS}
+PRECISE_EDITS = _BY_NAME["precise_edits"]
 EPR_PLUS, EPR_FLOORED, EPR_RAW = (_BY_NAME[f"epr_{n}"] for n in ("plus", "floored", "raw"))
 TARGET_CHANGE, FLIP_RATE = _BY_NAME["signed_target_change"], _BY_NAME["flip_rate"]
 OVER_RANDOM = _BY_NAME["epr_over_random"]
 
 BY_CLASSIFIER = (EPR_PLUS, EPR_FLOORED, TARGET_CHANGE, FLIP_RATE)
 BY_CONCEPT = (
-    EPR_PLUS, EPR_FLOORED, EPR_RAW, OVER_RANDOM, TARGET_CHANGE, FLIP_RATE,
+    PRECISE_EDITS, EPR_PLUS, EPR_FLOORED, EPR_RAW, OVER_RANDOM, TARGET_CHANGE, FLIP_RATE,
     _BY_NAME["wrong_way_rate"],
 )  # fmt: skip
 BY_DATASET = EPR_FLOORED
@@ -160,7 +187,14 @@ BY_DATASET = EPR_FLOORED
 _WHERE_RUN = frozenset({"epr_over_random"})
 """Means over the concepts on which a matched control was run, which are not all of them."""
 _NOT_IN_TABLES = frozenset(
-    {"epr_std", "epr_signed", "identity_drift", "perceptual_drift", *_OLD_NAMES.values()}
+    {
+        "best_strength",
+        "epr_std",
+        "epr_signed",
+        "identity_drift",
+        "perceptual_drift",
+        *_OLD_NAMES.values(),
+    }
 )
 
 
@@ -433,11 +467,11 @@ def _standing(of: Callable[[Standing], Number | str]) -> Callable[[Placed], Numb
     return lambda placed: DASH if placed.standing is None else of(placed.standing)
 
 
-def _these_concepts(standing: Standing) -> str:
-    here = standing.epr_plus_here
-    if here.low is None or here.high is None:
+def _interval(found: Measurement | None, digits: int = 2) -> str:
+    """The ends alone."""
+    if found is None or found.low is None or found.high is None:
         return DASH
-    return Markdown(f"[{number(here.low)}, {number(here.high)}]")
+    return Markdown(f"[{number(found.low, digits)}, {number(found.high, digits)}]")
 
 
 def _leakage(placed: Placed) -> Number:
@@ -482,14 +516,27 @@ def of_row(column: Column[Row]) -> Column[Placed]:
     )  # fmt: skip
 
 
-STANDINGS: tuple[Column[Placed], ...] = (
+HEADLINE: Column[Placed] = Column(
+    "precise_edits", "precise edits", _standing(lambda s: Number.of(s.headline)), 3, "higher",
+    bounds=(0.0, 1.0), note=PRECISE_EDITS.note,
+)  # fmt: skip
+HEADLINE_HERE: Column[Placed] = Column(
+    "precise_edits_here", "these concepts", _standing(lambda s: _interval(s.headline_here, 3)),
+    note="interval for these very concepts: other images only",
+)  # fmt: skip
+P_FIRST: Column[Placed] = Column(
+    "p_first", "P(first)", _standing(lambda s: Number(s.p_first)),
+    note="share of resamples of concepts and images in which the method is first",
+)  # fmt: skip
+EPR_STANDINGS: tuple[Column[Placed], ...] = (
     RANK,
     of_row(METHOD),
     LETTERS,
     of_row(SUPERVISION),
     Column("epr_plus", "EPR+", _standing(lambda s: Number.of(s.epr_plus)), 2, "higher",
            note=EPR_PLUS.note),
-    Column("epr_plus_here", "EPR+, these concepts", _standing(_these_concepts)),
+    Column("epr_plus_here", "EPR+, these concepts",
+           _standing(lambda s: _interval(s.epr_plus_here))),
     REACHED,
     Column("wrong_way", "wrong way", _standing(lambda s: str(s.wrong_way))),
     Column("leakage_share", "scorer's own", _leakage,
@@ -497,7 +544,22 @@ STANDINGS: tuple[Column[Placed], ...] = (
     Column("fit_sd", "between fits (sd of log)",
            _standing(lambda s: Number.of(s.fit_sd) if s.fit_sd.n > 1 else Number())),
 )  # fmt: skip
-"""Of the comparison at equal effect."""
+_OF_EPR = {column.name: column for column in EPR_STANDINGS}
+STANDINGS: tuple[Column[Placed], ...] = (
+    *EPR_STANDINGS[:4],
+    HEADLINE,
+    HEADLINE_HERE,
+    P_FIRST,
+    replace(_OF_EPR["epr_plus"], interval=False),
+    REACHED,
+    replace(_OF_EPR["fit_sd"], label="between fits (sd)", digits=3),
+)
+"""Of the comparison of methods."""
+
+
+def standing_columns(found: Comparison) -> tuple[Column[Placed], ...]:
+    """Columns of a comparison's standings: of older records EPR+ is what ranks."""
+    return EPR_STANDINGS if found.headline is None else STANDINGS
 
 
 def _verdict(pair: Pair) -> str:
@@ -511,5 +573,14 @@ PAIRS: tuple[Column[Pair], ...] = (
     Column("b", "b", lambda pair: pair.b, text=True),
     Column("difference", "a − b, mean signed log of EPR+", lambda pair: Number.of(pair.difference)),
     Column("p_holm", "p (Holm)", lambda pair: Number(pair.p_holm), 3),
+    Column("p_here", "p, these concepts", lambda pair: Number(pair.p_here), 3),
     Column("better", "better", _verdict),
 )
+
+
+def pair_columns(found: Comparison) -> tuple[Column[Pair], ...]:
+    """Columns of a comparison's pairs."""
+    if found.headline is None:
+        return tuple(column for column in PAIRS if column.name != "p_here")
+    shares = replace(PAIRS[2], label="a − b, share of precise edits", digits=3)
+    return (*PAIRS[:2], shares, *PAIRS[3:])

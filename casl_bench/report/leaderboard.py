@@ -11,12 +11,15 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
+from casl_bench.analysis.analyse import analyse
 from casl_bench.analysis.controls import check_bounds
+from casl_bench.analysis.significance import without
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, hash_json
 from casl_bench.core.text import visible
@@ -24,7 +27,10 @@ from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.report.columns import (
     BOARD,
     EPR_PLUS,
+    EPR_RAW,
+    HEADLINE,
     LETTERS,
+    PRECISE_EDITS,
     RANK,
     REACHED,
     SUPERVISION,
@@ -33,10 +39,13 @@ from casl_bench.report.columns import (
     flag,
     in_order,
     of_row,
+    over,
 )
 from casl_bench.report.grouping import Group, Number, Row, parts_of
-from casl_bench.report.markdown import Markdown, escape, one_line
+from casl_bench.report.markdown import Markdown, escape, number, one_line
+from casl_bench.results.published_scores import ENDING
 from casl_bench.results.record import Comparison, RunRecord
+from casl_bench.results.rejudged import FILE, LOST, NOT_REJUDGED, Rejudged, read_rejudged
 from casl_bench.results.run_folder import jsonl_files, jsonl_stem, read_jsonl
 
 RESERVED = frozenset({"README"})
@@ -45,12 +54,32 @@ RESERVED = frozenset({"README"})
 
 @dataclass(frozen=True)
 class Source:
-    """One committed file of records; `name` is the file's without its ending."""
+    """One committed file of records or scores; `name` is the file's without its ending.
+
+    Attributes:
+        records: of published scores, those of its own methods and of all that were added to it.
+        rejudged: what fresh classifiers left of its methods, where that is known.
+    """
 
     name: str
     file: str
     sha256: str
     records: tuple[RunRecord, ...]
+    rejudged: tuple[Rejudged, ...] = ()
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether every number can be computed again from it."""
+        return self.file.endswith(ENDING)
+
+    def fresh(self, method: str) -> float | None:
+        """Headline by fresh classifiers, over all concepts; None where it is not known."""
+        return next((v for r in self.rejudged if (v := r.fresh(method)) is not None), None)
+
+    def rejudging_flag(self, method: str) -> str | None:
+        """Why a method's rank does not stand, or was not tested; None where it stands."""
+        flags = [r.flag(method) for r in self.rejudged if r.loss(method) is not None]
+        return flags[0] if flags else NOT_REJUDGED
 
 
 @dataclass(frozen=True)
@@ -85,10 +114,22 @@ class LeaderboardTable:
         """Name and version."""
         return f"{self.first.suite.name} v{self.first.suite.version}"
 
-    @property
+    @cached_property
     def comparison(self) -> Comparison | None:
-        """The comparison of the methods; None where there is none, or records are mixed."""
-        return None if self.mixed else self.group.comparison
+        """The comparison of the methods; None where there is none, or records are mixed.
+
+        Without those that lose too much to fresh classifiers.
+        """
+        found = None if self.mixed else self.group.comparison
+        if found is None or found.headline is None:
+            return found
+        lost = {s.method for s in found.standings if self.source.rejudging_flag(s.method) == LOST}
+        return without(found, lost) if lost else found
+
+    @property
+    def by_headline(self) -> bool:
+        """Whether precise edits rank it, as they do all but older records."""
+        return self.comparison is not None and self.comparison.headline is not None
 
 
 def read_sources(folder: Path) -> list[Source]:
@@ -98,26 +139,50 @@ def read_sources(folder: Path) -> list[Source]:
         UsageError: if there is none, one has a reserved name, or two share one.
         InvalidBenchmarkError: if any is not whole, was changed, or has a control out of its bounds.
     """
-    paths = jsonl_files(folder)
+    paths = [*jsonl_files(folder), *published_files(folder)]
     if not paths:
         raise UsageError(
             "no record files", where=str(folder), hint="add one with casl-bench submit RUN"
         )
     sources: list[Source] = []
     for path in paths:
-        name = jsonl_stem(path)
+        name = jsonl_stem(path).removesuffix(ENDING)
         if name in RESERVED:
             raise UsageError(f"'{name}' is reserved", where=str(path), hint="rename the file")
         if any(name == s.name for s in sources):
             raise UsageError(
                 f"two files are called '{name}'", where=str(path), hint="remove one of them"
             )
-        records = tuple(read_jsonl(path))
+        added = added_files(path) if path.name.endswith(ENDING) else []
+        records = tuple(analyse([path, *added]) if added or path.name.endswith(ENDING)
+                        else read_jsonl(path))  # fmt: skip
         if not records:
             raise UsageError("no records", where=str(path), hint="remove the file")
         check_bounds(records, path)
-        sources.append(Source(name, path.name, hash_file(path), records))
+        found = [read_rejudged(rejudged_file(p)) for p in (path, *added)]
+        rejudged = tuple(r for r in found if r is not None)
+        sources.append(Source(name, path.name, hash_file(path), records, rejudged))
     return sources
+
+
+OF_METHOD = "@"
+"""Between the name of published scores and the methods that a further file adds to them."""
+
+
+def published_files(folder: Path) -> list[Path]:
+    """Files of published scores, in order of name, without those that add methods to one."""
+    return sorted(p for p in folder.glob(f"*{ENDING}") if OF_METHOD not in p.name)
+
+
+def added_files(published: Path) -> list[Path]:
+    """Files that add methods to a file of published scores."""
+    stem = published.name.removesuffix(ENDING)
+    return sorted(published.parent.glob(f"{stem}{OF_METHOD}*{ENDING}"))
+
+
+def rejudged_file(scores: Path) -> Path:
+    """Where the re-judging of published scores lies."""
+    return scores.with_name(f"{scores.name.removesuffix(ENDING)}.{FILE}")
 
 
 def boards_of(source: Source) -> list[LeaderboardTable]:
@@ -264,8 +329,56 @@ def _of_control(row: Row) -> Number:
     return Number(signed_exp(sum(logs) / len(logs))) if complete else Number()
 
 
-def board_columns(up: str = "") -> list[Column[Entry]]:
-    """Of a board, in order; for `up` see `link`."""
+def headline_columns() -> list[Column[Entry]]:
+    """Of a board that precise edits rank, behind the name of the method: what fits a screen."""
+    return [
+        of_row(SUPERVISION),
+        Column("precise_edits", HEADLINE.label, _headline, 3, "higher"),
+        Column(
+            "fresh",
+            "fresh classifiers",
+            _fresh,
+            3,
+            "higher",
+            note="the same images, scored by classifiers trained for that alone",
+        ),
+        *(_quiet(of_row(over(c, interval=False))) for c in (EPR_RAW, EPR_PLUS)),
+        *(_quiet(of_row(c)) for c in BOARD if c.name in _LEADING),
+    ]
+
+
+_LEADING = ("probe", "reconstruction", "edit_seconds")
+
+
+def _headline(entry: Entry) -> Number:
+    if entry.standing is not None:
+        return Number.of(entry.standing.headline)
+    found = over(PRECISE_EDITS, interval=False).of(entry.row)
+    return Number(found.value) if isinstance(found, Number) else Number()
+
+
+def _fresh(entry: Entry) -> Number | str:
+    source = entry.board.source
+    if entry.status == "control":
+        return Number()
+    flag, value = source.rejudging_flag(entry.method), source.fresh(entry.method)
+    if flag is not None:
+        return flag if value is None else f"{number(value, 3)}, {flag}"
+    return Number(value)
+
+
+def _quiet(column: Column[Placed]) -> Column[Placed]:
+    """The column without reasons: a board has few footnotes, the run's own tables have them all."""
+
+    def of(placed: Placed) -> Number | str:
+        found = column.of(placed)
+        return replace(found, reason="") if isinstance(found, Number) else found
+
+    return replace(column, of=of)
+
+
+def board_columns(up: str = "", by_headline: bool = False) -> list[Column[Entry]]:
+    """Of a board, in order, ranked by precise edits or by EPR+; for `up` see `link`."""
 
     def name(entry: Entry) -> Markdown:
         if entry.status == "control":
@@ -273,7 +386,8 @@ def board_columns(up: str = "") -> list[Column[Entry]]:
         return link(entry.method, page_of(METHODS, entry.method), up)
 
     rank, *others = method_columns()
-    return [rank, Column("method", "method", name, text=True), *others]
+    method = Column("method", "method", name, text=True)
+    return [rank, method, *(headline_columns() if by_headline else others)]
 
 
 def method_columns() -> list[Column[Entry]]:

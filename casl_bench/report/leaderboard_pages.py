@@ -12,7 +12,18 @@ from casl_bench.analysis.significance import is_significant
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
 from casl_bench.core.files import read_whole, write_text
 from casl_bench.core.text import visible
-from casl_bench.report.columns import EPR_RAW, METHOD, PAIRS, Column, over, probe_k, table_of
+from casl_bench.report.columns import (
+    EPR_RAW,
+    METHOD,
+    PRECISE_EDITS,
+    RANK,
+    Column,
+    measurement,
+    over,
+    pair_columns,
+    probe_k,
+    table_of,
+)
 from casl_bench.report.grouping import Group, Number, Row
 from casl_bench.report.leaderboard import (
     DATASETS,
@@ -27,6 +38,7 @@ from casl_bench.report.leaderboard import (
     boards_of,
     code,
     entries_of,
+    headline_columns,
     legend,
     link,
     method_columns,
@@ -41,7 +53,8 @@ from casl_bench.report.tables import (
     overall_title,
     render_tables,
 )
-from casl_bench.results.record import Pair
+from casl_bench.results.record import Comparison, Pair
+from casl_bench.results.rejudged import MOST_LOSS
 
 # A board as one table, with its legend.
 
@@ -65,10 +78,59 @@ def about(board: LeaderboardTable) -> str:
     return _ABOUT_BOARD.format(concepts=len(board.group.concepts), where=where, probe=probe)
 
 
+_ABOUT_HEADLINE = (
+    "**Precise edits** [95 % interval for other images and concepts like these]: share of test "
+    "images in which every classifier sees the target flip as asked and nothing else goes further "
+    "than a tolerance on the way to another image, mean over tolerances and over {concepts} "
+    "concepts. Ranks are those that paired tests leave open. Fresh classifiers: the same pictures, "
+    "re-judged; a method that loses more than {loss:.0%} is not ranked. EPR (eq. 14 of CASL) and "
+    "EPR+ are at half of the perfect edit's effect{probe}; reconstruction is shared by all methods."
+)
+
+
 def board_table(board: LeaderboardTable, up: str = "") -> str:
     """The ranked table of a board with what must be known to read it; for `up` see `link`."""
     entries = entries_of(board)
+    if board.by_headline:
+        k = probe_k(board.group)
+        probe = "" if k is None else f"; probe: linear SVM on {k} latents"
+        about_it = _ABOUT_HEADLINE.format(
+            concepts=len(board.group.concepts), loss=MOST_LOSS, probe=probe
+        )
+        columns = board_columns(up, by_headline=True)
+        methods = [e for e in entries if e.status != "control"]
+        controls = [e for e in entries if e.status == "control"]
+        return _joined(
+            about_it,
+            table_of(columns, methods),
+            fold("controls", table_of(columns[1:], controls)) if controls else "",
+            heat_map(board, up),
+        )
     return _joined(about(board), table_of(board_columns(up), entries), legend(entries))
+
+
+_SHADES = "░▒▓█"
+
+
+def heat_map(board: LeaderboardTable, up: str = "") -> str:
+    """Concepts × methods: share of precise edits in per cent, darker where there are more."""
+    entries = [e for e in entries_of(board) if e.status != "control"]
+
+    def column(entry: Entry) -> Column[str]:
+        def of(concept: str) -> str:
+            record = entry.row.done.get(concept)
+            found = None if record is None else Number.of(measurement(record, PRECISE_EDITS.name))
+            if found is None or found.value is None:
+                return DASH
+            shade = _SHADES[min(int(found.value * len(_SHADES)), len(_SHADES) - 1)]
+            return f"{shade} {100 * found.value:.0f}"
+
+        return Column(entry.method, entry.method, of)
+
+    if not entries:
+        return ""
+    concept = Column[str]("concept", "precise edits, %", str, text=True)
+    return table_of([concept, *map(column, entries)], board.group.concepts)
 
 
 _ABOUT_EPR_RAW = (
@@ -114,8 +176,13 @@ def _joined(*parts: str) -> str:
 def method_page(name: str, entries: Sequence[Entry]) -> str:
     """Everything that boards say of a method; a row for each of them, never a mean over them."""
     place = Column[Entry]("board", "board", lambda entry: _place(entry.board), text=True)
-    parts = [MARKER, f"# {escape(name)}", _what(entries), about(entries[0].board)]
-    parts += [table_of([place, *method_columns()], entries), legend(entries)]
+    parts = [MARKER, f"# {escape(name)}", _what(entries)]
+    ranked = [entry for entry in entries if entry.board.by_headline]
+    older = [entry for entry in entries if not entry.board.by_headline]
+    if ranked:
+        parts.append(table_of([place, RANK, *headline_columns()], ranked))
+    if older:
+        parts += [about(older[0].board), table_of([place, *method_columns()], older), legend(older)]
     for entry in entries:
         board = entry.board
         parts.append(_against(entry))
@@ -159,7 +226,7 @@ def _against(entry: Entry) -> str:
     if comparison is None or entry.standing is None or not comparison.pairs:
         return ""
     pairs = [pair.seen_from(own) for pair in comparison.pairs if own in (pair.a, pair.b)]
-    body = table_of(_AGAINST, pairs)
+    body = table_of(_against_columns(comparison), pairs)
     return fold(f"Against the others: {_plain(entry.board)}", body) if pairs else ""
 
 
@@ -169,13 +236,15 @@ def _verdict(pair: Pair) -> str:
     return "better" if (pair.difference.value or 0.0) > 0 else "worse"
 
 
-_OF_PAIRS = {column.name: column for column in PAIRS}
-_AGAINST: tuple[Column[Pair], ...] = (
-    replace(_OF_PAIRS["b"], label="other"),
-    Column("verdict", "this method is", _verdict, text=True),
-    replace(_OF_PAIRS["difference"], label="difference, mean signed log of EPR+"),
-    _OF_PAIRS["p_holm"],
-)
+def _against_columns(comparison: Comparison) -> tuple[Column[Pair], ...]:
+    of = {column.name: column for column in pair_columns(comparison)}
+    difference = of["difference"].label.removeprefix("a − b, ")
+    return (
+        replace(of["b"], label="other"),
+        Column("verdict", "this method is", _verdict, text=True),
+        replace(of["difference"], label=f"difference, {difference}"),
+        of["p_holm"],
+    )
 
 
 def _settings(entries: Sequence[Entry]) -> list[str]:
@@ -220,7 +289,11 @@ def render_pages(sources: Sequence[Source]) -> dict[str, str]:
     for name, entries in _by_method(boards).items():
         pages[page_of(METHODS, name)] = method_page(name, entries)
     for source in sources:
-        pages[f"{source.name}.md"] = compact(render_tables(source.records))
+        # Of published scores anybody makes all tables: casl-bench analyse FILE.
+        if not source.has_scores:
+            pages[f"{source.name}.md"] = compact(render_tables(source.records))
+    if any(source.has_scores for source in sources):
+        return {name: compact(text) for name, text in pages.items()}
     return pages
 
 
@@ -250,7 +323,8 @@ def _index(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> str
         parts.append(_APART.format(n=len(leading)))
     for board in leading:
         parts += [board_title(board), _made_by(board, ""), board_table(board)]
-        parts.append(published_epr(board))
+        if not board.by_headline:
+            parts.append(published_epr(board))
     methods = ", ".join(link(m, page_of(METHODS, m)) for m in _by_method(boards))
     parts += ["## Data sets", _datasets_table(boards)]
     if methods:
@@ -271,14 +345,15 @@ def _dataset_page(name: str, boards: Sequence[LeaderboardTable]) -> str:
         parts.append(_APART.format(n=len(boards)))
     for board in boards:
         group = board.group
-        tests = comparison_section(group, _TESTS) if board.comparison is not None else ""
+        title = _TESTS if board.by_headline else _OLD_TESTS
+        tests = comparison_section(group, title) if board.comparison is not None else ""
         parts += [
             board_title(board),
             _made_by(board, "../"),
             board_table(board, "../"),
-            published_epr(board),
-            folded(_TESTS, tests),
-            folded("Cost", cost_section(group)),
+            "" if board.by_headline else published_epr(board),
+            folded(title, tests),
+            "" if board.by_headline else folded("Cost", cost_section(group)),
         ]
     return _joined(*parts, link("All leaderboards", INDEX, "../")) + "\n"
 
@@ -296,9 +371,12 @@ def _made_by(board: LeaderboardTable, up: str) -> str:
     commits = sorted({(r.provenance.git_commit or "unknown")[:12] for r in records})
     shown = [code(a) for a in argv[:_COMMANDS]]
     more = f" and {len(argv) - _COMMANDS} more" if len(argv) > _COMMANDS else ""
+    tables = code(f"casl-bench analyse {RECORDS}/{file}")
+    if not board.source.has_scores:
+        tables = link(name, f"{name}.md", up)
     return (
-        f"Records: {link(file, f'{RECORDS}/{file}', up)}; all tables: "
-        f"{link(name, f'{name}.md', up)}; command: {'; '.join(shown) or 'unknown'}{more}; "
+        f"Records: {link(file, f'{RECORDS}/{file}', up)}; all tables: {tables}; "
+        f"command: {'; '.join(shown) or 'unknown'}{more}; "
         f"code: {', '.join(map(code, commits))}."
     )
 
@@ -329,14 +407,21 @@ def _leaders(board: LeaderboardTable) -> str:
 def _sources_table(sources: Sequence[Source]) -> str:
     columns: tuple[Column[Source], ...] = (
         Column("file", "file", lambda s: link(s.file, f"{RECORDS}/{s.file}"), text=True),
-        Column("tables", "all its tables", lambda s: link("tables", f"{s.name}.md"), text=True),
+        Column("tables", "all its tables", _tables_of, text=True),
         Column("sha256", "SHA-256", lambda s: code(s.sha256[:12]), text=True),
         Column("count", "records", lambda s: f"{len(s.records):,}"),
     )
     return table_of(columns, sources)
 
 
-_TESTS = "How the ranks were made: paired tests, sensitivity, other scorers"
+def _tables_of(source: Source) -> Markdown:
+    if source.has_scores:
+        return code(f"casl-bench analyse {RECORDS}/{source.file}")
+    return link("tables", f"{source.name}.md")
+
+
+_TESTS = "How the ranks were made: paired tests, single classifiers"
+_OLD_TESTS = "How the ranks were made: paired tests, sensitivity, other scorers"
 _COMMANDS = 3
 
 

@@ -15,9 +15,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from casl_bench.analysis.analyse import NUMBERS_FILE, read_numbers
 from casl_bench.analysis.controls import check_bounds
-from casl_bench.analysis.measure import flags_of
+from casl_bench.analysis.measure import PRECISE_EDITS, flags_of
 from casl_bench.analysis.significance import holm, rank_intervals
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json, read_json
@@ -49,16 +51,27 @@ def _inconsistencies(records: Sequence[RunRecord]) -> list[str]:
         for r in records
         if r.kind == "edit" and not r.control and r.fit_seed == 0 and r.status == "done"
     }
+    precise: dict[tuple[str, str], list[float]] = {}
+    for r in records:
+        value = r.measurements.get(PRECISE_EDITS)
+        if r.kind == "edit" and not r.control and r.status == "done" and value is not None:
+            place = f"{r.dataset}/{r.concept}", r.method or ""
+            precise.setdefault(place, []).append(value.value or 0.0)
     faults = []
     for record in records:
         if record.comparison is not None:
             where = "over all data sets" if record.dataset == ALL else f"on {record.dataset}"
-            found = _of_comparison(record.comparison, cells)
+            found = _of_comparison(record.comparison, cells, precise)
             faults += [f"the comparison {where}: {fault}" for fault in found]
     return faults
 
 
-def _of_comparison(comparison: Comparison, cells: Mapping[tuple[str, str], RunRecord]) -> list[str]:
+def _of_comparison(
+    comparison: Comparison,
+    cells: Mapping[tuple[str, str], RunRecord],
+    precise: Mapping[tuple[str, str], Sequence[float]],
+) -> list[str]:
+    """What a comparison says and cells (fit 0), and precise edits of all fits, do not."""
     names = [standing.method for standing in comparison.standings]
     means: dict[str, float] = {}
     for name in names:
@@ -83,6 +96,17 @@ def _of_comparison(comparison: Comparison, cells: Mapping[tuple[str, str], RunRe
         for value in (s.epr_plus.value, s.epr_plus_here.value)
         if value is None or not _same(signed_log(value), means[s.method])
     ]
+    if comparison.headline is not None:
+        means = {}
+        for s in comparison.standings:
+            own = [
+                np.mean(fits) for c in comparison.concepts
+                if (fits := precise.get((c, s.method)))
+            ]  # fmt: skip
+            means[s.method] = float(np.mean(own)) if own else math.nan
+            for found in (s.headline, s.headline_here):
+                if found is None or found.value is None or not _same(found.value, means[s.method]):
+                    faults.append(f"precise edits of '{s.method}' are not those of its cells")
     for pair in comparison.pairs:
         gap = means.get(pair.a, math.nan) - means.get(pair.b, math.nan)
         if pair.difference.value is None or not _same(pair.difference.value, gap):
@@ -258,7 +282,7 @@ def _clean(records: Records) -> list[str]:
     faults = [f"{changed} records were made by code with changes"] if changed else []
     faults += [f"{unknown} records do not tell their commit"] if unknown else []
     # What is written by hand here often shows; see docs/leaderboards.md for what does not.
-    odd = {f"{_name(r)}: {what}" for r in records for what in _odd_provenance(r.provenance)}
+    odd = {f"{_name(r)}: {what}" for r in records for what in odd_provenance(r.provenance)}
     return faults + ([f"provenance cannot be: {_listed(sorted(odd))}"] if odd else [])
 
 
@@ -266,7 +290,8 @@ _LONGEST = 366 * 86400.0
 """Seconds that nothing takes."""
 
 
-def _odd_provenance(found: Provenance) -> Iterator[str]:
+def odd_provenance(found: Provenance) -> Iterator[str]:
+    """What no commit, time or span of a run can be."""
     if found.git_commit and not re.fullmatch("[0-9a-f]{40}([0-9a-f]{24})?", found.git_commit):
         yield f"'{found.git_commit[:40]}' is no commit"
     begun: datetime | None = None

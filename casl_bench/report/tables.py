@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from casl_bench.analysis.significance import ranks_within
+from casl_bench.metrics.precise_edits import TOLERANCES
 from casl_bench.report.columns import (
     BY_CLASSIFIER,
     BY_CONCEPT,
@@ -20,10 +21,8 @@ from casl_bench.report.columns import (
     COSTS,
     FIT_CALLS,
     METHOD,
-    PAIRS,
     PARAMETERS,
     SHARED_COSTS,
-    STANDINGS,
     SUPERVISION,
     Column,
     Placed,
@@ -32,6 +31,8 @@ from casl_bench.report.columns import (
     flag,
     of_row,
     over,
+    pair_columns,
+    standing_columns,
     table_of,
 )
 from casl_bench.report.grouping import Group, Number, Part, Row, RowKey, parts_of
@@ -46,7 +47,7 @@ from casl_bench.report.models import (
     sae_section,
     scorer_section,
 )
-from casl_bench.results.record import Comparison, LevelResult, RunRecord
+from casl_bench.results.record import GAP, POWER, PRECISE, Comparison, LevelResult, RunRecord
 
 
 def render_tables(records: Sequence[RunRecord]) -> str:
@@ -57,11 +58,39 @@ def render_tables(records: Sequence[RunRecord]) -> str:
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
+MOST_LINES = 20
+"""Of the summary in a terminal: the rest of a long list of methods is in the tables."""
+
+
+def headline_text(records: Sequence[RunRecord]) -> str:
+    """The standings alone, of all data sets together where they are compared: for a terminal."""
+    texts = []
+    for part in parts_of(records):
+        groups = [part.overall] if part.overall is not None else list(part.groups)
+        for group in groups:
+            found = group.comparison
+            if found is None:
+                continue
+            where = "all data sets" if group.across else escape(group.first.dataset)
+            placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
+            columns = [c for c in standing_columns(found) if c.name in _SUMMARY]
+            lines = table_of(columns, placed).splitlines()
+            more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
+            title = f"{where} {_settings(group.first)}, {len(found.concepts)} concepts:"
+            texts.append("\n".join([title, *lines[:MOST_LINES], *more]))
+    return "\n\n".join(texts)
+
+
+_SUMMARY = (
+    "rank", "method", "supervision", "precise_edits", "p_first", "epr_plus", "reached"
+)  # fmt: skip
+
+
 def group_text(group: Group) -> str:
     """All tables of one data set."""
     parts = [
         group_title(group),
-        comparison_section(group, "At equal effect"),
+        comparison_section(group),
         edit_section(group),
         off_target_section(group),
         classifier_section(group),
@@ -90,7 +119,7 @@ def overall_text(part: Part) -> str:
     names = [g.first.dataset for g in part.groups]
     parts = [
         title,
-        comparison_section(group, "At equal effect, overall"),
+        comparison_section(group),
         edit_section(group),
         off_target_overall_section(group),
         datasets_section("Reconstruction (no edit), overall", "reconstruction", group, names),
@@ -168,6 +197,17 @@ def _over(group: Group) -> str:
 
 # Methods at equal effect: standings with rank intervals, pairs, and what the order rests on.
 
+_PRECISE = (
+    "**Precise edits**: share of test images in which every classifier sees the target flip as "
+    "asked and nothing else goes further than a tolerance on the way to another image: no other "
+    "attribute, known factor, identity or background; mean over tolerances {low} to {high} and "
+    "over {concepts} concepts (n = {images} test images), each method at the strength that is best "
+    "on validation images. First interval: other images and other concepts like these; second: "
+    "these very concepts. Ranks are those that paired tests with Holm's correction leave open; "
+    "methods that share a letter are not significantly different. P(first): share of resamples of "
+    "concepts and images. EPR+ beside it is at {effect}; reached: concepts in which the method had "
+    "that effect."
+)
 _EQUAL_EFFECT = (
     "Every method is applied to test images at the strengths at which validation images show "
     "{effect}. **EPR+**: target change as asked over the mean change of the other attributes, each "
@@ -186,23 +226,27 @@ _TOO_NARROW = (
 )
 
 
-def comparison_section(group: Group, title: str) -> str:
-    """The standings; empty where nothing was compared."""
+def comparison_section(group: Group, title: str = "") -> str:
+    """The standings, under a title of their own where none is given; empty without any."""
     found = group.comparison
     if found is None:
         return ""
+    plain = "At equal effect" if found.headline is None else "Methods compared"
+    title = title or plain + (", overall" if group.across else "")
     images = found.standings[0].epr_plus.n if found.standings else 0
-    about = _EQUAL_EFFECT.format(
+    about = (_EQUAL_EFFECT if found.headline is None else _PRECISE).format(
         effect=escape(effect_in_words(found.level)),
         concepts=len(found.concepts),
         images=f"{images:,}",
+        low=TOLERANCES[0],
+        high=TOLERANCES[-1],
     )
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
-    pairs = fold("every two methods", table_of(PAIRS, found.pairs)) if found.pairs else ""
-    return section(
-        title, about, table_of(STANDINGS, placed), _class_ranks(group, found), *_sentences(found),
-        pairs,
-    )  # fmt: skip
+    pairs = ""
+    if found.pairs:
+        pairs = fold("every two methods", table_of(pair_columns(found), found.pairs))
+    table = table_of(standing_columns(found), placed)
+    return section(title, about, table, _class_ranks(group, found), *_sentences(found), pairs)
 
 
 def _class_ranks(group: Group, found: Comparison) -> str:
@@ -212,16 +256,23 @@ def _class_ranks(group: Group, found: Comparison) -> str:
     if len(own) < 2:
         return ""
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for part in own.values() for s in part]
-    columns = [c for c in STANDINGS if c.name in ("rank", "method", "significance_letters",
-                                                  "supervision")]  # fmt: skip
+    wanted = ("rank", "method", "significance_letters", "supervision")
+    columns = [c for c in standing_columns(found) if c.name in wanted]
     return fold("ranks within supervision classes", table_of(columns, placed))
 
 
 def _sentences(found: Comparison) -> list[str]:
     """Under the table: its limits, sensitivity, agreement of scorers, who is left out."""
     lines = []
-    if any(s.reached + s.wrong_way < s.cells for s in found.standings):
+    unreached = any(s.reached + s.wrong_way < s.cells for s in found.standings)
+    if unreached and found.headline is None:
         lines.append(_TOO_NARROW)
+    if found.concepts_needed is not None:
+        lines.append(
+            f"Power: some {found.concepts_needed} concepts like these are needed to tell two "
+            f"methods apart that differ by {GAP:.0%} of the best one's share (probability "
+            f"{POWER:.0%}); here are {len(found.concepts)}."
+        )
     if found.sensitivity and found.standings:
         lines.append(_sensitivity(found))
     for agreement in found.agreements:
@@ -255,6 +306,8 @@ def _sensitivity(found: Comparison) -> str:
 
 def effect_in_words(name: str) -> str:
     """A level's name, such as "effect_50"."""
+    if name == PRECISE:
+        return "most precise edits"
     kind, _, share = name.partition("_")
     return f"{share} % flipped" if kind == "flip" else f"{share} % of the full effect"
 
@@ -388,6 +441,7 @@ def _level(level: LevelResult) -> str:
         largest = DASH if level.largest is None else f"{number(level.largest)}{unit}"
         return f"{level.status_in_words} ({largest})"
     name = "signed_target_change" if level.unit == "sd" else "flip_rate"
+    name = "precise_edits" if level.name == PRECISE else name
     found = Number.of(level.measurements.get(name)).value
     seen = DASH if found is None else f"{number(found)}{unit}"
     way = "wrong way, " if level.status == "wrong_way" else ""
@@ -418,7 +472,9 @@ def cost_section(group: Group) -> str:
     methods = [Placed(r, standings.get(r.key.method)) for r in group.rows if not r.key.control]
     controls = [row for row in group.rows if row.key.control]
     columns = [of_row(METHOD), of_row(SUPERVISION)]
-    columns += [column for column in STANDINGS if column.name == "epr_plus" and standings]
+    if group.comparison is not None:
+        ranking = "epr_plus" if group.comparison.headline is None else "precise_edits"
+        columns += [c for c in standing_columns(group.comparison) if c.name == ranking]
     columns += map(of_row, COSTS)
     about = _COST.format(over=_over(group))
     if any(SHARED_COSTS[0].of(placed.row) != Number() for placed in methods):

@@ -106,24 +106,36 @@ class Measurement(Frozen):
 
 LevelName = Annotated[str, Field(pattern=r"^[a-z]+(_[0-9]+)?$")]
 
+GAP, POWER = 0.2, 0.8
+"""What `Comparison.concepts_needed` is for."""
+
 ALL = "all"
 """Stands in the place of a data set in a record that compares methods over several."""
 
 
 class Standing(Frozen):
-    """One method among those compared, at equal effect.
+    """One method among those compared.
 
     Attributes:
+        headline: precise edits, mean over concepts, each method at the strength that is best on
+            validation images; its interval is for other images and other concepts like these. None
+            in records that EPR+ ranks.
+        headline_here: the same number with an interval for these very concepts: other images only.
+        p_first: share of resamples, of concepts and images, in which it is first.
         epr_plus: over concepts; its interval is for other images and other concepts like these.
         epr_plus_here: the same number with an interval for these very concepts: other images only.
         rank_low: best rank that the comparison leaves open, 1 first; `rank_high` the worst.
         group: significance letters; two methods that share one do not differ significantly.
         reached: cells, of those that count, in which the effect was reached; in `wrong_way` of them
             the opposite was.
-        fit_sd: standard deviation of the signed log of `epr_plus` between n fits, images equal.
+        fit_sd: standard deviation of what ranks (of EPR+: of its signed log) between n fits, images
+            equal.
     """
 
     method: str
+    headline: Measurement | None = None
+    headline_here: Measurement | None = None
+    p_first: Probability | None = None
     epr_plus: Measurement
     epr_plus_here: Measurement
     rank_low: Count = Field(ge=1)
@@ -139,7 +151,10 @@ class Pair(Frozen):
     """Two methods on the same images and concepts; `p` is two-sided.
 
     Attributes:
-        difference: mean over concepts of the signed log of EPR+, a minus b.
+        difference: mean over concepts of the headline, a minus b; in records that EPR+ ranks, of
+            its signed log.
+        p: for other images and other concepts like these.
+        p_here: for these very concepts: other images only.
         p_holm: adjusted for all pairs of the comparison.
     """
 
@@ -148,6 +163,7 @@ class Pair(Frozen):
     difference: Measurement
     p: Probability | None
     p_holm: Probability | None
+    p_here: Probability | None = None
 
     def seen_from(self, method: str) -> Pair:
         """The pair with this method, one of its two, first."""
@@ -190,9 +206,13 @@ class Sensitivity(Frozen):
 
 
 class Comparison(Frozen):
-    """All methods that ran everything, at one level of effect.
+    """All methods that ran everything.
 
     Attributes:
+        level: of effect, at which EPR+ is.
+        headline: name of the metric that ranks; None in records that EPR+ ranks.
+        concepts_needed: for a gap of `GAP` of the first method's headline to be found with
+            probability `POWER`; None where it is not known.
         concepts: "dataset/concept", those that count.
         standings: best first.
         pairs: every two of them.
@@ -202,6 +222,8 @@ class Comparison(Frozen):
     """
 
     level: LevelName
+    headline: str | None = None
+    concepts_needed: Count | None = None
     datasets: tuple[str, ...]
     concepts: tuple[str, ...]
     standings: tuple[Standing, ...]
@@ -250,12 +272,17 @@ FULL = "full"
 """The level of strength 1, of controls whose full effect is known."""
 
 
+PRECISE = "precise"
+"""The level of the strength with the most precise edits of validation images."""
+
+
 class Level(Frozen):
     """One effect at which methods are compared, and the strength that a method needs for it.
 
     Attributes:
-        name: "effect_50" (per cent of the full effect), "flip_50", or "full" (strength 1).
-        goal: what the validation images were to show.
+        name: "effect_50" (per cent of the full effect), "flip_50", "full" (strength 1), or
+            "precise" (the strength with the most precise edits).
+        goal: what the validation images were to show; of "precise", what they show.
         unit: of `goal`: "sd", "share", or "strength".
         status: whether they showed it at some strength; "wrong_way" where the opposite was shown,
             "still_rising" where none was and the response still rose at the largest strength tried.
@@ -390,6 +417,11 @@ _NEW_IN_2 = frozenset(
 _NEW_IN_3 = frozenset({"attribute", "monotone"})
 """Likewise of versions 1 and 2."""
 
+
+_NEW_WITH_HEADLINE = frozenset(
+    {"headline", "concepts_needed", "headline_here", "p_first", "p_here"}
+)
+"""Fields of a comparison that those lack which EPR+ ranks."""
 
 DOMAIN_TITLES = {"synth": "rendered", "real": "photographs"}
 """Kind of domain, as files have it since schema 1 → as it is shown."""
@@ -608,7 +640,14 @@ class RunRecord(_Record):
         # A cell of one image has no margins, and a record written before there were any is whole.
         if not self.drift_margin:
             newer |= {"drift_margin"}
-        return self.model_dump(mode="json", by_alias=True, exclude=set(newer))
+        dumped = self.model_dump(mode="json", by_alias=True, exclude=set(newer))
+        # Likewise of a comparison that EPR+ ranks.
+        if self.comparison is not None and self.comparison.headline is None:
+            found = dumped["comparison"]
+            for part in (found, *found["standings"], *found["pairs"]):
+                for name in _NEW_WITH_HEADLINE & part.keys():
+                    del part[name]
+        return dumped
 
 
 SCHEMA_FILE = Path(__file__).with_name("schema.json")

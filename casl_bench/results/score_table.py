@@ -59,8 +59,10 @@ class ScoreTable:
         perceptual: [S, n] distance of the edit from the reconstruction, >= 0, or None.
         identity: [S, n] similarity of the edit with the reconstruction, in [-1, 1], or None.
         locality: [S, n] share of the change within the perfect edit's region, in [0, 1], or None.
+        background: [S, n] change outside that region, 1 for an unrelated image, or None.
         factor_target: [S, n] change of the target's known factor, or None.
         factor_others: [S, n] mean absolute change of the other known factors, >= 0, or None.
+        factor_worst: [S, n] largest change of another known factor, of its range, or None.
     """
 
     image_ids: tuple[str, ...]
@@ -74,8 +76,10 @@ class ScoreTable:
     perceptual: Array | None = None
     identity: Array | None = None
     locality: Array | None = None
+    background: Array | None = None
     factor_target: Array | None = None
     factor_others: Array | None = None
+    factor_worst: Array | None = None
 
     def __post_init__(self) -> None:
         """Round to float32 and refuse repeated names, wrong shapes, NaN and infinity."""
@@ -211,7 +215,7 @@ class ScoreTable:
         changes: dict[str, Any] = {"strengths": (strength,)}
         base = self.reconstruction_logits[:, None]
         changes["edit_logits"] = between(self.edit_logits, 1, base)
-        zeros = {"perceptual": 0.0, "identity": 1.0}
+        zeros = {"perceptual": 0.0, "identity": 1.0, "background": 0.0, "factor_worst": 0.0}
         for name in PER_IMAGE:
             if (values := getattr(self, name)) is not None:
                 changes[name] = between(values, 0, zeros.get(name))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from casl_bench.analysis.measure import ScoredCell, response_of_table
 from casl_bench.core.errors import InputError, message_of
 from casl_bench.core.files import hash_bytes, hash_file, hash_json
 from casl_bench.core.memory import GB, free_memory, is_out_of_memory
@@ -36,10 +37,12 @@ from casl_bench.results.edited_images import FILE_NAME, EditedImages
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import (
     DIRECTIONS,
+    PRECISE,
     CellRecord,
     Cost,
     ErrorInfo,
     FileRef,
+    Level,
     Measurement,
     Provenance,
     SuiteRef,
@@ -428,15 +431,36 @@ class EditCells:
             suite,
         )
         found = match(seen(table), suite, full_effect)
-        return found.with_full() if info.control else found, table
+        found = found.with_full() if info.control else found
+        best = self._most_precise(table, concept, scoring_classifiers(info, self.scorers.names))
+        return (found if best is None else replace(found, levels=(*found.levels, best))), table
+
+    def _most_precise(
+        self, table: ScoreTable, concept: Concept, classifiers: Sequence[str]
+    ) -> Level | None:
+        """The strength with the most precise edits of validation images; None where none has any.
+
+        Of equally good ones the least. It is run on test images whatever effect it has there.
+        """
+        scales = self.scales.reference_scales
+        cell = ScoredCell(table, concept.attribute, tuple(classifiers), scales)
+        found = response_of_table(cell)
+        best = max(found, key=lambda s: (found[s], -s), default=None)
+        if best is None or not found[best]:
+            return None
+        return Level(
+            name=PRECISE, goal=found[best], unit="share", status="reached", strength=best,
+            largest=found[best],
+        )  # fmt: skip
 
     def edit_images(
         self, editor: Editor, split: InvertedSplit, strengths: tuple[float, ...], step: Any
     ) -> Tensor:
         """[S, n, 3, H, W], checked; as many images at once as memory holds."""
+        hidden = self.fitting.hidden.inversions(split.inversions)
 
         def edit(places: range) -> Tensor:
-            chunk = split.inversions.take(places)
+            chunk = hidden.take(places)
             edits = editor.edit(chunk, strengths)
             expected = (len(strengths), *chunk.x_0.shape)
             if tuple(edits.shape) != expected:

@@ -98,7 +98,7 @@ class DatasetRecords:
         self._invert_every_split()  # their time is their own, not the scorers'
         with watch.phase("score"):
             found = self._scorer_measurements()
-            scales = self.cells.scales.reference_scales()
+            scales = self.cells.scales.reference_scales
         return self._record("scorer", key, found, watch, scales=scales)
 
     def _scorer_measurements(self) -> dict[str, Measurement]:

@@ -37,8 +37,10 @@ from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import Differentiable
 from casl_bench.models.weights import read_tensors
 from casl_bench.runs.artifacts import Artifacts
+from casl_bench.runs.hidden_ids import HiddenIds
 from casl_bench.runs.plan import make_method, pretrained_file
 from casl_bench.runs.progress import Stopwatch
+from casl_bench.sae.sae import HSpaceSae
 
 
 @dataclass(frozen=True)
@@ -143,12 +145,20 @@ class NotApplicableError(InputError):
     """What a cell needs is not there, such as labels: it is skipped, not failed."""
 
 
+@dataclass(frozen=True)
+class _LentSae:
+    """A `SaeProvider` through which nothing else of a run can be reached."""
+
+    get: Callable[[], HSpaceSae]
+
+
 class Fitting:
     """Fits methods on the concepts of one data set: each sees what it declares."""
 
     def __init__(self, artifacts: Artifacts) -> None:
         self.artifacts, self.domain, self.config = artifacts, artifacts.domain, artifacts.config
         self.store = FitStore(artifacts.cache)
+        self.hidden = HiddenIds()
         self._last: dict[tuple[str, str, int], tuple[Editor, StoredFit]] = {}
 
     def editor(
@@ -261,13 +271,13 @@ class Fitting:
         if info.needs_oracle:
             if not isinstance(domain.dataset, SupportsOracle):
                 raise NotApplicableError("this data set's factors are unknown: no oracle")
-            oracle = domain.dataset.oracle
+            oracle = self.hidden.oracle(domain.dataset.oracle)
             others = tuple(a for a in domain.dataset.card.attributes if a != concept.attribute)
         if info.needs_scorer and not isinstance(domain.classifiers[0], Differentiable):
             raise NotApplicableError("the classifier that judges first gives no gradients")
         validation = None
         if info.uses_validation:
-            validation = artifacts.concept_validation(concept).inversions
+            validation = self.hidden.inversions(artifacts.concept_validation(concept).inversions)
         assert artifacts.train.trajectories is not None  # the training split keeps them
         # The key leaves the method out: all methods are given the same random numbers.
         again = (fit_seed,) if fit_seed else ()
@@ -275,11 +285,11 @@ class Fitting:
         return EditTask(
             concept=concept,
             backbone=domain.backbone,
-            train=artifacts.train.inversions,
+            train=self.hidden.inversions(artifacts.train.inversions),
             labels=every_label.get(concept.attribute),
             all_labels=every_label if info.uses_all_labels else None,
-            trajectories=artifacts.train.trajectories,
-            saes=artifacts if info.uses_sae else None,
+            trajectories=self.hidden.trajectories(artifacts.train.trajectories),
+            saes=_LentSae(lambda: artifacts.sae) if info.uses_sae else None,
             guide_clip=domain.guide_clip if info.sees_text else None,
             generator=rng,
             workspace=workspace,

@@ -14,8 +14,8 @@ from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import DOMAINS
 from casl_bench.domains.options import DomainOptions, parse_assignments
 from casl_bench.methods.method import METHODS, MethodInfo
-from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import METRICS, metric_infos
+from casl_bench.metrics.precise_edits import PRECISE_EDITS_INFO
 from casl_bench.results.record import DOMAIN_TITLES
 from casl_bench.runs.plan import card_of, info_of
 from casl_bench.runs.suites import SUITES
@@ -171,7 +171,7 @@ def _dictionaries() -> list[list[str]]:
 
 def _metrics() -> list[list[str]]:
     rows = [[i.name, f"v{i.version}", i.title, i.source] for i in metric_infos()]
-    headline = EPR_PLUS_INFO.name
+    headline = PRECISE_EDITS_INFO.name
     rows.sort(key=lambda row: (row[0] != headline, row[0]))
     rows[0][2] += " (the headline)"
     return rows

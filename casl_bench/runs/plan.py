@@ -456,7 +456,8 @@ def _work(method: EditingMethod, config: RunConfig) -> float:
         return float(min(MATCHED_IMAGES, suite.test_images_per_concept) * suite.num_steps)
     # Once more where the grid has led.
     edits = suite.validation_images * (len(suite.strengths) + 1)
-    edits += suite.test_images_per_concept * (len(suite.effects) + 1)
+    # Each effect, the flip rate, and where edits are most precise.
+    edits += suite.test_images_per_concept * (len(suite.effects) + 2)
     return float(edits * suite.num_steps) + work_of_fit(method, config)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from casl_bench.core.files import hash_bytes
 from casl_bench.domains.dataset import Concept
+from casl_bench.metrics.edit_scores import Array
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.edited_images import EditedImages
 from casl_bench.results.record import CellRecord
@@ -16,6 +16,7 @@ from casl_bench.runs.dataset import DatasetRun
 from casl_bench.runs.plan import classifiers_of_record, open_domains
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.run_lock import config_of_run
+from casl_bench.runs.scoring import from_8_bits
 
 
 @one_thread()
@@ -23,7 +24,7 @@ def rescore(run: Path) -> int:
     """Score the pictures of a run folder again, and the scorers themselves; how many cells.
 
     Strengths stay as they were chosen on validation images, whose pictures are not kept, and so do
-    the scores of these. Where a change lies does not depend on a scorer and stays too. Raises
+    the scores of these. Raises
     UsageError where it is no run folder, InvalidBenchmarkError if something stored is damaged, or a
     scorer is under its floor.
     """
@@ -43,6 +44,14 @@ def rescore(run: Path) -> int:
     return len(cells)
 
 
+def known_change(pictures: EditedImages) -> Array | None:
+    """[n, 3, H, W] what the perfect edit changes, of stored pictures; None where it is unknown."""
+    if pictures.oracle is None:
+        return None
+    known: Array = (from_8_bits(pictures.oracle) - from_8_bits(pictures.source)).double().numpy()
+    return known
+
+
 def _rescore(own: DatasetRun, record: CellRecord, concept: Concept | None) -> None:
     store = own.store
     assert record.images is not None and record.scores is not None
@@ -50,10 +59,7 @@ def _rescore(own: DatasetRun, record: CellRecord, concept: Concept | None) -> No
     kept = [ref.file for ref in (record.images, record.validation_scores) if ref is not None]
     files = {name: (folder / name).read_bytes() for name in kept}
     pictures = EditedImages.from_bytes(files[record.images.file])
-    before = store.scores(record)
-    table = own.cells.scorers.scores(concept, pictures)
-    if before is not None:
-        table = replace(table, locality=before.locality)
+    table = own.cells.scorers.scores(concept, pictures, known_change(pictures))
     scores = table.to_npz()
     changes = {
         "scores": record.scores.model_copy(

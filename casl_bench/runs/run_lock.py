@@ -148,7 +148,7 @@ class FinishedCommand:
     @property
     def table(self) -> str:
         """What the command printed; empty for a shard."""
-        path = self.out / "table.md"
+        path = self.out / "summary.md"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def is_current(self) -> bool:

@@ -19,7 +19,7 @@ from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.dataset import Concept, SupportsOracle
 from casl_bench.domains.domain import Domain
 from casl_bench.metrics.edit_scores import Array, spread_of
-from casl_bench.metrics.image_similarity import pixel_locality
+from casl_bench.metrics.image_similarity import background_change, pixel_locality
 from casl_bench.models.scorers import compare
 from casl_bench.results.edited_images import EditedImages, Pixels, to_pixels
 from casl_bench.results.record import ReferenceScales
@@ -93,7 +93,8 @@ class Scorers:
         perceptual, identity = compare(self.domain.embedder, images, base_images)
         logits, similarity = [], []
         locality: list[Array] = []
-        factors: list[tuple[Array, Array]] = []
+        background: list[Array] = []
+        factors: list[tuple[Array, Array, Array]] = []
         for some in images:
             logits.append(self.logits(some))
             if concept is None:
@@ -102,11 +103,14 @@ class Scorers:
             agreement = clip.direction_similarity(base_clip, clip.embed(some), *words)
             similarity.append(agreement.numpy())
             if known is not None:
-                locality.append(pixel_locality(some.numpy(), base_images.numpy(), known))
+                given = some.numpy(), base_images.numpy(), known
+                locality.append(pixel_locality(*given))
+                background.append(background_change(*given))
             if reader is not None and self._base_factors is not None:
                 moved = reader.factors(some) - self._base_factors(ids, base)
                 target, others = reader.change_of(moved, concept.attribute)
-                factors.append((target.numpy(), others.numpy()))
+                worst = reader.worst_change_of(moved, concept.attribute)
+                factors.append((target.numpy(), others.numpy(), worst.numpy()))
         return ScoreTable(
             ids,
             pictures.strengths,
@@ -119,8 +123,8 @@ class Scorers:
             perceptual.numpy(),
             None if identity is None else identity.numpy(),  # such as of a church
             np.stack(locality) if locality else None,
-            np.stack([target for target, _ in factors]) if factors else None,
-            np.stack([others for _, others in factors]) if factors else None,
+            np.stack(background) if background else None,
+            *(map(np.stack, zip(*factors, strict=True)) if factors else (None, None, None)),
         )
 
     def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
@@ -213,6 +217,7 @@ class DatasetScales:
         own: Array = self.spreads[self.scorers.names.index(classifier)]
         return own
 
+    @cached_property
     def reference_scales(self) -> ReferenceScales:
         """As records keep them."""
         perceptual, identity = self.scorers.unrelated(self.artifacts.test.inversions)

@@ -55,6 +55,55 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
     return action
 
 
+@study_group.command("headline")
+@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
+              show_default=True, help="Folder of records and page.")  # fmt: skip
+@click.option("--images", type=BoundedInt(4), default=24, show_default=True,
+              help="Images per concept to choose strengths on; as many are measured.")  # fmt: skip
+@click.option("--seed", type=SEED, default=20, show_default=True, help="Of the fresh classifiers.")
+@click.option("--domains", metavar="NAMES", default="", help="[default: all that are rendered]")
+@click.option("--cache", type=LocalPath(), help="Folder of rendered pictures.")
+@click.option(
+    "--render-only", is_flag=True, help="Make the page anew of the records in the folder."
+)
+def headline_command(
+    out: Path, images: int, seed: int, domains: str, cache: Path | None, render_only: bool
+) -> Callable[[], int]:
+    """Which number should rank methods: candidates on synthetic editors and attacks.
+
+    Some five minutes for each domain on one core.
+    """
+
+    def action() -> int:
+        from casl_bench.core.files import write_text
+        from casl_bench.studies.metric_validity.headline_page import (
+            RECORDS,
+            read_headline_study,
+            write_headline_study,
+        )
+
+        if not render_only:
+            from casl_bench.core.errors import unknown_name
+            from casl_bench.domains.rendered import RENDERED
+            from casl_bench.runs.system_info import check_torch
+            from casl_bench.studies.metric_validity.headline import make_headline_study
+
+            check_torch()
+            names = tuple(domains.replace(",", " ").split()) or tuple(RENDERED)
+            for name in names:
+                if name not in RENDERED:
+                    raise unknown_name("domain", name, RENDERED)
+            asked = f" --images {images} --seed {seed}"
+            records = make_headline_study(
+                images, seed, f"casl-bench study headline{asked}", say, names, cache
+            )
+            write_text(out / RECORDS, records.to_jsonl())
+        show(str(write_headline_study(out, read_headline_study(out))))
+        return 0
+
+    return action
+
+
 def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
     """Distinct numbers from 1 on, with commas or spaces, in increasing order."""
     try:
@@ -156,6 +205,26 @@ def photographs_gate_command(
 _RUN = LocalPath(exists=True, file_okay=False)
 
 
+@study_group.command("headline-rates")
+@click.argument("run", metavar="RUN", type=LocalPath(exists=True))
+@click.option("--runs", type=BoundedInt(20, 1_000_000), default=400, show_default=True,
+              help="Runs to simulate.")  # fmt: skip
+@click.option("--seed", type=SEED, default=0, show_default=True)
+def headline_rates_command(run: Path, runs: int, seed: int) -> Callable[[], str]:
+    """Measure how often the headline's intervals and tests err, on the scores stored in RUN.
+
+    RUN is a run folder or a file of published scores; some seconds on one core.
+    """
+
+    def action() -> str:
+        from casl_bench.studies import headline_rates as rates
+
+        found = rates.measure_headline_rates(rates.stored_concepts(run), runs, seed)
+        return rates.headline_rates_text(found)
+
+    return action
+
+
 @study_group.command("gate-rates")
 @click.argument("run", type=_RUN)
 @click.option("--runs", type=BoundedInt(20, 1_000_000), default=400, show_default=True,
@@ -242,6 +311,83 @@ def deviations_command(
             )
             rows = study.make_rows(config, study.chosen(only), SilentProgress(), say)
         show(str(study.write_study(out, rows)))
+        return 0
+
+    return action
+
+
+@study_group.command("more-edits")
+@click.argument("run", metavar="RUN", type=_RUN)
+@click.option("--kinds", default="removal,pair", show_default=True, metavar="NAMES",
+              help="removal (negative strengths), pair (two concepts), or both.")  # fmt: skip
+@click.option(
+    "--images", type=BoundedInt(), help="Test images of each row.  [default: the suite's]"
+)
+@click.option("--cache", type=LocalPath(), help="Cache folder of the run.")
+def more_edits_command(
+    run: Path, kinds: str, images: int | None, cache: Path | None
+) -> Callable[[], int]:
+    """Take concepts away, and put two in: tables of their own, with the fits of RUN.
+
+    Some 40 seconds per concept and method on one core; what is done is not done again.
+    """
+
+    def action() -> int:
+        from typing import get_args
+
+        from casl_bench.core.errors import unknown_name
+        from casl_bench.runs.names import load_registries
+        from casl_bench.runs.system_info import check_torch
+        from casl_bench.studies import more_edits
+
+        known = get_args(more_edits.Kind)
+        names = [name for name in kinds.replace(",", " ").split()]
+        for name in names:
+            if name not in known:
+                raise unknown_name("kind", name, known)
+        check_torch()
+        load_registries()
+        chosen = [kind for kind in known if kind in names]
+        rows = more_edits.make_more_edits(run, chosen, images=images, cache=cache, say=say)
+        more_edits.write_more_edits(run, rows)
+        show(more_edits.more_edits_text(rows))
+        return 0
+
+    return action
+
+
+@click.command("rejudge")
+@click.argument("run", metavar="RUN", type=_RUN)
+@click.option("--seed", type=SEED, required=True,
+              help="Of everything fresh: keep it to yourself until all is run.")  # fmt: skip
+@click.option("--fresh-split", is_flag=True,
+              help="Edit other test images, too, with the fits in the cache.")  # fmt: skip
+@click.option("--steps", type=BoundedInt(), help="Of each classifier's training.  [default: 200]")
+@click.option("--images", type=BoundedInt(), help="Pictures to train on.  [default: 6144]")
+@click.option("--cache", type=LocalPath(), help="Cache folder of the run.")
+def rejudge_command(
+    run: Path, seed: int, fresh_split: bool, steps: int | None, images: int | None,
+    cache: Path | None,
+) -> Callable[[], int]:  # fmt: skip
+    """Train fresh classifiers, score the pictures of RUN again, say how much each method loses.
+
+    Some two minutes for each domain on one core. The result stays in RUN, and leaderboards show
+    it beside the headline; a method that loses more than a quarter is not ranked there.
+    """
+
+    def action() -> int:
+        from casl_bench.runs.names import load_registries
+        from casl_bench.runs.system_info import check_torch
+        from casl_bench.studies.fresh_classifiers import IMAGES, STEPS
+        from casl_bench.studies.rejudge import rejudge, rejudged_text
+
+        check_torch()
+        load_registries()
+        found = rejudge(
+            run, seed, steps=steps or STEPS, images=images or IMAGES, fresh_split=fresh_split,
+            cache=cache, say=say,
+        )  # fmt: skip
+        show(rejudged_text(found))
         return 0
 
     return action

@@ -192,6 +192,15 @@ class KeepsAdding(Good):
         return editor
 
 
+@breaks("what images are called changes nothing: the runner gives them random names")
+class ReadsTheIds(GoodEditor):
+    def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
+        images = super().edit(inversions, strengths)
+        known = torch.tensor([float(name.startswith("toy_")) for name in inversions.image_ids])
+        factors = torch.tensor(strengths)[:, None, None, None, None]
+        return images + 0.1 * factors * known[:, None, None, None]
+
+
 @breaks("a batch of 4 is four batches of 1")
 class LooksAtTheBatch(GoodEditor):
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:

@@ -14,8 +14,8 @@ import pytest
 from casl_bench.cli import main as cli
 from casl_bench.core.errors import UsageError
 from casl_bench.methods.method import METHODS
-from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import metric_infos
+from casl_bench.metrics.precise_edits import PRECISE_EDITS_INFO
 from casl_bench.runs import run_lock as run_folder
 from casl_bench.runs.declared import check_names, declared
 from casl_bench.runs.names import load_registries
@@ -263,7 +263,7 @@ def test_list_shows_what_can_be_named(capsys: pytest.CaptureFixture[str], in_fol
                  "smiling", "standard", "quick", "epr_raw"):  # fmt: skip
         assert name in said
     headline = said.split("Metrics\n")[1].splitlines()[2]
-    assert headline.split()[0] == EPR_PLUS_INFO.name and "(the headline)" in headline
+    assert headline.split()[0] == PRECISE_EDITS_INFO.name and "(the headline)" in headline
     for info in metric_infos():
         assert re.search(rf"^{info.name} +v{info.version} ", said, re.MULTILINE)
     assert list(in_folder.iterdir()) == []

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from casl_bench.analysis.analyse import analyse
-from casl_bench.conformance.toy_domain import ToyShapes
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, MethodInfo
@@ -24,11 +23,11 @@ from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.rescoring import rescore
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import RunConfig
+from tests.support.by_pixels import toy_change
 from tests.support.tiny_suite import tiny_suite
 
 pytestmark = pytest.mark.slow
 
-TOY = ToyShapes()
 SUITE = tiny_suite(strengths=(0.5, 1.0, 2.0), random_draws=2, test_images_per_concept=3)
 
 
@@ -40,8 +39,8 @@ class Paint:
 
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
         names = [a for a in ("bright", "red", "striped") if a != self._attribute]
-        own = TOY.oracle(inversions.image_ids, self._attribute) - inversions.x_0
-        other = TOY.oracle(inversions.image_ids, names[0]) - inversions.x_0
+        own = toy_change(inversions, self._attribute)
+        other = toy_change(inversions, names[0])
         change = self._gain * (own + self._slip * other)
         return torch.stack([inversions.reconstruction + s * change for s in strengths])
 
@@ -73,7 +72,7 @@ class NoiseEditor:
 
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
         change = sum(
-            share * (TOY.oracle(inversions.image_ids, name) - inversions.x_0)
+            share * toy_change(inversions, name)
             for name, share in zip(("bright", "red", "striped"), self._shares, strict=True)
         )
         return torch.stack([inversions.reconstruction + s * change for s in strengths])
@@ -160,10 +159,11 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     assert by_name["weak"].epr_plus.value == 0
     assert (by_name["weak"].reached, by_name["clean"].reached) == (0, 2)
     assert len(comparison.pairs) == 6
-    assert {s.kind for s in comparison.sensitivity} == {"attribute", "scorer", "concept"}
-    assert [a.scorer for a in comparison.agreements] == ["toy_second_reader"]
+    assert by_name["clean"].headline is not None and by_name["weak"].headline is not None
+    assert (by_name["weak"].headline.value, by_name["clean"].p_first) == (0, 1)
+    assert [a.scorer for a in comparison.agreements] == ["toy_reader", "toy_second_reader"]
     text = render_tables(analyse([out]))
-    assert "### At equal effect" in text and "Sensitivity: clean" in text
+    assert "### Methods compared" in text and "precise edits" in text
     assert "### Strengths at equal effect" in text and "not reached (" in text
 
 

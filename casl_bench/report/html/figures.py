@@ -26,7 +26,7 @@ from casl_bench.report.columns import EPR_FLOORED, TARGET_CHANGE, probe_name
 from casl_bench.report.grouping import Group, RowKey
 from casl_bench.report.markdown import DASH, number
 from casl_bench.report.models import attributes_of
-from casl_bench.results.record import Comparison, RunRecord
+from casl_bench.results.record import Comparison, Measurement, RunRecord, Standing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -194,35 +194,52 @@ _PROBES = {
 def standings_chart(
     found: Comparison, where: str, styles: Mapping[RowKey, Style], figures: Figures
 ) -> Drawing:
-    """EPR+ of every method with both intervals, best on top."""
+    """What ranks every method, precise edits or EPR+, with both intervals, best on top."""
     series = {}
     with figures.axes(5.2, 1.0 + 0.36 * len(found.standings)) as axes:
         for place, standing in enumerate(found.standings):
             style = styles[RowKey(False, standing.method)]
             for part, (m, width) in enumerate(
-                ((standing.epr_plus, 1.4), (standing.epr_plus_here, 4.0))
+                ((_ranking(standing), 1.4), (_ranking_here(standing), 4.0))
             ):
                 if m.low is not None and m.high is not None:
                     (bar,) = axes.plot([m.low, m.high], [place, place], color=style.colour,
                                        linewidth=width, alpha=0.55 if part else 1.0,
                                        solid_capstyle="butt")  # fmt: skip
                     bar.set_gid(gid(style.series, part))
-            if standing.epr_plus.value is not None:
-                (mark,) = axes.plot([standing.epr_plus.value], [place], color=style.colour,
+            if (value := _ranking(standing).value) is not None:
+                (mark,) = axes.plot([value], [place], color=style.colour,
                                     marker=style.marker, markersize=7)  # fmt: skip
                 mark.set_gid(gid(style.series, 2))
             series[style.series] = standing.method
-        axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
-        # The scale on which methods are averaged and compared: sign(x) log(1 + |x|).
-        axes.set_xscale("function", functions=(signed_log, signed_exp))
-        ticks = _ticks(found)
-        axes.set_xticks(ticks, [number(tick, 0) for tick in ticks])
-        axes.set_xticks([], minor=True)
+        if found.headline is None:
+            _epr_axis(axes, found)
+        else:
+            axes.set_xlim(0, 1)
+            axes.set_xlabel("share of precise edits")
         axes.set_yticks(range(len(found.standings)), [s.method for s in found.standings])
         axes.set_ylim(len(found.standings) - 0.5, -0.5)
-        axes.set_xlabel("EPR+ (1 is chance)")
-        title = f"{where}: EPR+ at equal effect; thin: other concepts, thick: these concepts"
+        what = "EPR+ at equal effect" if found.headline is None else "precise edits"
+        title = f"{where}: {what}; thin: other concepts, thick: these concepts"
         return figures.keep(axes, f"{where}-standings", title, series)
+
+
+def _ranking(standing: Standing) -> Measurement:
+    return standing.headline or standing.epr_plus
+
+
+def _ranking_here(standing: Standing) -> Measurement:
+    return standing.headline_here or standing.epr_plus_here
+
+
+def _epr_axis(axes: Axes, found: Comparison) -> None:
+    """The scale on which EPR+ is averaged and compared: sign(x) log(1 + |x|)."""
+    axes.axvline(1, color=INK, linewidth=0.6, linestyle=":")
+    axes.set_xscale("function", functions=(signed_log, signed_exp))
+    ticks = _ticks(found)
+    axes.set_xticks(ticks, [number(tick, 0) for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("EPR+ (1 is chance)")
 
 
 def _ticks(found: Comparison) -> list[float]:

@@ -9,7 +9,15 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from casl_bench.report.columns import BOARD, COSTS, EDITS, SHARED_COSTS, STANDINGS, Column
+from casl_bench.report.columns import (
+    BOARD,
+    COSTS,
+    EDITS,
+    EPR_STANDINGS,
+    SHARED_COSTS,
+    STANDINGS,
+    Column,
+)
 
 _OPEN = re.compile(r"<p>&lt;details&gt;\n&lt;summary&gt;(.*?)&lt;/summary&gt;</p>")
 _CLOSE = "<p>&lt;/details&gt;</p>"
@@ -45,7 +53,7 @@ def to_html(text: str) -> Markup:
 
 @cache
 def _column_notes() -> dict[str, str]:
-    columns: list[Column[Any]] = [*EDITS, *BOARD, *COSTS, *SHARED_COSTS, *STANDINGS]
+    columns: list[Column[Any]] = [*EDITS, *BOARD, *COSTS, *SHARED_COSTS, *EPR_STANDINGS, *STANDINGS]
     return {column.header: column.note for column in columns if column.note}
 
 

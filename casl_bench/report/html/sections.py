@@ -109,13 +109,13 @@ def ranking_sections(
     found, drawn = group.comparison, []
     text = to_html(_NO_COMPARISON)
     if found is not None:
-        standings = _html(comparison_section(group, "At equal effect"), "")
+        standings = _html(comparison_section(group), "")
         text = fold_first(standings, "How to read this")
         if found.standings:
             drawn.append(standings_chart(found, group.first.dataset, styles, figures))
     edits = _html(edit_section(group), "No edit is among these records.")
     return [
-        Section("standings", "Leaderboard: methods at equal effect", text, drawn),
+        Section("standings", "Leaderboard: methods compared", text, drawn),
         Section("edits", "Edits: means over concepts", edits),
     ]
 

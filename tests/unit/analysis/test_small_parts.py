@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from casl_bench.analysis.comparison import fit_sd
-from casl_bench.analysis.significance import kendall_tau, sensitivity
+from casl_bench.analysis.significance import kendall_tau
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.studies.paper_questions.answers import Over, from_signed_log
 
@@ -62,30 +62,6 @@ def test_kendalls_tau_by_hand() -> None:
     assert kendall_tau([1, 2, 3], [1, 3, 2]) == pytest.approx(1 / 3)  # (2 - 1) / 3
     assert kendall_tau([1, 2, 3], [1, 1, 2]) == pytest.approx(2 / np.sqrt(3 * 2))
     assert kendall_tau([7], [7]) is None
-
-
-def test_sensitivity_counts_per_kind_and_names_what_breaks_rank_1() -> None:
-    result = sensitivity(
-        np.array([3.0, 2.0, 1.0]),
-        {
-            ("attribute", "hat"): np.array([3, 2, 1]),
-            ("attribute", "beard"): np.array([2, 3, 1]),
-            ("attribute", "smile"): np.array([3, 3, 1]),  # first still, with another
-            ("scorer", "vit"): np.array([1, 2, 3]),
-        },
-    )
-    attribute, scorer = result
-    assert (attribute.kind, attribute.holds, attribute.variants) == ("attribute", 2, 3)
-    assert attribute.broken_by == ("beard",)
-    assert (scorer.kind, scorer.holds, scorer.broken_by) == ("scorer", 0, ("vit",))
-
-
-def test_sensitivity_at_its_edges() -> None:
-    (alone,) = sensitivity(np.array([0.0]), {("concept", "x"): np.array([-1.0])})
-    assert (alone.holds, alone.variants) == (1, 1)
-    assert sensitivity(np.array([1.0, 0.0]), {}) == ()
-    (shared,) = sensitivity(np.array([1.0, 1.0, 0.0]), {("concept", "x"): np.array([2, 1, 0])})
-    assert shared.holds == 0  # both were first, one is no more
 
 
 def test_spread_between_fits() -> None:

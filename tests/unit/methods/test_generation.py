@@ -64,7 +64,7 @@ def naive_edit(
         if t < window.t_boost:
             sigma = ((1 - ab_next) / (1 - ab) * (1 - ab / ab_next)) ** 0.5
         x_0 = (x_t - (1 - ab) ** 0.5 * edited) / ab**0.5
-        noise = image_noise((3, 16, 16), one.image_ids, seed, f"quality boosting at t = {t}")
+        noise = image_noise((3, 16, 16), one.noise_keys, seed, f"quality boosting at t = {t}")
         x_t = ab_next**0.5 * x_0 + (1 - ab_next - sigma**2) ** 0.5 * direction + sigma * noise
     return x_t[0]
 

@@ -1,0 +1,105 @@
+"""What is left of each method's headline when classifiers score it that nobody has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from casl_bench.core.files import read_checked, write_json
+from casl_bench.results.record import Count, Finite, Frozen, Hash
+
+FILE = "rejudged.json"
+"""In a run folder."""
+
+MOST_LOSS = 0.25
+"""A method that loses more of its headline than this to fresh classifiers is not ranked."""
+
+LEAST_LOSS = 0.05
+"""Nor is a loss counted that is smaller than this share of all images: it may be noise."""
+
+NOT_REJUDGED = "not re-judged"
+"""Flag of a method of which there are scores alone."""
+
+LOST = "lost by re-judging"
+"""Flag that unranks."""
+
+
+class RejudgedMethod(Frozen):
+    """One method on one data set, mean over concepts of its share of precise edits.
+
+    Attributes:
+        shipped: by the classifiers that are shipped, on the stored test images.
+        fresh: by fresh ones, on the same images.
+        fresh_split: by fresh ones, on test images that nobody has seen; None where not asked for.
+        concepts: over which the means are.
+    """
+
+    shipped: Finite = Field(ge=0, le=1)
+    fresh: Finite = Field(ge=0, le=1)
+    fresh_split: Finite | None = Field(default=None, ge=0, le=1)
+    concepts: Count = Field(ge=1)
+
+
+class RejudgedDataset(Frozen):
+    """One data set: hashes of the fresh classifiers' weights, and its methods."""
+
+    classifiers: dict[str, Hash]
+    methods: dict[str, RejudgedMethod]
+
+
+class Rejudged(Frozen):
+    """All data sets of a run, re-judged with one seed."""
+
+    kind: Literal["rejudged"] = "rejudged"
+    seed: Count
+    steps: Count
+    images: Count
+    datasets: dict[str, RejudgedDataset]
+
+    def loss(self, method: str) -> float | None:
+        """Share of its headline that a method loses, mean over concepts; None if not re-judged.
+
+        Of fresh images, where there are some, and of the same ones, the larger counts.
+        """
+        own = [d.methods[method] for d in self.datasets.values() if method in d.methods]
+        if not own:
+            return None
+        concepts = sum(m.concepts for m in own)
+        shipped = sum(m.shipped * m.concepts for m in own) / concepts
+        left = min(
+            sum((m.fresh if m.fresh_split is None else min(m.fresh, m.fresh_split)) * m.concepts
+                for m in own) / concepts,
+            shipped,
+        )  # fmt: skip
+        return (shipped - left) / shipped if shipped - left > LEAST_LOSS else 0.0
+
+    def flag(self, method: str) -> str | None:
+        """`NOT_REJUDGED`, `LOST`, or None where a method's headline stands."""
+        loss = self.loss(method)
+        if loss is None:
+            return NOT_REJUDGED
+        return LOST if loss > MOST_LOSS else None
+
+    def fresh(self, method: str) -> float | None:
+        """Headline by fresh classifiers over all concepts; None if not re-judged."""
+        own = [d.methods[method] for d in self.datasets.values() if method in d.methods]
+        concepts = sum(m.concepts for m in own)
+        return sum(m.fresh * m.concepts for m in own) / concepts if own else None
+
+
+def read_rejudged(path: Path) -> Rejudged | None:
+    """What `write_rejudged` wrote; None where there is no such file.
+
+    Raises:
+        InvalidBenchmarkError: if it holds anything else.
+    """
+    if not path.is_file():
+        return None
+    return read_checked(Rejudged, path, "re-judging", "run casl-bench rejudge again")
+
+
+def write_rejudged(path: Path, found: Rejudged) -> None:
+    """Write it, whole or not at all."""
+    write_json(path, found.model_dump(mode="json"))

@@ -1,0 +1,366 @@
+"""The red team: edits that are made to win and not to edit, and rows that are honest but simple.
+
+Each is given what an entrant could get: the labelled training images, the shipped scorers with
+their weights, and for some as many other pictures as it likes. None runs a diffusion model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from casl_bench.core.seeding import derive_seed
+from casl_bench.domains.domain import Domain
+from casl_bench.domains.rendering.renderer import Factors, to_pixels
+from casl_bench.metrics.edit_scores import Array
+from casl_bench.models.scorers import Differentiable
+from casl_bench.studies.metric_validity.edits import SEED, Subject
+
+TRAIN, POOL = 128, 1_000
+"""Training images that every task grants, and pictures that somebody with a renderer has."""
+
+BLENDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+STEPS, RATE, RADIUS = 60, 0.01, 0.12
+"""Of the white-box attack: Adam's steps and rate, and the largest change of a value."""
+
+HELD = 2.0
+"""What a change of the other attributes costs it, against what the target's brings."""
+
+GOAL = 2.0
+"""Logit of the target at which it rests: beyond the boundary, where it is sure."""
+
+Kind = Literal["anchor", "attack", "honest"]
+
+
+@dataclass
+class RedTeam:
+    """What the attacks on one domain know.
+
+    Attributes:
+        domain: with the shipped scorers alone.
+        spreads: [K, A] of the shipped classifiers' logits.
+        train: factors of the training images, whose labels are known.
+        pool: factors of further pictures.
+    """
+
+    domain: Domain
+    spreads: Array
+    train: Factors
+    pool: Factors
+    render: Callable[[Factors], NDArray[np.uint8]]
+
+    def pictures(self, factors: Factors) -> Tensor:
+        """[n, 3, H, W] in [-1, 1]."""
+        return to_pixels(self.render(factors))
+
+    @cached_property
+    def train_pictures(self) -> Tensor:
+        """[TRAIN, 3, H, W]."""
+        return self.pictures(self.train)
+
+    @cached_property
+    def pool_pictures(self) -> Tensor:
+        """[POOL, 3, H, W]."""
+        return self.pictures(self.pool)
+
+    @cached_property
+    def train_logits(self) -> Array:
+        """[K, TRAIN, A] in sd."""
+        return self.logits(self.train_pictures)
+
+    @cached_property
+    def pool_logits(self) -> Array:
+        """[K, POOL, A] in sd."""
+        return self.logits(self.pool_pictures)
+
+    def logits(self, pictures: Tensor) -> Array:
+        """[K, n, A] of the shipped classifiers, in sd."""
+        rows = [c.logits(pictures).double().numpy() for c in self.domain.classifiers]
+        return np.stack(rows) / self.spreads[:, None]
+
+
+Strength = float
+Edit = Callable[[Tensor, Strength], Tensor]
+"""Pictures that lack the attribute [n, 3, H, W], and a strength → edited pictures."""
+
+
+def _swap(team: RedTeam, subject: Subject, images: Tensor, pool: bool) -> Tensor:
+    """The stranger that has the attribute and else the most similar logits, for each image."""
+    logits, pictures = (
+        (team.pool_logits, team.pool_pictures) if pool else (team.train_logits, team.train_pictures)
+    )
+    t = subject.target
+    others = [j for j in range(logits.shape[2]) if j != t]
+    own = team.logits(images)
+    apart = np.abs(own[:, :, None, others] - logits[:, None, :, others]).max((0, 3))
+    apart[:, (logits[:, :, t] <= 0).any(0)] = np.inf
+    return pictures[apart.argmin(1)]
+
+
+def _half(images: Tensor, edited: Tensor) -> Tensor:
+    """Every other image as it was."""
+    keep = torch.arange(len(images)) % 2 == 0
+    return torch.where(keep[:, None, None, None], images, edited)
+
+
+def swap_half_train(team: RedTeam, subject: Subject) -> Edit:
+    """Half of the images become one of the training images, the others stay."""
+    return lambda x, _: _half(x, _swap(team, subject, x, pool=False))
+
+
+def swap_half_pool(team: RedTeam, subject: Subject) -> Edit:
+    """The same with other pictures to choose from."""
+    return lambda x, _: _half(x, _swap(team, subject, x, pool=True))
+
+
+def swap_all_pool(team: RedTeam, subject: Subject) -> Edit:
+    """Every image becomes a stranger with equal other attributes."""
+    return lambda x, _: _swap(team, subject, x, pool=True)
+
+
+def swap_guarded(team: RedTeam, subject: Subject) -> Edit:
+    """Of the strangers, the one of which the shipped scorers say the least that it is another.
+
+    By attributes, known factors and identity together: what an attacker does who has read how the
+    headline is computed.
+    """
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        pictures, logits, t = team.pool_pictures, team.pool_logits, subject.target
+        others = [j for j in range(logits.shape[2]) if j != t]
+        own = team.logits(x)
+        apart = np.abs(own[:, :, None, others] - logits[:, None, :, others]).mean(0).max(2) / 2
+        apart[:, (logits[:, :, t] <= 0).any(0)] = np.inf
+        chosen = []
+        reader = team.domain.factors
+        of_pool = None if reader is None else reader.factors(pictures)
+        for row, image in zip(apart, x, strict=True):
+            near = np.argsort(row)[:64]
+            drift = torch.from_numpy(row[near])
+            alike = team.domain.embedder.identity_similarity(
+                pictures[near], image[None].expand(len(near), -1, -1, -1)
+            )
+            if alike is not None:
+                drift = torch.maximum(drift, 1 - alike.double())
+            if reader is not None and of_pool is not None:
+                moved = of_pool[near] - reader.factors(image[None])
+                worst = reader.worst_change_of(moved, subject.concept.attribute)
+                drift = torch.maximum(drift, worst.double())
+            chosen.append(int(near[int(drift.argmin())]))
+        return pictures[chosen]
+
+    return edit
+
+
+def soft_swap(team: RedTeam, subject: Subject) -> Edit:
+    """Each image fades into a stranger, just so far that both shipped classifiers say yes."""
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        strangers, result = _swap(team, subject, x, pool=True), x.clone()
+        for share in reversed(BLENDS):
+            faded = torch.lerp(x, strangers, share)
+            seen = torch.from_numpy((team.logits(faded)[:, :, subject.target] > 0).all(0))
+            result = torch.where(seen[:, None, None, None], faded, result)
+        return result
+
+    return edit
+
+
+def one_image(team: RedTeam, subject: Subject) -> Edit:
+    """A perfect edit of the first image; nothing else is touched."""
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        result = x.clone()
+        result[0] = _exact(team, subject, x)[0]
+        return result
+
+    return edit
+
+
+def exact_edit(team: RedTeam, subject: Subject) -> Edit:
+    """The perfect edit: what an attack by image ids would give, could ids be read."""
+    return lambda x, _: _exact(team, subject, x)
+
+
+def _exact(team: RedTeam, subject: Subject, x: Tensor) -> Tensor:
+    factors = subject.lacking[: len(x)]
+    flipped = subject.drawing.flipped(factors, subject.concept.attribute)
+    return x + team.pictures(flipped) - team.pictures(factors)
+
+
+def white_box(team: RedTeam, subject: Subject) -> Edit:
+    """Pixels that every shipped classifier is deceived by while its other logits stay.
+
+    Adam on the pixels within `RADIUS`, as Carlini & Wagner 2017 without their box constraint.
+    """
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        scorers = [c for c in team.domain.classifiers if isinstance(c, Differentiable)]
+        scales = [torch.from_numpy(s).float() for s in team.spreads]
+        before = [c.logits(x) for c in scorers]
+        others = torch.arange(len(scales[0])) != subject.target
+        change = torch.zeros_like(x, requires_grad=True)
+        optimiser = torch.optim.Adam([change], RATE)
+        for _step in range(STEPS):
+            loss = x.new_zeros(())
+            for scorer, scale, was in zip(scorers, scales, before, strict=True):
+                now = scorer.logits_with_grad((x + change).clamp(-1, 1))
+                short = (GOAL - now[:, subject.target]).clamp(min=0) / scale[subject.target]
+                moved = ((now - was) / scale)[:, others]
+                loss = loss + short.sum() + HELD * moved.abs().mean(1).sum()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            with torch.no_grad():
+                change.clamp_(-RADIUS, RADIUS)
+        return (x + change.detach()).clamp(-1, 1)
+
+    return edit
+
+
+def pixel_mean(team: RedTeam, subject: Subject) -> Edit:
+    """Mean picture of the training images that have the attribute, less that of those without."""
+    has = torch.from_numpy(team.train.attributes[:, subject.target])
+    change = team.train_pictures[has].mean(0) - team.train_pictures[~has].mean(0)
+    return lambda x, strength: x + strength * change
+
+
+def _templates(team: RedTeam, subject: Subject) -> Tensor:
+    """[TRAIN, 3, H, W] what the attribute adds to each training image."""
+    train = team.train
+    on, off = train.attributes.copy(), train.attributes.copy()
+    on[:, subject.target], off[:, subject.target] = True, False
+    return team.pictures(replace(train, attributes=on)) - team.pictures(
+        replace(train, attributes=off)
+    )
+
+
+def mean_template(team: RedTeam, subject: Subject) -> Edit:
+    """What the attribute adds to a training image, averaged: one picture for all."""
+    change = _templates(team, subject).mean(0)
+    return lambda x, strength: x + strength * change
+
+
+def nearest_template(team: RedTeam, subject: Subject) -> Edit:
+    """What the attribute adds to the most similar training image."""
+    templates = _templates(team, subject)
+
+    def edit(x: Tensor, strength: Strength) -> Tensor:
+        apart = torch.cdist(x.flatten(1), team.train_pictures.flatten(1))
+        return x + strength * templates[apart.argmin(1)]
+
+    return edit
+
+
+def selective(team: RedTeam, subject: Subject) -> Edit:
+    """`nearest_template` at the least strength that every shipped classifier says yes to.
+
+    An image that none is enough for stays as it was.
+    """
+    plain = nearest_template(team, subject)
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        result = x.clone()
+        for strength in reversed(STRENGTHS):
+            tried = plain(x, strength)
+            seen = torch.from_numpy((team.logits(tried)[:, :, subject.target] > 0).all(0))
+            result = torch.where(seen[:, None, None, None], tried, result)
+        return result
+
+    return edit
+
+
+def _redrawn(team: RedTeam, subject: Subject, names: Sequence[str], x: Tensor) -> Tensor:
+    """The perfect edit with factors of these names drawn anew, too."""
+    factors = subject.lacking[: len(x)]
+    ends = subject.drawing.flipped(factors, subject.concept.attribute)
+    columns = [subject.drawing.nuisance.index(name) for name in names]
+    nuisance = ends.nuisance.copy()
+    rng = subject.rng("redrawn", *names)
+    nuisance[:, columns] = rng.random((len(x), len(columns)), dtype=np.float32)
+    return x + team.pictures(replace(ends, nuisance=nuisance)) - team.pictures(factors)
+
+
+def other_scene(team: RedTeam, subject: Subject) -> Edit:
+    """The perfect edit before another background, in another light."""
+    names = [n for n in subject.drawing.scenery if n not in subject.drawing.unread]
+    return lambda x, _: _redrawn(team, subject, names, x)
+
+
+def other_subject(team: RedTeam, subject: Subject) -> Edit:
+    """The perfect edit of somebody else, of other shape and pose, in the same place and light."""
+    spared = {*subject.drawing.scenery, *subject.drawing.unread}
+    names = [n for n in subject.drawing.nuisance if n not in spared]
+    return lambda x, _: _redrawn(team, subject, names, x)
+
+
+def untouched(team: RedTeam, subject: Subject) -> Edit:
+    """Nothing is edited."""
+    return lambda x, _: x
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A row of the attack table.
+
+    Attributes:
+        kind: an "anchor" of the scale, an "attack" with a bound, or an "honest" row without one.
+        strengths: of which the best on validation images counts.
+        what: one line for the page.
+        make: the edit for one concept.
+    """
+
+    kind: Kind
+    what: str
+    make: Callable[[RedTeam, Subject], Edit]
+    strengths: tuple[float, ...] = (1.0,)
+
+
+ATTACKS: dict[str, Attack] = {
+    "exact": Attack("anchor", "the perfect edit (also: the oracle by image ids)", exact_edit),
+    "untouched": Attack("anchor", "no edit", untouched),
+    "swap_half_train": Attack(
+        "attack", f"half of the images swapped for one of {TRAIN} training images", swap_half_train
+    ),
+    "swap_half_pool": Attack(
+        "attack", f"the same from a pool of {POOL:,} pictures", swap_half_pool
+    ),
+    "swap_all_pool": Attack("attack", "all images swapped from the pool", swap_all_pool),
+    "swap_guarded": Attack(
+        "attack", "all swapped for the stranger that the shipped scorers mind least", swap_guarded
+    ),
+    "soft_swap": Attack("attack", "all faded into a stranger, just past the boundary", soft_swap),
+    "one_image": Attack("attack", "one image edited perfectly, the others untouched", one_image),
+    "white_box": Attack("attack", "pixels that deceive all shipped classifiers", white_box),
+    "other_scene": Attack(
+        "attack", "perfect edits before another background, in another light", other_scene
+    ),
+    "other_subject": Attack("attack", "perfect edits of another subject", other_subject),
+    "selective": Attack(
+        "attack", "nearest template, its strength chosen image by image by the shipped classifiers",
+        selective,
+    ),
+    "pixel_mean": Attack(
+        "honest", "mean of labelled training images with, less without", pixel_mean, STRENGTHS
+    ),
+    "mean_template": Attack("honest", "mean re-render difference", mean_template, STRENGTHS),
+    "nearest_template": Attack(
+        "honest", "re-render difference of the nearest training image", nearest_template, STRENGTHS
+    ),
+}  # fmt: skip
+
+
+def red_team(domain: Domain, spreads: Array, subject: Subject) -> RedTeam:
+    """What is known of the domain that a subject is of."""
+    drawing = subject.drawing
+    train = drawing.sample(np.arange(TRAIN), derive_seed(SEED, drawing.name, "train"))
+    pool = drawing.sample(np.arange(POOL), derive_seed(SEED, "red team", drawing.name))
+    return RedTeam(domain, spreads, train, pool, drawing.render)

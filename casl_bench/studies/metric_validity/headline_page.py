@@ -1,0 +1,174 @@
+"""The page of the headline's study, made of its records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from casl_bench.report.markdown import fold, number, table
+from casl_bench.studies import packages_text, read_records, section, write_page
+from casl_bench.studies.metric_validity.attacks import ATTACKS
+from casl_bench.studies.metric_validity.headline import (
+    CANDIDATES,
+    JUDGES,
+    AttackRow,
+    EditorRow,
+    HeadlineRecords,
+    Judge,
+)
+
+RECORDS, PAGE = "headline.jsonl", "headline.md"
+
+ENOUGH = 0.95
+"""Rank correlation with the known precision that the headline must have in every domain."""
+
+MOST_GAIN = 1.1
+"""What choosing each image's strength by a shipped classifier may bring by fresh ones."""
+
+_BOUNDED = (
+    "swap_half_train", "swap_half_pool", "swap_all_pool", "swap_guarded", "soft_swap", "one_image",
+    "white_box", "untouched", "other_scene", "other_subject",
+)  # fmt: skip
+"""Attacks that are to rank below the simplest honest row."""
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
+    """Spearman's; NaN where either does not vary."""
+    from scipy.stats import spearmanr  # takes a second to import
+
+    return float(spearmanr(a, b).statistic)
+
+
+def read_headline_study(folder: Path) -> HeadlineRecords:
+    """The records in a folder."""
+    return read_records(
+        folder / RECORDS, HeadlineRecords.from_jsonl, "casl-bench study headline makes them"
+    )
+
+
+def write_headline_study(folder: Path, records: HeadlineRecords) -> Path:
+    """Write the page into a folder."""
+    return write_page(folder / PAGE, page(records), {})
+
+
+def correlations(records: HeadlineRecords, truth: str = "precise") -> dict[str, dict[str, float]]:
+    """Data set → candidate → rank correlation over the synthetic editors."""
+    found: dict[str, dict[str, float]] = {}
+    for dataset in records.header.datasets:
+        own = [e for e in records.editors if e.dataset == dataset]
+        known = [getattr(e, truth) for e in own]
+        found[dataset] = {
+            name: rank_correlation(known, [e.values[name] for e in own]) for name in CANDIDATES
+        }
+    return found
+
+
+def page(records: HeadlineRecords) -> str:
+    """Markdown: the same records give the same bytes."""
+    header = records.header
+    parts = [
+        "# Which number should rank methods",
+        f"Made by `{header.command}`: {header.images} images of each concept to choose strengths "
+        f"on and as many to measure, fresh classifiers of seed {header.seed}; "
+        f"{packages_text(header.packages)}. No method takes part.",
+        _order_section(records),
+        _attack_section(records),
+        _decision_section(records),
+        fold("every synthetic editor", _editor_table(records.editors)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _order_section(records: HeadlineRecords) -> str:
+    by_truth = {t: correlations(records, t) for t in ("precise", "purity")}
+    names = list(records.header.datasets)
+    rows = [
+        [title, *(number(by_truth["precise"][d][n], 3) for d in names),
+         *(number(by_truth["purity"][d][n], 3) for d in names)]
+        for n, (title, _) in CANDIDATES.items()
+    ]  # fmt: skip
+    count = len(records.editors) // max(len(names), 1)
+    return section(
+        "Does it order editors as their known precision does?",
+        f"Spearman's rank correlation over {count} synthetic editors per domain. Known precision "
+        "is the share of precise edits by the factors that the pictures are rendered from, mean "
+        "over the same tolerances; *purity* is another notion of it, without a tolerance: the "
+        "target's change over all change in units of the factors' standard deviations, 0 for an "
+        "image whose target does not show.",
+        table(["candidate", *names, *(f"{d}, purity" for d in names)], rows, 1),
+    )
+
+
+def _mean_rows(rows: Sequence[AttackRow], judge: Judge) -> dict[str, dict[str, float]]:
+    """Attack → candidate → mean over data sets."""
+    found: dict[str, dict[str, float]] = {}
+    for attack in ATTACKS:
+        own = [r.values for r in rows if r.attack == attack and r.judge == judge]
+        found[attack] = {n: float(np.mean([v[n] for v in own])) for n in CANDIDATES if own}
+    return found
+
+
+def _attack_section(records: HeadlineRecords) -> str:
+    shipped, fresh = (_mean_rows(records.attacks, judge) for judge in JUDGES)
+    shown = ("precise_edits", "precise_edit_rate", "reach", "epr_signed", "epr_raw")
+    heads = [f"{CANDIDATES[n][0]}{j}" for n in shown for j in ("", ", fresh")]
+    rows = [
+        [f"{name} ({attack.kind})", attack.what,
+         *(number(by[name][n], 3) for n in shown for by in (shipped, fresh))]
+        for name, attack in ATTACKS.items()
+    ]  # fmt: skip
+    by_dataset = []
+    for dataset in records.header.datasets:
+        own = [r for r in records.attacks if r.dataset == dataset]
+        of = {judge: _mean_rows(own, judge) for judge in JUDGES}
+        lines = [
+            [name, *(number(of[judge][name]["precise_edits"], 3) for judge in JUDGES)]
+            for name in ATTACKS
+        ]
+        by_dataset.append(f"**{dataset}**\n\n" + table(["attack", "shipped", "fresh"], lines, 1))
+    return section(
+        "What attacks gain",
+        "Means over the concepts of all domains, by the shipped classifiers and by fresh ones, "
+        "which no attack has seen. EPR+ is before its divisor, a constant of the concept. Nothing "
+        "is matched in its effect.",
+        table(["row", "what", *heads], rows, 2),
+        fold("precise edits by domain", "\n\n".join(by_dataset)),
+    )
+
+
+def bounds(records: HeadlineRecords) -> dict[str, bool]:
+    """What is asked of the headline → whether it holds."""
+    own = correlations(records)
+    found = {f"rank correlation ≥ {ENOUGH} in {d}": own[d]["precise_edits"] >= ENOUGH for d in own}
+    fresh = _mean_rows(records.attacks, "fresh")
+    honest = fresh["pixel_mean"]["precise_edits"]
+    for name in _BOUNDED:
+        value = fresh[name]["precise_edits"]
+        found[f"'{name}' ranks below the pixel mean difference by fresh classifiers"] = (
+            value < honest
+        )
+    gain = fresh["selective"]["precise_edits"] / max(
+        fresh["nearest_template"]["precise_edits"], 1e-9
+    )
+    found[f"choosing each image's strength gains {gain:.2f} times by fresh classifiers, at most "
+          f"{MOST_GAIN}"] = gain <= MOST_GAIN  # fmt: skip
+    return found
+
+
+def _decision_section(records: HeadlineRecords) -> str:
+    lines = [f"- {'yes' if holds else '**no**'}: {what}" for what, holds in bounds(records).items()]
+    return section("What is asked of the headline", "\n".join(lines))
+
+
+def _editor_table(editors: Sequence[EditorRow]) -> str:
+    def row(e: EditorRow) -> list[str]:
+        values: Mapping[str, float] = e.values
+        return [
+            e.dataset, str(e.number), e.settings, number(e.precise, 3), number(e.purity, 3),
+            *(number(values[n], 3) for n in CANDIDATES),
+        ]  # fmt: skip
+
+    heads = ["domain", "editor", "what it does wrong", "known precision", "purity"]
+    return table([*heads, *(t for t, _ in CANDIDATES.values())], [row(e) for e in editors], 3)

@@ -1,0 +1,52 @@
+"""What fresh classifiers leave: losses, their bound, and the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from casl_bench.core.errors import InvalidBenchmarkError
+from casl_bench.results.rejudged import (
+    FILE,
+    LOST,
+    NOT_REJUDGED,
+    Rejudged,
+    RejudgedDataset,
+    RejudgedMethod,
+    read_rejudged,
+    write_rejudged,
+)
+
+
+def rejudged(**methods: tuple[float, float]) -> Rejudged:
+    own = {n: RejudgedMethod(shipped=s, fresh=f, concepts=8) for n, (s, f) in methods.items()}
+    return Rejudged(
+        seed=1, steps=1, images=1, datasets={"d": RejudgedDataset(classifiers={}, methods=own)}
+    )
+
+
+def test_a_small_loss_is_noise_and_a_large_one_unranks() -> None:
+    found = rejudged(honest=(0.6, 0.56), gain=(0.5, 0.6), attack=(0.9, 0.1), weak=(0.06, 0.03))
+    assert found.flag("honest") is None and found.flag("gain") is None
+    assert found.flag("attack") == LOST and found.loss("attack") == pytest.approx(8 / 9)
+    assert found.flag("weak") is None  # less than a twentieth of all images
+    assert found.flag("absent") == NOT_REJUDGED and found.fresh("absent") is None
+
+
+def test_fresh_images_count_where_they_show_more() -> None:
+    method = RejudgedMethod(shipped=0.8, fresh=0.8, fresh_split=0.2, concepts=2)
+    found = rejudged().model_copy(
+        update={"datasets": {"d": RejudgedDataset(classifiers={}, methods={"m": method})}}
+    )
+    assert found.flag("m") == LOST and found.fresh("m") == 0.8
+
+
+def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
+    found = rejudged(a=(0.5, 0.4))
+    assert read_rejudged(tmp_path / FILE) is None
+    write_rejudged(tmp_path / FILE, found)
+    assert read_rejudged(tmp_path / FILE) == found
+    (tmp_path / FILE).write_text("{}")
+    with pytest.raises(InvalidBenchmarkError, match="re-judging"):
+        read_rejudged(tmp_path / FILE)

@@ -1,0 +1,147 @@
+"""Re-judging stored pictures: what was honest stays, what pleased the shipped classifiers goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from casl_bench.analysis.analyse import DatasetScores, group_cells
+from casl_bench.core.errors import UsageError
+from casl_bench.core.files import hash_bytes
+from casl_bench.diffusion.inversion import Inversions
+from casl_bench.domains.rendered import RENDERED, rendered_domain
+from casl_bench.metrics.edit_scores import spread_of
+from casl_bench.models.attribute_classifier import AttributeClassifier
+from casl_bench.results.record import (
+    CellRecord,
+    FileRef,
+    Provenance,
+    ReferenceScales,
+    SuiteRef,
+)
+from casl_bench.results.rejudged import FILE, LOST, read_rejudged
+from casl_bench.results.run_folder import RecordStore
+from casl_bench.results.stored_cells import read_cells
+from casl_bench.runs.scoring import Scorers
+from casl_bench.studies import rejudge as module
+from casl_bench.studies.metric_validity.attacks import ATTACKS, red_team
+from casl_bench.studies.metric_validity.study import subject_of
+
+NAME, IMAGES = "rendered_dogs", 8
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods on one concept: the perfect edit, and pixels that deceive both classifiers."""
+    folder = tmp_path_factory.mktemp("run")
+    domain, store = rendered_domain(NAME), RecordStore(folder)
+    scorers, concept = Scorers(domain), domain.dataset.card.concepts[0]
+    train = domain.dataset.load("train", 64).pixels
+    spreads = {
+        c.info.name: spread_of(c.logits(train).double().numpy(), 0) for c in domain.classifiers
+    }
+    subject = subject_of(RENDERED[NAME].drawing, concept, IMAGES)
+    team = red_team(domain, np.stack([*spreads.values()]), subject)
+    pictures = team.pictures(subject.lacking)
+    ids = tuple(f"validation-{i:06d}" for i in subject.lacking.image_ids.tolist())
+    images = Inversions(ids, (0,), pictures, torch.zeros_like(pictures), pictures)
+    common = {
+        "world": "synth", "dataset": NAME, "dataset_revision": domain.dataset.card.revision,
+        "suite": SuiteRef(name="made_up", version=1), "seed": 0,
+        "attributes": domain.dataset.card.attributes, "scorers": domain.scorer_hashes,
+        "judges": scorers.names,
+        "provenance": Provenance(
+            package_version="0", git_commit=None, git_dirty=None, packages={}, device="cpu",
+            platform="x", started_at="2000-01-01T00:00:00+00:00",
+        ),
+    }  # fmt: skip
+    unrelated = scorers.unrelated(images)
+    scales = ReferenceScales(
+        spreads={n: tuple(map(float, s)) for n, s in spreads.items()},
+        unrelated_perceptual=unrelated[0],
+        unrelated_identity=unrelated[1],
+    )
+    store.write(CellRecord(**common, kind="scorer", scales=scales))
+    for method, attack in (("honest", "exact"), ("attack", "white_box")):
+        edited: Tensor = ATTACKS[attack].make(team, subject)(pictures, 1.0)
+        table, stored = scorers.table(concept, images, edited[None], (1.0,))
+        files = {"scores.npz": table.to_npz(), "images.npz": stored.to_bytes()}
+        refs = {
+            field: FileRef(file=name, sha256=hash_bytes(files[name]))
+            for field, name in (("scores", "scores.npz"), ("images", "images.npz"))
+        }
+        record = CellRecord(
+            **common, **refs, kind="edit", method=method, method_version=1, concept=concept.name,
+            attribute=concept.attribute, strength=1.0, strength_chosen_on="given",
+            strengths=(1.0,), supervision="text",
+        )  # fmt: skip
+        store.write(record, files)
+    return folder
+
+
+def dataset_of(run: Path) -> DatasetScores:
+    (found,) = group_cells(read_cells(run))
+    return found
+
+
+def test_the_same_classifiers_judge_the_same(run: Path) -> None:
+    dataset = dataset_of(run)
+    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME).classifiers)
+    concept = dataset.concepts[0]
+    for method in ("honest", "attack"):
+        was, now = (d.precise_edits(method, concept, (0,)) for d in (dataset, again))
+        assert was.flipped.tolist() == now.flipped.tolist()
+        assert now.value == pytest.approx(was.value, abs=0.1)  # units are of other images
+
+
+def test_what_deceived_the_shipped_ones_is_lost(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stranger to both attacked classifiers: the second domain model that reads attributes."""
+    fresh = _blind_to_noise(rendered_domain(NAME).classifiers[0])
+    monkeypatch.setattr(module, "fresh_classifiers", lambda *a, **k: (fresh,))
+    found = module.rejudge(run, seed=1)
+    assert read_rejudged(run / FILE) == found
+    own = found.datasets[NAME].methods
+    assert own["attack"].shipped > 0.3 and own["attack"].fresh < 0.2
+    assert found.flag("attack") == LOST and found.flag("honest") is None
+    assert "attack" in module.rejudged_text(found)
+
+
+def _blind_to_noise(classifier: AttributeClassifier) -> AttributeClassifier:
+    """The same classifier behind a blur, which no small pattern of pixels passes."""
+
+    class Blurred(torch.nn.Module):
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            smooth = torch.nn.functional.avg_pool2d(
+                torch.nn.functional.pad(x, (1, 1, 1, 1), "replicate"), 3, 1
+            )
+            found: Tensor = self.network(smooth)
+            return found
+
+    return AttributeClassifier(
+        classifier.info, classifier.attributes, Blurred(classifier._network), classifier.scale,
+        classifier.bias, classifier.image_size,
+    )  # fmt: skip
+
+
+def test_fresh_images_are_of_no_split_and_differ_by_seed() -> None:
+    one, other = (module.fresh_images(NAME, seed, 3) for seed in (1, 2))
+    again = module.fresh_images(NAME, 1, 3)
+    assert torch.equal(one.pixels, again.pixels) and one.image_ids == again.image_ids
+    assert not {*one.image_ids} & {*other.image_ids}
+    assert all(int(i.split("-")[1]) >= module.FIRST_FRESH for i in one.image_ids)
+    dataset = rendered_domain(NAME).dataset
+    flipped = dataset.oracle(one.image_ids, "collar")  # type: ignore[attr-defined]
+    assert flipped.shape == one.pixels.shape
+
+
+def test_a_run_without_rendered_images_cannot_be_rejudged(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no edits of rendered images"):
+        module.rejudge(tmp_path, seed=0)
