@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -65,6 +66,10 @@ class MethodInfo:
     # target's change in any direction
     draws: bool = False
     on_present: bool = False  # controls only: it edits images that have the attribute already
+
+
+control_info = partial(MethodInfo, source="control", version=1, control=True)
+"""`MethodInfo` of a control of ours."""
 
 
 @dataclass(frozen=True)
