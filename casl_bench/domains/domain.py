@@ -10,7 +10,6 @@ from torch import Tensor
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import Dataset, ImageBatch
-from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.scorers import AttributeScorer, FactorReader, ScorerInfo, Similarity
@@ -87,14 +86,6 @@ class FindsFaces(Protocol):
         ...
 
 
-class DomainFactory(Protocol):
-    """Makes a domain; what it does not know of the options it passes over."""
-
-    def __call__(self, device: str, options: DomainOptions | None = None) -> Domain:
-        """The domain on a device."""
-        ...
-
-
 @runtime_checkable
 class CountsBadImages(Protocol):
     """A data set that may leave unusable files out."""
@@ -106,4 +97,4 @@ class CountsBadImages(Protocol):
 
 
 DOMAINS: Registry[Domain] = Registry("domain of dataset", entry_point_group="casl_bench.domains")
-"""Data set name → `DomainFactory`."""
+"""Data set name → what makes its domain: of a device, and of `DomainOptions` that it knows."""
