@@ -28,6 +28,7 @@ from casl_bench.methods.method import (
     MethodInfo,
     OracleRenderer,
     UnfittedMethod,
+    control_info,
     register_method,
 )
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
@@ -54,9 +55,7 @@ class IdentityEditor:
 class Identity(UnfittedMethod[MethodConfig]):
     """Inversion and reconstruction only."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="identity", title="no edit", source="control", version=1, control=True
-    )
+    info: ClassVar[MethodInfo] = control_info("identity", "no edit")
 
     def fit(self, task: EditTask) -> IdentityEditor:
         """Nothing to learn."""
@@ -97,15 +96,8 @@ class RerenderMethod(UnfittedMethod[MethodConfig]):
 class Oracle(RerenderMethod):
     """Re-render with the factor flipped."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="oracle",
-        title="oracle (re-rendered)",
-        source="control",
-        version=1,
-        control=True,
-        needs_oracle=True,
-        matched=True,
-        bidirectional=False,
+    info: ClassVar[MethodInfo] = control_info(
+        "oracle", "oracle (re-rendered)", needs_oracle=True, matched=True, bidirectional=False
     )
 
 
@@ -113,15 +105,8 @@ class Oracle(RerenderMethod):
 class Inverted(RerenderMethod):
     """Re-render images that have the attribute without it."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="inverted",
-        title="oracle, the wrong way",
-        source="control",
-        version=1,
-        control=True,
-        needs_oracle=True,
-        on_present=True,
-        bidirectional=False,
+    info: ClassVar[MethodInfo] = control_info(
+        "inverted", "oracle, the wrong way", needs_oracle=True, on_present=True, bidirectional=False
     )
 
 
@@ -140,14 +125,8 @@ def stand_in(attribute: str, others: Sequence[str]) -> str:
 class Shuffled(RerenderMethod):
     """Re-render with another factor flipped."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="shuffled",
-        title="another concept's oracle",
-        source="control",
-        version=1,
-        control=True,
-        needs_oracle=True,
-        bidirectional=False,
+    info: ClassVar[MethodInfo] = control_info(
+        "shuffled", "another concept's oracle", needs_oracle=True, bidirectional=False
     )
 
     def attribute(self, task: EditTask) -> str:
@@ -188,13 +167,8 @@ class DestroyEditor(PixelEditor):
 class Destroy(UnfittedMethod[DestroyConfig]):
     """Noise and blur."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="destroy",
-        title="ruined picture",
-        source="control",
-        version=2,
-        control=True,
-        bidirectional=False,
+    info: ClassVar[MethodInfo] = control_info(
+        "destroy", "ruined picture", version=2, bidirectional=False
     )
     config_class = DestroyConfig
 

@@ -32,6 +32,7 @@ from casl_bench.methods.method import (
     FitCost,
     MethodConfig,
     MethodInfo,
+    control_info,
     register_method,
 )
 from casl_bench.methods.step_directions import DirectionEditor, StepDirections, visited_steps
@@ -59,13 +60,11 @@ def random_deviation(h: Tensor, draw: Tensor) -> Tensor:
 class RandomDirection(ConfiguredMethod[RandomDirectionConfig]):
     """Random directions with the covariance of h."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="random_direction",
-        title="random direction",
-        source="control",
+    info: ClassVar[MethodInfo] = control_info(
+        "random_direction",
+        "random direction",
         version=2,  # 1 was what is `random_rotation` now
         space="h_space",
-        control=True,
         matched=True,
         draws=True,
     )
@@ -122,14 +121,8 @@ class RandomRotationEditor(HSpaceEditor):
 class RandomRotation(ConfiguredMethod[MethodConfig]):
     """Norm-matched random directions."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="random_rotation",
-        title="random rotation",
-        source="control",
-        version=1,
-        control=True,
-        space="h_space",
-        beside=True,
+    info: ClassVar[MethodInfo] = control_info(
+        "random_rotation", "random rotation", space="h_space", beside=True
     )
 
     def fit(self, task: EditTask) -> RandomRotationEditor:
@@ -181,14 +174,8 @@ def random_like(delta: Mapping[str, Tensor], generator: torch.Generator) -> dict
 class RandomWeights(ConfiguredMethod[MethodConfig]):
     """Norm-matched random changes of the weights."""
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        name="random_weights",
-        title="random weights",
-        source="control",
-        version=1,
-        control=True,
-        space="weights",
-        beside=True,
+    info: ClassVar[MethodInfo] = control_info(
+        "random_weights", "random weights", space="weights", beside=True
     )
 
     def fit(self, task: EditTask) -> RandomWeightsEditor:

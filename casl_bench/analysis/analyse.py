@@ -29,7 +29,7 @@ from casl_bench.results.record import (
     RunRecord,
     headline_level,
 )
-from casl_bench.results.run_folder import CellKey, jsonl_files, read_jsonl, write_jsonl
+from casl_bench.results.run_folder import CellKey, jsonl_files, read_jsonl
 from casl_bench.results.score_table import ScoreTable
 from casl_bench.results.stored_cells import StoredCell, read_cells
 
@@ -58,11 +58,8 @@ def analyse(
     Raises:
         InvalidBenchmarkError: if a stored record or its scores are damaged.
     """
-    return analyse_cells([cell for folder in folders for cell in _cells_of(folder)], metrics)
-
-
-def _cells_of(path: Path) -> list[StoredCell]:
-    return read_published(path) if path.is_file() else read_cells(path)
+    read = ((read_published if path.is_file() else read_cells)(path) for path in folders)
+    return analyse_cells([cell for cells in read for cell in cells], metrics)
 
 
 def publish(runs: Sequence[Path], path: Path) -> list[RunRecord]:
@@ -476,10 +473,3 @@ def _place(cell: StoredCell) -> tuple[int, str, str, int]:
     r = cell.record
     column = r.attributes.index(r.attribute) if r.attribute in r.attributes else len(r.attributes)
     return column, r.concept or "", r.method or "", r.fit_seed
-
-
-def write_numbers(run: Path, numbers: Sequence[RunRecord]) -> Path:
-    """Keep the numbers of a run folder beside its cells."""
-    path = run / NUMBERS_FILE
-    write_jsonl(path, numbers)
-    return path

@@ -99,17 +99,13 @@ def resample_scores(
         InputError: if scores are not finite on all images.
     Source: Efron 1979; clusters are images, as in Field & Welsh 2007.
     """
-    measured = score(_uniform(design))[0]
+    counts = Counter(design.images)
+    measured = score(np.array([[1 / counts[name] for name in design.images]]))[0]
     if not np.isfinite(measured).all():
         m, c = np.argwhere(~np.isfinite(measured))[0]
         raise InputError(f"'{methods[m]}' has no finite score on concept {c}")
     resampled = score(_resamples(design, seed, resamples))
     return ResampledScores(design, tuple(methods), measured, resampled)
-
-
-def _uniform(design: Design) -> Array:
-    counts = Counter(design.images)
-    return np.array([[1 / counts[name] for name in design.images]])
 
 
 def _resamples(design: Design, seed: int, resamples: int) -> Array:

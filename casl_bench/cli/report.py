@@ -67,12 +67,13 @@ def analyse_command(
     RUN is a run folder or a file of published scores or numbers. Every method that is complete in
     what is given is ranked. A metric given with --metric becomes a column of the tables.
     """
-    from casl_bench.analysis.analyse import publish, read_numbers, write_numbers
+    from casl_bench.analysis.analyse import NUMBERS_FILE, publish, read_numbers
     from casl_bench.analysis.controls import check_bounds
     from casl_bench.core.registry import discover, load_plugin
     from casl_bench.metrics.metric import METRICS
     from casl_bench.report.tables import render_tables
     from casl_bench.results.published_scores import ENDING
+    from casl_bench.results.run_folder import write_jsonl
 
     discover("casl_bench.metrics", METRICS)
     for path in metrics:
@@ -86,7 +87,7 @@ def analyse_command(
     target = out or (runs[0] if len(runs) == 1 and runs[0].is_dir() else None)
     if target is None:
         return render_tables(numbers)
-    write_numbers(target, numbers)
+    write_jsonl(target / NUMBERS_FILE, numbers)
     show(write_tables(target, numbers))
     return 0
 

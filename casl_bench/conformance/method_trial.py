@@ -74,11 +74,6 @@ def global_state() -> dict[str, Any]:
     }
 
 
-def first_difference(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """The first thing that is not as before, in words; "" where all is."""
-    return next((k for k in {**before, **after} if before.get(k) != after.get(k)), "")
-
-
 @contextmanager
 def count_passes() -> Iterator[CallCounter]:
     """Count the passes through every `Backbone`, copies that a method makes for itself included."""
@@ -268,8 +263,10 @@ class MethodTrial:
         before = look()
         with elsewhere(self._outside), count_passes() as passes:
             result = work()
-        after = look()
-        changed = {part: first_difference(before[part], after[part]) for part in before}
+        changed = {  # the first thing of each part that is not as before; "" where all is
+            part: next((k for k in {**was, **now} if was.get(k) != now.get(k)), "")
+            for (part, was), now in zip(before.items(), look().values(), strict=True)
+        }
         return Observed(result, passes.unet_calls, changed)
 
     def stray_files(self) -> list[str]:

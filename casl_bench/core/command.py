@@ -8,6 +8,7 @@ import io
 import os
 import select
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -121,6 +122,22 @@ def log_of_errors(out: Path) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def _asides_in_a_line() -> Iterator[None]:
+    """Within the block what Python itself reports, of threads and finalizers, is one line each."""
+
+    def tell(fault: Any) -> None:
+        if not (stops.came or issubclass(fault.exc_type, SystemExit)):
+            say(f"warning: a thread or finalizer failed: {as_line(fault.exc_value)}")
+
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook = sys.unraisablehook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before
+
+
 def exit_code_of(
     action: Callable[[], int | str], debug: bool = False, gone: Mapping[str, str] | None = None
 ) -> int:
@@ -130,7 +147,7 @@ def exit_code_of(
     exit code 2 says that it could not be. What else an action prints may be lost without a change
     of its exit code, which one line says. `gone`: option of before → what to use instead.
     """
-    with _standard_streams() as lost, stops.watched():
+    with _standard_streams() as lost, _asides_in_a_line(), stops.watched():
         code = _code_of(action, lost, debug, gone or {})
         if fault := lost():
             say(f"warning: output is lost, standard output cannot be written: {fault.strerror}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from casl_bench.core.text import shortened
@@ -25,21 +26,15 @@ class BenchError(Exception):
         self.what, self.where, self.hint = what, where, hint
         super().__init__(what, where, hint)
 
-    def __reduce__(
-        self,
-    ) -> tuple[Callable[..., BenchError], tuple[type[BenchError], str, str, str]]:
+    def __reduce__(self) -> tuple[partial[BenchError], tuple[()]]:
         """Errors come whole out of worker processes."""
-        return _rebuilt, (type(self), self.what, self.where, self.hint)
+        return partial(type(self), self.what, where=self.where, hint=self.hint), ()
 
     def __str__(self) -> str:
         parts = [self.what if not self.where else f"{self.what} ({self.where})"]
         if self.hint:
             parts.append(self.hint)
         return "; ".join(parts).replace("\n", " ")
-
-
-def _rebuilt(kind: type[BenchError], what: str, where: str, hint: str) -> BenchError:
-    return kind(what, where=where, hint=hint)
 
 
 class UsageError(BenchError):

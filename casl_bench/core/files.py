@@ -228,11 +228,11 @@ def _umask() -> int:
     return mask
 
 
-def unwritable(place: Path, error: OSError | str) -> UsageError:
+def unwritable(place: Path, error: OSError | str, hint: str = "", to: str = "write") -> UsageError:
     """The error for a place that cannot be written."""
     reason = error if isinstance(error, str) else error.strerror or error
-    hint = "choose another folder or free it"
-    return UsageError(f"cannot write: {reason}", where=str(place), hint=hint)
+    hint = hint or "choose another folder or free it"
+    return UsageError(f"cannot {to}: {reason}", where=str(place), hint=hint)
 
 
 def hash_file(path: Path) -> str:

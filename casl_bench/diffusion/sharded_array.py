@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.errors import InputError
+from casl_bench.core.files import unwritable
 
 SHARD_BYTES = 256 * 10**6
 """A file holds at most this much, but always one image."""
@@ -171,11 +172,8 @@ class ShardedArray:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise UsageError(
-                f"cannot write: {error.strerror or error}",
-                where=str(path.parent),
-                hint="free the disk or choose another --cache",
-            ) from error
+            hint = "free the disk or choose another --cache"
+            raise unwritable(path.parent, error, hint) from error
 
     def _mapped(self, shard: int, mode: Literal["r", "r+", "c"]) -> NDArray[np.float32]:
         if self._memory is not None:

@@ -137,18 +137,10 @@ class Preparation:
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A `DomainFactory` that can make what its domain lacks."""
+    """A factory of `DOMAINS` that can make what its domain lacks."""
 
     def preparation(self, device: str, options: DomainOptions) -> Preparation | None:
         """What is to be made first; None where nothing is. Raises as opening the domain does."""
-        ...
-
-
-class DomainFactory(Protocol):
-    """Makes a domain; what it does not know of the options it passes over."""
-
-    def __call__(self, device: str, options: DomainOptions | None = None) -> Domain:
-        """The domain on a device."""
         ...
 
 
@@ -163,4 +155,4 @@ class CountsBadImages(Protocol):
 
 
 DOMAINS: Registry[Domain] = Registry("domain of dataset", entry_point_group="casl_bench.domains")
-"""Data set name → `DomainFactory`."""
+"""Data set name → what makes its domain: of a device, and of `DomainOptions` that it knows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -95,6 +96,10 @@ class MethodInfo:
     def sees_text(self) -> bool:
         """Whether a task grants it the guide CLIP."""
         return self.supervision == "text" or self.uses_text
+
+
+control_info = partial(MethodInfo, source="control", version=1, control=True)
+"""`MethodInfo` of a control of ours."""
 
 
 @dataclass(frozen=True)

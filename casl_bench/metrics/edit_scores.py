@@ -31,6 +31,14 @@ def check_array(
     return array
 
 
+def check_spread(spread: ArrayLike, count: int) -> Array:
+    """The spread as float64 [count]. Raises InputError unless all are finite and positive."""
+    scale = check_array("spread", spread, 1, (count,))
+    if not (scale > 0).all():
+        raise InputError("every attribute's spread must be positive")
+    return scale
+
+
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 """Networks compute in float32: what varies by less than this share of its size does not vary."""
 
@@ -104,9 +112,7 @@ class EditScores:
         n, a = check_array("base", self.base, 2).shape
         for name in ("source", "edit"):
             check_array(name, getattr(self, name), 2, (n, a))
-        check_array("spread", self.spread, 1, (a,))
-        if not (self.spread > 0).all():
-            raise InputError("every attribute's spread must be positive")
+        check_spread(self.spread, a)
         if not 0 <= self.target < a:
             raise InputError(f"target {self.target} is not one of {a} attributes")
         if self.sign not in (1, -1):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from casl_bench.metrics.bootstrap import student_margin
 from casl_bench.metrics.edit_scores import Array, EditScores
+from casl_bench.metrics.epr_plus import gain_column
 from casl_bench.metrics.metric import (
     BASELINE,
     OTHERS,
@@ -44,13 +45,6 @@ def _change(scores: EditScores) -> Array:
     return (scores.edit - scores.base) / scores.spread
 
 
-def _gain(scores: EditScores) -> Array:
-    """[n] the target's change in the direction asked for, in sd."""
-    t = scores.target
-    change: Array = (scores.edit[:, t] - scores.base[:, t]) / scores.spread[t]
-    return scores.sign * change
-
-
 def _wrong_side(scores: EditScores) -> NDArray[np.bool_]:
     wrong: NDArray[np.bool_] = scores.sign * scores.base[:, scores.target] <= 0
     return wrong
@@ -66,10 +60,6 @@ def _flip_columns(scores: EditScores) -> Array:
 def _ratio_of_columns(means: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):  # a resample without an eligible image
         return means[..., 0] / means[..., 1]
-
-
-def _no_wrong_side(scores: EditScores) -> str | None:
-    return None if _wrong_side(scores).any() else "every image had the attribute as asked already"
 
 
 def _off_target_flips_columns(scores: EditScores) -> Array:
@@ -97,7 +87,7 @@ SIGNED_TARGET_CHANGE = register_metric(
             scale_free=True,
             depends_on=(BASELINE, SPREAD),
         ),
-        lambda scores: _gain(scores)[:, None],
+        gain_column,
         first_column,
     )
 )
@@ -133,7 +123,9 @@ FLIP_RATE = register_metric(
         ),
         _flip_columns,
         _ratio_of_columns,
-        _no_wrong_side,
+        lambda s: (
+            None if _wrong_side(s).any() else "every image had the attribute as asked already"
+        ),
         lambda scores: int(_wrong_side(scores).sum()),
     )
 )
@@ -151,7 +143,7 @@ WRONG_WAY_RATE = register_metric(
             higher_is_better=False,
             title="wrong way",
         ),
-        lambda scores: (_gain(scores) < 0).astype(np.float64)[:, None],
+        lambda scores: (gain_column(scores) < 0).astype(np.float64),
         first_column,
     )
 )

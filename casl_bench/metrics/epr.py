@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import Array, EditScores, check_array
+from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.metrics.metric import (
     BASELINE,
     FLOOR,
@@ -29,14 +27,6 @@ from casl_bench.metrics.metric import (
 EPS = 1e-8
 
 
-def check_spread(spread: ArrayLike, count: int) -> Array:
-    """The spread as float64 [count]. Raises InputError unless all are finite and positive."""
-    scale = check_array("spread", spread, 1, (count,))
-    if not (scale > 0).all():
-        raise InputError("every attribute's spread must be positive")
-    return scale
-
-
 def _columns(before: Array, after: Array, scores: EditScores) -> Array:
     """[n, 2]: the target's absolute change, and the mean of the others'."""
     change = np.abs(after - before)
@@ -49,10 +39,6 @@ def _ratio(means: Array) -> Array:
 
 def _raw_columns(scores: EditScores) -> Array:
     return _columns(scores.base, scores.edit, scores)
-
-
-def _std_columns(scores: EditScores) -> Array:
-    return _columns(scores.base / scores.spread, scores.edit / scores.spread, scores)
 
 
 def _floored_columns(scores: EditScores) -> Array:
@@ -118,7 +104,7 @@ EPR_STD = register_metric(
             scale_free=True,
             depends_on=(OTHERS, BASELINE, FLOOR, SPREAD),
         ),
-        _std_columns,
+        lambda scores: _columns(scores.base / scores.spread, scores.edit / scores.spread, scores),
         _ratio,
         lambda scores: _below_floor(scores, scores.spread),
     )

@@ -96,10 +96,6 @@ class Estimate:
     reason: str | None = None
 
 
-def _always_defined(_: EditScores) -> str | None:
-    return None
-
-
 @dataclass(frozen=True)
 class EditMetric:
     """A metric of edited images.
@@ -115,7 +111,7 @@ class EditMetric:
     info: MetricInfo
     per_image: Callable[[EditScores], Array]
     combine: Callable[[Array], Array]
-    undefined: Callable[[EditScores], str | None] = _always_defined
+    undefined: Callable[[EditScores], str | None] = lambda scores: None
     count: Callable[[EditScores], int] = len
 
     def value(self, scores: EditScores) -> float | None:

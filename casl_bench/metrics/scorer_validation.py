@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from casl_bench.core.errors import InputError
-from casl_bench.metrics.edit_scores import Array, check_array
-from casl_bench.metrics.epr import check_spread
+from casl_bench.metrics.edit_scores import Array, check_array, check_spread
 
 BINS = 15
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from casl_bench.models.model_files import ModelFiles, load_model
+from casl_bench.models.model_files import ModelFiles, ShippedModel
 from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 
 
@@ -93,7 +92,7 @@ def build_classifier(config: Mapping[str, Any]) -> nn.Module:
             raise ValueError(f"unknown classifier architecture '{other}'")
 
 
-class AttributeClassifier(CalibratedNetwork):
+class AttributeClassifier(CalibratedNetwork, ShippedModel):
     """A frozen classifier whose logits are calibrated: sigmoid(logit) is a probability.
 
     A `CalibratedNetwork` whose outputs [n, A] are named by `attributes`.
@@ -112,12 +111,7 @@ class AttributeClassifier(CalibratedNetwork):
         self.attributes = attributes
 
     @classmethod
-    def load(cls, folder: Path) -> AttributeClassifier:
-        """Read a shipped classifier. Raises InvalidBenchmarkError where files are damaged."""
-        return load_model(folder, cls._of_files)
-
-    @classmethod
-    def _of_files(cls, files: ModelFiles) -> AttributeClassifier:
+    def _of_files(cls, files: ModelFiles) -> Self:
         config, network = files.card["config"], files.network(build_classifier)
         info = ScorerInfo(files.card["name"], "attributes", 1, files.weights_hash)
         names, size = tuple(config["attributes"]), int(config["image_size"])

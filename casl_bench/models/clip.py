@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from open_clip.model import CLIP
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from casl_bench.core.errors import InputError
 from casl_bench.models.micro_batch import in_micro_batches
-from casl_bench.models.model_files import ModelFiles, load_model
+from casl_bench.models.model_files import ModelFiles, ShippedModel
 from casl_bench.models.scorers import ScorerInfo
 
 FLOOR = 1e-4
@@ -70,7 +70,7 @@ def build_clip(config: Mapping[str, Any]) -> CLIP:
     return CLIP(config["embed_dim"], dict(config["vision"]), text)
 
 
-class ClipModel:
+class ClipModel(ShippedModel):
     """A frozen CLIP.
 
     Args:
@@ -109,12 +109,7 @@ class ClipModel:
         self.device = torch.device("cpu")
 
     @classmethod
-    def load(cls, folder: Path) -> ClipModel:
-        """Read a shipped CLIP. Raises InvalidBenchmarkError where files are damaged."""
-        return load_model(folder, cls._of_files)
-
-    @classmethod
-    def _of_files(cls, files: ModelFiles) -> ClipModel:
+    def _of_files(cls, files: ModelFiles) -> Self:
         config, network = files.card["config"], files.network(build_clip)
         tokenizer = WordTokenizer(config["words"], config["text"]["context_length"])
         size, half = int(config["vision"]["image_size"]), (0.5, 0.5, 0.5)

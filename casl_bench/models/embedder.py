@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError
 from casl_bench.models.micro_batch import MICRO_BATCH, pad_rows, row_blocks
-from casl_bench.models.model_files import ModelFiles, load_model
+from casl_bench.models.model_files import ModelFiles, ShippedModel
 from casl_bench.models.scorers import ScorerInfo
 
 EPS = 1e-3
@@ -70,7 +70,7 @@ def _unit_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     return total / len(a)
 
 
-class RenderEmbedder:
+class RenderEmbedder(ShippedModel):
     """The frozen embedder of images of one size."""
 
     def __init__(self, info: ScorerInfo, network: EmbedderNet, image_size: int) -> None:
@@ -78,12 +78,7 @@ class RenderEmbedder:
         self._network = network.eval().requires_grad_(False)
 
     @classmethod
-    def load(cls, folder: Path) -> RenderEmbedder:
-        """Read the shipped embedder. Raises InvalidBenchmarkError where files are damaged."""
-        return load_model(folder, cls._of_files)
-
-    @classmethod
-    def _of_files(cls, files: ModelFiles) -> RenderEmbedder:
+    def _of_files(cls, files: ModelFiles) -> Self:
         network = files.network(lambda config: EmbedderNet(config["widths"], config["embed_dim"]))
         info = ScorerInfo(files.card["name"], "similarity", 1, files.weights_hash)
         return cls(info, network, int(files.card["config"]["image_size"]))

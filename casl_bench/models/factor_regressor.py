@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError, unknown_name
-from casl_bench.models.model_files import ModelFiles, load_model
+from casl_bench.models.model_files import ModelFiles, ShippedModel
 from casl_bench.models.scorers import CalibratedNetwork, ScorerInfo
 
 
@@ -79,7 +78,7 @@ def build_regressor(config: Mapping[str, Any]) -> LookoutNet:
     )  # fmt: skip
 
 
-class FactorRegressor(CalibratedNetwork):
+class FactorRegressor(CalibratedNetwork, ShippedModel):
     """A frozen regressor of known factors.
 
     Args:
@@ -111,12 +110,7 @@ class FactorRegressor(CalibratedNetwork):
         self._last = [i + columns.count(columns[i]) - 1 for i in self._first]
 
     @classmethod
-    def load(cls, folder: Path) -> FactorRegressor:
-        """Read a shipped regressor. Raises InvalidBenchmarkError where files are damaged."""
-        return load_model(folder, cls._of_files)
-
-    @classmethod
-    def _of_files(cls, files: ModelFiles) -> FactorRegressor:
+    def _of_files(cls, files: ModelFiles) -> Self:
         config, network = files.card["config"], files.network(build_regressor)
         info = ScorerInfo(files.card["name"], "factors", 1, files.weights_hash)
         attributes, columns = tuple(config["attributes"]), tuple(config["columns"])

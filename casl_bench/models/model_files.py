@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -26,7 +26,6 @@ CARD = "card.json"
 _HINT = "restore the file from the package"
 
 N = TypeVar("N", bound=nn.Module)
-T = TypeVar("T")
 
 
 class _Card(BaseModel):
@@ -77,18 +76,22 @@ class ModelFiles:
         return state["scale"], state["bias"]
 
 
-def load_model(folder: Path, make: Callable[[ModelFiles], T]) -> T:
-    """What `make` builds of a model folder.
+class ShippedModel:
+    """Base of a model that is shipped as a folder."""
 
-    Raises InvalidBenchmarkError as `read_model` does, and where the card says something else than
-    `make` needs.
-    """
-    files = read_model(folder)
-    try:
-        return make(files)
-    except CANNOT_BUILD as error:
-        fault = f"the card describes no such model: {as_line(error)}"
-        raise InvalidBenchmarkError(fault, where=str(folder / CARD), hint=_HINT) from error
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read it. Raises InvalidBenchmarkError as `read_model`, or if the card is of another."""
+        files = read_model(folder)
+        try:
+            return cls._of_files(files)
+        except CANNOT_BUILD as error:
+            fault = f"the card describes no such model: {as_line(error)}"
+            raise InvalidBenchmarkError(fault, where=str(folder / CARD), hint=_HINT) from error
+
+    @classmethod
+    def _of_files(cls, files: ModelFiles) -> Self:
+        raise NotImplementedError
 
 
 def read_model(folder: Path) -> ModelFiles:

@@ -255,11 +255,7 @@ def edit_seconds(record: RunRecord) -> float | None:
 
 
 def _measured(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], Number]:
-    def number_of(record: RunRecord) -> Number:
-        value = of(record)
-        return Number(reason="not measured") if value is None else Number(value)
-
-    return number_of
+    return lambda r: Number(reason="not measured") if (v := of(r)) is None else Number(v)
 
 
 def _of_fit(of: Callable[[RunRecord], float | None]) -> Callable[[RunRecord], Number]:
@@ -356,10 +352,6 @@ def _probe(row: Row) -> Number:
     return over_concepts({c: found.get(c, NOT_DONE) for c in group.concepts}, group)
 
 
-def _reconstruction(row: Row) -> Number:
-    return _of_datasets(row.group, "reconstruction", "psnr")
-
-
 def _through_sae(row: Row) -> Number:
     if not any("sae" in r.artifacts for r in row.done.values()):
         return Number()
@@ -376,7 +368,9 @@ BOARD: tuple[Column[Row], ...] = (
     *(over(_BY_NAME[name], interval=False)
       for name in ("epr_over_random", "flip_rate", "perceptual", "identity")),
     Column("probe", "probe", _probe, 2, "higher", interval=False),
-    Column("reconstruction", "reconstruction (dB)", _reconstruction, 1, "higher", interval=False),
+    Column("reconstruction", "reconstruction (dB)",
+           lambda row: _of_datasets(row.group, "reconstruction", "psnr"), 1, "higher",
+           interval=False),
     Column("through_sae", "through SAE (dB)", _through_sae, 1, "higher", interval=False),
     *(over(c, interval=False) for c in (PARAMETERS, FIT_CALLS, EDIT_CALLS, EDIT_SECONDS)),
 )  # fmt: skip

@@ -162,7 +162,10 @@ class Group:
         """
         done = [r for r in self.of_kind("edit") if r.status == "done"]
         found: dict[str, set[str]] = {
-            "scorers": {_hashes(r.scorers) for r in done},
+            "scorers": {
+                ", ".join(f"{escape(n)} ({escape(h[:8])})" for n, h in sorted(r.scorers.items()))
+                for r in done
+            },
             "attributes": {", ".join(map(escape, r.attributes)) for r in done},
             "backbones": {escape((r.backbone or "")[:8]) for r in done},
         }
@@ -172,10 +175,6 @@ class Group:
     def mixed(self) -> tuple[str, ...]:
         """What its finished edits differ in and must not: its numbers are then not comparable."""
         return tuple(what for what, values in self.differing().items() if len(values) > 1)
-
-
-def _hashes(scorers: Mapping[str, str]) -> str:
-    return ", ".join(f"{escape(name)} ({escape(h[:8])})" for name, h in sorted(scorers.items()))
 
 
 @dataclass(frozen=True)

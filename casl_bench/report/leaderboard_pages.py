@@ -318,7 +318,8 @@ def _by_method(boards: Iterable[LeaderboardTable]) -> dict[str, list[Entry]]:
 
 def _index(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> str:
     parts = [MARKER, "# Leaderboards", _ABOUT_PAGES]
-    leading = [b for b in boards if b.group.across or _alone(b, boards)]
+    held = {id(g) for b in boards if b.group.across for g in b.parts}
+    leading = [b for b in boards if b.group.across or id(b.group) not in held]
     if len(leading) > 1:
         parts.append(_APART.format(n=len(leading)))
     for board in leading:
@@ -331,12 +332,6 @@ def _index(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> str
         parts += ["## Methods", methods]
     parts += ["## Records", _sources_table(sources)]
     return _joined(*parts) + "\n"
-
-
-def _alone(board: LeaderboardTable, boards: Sequence[LeaderboardTable]) -> bool:
-    """Whether no board over several data sets holds this one."""
-    groups = [id(g) for b in boards if b.group.across for g in b.parts]
-    return id(board.group) not in groups
 
 
 def _dataset_page(name: str, boards: Sequence[LeaderboardTable]) -> str:

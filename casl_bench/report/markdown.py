@@ -62,11 +62,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], text_columns: i
 
 def compact(text: str) -> str:
     """The same markdown without the spaces that line columns up: a third smaller on a page."""
-    return re.sub(r"^\|.*$", lambda row: _squeezed(row[0]), text, flags=re.MULTILINE)
 
+    def squeezed(row: re.Match[str]) -> str:
+        return re.sub(r"-{4,}", "---", re.sub(r" {2,}", " ", row[0]))
 
-def _squeezed(row: str) -> str:
-    return re.sub(r"-{4,}", "---", re.sub(r" {2,}", " ", row))
+    return re.sub(r"^\|.*$", squeezed, text, flags=re.MULTILINE)
 
 
 def section(title: str, *parts: str) -> str:

@@ -205,7 +205,7 @@ def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
 
     def column(k: int | None) -> Column[tuple[str, bool]]:
         def of(row: tuple[str, bool]) -> Number | str:
-            name = _probe_measurement(row[0], k, row[1])
+            name = ".".join([row[0], *([f"k{k}"] if k is not None else []), *["shuffled"] * row[1]])
             if name not in names:
                 return ""
             found = {
@@ -221,11 +221,6 @@ def _probe_table(records: Mapping[str, RunRecord | None], group: Group) -> str:
     ks = sorted({k for name in names if (k := probe_name(name)[1]) is not None})
     feature = Column[tuple[str, bool]]("features", "features", _probe_title, text=True)
     return table_of([feature, *map(column, [*ks, None])], rows)
-
-
-def _probe_measurement(feature: str, k: int | None, shuffled: bool) -> str:
-    parts = [feature, *([] if k is None else [f"k{k}"]), *(["shuffled"] if shuffled else [])]
-    return ".".join(parts)
 
 
 def _probe_title(row: tuple[str, bool]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -38,17 +37,10 @@ def collect_provenance(device: str, **measured: Any) -> Provenance:
         device=device,
         platform=f"{platform.system()} {platform.machine()}",
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        argv=without_folders(sys.argv),
+        # Records are passed on; the folders of a user's machine are nobody else's business.
+        argv=tuple(Path(a).name if Path(a).is_absolute() else a for a in sys.argv),
         **measured,
     )
-
-
-def without_folders(argv: Sequence[str]) -> tuple[str, ...]:
-    """A command line with absolute paths cut to their last part.
-
-    Records are passed on; the folders of a user's machine are nobody else's business.
-    """
-    return tuple(Path(a).name if Path(a).is_absolute() else a for a in argv)
 
 
 def package_versions() -> dict[str, str]:

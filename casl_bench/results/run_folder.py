@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.core.files import (
     MOST_BYTES,
     bounded_lines,
@@ -348,11 +348,8 @@ def set_aside(run: Path, paths: Sequence[Path]) -> str:
                 shutil.rmtree(target)
             path.rename(target)
         except OSError as error:
-            raise UsageError(
-                f"cannot set aside what is damaged: {error.strerror or error}",
-                where=str(path),
-                hint="make the run folder writable",
-            ) from error
+            hint = "make the run folder writable"
+            raise unwritable(path, error, hint, "set aside what is damaged") from error
         names.append(place.as_posix())
     if not names:
         return ""

@@ -47,9 +47,10 @@ def _read(path: Path) -> Declared:
     methods = _registered(nodes, "METHODS")
     for node in nodes:
         if isinstance(node, ast.ClassDef) and "register_method" in map(_name, node.decorator_list):
-            infos = [c for part in node.body for c in _calls(ast.walk(part), "MethodInfo")]
-            names = [_literal(k.value) for c in infos for k in c.keywords if k.arg == "name"]
-            methods.add(names[0] if names else None)
+            infos = _calls(ast.walk(node), "MethodInfo", "control_info")
+            named = [k.value for c in infos for k in c.keywords if k.arg == "name"]
+            named += [a for c in infos for a in c.args[:1]]
+            methods.add(_literal(named[0]) if named else None)
     datasets = _registered(nodes, "DATASETS")
     return Declared(methods, {name: _concepts(path, nodes, name) for name in datasets})
 
@@ -73,8 +74,8 @@ def _registered(nodes: Sequence[ast.AST], registry: str) -> set[str | None]:
     }
 
 
-def _calls(nodes: Iterable[ast.AST], name: str) -> list[ast.Call]:
-    return [n for n in nodes if isinstance(n, ast.Call) and _name(n.func) == name]
+def _calls(nodes: Iterable[ast.AST], *names: str) -> list[ast.Call]:
+    return [n for n in nodes if isinstance(n, ast.Call) and _name(n.func) in names]
 
 
 def _name(node: ast.AST) -> str:

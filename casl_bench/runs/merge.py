@@ -6,12 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from casl_bench.analysis.analyse import analyse, write_numbers
+from casl_bench.analysis.analyse import NUMBERS_FILE, analyse
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_json
 from casl_bench.results.record import CellRecord
-from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.run_folder import CellKey, RecordStore, write_jsonl
 from casl_bench.runs.run_lock import claim_folder, differences, key_of_run
 
 SHOWN = 5
@@ -40,7 +40,7 @@ class Merged:
 def analyse_run(run: Path, datasets: Collection[str] | None = None) -> None:
     """Analyse a run folder; InvalidBenchmarkError where a control is out of bounds on these."""
     numbers = analyse([run])
-    write_numbers(run, numbers)
+    write_jsonl(run / NUMBERS_FILE, numbers)
     check_bounds([r for r in numbers if datasets is None or r.dataset in datasets], run)
 
 

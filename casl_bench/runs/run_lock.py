@@ -78,8 +78,7 @@ def _check(out: Path, key: Mapping[str, Any], otherwise: str) -> None:
                 )
             return
     except OSError as error:
-        fault = f"cannot use --out: {error.strerror or error}"
-        raise UsageError(fault, where=str(out), hint="choose another folder") from error
+        raise unwritable(out, error, "choose another folder", "use --out") from error
     if found := differences(key_of_run(out), key):
         raise UsageError(
             f"the run folder was made with another configuration: {', '.join(found)}",

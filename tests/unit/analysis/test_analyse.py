@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from casl_bench.analysis.analyse import analyse, read_numbers, write_numbers
+from casl_bench.analysis.analyse import NUMBERS_FILE, analyse, read_numbers
 from casl_bench.cli.main import main
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.metrics.metric import METRICS
 from casl_bench.results.record import Comparison, RunRecord
-from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.run_folder import CellKey, RecordStore, write_jsonl
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 GOOD, FAIR, POOR = (MadeUpMethod(damage=d) for d in (0.1, 0.2, 0.4))
@@ -75,7 +75,8 @@ def test_analysis_is_a_function_of_what_is_stored(tmp_path: Path) -> None:
     run = write(tmp_path / "run", casl=GOOD, asyrp=FAIR)
     numbers = analyse([run])
     assert numbers == analyse([run]) == read_numbers(run)
-    path = write_numbers(run, numbers)
+    path = run / NUMBERS_FILE
+    write_jsonl(path, numbers)
     assert read_numbers(path) == numbers
     with pytest.raises(UsageError, match="no records"):
         read_numbers(tmp_path / "empty")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -194,6 +197,37 @@ def test_a_stop_that_code_in_c_makes_an_error_of_is_a_stop(
     assert exit_code_of(action) == code
     assert capsys.readouterr().err == said
     assert [signal.getsignal(each) for each, *_ in STOPS] == handlers
+
+
+class Clings:
+    def __del__(self) -> None:
+        raise OSError("kept")
+
+
+def ends_a_thread() -> int:
+    thread = threading.Thread(target=lambda: [][0])  # type: ignore[misc]
+    thread.start()
+    thread.join()
+    return 0
+
+
+def ends_a_finalizer() -> int:
+    Clings()
+    gc.collect()
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [(ends_a_thread, "IndexError: list index out of range"), (ends_a_finalizer, "OSError: kept")],
+)
+def test_what_ends_a_thread_or_a_finalizer_is_one_line(
+    work: Callable[[], int], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hooks = threading.excepthook, sys.unraisablehook
+    assert exit_code_of(work) == 0
+    assert capfd.readouterr().err == f"warning: a thread or finalizer failed: {said}\n"
+    assert hooks == (threading.excepthook, sys.unraisablehook)
 
 
 def test_a_stop_that_was_swallowed_is_none(capsys: pytest.CaptureFixture[str]) -> None:
