@@ -17,7 +17,7 @@ from casl_bench.studies.metric_validity import study as metric_validity
 from casl_bench.studies.paper_questions import study as paper_questions
 
 NOTHING: Any = None
-SWEEP: Any = SimpleNamespace(config=None)
+SWEEP: Any = SimpleNamespace(config=SimpleNamespace(suite=None), trials={"m": ()}, domains={})
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def two_threads() -> Iterator[None]:
     [
         (lambda: executor.run(NOTHING, NOTHING), (executor, "check_engine")),
         (lambda: worker.carry_out(NOTHING, NOTHING, NOTHING), (worker, "BufferedProgress")),
-        (lambda: tuning.tune(SWEEP, NOTHING), (tuning, "open_domains")),
+        (lambda: tuning.tune(SWEEP, NOTHING), (tuning, "identify")),
         (lambda: rescoring.rescore(Path()), (rescoring, "RecordStore")),
         (lambda: metric_validity.make_study(8, print), (metric_validity, "load_registries")),
         (
