@@ -34,6 +34,7 @@ class PixelMeanDifference(ConfiguredMethod[MethodConfig]):
         source="difference of class means, no model",
         version=1,
         supervision="labels",
+        space="pixels",
         deterministic=True,
         reference=True,
     )

@@ -35,6 +35,7 @@ class Template(ConfiguredMethod[MethodConfig]):
         source="control",
         version=1,
         supervision="labels",
+        space="pixels",
         control=True,
         needs_oracle=True,
         matched=True,

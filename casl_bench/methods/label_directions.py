@@ -6,7 +6,10 @@ exact and takes no random number.
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,11 +77,8 @@ class StandardisedMaps:
         are [n] bool, both classes present; C is the penalty per image where inner products are
         means over features, and a small one weighs all images alike.
         """
-        # Imported here: scikit-learn takes a second that other methods should not pay.
-        from sklearn.svm import SVC
-
         # Without a state of its own it would take a global random number, and not use it.
-        machine = SVC(kernel="precomputed", C=C, tol=1e-6, random_state=0)
+        machine = _svc()(kernel="precomputed", C=C, tol=1e-6, random_state=0)
         machine.fit((self.x @ self.x.T / self.x.shape[1]).numpy(), labels.numpy())
         weights = torch.zeros(len(self.x), dtype=torch.float64)
         weights[torch.from_numpy(machine.support_).long()] = torch.from_numpy(machine.dual_coef_[0])
@@ -96,6 +96,16 @@ class StandardisedMaps:
         distance = (self.x[labels].mean(0) - self.x[~labels].mean(0)) @ normal
         direction: Tensor = (distance * normal * self.std).reshape(self.shape).float()
         return direction
+
+
+def _svc() -> Callable[..., Any]:
+    """scikit-learn's SVC, imported on demand: a second that other methods should not pay."""
+    state = random.getstate()  # which that import uses up
+    from sklearn.svm import SVC
+
+    random.setstate(state)
+    svc: Callable[..., Any] = SVC
+    return svc
 
 
 def svm_direction(h: Tensor, labels: Tensor, C: float) -> Tensor:

@@ -23,7 +23,7 @@ from casl_bench.models.scorers import AttributeScorer
 from casl_bench.sae.sae import SaeProvider
 
 Supervision = Literal["none", "text", "labels"]
-EditSpace = Literal["h_space", "weights", "other"]
+EditSpace = Literal["h_space", "weights", "pixels", "other"]
 
 
 class MethodConfig(BaseModel):
@@ -57,8 +57,9 @@ class MethodInfo:
     uses_text: bool = False  # with supervision "labels": whether `task.guide_clip` is asked for too
     # With supervision "labels": whether `task.all_labels` is asked for, those of every attribute
     uses_all_labels: bool = False
-    # Where the edit happens: delta_h is added to h, the U-Net's weights are changed, or anywhere
-    # else. A control that stands beside methods stands beside those of its space.
+    # Where the edit happens: delta_h is added to h, the U-Net's weights are changed, pixels alone
+    # are, without a pass of the U-Net, or anywhere else. A control that stands beside methods
+    # stands beside those of its space.
     space: EditSpace = "other"
     uses_sae: bool = False  # whether `task.saes` is asked for
     uses_validation: bool = False  # whether `task.validation` is asked for
@@ -282,7 +283,7 @@ def register_method(cls: M) -> M:
 
 CONTROLS = (
     "identity", "oracle", "random_direction", "shuffled", "inverted", "destroy", "pixel_attack",
-    "random_rotation", "random_weights",
+    "random_rotation", "random_weights", "template",
 )  # fmt: skip
 """Without any of these a table would claim more than was checked."""
 

@@ -450,7 +450,7 @@ def _cell(
 def _work(method: EditingMethod, config: RunConfig) -> float:
     """Estimated U-Net calls of a cell: its fit, and every image, strength and step."""
     suite, info = config.suite, method.info
-    if info.space == "other" and info.control:
+    if info.space == "pixels" or (info.space == "other" and info.control):
         return 0.0
     if info.beside:  # one strength only
         return float(min(MATCHED_IMAGES, suite.test_images_per_concept) * suite.num_steps)

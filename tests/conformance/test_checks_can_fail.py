@@ -94,6 +94,11 @@ class EntrantWithAnOracle(Good):
     info = replace(Good.info, needs_oracle=True)
 
 
+@breaks("a fit declared deterministic takes no random number")
+class ChanceUnsaid(Good):
+    info = replace(Good.info, deterministic=True)
+
+
 @breaks("its settings survive JSON")
 class InfiniteSetting(Good):
     class Config(MethodConfig):

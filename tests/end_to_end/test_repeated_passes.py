@@ -28,6 +28,7 @@ NO_SKIPS = "x_t and h of an inversion are kept, but no skip connections: they ar
 TWICE = "the toy data set draws one picture twice"
 SAME_DRAWS = "entrants are given the same random numbers, and so the same pictures to learn from"
 FEATURES = "features of a reconstruction are too much to keep from cell to cell: once a cell"
+NOTHING_ADDED = "where a method adds nothing to an image's h, every strength is decoded alike"
 STILL = "an edit may leave a picture as it is, or be that of another entrant"
 
 NEEDED = {
@@ -44,6 +45,8 @@ NEEDED = {
     (DECODER, "inversion", "inversion"): TWICE,
     (ENCODER, "fit", "fit"): SAME_DRAWS,
     (DECODER, "fit", "fit"): SAME_DRAWS,
+    (DECODER, "choose strength", "choose strength"): NOTHING_ADDED,
+    (DECODER, "edit", "edit"): NOTHING_ADDED,
     (DECODER, "fit", "choose strength"): "h_pca chooses on validation images, from their x_T on",
     ("toy_embedder", "choose strength", "choose strength"): FEATURES,
     ("toy_embedder", "score", "score"): FEATURES,

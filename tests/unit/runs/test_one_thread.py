@@ -17,7 +17,7 @@ from casl_bench.studies.metric_validity import study as metric_validity
 from casl_bench.studies.paper_questions import study as paper_questions
 
 NOTHING: Any = None
-SWEEP: Any = SimpleNamespace(config=None)
+SWEEP: Any = SimpleNamespace(config=SimpleNamespace(suite=None), trials={"m": ()}, domains={})
 
 
 @pytest.fixture
