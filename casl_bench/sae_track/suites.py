@@ -75,7 +75,8 @@ SAE_SUITES: dict[str, SaeSuite] = {
             seeds=2,
             pair_images=16,
             edit_attributes=3,
-            edit_images=4,
+            edit_images=3,
+            strengths=(4.0, 32.0),
         ),
         SaeSuite(
             name="full",
