@@ -94,9 +94,9 @@ seed_option = option("Run", "--seed", type=SEED, default=0, show_default=True, m
 plugin_option = option("Run", "--plugin", "plugins", type=PATH, multiple=True,
                        help="A Python file with methods, dictionaries or data sets of your own; "
                        "may be repeated.")  # fmt: skip
-sae_option = option("Run", "--sae", default=DEFAULT_SAE, show_default=True, metavar="NAME|FOLDER",
-                    help="Dictionary of the methods that use one: a name, or a folder of one "
-                    "trained elsewhere.")  # fmt: skip
+sae_option = option("Run", "--sae", rare=True, default=DEFAULT_SAE, show_default=True,
+                    metavar="NAME|FOLDER", help="Dictionary of the methods that use one: a name, "
+                    "or a folder of one trained elsewhere.")  # fmt: skip
 device_option = option("Execution", "--device", default="cpu", show_default=True,
                        metavar="NAME", help="cpu, cuda, cuda:1 … or mps.")  # fmt: skip
 devices_option = option("Execution", "--devices", rare=True, metavar="NUMBERS",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field, ValidationError
 
@@ -112,11 +111,6 @@ def read_record(path: Path) -> SaeRecord:
 def read_records(run: Path) -> list[SaeRecord]:
     """All records of a run folder, in order of their names."""
     return [read_record(path) for path in sorted((run / CELLS).glob("*.json"))]
-
-
-def without_pages(records: Iterable[SaeRecord]) -> list[dict[str, Any]]:
-    """Records as JSON values without pages of latents, for one small file of numbers."""
-    return [r.model_copy(update={"latents": ()}).model_dump(mode="json") for r in records]
 
 
 def ranges_of(records: Sequence[SaeRecord]) -> list[str]:

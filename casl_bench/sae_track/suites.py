@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from casl_bench.core.errors import UsageError, unknown_name
-from casl_bench.metrics.dictionaries import SAE_METRICS
+from casl_bench.core.errors import unknown_name
 
 
 class TimeRange(BaseModel):
@@ -75,7 +74,8 @@ SAE_SUITES: dict[str, SaeSuite] = {
             seeds=2,
             pair_images=16,
             edit_attributes=3,
-            edit_images=4,
+            edit_images=3,
+            strengths=(4.0, 32.0),
         ),
         SaeSuite(
             name="full",
@@ -101,11 +101,3 @@ def sae_suite(name: str) -> SaeSuite:
     if name not in SAE_SUITES:
         raise unknown_name("suite", name, SAE_SUITES)
     return SAE_SUITES[name]
-
-
-def check_metric(name: str) -> str:
-    """The name of a metric of dictionaries. Raises UsageError where there is none."""
-    if name not in SAE_METRICS:
-        error = unknown_name("metric", name, SAE_METRICS)
-        raise UsageError(error.what, hint=error.hint)
-    return name

@@ -69,7 +69,7 @@ def test_merging_latents_lowers_what_is_read(name: str) -> None:
 @pytest.mark.parametrize("name", ["probe", "monosemanticity", "ablation", "steering"])
 def test_merging_latents_lowers_these_too_be_it_not_in_every_step(name: str) -> None:
     values = curve(name, [merged(oracle(TEST), share) for share in (0, 0.25, 0.5, 0.75, 1)])
-    assert all(a >= b for a, b in pairwise(values)), values
+    assert all(a > b - 1e-9 for a, b in pairwise(values)), values
     assert values[-1] < values[0]
 
 
