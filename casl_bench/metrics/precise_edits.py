@@ -142,7 +142,9 @@ def image_outcomes(panel: Sequence[EditScores]) -> ImageOutcomes:
         raise InputError("a panel scores the same images for the same target")
     before = np.stack([s.sign * s.base[:, s.target] for s in panel])
     after = np.stack([s.sign * s.edit[:, s.target] for s in panel])
-    return ImageOutcomes((before <= 0).all(0), (after > 0).all(0), _drifts(panel))
+    eligible: NDArray[np.bool_] = np.all(before <= 0, axis=0)
+    flipped: NDArray[np.bool_] = np.all(after > 0, axis=0)
+    return ImageOutcomes(eligible, flipped, _drifts(panel))
 
 
 def evaluate_precise_edits(

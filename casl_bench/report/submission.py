@@ -15,8 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from casl_bench.analysis.analyse import NUMBERS_FILE, read_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.analysis.measure import PRECISE_EDITS, flags_of
@@ -99,11 +97,9 @@ def _of_comparison(
     if comparison.headline is not None:
         means = {}
         for s in comparison.standings:
-            own = [
-                np.mean(fits) for c in comparison.concepts
-                if (fits := precise.get((c, s.method)))
-            ]  # fmt: skip
-            means[s.method] = float(np.mean(own)) if own else math.nan
+            of_fits = [precise.get((c, s.method), ()) for c in comparison.concepts]
+            values = [sum(fits) / len(fits) for fits in of_fits if fits]
+            means[s.method] = sum(values) / len(values) if values else math.nan
             for found in (s.headline, s.headline_here):
                 if found is None or found.value is None or not _same(found.value, means[s.method]):
                     faults.append(f"precise edits of '{s.method}' are not those of its cells")

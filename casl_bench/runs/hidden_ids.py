@@ -47,7 +47,7 @@ class HiddenIds:
     def oracle(self, render: OracleRenderer) -> OracleRenderer:
         """A renderer, for controls, that knows images by their names."""
 
-        def by_name(names: Sequence[str], attribute: str) -> Tensor:
-            return render([self._ids[name] for name in names], attribute)
+        def by_name(image_ids: Sequence[str], attribute: str) -> Tensor:
+            return render([self._ids[name] for name in image_ids], attribute)
 
         return by_name

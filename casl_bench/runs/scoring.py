@@ -111,6 +111,7 @@ class Scorers:
                 target, others = reader.change_of(moved, concept.attribute)
                 worst = reader.worst_change_of(moved, concept.attribute)
                 factors.append((target.numpy(), others.numpy(), worst.numpy()))
+        read: list[Array | None] = [np.stack(values) for values in zip(*factors, strict=True)]
         return ScoreTable(
             ids,
             pictures.strengths,
@@ -124,7 +125,7 @@ class Scorers:
             None if identity is None else identity.numpy(),  # such as of a church
             np.stack(locality) if locality else None,
             np.stack(background) if background else None,
-            *(map(np.stack, zip(*factors, strict=True)) if factors else (None, None, None)),
+            *read,
         )
 
     def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:

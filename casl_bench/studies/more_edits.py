@@ -266,11 +266,14 @@ class _Maker:
             keep = [j for j, name in enumerate(names) if name != other]
             panel = []
             for classifier in domain.classifiers:
-                logits = [classifier.logits(x).double().numpy()[:, keep]
-                          for x in (source, base, after)]  # fmt: skip
+                logits = [
+                    classifier.logits(x).double().numpy()[:, keep] for x in (source, base, after)
+                ]
                 panel.append(
                     EditScores(
-                        *logits,
+                        source=logits[0],
+                        base=logits[1],
+                        edit=logits[2],
                         target=[names[j] for j in keep].index(own),
                         sign=1,
                         spread=np.array(scales.spreads[classifier.info.name])[keep],

@@ -102,7 +102,7 @@ def _swap(team: RedTeam, subject: Subject, images: Tensor, pool: bool) -> Tensor
     own = team.logits(images)
     apart = np.abs(own[:, :, None, others] - logits[:, None, :, others]).max((0, 3))
     apart[:, (logits[:, :, t] <= 0).any(0)] = np.inf
-    return pictures[apart.argmin(1)]
+    return pictures[torch.from_numpy(apart.argmin(1))]
 
 
 def _half(images: Tensor, edited: Tensor) -> Tensor:
@@ -143,8 +143,8 @@ def swap_guarded(team: RedTeam, subject: Subject) -> Edit:
         reader = team.domain.factors
         of_pool = None if reader is None else reader.factors(pictures)
         for row, image in zip(apart, x, strict=True):
-            near = np.argsort(row)[:64]
-            drift = torch.from_numpy(row[near])
+            near = torch.from_numpy(np.argsort(row)[:64])
+            drift = torch.from_numpy(row)[near]
             alike = team.domain.embedder.identity_similarity(
                 pictures[near], image[None].expand(len(near), -1, -1, -1)
             )
@@ -154,7 +154,7 @@ def swap_guarded(team: RedTeam, subject: Subject) -> Edit:
                 moved = of_pool[near] - reader.factors(image[None])
                 worst = reader.worst_change_of(moved, subject.concept.attribute)
                 drift = torch.maximum(drift, worst.double())
-            chosen.append(int(near[int(drift.argmin())]))
+            chosen.append(int(near[drift.argmin()]))
         return pictures[chosen]
 
     return edit

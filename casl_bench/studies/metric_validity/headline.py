@@ -21,8 +21,8 @@ from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.epr import EPR_RAW
 from casl_bench.metrics.epr_plus import EPR_SIGNED, signed_exp, signed_log
 from casl_bench.metrics.precise_edits import TOLERANCE, image_outcomes
-from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.micro_batch import one_thread
+from casl_bench.models.scorers import AttributeScorer
 from casl_bench.results.provenance import package_versions
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.runs.names import load_registries
@@ -255,7 +255,7 @@ def _editor_rows(
 def _attack_rows(
     dataset: str,
     scorers: StudyScorers,
-    shipped: Sequence[AttributeClassifier],
+    shipped: Sequence[AttributeScorer],
     subjects: Sequence[Subject],
     judges: Mapping[Judge, Sequence[str]],
     images: int,

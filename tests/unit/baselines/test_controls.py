@@ -132,8 +132,8 @@ def test_destroy_draws_another_noise_for_each_image(tmp_path: Path) -> None:
     _, editor = fitted(Destroy, toy, tmp_path)
     grey = torch.zeros_like(toy.test.reconstruction[:1])
     once, again, other = (
-        editor.edit(Inversions((name,), toy.test.timesteps, grey, grey, grey), [0.5])
-        for name in ("a", "a", "b")
+        editor.edit(Inversions((name,), toy.test.timesteps, grey + shade, grey, grey), [0.5])
+        for name, shade in (("a", 0.0), ("b", 0.0), ("a", 0.1))
     )
     assert torch.equal(once, again)
     assert abs(correlation(once, other)) < 0.2

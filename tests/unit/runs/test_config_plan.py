@@ -390,8 +390,8 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     run = config(tmp_path)
     by_method = {c.method: c.work for c in cells(run)}
     s = run.suite
-    # The grid and the headline's strength; on test images four levels.
-    edit = s.validation_images * (len(s.strengths) + 1) + s.test_images_per_concept * 4
+    # The grid and the strength of half of the effect; on test images five levels.
+    edit = s.validation_images * (len(s.strengths) + 1) + s.test_images_per_concept * 5
     edit *= s.num_steps
     assert by_method["identity"] == by_method["oracle"] == 0
     images = min(MATCHED_IMAGES, s.test_images_per_concept)

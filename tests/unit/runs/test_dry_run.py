@@ -83,7 +83,7 @@ def test_phases_by_hand(tmp_path: Path) -> None:
     # CASL and CASL-Steer share one fit of a concept.
     casl = fit_work(make_method("casl", config.suite), config.suite)
     assert cost.fits == 2 * (250 * 6 + casl)
-    a_method = (32 * 4 + 8 * (6 + 1)) * 40  # four levels, six strengths and where they led
+    a_method = (32 * 5 + 8 * (6 + 1)) * 40  # five levels, six strengths and where they led
     beside = MATCHED_IMAGES * 40
     null = 8 * NULL_IMAGES * 6 * 40  # eight random directions at six strengths, for all concepts
     # Of the two references one runs no U-Net.

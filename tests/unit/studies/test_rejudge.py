@@ -15,7 +15,8 @@ from casl_bench.core.files import hash_bytes
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.rendered import RENDERED, rendered_domain
 from casl_bench.metrics.edit_scores import spread_of
-from casl_bench.models.attribute_classifier import AttributeClassifier
+from casl_bench.models.factor_regressor import FactorRegressor
+from casl_bench.models.scorers import ScorerInfo
 from casl_bench.results.record import (
     CellRecord,
     FileRef,
@@ -98,37 +99,30 @@ def test_the_same_classifiers_judge_the_same(run: Path) -> None:
         assert now.value == pytest.approx(was.value, abs=0.1)  # units are of other images
 
 
+class OfFactors:
+    """Attributes as another network reads them, which was not attacked."""
+
+    def __init__(self) -> None:
+        domain = rendered_domain(NAME)
+        assert isinstance(domain.factors, FactorRegressor)
+        self._reader = domain.factors
+        self.attributes = domain.dataset.card.attributes
+        self.info = ScorerInfo("of_factors", "attributes", 1, "0" * 64)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        return 10 * (self._reader.shares(pixels) - 0.5)
+
+
 def test_what_deceived_the_shipped_ones_is_lost(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stranger to both attacked classifiers: the second domain model that reads attributes."""
-    fresh = _blind_to_noise(rendered_domain(NAME).classifiers[0])
+    fresh = OfFactors()
     monkeypatch.setattr(module, "fresh_classifiers", lambda *a, **k: (fresh,))
     found = module.rejudge(run, seed=1)
     assert read_rejudged(run / FILE) == found
     own = found.datasets[NAME].methods
-    assert own["attack"].shipped > 0.3 and own["attack"].fresh < 0.2
+    assert own["attack"].shipped > 0.2 and own["attack"].fresh < 0.1
+    assert own["honest"].fresh > 0.5
     assert found.flag("attack") == LOST and found.flag("honest") is None
     assert "attack" in module.rejudged_text(found)
-
-
-def _blind_to_noise(classifier: AttributeClassifier) -> AttributeClassifier:
-    """The same classifier behind a blur, which no small pattern of pixels passes."""
-
-    class Blurred(torch.nn.Module):
-        def __init__(self, network: torch.nn.Module) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x: Tensor) -> Tensor:
-            smooth = torch.nn.functional.avg_pool2d(
-                torch.nn.functional.pad(x, (1, 1, 1, 1), "replicate"), 3, 1
-            )
-            found: Tensor = self.network(smooth)
-            return found
-
-    return AttributeClassifier(
-        classifier.info, classifier.attributes, Blurred(classifier._network), classifier.scale,
-        classifier.bias, classifier.image_size,
-    )  # fmt: skip
 
 
 def test_fresh_images_are_of_no_split_and_differ_by_seed() -> None:
