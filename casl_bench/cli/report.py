@@ -16,20 +16,10 @@ _RUN = LocalPath(exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
-    """Write and print the table of an analysed run folder, if any; draw its pictures."""
-    from casl_bench.analysis.analyse import NUMBERS_FILE
-    from casl_bench.core.files import write_text
-    from casl_bench.report.pictures import write_pictures
-    from casl_bench.report.tables import render_tables
-    from casl_bench.results.run_folder import RecordStore, read_jsonl
+    """Write tables and pictures of an analysed run folder, if any; print the summary."""
+    from casl_bench.report.run_report import write_run_report
 
-    path = out / NUMBERS_FILE
-    numbers = read_jsonl(path) if path.is_file() else []
-    if numbers:
-        table = render_tables(numbers)
-        write_text(out / "table.md", table)
-        write_pictures(RecordStore(out), numbers)
-        show(table)
+    show(write_run_report(out))
 
 
 @click.command("analyse")
@@ -117,16 +107,18 @@ def merge_command(out: Path, runs: tuple[Path, ...]) -> int:
 
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=_PATH)
+@click.option("--short", is_flag=True, help="Who is first, on one screen, as at a run's end.")
 @deferred
-def table_command(where: Path) -> str:
+def table_command(where: Path, short: bool) -> str:
     """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
     from casl_bench.analysis.analyse import read_numbers
     from casl_bench.analysis.controls import check_bounds
+    from casl_bench.report.run_report import summary_text
     from casl_bench.report.tables import render_tables
 
     records = read_numbers(where)
     check_bounds(records, where)
-    return render_tables(records)
+    return summary_text(records) if short else render_tables(records)
 
 
 @click.command("picture")

@@ -375,7 +375,7 @@ _NEW_IN_3 = frozenset({"attribute", "monotone"})
 """Likewise of versions 1 and 2."""
 
 
-DOMAIN_TITLES = {"synth": "rendered", "real": "photographs"}
+DOMAIN_TITLES = {"synth": "rendered", "real": "photographs", "own": "own images"}
 """Kind of domain, as files have it since schema 1 → as it is shown."""
 
 

@@ -172,7 +172,7 @@ class Artifacts:
         assert store is not None  # the training split keeps them
         trainer, workspace = self._trainer_config(), folder / "training"
         with (
-            self.progress.task("SAE: training", trainer.steps) as advance,
+            self.progress.task("SAE: training", trainer.steps, unit="steps") as advance,
             self.progress.costs.phase("SAE training"),
         ):
             sae = fit_h_space_sae(
@@ -230,7 +230,7 @@ class Artifacts:
             )  # fmt: skip
         work = float(self.passes_per_image * len(batch))
         with (
-            self.progress.task(f"{split}: inversion", len(batch), work) as advance,
+            self.progress.task(f"{split}: inversion", len(batch), work, "images") as advance,
             self.progress.costs.phase("inversion"),
         ):
             inversions = invert_in_parts(

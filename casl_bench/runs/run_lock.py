@@ -26,6 +26,7 @@ from casl_bench.core.files import (
     write_text,
 )
 from casl_bench.core.registry import baselines_folder
+from casl_bench.results.run_folder import SUMMARY_FILE
 from casl_bench.runs.suites import RunConfig, Shard, Suite, default_out, domain_kind_of_suite
 
 MANIFEST = "manifest.json"
@@ -138,7 +139,7 @@ class FinishedCommand:
     @property
     def table(self) -> str:
         """What the command printed; empty for a shard."""
-        path = self.out / "table.md"
+        path = self.out / SUMMARY_FILE
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def is_current(self) -> bool:
