@@ -9,7 +9,8 @@ from tabulate import tabulate
 
 from casl_bench.analysis.analyse import NUMBERS_FILE
 from casl_bench.core.files import write_text
-from casl_bench.report.columns import STANDINGS, Placed
+from casl_bench.core.text import visible
+from casl_bench.report.columns import STANDINGS, Column, Placed
 from casl_bench.report.grouping import Group, Part, Row, RowKey, parts_of
 from casl_bench.report.markdown import Footnotes
 from casl_bench.report.pictures import write_pictures
@@ -54,6 +55,7 @@ def summary_text(records: Sequence[RunRecord], run: Path | None = None) -> str:
         first = failed[0]
         place = "/".join(filter(None, (first.dataset, first.method, first.concept)))
         lines.append(f"{len(failed)} cells failed, the first {place}: {first.error.message}"[:160])  # type: ignore[union-attr]
+    lines = [visible(line) for line in lines]
     if run is None:
         return "\n".join(lines[:MOST_LINES]).rstrip() + "\n"
     quick = all(part.groups[0].first.suite.quick for part in parts)
@@ -91,6 +93,12 @@ def _tried(group: Group) -> list[str]:
     return lines
 
 
+def as_text(column: Column[Placed], item: Placed, notes: Footnotes) -> str:
+    """A cell for what is no markdown: a method's name as it is."""
+    named = column.name == "method"
+    return item.row.key.method if named else str(column.cell(item, notes))
+
+
 def _count(concepts: int) -> str:
     return f"{concepts} concept{'' if concepts == 1 else 's'}"
 
@@ -110,7 +118,7 @@ def _standings(group: Group) -> list[str]:
     columns = [column for column in STANDINGS if column.name in _SHOWN]
     notes = Footnotes()
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
-    rows = [[column.cell(item, notes) for column in columns] for item in placed[:_MOST_ROWS]]
+    rows = [[as_text(column, item, notes) for column in columns] for item in placed[:_MOST_ROWS]]
     align = ["left" if column.text else "right" for column in columns]
     heads = [column.header for column in columns]
     body = tabulate(rows, heads, "simple", disable_numparse=True, colalign=align)

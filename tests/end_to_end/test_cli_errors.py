@@ -278,7 +278,9 @@ def test_a_torchvision_of_another_build(in_folder: Path, tmp_path: Path) -> None
     )
     done = run("--methods", "casl", cwd=in_folder, PYTHONPATH=str(package.parent))
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    # Where torch takes long to load, a line says so before.
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("loading torch")]
+    assert len(lines) == 1
     assert "do not fit together" in done.stderr
     assert "from the same index with matching builds" in done.stderr
     assert list(in_folder.iterdir()) == []

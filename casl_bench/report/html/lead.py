@@ -14,7 +14,7 @@ from casl_bench.report.exports import csv_cell
 from casl_bench.report.grouping import Group, Number, Row, RowKey
 from casl_bench.report.html.figures import Style
 from casl_bench.report.markdown import DASH, Footnotes, number
-from casl_bench.report.run_report import who_is_first
+from casl_bench.report.run_report import as_text, who_is_first
 from casl_bench.report.tables import effect_in_words
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import write_jsonl
@@ -79,7 +79,7 @@ def lead_of(group: Group, styles: Mapping[RowKey, Style]) -> Lead:
         about + (_RENDERED if group.first.domain_kind == "synth" else ""),
         doubtful,
         tuple(column.header for column in columns),
-        [tuple(str(column.cell(item, notes)) for column in columns) for item in placed],
+        [tuple(as_text(column, item, notes) for column in columns) for item in placed],
         tiles,
     )
 
