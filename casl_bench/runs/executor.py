@@ -63,10 +63,11 @@ def run(config: RunConfig, progress: Progress) -> int:
     trusted: a scorer under its floor, a control out of its bounds.
     """
     check_engine(config)
-    domains = open_domains(config)
-    check_images(config, domains)
-    check_guides(config, domains)
-    cells = plan(config, identify(domains))
+    with progress.task("opening models and images", 0):
+        domains = open_domains(config)
+        check_images(config, domains)
+        check_guides(config, domains)
+        cells = plan(config, identify(domains))
     resolutions = {d: w.dataset.card.resolution for d, w in domains.items()}
     tasks = make_tasks(config.suite, cells, resolutions)
     if config.execution.shard is not None:

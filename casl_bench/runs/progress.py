@@ -117,7 +117,7 @@ class PhaseCosts:
 
 Advance = Callable[[int], None]
 
-BEAT_SECONDS = 4.5
+BEAT_SECONDS = 4.0
 """A line is written at least this often for the first `EAGER_SECONDS`; a bar moves every second."""
 EAGER_SECONDS = 600.0
 LATER_SECONDS = 60.0

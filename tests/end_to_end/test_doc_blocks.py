@@ -102,8 +102,12 @@ def test_every_command_is_run_here_or_elsewhere() -> None:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that the commands name, and small suites in the place of long ones."""
+    small = tiny_suite(
+        num_steps=6, refinements=5, train_images=24, validation_images=4, test_pool_images=24,
+        test_images_per_concept=4, strengths=(0.5, 1.0, 2.0),
+    )  # fmt: skip
     for name in ("default", "full", "quick"):
-        monkeypatch.setitem(SUITES, name, tiny_suite(name=name))
+        monkeypatch.setitem(SUITES, name, small.model_copy(update={"name": name}))
     load_registries()
     for registry in (METHODS, DATASETS, DOMAINS, METRICS):  # what plugins add is forgotten
         monkeypatch.setattr(registry, "_factories", dict(registry._factories))
