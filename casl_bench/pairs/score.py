@@ -18,8 +18,10 @@ from torch import Tensor
 from casl_bench.core.errors import InputError, UsageError
 from casl_bench.core.files import make_folder, write_bytes, write_text
 from casl_bench.metrics.edit_scores import Array
-from casl_bench.models.scorers import AttributeScorer, Similarity, compare
+from casl_bench.models.embedder import RenderEmbedder
+from casl_bench.models.scorers import AttributeScorer, CalibratedNetwork, Similarity, compare
 from casl_bench.pairs.files import (
+    SIZE,
     Pair,
     differing_sizes,
     listed,
@@ -101,7 +103,7 @@ def score_pairs(
         column = column_of(scorer.attributes, target)  # before hours of pictures
         matched = match_folders(*folders)
         notes += [*matched.problems, *_differing(matched.pairs)]
-        batches = _of_pairs(matched.pairs, notes)
+        batches = _of_pairs(matched.pairs, notes, _size_for(scorer, similarity))
     else:
         scorer = _scorer(classifier, attributes)
         column = column_of(scorer.attributes, target)
@@ -196,7 +198,9 @@ def _score_logits(
     measured: dict[str, Array] = {}
     if similarity is not None:
         seen = _Seen()
-        for batch, before, after in _of_pairs([known[name] for name in names], notes):
+        for batch, before, after in _of_pairs(
+            [known[name] for name in names], notes, _size_for(similarity)
+        ):
             seen.names += batch
             seen.compare(similarity, before, after)
         names, measured = seen.names, seen.measured
@@ -219,14 +223,20 @@ def _differing(pairs: Sequence[Pair]) -> list[str]:
     return [f"pairs that differ {said}: {listed(found)}"] if found else []
 
 
+def _size_for(*scorers: object) -> int:
+    """At which pictures are read: networks of the rendered domains take one size alone."""
+    own = (s.image_size for s in scorers if isinstance(s, CalibratedNetwork | RenderEmbedder))
+    return next(own, SIZE)
+
+
 def _of_pairs(
-    pairs: Sequence[Pair], notes: list[str]
+    pairs: Sequence[Pair], notes: list[str], size: int = SIZE
 ) -> Iterator[tuple[list[str], Tensor, Tensor]]:
     """Batches of what can be read; what cannot is noted at the end."""
     unreadable: list[str] = []
     names: list[str] = []
     pictures: list[tuple[Tensor, Tensor]] = []
-    for pair, *found in read_pairs(pairs):
+    for pair, *found in read_pairs(pairs, size):
         if isinstance(found[0], str):
             unreadable.append(found[0])
             continue

@@ -61,6 +61,12 @@ def test_a_scorer_of_the_benchmark_and_its_similarity_score(folders: tuple[Path,
     assert flipped.all()
 
 
+def test_folders_are_read_at_the_size_that_a_scorer_takes(folders: tuple[Path, Path]) -> None:
+    classifier = toy_domain().classifiers[0]
+    found = casl_bench.score_pairs(*folders, "bright", classifier=classifier)
+    assert len(found) == COUNT and found.per_image["flipped"].all()
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
