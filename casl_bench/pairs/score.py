@@ -94,9 +94,11 @@ def score_pairs(
     if isinstance(source, str | Path) != isinstance(edited, str | Path):
         raise InputError("give two folders, or two arrays")
     notes: list[str] = []
+    where = ""
     if isinstance(source, str | Path):
         assert isinstance(edited, str | Path)
         folders = (Path(source), Path(edited))
+        where = ", ".join(map(str, folders))
         if csv_files := _csv_files(classifier):
             return _score_logits(csv_files, folders, target, similarity, spread, remove, tolerance)
         scorer = _scorer(classifier, attributes)
@@ -116,11 +118,7 @@ def score_pairs(
             seen.compare(similarity, before, after)
         progress(len(names))
     if not seen.names:
-        raise UsageError(
-            "no pair of pictures can be read",
-            where=f"{source!s}, {edited!s}",
-            hint="; ".join(notes),
-        )
+        raise UsageError("no pair of pictures can be read", where=where, hint="; ".join(notes))
     scores = edit_scores(*seen.logits, column, spread=spread, remove=remove)
     return PairScores(
         tuple(seen.names), tuple(scorer.attributes), scores, tolerance, seen.measured, tuple(notes)
