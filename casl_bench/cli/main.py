@@ -43,6 +43,10 @@ COMMANDS = {
         "casl_bench.cli.report:rescore_command",
         "Score the pictures of a run anew, by today's scorers.",
     ),
+    "score": (
+        "casl_bench.pairs.commands:score_command",
+        "Score pictures edited by anything: SRC EDIT --target NAME.",
+    ),
     "study": ("casl_bench.studies.commands:study_group", "Study the benchmark itself."),
     "submit": ("casl_bench.cli.leaderboard:submit_command", "Check a run and add its records."),
     "table": ("casl_bench.cli.report:table_command", "Print the table of a run anew."),

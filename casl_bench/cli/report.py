@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,39 +13,17 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.option_types import BoundedInt, LocalPath
 
 if TYPE_CHECKING:
-    from casl_bench.results.record import RunRecord
+    pass
 
 _PATH = LocalPath(exists=True)
 _RUN = LocalPath(exists=True, file_okay=False)
 
 
 def report_run(out: Path) -> None:
-    """Write the tables of an analysed run folder, draw its pictures, print the headline."""
-    from casl_bench.analysis.analyse import NUMBERS_FILE
-    from casl_bench.report.pictures import write_pictures
-    from casl_bench.results.run_folder import RecordStore, read_jsonl
+    """Write tables and pictures of an analysed run folder, if any; print the summary."""
+    from casl_bench.report.run_report import write_run_report
 
-    path = out / NUMBERS_FILE
-    numbers = read_jsonl(path) if path.is_file() else []
-    if numbers:
-        summary = write_tables(out, numbers)
-        write_pictures(RecordStore(out), numbers)
-        show(summary)
-
-
-SUMMARY_FILE = "summary.md"
-
-
-def write_tables(out: Path, numbers: Sequence[RunRecord]) -> str:
-    """Write all tables into a folder; returns the headline's, and where the others are."""
-    from casl_bench.core.files import write_text
-    from casl_bench.report.tables import headline_text, render_tables
-
-    write_text(out / "table.md", render_tables(numbers))
-    paths = f"all tables: {out / 'table.md'}; a page: casl-bench report {out}"
-    summary = "\n\n".join(filter(None, [headline_text(numbers), paths])) + "\n"
-    write_text(out / SUMMARY_FILE, summary)
-    return summary
+    show(write_run_report(out))
 
 
 @click.command("analyse")
@@ -71,6 +48,7 @@ def analyse_command(
     from casl_bench.analysis.controls import check_bounds
     from casl_bench.core.registry import discover, load_plugin
     from casl_bench.metrics.metric import METRICS
+    from casl_bench.report.run_report import write_tables
     from casl_bench.report.tables import render_tables
     from casl_bench.results.published_scores import ENDING
     from casl_bench.results.run_folder import write_jsonl
@@ -132,16 +110,18 @@ def merge_command(out: Path, runs: tuple[Path, ...]) -> int:
 
 @click.command("table")
 @click.argument("where", metavar="RECORDS", type=_PATH)
+@click.option("--short", is_flag=True, help="Who is first, on one screen, as at a run's end.")
 @deferred
-def table_command(where: Path) -> str:
+def table_command(where: Path, short: bool) -> str:
     """Print the table of RECORDS, a run folder or a file of numbers, made anew."""
     from casl_bench.analysis.analyse import read_numbers
     from casl_bench.analysis.controls import check_bounds
+    from casl_bench.report.run_report import summary_text
     from casl_bench.report.tables import render_tables
 
     records = read_numbers(where)
     check_bounds(records, where)
-    return render_tables(records)
+    return summary_text(records) if short else render_tables(records)
 
 
 @click.command("picture")

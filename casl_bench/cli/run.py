@@ -27,7 +27,6 @@ from casl_bench.cli.options import (
     seed_option,
     together,
 )
-from casl_bench.cli.report import report_run
 from casl_bench.core.command import EXIT_INCOMPLETE, log_of_errors, say, show
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.core.option_types import MOST_JOBS, BoundedFloat, BoundedInt
@@ -38,15 +37,14 @@ if TYPE_CHECKING:
 RUN_OPTIONS = together(
     (
         NAME_OPTIONS,
-        option("Run", "--suite", metavar="NAME", help="How much of everything: standard, "
-               "leaderboard, quick or paper.  [default: standard]"),
-        option("Run", "--quick", is_flag=True, help="Short for --suite quick: little of "
-               "everything, to try out."),
+        option("Run", "--suite", metavar="NAME", help="How much of everything: default (minutes), "
+               "full, quick or paper.  [default: default]"),
+        option("Run", "--quick", is_flag=True, help="Short for --suite quick: a minute, to "
+               "see that it runs; shows no number."),
         seed_option,
         option("Run", "--fit-seeds", rare=True, type=BoundedInt(most=1_000), metavar="N",
                help="Fits of every method, each with random numbers of its own: separates chance "
-               "in fitting from chance in images.  [default: the suite's, 3 of leaderboard, else "
-               "1]"),
+               "in fitting from chance in images.  [default: 3 in suite full, else 1]"),
         sae_option,
         plugin_option,
         option("Run", "--out", type=PATH, help="Run folder.  [default: "
@@ -109,7 +107,7 @@ def run_command(
 
     from casl_bench.runs.declared import check_names
     from casl_bench.runs.run_lock import FinishedCommand
-    from casl_bench.runs.suites import DEFAULT_SAE, domain_kind_of_suite
+    from casl_bench.runs.suites import DEFAULT_SAE, DEFAULT_SUITE, domain_kind_of_suite
     from casl_bench.runs.suites import suite as suite_named
 
     photographs = dict(given)
@@ -118,7 +116,7 @@ def run_command(
         raise UsageError(f"--quick and --suite {suite} contradict each other", hint="give one")
     if unet_speed is not None and not dry_run:
         raise UsageError("--unet-speed is for --dry-run", hint="add --dry-run or leave it out")
-    chosen_suite = suite_named("quick" if quick else suite or "standard")
+    chosen_suite = suite_named("quick" if quick else suite or DEFAULT_SUITE)
     if not list_names:
         check_names(methods, datasets, concepts, plugins)
     finished = None
@@ -130,17 +128,21 @@ def run_command(
         finished = FinishedCommand.of(asked, *place)
     if finished is not None and finished.is_current():
         show(finished.table)
-        say(f"records, pictures and table, as finished before: {finished.out}")
+        say(f"finished before: {finished.out}")
         return 0
 
+    from casl_bench.runs.progress import SilentProgress, open_progress
     from casl_bench.runs.system_info import check_torch
 
-    check_torch()
-    from casl_bench.runs import names
-    from casl_bench.runs.dry_run import dry_run_text
-    from casl_bench.runs.parallel import default_jobs
+    quiet = list_names or dry_run
+    shown = SilentProgress() if quiet else open_progress()
+    with shown as progress, progress.task("loading torch and the methods", 0):
+        check_torch()
+        from casl_bench.runs import names
+        from casl_bench.runs.dry_run import dry_run_text
+        from casl_bench.runs.parallel import default_jobs
 
-    names.load_registries(plugins)
+        names.load_registries(plugins)
     if list_names:
         return names.list_text()
     for module, reason in names.broken_modules().items():
@@ -168,6 +170,8 @@ def run_command(
 
 
 def _run_and_report(config: RunConfig) -> int:
+    from casl_bench.report.run_report import TABLE, write_run_report
+    from casl_bench.results.run_folder import SUMMARY_FILE
     from casl_bench.runs.executor import run
     from casl_bench.runs.progress import open_progress
     from casl_bench.runs.run_lock import claim_run_folder
@@ -176,12 +180,14 @@ def _run_and_report(config: RunConfig) -> int:
         try:
             with open_progress() as progress:
                 code = run(config, progress)
+                with progress.task("tables and pictures", 0):
+                    summary = write_run_report(config.out)
         except InvalidBenchmarkError:
-            # An earlier, smaller run of this folder may have left one: it is not to be believed.
-            (config.out / "table.md").unlink(missing_ok=True)
+            # An earlier, smaller run of this folder may have left some: not to be believed.
+            for name in (TABLE, SUMMARY_FILE):
+                (config.out / name).unlink(missing_ok=True)
             raise
-        report_run(config.out)
-    say(f"records, pictures and table: {config.out}")
+    show(summary)
     return code
 
 
@@ -237,7 +243,7 @@ def _config(
               help="Settings tried of each method, its default included.")  # fmt: skip
 @click.option("--images", type=BoundedInt(), default=12, show_default=True,
               help="Validation images per concept.")  # fmt: skip
-@click.option("--suite", default="standard", show_default=True, metavar="NAME")
+@click.option("--suite", default="full", show_default=True, metavar="NAME")
 @seed_option
 @device_option
 @plugin_option

@@ -251,8 +251,14 @@ def check_delta_h(trial: MethodTrial) -> None:
         return
     store = trial.task("delta_h").trajectories
     for step in (0, len(store.timesteps) - 1):
-        h = store.h(step)
-        shape = editor.delta_h(h, store.timesteps[step], 1.0).shape
+        h, t = store.h(step), store.timesteps[step]
+        try:
+            shape = editor.delta_h(h, t, 1.0).shape
+        except Exception as error:
+            raise CheckFailed(
+                f"delta_h fails at timestep {t} with {type(error).__name__}: {error}; it is asked "
+                "at every timestep of the walk: return zeros where your editor does nothing"
+            ) from error
         require(shape == h.shape, f"delta_h is {list(shape)} for h {list(h.shape)}")
 
 
@@ -366,7 +372,22 @@ def check_files(trial: MethodTrial) -> None:
 def _require_unchanged(trial: MethodTrial, part: str) -> None:
     for work, outcome in (("fit", trial.fit_outcome), ("edit", trial.edit_outcome)):
         changed = trial.needed(outcome).changed[part]
-        require(not changed, f"{work} changes {changed}")
+        hint = "" if not changed else _hint(part, changed, work)
+        require(not changed, f"{work} changes {changed}{hint}")
+
+
+def _hint(part: str, changed: str, work: str) -> str:
+    """What to do about a thing that a method leaves changed."""
+    if "random state" in changed:
+        return (
+            ": draw from task.generator; where an import draws them, import that module at the "
+            f"top of your file, not within {work}"
+        )
+    return {
+        "weights": ": work on a copy (copy.deepcopy), or put the values back in a finally block",
+        "hooks": ": remove them in a finally block, so that an error leaves none, too",
+        "globals": ": put it back in a finally block",
+    }.get(part, "")
 
 
 def method_checks(method_class: MethodClass) -> Iterator[tuple[str, Callable[[], None]]]:

@@ -14,6 +14,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -56,6 +57,19 @@ class Registry(Generic[T]):
                 hint="rename one of them",
             )
         self._factories[name] = factory
+
+    @contextmanager
+    def temporarily(self, name: str, factory: Callable[..., T]) -> Iterator[None]:
+        """Know a factory under this name within the block, whatever has it else."""
+        before = self._factories.get(name)
+        self._factories[name] = factory
+        try:
+            yield
+        finally:
+            if before is None:
+                del self._factories[name]
+            else:
+                self._factories[name] = before
 
     def note_broken(self, module: str, error: BaseException) -> None:
         """Remember that a module could not be imported, to be reported when a name is missing."""

@@ -131,11 +131,11 @@ def _as_csv(boards: Sequence[LeaderboardTable]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _csv_cell(value) for name, value in line.items()} for line in lines)
+    writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return out.getvalue()
 
 
-def _csv_cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """Text behind an apostrophe where a spreadsheet would take it for a formula, and run it."""
     if not isinstance(value, str):
         return value

@@ -58,34 +58,6 @@ def render_tables(records: Sequence[RunRecord]) -> str:
     return "\n\n".join(filter(None, texts)) + "\n"
 
 
-MOST_LINES = 20
-"""Of the summary in a terminal: the rest of a long list of methods is in the tables."""
-
-
-def headline_text(records: Sequence[RunRecord]) -> str:
-    """The standings alone, of all data sets together where they are compared: for a terminal."""
-    texts = []
-    for part in parts_of(records):
-        groups = [part.overall] if part.overall is not None else list(part.groups)
-        for group in groups:
-            found = group.comparison
-            if found is None:
-                continue
-            where = "all data sets" if group.across else escape(group.first.dataset)
-            placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
-            columns = [c for c in standing_columns(found) if c.name in _SUMMARY]
-            lines = table_of(columns, placed).splitlines()
-            more = [f"and {len(lines) - MOST_LINES} more"] if len(lines) > MOST_LINES else []
-            title = f"{where} {_settings(group.first)}, {len(found.concepts)} concepts:"
-            texts.append("\n".join([title, *lines[:MOST_LINES], *more]))
-    return "\n\n".join(texts)
-
-
-_SUMMARY = (
-    "rank", "method", "supervision", "precise_edits", "p_first", "epr_plus", "reached"
-)  # fmt: skip
-
-
 def group_text(group: Group) -> str:
     """All tables of one data set."""
     parts = [

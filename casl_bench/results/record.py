@@ -423,7 +423,7 @@ _NEW_WITH_HEADLINE = frozenset(
 )
 """Fields of a comparison that those lack which EPR+ ranks."""
 
-DOMAIN_TITLES = {"synth": "rendered", "real": "photographs"}
+DOMAIN_TITLES = {"synth": "rendered", "real": "photographs", "own": "own images"}
 """Kind of domain, as files have it since schema 1 → as it is shown."""
 
 

@@ -90,6 +90,9 @@ def _parsed(line: bytes, where: str) -> Any:
         raise InvalidBenchmarkError(f"not a record: {error}", where=where) from error
 
 
+SUMMARY_FILE = "summary.txt"
+"""In a run folder: what its command printed at the end."""
+
 _RECORD = "record.json"
 _TRIES = 1000
 """So often a place is tried that another process may have taken at the same moment."""

@@ -250,7 +250,9 @@ class Artifacts:
         needs = dictionary_class(spec.name).info.needs
         statistics = activation_statistics(maps)
         with (
-            self.progress.task(f"SAE {spec.name}: training", trainer.steps) as advance,
+            self.progress.task(
+                f"SAE {spec.name}: training", trainer.steps, unit="steps"
+            ) as advance,
             self.progress.costs.phase("SAE training"),
         ):
             data = FitData(
@@ -388,7 +390,7 @@ class Artifacts:
             )  # fmt: skip
         work = float(self.passes_per_image * len(batch))
         with (
-            self.progress.task(f"{label}: inversion", len(batch), work) as advance,
+            self.progress.task(f"{label}: inversion", len(batch), work, "images") as advance,
             self.progress.costs.phase("inversion"),
         ):
             inversions = invert_in_parts(

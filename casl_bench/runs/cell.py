@@ -399,7 +399,7 @@ class EditCells:
     ) -> tuple[ScoreTable, EditedImages, float]:
         """Edits of a split, scored as `Scorers.table` does, and the U-Net passes of all of them."""
         with (
-            self.artifacts.progress.task(label, len(split.batch), work) as step,
+            self.artifacts.progress.task(label, len(split.batch), work, "images") as step,
             watch.phase("edit"),
             self.domain.backbone.count_calls() as calls,
         ):

@@ -12,6 +12,7 @@ from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.run_folder import RecordStore, damaged_cells, set_aside
 from casl_bench.runs.artifacts import Artifacts, check_room
 from casl_bench.runs.cell import without_result
+from casl_bench.runs.durations import Durations, RunClock, work_left
 from casl_bench.runs.merge import analyse_run
 from casl_bench.runs.parallel import Engine, check_engine, dask_engine, local_engine, serial_engine
 from casl_bench.runs.plan import (
@@ -64,10 +65,11 @@ def run(config: RunConfig, progress: Progress) -> int:
     """
     check_engine(config)
     prepare_domains(config, progress)
-    domains = open_domains(config)
-    check_images(config, domains)
-    check_guides(config, domains)
-    cells = plan(config, identify(domains))
+    with progress.task("opening models and images", 0):
+        domains = open_domains(config)
+        check_images(config, domains)
+        check_guides(config, domains)
+        cells = plan(config, identify(domains))
     resolutions = {d: w.dataset.card.resolution for d, w in domains.items()}
     tasks = make_tasks(config.suite, cells, resolutions)
     if config.execution.shard is not None:
@@ -76,7 +78,8 @@ def run(config: RunConfig, progress: Progress) -> int:
     if line := set_aside(config.out, damaged_cells(store)):
         progress.note(line)
     failed = _carry_out(config, domains, store, tasks, progress)
-    analyse_run(config.out, config.datasets)
+    with progress.task("analysis of all scores", 0):
+        analyse_run(config.out, config.datasets)
     progress.note(progress.costs.text())
     return EXIT_INCOMPLETE if failed else EXIT_DONE
 
@@ -117,17 +120,24 @@ def _carry_out(
             waves = [[t for t in tasks if t.gate is None], [t for t in tasks if t.gate is not None]]
             # Other processes report their costs; that this one waits for them costs nothing.
             stack.enter_context(progress.costs.phase(None))
+        works = {t.name: work_left(t, to_do.keys()) for t in tasks}
+        durations = Durations(config.cache)
+        expected = {t.name: durations.seconds(config.suite, t, works[t.name]) for t in tasks}
+        clock = RunClock(tasks, expected, jobs, None if alone else attempts)
+        stack.enter_context(progress.following(clock))
         for result in drive(waves, engine, attempts, progress.note):
             ended.add(result.task)
             progress.costs.add(result.costs)
             for line in result.notes:
                 progress.note(line)
             task = next(t for t in tasks if t.name == result.task)
+            durations.note(config.suite, task, works[task.name], clock.end(task.name))
             work_done += sum(c.work for c in task.cells if c.key in to_do)
             progress.settle(work_done)
             if not alone:
                 with progress.task(f"{task.name}: done", 1):
                     pass
+        durations.save()
     attempts.tidy()
     return settle(config, domains, store, tasks, ended)
 

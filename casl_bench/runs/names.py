@@ -56,7 +56,10 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
     if "all" in chosen:
         return None
     datasets = tuple(datasets)
-    known = {c.name for d in datasets for c in card_of(d).concepts}
+    cards = [card_of(d) for d in datasets]
+    known = {c.name for card in cards for c in card.concepts}
+    if not all(card.concepts for card in cards):  # only its files say what a data set shows
+        return chosen
     for name in chosen:
         if name not in known:
             raise unknown_name("concept", name, known, where=", ".join(datasets))

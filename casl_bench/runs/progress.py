@@ -1,23 +1,25 @@
 """Progress with the time left: bars on a terminal, plain lines elsewhere.
 
-A run is a sum of tasks whose work is estimated beforehand in one unit (U-Net calls in images), so
-that the time left is that of the whole run and not of the bar at hand.
+A run is a sum of tasks. How long each takes is known from earlier runs on this machine
+(`runs.durations`); until there is one, time is taken to go with U-Net passes. A thread keeps the
+bar moving, and lines coming, in phases that count nothing and while other processes work.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, Protocol, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
-from tabulate import tabulate
 
 from casl_bench.core.text import visible
 
@@ -97,21 +99,14 @@ class PhaseCosts:
             self._seconds[name] += cost.seconds
 
     def text(self) -> str:
-        """A small table for people; one line where no pass was made."""
+        """One line: all passes and seconds, and the share of the costliest phases."""
         costs, total = self.by_phase(), self.total
+        seconds = sum(cost.seconds for cost in costs.values())
         if not total:
             return "no U-Net pass was made"
-        rows = [
-            (name, cost.passes, f"{cost.passes / total:.1%}", cost.seconds)
-            for name, cost in costs.items()
-        ]
-        seconds = sum(cost.seconds for cost in costs.values())
-        return tabulate(
-            [*rows, ("all", total, "", seconds)],
-            ("phase", "U-Net passes (images)", "share", "seconds"),
-            floatfmt=("", ",.1f", "", ",.1f"),
-            colalign=("left", "right", "right", "right"),
-        )
+        most = sorted(costs.items(), key=lambda x: -x[1].seconds)[:4]
+        shares = ", ".join(f"{name} {cost.seconds / max(seconds, 1e-9):.0%}" for name, cost in most)
+        return f"{total:,.0f} U-Net passes (images) in {seconds:,.0f} s of all processes: {shares}"
 
     def _settle(self) -> None:
         now, phase = self._clock(), self._phases[-1]
@@ -121,8 +116,35 @@ class PhaseCosts:
 
 
 Advance = Callable[[int], None]
-LINE_SECONDS = 15.0
-"""At least this long between two plain lines of one task."""
+
+BEAT_SECONDS = 4.0
+"""A line is written at least this often for the first `EAGER_SECONDS`; a bar moves every second."""
+EAGER_SECONDS = 600.0
+LATER_SECONDS = 60.0
+"""Between two lines after that: a log of hours stays readable."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Attributes:
+        share: of its time that is over, in [0, 1]; None where that is not known.
+        seconds_left: estimated; None likewise.
+        running: what is being done now, in words.
+    """
+
+    share: float | None
+    seconds_left: float | None
+    running: tuple[str, ...] = ()
+
+
+class Follows(Protocol):
+    """Knows how far a run is."""
+
+    def status(self) -> Status:
+        """Now."""
+        ...
 
 
 class Progress:
@@ -134,6 +156,7 @@ class Progress:
         self._started = clock()
         self._work_total = 0.0
         self._work_done = 0.0
+        self._followed: Follows | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -147,11 +170,22 @@ class Progress:
         self._work_total, self._work_done = work, 0.0
 
     @contextmanager
-    def task(self, description: str, total: int, work: float = 0.0) -> Iterator[Advance]:
+    def following(self, run: Follows) -> Iterator[None]:
+        """Ask `run` how far it is, within the block."""
+        self._followed = run
+        try:
+            yield
+        finally:
+            self._followed = None
+
+    @contextmanager
+    def task(
+        self, description: str, total: int, work: float = 0.0, unit: str = ""
+    ) -> Iterator[Advance]:
         """One stretch of work, such as "casl / smiling: fit", shown while it lasts.
 
-        It has `total` steps and a share `work` of the run's work, in the unit of `start`. Yields a
-        function to be called with the number of steps just done.
+        It has `total` steps, called `unit`, and a share `work` of the run's work, in the unit of
+        `start`. Yields a function to be called with the number of steps just done.
         """
         done = 0
 
@@ -161,9 +195,9 @@ class Progress:
             done += count
             if total:
                 self._work_done += work * count / total
-            self._show(description, done, total)
+            self._show(description, done, total, unit)
 
-        self._open(description, total)
+        self._open(description, total, unit)
         try:
             yield advance
             # A task may end early (a cached fit): what was estimated for it is no longer ahead.
@@ -177,17 +211,23 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """Estimated seconds to the end of the run; None before anything can be said."""
-        if self._work_done <= 0 or self._work_total <= 0:
-            return None
+        return self.status().seconds_left
+
+    def status(self) -> Status:
+        """How far the run is: by the time of earlier runs, or else by U-Net passes."""
+        known = self._followed.status() if self._followed is not None else Status(None, None)
+        if known.seconds_left is not None or self._work_done <= 0 or self._work_total <= 0:
+            return known
         left = max(self._work_total - self._work_done, 0.0)
-        return (self._clock() - self._started) * left / self._work_done
+        seconds = (self._clock() - self._started) * left / self._work_done
+        return Status(1 - left / self._work_total, seconds, known.running)
 
     def note(self, line: str) -> None:
         """Show a line once."""
 
-    def _open(self, description: str, total: int) -> None: ...
+    def _open(self, description: str, total: int, unit: str) -> None: ...
 
-    def _show(self, description: str, done: int, total: int) -> None: ...
+    def _show(self, description: str, done: int, total: int, unit: str) -> None: ...
 
     def _end(self, description: str, done: int, total: int) -> None: ...
 
@@ -210,29 +250,72 @@ class BufferedProgress(SilentProgress):
         self.lines.append(line)
 
 
-class LineProgress(Progress):
-    """Plain lines, for logs: one as a task begins, then one every `LINE_SECONDS`."""
+class _Beating(Progress):
+    """Calls `_beat` from a thread of its own, every `every` seconds, until it is closed."""
+
+    every = 0.5
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(clock)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beats, name="progress", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def _beats(self) -> None:
+        while not self._over.wait(self.every):
+            # A stream that is gone, or a run that ends just now, is no reason to fail.
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                self._beat()
+
+    def _beat(self) -> None: ...
+
+    def _close(self) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+
+class LineProgress(_Beating):
+    """Plain lines, for logs: one as a task begins, then one whenever nothing was said for long."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
         self._stream = stream
-        self._last = clock()
+        self._born = self._last = clock()
+        self._now = ""
 
     def note(self, line: str) -> None:
         """Write the line."""
+        self._last = self._clock()
         print(visible(line, keep="\n"), file=self._stream, flush=True)
 
-    def _open(self, description: str, total: int) -> None:
-        self._last = self._clock()
-        self.note(f"{description} …{_left_words(self.seconds_left())}")
+    def _open(self, description: str, total: int, unit: str) -> None:
+        self._now = description
+        if total:  # of what counts nothing a line is written once it takes long
+            self.note(f"{description} …{_left_words(self.seconds_left())}")
 
-    def _show(self, description: str, done: int, total: int) -> None:
-        if self._clock() - self._last >= LINE_SECONDS:
-            self._last = self._clock()
-            self.note(f"{description} {done}/{total}{_left_words(self.seconds_left())}")
+    def _show(self, description: str, done: int, total: int, unit: str) -> None:
+        self._now = f"{description} {_count(done, total, unit)}"
+
+    def _end(self, description: str, done: int, total: int) -> None:
+        self._now = ""
+
+    def _beat(self) -> None:
+        now = self._clock()
+        eager = now - self._born < EAGER_SECONDS
+        if now - self._last < (BEAT_SECONDS if eager else LATER_SECONDS):
+            return
+        status = self.status()
+        share = "" if status.share is None else f"{status.share:.0%}, "
+        doing = self._now or ", ".join(status.running) or "working"
+        elapsed = f"{now - self._started:.0f} s so far"
+        self.note(f"{doing}: {share}{elapsed}{_left_words(status.seconds_left)}")
 
 
-class BarProgress(Progress):
+class BarProgress(_Beating):
     """Bars on a terminal: the run's above, the task's below."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -241,41 +324,47 @@ class BarProgress(Progress):
         self._bars = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=self._console,
             transient=True,
         )
-        self._run = self._bars.add_task("run", total=None, left="")
-        self._task = self._bars.add_task("", total=None, left="", visible=False)
+        self._run = self._bars.add_task("run", total=None, left="", count="")
+        self._task = self._bars.add_task("", total=None, left="", count="", visible=False)
         self._bars.start()
-
-    def start(self, work: float) -> None:
-        """Say how much work lies ahead; the run's bar starts."""
-        super().start(work)
-        self._bars.reset(self._run, total=round(work))
 
     def note(self, line: str) -> None:
         """Write the line above the bars."""
         self._console.print(visible(line, keep="\n"), markup=False, highlight=False)
 
-    def _open(self, description: str, total: int) -> None:
-        self._bars.reset(self._task, total=total, description=description, visible=True)
+    def _open(self, description: str, total: int, unit: str) -> None:
+        self._bars.reset(
+            self._task, total=total or None, description=description, visible=True, left="",
+            count=_count(0, total, unit),
+        )  # fmt: skip
 
-    def _show(self, description: str, done: int, total: int) -> None:
-        self._bars.update(self._task, completed=done)
-        self._update_run()
+    def _show(self, description: str, done: int, total: int, unit: str) -> None:
+        self._bars.update(self._task, completed=done, count=_count(done, total, unit))
 
     def _end(self, description: str, done: int, total: int) -> None:
         self._bars.update(self._task, visible=False)
-        self._update_run()
 
-    def _update_run(self) -> None:
-        left = _left_words(self.seconds_left()).removeprefix(", ")
-        self._bars.update(self._run, completed=round(self._work_done), left=left)
+    def _beat(self) -> None:
+        status = self.status()
+        left = _left_words(status.seconds_left).removeprefix(", ")
+        share = status.share
+        self._bars.update(
+            self._run,
+            description=", ".join(status.running)[:60] or "run",
+            total=None if share is None else 1.0,
+            completed=share or 0.0,
+            count="" if share is None else f"{share:.0%}",
+            left=left,
+        )
 
     def _close(self) -> None:
+        super()._close()
         self._bars.stop()
 
 
@@ -285,10 +374,14 @@ def open_progress(stream: TextIO | None = None) -> Progress:
     return BarProgress(stream) if stream.isatty() else LineProgress(stream)
 
 
+def _count(done: int, total: int, unit: str) -> str:
+    return f"{done:,}/{total:,} {unit}".rstrip() if total else ""
+
+
 def _left_words(seconds: float | None) -> str:
     if seconds is None:
         return ""
-    if seconds < 60:
+    if seconds < 90:
         return f", about {max(round(seconds), 1)} s left"
     return f", about {round(seconds / 60)} min left"
 

@@ -27,6 +27,7 @@ from casl_bench.core.files import (
     write_text,
 )
 from casl_bench.core.registry import baselines_folder
+from casl_bench.results.run_folder import SUMMARY_FILE
 from casl_bench.runs.suites import (
     DEFAULT_SAE,
     RunConfig,
@@ -147,7 +148,7 @@ class FinishedCommand:
     @property
     def table(self) -> str:
         """What the command printed; empty for a shard."""
-        path = self.out / "summary.md"
+        path = self.out / SUMMARY_FILE
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def is_current(self) -> bool:

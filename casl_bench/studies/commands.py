@@ -267,7 +267,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
               metavar="NAMES", help="Data sets.")  # fmt: skip
 @click.option("--concepts", callback=_names, default="all", show_default=True, metavar="NAMES",
               help="Concepts, four at least.")  # fmt: skip
-@click.option("--suite", default="standard", show_default=True, metavar="NAME")
+@click.option("--suite", default="full", show_default=True, metavar="NAME")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=LocalPath(), default=Path("docs/studies"),
               show_default=True, help="Folder of rows and page.")  # fmt: skip

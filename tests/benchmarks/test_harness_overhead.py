@@ -1,6 +1,6 @@
 """Time of a run outside the networks, and the most memory it holds.
 
-The run is the standard suite on one concept: in a smaller one the fixed work has a larger share.
+The run is the suite full on one concept: in a smaller one the fixed work has a larger share.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_harness_overhead(
     def measured() -> float:
         with pytest.MonkeyPatch.context() as patch, clock.watch(patch):
             start = time.process_time()
-            run_domain(tmp_path / "run", methods, SilentProgress(), suite=suite("standard"))
+            run_domain(tmp_path / "run", methods, SilentProgress(), suite=suite("full"))
             return time.process_time() - start
 
     with peak_memory() as peak:

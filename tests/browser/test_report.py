@@ -181,3 +181,32 @@ def test_names_run_nothing(visit: Visit, fake: ModuleType, tmp_path: Path) -> No
     assert method in page.locator("#inspector").inner_text()
     assert concept in page.locator("#inspector li").first.inner_text()
     assert page.locator("img, #inspector script, main script").count() == 0
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_the_first_screen_says_who_is_first_without_a_swipe(
+    visit: Visit, small: Path, size: tuple[int, int]
+) -> None:
+    page = visit(small, size)
+    assert "casl" in page.locator("h1").inner_text()
+    rows = page.locator("table.lead tbody tr")
+    assert rows.count() == 2 and rows.first.inner_text().split()[1:3] == ["casl", "6.00"]
+    for box in (rows.last.bounding_box(), page.locator("table.map").bounding_box()):
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+        assert box["y"] + box["height"] <= size[1]
+
+
+def test_controls_are_folded_while_they_hold(visit: Visit, small: Path) -> None:
+    page = visit(small)
+    assert not page.locator("#controls table").is_visible()
+    page.locator("#controls summary").click()
+    assert page.locator("#controls table").is_visible()
+
+
+def test_all_numbers_can_be_taken_along(visit: Visit, small: Path) -> None:
+    page = visit(small)
+    links = page.locator(".downloads a")
+    assert links.all_inner_texts() == ["CSV", "JSON"]
+    for link in links.all():
+        file = small.parent / link.get_attribute("href")
+        assert file.is_file() and "casl" in file.read_text("utf-8")

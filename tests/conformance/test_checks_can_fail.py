@@ -458,3 +458,26 @@ def test_checks_after_a_failed_fit_are_not_run_and_say_why():
     checks = dict(method_checks(CannotFit))
     with pytest.raises(NotRun, match="no images of this kind"):
         checks["same seed, same pixels"]()
+
+
+class OnlyInItsWindow(GoodEditor):
+    def delta_h(self, h: Tensor, t: int, strength: float) -> Tensor:
+        if t < 400:
+            raise KeyError(t)
+        return super().delta_h(h, t, strength)
+
+
+class ImportsWithinFit(Good):
+    def fit(self, task: EditTask) -> Any:
+        torch.rand(1)  # as an import of some libraries does
+        return super().fit(task)
+
+
+def test_messages_say_what_to_do():
+    windowed = type("Windowed", (Good,), {"editor_class": OnlyInItsWindow})
+    (error,) = failing_rules(windowed).values()
+    assert "at timestep" in str(error) and "return zeros where your editor does nothing" in str(
+        error
+    )
+    said = [str(e) for e in failing_rules(ImportsWithinFit).values()]
+    assert any("draw from task.generator; where an import draws them" in text for text in said)

@@ -69,7 +69,8 @@ def fails(
         ("--datasets rendered_face", "unknown dataset 'rendered_face'; did you mean 'rendered_fa"),
         ("--concepts hat smilling", "unknown concept 'smilling' (rendered_faces); did you mean 's"),
         ("--suite quik", "unknown suite 'quik'; did you mean 'quick'?"),
-        ("--quick --suite standard", "--quick and --suite standard contradict each other"),
+        ("--quick --suite full", "--quick and --suite full contradict each other"),
+        ("--suite standard", "suite 'standard' is now 'full'"),
         ("--seed -1", "Invalid value for '--seed'"),
         ("--seed one", "Invalid value for '--seed'"),
         ("--batch-size 0", "Invalid value for '--batch-size'"),
@@ -260,7 +261,7 @@ def test_list_shows_what_can_be_named(capsys: pytest.CaptureFixture[str], in_fol
     assert cli.main(["--list"]) == 0
     said = capsys.readouterr().out
     for name in ("casl", "asyrp", "identity", "oracle", "random_direction", "rendered_faces",
-                 "smiling", "standard", "quick", "epr_raw"):  # fmt: skip
+                 "smiling", "default", "full", "quick", "epr_raw"):  # fmt: skip
         assert name in said
     headline = said.split("Metrics\n")[1].splitlines()[2]
     assert headline.split()[0] == PRECISE_EDITS_INFO.name and "(the headline)" in headline
@@ -277,7 +278,9 @@ def test_a_torchvision_of_another_build(in_folder: Path, tmp_path: Path) -> None
     )
     done = run("--methods", "casl", cwd=in_folder, PYTHONPATH=str(package.parent))
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    # Where torch takes long to load, a line says so before.
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("loading torch")]
+    assert len(lines) == 1
     assert "do not fit together" in done.stderr
     assert "from the same index with matching builds" in done.stderr
     assert list(in_folder.iterdir()) == []

@@ -44,7 +44,7 @@ SHORT = Suite(
     probe_test_images=8,
     probe_ks=(1,),
     # CASL-Steer's default moves little; the rest, h_pca's choice by few images too, as by default.
-    settings={"casl_steer": SUITES["standard"].settings["casl_steer"]},
+    settings={"casl_steer": SUITES["full"].settings["casl_steer"]},
 )
 STRENGTHS = (-0.5, 0.0, 0.25, 0.5, 1.0)
 IMAGES = 10

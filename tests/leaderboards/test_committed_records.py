@@ -1,4 +1,4 @@
-"""Published tables are functions of the committed records; the README quotes them to the letter."""
+"""Published tables are functions of the committed records."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ def test_no_record_is_quick_or_of_a_changed_checkout() -> None:
     assert {r.provenance.git_dirty for r in records} == {False}
 
 
-def test_the_readme_quotes_published_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pages_are_those_of_the_records(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert (ROOT / "README.md").read_text(encoding="utf-8").count("<!-- quoted: ") > 1
-    assert main(["leaderboard", "--check", "--quotes", "README.md"]) == 0
+    assert main(["leaderboard", "--check"]) == 0
 
 
 def test_the_papers_questions_are_answered_from_committed_records(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from casl_bench.report.grouping import Group, Part, RowKey, parts_of
 from casl_bench.report.html.edit_grid import Sheets
 from casl_bench.report.html.figures import Figures, Style, label, slug, standings_chart, styles_of
 from casl_bench.report.html.from_markdown import to_html, without_heading
+from casl_bench.report.html.lead import CSV, JSON, Lead, lead_of, write_downloads
 from casl_bench.report.html.sections import (
     Section,
     bounds_of,
@@ -91,6 +92,7 @@ class Page:
     about: Markup
     faults: tuple[str, ...]
     sections: Sequence[Section]
+    lead: Lead | None = None
     choices: Sequence[Choice] = ()
 
 
@@ -104,7 +106,12 @@ def write_report(source: Source, out: Path) -> Path:
         UsageError: if the folder holds other things or cannot be written.
         InvalidBenchmarkError: if a file kept with a record is corrupt.
     """
-    return write_folder(out, lambda folder: _pages(source, folder))
+
+    def make(folder: Path) -> list[Page]:
+        write_downloads(source.records, folder)
+        return _pages(source, folder)
+
+    return write_folder(out, make)
 
 
 def write_folder(out: Path, make: Callable[[Path], Sequence[Page]]) -> Path:
@@ -141,7 +148,9 @@ def _pages(source: Source, folder: Path) -> list[Page]:
         sections += _overall_sections(part, own, len(sections), styles, figures)
     if not single:
         about = to_html(f"{len(source.records)} records, {len(pages)} data sets.")
-        pages.insert(0, Page(INDEX, "Concept editing", about, tuple(faults), sections))
+        over_all = next((p.overall for p in parts if p.overall is not None), None)
+        lead = lead_of(over_all, {}) if over_all is not None and not faults else None
+        pages.insert(0, Page(INDEX, "Concept editing", about, tuple(faults), sections, lead))
     return pages
 
 
@@ -183,6 +192,7 @@ def _group_page(
             latents_section(group, source.store, sheets),
             *closing_sections(group, source.name),
         ],
+        None if faults else lead_of(group, styles),
         _choices(group, styles),
     )
 
@@ -229,8 +239,9 @@ def _write_pages(pages: Sequence[Page], folder: Path) -> None:
     )
     template = environment.get_template("page.html.j2")
     links = [Link(page.file, page.title) for page in pages]
+    both = (Link(CSV, "CSV"), Link(JSON, "JSON"))
     for page in pages:
-        html = template.render(page=page, links=links, generator=GENERATOR)
+        html = template.render(page=page, links=links, generator=GENERATOR, downloads=both)
         (folder / page.file).write_text(html, encoding="utf-8")
     static = files("casl_bench.report.html") / "static"
     for name in _STATIC:

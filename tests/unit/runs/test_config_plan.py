@@ -36,6 +36,7 @@ from casl_bench.runs.plan import (
 from casl_bench.runs.progress import LineProgress, SilentProgress, open_progress
 from casl_bench.runs.run_lock import MANIFEST, check_run_folder, claim_run_folder
 from casl_bench.runs.suites import (
+    DEFAULT_SUITE,
     MIN_TEST_IMAGES,
     SUITES,
     RunConfig,
@@ -119,21 +120,17 @@ def cells(run: RunConfig, fingerprint: str = "f") -> tuple[Cell, ...]:
 # Suites ----------------------------------------------------------------------------
 
 
-def test_standard_suite_is_no_toy() -> None:
-    standard = suite("standard")
-    assert not standard.quick
-    assert standard.test_images_per_concept >= MIN_TEST_IMAGES
-    assert suite("quick").quick
-    assert set(SUITES) == {"standard", "leaderboard", "quick", "paper"}
+def test_only_the_quick_suite_is_a_toy() -> None:
+    assert set(SUITES) == {"default", "full", "quick", "paper"}
+    assert [name for name, found in SUITES.items() if found.quick] == ["quick"]
+    assert all(s.test_images_per_concept >= MIN_TEST_IMAGES for s in SUITES.values() if not s.quick)
+    assert DEFAULT_SUITE in SUITES
+    assert {n: s.fit_seeds for n, s in SUITES.items() if s.fit_seeds > 1} == {"full": 3}
 
 
-def test_the_suite_of_the_leaderboard_is_standard_with_three_fits() -> None:
-    assert {name: made.fit_seeds for name, made in SUITES.items() if made.fit_seeds > 1} == {
-        "leaderboard": 3
-    }
-    own = {"name", "version", "description", "fit_seeds"}
-    board, standard = suite("leaderboard"), suite("standard")
-    assert board.model_dump(exclude=own) == standard.model_dump(exclude=own)
+def test_a_renamed_suite_answers_with_its_new_name() -> None:
+    with pytest.raises(UsageError, match="suite 'standard' is now 'full'"):
+        suite("standard")
 
 
 def test_the_paper_suite_has_the_papers_counts() -> None:
@@ -155,8 +152,8 @@ def test_a_concept_that_most_photos_show_finds_its_images() -> None:
 
 
 def test_unknown_suite_offers_the_nearest() -> None:
-    with pytest.raises(UsageError, match="did you mean 'standard'"):
-        suite("standrad")
+    with pytest.raises(UsageError, match="did you mean 'default'"):
+        suite("defualt")
 
 
 @pytest.mark.parametrize(
@@ -176,7 +173,7 @@ def test_unknown_suite_offers_the_nearest() -> None:
 )
 def test_a_suite_refuses_nonsense(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        type(suite("standard"))(**(suite("standard").model_dump() | change))
+        type(suite("full"))(**(suite("full").model_dump() | change))
 
 
 def test_the_same_command_finds_its_folder_again() -> None:
@@ -212,7 +209,7 @@ def test_a_quick_suite_edits_the_first_concepts_unless_they_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("casl_bench.runs.suites.QUICK_CONCEPTS", 1)
-    full = suite("standard").model_copy(update={"settings": {}})
+    full = suite("full").model_copy(update={"settings": {}})
 
     def concepts(**changes: Any) -> set[str]:
         return {c.concept.name for c in cells(config(tmp_path, **changes))}
@@ -478,7 +475,7 @@ def test_a_run_folder_is_found_again(tmp_path: Path) -> None:
     [
         ({"seed": 1}, "seed 0 there, 1 asked for"),
         ({"device": "cuda:0"}, "device 'cpu' there, 'cuda' asked for"),
-        ({"suite": suite("standard")}, "suite.name 'quick' there, 'standard' asked for"),
+        ({"suite": suite("full")}, "suite.name 'quick' there, 'full' asked for"),
     ],
 )
 def test_a_folder_of_another_configuration_is_refused(
@@ -550,10 +547,11 @@ def test_plain_lines_are_few() -> None:
         for _ in range(100):
             now[0] += 1
             advance(1)
+            progress._beat()
     lines = out.getvalue().splitlines()
     assert lines[0] == "casl / hat: fit …"
-    assert "casl / hat: fit 15/100, about 1 min left" in lines
-    assert len(lines) < 10
+    assert "casl / hat: fit 20/100: 20%, 20 s so far, about 80 s left" in lines
+    assert len(lines) == 26
 
 
 def test_bars_are_drawn_on_a_terminal() -> None:

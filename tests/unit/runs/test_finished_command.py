@@ -25,7 +25,7 @@ def command(out: Path, **asked: str) -> FinishedCommand:
 
 
 def fill(out: Path) -> None:
-    for name in ("manifest.json", "table.md", "cells/a/record.json"):
+    for name in ("manifest.json", "table.md", "summary.txt", "cells/a/record.json"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text(f"of {name}\n")
 
@@ -100,7 +100,7 @@ def test_the_same_command_again_is_its_table_without_torch(
         [sys.executable, "-c", again, *options, "--jobs", "2"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "of table.md\n" and "as finished before" in done.stderr
+    assert done.stdout == "of summary.txt\n" and "finished before" in done.stderr
 
 
 def test_a_run_with_failed_cells_is_not_finished(

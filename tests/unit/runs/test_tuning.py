@@ -131,7 +131,7 @@ def test_every_entrant_has_a_space_of_like_size_or_none() -> None:
         space = search_space(name)
         assert not (info_of(name).control and space), name
         if space:
-            assert len(draw_trials(name, suite("standard"), 8, seed=0)) == 8
+            assert len(draw_trials(name, suite("full"), 8, seed=0)) == 8
             assert all(2 <= len(values) <= 5 for values in space.values()), name
             assert not set(space) & set(BUDGET_FIELDS)
 
@@ -267,13 +267,13 @@ def test_a_file_of_settings_that_is_none(tmp_path: Path, text: str) -> None:
 def test_committed_settings_are_those_of_known_methods() -> None:
     settings = read_settings(TUNED)
     assert set(settings) <= set(METHODS.names())
-    for made in (SUITES["standard"], SUITES["quick"]):
+    for made in (SUITES["full"], SUITES["quick"]):
         assert set(made.settings) == set(settings)
         for name, chosen in settings.items():
             # The quick suite may shrink a method, never undo what was chosen for it.
             assert made.settings[name] | chosen == made.settings[name]
             make_method(name, made)
-    assert SUITES["standard"].settings == settings
+    assert SUITES["full"].settings == settings
     # They were chosen on drawn images, for small networks.
     paper = SUITES["paper"]
     assert set(paper.settings) == {"asyrp", "diffusionclip"}

@@ -30,7 +30,7 @@ from tests.support.tiny_suite import tiny_suite
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_both_variants_are_methods_of_different_settings(name: str) -> None:
     load_registries()
-    variants = _variants(name, suite("standard"))
+    variants = _variants(name, suite("full"))
     made = {v: make_method(method, own) for v, (method, own) in variants.items()}
     before, after = (
         [m.info.name, m.config.model_dump(), variants[v][1].doublings] for v, m in made.items()

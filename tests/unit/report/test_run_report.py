@@ -1,0 +1,43 @@
+"""The end of a run: who is first, on one screen, and where the rest lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from casl_bench.analysis.analyse import analyse, write_numbers
+from casl_bench.report.run_report import MOST_LINES, summary_text, write_run_report
+from casl_bench.results.record import SuiteRef
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
+
+
+def made_up(folder: Path, count: int = 3, **changes: object) -> list:  # type: ignore[type-arg]
+    methods = {f"method_{i:02d}": MadeUpMethod(damage=0.05 * (i + 1)) for i in range(count)}
+    write_made_up_run(folder, MadeUpRun(methods, changes=changes or None))
+    return analyse([folder])
+
+
+def test_it_names_who_may_be_first_and_where_the_rest_is(tmp_path: Path) -> None:
+    text = summary_text(made_up(tmp_path), tmp_path)
+    assert "method_00 is first" in text and "EPR+" in text and "95 % intervals" in text
+    assert f"casl-bench report {tmp_path}" in text and "table.md" in text
+
+
+def test_it_fits_a_screen_whatever_was_run(tmp_path: Path) -> None:
+    text = summary_text(made_up(tmp_path, 30), tmp_path)
+    assert len(text.splitlines()) <= MOST_LINES
+    assert text.splitlines()[-1] == f"in a browser: casl-bench report {tmp_path}"
+
+
+def test_a_suite_for_trying_out_shows_no_number(tmp_path: Path) -> None:
+    records = made_up(tmp_path, suite=SuiteRef(name="quick", version=1, quick=True))
+    text = summary_text(records, tmp_path)
+    assert "method_00: 2 of 2 concepts done" in text and "no" in text
+    assert "EPR" not in text and "[" not in text
+
+
+def test_it_is_written_beside_the_tables(tmp_path: Path) -> None:
+    write_numbers(tmp_path, made_up(tmp_path))
+    text = write_run_report(tmp_path)
+    assert (tmp_path / "summary.txt").read_text("utf-8") == text
+    assert "### At equal effect" in (tmp_path / "table.md").read_text("utf-8")
+    assert write_run_report(tmp_path / "absent") == ""
