@@ -16,14 +16,16 @@ from casl_bench.core.errors import BenchError
 from casl_bench.core.option_types import BoundedFloat, BoundedInt, LocalPath
 from casl_bench.domains.rendered import ASSETS, RENDERED
 
-UNET_STEPS = 3000
+UNET_STEPS = 31_250
 SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
     "classifier_plain": (500, ("classifier", "--architecture", "plain", "--seed", "1")),
     "render_embedder": (250, ("embedder",)),
     "guide_clip": (360, ("clip", "--role", "guide", "--seed", "11")),
     "score_clip": (340, ("clip", "--role", "score", "--seed", "12", "--fp32",
                          "--learning-rate", "0.001")),
-    "classifier_depthwise": (200, ("classifier", "--architecture", "depthwise", "--seed", "2")),
+    "classifier_depthwise": (400, ("classifier", "--architecture", "depthwise", "--seed", "2")),
+    "classifier_residual": (400, ("classifier", "--architecture", "residual", "--seed", "3")),
+    "classifier_tuning": (400, ("classifier", "--architecture", "tuning", "--seed", "4")),
     "factor_regressor": (1200, ("factors",)),
 }  # fmt: skip
 """Model → optimiser steps where it starts from another domain's (twice that from none), command."""
@@ -56,9 +58,11 @@ def main(
             common += ("--start", str(ASSETS / start / name))
         if name == "unet":
             _run("casl_bench", "train", "unet", *common, "--steps", str(round(UNET_STEPS * scale)))
+            _run("casl_bench.training.export_unet", "--training", str(training))
             _run(
-                "casl_bench.training.export_unet", "--training", str(training), "--steps", "28",
-                "--power", "1.5",
+                "casl_bench", "train", "gates", "--domain", domain,
+                "--unet", str(ASSETS / domain / "unet"),
+                "--classifier", str(ASSETS / domain / "classifier_plain"), "--out", str(training),
             )  # fmt: skip
         elif not (training / "done").exists():
             steps, command = SCORERS[name]

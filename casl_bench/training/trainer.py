@@ -39,6 +39,7 @@ CHUNK = 8192
 """Pictures per chunk file: the work lost at most when a build is killed."""
 
 CHECKPOINT_SECONDS = 45.0
+PAUSE_STEPS, PAUSE_SECONDS = 20, 2.0
 WARMUP = 0.03
 DECAY_SHARE = 0.35
 EMA_DECAY = 0.995
@@ -165,6 +166,7 @@ class TrainingRun:
         weight_decay: of AdamW.
         schedule: progress in [0, 1] → factor of the learning rate.
         ema_decay: of the average weights, with a short memory at the start.
+        pause_file: while this file exists no step is taken, so that others may measure speed.
     """
 
     def __init__(
@@ -179,16 +181,17 @@ class TrainingRun:
         weight_decay: float = 1e-3,
         schedule: Callable[[float], float] = cosine,
         ema_decay: float = EMA_DECAY,
+        pause_file: Path | None = None,
     ) -> None:
         if (steps is None) == (minutes is None):
             raise UsageError("give either --steps or --minutes")
         self.out, self.model, self.config = out, model, dict(config)
         self.peak, self.num_steps, self.minutes = learning_rate, steps, minutes
         self.optimiser = torch.optim.AdamW(
-            model.parameters(), learning_rate, weight_decay=weight_decay
+            model.parameters(), learning_rate, weight_decay=weight_decay, fused=True
         )
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.schedule, self.ema_decay = schedule, ema_decay
+        self.schedule, self.ema_decay, self.pause_file = schedule, ema_decay, pause_file
         self.step, self.seconds = 0, 0.0
         self._sums: dict[str, float] = {}
         self._curve: list[str] = []
@@ -219,6 +222,10 @@ class TrainingRun:
             if now - saved > CHECKPOINT_SECONDS:
                 self._save()
                 saved = now
+            if self.pause_file is not None and self.step % PAUSE_STEPS == 0:
+                while self.pause_file.exists():
+                    time.sleep(PAUSE_SECONDS)
+                last = time.monotonic()
         self._save()
 
     def update(self, loss: Tensor, **terms: float) -> None:
@@ -406,10 +413,10 @@ class ScorerTraining:
         """The renderer."""
         return RENDERED[self.domain].drawing
 
-    def pool(self, split: str = "train") -> Pool:
+    def pool(self, split: str = "train", seed: int = 0) -> Pool:
         """Pictures with their flips: to train on, or `HELD_OUT` of another stream."""
         count = self.images if split == "train" else HELD_OUT
-        return load_pool(self.drawing, count, 0, split, self.cache, flips=True)
+        return load_pool(self.drawing, count, seed, split, self.cache, flips=True)
 
     def begin(
         self,

@@ -18,7 +18,7 @@ def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:
     pool = load_pool(DRAWING, 10, 0, cache_dir=tmp_path, flips=True)
     assert np.array_equal(pool.images, DRAWING.render(pool.factors))
     assert pool.flipped is not None
-    assert pool.flipped_attribute.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    assert pool.flipped_attribute.tolist() == list(range(10))
     one = DRAWING.flipped(pool.factors[3:4], "hat")
     assert np.array_equal(pool.flipped[3], DRAWING.render(one)[0])
     labels, other, column = flipped_labels(pool, torch.tensor([3, 4]))
