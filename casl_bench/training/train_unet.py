@@ -11,6 +11,7 @@ when the model is used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def v_loss(
     alpha_bar: Tensor,
     rng: torch.Generator,
     bf16: bool = False,
+    encode: Callable[..., Any] = encoder_half,
+    decode: Callable[..., Any] = decoder_half,
 ) -> Tensor:
     """Per-image weighted error of the predicted bands, skip channels dropped.
 
@@ -86,6 +89,7 @@ def v_loss(
         alpha_bar: [T] float32.
         rng: draws what is dropped.
         bf16: whether the network runs under autocast; the bands never do.
+        encode, decode: the halves of the network, as they are or compiled.
 
     Returns:
         [n] losses.
@@ -94,8 +98,8 @@ def v_loss(
     x_t = ab.sqrt() * x_0 + (1 - ab).sqrt() * codec.colour(noise)
     sample = codec.input(x_t, ab)
     with torch.autocast(x_0.device.type, torch.bfloat16, enabled=bf16):
-        h, temb, skips = encoder_half(unet, sample, t)
-        output = decoder_half(unet, h, temb, drop_channels(skips, rng)).float()
+        h, temb, skips = encode(unet, sample, t)
+        output = decode(unet, h, temb, drop_channels(skips, rng)).float()
     squared = (output - codec.target(x_0, noise, ab)).pow(2)
     error = (squared * codec.v_weight(ab)).mean((1, 2, 3))
     snr = (ab / (1 - ab)).flatten()
@@ -124,12 +128,14 @@ def use_plain_attention(unet: UNet2DModel) -> None:
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--device", default="cpu", show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network: some 15 % faster "
+              "on a CPU with a C++ compiler, other last bits.")  # fmt: skip
 @click.option("--pause-file", type=LocalPath(), help="While this file exists no "
               "step is taken.")  # fmt: skip
 def main(
     domain: str, out: Path, cache: Path | None, start: Path | None, steps: int | None,
     minutes: float | None, batch_size: int, images: int, seed: int, learning_rate: float,
-    bf16: bool | None, device: str, pause_file: Path | None,
+    bf16: bool | None, device: str, compiled: bool, pause_file: Path | None,
 ) -> None:  # fmt: skip
     """Train, resuming from OUT's checkpoint; `export_unet` makes the shipped file of it."""
     bf16 = bf16_pays() if bf16 is None else bf16
@@ -159,6 +165,8 @@ def main(
     )  # fmt: skip
     model.train()
     use_plain_attention(model)
+    compile_half = torch.compile if compiled else lambda half: half
+    halves = compile_half(encoder_half), compile_half(decoder_half)
     alpha_bar = torch.cumprod(1 - NoiseSchedule.linear().betas, 0).float().to(device)
     for step in run.steps(log_every=50):
         rng = generator(seed, "train_unet", step)
@@ -168,4 +176,4 @@ def main(
         slices = torch.arange(batch_size) + torch.rand(batch_size, generator=rng)
         t = (slices / batch_size * len(alpha_bar)).long().to(device)
         noise = torch.randn(x_0.shape, generator=rng).to(device)
-        run.update(v_loss(model, codec, x_0, t, noise, alpha_bar, rng, bf16).mean())
+        run.update(v_loss(model, codec, x_0, t, noise, alpha_bar, rng, bf16, *halves).mean())
