@@ -44,6 +44,9 @@ def _read(path: Path) -> Declared:
         nodes = [*ast.walk(ast.parse(regular(path).read_bytes()))]
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return Declared()  # its import fails, and says why
+    except SystemError as error:
+        # What CPython's parser makes of an exception that a signal's handler raised within it.
+        raise KeyboardInterrupt from error
     methods = _registered(nodes, "METHODS")
     for node in nodes:
         if isinstance(node, ast.ClassDef) and "register_method" in map(_name, node.decorator_list):

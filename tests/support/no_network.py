@@ -6,8 +6,9 @@ import socket
 import sys
 from typing import Any
 
-REFUSED: list[str] = []
-"""Hosts that were asked for since this was last cleared."""
+REFUSED: list[str] = sys.__dict__.setdefault("_refused_by_tests", [])
+"""Hosts that were asked for since this was last cleared: one list per process, since workers of
+pytest-xdist load this file twice, as `sitecustomize` and as a module."""
 
 _NAMES = {"socket.getaddrinfo", "socket.gethostbyname"}
 _ADDRESSES = {"socket.connect", "socket.sendto", "socket.sendmsg"}
