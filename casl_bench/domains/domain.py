@@ -9,7 +9,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.registry import Registry
-from casl_bench.domains.dataset import Dataset, ImageBatch
+from casl_bench.domains.dataset import Concept, Dataset, ImageBatch
 from casl_bench.domains.options import DomainOptions
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
@@ -27,6 +27,8 @@ class Domain:
         classifiers: attribute classifiers, the primary one first.
         embedder: perceptual and identity distances.
         factors: reads the factors of a rendered image; None for photographs.
+        tuning_concepts: on which settings are tuned; none of them is ranked.
+        tuning_classifier: decides while settings are tuned, and never scores.
         accuracy_floor: a classifier under this accuracy on any attribute of real images is refused
             (exit 5), where labels are known.
     """
@@ -39,6 +41,8 @@ class Domain:
     classifiers: tuple[AttributeScorer, ...]
     embedder: Similarity
     factors: FactorReader | None = None
+    tuning_concepts: tuple[Concept, ...] = ()
+    tuning_classifier: AttributeScorer | None = None
     accuracy_floor: float = 0.9
 
     def __post_init__(self) -> None:
@@ -51,6 +55,13 @@ class Domain:
             )
         if not self.classifiers:
             raise InvalidBenchmarkError("a domain needs at least one attribute classifier")
+        hashes = {info.weights_hash for info in self._scorers()}
+        if self.tuning_classifier and self.tuning_classifier.info.weights_hash in hashes:
+            raise InvalidBenchmarkError(
+                "the classifier that settings are tuned by also scores",
+                where=f"domain '{self.name}', dataset '{self.dataset.card.name}'",
+                hint="give one of the two other weights",
+            )
         names = [info.name for info in self._scorers()]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InvalidBenchmarkError(

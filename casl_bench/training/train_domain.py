@@ -1,7 +1,8 @@
 """Train and ship every model of a domain: `casl-bench train domain --help`.
 
-The models are trained one after another, each by its own command, in the order in which they are
-needed: a classifier measures the U-Net. Killed anywhere and started again, it goes on.
+The models are trained one after another, each by its own command: the U-Net, the scorers on
+pictures of which some are as the U-Net draws them, then the U-Net is measured by the classifiers.
+Killed anywhere and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import click
 
 from casl_bench.core.errors import BenchError
 from casl_bench.core.option_types import BoundedFloat, BoundedInt, LocalPath
-from casl_bench.domains.rendered import ASSETS, RENDERED
+from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED
 
 UNET_STEPS = 31_250
 SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
@@ -41,34 +42,35 @@ SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
               help="Rendered pictures to train on.")  # fmt: skip
 @click.option("--scale", type=BoundedFloat(1e-6, 1e6), default=1.0, show_default=True,
               help="Factor on all numbers of steps.")  # fmt: skip
-@click.option("--only", multiple=True, type=click.Choice(["unet", *SCORERS]), help="This model "
-              "alone. May be given several times.")  # fmt: skip
+@click.option("--only", multiple=True, type=click.Choice(["unet", *SCORERS, "gates"]),
+              help="This alone. May be given several times.")  # fmt: skip
 def main(
     domain: str, out: Path, cache: Path | None, start: str | None, images: int, scale: float,
     only: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train all models of a domain into the package's assets."""
     pools = () if cache is None else ("--cache", str(cache))
-    for name in ("classifier_plain", "unet", *SCORERS):
+    folder = ASSETS / domain
+    for name in ("unet", *SCORERS, "gates"):
         if only and name not in only:
             continue
         training = out / domain / name
-        common = ("--domain", domain, "--out", str(training), "--images", str(images), *pools)
+        common = ("--domain", domain, "--out", str(training))
+        if name == "gates":
+            given = [a for c in CLASSIFIERS for a in ("--classifier", str(folder / c))]
+            _run("casl_bench", "train", "gates", *common, "--unet", str(folder / "unet"), *given)
+            continue
+        common += ("--images", str(images), *pools)
         if start is not None:
             common += ("--start", str(ASSETS / start / name))
         if name == "unet":
             _run("casl_bench", "train", "unet", *common, "--steps", str(round(UNET_STEPS * scale)))
             _run("casl_bench.training.export_unet", "--training", str(training))
-            _run(
-                "casl_bench", "train", "gates", "--domain", domain,
-                "--unet", str(ASSETS / domain / "unet"),
-                "--classifier", str(ASSETS / domain / "classifier_plain"), "--out", str(training),
-            )  # fmt: skip
         elif not (training / "done").exists():
             steps, command = SCORERS[name]
             length = str(round(steps * scale * (1 if start else 2)))
-            ship = ("--ship", str(ASSETS / domain / name), "--steps", length)
-            _run("casl_bench", "train", *command, *common, *ship)
+            ship = ("--ship", str(folder / name), "--steps", length)
+            _run("casl_bench", "train", *command, *common, *ship, "--unet", str(folder / "unet"))
             (training / "done").touch()
 
 

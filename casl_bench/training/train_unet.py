@@ -89,7 +89,8 @@ def v_loss(
         alpha_bar: [T] float32.
         rng: draws what is dropped.
         bf16: whether the network runs under autocast; the bands never do.
-        encode, decode: the halves of the network, as they are or compiled.
+        encode: the first half of the network, as it is or compiled.
+        decode: the second half, likewise.
 
     Returns:
         [n] losses.

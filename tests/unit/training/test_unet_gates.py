@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from casl_bench.images.rendered_dataset import to_pixels
-from casl_bench.runs.planning.config import SUITES
-from casl_bench.training.domains import DOMAINS
 from torch import Tensor
 
+from casl_bench.domains.rendered import RENDERED
+from casl_bench.domains.rendering.renderer import to_pixels
+from casl_bench.runs.suites import SUITES
 from casl_bench.training.picture_distance import KernelDistance, features
 from casl_bench.training.train_gates import POWER, STEPS, gate_rows
 
-DRAWING = DOMAINS["rendered_faces"].drawing
+DRAWING = RENDERED["rendered_faces"].drawing
 
 
 def _renders(first: int, count: int = 48) -> Tensor:
