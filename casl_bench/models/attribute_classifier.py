@@ -116,7 +116,8 @@ class ResidualNet(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """[n, 3, 64, 64] in [-1, 1] → [n, A]."""
         features = self.features(pixels)
-        return self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+        logits: Tensor = self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+        return logits
 
 
 def build_classifier(config: Mapping[str, Any]) -> nn.Module:

@@ -25,8 +25,9 @@ from casl_bench.core.files import hash_file, hash_json, regular
 from casl_bench.models.scorers import AttributeScorer, Similarity
 from casl_bench.models.weights import read_checkpoint
 from casl_bench.photos import photo_dataset
-from casl_bench.photos.domains import found_at, load_clip
+from casl_bench.photos.domains import load_clip
 from casl_bench.photos.photo_dataset import read_concepts
+from casl_bench.photos.published_weights import ALEXNET_FILE, VGGFACE2_FILE, found_at
 from casl_bench.photos.scorers.classifier import (
     ClassifierSidecar,
     PhotoClassifier,
@@ -35,8 +36,6 @@ from casl_bench.photos.scorers.classifier import (
     read_sidecar,
 )
 from casl_bench.photos.scorers.similarity import (
-    ALEXNET_FILE,
-    VGGFACE2_FILE,
     FaceIdentity,
     LpipsDistance,
     PhotoSimilarity,

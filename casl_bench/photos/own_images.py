@@ -32,16 +32,19 @@ from casl_bench.photos.checkpoints.convert import open_backbone
 from casl_bench.photos.domains import (
     ACCURACY_FLOOR,
     CALIBRATION_IMAGES,
-    GUIDE_CLIP,
-    SCORE_CLIP,
-    ZERO_SHOT_CLIP,
-    found_at,
     load_clip,
 )
 from casl_bench.photos.layouts import Layout, cut_in_three, file_layout, list_images, shuffled
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, read_concepts
+from casl_bench.photos.published_weights import (
+    ALEXNET_FILE,
+    GUIDE_CLIP,
+    SCORE_CLIP,
+    ZERO_SHOT_CLIP,
+    found_at,
+)
 from casl_bench.photos.scorers.classifier import PhotoClassifier
-from casl_bench.photos.scorers.similarity import ALEXNET_FILE, LpipsDistance, PhotoSimilarity
+from casl_bench.photos.scorers.similarity import LpipsDistance, PhotoSimilarity
 from casl_bench.photos.scorers.zero_shot import ZeroShotClassifier
 
 NAME, LABELS, CONCEPTS = "own_images", "labels.csv", "concepts.toml"

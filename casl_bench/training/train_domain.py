@@ -55,7 +55,7 @@ def main(
         if only and name not in only:
             continue
         training = out / domain / name
-        common = ("--domain", domain, "--out", str(training))
+        common: tuple[str, ...] = ("--domain", domain, "--out", str(training))
         if name == "gates":
             given = [a for c in CLASSIFIERS for a in ("--classifier", str(folder / c))]
             _run("casl_bench", "train", "gates", *common, "--unet", str(folder / "unet"), *given)

@@ -105,7 +105,8 @@ def v_loss(
     error = (squared * codec.v_weight(ab)).mean((1, 2, 3))
     snr = (ab / (1 - ab)).flatten()
     weight = 0.5 + 0.5 * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1) * 2
-    return error * weight
+    losses: Tensor = error * weight
+    return losses
 
 
 def use_plain_attention(unet: UNet2DModel) -> None:
