@@ -56,7 +56,10 @@ def _read(path: Path) -> Declared:
 
 
 def _concepts(path: Path, nodes: Sequence[ast.AST], dataset: str | None) -> set[str] | None:
-    shipped = path.parent / "concepts" / f"{dataset}.toml"
+    # One data set may ship another's.
+    ships = {_literal(call.args[0]) for call in _calls(nodes, "shipped_concepts") if call.args}
+    name = dataset if dataset in ships or len(ships) != 1 else ships.pop()
+    shipped = path.parent / "concepts" / f"{name}.toml"
     if shipped.is_file():
         rows = tomllib.loads(shipped.read_text(encoding="utf-8"))
         return {row["name"] for row in rows["concept"]}

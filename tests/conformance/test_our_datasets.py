@@ -28,6 +28,7 @@ CHECKS = [
 WRITERS = {
     "CelebAMask-HQ": ("celeba_hq", layouts.write_celeba_hq),
     "StarGAN v2": ("celeba_hq", layouts.write_celeba_hq_folder),
+    "CelebA": ("celeba", layouts.write_celeba),
     "AFHQ v1": ("afhq_dog", layouts.write_afhq),
     "AFHQ v2": ("afhq_dog", layouts.write_afhq_v2),
     "LSUN LMDB": ("lsun_church", layouts.write_lsun_lmdb),

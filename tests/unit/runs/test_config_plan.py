@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import ValidationError
 
+from casl_bench.conformance.toy_domain import toy_domain
 from casl_bench.core.errors import UsageError
 from casl_bench.core.registry import Registry
 from casl_bench.domains.dataset import Concept, DatasetCard
@@ -438,7 +439,9 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     domain = SimpleNamespace(
         name="synth",
         dataset=SimpleNamespace(card=CARD),
-        backbone=SimpleNamespace(weights_hash="b", h_shape=(16, 4, 4)),
+        backbone=SimpleNamespace(
+            weights_hash="b", h_shape=(16, 4, 4), config=toy_domain().backbone.config
+        ),
         guide_clip=SimpleNamespace(name="guide", weights_hash="g"),
         scorer_hashes={"classifier": "c"},
         classifiers=(),
