@@ -168,7 +168,8 @@ _DECISION = (
     "reached. One tolerance orders editors less well, since an image just beyond it counts as one "
     "that is ruined; tolerances to 1 order them by precision as well, but give credit to images "
     "that are more another's than their own. Known precision has the same tolerances as the "
-    "headline, which favours it; purity has none. Nothing was changed after a method was scored by it."
+    "headline, which favours it; purity has none. Nothing was changed after a method was scored by "
+    "it."
 )
 
 
