@@ -94,6 +94,7 @@ def headline_command(
                 if name not in RENDERED:
                     raise unknown_name("domain", name, RENDERED)
             asked = f" --images {images} --seed {seed}"
+            asked += f" --domains {','.join(names)}" if set(names) != {*RENDERED} else ""
             records = make_headline_study(
                 images, seed, f"casl-bench study headline{asked}", say, names, cache
             )

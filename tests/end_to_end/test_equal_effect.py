@@ -157,7 +157,8 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     shares = {name: s.headline.value or 0.0 for name, s in by_name.items() if s.headline}
     assert list(by_name) == sorted(shares, key=lambda name: (-shares[name], name))
     epr_plus = {name: s.epr_plus.value or 0.0 for name, s in by_name.items()}
-    assert sorted(epr_plus, key=lambda n: -epr_plus[n]) == ["clean", "sloppy", "weak", "backwards"]
+    assert epr_plus["clean"] > epr_plus["sloppy"] > 0
+    assert max(epr_plus["backwards"], epr_plus["weak"]) <= 0
     assert by_name["weak"].epr_plus.value == 0
     assert (by_name["weak"].reached, by_name["clean"].reached) == (0, 2)
     assert len(comparison.pairs) == 6

@@ -159,7 +159,18 @@ def bounds(records: HeadlineRecords) -> dict[str, bool]:
 
 def _decision_section(records: HeadlineRecords) -> str:
     lines = [f"- {'yes' if holds else '**no**'}: {what}" for what, holds in bounds(records).items()]
-    return section("What is asked of the headline", "\n".join(lines))
+    return section("What is asked of the headline", _DECISION, "\n".join(lines))
+
+
+_DECISION = (
+    "The headline is **precise edits, mean over tolerances**: bounded, defined image by image and "
+    "on photographs too, in the order of known precision, and without a rule for what is not "
+    "reached. One tolerance orders editors less well, since an image just beyond it counts as one "
+    "that is ruined; tolerances to 1 order them by precision as well, but give credit to images "
+    "that are more another's than their own. Known precision has the same tolerances as the "
+    "headline, which favours it; purity has none. Nothing was changed after a method was scored by "
+    "it."
+)
 
 
 def _editor_table(editors: Sequence[EditorRow]) -> str:
