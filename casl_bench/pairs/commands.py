@@ -105,13 +105,14 @@ def _score(
     out = out or Path(f"scores-{edited.resolve().name}")
     if out.exists() and not out.is_dir():
         raise UsageError("--out is not a folder", where=str(out))
-    say("loading torch and what scores …")
 
-    from casl_bench.domains.options import default_weights_root
-    from casl_bench.pairs import scorers
-    from casl_bench.pairs.files import match_folders
-    from casl_bench.pairs.score import score_pairs, summary, write_scores
     from casl_bench.runs.progress import open_progress
+
+    with open_progress() as progress, progress.task("loading torch and what scores", 0):
+        from casl_bench.domains.options import default_weights_root
+        from casl_bench.pairs import scorers
+        from casl_bench.pairs.files import match_folders
+        from casl_bench.pairs.score import score_pairs, summary, write_scores
 
     weights_root = weights_root or default_weights_root()
     similarity, notes = scorers.find_similarity(weights_root)

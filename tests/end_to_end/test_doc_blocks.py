@@ -25,7 +25,6 @@ from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.suites import SUITES
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
-from tests.support.tiny_suite import tiny_suite
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -102,11 +101,8 @@ def test_every_command_is_run_here_or_elsewhere() -> None:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that the commands name, and small suites in the place of long ones."""
-    small = tiny_suite(
-        num_steps=6, refinements=5, train_images=24, validation_images=4, test_pool_images=24,
-        test_images_per_concept=4, strengths=(0.5, 1.0, 2.0),
-    )  # fmt: skip
-    for name in ("default", "full", "quick"):
+    small = SUITES["quick"]
+    for name in ("default", "full"):
         monkeypatch.setitem(SUITES, name, small.model_copy(update={"name": name}))
     load_registries()
     for registry in (METHODS, DATASETS, DOMAINS, METRICS):  # what plugins add is forgotten
