@@ -298,6 +298,7 @@ class CaslSteerEditor(AlignmentEditor):
 class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
     """The concept's top-k latents alone move the image."""
 
+    config_class, editor_class = CaslSteerConfig, CaslSteerEditor
     info: ClassVar[MethodInfo] = MethodInfo(
         name="casl_steer",
         title="CASL-Steer (top-k)",
@@ -307,7 +308,6 @@ class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
         space="h_space",
         uses_sae=True,
     )
-    config_class, editor_class = CaslSteerConfig, CaslSteerEditor
 
     @classmethod
     def toy_config(cls) -> CaslSteerConfig:
