@@ -151,6 +151,7 @@ class DiffusionClipEditor(WeightEditor):
 class DiffusionClip(ConfiguredMethod[DiffusionClipConfig]):
     """Fine-tuning of the whole U-Net."""
 
+    config_class = DiffusionClipConfig
     info: ClassVar[MethodInfo] = MethodInfo(
         name="diffusionclip",
         title="DiffusionCLIP",
@@ -159,7 +160,6 @@ class DiffusionClip(ConfiguredMethod[DiffusionClipConfig]):
         supervision="text",
         space="weights",
     )
-    config_class = DiffusionClipConfig
 
     @classmethod
     def toy_config(cls) -> DiffusionClipConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +25,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault(name, "1")
 # What --jobs is by default: a command of a test runs in one process unless it asks for more.
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
+# A shell starts what it puts into the background deaf to SIGINT, and children inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import_baselines()
 

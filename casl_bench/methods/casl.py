@@ -365,6 +365,8 @@ class CaslSteerEditor(AlignmentEditor):
 class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
     """The concept's top-k latents alone move the image."""
 
+    config_class: type[CaslSteerConfig] = CaslSteerConfig
+    editor_class = CaslSteerEditor
     info: ClassVar[MethodInfo] = MethodInfo(
         name="casl_steer",
         title="CASL-Steer (k = 16)",
@@ -374,8 +376,6 @@ class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
         space="h_space",
         uses_sae=True,
     )
-    config_class: type[CaslSteerConfig] = CaslSteerConfig
-    editor_class = CaslSteerEditor
 
     @classmethod
     def toy_config(cls) -> CaslSteerConfig:
