@@ -347,7 +347,7 @@ def test_a_run_folder(seed: int, folder: Path, tmp_path: Path) -> None:
     written = {p.relative_to(run).as_posix() for p in run.rglob("*")} - {
         p.as_posix() for p in before
     }
-    assert written == ({"numbers.jsonl", "table.md"} if code == 0 else set())
+    assert written == ({"numbers.jsonl", "summary.txt", "table.md"} if code == 0 else set())
     assert {p.name for p in tmp_path.iterdir()} == {"run"}
 
 

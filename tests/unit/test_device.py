@@ -28,9 +28,10 @@ from casl_bench.models.clip import ClipScorer
 from casl_bench.photos.scorers.classifier import ClassifierSidecar, PhotoClassifier
 from casl_bench.photos.scorers.similarity import FaceIdentity, LpipsDistance, _untrained_lpips
 from casl_bench.runs.names import load_registries
+from casl_bench.sae.dictionary import SaeConfig, SaeTraining
 from casl_bench.sae.quality import downstream_error, sae_quality
-from casl_bench.sae.sae import HSpaceSae, SaeConfig
-from casl_bench.sae.training import SaeTraining, fit_h_space_sae
+from casl_bench.sae.sae import HSpaceSae
+from casl_bench.sae.training import FitData, activation_statistics, fit_dictionary
 from tests.support.fake_cuda import FakeCuda, fake_cuda
 
 load_registries()
@@ -103,7 +104,8 @@ def test_inversion_and_the_dictionary_are_made_on_the_device() -> None:
         mode.to_cpu = 0
         generator = torch.Generator().manual_seed(0)
         config = SaeConfig(d_in=backbone.h_shape[0], d_sae=64, k=4)
-        sae = fit_h_space_sae(store, config, training, generator, device="cuda")
+        data = FitData(store, activation_statistics(store), generator, training, device="cuda")
+        sae = fit_dictionary("top_k", config, data)
         hashed = len(sae._tensors())
         assert mode.to_cpu == hashed, "training takes nothing back to the CPU"
         for name, tensor in sae._tensors().items():

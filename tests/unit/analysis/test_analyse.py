@@ -110,7 +110,7 @@ def test_a_metric_in_a_file_is_a_column_of_an_old_run(
     assert main(["analyse", str(run), "--metric", str(metric_file)]) == 0
     assert "twice the change" in (run / "table.md").read_text()
     summary = capsys.readouterr().out
-    assert "casl" in summary and str(run / "table.md") in summary
+    assert "casl" in summary and f"more in {run}: table.md" in summary
     assert len(summary.splitlines()) <= 25
     (cell,) = [r for r in read_numbers(run / "numbers.jsonl")
                if (r.method, r.concept) == ("casl", "hat")]  # fmt: skip

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from casl_bench.analysis.analyse import analyse, write_numbers
+from casl_bench.analysis.analyse import NUMBERS_FILE, analyse
 from casl_bench.report.run_report import MOST_LINES, summary_text, write_run_report
 from casl_bench.results.record import SuiteRef
+from casl_bench.results.run_folder import write_jsonl
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 
@@ -36,7 +37,7 @@ def test_a_suite_for_trying_out_shows_no_number(tmp_path: Path) -> None:
 
 
 def test_it_is_written_beside_the_tables(tmp_path: Path) -> None:
-    write_numbers(tmp_path, made_up(tmp_path))
+    write_jsonl(tmp_path / NUMBERS_FILE, made_up(tmp_path))
     text = write_run_report(tmp_path)
     assert (tmp_path / "summary.txt").read_text("utf-8") == text
     assert "### At equal effect" in (tmp_path / "table.md").read_text("utf-8")
