@@ -64,9 +64,9 @@ class SaeSteerConfig(MethodConfig):
 def mean_code(sae: HSpaceSae, maps: list[tuple[Tensor, int]]) -> Tensor:
     """Mean code [d_sae, h, w] over images and timesteps, of pairs (h [n, C, h, w], t)."""
     (h, t), *others = maps
-    total, count = sae.encode(h, t).sum(0), len(h)
+    total, count = sae.encode(h.to(sae.device), t).sum(0), len(h)
     for h, t in others:
-        total, count = total + sae.encode(h, t).sum(0), count + len(h)
+        total, count = total + sae.encode(h.to(sae.device), t).sum(0), count + len(h)
     return total / count
 
 

@@ -172,9 +172,9 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     groups = retrieve(task.guide_clip, store.x_t(0, few), task.concept, config.retrieved_share)
     activations, contrasts = [], []
     for step in visited_steps(store.timesteps, config.t_edit):
-        codes = sae.encode(store.h(step, few), store.timesteps[step])
+        codes = sae.encode(store.h(step, few).to(sae.device), store.timesteps[step])
         activations.append(codes.mean(0))
-        contrasts.append(standardised_contrast(*(codes[group] for group in groups)))
+        contrasts.append(standardised_contrast(*(codes[g.to(codes.device)] for g in groups)))
     mean, contrast = (torch.stack(x).mean(0) for x in (activations, contrasts))
     alignment = ConceptAlignment(sae, mean, contrast)
     longest = config.gather * math.sqrt(sae.channels)

@@ -110,7 +110,9 @@ class ProjectionEditor(HSpaceEditor):
         """Keep readers and directions of the same S timesteps, and their goals [S]."""
         cost = FitCost(readers.values.numel() + directions.values.numel() + goals.numel())
         super().__init__(backbone, window, noise_seed=0, cost=cost)
-        self.readers, self.directions, self.goals = readers, directions, goals.double()
+        where = backbone.device
+        self.readers, self.directions = readers.to(where), directions.to(where)
+        self.goals = goals.double().to(where)
         self.one_sided, self.gain = one_sided, gain
 
     def unit_delta_h(self, h: Tensor, t: int, temb: Tensor) -> Tensor:

@@ -37,7 +37,9 @@ from tests.support.fake_cuda import FakeCuda, fake_cuda
 load_registries()
 OURS = [name for name in METHODS if "/" not in name]
 STRENGTHS = (0.0, 0.5, 1.0)
-ON_CPU = {"timesteps", "window", "t_start", "scale", "seed", "matches", "latents"}
+ON_CPU = {
+    "timesteps", "window", "t_start", "scale", "seed", "matches", "latents", "picture", "shift"
+}  # fmt: skip
 """What an editor keeps that is no tensor to compute with."""
 
 

@@ -12,7 +12,7 @@ from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 
 def made_up(folder: Path, count: int = 3, **changes: object) -> list:  # type: ignore[type-arg]
-    methods = {f"method_{i:02d}": MadeUpMethod(damage=0.05 * (i + 1)) for i in range(count)}
+    methods = {f"method_{i:02d}": MadeUpMethod(damage=0.05 + 0.6 * i) for i in range(count)}
     write_made_up_run(folder, MadeUpRun(methods, changes=changes or None))
     return analyse([folder])
 
@@ -40,5 +40,5 @@ def test_it_is_written_beside_the_tables(tmp_path: Path) -> None:
     write_jsonl(tmp_path / NUMBERS_FILE, made_up(tmp_path))
     text = write_run_report(tmp_path)
     assert (tmp_path / "summary.txt").read_text("utf-8") == text
-    assert "### At equal effect" in (tmp_path / "table.md").read_text("utf-8")
+    assert "### Methods compared" in (tmp_path / "table.md").read_text("utf-8")
     assert write_run_report(tmp_path / "absent") == ""
