@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import hash_bytes, regular
+from casl_bench.core.files import hash_bytes, read_whole
 from casl_bench.domains.dataset import DATASETS
 from casl_bench.photos.layouts import (
     Layout,
@@ -82,7 +82,7 @@ def read_annotation(path: Path) -> Annotation:
     InvalidBenchmarkError, naming the line, where it differs from that in any way.
     """
     try:
-        data = regular(path).read_bytes()
+        data = read_whole(path)
     except OSError as error:
         reason = "no annotation" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise UsageError(
