@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import hash_bytes, regular
+from casl_bench.core.files import hash_bytes, read_whole
 from casl_bench.domains.dataset import Split
 from casl_bench.photos.layouts import Layout, Sizes, cut_in_three, file_layout, list_images
 
@@ -102,7 +102,7 @@ def _lines(path: Path) -> tuple[list[str], bytes]:
     An empty line in the middle stays, and is a fault of what it interrupts.
     """
     try:
-        data = regular(path).read_bytes()
+        data = read_whole(path)
     except OSError as error:
         reason = "no annotation" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise UsageError(reason, where=str(path), hint=f"download {path.name}") from error

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from casl_bench.core.errors import InputError, UsageError, first_fault, unknown_name
-from casl_bench.core.files import hash_json, regular
+from casl_bench.core.files import hash_json, read_whole
 from casl_bench.domains.dataset import Concept, DatasetCard, ImageBatch, Split
 from casl_bench.domains.options import DataSource
 from casl_bench.photos.layouts import Layout
@@ -194,7 +194,7 @@ def read_concepts(path: Path, attributes: Sequence[str] | None = None) -> tuple[
     where the file is absent, no TOML, or any field of it is unknown, missing or wrong.
     """
     try:
-        rows = _ConceptFile.model_validate(tomllib.loads(regular(path).read_text("utf-8"))).concept
+        rows = _ConceptFile.model_validate(tomllib.loads(read_whole(path).decode())).concept
     except OSError as error:
         reason = "no concept file" if isinstance(error, FileNotFoundError) else "cannot be read"
         raise UsageError(reason, where=str(path)) from error

@@ -14,6 +14,7 @@ from casl_bench.photos.celeba_annotation import (
     PUBLISHED_NAMES,
     read_annotation,
 )
+from casl_bench.photos.photo_dataset import read_concepts
 
 HEADER = " ".join(PUBLISHED_NAMES)
 ONES = " ".join(["1"] * 40)
@@ -132,3 +133,14 @@ def test_an_absent_annotation(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as raised:
             read_annotation(path)
         one_line(raised.value, path)
+
+
+def test_a_file_without_end_is_not_read(tmp_path: Path) -> None:
+    """One that takes no place on the disk, and would fill the memory."""
+    path = tmp_path / "endless.txt"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_annotation(path)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_concepts(path)
