@@ -21,8 +21,10 @@ from casl_bench.models.factor_regressor import FactorRegressor
 ASSETS = Path(__file__).parent / "assets"
 """One folder per domain, one folder per model in it: weights, card, curve."""
 
-CLASSIFIERS = ("classifier_plain", "classifier_depthwise")
+CLASSIFIERS = ("classifier_plain", "classifier_depthwise", "classifier_residual")
 """The first one is primary: it chooses strengths and decides the headline columns."""
+
+TUNING_CLASSIFIER = "classifier_tuning"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def rendered_domain(
         classifiers=tuple(AttributeClassifier.load(folder / name) for name in CLASSIFIERS),
         embedder=RenderEmbedder.load(folder / "render_embedder"),
         factors=FactorRegressor.load(folder / "factor_regressor"),
+        tuning_concepts=RENDERED[domain].drawing.tuning_concepts,
+        tuning_classifier=AttributeClassifier.load(folder / TUNING_CLASSIFIER),
     )
 
 

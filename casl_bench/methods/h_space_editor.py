@@ -93,7 +93,8 @@ def _edit(
         noise = None
         if t < window.t_boost:
             purpose = f"quality boosting at t = {t}"
-            noise = image_noise(shape, inversions.noise_keys, noise_seed, purpose).to(device)
+            white = image_noise(shape, inversions.noise_keys, noise_seed, purpose).to(device)
+            noise = backbone.colour(white)
         tracks = len(x_t) // count
         copies = len(factors) // tracks if window.edits(t) else 1
         x_next = x_t.new_empty(copies, len(x_t), *shape)

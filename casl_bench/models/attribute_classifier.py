@@ -80,6 +80,46 @@ class DepthwiseNet(nn.Module):
         return logits
 
 
+class _ResidualBlock(nn.Module):
+    """Halves the side: relu(shortcut(x) + conv(relu(conv(x))))."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width),
+        )  # fmt: skip
+        self.shortcut = nn.Conv2d(channels, width, 2, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, channels, h, w] → [n, width, h / 2, w / 2]."""
+        return nn.functional.relu(self.inner(x) + self.shortcut(x))
+
+
+class ResidualNet(nn.Module):
+    """Residual blocks of two 3×3 convolutions; the mean and the maximum over 8×8 positions.
+
+    Args:
+        attributes: number of logits.
+        widths: channels of the stem at 32×32 and of the two blocks.
+    """
+
+    def __init__(self, attributes: int, widths: tuple[int, int, int]) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.features = nn.Sequential(
+            nn.Conv2d(3, first, 5, 2, 2, bias=False), nn.BatchNorm2d(first), nn.ReLU(),
+            _ResidualBlock(first, second), _ResidualBlock(second, third),
+        )  # fmt: skip
+        self.head = nn.Linear(2 * third, attributes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """[n, 3, 64, 64] in [-1, 1] → [n, A]."""
+        features = self.features(pixels)
+        logits: Tensor = self.head(torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1))
+        return logits
+
+
 def build_classifier(config: Mapping[str, Any]) -> nn.Module:
     """The network a card's `config` describes: {"architecture": …, "attributes": [...], …}."""
     count = len(config["attributes"])
@@ -88,6 +128,8 @@ def build_classifier(config: Mapping[str, Any]) -> nn.Module:
             return PlainNet(count, tuple(config["widths"]))
         case "depthwise":
             return DepthwiseNet(count, tuple(config["widths"]), tuple(config["blocks"]))
+        case "residual":
+            return ResidualNet(count, tuple(config["widths"]))
         case other:
             raise ValueError(f"unknown classifier architecture '{other}'")
 

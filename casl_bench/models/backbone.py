@@ -21,6 +21,7 @@ from torch.nn import functional
 from casl_bench.core.errors import InputError
 from casl_bench.core.files import hash_json
 from casl_bench.core.registry import Registry
+from casl_bench.models.band_codec import BandCodec
 from casl_bench.models.diffusers_folder import is_diffusers_folder, read_diffusers_folder
 from casl_bench.models.micro_batch import run_in_micro_batches
 from casl_bench.models.model_files import hash_tensors
@@ -86,6 +87,7 @@ class Backbone:
         self.name = config.name
         self.image_size = config.image_size
         self.patch_size = config.patch_size
+        self._codec = BandCodec(config.patch_size, config.bands) if config.bands else None
         self.prediction = config.prediction
         self.learned_sigma = config.learned_sigma
         self.family = config.family
@@ -145,6 +147,14 @@ class Backbone:
         twin._encoder_half, twin._decoder_half = encoder_half, decoder_half
         return twin
 
+    def colour(self, white: Tensor) -> Tensor:
+        """White noise [n, 3, H, W] as this model's x_T and as the noise of its x_t."""
+        return white if self._codec is None else self._codec.colour(white)
+
+    def whiten(self, noise: Tensor) -> Tensor:
+        """The inverse of `colour`: what is near N(0, 1) a pixel for a good x_T."""
+        return noise if self._codec is None else self._codec.whiten(noise)
+
     @contextmanager
     def count_calls(self) -> Iterator[CallCounter]:
         """A counter that holds, after the block, the passes made within it."""
@@ -171,8 +181,7 @@ class Backbone:
         """
         self._check(x_t, t)
         x_t = x_t.to(self.device)
-        patches = functional.pixel_unshuffle(x_t, self.patch_size)
-        h, temb, skips = encoder_half(self.unet, patches, t)
+        h, temb, skips = encoder_half(self.unet, self._input(x_t, t), t)
         self.calls.encoder += len(x_t)
         output = decoder_half(self.unet, h, temb, skips)
         self.calls.decoder += len(x_t)
@@ -189,8 +198,7 @@ class Backbone:
         x_t = x_t.to(self.device)
 
         def run(x: Tensor) -> tuple[Tensor, ...]:
-            patches = functional.pixel_unshuffle(x, self.patch_size)
-            h, temb, skips = self._encoder_half(self.unet, patches, t)
+            h, temb, skips = self._encoder_half(self.unet, self._input(x, t), t)
             self._layouts = tuple(_layout(x) for x in (h, *skips))
             return h.to(x), temb.to(x), *skips
 
@@ -238,8 +246,15 @@ class Backbone:
         if not 0 <= t < self.schedule.num_timesteps:
             raise InputError(f"timestep {t} is outside [0, {self.schedule.num_timesteps})")
 
+    def _input(self, x_t: Tensor, t: int) -> Tensor:
+        if self._codec is None:
+            return functional.pixel_unshuffle(x_t, self.patch_size)
+        return self._codec.input(x_t, self.schedule.alpha_bar(t))
+
     def _eps_from_output(self, output: Tensor, x_t: Tensor, t: int) -> Tensor:
         output = output.to(x_t)
+        if self._codec is not None:
+            return self._codec.eps(output, x_t, self.schedule.alpha_bar(t))
         if self.learned_sigma:
             output = output[:, : output.shape[1] // 2]
         output = functional.pixel_shuffle(output, self.patch_size)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from casl_bench.core.errors import InvalidBenchmarkError
 from casl_bench.core.files import read_checked, write_bytes, write_json
+from casl_bench.models.band_codec import BandStatistics
 from casl_bench.models.noise_schedule import NoiseSchedule
 from casl_bench.models.weights import (
     AGAIN,
@@ -56,6 +57,8 @@ class BackboneConfig(_Frozen):
     image_size: int = Field(ge=1, le=MOST_PIXELS)  # side of the square image, pixels
     # The network sees images pixel-unshuffled by this factor; 1 = as they are
     patch_size: int = Field(1, ge=1, le=64)
+    # The network sees the cosine bands of the patches, preconditioned (`band_codec`)
+    bands: BandStatistics | None = None
     prediction: Literal["eps", "v", "x0"] = "eps"  # what the network's output means
     # The second half of the output channels is a variance and is dropped
     learned_sigma: bool = False
@@ -78,6 +81,10 @@ class BackboneConfig(_Frozen):
                 f"a network from {inputs!r} to {outputs!r} channels, where images in patches of "
                 f"{self.patch_size} have {channels} and learned_sigma is {self.learned_sigma}"
             )
+        if self.bands is not None and (
+            self.prediction != "v" or self.learned_sigma or len(self.bands.std) != channels
+        ):
+            raise ValueError(f"bands need a prediction of v, no learned sigma, {channels} rows")
         return self
 
 
@@ -132,18 +139,18 @@ def filled_unet(
     return unet
 
 
-def time_embedding(unet: UNet2DModel, t: int, count: int) -> Tensor:
-    """[count, D]: the embedding of timestep t, once a row."""
+def time_embedding(unet: UNet2DModel, t: int | Tensor, count: int) -> Tensor:
+    """[count, D]: the embedding of timestep t, one for all rows or [count]."""
     device = next(unet.parameters()).device
-    steps = torch.full((count,), t, dtype=torch.long, device=device)
+    steps = torch.as_tensor(t, dtype=torch.long, device=device).expand(count)
     embedding: Tensor = unet.time_embedding(unet.time_proj(steps).to(unet.dtype))
     return embedding
 
 
 def encoder_half(
-    unet: UNet2DModel, sample: Tensor, t: int
+    unet: UNet2DModel, sample: Tensor, t: int | Tensor
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """conv_in, the down blocks and the mid block, of [n, in_channels, H, W] at one timestep.
+    """conv_in, the down blocks and the mid block, of [n, in_channels, H, W] at t, one or [n].
 
     Returns h [n, C, h, w], the mid block's output; the time embedding [n, D]; the skip connections.
     """

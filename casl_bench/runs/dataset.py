@@ -211,7 +211,7 @@ class DatasetRecords:
             source, reconstruction = self.cells.scorers.unedited_logits(inversions)
             decibels = psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy())
             alike = (source[0] > 0) == (reconstruction[0] > 0)
-            noise = noise_statistics(inversions.x_T.numpy())
+            noise = noise_statistics(self.artifacts.domain.backbone.whiten(inversions.x_T).numpy())
         n = len(inversions)
         agreement = attribute_agreement(source[0], reconstruction[0])
         found = {

@@ -12,6 +12,7 @@ _COMMANDS = {
     "clip": ("train_embeddings:clip", "Train a small CLIP on a domain's pictures"),
     "domain": ("train_domain:main", "Train and ship every model of a domain"),
     "embedder": ("train_embeddings:embedder", "Train the `render_embedder` of a domain"),
+    "gates": ("train_gates:main", "Measure a trained diffusion model"),
     "factors": ("train_factors:main", "Train the `factor_regressor` of a domain"),
     "unet": ("train_unet:main", "Train the diffusion model of a synth domain"),
 }

@@ -1,7 +1,8 @@
 """Train and ship every model of a domain: `casl-bench train domain --help`.
 
-The models are trained one after another, each by its own command, in the order in which they are
-needed: a classifier measures the U-Net. Killed anywhere and started again, it goes on.
+The models are trained one after another, each by its own command: the U-Net, the scorers on
+pictures of which some are as the U-Net draws them, then the U-Net is measured by the classifiers.
+Killed anywhere and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import click
 
 from casl_bench.core.errors import BenchError
 from casl_bench.core.option_types import BoundedFloat, BoundedInt, LocalPath
-from casl_bench.domains.rendered import ASSETS, RENDERED
+from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED
 
-UNET_STEPS = 3000
+UNET_STEPS = 31_250
 SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
     "classifier_plain": (500, ("classifier", "--architecture", "plain", "--seed", "1")),
     "render_embedder": (250, ("embedder",)),
     "guide_clip": (360, ("clip", "--role", "guide", "--seed", "11")),
     "score_clip": (340, ("clip", "--role", "score", "--seed", "12", "--fp32",
                          "--learning-rate", "0.001")),
-    "classifier_depthwise": (200, ("classifier", "--architecture", "depthwise", "--seed", "2")),
+    "classifier_depthwise": (400, ("classifier", "--architecture", "depthwise", "--seed", "2")),
+    "classifier_residual": (400, ("classifier", "--architecture", "residual", "--seed", "3")),
+    "classifier_tuning": (400, ("classifier", "--architecture", "tuning", "--seed", "4")),
     "factor_regressor": (1200, ("factors",)),
 }  # fmt: skip
 """Model → optimiser steps where it starts from another domain's (twice that from none), command."""
@@ -39,32 +42,35 @@ SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
               help="Rendered pictures to train on.")  # fmt: skip
 @click.option("--scale", type=BoundedFloat(1e-6, 1e6), default=1.0, show_default=True,
               help="Factor on all numbers of steps.")  # fmt: skip
-@click.option("--only", multiple=True, type=click.Choice(["unet", *SCORERS]), help="This model "
-              "alone. May be given several times.")  # fmt: skip
+@click.option("--only", multiple=True, type=click.Choice(["unet", *SCORERS, "gates"]),
+              help="This alone. May be given several times.")  # fmt: skip
 def main(
     domain: str, out: Path, cache: Path | None, start: str | None, images: int, scale: float,
     only: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Train all models of a domain into the package's assets."""
     pools = () if cache is None else ("--cache", str(cache))
-    for name in ("classifier_plain", "unet", *SCORERS):
+    folder = ASSETS / domain
+    for name in ("unet", *SCORERS, "gates"):
         if only and name not in only:
             continue
         training = out / domain / name
-        common = ("--domain", domain, "--out", str(training), "--images", str(images), *pools)
+        common: tuple[str, ...] = ("--domain", domain, "--out", str(training))
+        if name == "gates":
+            given = [a for c in CLASSIFIERS for a in ("--classifier", str(folder / c))]
+            _run("casl_bench", "train", "gates", *common, "--unet", str(folder / "unet"), *given)
+            continue
+        common += ("--images", str(images), *pools)
         if start is not None:
             common += ("--start", str(ASSETS / start / name))
         if name == "unet":
             _run("casl_bench", "train", "unet", *common, "--steps", str(round(UNET_STEPS * scale)))
-            _run(
-                "casl_bench.training.export_unet", "--training", str(training), "--steps", "28",
-                "--power", "1.5",
-            )  # fmt: skip
+            _run("casl_bench.training.export_unet", "--training", str(training))
         elif not (training / "done").exists():
             steps, command = SCORERS[name]
             length = str(round(steps * scale * (1 if start else 2)))
-            ship = ("--ship", str(ASSETS / domain / name), "--steps", length)
-            _run("casl_bench", "train", *command, *common, *ship)
+            ship = ("--ship", str(folder / name), "--steps", length)
+            _run("casl_bench", "train", *command, *common, *ship, "--unet", str(folder / "unet"))
             (training / "done").touch()
 
 

@@ -48,11 +48,11 @@ from casl_bench.training.trainer import (
     training_options,
 )
 
-TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 64, "heads": 2, "layers": 2}
+TEXT: dict[str, Any] = {"context_length": CONTEXT_LENGTH, "width": 64, "heads": 2, "layers": 1}
 VISION: dict[str, dict[str, Any]] = {
-    "guide": {"layers": [1, 1, 1, 1], "width": 12, "head_width": 64, "image_size": IMAGE_SIZE},
+    "guide": {"layers": [1, 1, 1, 1], "width": 8, "head_width": 64, "image_size": IMAGE_SIZE},
     "score": {
-        "layers": 4, "width": 128, "head_width": 64, "mlp_ratio": 3.0, "patch_size": 16,
+        "layers": 4, "width": 64, "head_width": 32, "mlp_ratio": 3.0, "patch_size": 8,
         "image_size": IMAGE_SIZE, "pool_type": "avg",
     },
 }  # fmt: skip

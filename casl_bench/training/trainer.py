@@ -26,23 +26,40 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import clear_partial, hash_json, new_file, write_bytes, write_text
+from casl_bench.core.files import (
+    clear_partial,
+    hash_bytes,
+    hash_json,
+    new_file,
+    write_bytes,
+    write_text,
+)
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, user_cache
 from casl_bench.core.seeding import derive_seed
+from casl_bench.diffusion.ddim import ddim_generation
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
+from casl_bench.models.backbone import Backbone
 from casl_bench.models.model_files import WEIGHTS, read_model, write_model
+from casl_bench.models.noise_schedule import power_timesteps
+from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.weights import CANNOT_BUILD, read_content
 
 CHUNK = 8192
 """Pictures per chunk file: the work lost at most when a build is killed."""
 
 CHECKPOINT_SECONDS = 45.0
+PAUSE_STEPS, PAUSE_SECONDS = 20, 2.0
 WARMUP = 0.03
 DECAY_SHARE = 0.35
 EMA_DECAY = 0.995
 HELD_OUT = 4096
 """Pictures that calibrate, and as many others that are measured."""
+
+WALK = power_timesteps(20, 999, 1.5)
+"""The walk of the rendered suites."""
+REGENERATED_EVERY = 8
+REGENERATED_FROM = tuple(t for t in WALK if 50 <= t <= 400)
 
 N = TypeVar("N", bound=nn.Module)
 
@@ -107,6 +124,52 @@ def load_pool(
     return Pool(drawing, images, factors, flipped, column)
 
 
+def with_regenerated(pool: Pool, backbone: Backbone, seed: int, cache: Path | None = None) -> Pool:
+    """The pool with every eighth picture, and its flip, as a diffusion model draws them.
+
+    Noise is added up to a t of at most 400 and taken off again by DDIM, with the same noise for a
+    picture and its flip: labels and factors still hold, and the pictures have the marks that
+    edits of this model have.
+    """
+    rows = np.arange(0, len(pool), REGENERATED_EVERY)
+    root = cache or user_cache("casl_bench", "give --cache") / "render_pools"
+
+    def mixed(images: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
+        key = hash_json(
+            [pool.drawing.revision, backbone.weights_hash, seed, len(pool), kind,
+             hash_bytes(images[rows].tobytes())]
+        )[:16]  # fmt: skip
+        done = root / f"{pool.drawing.name}-regenerated-{kind}-{key}.npy"
+        if not done.exists():
+            root.mkdir(parents=True, exist_ok=True)
+            with new_file(done) as file:
+                np.save(file, _regenerated(images[rows], rows, backbone, seed))
+        together = np.array(images)
+        together[rows] = np.load(done)
+        return together
+
+    return replace(
+        pool, images=mixed(pool.images, "plain"),
+        flipped=None if pool.flipped is None else mixed(pool.flipped, "flipped"),
+    )  # fmt: skip
+
+
+def _regenerated(
+    images: NDArray[np.uint8], rows: NDArray[np.int64], backbone: Backbone, seed: int
+) -> NDArray[np.uint8]:
+    out = np.empty_like(images)
+    for k, t in enumerate(REGENERATED_FROM[: len(images)]):
+        x_0 = to_pixels(images[k :: len(REGENERATED_FROM)])
+        ids = [f"regenerated-{row}" for row in rows[k :: len(REGENERATED_FROM)]]
+        noise = image_noise(x_0.shape[1:], ids, seed, "regenerated pictures")
+        alpha_bar = backbone.schedule.alpha_bar(t)
+        x_t = alpha_bar**0.5 * x_0 + (1 - alpha_bar) ** 0.5 * backbone.colour(noise)
+        pixels = ddim_generation(backbone, x_t, [s for s in WALK if s <= t]).clamp(-1, 1)
+        drawn = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
+        out[k :: len(REGENERATED_FROM)] = drawn.numpy()
+    return out
+
+
 def _cached(drawing: Drawing, factors: Factors, folder: Path) -> NDArray[np.uint8]:
     """The pictures of these factors from `folder/images.npy`, which is written first if absent."""
     done = folder / "images.npy"
@@ -156,6 +219,7 @@ class TrainingRun:
         weight_decay: of AdamW.
         schedule: progress in [0, 1] → factor of the learning rate.
         ema_decay: of the average weights, with a short memory at the start.
+        pause_file: while this file exists no step is taken, so that others may measure speed.
     """
 
     def __init__(
@@ -170,16 +234,17 @@ class TrainingRun:
         weight_decay: float = 1e-3,
         schedule: Callable[[float], float] = cosine,
         ema_decay: float = EMA_DECAY,
+        pause_file: Path | None = None,
     ) -> None:
         if (steps is None) == (minutes is None):
             raise UsageError("give either --steps or --minutes")
         self.out, self.model, self.config = out, model, dict(config)
         self.peak, self.num_steps, self.minutes = learning_rate, steps, minutes
         self.optimiser = torch.optim.AdamW(
-            model.parameters(), learning_rate, weight_decay=weight_decay
+            model.parameters(), learning_rate, weight_decay=weight_decay, fused=True
         )
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.schedule, self.ema_decay = schedule, ema_decay
+        self.schedule, self.ema_decay, self.pause_file = schedule, ema_decay, pause_file
         self.step, self.seconds = 0, 0.0
         self._sums: dict[str, float] = {}
         self._curve: list[str] = []
@@ -211,6 +276,10 @@ class TrainingRun:
             if now - saved > CHECKPOINT_SECONDS:
                 self._save()
                 saved = now
+            if self.pause_file is not None and self.step % PAUSE_STEPS == 0:
+                while self.pause_file.exists():
+                    time.sleep(PAUSE_SECONDS)
+                last = time.monotonic()
         self._save()
 
     def update(self, loss: Tensor, **terms: float) -> None:
@@ -374,6 +443,7 @@ class ScorerTraining:
     Attributes:
         ship: folder of weights and card; `out` where None.
         start: folder of a shipped model of the same architecture to start from.
+        unet: folder of the domain's U-Net, which draws some of the pictures; None: renders alone.
         steps: length in steps, or `minutes` in minutes.
         images: pictures to train on.
         bf16: whether passes run under autocast to bfloat16.
@@ -385,6 +455,7 @@ class ScorerTraining:
     ship: Path | None
     cache: Path | None
     start: Path | None
+    unet: Path | None
     steps: int | None
     minutes: float | None
     images: int
@@ -397,10 +468,13 @@ class ScorerTraining:
         """The renderer."""
         return RENDERED[self.domain].drawing
 
-    def pool(self, split: str = "train") -> Pool:
+    def pool(self, split: str = "train", seed: int = 0) -> Pool:
         """Pictures with their flips: to train on, or `HELD_OUT` of another stream."""
         count = self.images if split == "train" else HELD_OUT
-        return load_pool(self.drawing, count, 0, split, self.cache, flips=True)
+        pool = load_pool(self.drawing, count, seed, split, self.cache, flips=True)
+        if self.unet is None or split != "train":
+            return pool
+        return with_regenerated(pool, Backbone.from_folder(self.unet), seed, self.cache)
 
     def begin(
         self,
@@ -429,6 +503,7 @@ class ScorerTraining:
         started = start_from(shipped_part(model), self.start)
         config = training_config(
             name, self.drawing, start=started, images=self.images, seed=self.seed, bf16=self.bf16,
+            unet=None if self.unet is None else Backbone.from_folder(self.unet).weights_hash,
             learning_rate=learning_rate, **settings,
         )  # fmt: skip
         run = TrainingRun(
@@ -460,7 +535,8 @@ class ScorerTraining:
             "name": run.config["name"],
             "config": config,
             "parameters": sum(p.numel() for p in network.parameters()),
-            "data": f"{self.images} rendered pictures and as many flips, stream (0, train)",
+            "data": f"{self.images} rendered pictures and as many flips, stream (0, train)"
+            + ("" if self.unet is None else "; every eighth as the U-Net draws it"),
             "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
             "training": training_part(run, self.note),
             **card,
@@ -487,6 +563,8 @@ def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[...,
         click.option("--cache", type=folder, help="Folder of rendered pools."),
         click.option("--start", type=LocalPath(exists=True), help="Folder of a "
                      "shipped model of the same architecture to start from."),
+        click.option("--unet", type=LocalPath(exists=True), help="Folder of the domain's U-Net: "
+                     "every eighth picture is as it draws it."),
         click.option("--steps", type=BoundedInt(), help="Length in steps."),
         click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead."),
         click.option("--images", type=BoundedInt(), default=40_960, show_default=True),

@@ -80,7 +80,8 @@ def _one(
         noise = None
         if t < window.t_boost:
             purpose = f"quality boosting at t = {t}"
-            noise = image_noise(x_t.shape[1:], inversions.noise_keys, noise_seed, purpose).to(x_t)
+            white = image_noise(x_t.shape[1:], inversions.noise_keys, noise_seed, purpose).to(x_t)
+            noise = backbone.colour(white)
         alpha_bar = backbone.schedule.alpha_bar
         x_t = ddim_step(x_t, eps_for_x_0, eps_for_direction, alpha_bar(t), alpha_bar(t_next), noise)
     return x_t.cpu()

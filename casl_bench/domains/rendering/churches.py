@@ -1,4 +1,4 @@
-"""Drawn churches whose six attributes are known exactly."""
+"""Drawn churches whose ten attributes are known exactly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from casl_bench.domains.rendering.captions import Phrases, Wording
 from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
 from casl_bench.domains.rendering.shapes import FloatArray, Window, colours
 
-ATTRIBUTES: tuple[str, ...] = ("brick", "spire", "dome", "snow", "night", "tree")
+ATTRIBUTES: tuple[str, ...] = (
+    "brick", "spire", "dome", "snow", "night", "tree", "clock", "fence", "ivy", "balloon",
+)  # fmt: skip
 CONCEPTS: tuple[Concept, ...] = (
     Concept("brick", "a church with plaster walls", "a church with brick walls", "brick"),
     Concept("spire", "a church with a flat tower", "a church with a gothic spire", "spire"),
@@ -22,23 +24,32 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept("snow", "a church without snow", "a church with snow", "snow"),
     Concept("night", "a church by day", "a church at night", "night"),
     Concept("tree", "a church without a tree", "a church with a tree", "tree"),
+    Concept("clock", "a church without a clock", "a church with a clock", "clock"),
+    Concept("fence", "a church without a fence", "a church with a fence", "fence"),
+)
+TUNING_CONCEPTS: tuple[Concept, ...] = (
+    Concept("ivy", "a church without ivy", "a church with ivy", "ivy"),
+    Concept("balloon", "a church without a balloon", "a church with a balloon", "balloon"),
 )
 NUISANCE: tuple[str, ...] = (
     "centre_x", "ground", "size", "lean", "tower_width", "tower_height", "nave_width",
     "nave_height", "roof_pitch", "wall_tone", "roof_tone", "spire_height", "dome_size",
     "dome_tone", "window_size", "window_glow", "door_tone", "tree_height", "tree_width",
     "tree_tone", "grass_tone", "hill_height", "hill_place", "sky_tone", "cloud_place",
-    "cloud_height", "moon_place", "star_place", "light_direction", "light_strength", "grain",
+    "cloud_height", "moon_place", "star_place", "light_direction", "light_strength",
+    "clock_hands", "fence_tone", "ivy_phase", "ivy_tone", "balloon_place",
+    "balloon_tone", "grain",
 )  # fmt: skip
 SCENERY: tuple[str, ...] = tuple(
     name
     for name in NUISANCE
-    if name.startswith(("grass", "hill", "sky", "cloud", "moon", "star", "light"))
+    if name.startswith(("grass", "hill", "sky", "cloud", "moon", "star", "light", "balloon"))
 )
 UNREAD: tuple[str, ...] = (
     "grain", "spire_height", "dome_size", "dome_tone", "tree_height", "tree_width", "tree_tone",
     "grass_tone", "door_tone", "window_glow", "cloud_place", "cloud_height", "moon_place",
-    "star_place", "sky_tone",
+    "star_place", "sky_tone", "clock_hands", "fence_tone", "ivy_phase", "ivy_tone",
+    "balloon_place", "balloon_tone",
 )  # fmt: skip
 
 # No plaster comes near red, no brick near cream, by day or by night.
@@ -57,8 +68,12 @@ _SKY_NIGHT = colours((20, 26, 66), (26, 24, 74), (16, 32, 70))
 _SNOW = colours((246, 249, 255))[0]
 _WHITE = colours((252, 252, 250))[0]
 _GLASS = colours((58, 70, 96))[0]
+_CLOCK_RIM = colours((48, 40, 44))[0]
 _GLOW = colours((255, 206, 84), (255, 222, 120))
 _MOON = colours((250, 240, 200))[0]
+_FENCE = colours((150, 86, 40), (128, 70, 38), (166, 104, 52))
+_IVY = colours((70, 150, 56), (92, 160, 60), (60, 140, 76))
+_BALLOON = colours((236, 60, 60), (240, 120, 30), (222, 60, 140))
 _NIGHT_TINT = colours((140, 144, 190))[0] / np.float32(255.0)
 
 
@@ -99,6 +114,10 @@ class _Church(Picture):
         self.tower()
         if self.on["tree"]:
             self.tree()
+        if self.on["fence"]:
+            self.fence()
+        if self.on["balloon"]:
+            self.balloon()
 
     def lit(self, colour: FloatArray) -> FloatArray:
         """A colour [3] as it looks at this time of day."""
@@ -129,7 +148,7 @@ class _Church(Picture):
                 place = v["star_place"] + k * 0.381966
                 x = 3.0 + 58.0 * (place - math.floor(place))
                 y = 3.0 + 4.3 * k
-                canvas.paint(w, shapes.ellipse(w.x, w.y, x, y, 0.9, 0.9), _WHITE, 0.85)
+                canvas.paint(w, shapes.ellipse(w.x, w.y, x, y, 1.2, 1.2), _WHITE, 0.85)
             return
         x, y = 30.0 + 24.0 * v["cloud_place"], 7.0 + 6.0 * v["cloud_height"]
         cloud = shapes.ellipse(w.x, w.y, x, y, 8.0, 2.8)
@@ -155,10 +174,10 @@ class _Church(Picture):
         canvas = self.canvas
         canvas.paint(w, distance, self.shaded(self.wall, w))
         if self.on["brick"]:
-            row = w.y * np.float32(1.0 / 3.2)
-            course = np.abs(row - np.floor(row) - np.float32(0.5)) * np.float32(3.2)
-            joint = np.maximum(distance + 0.4, course - 0.5)
-            canvas.paint(w, joint, self.shaded(self.wall * np.float32(0.66), w), 0.6)
+            row = w.y * np.float32(1.0 / 4.4)
+            course = np.abs(row - np.floor(row) - np.float32(0.5)) * np.float32(4.4)
+            joint = np.maximum(distance + 0.4, course - 0.7)
+            canvas.paint(w, joint, self.shaded(self.wall * np.float32(0.62), w), 0.7)
 
     def window_of(self, x: float, y: float, half: float, height: float) -> None:
         """A pointed arch: dark glass by day, lit at night."""
@@ -185,9 +204,11 @@ class _Church(Picture):
         canvas.paint(w, roof, self.shaded(self.roof, w))
         eaves = np.maximum(np.maximum(w.x - end - 1.6, start - w.x), np.abs(w.y - top - 0.4) - 0.6)
         canvas.paint(w, eaves, self.lit(self.roof * np.float32(0.62)))
-        size = 1.5 + 0.4 * self.v["window_size"]
-        for x in (-2.0, 3.6, 9.2):
+        size = 1.8 + 0.4 * self.v["window_size"]
+        for x in (-1.8, 4.6, 11.0):
             self.window_of(x, top / 2.0, size, 3.6)
+        if self.on["ivy"]:
+            self.ivy(end, top)
 
     def tower(self) -> None:
         """The tower with its door, window and top: a spire or battlements."""
@@ -203,12 +224,73 @@ class _Church(Picture):
         ledge = shapes.rounded_box(w.x, w.y, x, top + 1.2, hx + 1.0, 0.9, 0.4)
         snowy = _SNOW if self.on["snow"] else self.wall * np.float32(0.6)
         canvas.paint(w, ledge, self.lit(snowy))
-        self.window_of(x, top + 8.0, 2.0 + 0.4 * v["window_size"], 3.6)
+        if self.on["clock"]:
+            self.clock(x, top + 8.4)
+        else:
+            self.window_of(x, top + 8.4, 2.0 + 0.4 * v["window_size"], 3.8)
         w = canvas.window(x, -4.0, 5.0, 7.0)
         door = shapes.rounded_box(w.x, w.y, x, -3.6, 2.9, 4.8, 2.7)
         door = np.maximum(door, w.y)
         canvas.paint(w, door - 0.8, self.lit(self.wall * np.float32(0.5)))
         canvas.paint(w, door, self.lit(shapes.palette(_DOOR, v["door_tone"])))
+
+    def clock(self, x: float, y: float) -> None:
+        """A large round clock face on the tower, lit at night, with two hands."""
+        canvas = self.canvas
+        w = canvas.window(x, y, 7.0, 7.0)
+        face = shapes.ellipse(w.x, w.y, x, y, 4.8, 4.8)
+        canvas.paint(w, face - 1.1, _CLOCK_RIM)
+        canvas.paint(w, face, _WHITE)
+        angle = math.tau * self.v["clock_hands"]
+        for turn, length in ((angle, 3.6), (angle + 2.1, 2.8)):
+            end = (x + length * math.cos(turn), y + length * math.sin(turn))
+            canvas.paint(w, shapes.segment(w.x, w.y, x, y, *end, 0.6), _CLOCK_RIM)
+
+    def fence(self) -> None:
+        """Wooden pickets with two rails along the whole foreground."""
+        canvas = self.canvas
+        wood = self.lit(shapes.palette(_FENCE, self.v["fence_tone"]))
+        w = canvas.window(0.0, 5.4, 40.0, 6.0)
+        place = w.x * np.float32(1.0 / 5.4)
+        across = np.abs(place - np.floor(place) - np.float32(0.5)) * np.float32(5.4)
+        # Each picket ends in a point.
+        picket = np.maximum(across - 1.5, np.abs(w.y - 6.0) - 5.0 + 0.9 * across)
+        rails = np.abs(np.abs(w.y - 6.0) - 2.2) - 0.7
+        canvas.paint(w, np.minimum(picket, rails) - 0.5, wood * np.float32(0.5))
+        canvas.paint(w, np.minimum(picket, rails), wood)
+
+    def ivy(self, right: float, top: float) -> None:
+        """Leaves over the foot of the long wall that climb up between its windows."""
+        canvas, v = self.canvas, self.v
+        leaf = shapes.palette(_IVY, v["ivy_tone"])
+        left = self.tower_x + self.tower_hx
+        w = canvas.window((left + right) / 2.0, -7.0, (right - left) / 2.0 + 2.0, 9.0)
+        wave = w.x * np.float32(0.156) + np.float32(v["ivy_phase"])
+        wave = np.abs(wave - np.floor(wave) - np.float32(0.5)) * np.float32(2.0)
+        height = 3.6 + 9.0 * wave * wave
+        d = np.maximum(-height - w.y, np.maximum(left - w.x, w.x - right))
+        d = np.maximum(d, np.maximum(w.y, np.float32(top) - w.y))
+        canvas.paint(w, d, self.shaded(leaf * np.float32(0.72), w))
+        spot_x, spot_y = w.x * np.float32(1.0 / 4.0), w.y * np.float32(1.0 / 3.6)
+        spot_x = spot_x + np.float32(0.5) * (np.floor(spot_y) % np.float32(2.0))
+        fx = (spot_x - np.floor(spot_x) - np.float32(0.5)) * np.float32(4.0)
+        fy = (spot_y - np.floor(spot_y) - np.float32(0.5)) * np.float32(3.6)
+        tufts = np.maximum(shapes.ellipse(fx, fy, 0.0, 0.0, 1.6, 1.4), d + 0.3)
+        canvas.paint(w, tufts, self.lit(leaf * np.float32(1.25)), 0.9, 0.4)
+
+    def balloon(self) -> None:
+        """A striped hot-air balloon in the upper right of the sky."""
+        canvas, v = self.canvas, self.v
+        canvas.set_frame(0.0, 0.0, 0.0, 1.0)
+        x, y = 51.0 + 4.0 * v["balloon_place"], 10.4
+        w = canvas.window(x, y + 3.0, 10.0, 14.0)
+        basket = shapes.rounded_box(w.x, w.y, x, y + 12.4, 2.4, 1.8, 0.6)
+        ropes = shapes.segment(np.abs(w.x - x), w.y, 5.0, y + 4.0, 2.0, y + 11.0, 0.4)
+        canvas.paint(w, np.minimum(basket, ropes), _TRUNK)
+        ball = shapes.ellipse(w.x, w.y, x, y, 7.8, 8.2)
+        canvas.paint(w, ball - 0.7, _CLOCK_RIM)
+        canvas.paint(w, ball, shapes.palette(_BALLOON, v["balloon_tone"]))
+        canvas.paint(w, np.maximum(ball, np.abs(np.abs(w.x - x) - 3.8) - 1.3), _GLOW[1])
 
     def spire(self) -> None:
         """A tall pointed roof with a cross."""
@@ -223,7 +305,7 @@ class _Church(Picture):
         # The side away from the light is darker, so that a white spire shows before a white sky.
         canvas.paint(w, np.maximum(spire + 0.3, x - w.x), self.lit(colour * np.float32(0.66)), 0.8)
         gold = self.lit(_GLOW[0])
-        canvas.paint(w, shapes.segment(w.x, w.y, x, tip - 2.6, x, tip + 0.5, 0.6), gold)
+        canvas.paint(w, shapes.segment(w.x, w.y, x, tip - 2.6, x, tip + 0.5, 0.9), gold)
 
     def dome(self) -> None:
         """A large round dome on a drum, behind the roof's ridge."""
@@ -241,7 +323,7 @@ class _Church(Picture):
         canvas.paint(w, ball, self.shaded(copper, w))
         for k in (-0.45, 0.0, 0.45):
             rib = shapes.segment(
-                w.x, w.y, x + 1.1 * k * rx, top, x + 0.6 * k * rx, top - 0.9 * height, 0.3
+                w.x, w.y, x + 1.1 * k * rx, top, x + 0.6 * k * rx, top - 0.9 * height, 0.5
             )
             canvas.paint(w, np.maximum(rib, ball), self.lit(copper * np.float32(0.6)), 0.7)
         if self.on["snow"]:
@@ -280,6 +362,10 @@ _COMMON: Phrases = {
     "snow": (("with snow",), ("without snow",)),
     "night": (("at night",), ("by day",)),
     "tree": (("with a tree",), ("without a tree",)),
+    "clock": (("with a clock",), ("without a clock",)),
+    "fence": (("with a fence",), ("without a fence",)),
+    "ivy": (("with ivy",), ("without ivy",)),
+    "balloon": (("with a balloon",), ("without a balloon",)),
 }
 _EXTRA: dict[str, Phrases] = {
     "portrait": {
@@ -289,6 +375,10 @@ _EXTRA: dict[str, Phrases] = {
         "snow": (("in the snow",), ("on grass",)),
         "night": (("under a dark sky",), ("under a blue sky",)),
         "tree": (("beside a tree",), ()),
+        "clock": (("with a tower clock",), ()),
+        "fence": (("fenced",), ("unfenced",)),
+        "ivy": (("overgrown",), ("with bare walls",)),
+        "balloon": (("under a balloon",), ()),
     },
     "building": {
         "brick": (("of red brick",), ("of white plaster",)),
@@ -297,6 +387,10 @@ _EXTRA: dict[str, Phrases] = {
         "snow": (("snowy",), ("in summer",)),
         "night": (("with lit windows", "under a moon"), ("in the daytime",)),
         "tree": (("with a tree in front",), ("with nothing in front",)),
+        "clock": (("with a dial",), ("without a dial",)),
+        "fence": (("with pickets",), ("without pickets",)),
+        "ivy": (("with green leaves",), ("without leaves",)),
+        "balloon": (("with an airship",), ("without an airship",)),
     },
 }
 _NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -308,7 +402,7 @@ WORDING = Wording(
     common=_COMMON,
     extra=_EXTRA,
     nouns=_NOUNS,
-    openers=("with", "without", "at", "by", "beside", "in", "of", "on", "under"),
+    openers=("with", "without", "at", "by", "beside", "in", "of", "on", "under", "below"),
 )
 DRAWING = Drawing(
     name="rendered_churches",
@@ -319,6 +413,7 @@ DRAWING = Drawing(
     unread=UNREAD,
     concepts=CONCEPTS,
     picture=_Church,
+    tuning_concepts=TUNING_CONCEPTS,
 )
 
 DATASETS.register("rendered_churches", partial(RenderedDataset, DRAWING))

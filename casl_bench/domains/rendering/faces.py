@@ -1,4 +1,4 @@
-"""Drawn portraits whose eight attributes are known exactly."""
+"""Drawn portraits whose ten attributes are known exactly."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from casl_bench.domains.rendering.shapes import FloatArray, colours
 
 ATTRIBUTES: tuple[str, ...] = (
     "smiling", "eyeglasses", "beard", "hat", "blond", "bangs", "mouth_open", "pale",
+    "striped_shirt", "earrings",
 )  # fmt: skip
 CONCEPTS: tuple[Concept, ...] = (
     Concept("smiling", "a sad face", "a smiling face", "smiling"),
@@ -27,18 +28,24 @@ CONCEPTS: tuple[Concept, ...] = (
     Concept("mouth_open", "a face with a closed mouth", "a face with an open mouth", "mouth_open"),
     Concept("pale", "a face with tan skin", "a face with pale skin", "pale"),
 )
+TUNING_CONCEPTS: tuple[Concept, ...] = (
+    Concept("striped_shirt", "a face with a plain shirt", "a face with a striped shirt",
+            "striped_shirt"),
+    Concept("earrings", "a face without earrings", "a face with earrings", "earrings"),
+)  # fmt: skip
 NUISANCE: tuple[str, ...] = (
     "centre_x", "centre_y", "size", "width", "tilt", "gaze", "eye_colour", "brow_angle",
     "skin_tone", "hair_tone", "hair_length", "hair_volume", "fringe_phase", "hat_hue", "hat_crown",
     "shirt_hue", "shirt_value", "background_hue", "background_offset", "background_value",
     "background_angle", "light_direction", "light_strength", "lip_colour", "beard_tone",
-    "frame_tone", "grain",
+    "frame_tone", "earring_tone", "grain",
 )  # fmt: skip
 SCENERY: tuple[str, ...] = tuple(
     name for name in NUISANCE if name.startswith(("background", "shirt", "light"))
 )
 UNREAD: tuple[str, ...] = (
     "grain", "fringe_phase", "hat_hue", "hat_crown", "frame_tone", "beard_tone",
+    "earring_tone",
 )  # fmt: skip
 
 # The darkest skin stays well above the lightest beard, and the palest tan well below pale.
@@ -50,6 +57,8 @@ _BEARD = colours((40, 26, 20), (56, 36, 26), (74, 46, 30))
 _LIPS = colours((196, 48, 64), (208, 62, 74), (182, 40, 52), (198, 54, 92))
 _EYES = colours((70, 44, 28), (104, 70, 36), (62, 110, 66), (54, 112, 160), (84, 104, 124))
 _FRAMES = colours((22, 22, 28), (30, 34, 64), (88, 22, 30))
+# Saturated, so that they stand out from hair, skin and the muted backgrounds.
+_EARRINGS = colours((255, 40, 120), (40, 90, 255), (0, 190, 200))
 _HATS = colours(
     (192, 48, 54), (210, 98, 44), (92, 124, 60), (34, 134, 108), (36, 120, 166), (66, 82, 184),
     (122, 66, 168), (178, 54, 124),
@@ -59,7 +68,7 @@ _LASH = colours((34, 24, 24))[0]
 _WHITE = colours((252, 252, 250))[0]
 _THROAT = colours((74, 14, 24))[0]
 _TONGUE = colours((226, 96, 104))[0]
-_BLUSH = colours((236, 92, 92))[0]
+_BLUSH = colours((240, 84, 84))[0]
 
 
 class _Portrait(Picture):
@@ -81,7 +90,7 @@ class _Portrait(Picture):
         self.hair_rx = self.face_rx + 2.4 + 1.4 * v["hair_volume"]
         self.hair_ry = 20.0 + 1.2 * v["hair_volume"]
         self.long_hair = v["hair_length"] > 0.4
-        self.centre = (32.0 + 4.0 * (v["centre_x"] - 0.5), 34.6 + 4.0 * (v["centre_y"] - 0.5))
+        self.centre = (32.0 + 4.0 * (v["centre_x"] - 0.5), 33.8 + 4.0 * (v["centre_y"] - 0.5))
 
     def paint(self) -> None:
         """All, from back to front."""
@@ -99,6 +108,8 @@ class _Portrait(Picture):
             self.beard()
         self.mouth()
         self.front_hair()
+        if self.on["earrings"]:
+            self.earrings()
         if self.on["eyeglasses"]:
             self.eyeglasses()
         if self.on["hat"]:
@@ -141,8 +152,13 @@ class _Portrait(Picture):
         v, canvas = self.v, self.canvas
         value = v["shirt_value"]
         shirt = shapes.hsv(v["shirt_hue"], 0.56 - 0.2 * value, 0.40 + 0.42 * value)
-        w = canvas.window(0.0, 26.0, 34.0, 13.0)
-        canvas.paint(w, shapes.ellipse(w.x, w.y, 0.0, 38.0, 27.0, 17.0), self.shaded(shirt, w))
+        w = canvas.window(0.0, 26.0, 34.0, 14.0)
+        chest = shapes.ellipse(w.x, w.y, 0.0, 37.0, 28.0, 18.0)
+        canvas.paint(w, chest, self.shaded(shirt, w))
+        if self.on["striped_shirt"]:
+            place = w.y * np.float32(1.0 / 5.0)
+            stripe = (np.abs(place - np.floor(place) - np.float32(0.5)) - np.float32(0.25)) * 5.0
+            canvas.paint(w, np.maximum(stripe, chest + 0.6), _WHITE)
         collar = shapes.ellipse(w.x, w.y, 0.0, 20.5, 9.6, 6.6)
         canvas.paint(w, collar, shirt * np.float32(0.72))
         w = canvas.window(0.0, 20.0, 10.0, 8.0)
@@ -168,36 +184,35 @@ class _Portrait(Picture):
         canvas.paint(w, d, self.shaded(skin, w) * (1.0 - rim))
         smiling = self.on["smiling"]
         for side in (-1.0, 1.0):
-            cheek = 4.6 if smiling else 6.0
-            w = canvas.window(side * 9.8, cheek, 6.0, 5.0)
-            d = shapes.ellipse(w.x, w.y, side * 9.8, cheek, 3.1, 2.1)
-            canvas.paint(w, d, _BLUSH, 0.45 if smiling else 0.10, 2.4)
-        w = canvas.window(0.0, 3.6, 4.0, 4.5)
-        ridge = shapes.segment(w.x, w.y, 0.5, -0.5, 0.7, 4.0, 0.6)
-        canvas.paint(w, ridge, _WHITE, 0.22, 1.4)
-        tip = shapes.arc_stroke(w.x, w.y, 0.0, 2.2, 6.0, 4.8, 0.65)
-        canvas.paint(w, tip, skin * np.float32(0.60), 0.95, 0.2)
+            if smiling:
+                w = canvas.window(side * 10.6, 5.4, 6.0, 5.0)
+                d = shapes.ellipse(w.x, w.y, side * 10.6, 5.4, 3.6, 2.8)
+                canvas.paint(w, d, _BLUSH, 0.60, 1.6)
+        w = canvas.window(0.0, 3.0, 4.0, 4.5)
+        nose = shapes.ellipse(w.x, w.y, 0.0, 3.6, 2.3, 2.0)
+        canvas.paint(w, nose, skin * np.float32(0.74), softness=0.6)
 
     def eyes(self) -> None:
-        """Eyes and brows."""
+        """Eyes, and brows that are arched in a smile and slant down outwards in a sad face."""
         v, canvas = self.v, self.canvas
         iris = shapes.palette(_EYES, v["eye_colour"])
         gaze = 2.4 * (v["gaze"] - 0.5)
-        lift = 2.4 * (v["brow_angle"] - 0.5)
+        lift = 1.2 * (v["brow_angle"] - 0.5)
         for side in (-1.0, 1.0):
-            cx = side * 6.6
-            w = canvas.window(cx, 0.4, 5.4, 4.6)
-            white = shapes.ellipse(w.x, w.y, cx, 0.6, 3.9, 2.9)
+            cx = side * 6.8
+            w = canvas.window(cx, -0.8, 6.4, 5.6)
+            white = shapes.ellipse(w.x, w.y, cx, -0.8, 4.6, 3.7)
+            canvas.paint(w, white - 0.7, _LASH)
             canvas.paint(w, white, _WHITE)
-            ball = shapes.ellipse(w.x, w.y, cx + gaze, 0.6, 2.2, 2.3)
+            ball = shapes.ellipse(w.x, w.y, cx + gaze, -0.8, 2.9, 3.1)
             canvas.paint(w, np.maximum(ball, white), iris)
-            canvas.paint(w, np.maximum(ball + 1.1, white), _LASH)
-            canvas.paint(w, shapes.ellipse(w.x, w.y, cx + gaze + 0.8, -0.3, 0.7, 0.7), _WHITE)
-            lid = shapes.arc_stroke(w.x, w.y, cx, 4.0, -2.3, 0.2, 0.6)
-            canvas.paint(w, lid, _LASH)
-            w = canvas.window(cx, -5.2, 5.4, 3.4)
-            inner, outer = -5.2 - 0.5 * lift, -4.8 + 0.5 * lift
-            brow = shapes.segment(w.x, w.y, side * 3.2, inner, side * 10.2, outer, 0.85)
+            canvas.paint(w, np.maximum(ball + 1.3, white), _LASH)
+            w = canvas.window(cx, -7.4, 6.4, 4.4)
+            if self.on["smiling"]:
+                brow = shapes.arc_stroke(w.x, w.y, cx, 4.2, -8.6 - lift, -6.8 + lift, 1.0)
+            else:
+                inner, outer = -8.4 - lift, -5.6 + lift
+                brow = shapes.segment(w.x, w.y, side * 3.2, inner, side * 10.6, outer, 1.0)
             canvas.paint(w, brow, _BROW)
 
     def beard(self) -> None:
@@ -215,25 +230,25 @@ class _Portrait(Picture):
         """The mouth: corners up or down, open or closed, four clearly different outlines."""
         canvas = self.canvas
         smiling = self.on["smiling"]
-        w = canvas.window(0.0, 11.6, 12.0, 7.4)
+        w = canvas.window(0.0, 12.0, 13.0, 8.0)
         if not self.on["mouth_open"]:
-            middle, ends = (13.8, 8.0) if smiling else (9.8, 13.2)
-            stroke = shapes.arc_stroke(w.x, w.y, 0.0, 8.2, middle, ends, 0.0)
-            thickness = 1.8 - 0.6 * np.minimum(w.x * w.x / 67.0, 1.0)
-            canvas.paint(w, stroke - thickness, self.lips)
-            canvas.paint(w, stroke - 0.3, self.lips * np.float32(0.50), 0.8)
+            middle, ends = (14.6, 8.2) if smiling else (9.6, 14.6)
+            stroke = shapes.arc_stroke(w.x, w.y, 0.0, 8.6, middle, ends, 1.8)
+            canvas.paint(w, stroke - 0.6, self.lips * np.float32(0.45))
+            canvas.paint(w, stroke, self.lips)
             return
         if smiling:
-            d = shapes.lens(w.x, w.y, 9.0, 7.0, 9.0, 16.3)
+            d = shapes.lens(w.x, w.y, 10.0, 7.2, 8.4, 17.6)
         else:
             # Bending a wide O downwards at the sides gives it sad corners.
-            d = shapes.ellipse(w.x, w.y - w.x * w.x * np.float32(0.035), 0.0, 11.6, 5.4, 3.9)
-        canvas.paint(w, d - 1.2, self.lips)
+            d = shapes.ellipse(w.x, w.y - w.x * w.x * np.float32(0.03), 0.0, 12.0, 6.6, 4.8)
+        canvas.paint(w, d - 1.3, self.lips)
         canvas.paint(w, d, _THROAT)
-        tongue = shapes.ellipse(w.x, w.y, 0.0, 16.8, 4.2, 3.0)
-        canvas.paint(w, np.maximum(tongue, d), _TONGUE)
         if smiling:
-            canvas.paint(w, np.maximum(d + 0.1, w.y - 11.0), _WHITE)
+            canvas.paint(w, np.maximum(d, w.y - 11.6), _WHITE)
+        else:
+            tongue = shapes.ellipse(w.x, w.y, 0.0, 17.0, 5.0, 3.4)
+            canvas.paint(w, np.maximum(tongue, d), _TONGUE)
 
     def front_hair(self) -> None:
         """Hair around the bare forehead, side locks, and the fringe."""
@@ -257,9 +272,9 @@ class _Portrait(Picture):
         if self.on["bangs"]:
             w = canvas.window(0.0, -12.0, rx + 1.0, 8.0)
             # Cusps of a triangle wave part the fringe into strands.
-            wave = w.x * 0.19 + self.v["fringe_phase"]
+            wave = w.x * 0.13 + self.v["fringe_phase"]
             wave = np.abs(wave - np.floor(wave) - 0.5) * 2.0
-            edge = -5.7 - 1.7 * wave + 0.010 * w.x * w.x
+            edge = -4.6 - 1.6 * wave + 0.008 * w.x * w.x
             d = np.maximum(self.face_distance(w) - 0.6, w.y - edge)
             strand = 1.0 - 0.22 * np.clip(wave * 3.0 - 2.0, 0, 1) + 0.012 * (w.y + 12.0)
             canvas.paint(w, d, self.shaded(self.hair, w) * strand)
@@ -268,13 +283,23 @@ class _Portrait(Picture):
         """Thick frames with faintly lit lenses."""
         canvas = self.canvas
         frame = shapes.palette(_FRAMES, self.v["frame_tone"])
-        w = canvas.window(0.0, 0.8, self.face_rx + 1.0, 6.6)
-        lens_shape = shapes.rounded_box(np.abs(w.x), w.y, 7.0, 0.8, 4.9, 4.3, 3.2)
+        w = canvas.window(0.0, -0.6, self.face_rx + 1.0, 8.0)
+        lens_shape = shapes.rounded_box(np.abs(w.x), w.y, 7.2, -0.6, 5.4, 5.0, 3.6)
         canvas.paint(w, lens_shape, colours((214, 236, 250))[0], 0.20)
-        bridge = shapes.arc_stroke(w.x, w.y, 0.0, 2.4, -0.9, 0.2, 0.9)
-        temple = shapes.rounded_box(np.abs(w.x), w.y, self.face_rx - 1.4, -0.6, 2.2, 1.0, 0.6)
-        rims = np.abs(lens_shape - 0.9) - 1.1
+        bridge = shapes.arc_stroke(w.x, w.y, 0.0, 2.4, -1.8, -1.0, 1.0)
+        temple = shapes.rounded_box(np.abs(w.x), w.y, self.face_rx - 1.2, -1.4, 2.2, 1.1, 0.6)
+        rims = np.abs(lens_shape - 0.7) - 1.2
         canvas.paint(w, np.minimum(rims, np.minimum(bridge, temple)), frame)
+
+    def earrings(self) -> None:
+        """A large drop below each ear, in front of the hair."""
+        canvas, x = self.canvas, self.face_rx + 1.4
+        colour = shapes.palette(_EARRINGS, self.v["earring_tone"])
+        for side in (-1.0, 1.0):
+            w = canvas.window(side * x, 9.6, 5.0, 6.0)
+            drop = shapes.ellipse(w.x, w.y, side * x, 9.6, 3.2, 4.0)
+            canvas.paint(w, drop - 0.8, _LASH)
+            canvas.paint(w, drop, colour)
 
     def hat(self) -> None:
         """A brimmed hat over the top of the head, above the fringe."""
@@ -301,6 +326,8 @@ _COMMON: Phrases = {
     "bangs": (("with bangs",), ("without bangs",)),
     "mouth_open": (("with an open mouth",), ("with a closed mouth",)),
     "pale": (("with pale skin",), ("with tan skin",)),
+    "striped_shirt": (("with a striped shirt",), ("with a plain shirt",)),
+    "earrings": (("with earrings",), ("without earrings",)),
 }
 _EXTRA: dict[str, Phrases] = {
     "portrait": {
@@ -312,6 +339,8 @@ _EXTRA: dict[str, Phrases] = {
         "bangs": (("with a fringe",), ("without a fringe",)),
         "mouth_open": ((), ()),
         "pale": (("pale",), ("tan",)),
+        "striped_shirt": (("with stripes",), ("without stripes",)),
+        "earrings": (("wearing earrings",), ()),
     },
     "person": {
         "smiling": (("happy",), ("without a smile",)),
@@ -322,6 +351,8 @@ _EXTRA: dict[str, Phrases] = {
         "bangs": (("with hair over forehead",), ("with a bare forehead",)),
         "mouth_open": (("with mouth open",), ("with mouth closed",)),
         "pale": (("pale",), ("tanned",)),
+        "striped_shirt": (("wearing stripes",), ("wearing a plain shirt",)),
+        "earrings": (("with jewels",), ("with bare ears",)),
     },
 }
 _NOUNS: dict[str, tuple[tuple[str, str], ...]] = {
@@ -339,6 +370,7 @@ DRAWING = Drawing(
     unread=UNREAD,
     concepts=CONCEPTS,
     picture=_Portrait,
+    tuning_concepts=TUNING_CONCEPTS,
 )
 
 DATASETS.register("rendered_faces", partial(RenderedDataset, DRAWING))

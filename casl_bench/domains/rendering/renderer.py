@@ -33,7 +33,7 @@ IMAGE_SIZE = 64
 REVISION_PICTURES = 24
 PICTURES_OF_A_TASK = 256
 
-GRAIN_SIGMA = 1.5
+GRAIN_SIGMA = 1.0
 """Standard deviation of the grain, in grey levels of 255."""
 
 
@@ -119,6 +119,7 @@ class Drawing:
         scenery: those of the nuisance factors that belong to place and light, not to the subject.
         unread: those that are too fine or too often covered to be read off a picture.
         picture: draws; a class of a module, so that processes can share it.
+        tuning_concepts: for tuning settings; no ranking uses them.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Drawing:
     unread: tuple[str, ...]
     concepts: tuple[Concept, ...]
     picture: type[Picture]
+    tuning_concepts: tuple[Concept, ...] = ()
 
     @property
     def source(self) -> str:

@@ -29,8 +29,11 @@ def test_registered_with_a_card(domain: RenderedDomain, dataset: RenderedDataset
     registered = DATASETS.create(domain.name)
     assert registered.card == dataset.card
     assert isinstance(dataset, Dataset) and isinstance(dataset, SupportsOracle)
-    assert len(dataset.card.attributes) >= 6
-    assert [c.attribute for c in dataset.card.concepts] == list(domain.drawing.attributes)
+    drawing = domain.drawing
+    assert len(drawing.concepts) == 8 and len(drawing.tuning_concepts) == 2
+    concepts = drawing.concepts + drawing.tuning_concepts
+    assert [c.attribute for c in concepts] == list(drawing.attributes)
+    assert dataset.card.concepts == drawing.concepts, "no ranking uses what settings are tuned on"
 
 
 def test_a_prefix_is_the_same_images(dataset: RenderedDataset) -> None:

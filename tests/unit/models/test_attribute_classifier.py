@@ -17,6 +17,7 @@ from casl_bench.models.scorers import Differentiable
 CONFIGS = {
     "plain": {"architecture": "plain", "widths": [4, 4, 8, 8]},
     "depthwise": {"architecture": "depthwise", "widths": [8, 8], "blocks": [1, 1]},
+    "residual": {"architecture": "residual", "widths": [4, 8, 8]},
 }
 
 
@@ -27,8 +28,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         torch.manual_seed(0)
         network = build_classifier(config)
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors["calibration.scale"] = torch.full((8,), 2.0)
-    tensors["calibration.bias"] = torch.full((8,), 0.5)
+    tensors["calibration.scale"] = torch.full((10,), 2.0)
+    tensors["calibration.bias"] = torch.full((10,), 0.5)
     write_model(tmp_path / "c", tensors, {"name": "c", "config": config})
     return tmp_path / "c"
 
@@ -41,7 +42,7 @@ def images() -> Tensor:
 def test_a_row_depends_on_its_image_alone(folder: Path, images: Tensor) -> None:
     classifier = AttributeClassifier.load(folder)
     whole = classifier.logits(images)
-    assert whole.shape == (21, 8)
+    assert whole.shape == (21, 10)
     for n in (1, 3, 16, 17):
         assert torch.equal(classifier.logits(images[:n]), whole[:n])
     order = torch.arange(20, -1, -1)
@@ -82,7 +83,7 @@ def test_images_of_another_size_are_refused(folder: Path) -> None:
 
 
 def test_no_images_give_no_rows(folder: Path) -> None:
-    assert AttributeClassifier.load(folder).logits(torch.zeros(0, 3, 64, 64)).shape == (0, 8)
+    assert AttributeClassifier.load(folder).logits(torch.zeros(0, 3, 64, 64)).shape == (0, 10)
 
 
 def test_truncated_weights_are_refused(folder: Path) -> None:

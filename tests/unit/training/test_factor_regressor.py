@@ -38,7 +38,7 @@ from casl_bench.training.trainer import card_text
 PICTURES = 96
 CIRCULAR = {
     "rendered_faces": {"background_hue", "shirt_hue", "background_angle", "light_direction"},
-    "rendered_dogs": {"background_angle", "light_direction"},
+    "rendered_dogs": {"light_direction"},
     "rendered_churches": {"light_direction"},
 }
 

@@ -10,15 +10,18 @@ import torch
 
 from casl_bench.domains.rendering.faces import DRAWING
 from casl_bench.domains.rendering.renderer import Drawing
+from casl_bench.models.backbone import Backbone
+from casl_bench.models.unet import BackboneConfig, build_unet
 from casl_bench.training import trainer as render_pool
-from casl_bench.training.trainer import batch, flipped_labels, load_pool
+from casl_bench.training.train_unet import UNET
+from casl_bench.training.trainer import batch, flipped_labels, load_pool, with_regenerated
 
 
 def test_pool_is_what_the_renderer_draws(tmp_path: Path) -> None:
     pool = load_pool(DRAWING, 10, 0, cache_dir=tmp_path, flips=True)
     assert np.array_equal(pool.images, DRAWING.render(pool.factors))
     assert pool.flipped is not None
-    assert pool.flipped_attribute.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]
+    assert pool.flipped_attribute.tolist() == list(range(10))
     one = DRAWING.flipped(pool.factors[3:4], "hat")
     assert np.array_equal(pool.flipped[3], DRAWING.render(one)[0])
     labels, other, column = flipped_labels(pool, torch.tensor([3, 4]))
@@ -65,3 +68,19 @@ def test_without_flips_there_are_none(tmp_path: Path) -> None:
     assert pool.flipped is None
     with pytest.raises(Exception, match="no flipped"):
         batch(pool, torch.tensor([0]), flipped=True)
+
+
+def test_every_eighth_picture_is_drawn_by_the_unet(tmp_path: Path) -> None:
+    pool = load_pool(DRAWING, 17, 0, cache_dir=tmp_path, flips=True)
+    config = BackboneConfig(
+        name="untrained", image_size=64, patch_size=4, prediction="v", micro_batch=4, unet=UNET
+    )
+    backbone = Backbone(config, build_unet(config.unet))
+    mixed = with_regenerated(pool, backbone, 0, tmp_path)
+    assert mixed.flipped is not None and pool.flipped is not None
+    for new, old in ((mixed.images, pool.images), (mixed.flipped, pool.flipped)):
+        changed = (new != old).any((1, 2, 3))
+        assert changed.tolist() == [k % 8 == 0 for k in range(17)]
+    passes = backbone.calls.unet_calls
+    again = with_regenerated(pool, backbone, 0, tmp_path)
+    assert backbone.calls.unet_calls == passes and np.array_equal(again.images, mixed.images)
