@@ -254,7 +254,9 @@ class Backbone:
     def _eps_from_output(self, output: Tensor, x_t: Tensor, t: int) -> Tensor:
         output = output.to(x_t)
         if self._codec is not None:
-            return self._codec.eps(output, x_t, self.schedule.alpha_bar(t))
+            alpha_bar = self.schedule.alpha_bar(t)
+            v = self._codec.v(output, self._codec.input(x_t, alpha_bar), alpha_bar)
+            return self._codec.eps(v, x_t, alpha_bar)
         if self.learned_sigma:
             output = output[:, : output.shape[1] // 2]
         output = functional.pixel_shuffle(output, self.patch_size)

@@ -13,8 +13,14 @@ band at every t. With y the bands of x_t, a = sqrt(alpha_bar), s = sqrt(1 - alph
 the mean and standard deviation of a band of the data, r = d / n, and white noise eps:
 
     y      = a x_0 + s n eps
-    input  = (y - a m) / n / sqrt(a² r² + s²)
-    output = (a r eps - s (x_0 - m) / d) / sqrt(a² r² + s²)    (v where n = d = 1 and m = 0)
+    input = (y - a m) / n / sqrt(a² r² + s²)
+    v     = (a r eps - s (x_0 - m) / d) / sqrt(a² r² + s²)    (plain v where n = d = 1, m = 0)
+
+Where the image is known, as in an even background, v is (a r / s) input and a number. To copy 48
+bands of noise for that through 64 channels, half of them dropped, leaves a weave over the picture.
+So the network gives two numbers a band, a value and a gate, and the noise goes past it:
+
+    v = value + gate · min(a r / s, GATE_LIMIT) · input
 """
 
 from __future__ import annotations
@@ -42,6 +48,10 @@ class BandStatistics(BaseModel):
     mean: tuple[float, ...]
     std: tuple[float, ...]
     noise: tuple[float, ...]
+
+
+GATE_LIMIT = 3.0
+"""Beyond it a gate would multiply small errors, and what is left to copy is little."""
 
 
 @functools.lru_cache
@@ -123,16 +133,29 @@ class BandCodec:
         scale = 1 / (self.noise.to(x_t) * self._spread(x_t, alpha_bar))
         return scale * self._centred(x_t, alpha_bar)
 
-    def eps(self, output: Tensor, x_t: Tensor, alpha_bar: Tensor | float) -> Tensor:
-        """The coloured noise that an output of the network stands for, in pixels; like x_t."""
+    def v(self, output: Tensor, sample: Tensor, alpha_bar: Tensor | float) -> Tensor:
+        """[n, 3 P², H/P, W/P]: value + gate · input, of the network's two numbers a band.
+
+        Args:
+            output: [n, 6 P², H/P, W/P], values before gates.
+            sample: the network's input, of `input`.
+            alpha_bar: of all images, or [n, 1, 1, 1].
+        """
+        value, gate = output.chunk(2, 1)
+        ratio = (self.std / self.noise).to(sample)
+        a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        return value + gate * (a * ratio / s).clamp(max=GATE_LIMIT) * sample
+
+    def eps(self, v: Tensor, x_t: Tensor, alpha_bar: Tensor | float) -> Tensor:
+        """The coloured noise that v stands for, in pixels; like x_t."""
         a, s = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         spread = self._spread(x_t, alpha_bar)
         bands = s / spread**2 * self._centred(x_t, alpha_bar)
-        bands += a * self.std.to(x_t) / spread * output
+        bands += a * self.std.to(x_t) / spread * v
         return from_bands(bands, self.patch_size)
 
     def target(self, x_0: Tensor, white: Tensor, alpha_bar: Tensor | float) -> Tensor:
-        """What the network should give: [n, 3 P², H/P, W/P] of unit variance.
+        """What v should be: [n, 3 P², H/P, W/P] of unit variance.
 
         Args:
             x_0: [n, 3, H, W].
@@ -146,7 +169,7 @@ class BandCodec:
         return (a * ratio * noise - s * clean) / self._spread(x_0, alpha_bar)
 
     def v_weight(self, alpha_bar: Tensor) -> Tensor:
-        """What a squared error of the output is of that of plain v, both in units of the noise."""
+        """What a squared error of v here is of that of plain v, both in units of the noise."""
         return ((self.std / self.noise).to(alpha_bar) / self._spread(alpha_bar, alpha_bar)) ** 2
 
     def _centred(self, x_t: Tensor, alpha_bar: Tensor | float) -> Tensor:

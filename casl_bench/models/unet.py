@@ -76,10 +76,12 @@ class BackboneConfig(_Frozen):
         if self.image_size % (self.patch_size * 2**halvings):
             told = f"{self.image_size} pixels cannot be halved {halvings} times"
             raise ValueError(f"{told}, in patches of {self.patch_size}")
-        if inputs != channels or outputs != (2 if self.learned_sigma else 1) * channels:
+        double = self.learned_sigma or self.bands is not None  # a variance, or gates, beside
+        if inputs != channels or outputs != (2 if double else 1) * channels:
             raise ValueError(
                 f"a network from {inputs!r} to {outputs!r} channels, where images in patches of "
-                f"{self.patch_size} have {channels} and learned_sigma is {self.learned_sigma}"
+                f"{self.patch_size} have {channels}, learned_sigma is {self.learned_sigma} and "
+                f"bands are {'absent' if self.bands is None else 'there'}"
             )
         if self.bands is not None and (
             self.prediction != "v" or self.learned_sigma or len(self.bands.std) != channels

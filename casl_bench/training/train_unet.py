@@ -40,7 +40,7 @@ from casl_bench.training.trainer import (
 UNET: dict[str, Any] = {
     "sample_size": 16,
     "in_channels": 48,
-    "out_channels": 48,
+    "out_channels": 96,  # a value and a gate for each band
     "layers_per_block": 1,
     "block_out_channels": [64, 128],
     "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
@@ -81,7 +81,7 @@ def v_loss(
     noise: all alike at small t, the coarse ones more at large t.
 
     Args:
-        unet: predicts the codec's target.
+        unet: gives the codec's values and gates.
         codec: of the images' bands.
         x_0: [n, 3, H, W] in [-1, 1].
         t: [n] int64.
@@ -101,7 +101,7 @@ def v_loss(
     with torch.autocast(x_0.device.type, torch.bfloat16, enabled=bf16):
         h, temb, skips = encode(unet, sample, t)
         output = decode(unet, h, temb, drop_channels(skips, rng)).float()
-    squared = (output - codec.target(x_0, noise, ab)).pow(2)
+    squared = (codec.v(output, sample, ab) - codec.target(x_0, noise, ab)).pow(2)
     error = (squared * codec.v_weight(ab)).mean((1, 2, 3))
     snr = (ab / (1 - ab)).flatten()
     weight = 0.5 + 0.5 * snr.clamp(max=MIN_SNR_GAMMA) / (snr + 1) * 2

@@ -40,7 +40,7 @@ def make_backbone() -> Callable[..., Backbone]:
         unet = {
             "sample_size": 16 // patch,
             "in_channels": channels,
-            "out_channels": channels * (2 if settings.get("learned_sigma") else 1),
+            "out_channels": channels * (2 if {"learned_sigma", "bands"} & settings.keys() else 1),
             "layers_per_block": 1,
             "block_out_channels": [8, 16],
             "norm_num_groups": 4,

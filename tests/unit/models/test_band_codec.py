@@ -11,6 +11,7 @@ from torch import Tensor
 
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.band_codec import (
+    GATE_LIMIT,
     BandCodec,
     BandStatistics,
     band_statistics,
@@ -63,6 +64,24 @@ def test_inputs_and_targets_have_unit_variance_and_tell_the_noise(alpha_bar: flo
     assert torch.allclose(error**2, 0.01 * weight.expand_as(error), rtol=0.05, atol=2e-4 * s / a)
 
 
+@pytest.mark.parametrize("alpha_bar", [0.9, 0.5, 4e-5])
+def test_a_gate_lets_noise_past_the_network_where_the_image_is_known(alpha_bar: float) -> None:
+    x_0 = _images()
+    noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
+    statistics = band_statistics(x_0, 4)
+    codec, a, s = BandCodec(4, statistics), alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+    sample = codec.input(a * x_0 + s * codec.colour(noise), alpha_bar)
+    target = codec.target(x_0, noise, alpha_bar)
+    ratio = (torch.tensor(statistics.std) / torch.tensor(statistics.noise))[:, None, None]
+    spread = (alpha_bar * ratio**2 + 1 - alpha_bar).sqrt()
+    known = (to_bands(x_0, 4) - codec.mean) / codec.std
+    gate = (a * ratio / s) / (a * ratio / s).clamp(max=GATE_LIMIT)
+    output = torch.cat([-spread / s * known, gate.expand_as(known)], 1)
+    assert torch.allclose(codec.v(output, sample, alpha_bar), target, atol=1e-4)
+    shut = torch.cat([target, torch.zeros_like(target)], 1)
+    assert torch.equal(codec.v(shut, sample, alpha_bar), target)
+
+
 def test_bands_of_unit_spread_and_no_mean_are_plain_v() -> None:
     x_0 = _images(4)
     noise = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(1))
@@ -76,9 +95,10 @@ def test_a_backbone_in_bands(make_backbone: Callable[..., Backbone]) -> None:
     backbone = make_backbone(patch_size=2, prediction="v", bands=statistics)
     x_t, t = _images(4), 300
     codec, alpha_bar = BandCodec(2, statistics), backbone.schedule.alpha_bar(t)
+    sample = codec.input(x_t, alpha_bar)
     with torch.no_grad():
-        output = backbone.unet(codec.input(x_t, alpha_bar), t).sample
-    assert torch.equal(backbone.eps(x_t, t), codec.eps(output, x_t, alpha_bar))
+        v = codec.v(backbone.unet(sample, t).sample, sample, alpha_bar)
+    assert torch.equal(backbone.eps(x_t, t), codec.eps(v, x_t, alpha_bar))
 
 
 def test_bands_that_do_not_fit_are_refused(make_backbone: Callable[..., Backbone]) -> None:
