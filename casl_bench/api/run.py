@@ -67,7 +67,7 @@ class Run:
         rows: list[dict[str, Any]] = []
         for part in parts_of(self.records):
             for group in (*([part.overall] if part.overall else []), *part.groups):
-                rows += _tried(group) if group.first.suite.quick else _standings(group)
+                rows += _tried(group) if group.is_trial else _standings(group)
         found = pd.DataFrame(rows)
         return found.astype({name: float for name in found if found[name].isna().all()})
 

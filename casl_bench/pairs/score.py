@@ -306,7 +306,9 @@ def summary(scores: PairScores) -> str:
     align = ("left", "right", "left", "right", "left")
     body = tabulate(rows, heads, "github", disable_numparse=True, colalign=align)
     how = "turned off" if scores.scores.sign < 0 else "turned on"
-    lines = [f"{scores.target}, {how}: {len(scores)} pairs", "", body]
+    others = [name for name in scores.attributes if name != scores.target]
+    beside = f"; other attributes: {listed(others)}" if others else ", and no other attribute"
+    lines = [f"{scores.target}, {how}: {len(scores)} pairs{beside}", "", body]
     lines += ["", *(f"- {note}" for note in scores.notes)] if scores.notes else []
     return "\n".join(lines) + "\n"
 

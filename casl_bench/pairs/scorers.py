@@ -84,7 +84,7 @@ def load_classifier(path: Path, said: Description | None = None) -> AttributeSco
     else:
         if sidecar.architecture is None:
             raise UsageError(
-                "nobody says which network these weights are of",
+                "the network of these weights is not known",
                 where=str(path),
                 hint="give --architecture, such as timm:resnet18, or 'architecture' in its .json",
             )
@@ -112,7 +112,7 @@ def _described(path: Path, said: Description, size: int | None) -> ClassifierSid
         known = {"image_size": size or IMAGE_SIZE, "mean": MEAN, "std": STD}
     else:
         raise UsageError(
-            "nobody says what the classifier's outputs are",
+            "the names of the classifier's outputs are not known",
             where=str(path),
             hint=f"give --attributes in their order, or write {path.stem}.json beside it",
         )

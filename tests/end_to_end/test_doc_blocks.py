@@ -37,6 +37,11 @@ ELSEWHERE = {
     "export ": "sets the environment of the commands beside it",
     "casl-bench train attributes --data-root /data": "the same as for `convert`",
     "casl-bench train attributes --dataset own_images": "tests/unit/photos/test_own_images.py",
+    "casl-bench train attributes --dataset celeba": "needs photographs, like all of celeba64.md",
+    "casl-bench study photographs-gate": "tests/unit/studies/test_photographs_gate.py",
+    "casl-bench --suite full --fit-seeds 1 --datasets celeba": "needs photographs",
+    "casl-bench sae": "tests/plugin/test_stranger_dictionary.py; suites of minutes",
+    "casl-bench study deviations": "tests/unit/studies/test_deviations.py; the same",
     "casl-bench --suite paper": "needs photographs, or a GPU",
     "python benchmark.py --suite paper": "the same",
     "python benchmark.py --methods all --datasets celeba_hq": "tests/end_to_end/test_real_world.py",
@@ -48,6 +53,7 @@ ELSEWHERE = {
     "casl-bench --methods all --datasets all": "tests/end_to_end/test_executors.py; hours",
     "casl-bench merge run": "tests/end_to_end/test_executors.py merges shards",
     "python benchmark.py --methods casl --concepts spire,brick": "tests/end_to_end/test_gate.py",
+    "python benchmark.py --methods casl --datasets rendered_churches": "the same; five fits",
     "python benchmark.py --methods casl,asyrp --datasets rendered_churches": "hours",
     "casl-bench gate ": "tests/end_to_end/test_gate_compare.py; of runs that take hours",
     "casl-bench study gate-rates": "tests/unit/studies/test_gate_error_rates.py; the same",
@@ -123,8 +129,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("RUN", "runs/mine", "runs/other"):
         write_made_up_run(tmp_path / name, run)
     shutil.copytree(ROOT / "leaderboards", tmp_path / "leaderboards")
-    for page in ("add_a_method.md", "add_a_dataset.md", "add_a_metric.md"):
-        for code in blocks(ROOT / "docs" / page, "python"):
+    for page in PAGES:
+        for code in blocks(page, "python"):
             if found := re.match(r"# (\w+\.py)\n", code):
                 (tmp_path / found[1]).write_text(code, encoding="utf-8")
     return tmp_path

@@ -186,9 +186,9 @@ def test_a_file_that_is_no_classifier_is_one_clear_line(
 def test_a_classifier_that_nobody_describes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(UsageError, match="what the classifier's outputs are"):
+    with pytest.raises(UsageError, match="names of the classifier's outputs"):
         load_classifier(path)
-    with pytest.raises(UsageError, match="which network"):
+    with pytest.raises(UsageError, match="the network of these weights"):
         load_classifier(path, Description(("a",)))
     with pytest.raises(UsageError, match="no such classifier"):
         load_classifier(tmp_path / "absent.pt")
