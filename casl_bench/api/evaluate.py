@@ -17,7 +17,7 @@ from torch import Tensor
 
 from casl_bench.api.run import Run, analyse
 from casl_bench.cache.store import default_cache
-from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_bytes
 from casl_bench.core.registry import Registry
 from casl_bench.diffusion.inversion import Inversions
@@ -33,7 +33,7 @@ from casl_bench.methods.method import (
     UnfittedMethod,
 )
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
-from casl_bench.report.run_report import write_run_report
+from casl_bench.report.run_report import remove_tables, write_run_report
 from casl_bench.runs import names as known_names
 from casl_bench.runs.executor import run as carry_out
 from casl_bench.runs.parallel import default_jobs
@@ -146,9 +146,13 @@ def evaluate(
             options=options or DomainOptions(),
         )
         with claim_run_folder(config):
-            with open_progress() if progress else SilentProgress() as shown:
-                carry_out(config, shown)
-            write_run_report(place)
+            try:
+                with open_progress() if progress else SilentProgress() as shown:
+                    carry_out(config, shown)
+                write_run_report(place)
+            except InvalidBenchmarkError:
+                remove_tables(place)  # not to be believed any more
+                raise
     result = analyse(place)
     if len(result.failed):
         warnings.warn(

@@ -39,7 +39,7 @@ class Run:
     """
 
     paths: tuple[Path, ...]
-    records: tuple[RunRecord, ...]
+    records: tuple[RunRecord, ...] = field(repr=False)
     cells: tuple[StoredCell, ...] = field(default=(), repr=False)
 
     @property
@@ -248,6 +248,8 @@ def plot_curves(
         if name not in known:
             raise unknown_name("concept", name, known)
     metrics = {name for r in edits for point in r.curve for name in point.measurements}
+    if not metrics:
+        raise UsageError("the run has no curves", where=", ".join(map(str, run.paths)))
     if metric not in metrics:
         raise unknown_name("curve", metric, [n for n in metrics if "@" not in n])
     for r in edits:

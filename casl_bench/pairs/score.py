@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from casl_bench.pairs.files import (
     read_logits,
     read_pairs,
 )
-from casl_bench.pairs.scorers import FunctionClassifier, LogitsOf, load_classifier
+from casl_bench.pairs.scorers import Description, FunctionClassifier, LogitsOf, load_classifier
 from casl_bench.pairs.scores import (
     TOLERANCE,
     PairScores,
@@ -110,7 +109,10 @@ def score_pairs(
         scorer = _scorer(classifier, attributes)
         column = column_of(scorer.attributes, target)
         assert not isinstance(edited, str | Path)
-        batches = _of_arrays(as_pixels(source), as_pixels(edited))
+        pictures = as_pixels(source), as_pixels(edited)
+        if all(side.numel() and float(side.min()) >= 0 for side in pictures):
+            notes.append("no pixel is below 0: of pictures in [0, 1] give 2 * x - 1")
+        batches = _of_arrays(*pictures)
     seen = _Seen()
     for names, before, after in batches:
         seen.add(names, scorer.logits(before), scorer.logits(after))
@@ -155,8 +157,6 @@ class _Seen:
 
 def _scorer(classifier: Classifier, attributes: Sequence[str] | None) -> AttributeScorer:
     if isinstance(classifier, str | Path):
-        from casl_bench.pairs.scorers import Description
-
         return load_classifier(Path(classifier), Description(tuple(attributes or ())))
     if hasattr(classifier, "logits") and hasattr(classifier, "attributes"):
         return classifier  # type: ignore[return-value]  # its other parts are not asked for
@@ -300,7 +300,7 @@ def summary(scores: PairScores) -> str:
             int(row.n),
             row.reason or row.unit,
         ]
-        for _, row in _numeric(scores).iterrows()
+        for _, row in scores.table.iterrows()
     ]
     heads = ["metric", "value", "95 % interval", "n", ""]
     align = ("left", "right", "left", "right", "left")
@@ -311,11 +311,6 @@ def summary(scores: PairScores) -> str:
     lines = [f"{scores.target}, {how}: {len(scores)} pairs{beside}", "", body]
     lines += ["", *(f"- {note}" for note in scores.notes)] if scores.notes else []
     return "\n".join(lines) + "\n"
-
-
-def _numeric(scores: PairScores) -> Any:
-    table = scores.table.copy()
-    return table.astype({"value": float, "low": float, "high": float})
 
 
 def contact_sheet(scores: PairScores, pairs: Sequence[Pair]) -> Image.Image:

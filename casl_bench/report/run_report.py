@@ -40,6 +40,12 @@ def write_run_report(run: Path) -> str:
     return summary
 
 
+def remove_tables(run: Path) -> None:
+    """Remove tables and summary, which a smaller run of the folder may have left."""
+    for name in (TABLE, SUMMARY_FILE):
+        (run / name).unlink(missing_ok=True)
+
+
 def write_tables(run: Path, numbers: Sequence[RunRecord]) -> str:
     """Write all tables and the summary into a folder; returns the summary."""
     summary = summary_text(numbers, run)

@@ -24,6 +24,7 @@ from casl_bench.methods.method import METHODS
 from casl_bench.metrics.metric import METRICS
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.suites import SUITES
+from casl_bench.sae.dictionary import SAES
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("default", "full"):
         monkeypatch.setitem(SUITES, name, small.model_copy(update={"name": name}))
     load_registries()
-    for registry in (METHODS, DATASETS, DOMAINS, METRICS):  # what plugins add is forgotten
+    for registry in (METHODS, DATASETS, DOMAINS, METRICS, SAES):  # what plugins add is forgotten
         monkeypatch.setattr(registry, "_factories", dict(registry._factories))
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
