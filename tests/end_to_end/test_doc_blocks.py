@@ -138,8 +138,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "command"), sorted(set(OWN)))
-def test_a_command_works(page: str, command: str, place: Path) -> None:
+@pytest.mark.parametrize("command", sorted({command for _, command in OWN}))
+def test_a_command_works(command: str, place: Path) -> None:
     words = shlex.split(command)
     if words[0] in ("pytest", "mypy", "lint-imports"):
         return  # what runs this test, and the job `checks`
@@ -196,4 +196,5 @@ def test_the_readme_shows_what_its_command_prints(
 def test_the_readme_is_short_and_reads_alone() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert len(text.split()) <= 900
-    assert text.index("editing precision ratio") < text.index("## In Python")
+    words = " ".join(text.split())
+    assert words.index("editing precision ratio") < words.index("## In Python")
