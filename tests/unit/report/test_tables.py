@@ -224,7 +224,7 @@ def test_quick_shows_what_ran_and_no_number() -> None:
     quick = SuiteRef(name="quick", version=1, quick=True)
     error = ErrorInfo(type="ValueError", message="no smile")
     failed = record(suite=quick, method="asyrp", status="failed", measurements={}, error=error)
-    text = render_tables([record(suite=quick), record(suite=quick, concept="hat"), failed])
+    text = render_tables([record(suite=quick), record(suite=quick, concept="smiling"), failed])
     assert "no number is shown" in text and "### Failed or skipped" in text and "no smile" in text
     assert column(text, "What ran", "casl", "cells") == "2/2"
     assert "σ" not in text and not re.search(r"\d\.\d", text)
