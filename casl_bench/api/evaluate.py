@@ -58,7 +58,7 @@ def evaluate(
     methods: Method | Sequence[Method],
     dataset: str | Domain | Sequence[str] = "rendered_faces",
     *,
-    concepts: Sequence[str] | None = None,
+    concepts: str | Sequence[str] | None = None,
     suite: str = DEFAULT_SUITE,
     seed: int = 0,
     fit_seeds: int | None = None,
@@ -82,7 +82,7 @@ def evaluate(
         methods: one or several, by name ("casl"), as a class with `info`, `fit` and `restore`, or
             as such a function.
         dataset: name of a data set or several, or a domain of your own.
-        concepts: what to edit; by default all that the data set has.
+        concepts: what to edit, one or several; by default all that the data set has.
         suite: "default", "full", "quick" or "paper": `casl-bench --list`.
         seed: every random number derives from it.
         fit_seeds: fits of every method; by default 3 in the suite "full", else 1.
@@ -108,6 +108,7 @@ def evaluate(
     known_names.load_registries()
     chosen = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
     domains = [dataset] if isinstance(dataset, str | Domain) else list(dataset)
+    edited = [concepts] if isinstance(concepts, str) else list(concepts or ["all"])
     own = [m for m in chosen if not isinstance(m, str)]
     guests = [d for d in domains if isinstance(d, Domain)]
     if (own or guests) and jobs not in (None, 1):
@@ -135,7 +136,7 @@ def evaluate(
         config = RunConfig(
             methods=known_names.resolve_methods(wanted),
             datasets=found,
-            concepts=known_names.resolve_concepts(concepts or ["all"], found),
+            concepts=known_names.resolve_concepts(edited, found),
             suite=settings,
             seed=seed,
             fit_seeds=fit_seeds or settings.fit_seeds,

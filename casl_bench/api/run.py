@@ -226,14 +226,16 @@ def _scores_of(cell: StoredCell, scales: ReferenceScales) -> Iterator[pd.DataFra
 
 
 def plot_curves(
-    run: Run, metric: str = "signed_target_change", concepts: Sequence[str] | None = None
+    run: Run,
+    metric: str = "signed_target_change",
+    concepts: str | Sequence[str] | None = None,
 ) -> Figure:
     """A metric against strength on validation images: a panel per concept, a line per method.
 
     Args:
         run: as from `load_run` or `evaluate`.
         metric: name of a measurement, such as "signed_target_change" or "flip_rate".
-        concepts: by default all of them.
+        concepts: one or several; by default all of them.
 
     Raises:
         UsageError: if the run has no such concept, or no curve of this metric.
@@ -244,6 +246,7 @@ def plot_curves(
     lines: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     edits = [r for r in run.records if r.kind == "edit" and not r.control and not r.fit_seed]
     known = sorted({r.concept or "" for r in edits})
+    concepts = [concepts] if isinstance(concepts, str) else concepts
     for name in concepts or ():
         if name not in known:
             raise unknown_name("concept", name, known)

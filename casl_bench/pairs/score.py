@@ -56,7 +56,7 @@ def score_pairs(
     target: str | int,
     *,
     classifier: Classifier,
-    attributes: Sequence[str] | None = None,
+    attributes: str | Sequence[str] | None = None,
     similarity: Similarity | None = None,
     spread: ArrayLike | None = None,
     remove: bool = False,
@@ -74,7 +74,7 @@ def score_pairs(
             [n, 3, H, W] in [-1, 1] to logits [n, A], which also needs `attributes`; or a file of
             weights, an ONNX file (see `casl_bench.pairs.scorers.load_classifier`); or one or two
             CSV files of logits, for folders only.
-        attributes: names of the classifier's outputs.
+        attributes: names of the classifier's outputs; one name where it has one.
         similarity: adds columns "perceptual" and "identity", of the edit against its source.
         spread: [A] standard deviation of each logit over real images, the unit of changes; by
             default that of these sources.
@@ -155,14 +155,15 @@ class _Seen:
         return {name: np.concatenate(parts) for name, parts in self._more.items()}
 
 
-def _scorer(classifier: Classifier, attributes: Sequence[str] | None) -> AttributeScorer:
+def _scorer(classifier: Classifier, attributes: str | Sequence[str] | None) -> AttributeScorer:
+    names = (attributes,) if isinstance(attributes, str) else tuple(attributes or ())
     if isinstance(classifier, str | Path):
-        return load_classifier(Path(classifier), Description(tuple(attributes or ())))
+        return load_classifier(Path(classifier), Description(names))
     if hasattr(classifier, "logits") and hasattr(classifier, "attributes"):
         return classifier  # type: ignore[return-value]  # its other parts are not asked for
     if not callable(classifier):
         raise InputError("a classifier is a scorer, a function of pixels or a file")
-    return FunctionClassifier(classifier, attributes or ())  # type: ignore[return-value]
+    return FunctionClassifier(classifier, names)  # type: ignore[return-value]
 
 
 def _csv_files(classifier: Classifier) -> list[Path]:

@@ -284,3 +284,11 @@ def test_weights_of_another_number_of_outputs_are_refused_with_what_to_do(
     last = capsys.readouterr().err.splitlines()[-1]
     assert code == 5 and "[5, 512, 1, 1], not [3, 512, 1, 1]" in last
     assert "in attributes each of its outputs" in last and not (tmp_path / "out").exists()
+
+
+def test_one_attribute_is_given_by_its_name() -> None:
+    found = casl_bench.score_pairs(
+        np.zeros((2, 3, 16, 16)), np.ones((2, 3, 16, 16)), "bright",
+        classifier=lambda x: x.mean((1, 2, 3)), attributes="bright",
+    )  # fmt: skip
+    assert found.attributes == ("bright",) and found.table.loc["epr_raw", "reason"]
