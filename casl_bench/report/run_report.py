@@ -22,6 +22,7 @@ TABLE = "table.md"
 
 MOST_LINES = 25
 _MOST_ROWS = 10
+_MOST_NAMED = 3
 _SHOWN = ("rank", "method", "supervision", "precise_edits", "epr_plus", "reached")
 """Columns of the standings that a terminal shows."""
 
@@ -121,7 +122,8 @@ def who_is_first(found: Comparison) -> str:
     best = [s.method for s in found.standings if s.rank_low == 1]
     if len(best) == 1:
         return f"{best[0]} is first"
-    return f"{', '.join(best[:-1])} or {best[-1]} may be first (no significant difference)"
+    named = best if len(best) <= _MOST_NAMED else [*best[:2], f"{len(best) - 2} others"]
+    return f"{', '.join(named[:-1])} or {named[-1]} may be first (no significant difference)"
 
 
 def _standings(group: Group) -> list[str]:

@@ -299,7 +299,12 @@ TRIAL = "For trying out: so small a run measures nothing, so no number is shown.
 
 def trial_section(group: Group) -> str:
     """Of a run for trying out: which cells are done."""
-    return section("What ran", TRIAL, table_of([METHOD, SUPERVISION, CELLS], group.rows))
+    return section("What ran", TRIAL, trial_table(group))
+
+
+def trial_table(group: Group) -> str:
+    """One row per method: how many cells are done."""
+    return table_of([METHOD, SUPERVISION, CELLS], group.rows)
 
 
 def edit_section(group: Group) -> str:

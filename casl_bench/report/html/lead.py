@@ -60,11 +60,11 @@ _RENDERED = " Rendered images with known truth, not photographs."
 
 def lead_of(group: Group, styles: Mapping[RowKey, Style]) -> Lead:
     """Of one data set, or of several together, which have no map."""
-    names = ", ".join(group.datasets) if group.across else group.first.dataset
+    names = f"{len(group.datasets)} data sets" if group.across else group.first.dataset
     found, tiles = group.comparison, concept_map(group, styles)
     doubtful = bool(group.mixed) and not group.across
     if group.is_trial:
-        return Lead(f"{names}: tried out", TRIAL, is_doubtful=True)
+        return Lead(f"{names}: tried out", TRIAL)
     if found is None or not found.standings:
         about = "Not every method has run every concept."
         return Lead(f"{names}: nothing was compared", about, doubtful, map=tiles)
@@ -72,13 +72,14 @@ def lead_of(group: Group, styles: Mapping[RowKey, Style]) -> Lead:
     columns = [c for c in standing_columns(found) if c.name in wanted]
     notes = Footnotes()
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
+    of = f" of {', '.join(group.datasets)}" if group.across else ""
     where = (
         f"at {effect_in_words(found.level)}"
         if found.headline is None
         else "each method at the strength that is best on validation images"
     )
     about = (
-        f"{len(found.standings)} methods on {len(found.concepts)} concepts, "
+        f"{len(found.standings)} methods on {len(found.concepts)} concepts{of}, "
         f"n = {found.standings[0].epr_plus.n:,} test images, {where}. In brackets: 95 % intervals "
         "for other images and concepts like these."
     )

@@ -40,7 +40,7 @@ from casl_bench.report.tables import (
     edit_section,
     failure_section,
     level_section,
-    trial_section,
+    trial_table,
 )
 from casl_bench.results.edited_images import LatentImages, latents_from_bytes
 from casl_bench.results.record import RunRecord
@@ -123,7 +123,7 @@ def ranking_sections(
 
 def trial_part(group: Group) -> Section:
     """Of a run for trying out: which cells are done."""
-    return Section("ran", "What ran", _html(trial_section(group), ""))
+    return Section("ran", "What ran", to_html(trial_table(group)))
 
 
 def shift_part(group: Group) -> Section:
