@@ -18,12 +18,13 @@ from casl_bench.methods.method import METHODS, EditTask, FitCost, MethodConfig, 
 from casl_bench.metrics.epr_plus import EPR_PLUS_INFO
 from casl_bench.metrics.metric import register_info
 from casl_bench.report.tables import render_tables
-from casl_bench.results.record import CellRecord, SuiteRef
+from casl_bench.results.record import CellRecord
 from casl_bench.results.run_folder import RecordStore, read_jsonl
 from casl_bench.runs import executor as runner
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, Suite
+from tests.support.tiny_suite import as_measured
 
 TINY = Suite(
     name="tiny",
@@ -145,8 +146,7 @@ def test_leaves_a_record_of_every_cell(finished: Path) -> None:
 
 
 def test_table_is_a_function_of_the_records(finished: Path) -> None:
-    suite = {"suite": SuiteRef(name="tiny", version=1)}  # a quick one shows no number
-    numbers = [r.model_copy(update=suite) for r in analyse([finished])]
+    numbers = as_measured(analyse([finished]))
     table = render_tables(numbers)
     assert table == render_tables(numbers[::-1])
     for part in ("casl", "asyrp", "oracle", "SVM probe", "Reconstruction"):
