@@ -218,8 +218,8 @@ class PairScores:
             found = evaluate(_mean_of(name, values), self.scores, seed)
             rows.append([name, found.value, found.low, found.high, len(self), "", name, ""])
         heads = ["metric", "value", "low", "high", "n", "unit", "title", "reason"]
-        found = pd.DataFrame(rows, columns=heads).set_index("metric")
-        return found.astype({"value": float, "low": float, "high": float})
+        table = pd.DataFrame(rows, columns=heads).set_index("metric")
+        return table.astype({"value": float, "low": float, "high": float})
 
     def _repr_html_(self) -> str:
         """In a notebook: the table."""

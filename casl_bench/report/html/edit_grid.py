@@ -270,9 +270,9 @@ def _level_title(name: str) -> str:
 
 def _absent(level: LevelResult, has_unit: bool) -> Tile:
     unit = " σ" if level.unit == "sd" else ""
-    known = has_unit and level.largest is not None
-    largest = f", at most {number(level.largest)}{unit}" if known else ""
-    return Tile("", "", f"{level.status_in_words}{largest}")
+    largest = level.largest if has_unit else None
+    most = "" if largest is None else f", at most {number(largest)}{unit}"
+    return Tile("", "", f"{level.status_in_words}{most}")
 
 
 def _tile(
