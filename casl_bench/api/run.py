@@ -176,7 +176,7 @@ def _standings(group: Group) -> list[dict[str, Any]]:
              if not key.control and key.method == standing.method), {},
         )  # fmt: skip
         done = [r for r in cells.values() if r.status == "done"]
-        for name in dict.fromkeys(n for r in done for n in r.measurements if "@" not in n):
+        for name in sorted({n for r in done for n in r.measurements if "@" not in n}):
             values = [m.value for r in done if (m := r.measurements.get(name)) is not None]
             if name not in row and len(values) == len(group.concepts) and None not in values:
                 row[name] = float(np.mean([v for v in values if v is not None]))
