@@ -158,6 +158,12 @@ def read_sources(folder: Path) -> list[Source]:
                         else read_jsonl(path))  # fmt: skip
         if not records:
             raise UsageError("no records", where=str(path), hint="remove the file")
+        if any(r.suite.quick for r in records):
+            raise UsageError(
+                "records of a suite for trying out, whose numbers mean nothing",
+                where=str(path),
+                hint="remove the file",
+            )
         check_bounds(records, path)
         found = [read_rejudged(rejudged_file(p)) for p in (path, *added)]
         rejudged = tuple(r for r in found if r is not None)

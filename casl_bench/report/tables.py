@@ -59,7 +59,10 @@ def render_tables(records: Sequence[RunRecord]) -> str:
 
 
 def group_text(group: Group) -> str:
-    """All tables of one data set."""
+    """All tables of one data set; of a run for trying out, what was done and what failed."""
+    if group.is_trial:
+        parts = [group_title(group), trial_section(group), failure_section(group)]
+        return "\n\n".join(filter(None, parts))
     parts = [
         group_title(group),
         comparison_section(group),
@@ -88,6 +91,8 @@ def overall_text(part: Part) -> str:
     group = part.overall
     if group is None:
         return ""
+    if group.is_trial:
+        return f"{title}\n\n{trial_section(group)}"
     names = [g.first.dataset for g in part.groups]
     parts = [
         title,
@@ -105,9 +110,7 @@ def overall_text(part: Part) -> str:
 # Titles: what was measured, and whether it may be compared.
 
 _RENDERED = "Rendered images: a stand-in with known truth, not photographs."
-_ZERO_SHOT = (
-    "**Attributes are judged zero-shot**: nobody has labelled {where}; they are what a CLIP sees."
-)
+_ZERO_SHOT = "Attributes are judged zero-shot: without labels of {where} they are what a CLIP sees."
 _ZERO_SHOT_SCORER = "zero_shot:"
 """Beginning of the name of a scorer that was trained on no labels."""
 
@@ -138,21 +141,26 @@ def overall_title(groups: Sequence[Group]) -> str:
 
 def _about_images(groups: Sequence[Group]) -> list[str]:
     """What must be known of the images before any number is read."""
+    rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
+    zero_shot = zero_shot_sentence(groups)
+    return rendered + ([f"**{escape(zero_shot)}**"] if zero_shot else [])
+
+
+def zero_shot_sentence(groups: Sequence[Group]) -> str:
+    """Which data sets a CLIP judges for want of labels; empty where none is."""
     unlabelled = [
-        escape(g.first.dataset)
+        g.first.dataset
         for g in groups
         if any(n.startswith(_ZERO_SHOT_SCORER) for r in g.records for n in r.scorers)
     ]
-    rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
-    return rendered + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
+    return _ZERO_SHOT.format(where=", ".join(unlabelled)) if unlabelled else ""
 
 
 def _settings(record: RunRecord) -> str:
     suite = record.suite
-    quick = ", **quick: for trying out, its numbers mean nothing**" if suite.quick else ""
     return (
         f"({escape(record.domain_title)}, suite {escape(suite.name)} v{suite.version}, "
-        f"seed {record.seed}){quick}"
+        f"seed {record.seed})"
     )
 
 
@@ -285,6 +293,18 @@ def effect_in_words(name: str) -> str:
 
 
 # Edits by method, by classifier, by concept, and the strengths that they took.
+
+TRIAL = "For trying out: so small a run measures nothing, so no number is shown."
+
+
+def trial_section(group: Group) -> str:
+    """Of a run for trying out: which cells are done."""
+    return section("What ran", TRIAL, trial_table(group))
+
+
+def trial_table(group: Group) -> str:
+    """One row per method: how many cells are done."""
+    return table_of([METHOD, SUPERVISION, CELLS], group.rows)
 
 
 def edit_section(group: Group) -> str:
