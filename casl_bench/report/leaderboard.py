@@ -142,7 +142,7 @@ def read_sources(folder: Path) -> list[Source]:
     paths = [*jsonl_files(folder), *published_files(folder)]
     sources: list[Source] = []
     for path in paths:
-        name = jsonl_stem(path).removesuffix(ENDING)
+        name = name_of(path)
         if name in RESERVED:
             raise UsageError(f"'{name}' is reserved", where=str(path), hint="rename the file")
         if any(name == s.name for s in sources):
@@ -170,6 +170,11 @@ def read_sources(folder: Path) -> list[Source]:
 def is_old(records: Iterable[RunRecord]) -> bool:
     """Whether any of them is of the instrument before precise edits: of schema 1 or 2."""
     return any(r.schema_version < SCHEMA_VERSION for r in records)
+
+
+def name_of(path: Path) -> str:
+    """A record file's name without its ending."""
+    return jsonl_stem(path).removesuffix(ENDING)
 
 
 OF_METHOD = "@"

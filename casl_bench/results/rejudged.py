@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -57,6 +58,16 @@ class Rejudged(Frozen):
     steps: Count
     images: Count
     datasets: dict[str, RejudgedDataset]
+
+    def of(self, methods: Collection[str]) -> Rejudged:
+        """What it says of these methods alone."""
+        datasets = {
+            name: own.model_copy(
+                update={"methods": {m: v for m, v in own.methods.items() if m in methods}}
+            )
+            for name, own in self.datasets.items()
+        }
+        return self.model_copy(update={"datasets": datasets})
 
     def loss(self, method: str) -> float | None:
         """Share of its headline that a method loses, mean over concepts; None if not re-judged.

@@ -18,6 +18,7 @@ from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.report.submission import Expected
 from casl_bench.results.record import RunRecord, SuiteRef
+from casl_bench.results.rejudged import FILE, Rejudged, write_rejudged
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
@@ -333,7 +334,11 @@ def test_a_run_folder_shows_its_suite(
     assert submit(tmp_path, run) == 5
     assert "has other settings than today's" in capsys.readouterr().err
     (run / "manifest.json").write_text(json.dumps({"key": {"suite": suite}}))
+    write_rejudged(run / FILE, Rejudged(seed=1, steps=1, images=1, datasets={}))
     assert submit(tmp_path, run) == 0
+    name = "rendered_churches-standard-v3-seed0"
+    added = {p.name for p in (tmp_path / "records").iterdir()}
+    assert added == {f"{name}.scores.npz", f"{name}.rejudged.json"}
 
 
 def with_scores(record: RunRecord, content: bytes) -> RunRecord:
