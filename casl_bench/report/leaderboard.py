@@ -58,7 +58,7 @@ class Source:
 
     Attributes:
         records: of published scores, those of its own methods and of all that were added to it.
-        rejudged: what fresh classifiers left of its methods, where that is known.
+        rejudged: what fresh scorers left of its methods, where that is known.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Source:
         return self.file.endswith(ENDING)
 
     def fresh(self, method: str) -> float | None:
-        """Headline by fresh classifiers, over all concepts; None where it is not known."""
+        """Headline by fresh scorers, over all concepts; None where it is not known."""
         return next((v for r in self.rejudged if (v := r.fresh(method)) is not None), None)
 
     def rejudging_flag(self, method: str) -> str | None:
@@ -118,7 +118,7 @@ class LeaderboardTable:
     def comparison(self) -> Comparison | None:
         """The comparison of the methods; None where there is none, or records are mixed.
 
-        Without those that lose too much to fresh classifiers.
+        Without those that lose too much to fresh scorers.
         """
         found = None if self.mixed else self.group.comparison
         if found is None or found.headline is None:
@@ -348,11 +348,11 @@ def headline_columns() -> list[Column[Entry]]:
         Column("precise_edits", HEADLINE.label, _headline, 3, "higher"),
         Column(
             "fresh",
-            "fresh classifiers",
+            "fresh scorers",
             _fresh,
             3,
             "higher",
-            note="the same images, scored by classifiers trained for that alone",
+            note="the same images, scored by classifiers and a regressor trained for that alone",
         ),
         *(_quiet(of_row(over(c, interval=False))) for c in (EPR_RAW, EPR_PLUS)),
         *(_quiet(of_row(c)) for c in BOARD if c.name in _LEADING),

@@ -82,7 +82,7 @@ _ABOUT_HEADLINE = (
     "**Precise edits** [95 % interval for other images and concepts like these]: share of test "
     "images in which every classifier sees the target flip as asked and nothing else goes further "
     "than a tolerance on the way to another image, mean over tolerances and over {concepts} "
-    "concepts. Ranks are those that paired tests leave open. Fresh classifiers: the same pictures, "
+    "concepts. Ranks are those that paired tests leave open. Fresh scorers: the same pictures, "
     "re-judged; a method that loses more than {loss:.0%} is not ranked. EPR (eq. 14 of CASL) and "
     "EPR+ are at half of the perfect edit's effect{probe}; reconstruction is shared by all methods."
 )

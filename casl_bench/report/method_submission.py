@@ -39,6 +39,7 @@ from casl_bench.results.rejudged import (
     read_rejudged,
     write_rejudged,
 )
+from casl_bench.results.run_folder import RecordStore
 from casl_bench.results.stored_cells import StoredCell, read_cells
 
 SAME_LOGITS = 0.02
@@ -66,7 +67,7 @@ class MethodSubmission:
         cells: of the run's own methods, with the records of its scorers.
         comparisons: of all methods, published and own, on each data set of the run.
         flags: method → why its rank may not stand.
-        rejudged: what fresh classifiers left of them; None where that was not asked for.
+        rejudged: what fresh scorers left of them; None where that was not asked for.
     """
 
     published: Path
@@ -91,12 +92,12 @@ def published_beside(run: Path, folder: Path) -> Path | None:
         stem, at, _ = run.name.removesuffix(ENDING).partition(OF_METHOD)
         path = run.with_name(f"{stem}{ENDING}")
         return path if at and path.is_file() else None
-    own = next(iter(read_cells(run)), None)
+    own = next(iter(RecordStore(run)), None)
     if own is None:
         return None
     for path in published_files(folder):
         first = read_published(path)[0].record
-        if (first.suite.name, first.seed) == (own.record.suite.name, own.record.seed):
+        if (first.suite.name, first.seed) == (own.suite.name, own.seed):
             return path
     return None
 

@@ -195,9 +195,6 @@ class Suite(BaseModel):
         (0.25, 0.5, 0.75), min_length=2, description="Levels at which methods are compared, in "
         "shares of the mean target change of the perfect edit; the middle one is the headline."
     )  # fmt: skip
-    flip_goal: float = Field(
-        0.9, gt=0, le=1, description="One more level: this share of images flipped."
-    )
     doublings: int = Field(
         4, ge=0, le=20, description="How often at most the grid of strengths is doubled beyond its "
         "last, for a method that has not reached a level there and whose response still rises."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def dataset_of(run: Path) -> DatasetScores:
 
 def test_the_same_classifiers_judge_the_same(run: Path) -> None:
     dataset = dataset_of(run)
-    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME).classifiers)
+    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME))
     concept = dataset.concepts[0]
     for method in ("honest", "attack"):
         was, now = (d.precise_edits(method, concept, (0,)) for d in (dataset, again))
@@ -114,8 +115,8 @@ class OfFactors:
 
 
 def test_what_deceived_the_shipped_ones_is_lost(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = OfFactors()
-    monkeypatch.setattr(module, "fresh_classifiers", lambda *a, **k: (fresh,))
+    fresh = replace(rendered_domain(NAME), classifiers=(OfFactors(),))
+    monkeypatch.setattr(module, "fresh_domain", lambda *a, **k: fresh)
     found = module.rejudge(run, seed=1)
     assert read_rejudged(run / FILE) == found
     own = found.datasets[NAME].methods

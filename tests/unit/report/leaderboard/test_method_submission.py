@@ -267,7 +267,7 @@ def test_supervision_is_that_of_the_card(tmp_path: Path, published: Path) -> Non
 
 def rejudged(**methods: tuple[float, float, int]) -> Rejudged:
     own = {n: RejudgedMethod(shipped=s, fresh=f, concepts=c) for n, (s, f, c) in methods.items()}
-    datasets = {"made_up": RejudgedDataset(classifiers={}, methods=own)}
+    datasets = {"made_up": RejudgedDataset(scorers={}, methods=own)}
     return Rejudged(seed=1, steps=1, images=1, datasets=datasets)
 
 
@@ -277,7 +277,7 @@ def test_what_is_lost_by_rejudging_is_not_ranked(tmp_path: Path, published: Path
     page = render_pages(read_sources(published.parent))["README.md"]
     rows = {r.split(" | ")[1]: r.split(" | ") for r in page.splitlines() if r.startswith("| ")}
     heads = rows["method"]
-    fresh = heads.index("fresh classifiers ↑")
+    fresh = heads.index("fresh scorers ↑")
     casl, asyrp = (rows[f"[{m}](methods/{m}.md)"] for m in ("casl", "asyrp"))
     assert (casl[0], casl[fresh]) == ("| —", f"0.200, {LOST}")
     assert (asyrp[0], asyrp[fresh]) == ("| 1", "0.290")
