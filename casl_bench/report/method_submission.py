@@ -138,8 +138,10 @@ def check_method(
             faults.append(f"there are no published scores of {own.name}")
             continue
         new = [c for c in own.edits if not c.record.control and c.record.method not in known]
-        names = {c.record.method or "" for c in new}
-        faults += [f"'{n}' is the name of a control" for n in sorted(names & taken)]
+        faults += [
+            f"'{name}' is the name of a control"
+            for name in sorted({c.record.method or "" for c in new} & taken)
+        ]
         faults += _faults(new, by_name[own.name])
         if expected_of is not None:
             faults += _derived(new, expected_of)
