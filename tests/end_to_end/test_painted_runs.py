@@ -156,7 +156,7 @@ def test_precise_edits_are_told_from_others(
     removal, two = page.split("## Removal")[1].split("## Two concepts")
     assert "one_way" in two and "one_way" not in removal
     assert re.search(r"\| paints +\| +2 \|", removal)
-    assert re.search(r"\| paints +\| +1 \|", pair)
+    assert re.search(r"\| paints +\| +1 \|", two)
 
 
 def test_what_is_done_is_not_done_again(
