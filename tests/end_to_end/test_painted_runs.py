@@ -201,7 +201,6 @@ def test_only_my_method_is_submitted(
     assert cli.main([*submit, "--dry-run"]) == 0
     assert time.monotonic() - begun < 60
     said = capsys.readouterr().out
-    assert all(name in said for name in ("mine", "paints", "spills", "one_way"))
     assert "mine: not re-judged" in said and "may be ranked beside it" in said
     assert not list(records.glob("*@*"))
 
