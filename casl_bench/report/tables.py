@@ -27,6 +27,7 @@ from casl_bench.report.columns import (
     Column,
     Placed,
     at_classifier,
+    at_level,
     edit_columns,
     flag,
     of_row,
@@ -47,7 +48,15 @@ from casl_bench.report.models import (
     sae_section,
     scorer_section,
 )
-from casl_bench.results.record import GAP, POWER, PRECISE, Comparison, LevelResult, RunRecord
+from casl_bench.results.record import (
+    GAP,
+    POWER,
+    PRECISE,
+    Comparison,
+    LevelResult,
+    RunRecord,
+    headline_level,
+)
 
 
 def render_tables(records: Sequence[RunRecord]) -> str:
@@ -66,6 +75,7 @@ def group_text(group: Group) -> str:
     parts = [
         group_title(group),
         comparison_section(group),
+        equal_effect_section(group),
         edit_section(group),
         off_target_section(group),
         classifier_section(group),
@@ -97,6 +107,7 @@ def overall_text(part: Part) -> str:
     parts = [
         title,
         comparison_section(group),
+        equal_effect_section(group),
         edit_section(group),
         off_target_overall_section(group),
         datasets_section("Reconstruction (no edit), overall", "reconstruction", group, names),
@@ -398,6 +409,28 @@ def concept_section(group: Group) -> str:
 def strength_of(record: RunRecord) -> str:
     """Its chosen strength, empty where none was chosen."""
     return "" if record.strength is None else f"{record.strength:g}"
+
+
+_AT_LEVELS = (
+    "At the strength that validation images need for it. A concept in which it is not reached "
+    "counts as 0 in EPR+ and precision, and leaves no mean of EPR raw. Precision is T / (|T| + N) "
+    "of the target's change T and the others' mean change N, in σ."
+)
+
+
+def equal_effect_section(group: Group) -> str:
+    """EPR raw, EPR+ and precision at the effect of comparisons, and at the share of flips."""
+    edits = group.of_kind("edit")
+    effects = [level.name for r in edits if (level := headline_level(r.levels)) is not None]
+    flips = [x.name for r in edits for x in r.levels if x.name.startswith("flip_")]
+    columns = [METHOD]
+    for name in dict.fromkeys([*effects, *flips]):
+        columns += at_level(name, effect_in_words(name))
+    if len(columns) == 1:
+        return ""
+    rows = [r for r in group.rows if r.key.is_first_of_its_kind
+            and any(x.levels for x in r.done.values())]  # fmt: skip
+    return section("EPR and precision at equal effect", _AT_LEVELS, table_of(columns, rows))
 
 
 def level_section(group: Group) -> str:
