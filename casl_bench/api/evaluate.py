@@ -17,7 +17,7 @@ from torch import Tensor
 
 from casl_bench.api.run import Run, analyse
 from casl_bench.cache.store import default_cache
-from casl_bench.core.errors import InputError, UsageError
+from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
 from casl_bench.core.files import hash_bytes
 from casl_bench.core.registry import Registry
 from casl_bench.diffusion.inversion import Inversions
@@ -33,7 +33,7 @@ from casl_bench.methods.method import (
     UnfittedMethod,
 )
 from casl_bench.methods.pixel_editor import PixelEdit, PixelEditor
-from casl_bench.report.run_report import write_run_report
+from casl_bench.report.run_report import remove_tables, write_run_report
 from casl_bench.runs import names as known_names
 from casl_bench.runs.executor import run as carry_out
 from casl_bench.runs.parallel import default_jobs
@@ -58,7 +58,7 @@ def evaluate(
     methods: Method | Sequence[Method],
     dataset: str | Domain | Sequence[str] = "rendered_faces",
     *,
-    concepts: Sequence[str] | None = None,
+    concepts: str | Sequence[str] | None = None,
     suite: str = DEFAULT_SUITE,
     seed: int = 0,
     fit_seeds: int | None = None,
@@ -82,7 +82,7 @@ def evaluate(
         methods: one or several, by name ("casl"), as a class with `info`, `fit` and `restore`, or
             as such a function.
         dataset: name of a data set or several, or a domain of your own.
-        concepts: what to edit; by default all that the data set has.
+        concepts: what to edit, one or several; by default all that the data set has.
         suite: "default", "full", "quick" or "paper": `casl-bench --list`.
         seed: every random number derives from it.
         fit_seeds: fits of every method; by default 3 in the suite "full", else 1.
@@ -108,6 +108,7 @@ def evaluate(
     known_names.load_registries()
     chosen = [methods] if isinstance(methods, str) or callable(methods) else list(methods)
     domains = [dataset] if isinstance(dataset, str | Domain) else list(dataset)
+    edited = [concepts] if isinstance(concepts, str) else list(concepts or ["all"])
     own = [m for m in chosen if not isinstance(m, str)]
     guests = [d for d in domains if isinstance(d, Domain)]
     if (own or guests) and jobs not in (None, 1):
@@ -135,7 +136,7 @@ def evaluate(
         config = RunConfig(
             methods=known_names.resolve_methods(wanted),
             datasets=found,
-            concepts=known_names.resolve_concepts(concepts or ["all"], found),
+            concepts=known_names.resolve_concepts(edited, found),
             suite=settings,
             seed=seed,
             fit_seeds=fit_seeds or settings.fit_seeds,
@@ -146,9 +147,13 @@ def evaluate(
             options=options or DomainOptions(),
         )
         with claim_run_folder(config):
-            with open_progress() if progress else SilentProgress() as shown:
-                carry_out(config, shown)
-            write_run_report(place)
+            try:
+                with open_progress() if progress else SilentProgress() as shown:
+                    carry_out(config, shown)
+                write_run_report(place)
+            except InvalidBenchmarkError:
+                remove_tables(place)  # not to be believed any more
+                raise
     result = analyse(place)
     if len(result.failed):
         warnings.warn(

@@ -39,7 +39,7 @@ class Run:
     """
 
     paths: tuple[Path, ...]
-    records: tuple[RunRecord, ...]
+    records: tuple[RunRecord, ...] = field(repr=False)
     cells: tuple[StoredCell, ...] = field(default=(), repr=False)
 
     @property
@@ -67,7 +67,7 @@ class Run:
         rows: list[dict[str, Any]] = []
         for part in parts_of(self.records):
             for group in (*([part.overall] if part.overall else []), *part.groups):
-                rows += _tried(group) if group.first.suite.quick else _standings(group)
+                rows += _tried(group) if group.is_trial else _standings(group)
         found = pd.DataFrame(rows)
         return found.astype({name: float for name in found if found[name].isna().all()})
 
@@ -176,7 +176,7 @@ def _standings(group: Group) -> list[dict[str, Any]]:
              if not key.control and key.method == standing.method), {},
         )  # fmt: skip
         done = [r for r in cells.values() if r.status == "done"]
-        for name in dict.fromkeys(n for r in done for n in r.measurements if "@" not in n):
+        for name in sorted({n for r in done for n in r.measurements if "@" not in n}):
             values = [m.value for r in done if (m := r.measurements.get(name)) is not None]
             if name not in row and len(values) == len(group.concepts) and None not in values:
                 row[name] = float(np.mean([v for v in values if v is not None]))
@@ -226,14 +226,16 @@ def _scores_of(cell: StoredCell, scales: ReferenceScales) -> Iterator[pd.DataFra
 
 
 def plot_curves(
-    run: Run, metric: str = "signed_target_change", concepts: Sequence[str] | None = None
+    run: Run,
+    metric: str = "signed_target_change",
+    concepts: str | Sequence[str] | None = None,
 ) -> Figure:
     """A metric against strength on validation images: a panel per concept, a line per method.
 
     Args:
         run: as from `load_run` or `evaluate`.
         metric: name of a measurement, such as "signed_target_change" or "flip_rate".
-        concepts: by default all of them.
+        concepts: one or several; by default all of them.
 
     Raises:
         UsageError: if the run has no such concept, or no curve of this metric.
@@ -244,10 +246,13 @@ def plot_curves(
     lines: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
     edits = [r for r in run.records if r.kind == "edit" and not r.control and not r.fit_seed]
     known = sorted({r.concept or "" for r in edits})
+    concepts = [concepts] if isinstance(concepts, str) else concepts
     for name in concepts or ():
         if name not in known:
             raise unknown_name("concept", name, known)
     metrics = {name for r in edits for point in r.curve for name in point.measurements}
+    if not metrics:
+        raise UsageError("the run has no curves", where=", ".join(map(str, run.paths)))
     if metric not in metrics:
         raise unknown_name("curve", metric, [n for n in metrics if "@" not in n])
     for r in edits:

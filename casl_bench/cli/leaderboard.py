@@ -41,7 +41,7 @@ def leaderboard_command(
     """Make the leaderboards anew of the committed records: docs/leaderboards.md."""
     from casl_bench.core.errors import UsageError
     from casl_bench.report.exports import export
-    from casl_bench.report.leaderboard import read_sources
+    from casl_bench.report.leaderboard import ARCHIVE, read_sources
     from casl_bench.report.leaderboard_pages import (
         check_pages,
         check_quotes,
@@ -53,10 +53,14 @@ def leaderboard_command(
     if (check or quotes) and form != "markdown":
         option = "--check" if check else "--quotes"
         raise UsageError(f"{option} is for the markdown pages", hint="leave --format out")
-    sources = read_sources(records)
+    sources, archived = read_sources(records), read_sources(records.parent / ARCHIVE)
+    if not sources and not (archived and form == "markdown"):
+        raise UsageError(
+            "no record files", where=str(records), hint="add one with casl-bench submit RUN"
+        )
     if form != "markdown":
         return export(sources, form)
-    pages = render_pages(sources)
+    pages = render_pages(sources, archived)
     if check:
         check_pages(out, pages)
         check_quotes(quotes, pages)

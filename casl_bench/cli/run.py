@@ -170,8 +170,7 @@ def run_command(
 
 
 def _run_and_report(config: RunConfig) -> int:
-    from casl_bench.report.run_report import TABLE, write_run_report
-    from casl_bench.results.run_folder import SUMMARY_FILE
+    from casl_bench.report.run_report import remove_tables, write_run_report
     from casl_bench.runs.executor import run
     from casl_bench.runs.progress import open_progress
     from casl_bench.runs.run_lock import claim_run_folder
@@ -183,9 +182,7 @@ def _run_and_report(config: RunConfig) -> int:
                 with progress.task("tables and pictures", 0):
                     summary = write_run_report(config.out)
         except InvalidBenchmarkError:
-            # An earlier, smaller run of this folder may have left some: not to be believed.
-            for name in (TABLE, SUMMARY_FILE):
-                (config.out / name).unlink(missing_ok=True)
+            remove_tables(config.out)  # not to be believed any more
             raise
     show(summary)
     return code

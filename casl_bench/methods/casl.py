@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from casl_bench.core.errors import InputError
 from casl_bench.methods.direction_fit import (
     DirectionFitConfig,
+    OneScaleAdam,
     direction_fit_calls,
     fit_direction,
 )
@@ -92,11 +93,7 @@ class ConceptAlignment(nn.Module):
 
     @torch.no_grad()
     def shrink(self, amount: float) -> None:
-        """Proximal step of a group lasso: each column of W shorter by `amount`, at least 0.
-
-        Unlike a penalty in the loss, whose gradient Adam divides by its own size, it leaves columns
-        at exactly 0.
-        """
+        """Proximal step of a group lasso: each column of W shorter by `amount`, at least 0."""
         norms = self.W.norm(dim=0).clamp_min(1e-12)
         self.W.mul_((1 - amount / norms).clamp_min(0))
 
@@ -148,9 +145,9 @@ def top_mask(scores: Tensor, k: int) -> Tensor:
 class CaslConfig(DirectionFitConfig):
     """Settings of the alignment, beside those of its fit, and of the edit."""
 
-    # Group lasso on W's columns: after each step they are shortened by this share of a step that
-    # Adam makes where gradients agree, rate · sqrt(C). 0 is none; at 1 hardly a column leaves 0.
-    gather: float = Field(0.3, ge=0, le=1)
+    # Group lasso on W's columns: after each step they are shortened by this share of the root mean
+    # square step of a column, rate · sqrt(C). 0 is none; at 1 hardly a column leaves 0.
+    gather: float = Field(0.05, ge=0, le=1)
     t_edit: int = 350  # inject at visited timesteps t >= t_edit
     asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
     # Factor on delta_h at strength 1, a unit only: strengths are searched as far as it takes (the
@@ -169,12 +166,13 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     sae = task.saes.get()
     store = task.trajectories
     few = torch.arange(min(config.ranked_images, len(store)))
-    groups = retrieve(task.guide_clip, store.x_t(0, few), task.concept, config.retrieved_share)
+    images = store.x_t(0, few).to(sae.device)
+    groups = retrieve(task.guide_clip, images, task.concept, config.retrieved_share)
     activations, contrasts = [], []
     for step in visited_steps(store.timesteps, config.t_edit):
         codes = sae.encode(store.h(step, few).to(sae.device), store.timesteps[step])
         activations.append(codes.mean(0))
-        contrasts.append(standardised_contrast(*(codes[g.to(codes.device)] for g in groups)))
+        contrasts.append(standardised_contrast(*(codes[g] for g in groups)))
     mean, contrast = (torch.stack(x).mean(0) for x in (activations, contrasts))
     alignment = ConceptAlignment(sae, mean, contrast)
     longest = config.gather * math.sqrt(sae.channels)
@@ -184,6 +182,7 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
         task,
         config,
         EditWindow(config.t_edit, asymmetric=config.asymmetric),
+        optimiser_class=OneScaleAdam,
         after_step=lambda rate: alignment.shrink(rate * longest),
     )
     parameters = alignment.W.numel() + alignment.b.numel()
@@ -246,7 +245,7 @@ class _AlignmentMethod(ConfiguredMethod[C]):
 
     def fit_key(self) -> dict[str, JsonValue]:
         fitted = CaslConfig.model_fields.keys() - {"ranking", "gain"}  # how it is read
-        return {"alignment": 2, **self.config.model_dump(include=fitted)}
+        return {"alignment": 3, **self.config.model_dump(include=fitted)}
 
     def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
         """The walks of the alignment's fit."""
@@ -296,7 +295,7 @@ class Casl(_AlignmentMethod[CaslConfig]):
         return {
             "learning_rate": (1e-3, 2e-3, 5e-3),
             "l1_weight": (0.03, 0.1, 0.3),
-            "gather": (0.1, 0.3, 0.5),
+            "gather": (0.02, 0.05, 0.1),
             "t_edit": (100, 250, 350, 500),
         }
 
@@ -386,7 +385,7 @@ class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
     def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
         """What a tuning sweep varies: how the alignment is fitted and read, and when."""
         return {
-            "gather": (0.1, 0.3, 0.5),
+            "gather": (0.02, 0.05, 0.1),
             "t_edit": (100, 250, 350, 500),
             "reading": ("map", "decoder"),
             "asymmetric": (False, True),

@@ -16,7 +16,7 @@ compares with the clean image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,38 @@ class DirectionFitConfig(MethodConfig):
     on_policy: bool = True
 
 
+class OneScaleAdam(torch.optim.Optimizer):
+    """Adam with one second moment for a whole tensor, so that steps stay as unequal as gradients.
+
+    Adam divides each weight's gradient by its own size: columns of a map that hardly matter grow as
+    fast as those that do, and none stands out.
+
+    Args:
+        params: what is trained.
+        lr: size of a step, as root mean square over a tensor.
+    """
+
+    BETAS = (0.9, 0.999)
+
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # it takes none
+        """One step of every parameter that has a gradient."""
+        for group in self.param_groups:
+            for p in (p for p in group["params"] if p.grad is not None):
+                state = self.state[p]
+                if not state:
+                    state.update(steps=0, mean=torch.zeros_like(p), square=p.new_zeros(()))
+                state["steps"] += 1
+                shares = [1 - beta ** state["steps"] for beta in self.BETAS]
+                state["mean"].lerp_(p.grad, 1 - self.BETAS[0])
+                state["square"].lerp_(p.grad.pow(2).mean(), 1 - self.BETAS[1])
+                scale = (state["square"] / shares[1]).sqrt() + 1e-8
+                p.sub_(group["lr"] / shares[0] * state["mean"] / scale)
+
+
 DeltaModule = Callable[[Tensor, int, Tensor], Tensor]
 """(h [n, C, h, w], t, temb [n, D]) -> delta_h [n, C, h, w], all where the U-Net is."""
 
@@ -133,6 +165,7 @@ def fit_direction(
     window: EditWindow,
     *,
     as_asyrp: bool = False,
+    optimiser_class: type[torch.optim.Adam | OneScaleAdam] = torch.optim.Adam,
     after_step: Callable[[float], None] | None = None,
 ) -> float:
     """Train the module's parameters in place. Returns the U-Net calls spent, in images.
@@ -151,7 +184,7 @@ def fit_direction(
     if not (steps if config.on_policy else stored):
         raise InputError(f"no visited timestep is at or above t_edit = {window.t_edit}")
     loss_of = _Loss(task, task.guide_clip, config, as_asyrp)
-    optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
+    optimiser = optimiser_class(parameters, lr=config.learning_rate)
     done = 0
 
     def learn(state: EncoderState, original: Tensor) -> Tensor:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from casl_bench.core.errors import BenchError, InputError, UsageError
+from casl_bench.core.errors import BenchError, UsageError
 from casl_bench.core.files import regular
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.photos.layouts import list_images
@@ -83,7 +86,9 @@ def _by_stem(folder: Path) -> tuple[dict[str, str], list[str]]:
 
 def stem(name: str) -> str:
     """A picture's name below its folder, without the ending of a picture."""
-    path = PurePosixPath(name.strip().replace("\\", "/"))
+    # macOS writes é as two characters, most others as one.
+    name = unicodedata.normalize("NFC", name.strip().replace("\\", "/"))
+    path = PurePosixPath(name)
     return str(path.with_suffix("") if path.suffix.lower() in SUFFIXES else path)
 
 
@@ -149,8 +154,8 @@ def read_logits(files: Sequence[Path], folders: Sequence[Path] = ()) -> Logits:
     """Logits from one CSV file with a column `side`, or from two files, the sources' first.
 
     The column of images is called image, file, filename, path, name or id, else it is the first.
-    All others are attributes. In one file without a column `side` the folder in an image's path
-    says whether it is a source or an edit.
+    All others that have a name are attributes. In one file without a column `side` the folder in an
+    image's path says whether it is a source or an edit.
 
     Args:
         files: one or two.
@@ -163,23 +168,17 @@ def read_logits(files: Sequence[Path], folders: Sequence[Path] = ()) -> Logits:
     if len(files) not in (1, 2):
         raise UsageError(f"{len(files)} files of logits", hint="give one or two")
     tables = [_read_csv(path) for path in files]
-    columns = [[c for c in t.columns if c not in (_IMAGE_KEY, _SIDE_KEY)] for t in tables]
-    if len(files) == 2:
-        if sorted(columns[0]) != sorted(columns[1]):
-            odd = sorted({*columns[0]} ^ {*columns[1]})
-            raise UsageError(
-                f"the files have different attributes: {', '.join(odd)}",
-                where=", ".join(map(str, files)),
-                hint="score both sides with the same classifier",
-            )
-        before, after = tables
-    else:
-        before, after = _sides(tables[0], files[0], folders)
-    attributes = tuple(columns[0])
-    sides = [
-        _rows(t, attributes, path, folders)
-        for t, path in zip((before, after), (files[0], files[-1]), strict=True)
-    ]
+    if len(files) == 1:
+        tables = _sides(tables[0], folders)
+    before, after = tables
+    attributes = before.attributes
+    if odd := sorted({*attributes} ^ {*after.attributes}):
+        raise UsageError(
+            f"the files have different attributes: {', '.join(odd)}",
+            where=", ".join(map(str, files)),
+            hint="score both sides with the same classifier",
+        )
+    sides = [_logits_by_name(table, attributes, folders) for table in tables]
     names = sorted(sides[0].keys() & sides[1].keys())
     if not names:
         raise UsageError(
@@ -197,65 +196,97 @@ def read_logits(files: Sequence[Path], folders: Sequence[Path] = ()) -> Logits:
     return Logits(tuple(names), attributes, arrays[0], arrays[1], tuple(problems))
 
 
-_IMAGE_KEY, _SIDE_KEY = "\0image", "\0side"
+@dataclass(frozen=True)
+class _Table:
+    """A CSV file as text: `rows` are an image, its side or "", and a value per attribute."""
+
+    path: Path
+    attributes: tuple[str, ...]
+    has_sides: bool
+    rows: Sequence[tuple[str, str, Sequence[str]]]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path) -> _Table:
+    def bad(what: str, hint: str = _LAYOUT) -> UsageError:
+        return UsageError(what, where=str(path), hint=hint)
+
     try:
-        table = pd.read_csv(
-            regular(path), dtype=str, keep_default_na=False, encoding="utf-8-sig",
-            skipinitialspace=True,
-        )  # fmt: skip
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"not a CSV file: {line}", where=str(path), hint=_LAYOUT) from error
-    table.columns = pd.Index([str(c).strip() for c in table.columns])
-    lower = {c.lower(): c for c in reversed([*table.columns])}
-    image = next((lower[c] for c in _IMAGE if c in lower), next(iter(table.columns), None))
-    side = next((lower[c] for c in _SIDE if c in lower and lower[c] != image), None)
-    names = {image: _IMAGE_KEY} | ({side: _SIDE_KEY} if side is not None else {})
-    table = table.rename(columns=names)
-    if len(table.columns) < 2 or not len(table):
-        raise UsageError("no logits in the file", where=str(path), hint=_LAYOUT)
-    return table
+        text = regular(path).read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise bad("not text in UTF-8", "save it as CSV in UTF-8") from error
+    except OSError as error:
+        raise bad(f"cannot be read: {error.strerror or error}") from error
+    try:
+        lines = [line for line in csv.reader(io.StringIO(text), skipinitialspace=True) if line]
+    except csv.Error as error:
+        raise bad(f"not a CSV file: {error}") from error
+    head, *rows = lines or [[""]]
+    head = [column.strip() for column in head]
+    if len(head) == 1 and any(mark in head[0] for mark in ";\t"):
+        raise bad("columns are not separated by commas", "save it with commas between columns")
+    if uneven := next((row for row in rows if len(row) != len(head)), None):
+        raise bad(f"{len(uneven)} values in the row of '{uneven[0]}', not {len(head)}")
+    places = {column.lower(): k for k, column in reversed([*enumerate(head)])}
+    image = next((places[c] for c in _IMAGE if c in places), 0)
+    side = next((places[c] for c in _SIDE if places.get(c, image) != image), None)
+    # A column without a name is the index that pandas writes.
+    own = [k for k, column in enumerate(head) if column and k not in (image, side)]
+    attributes = tuple(head[k] for k in own)
+    if twice := sorted({a for a in attributes if attributes.count(a) > 1}):
+        raise bad(f"two columns are called '{twice[0]}'", "give each attribute one column")
+    if not own or not rows:
+        raise bad("no logits in the file")
+    found = [(r[image], "" if side is None else r[side], [r[k] for k in own]) for r in rows]
+    return _Table(path, attributes, side is not None, found)
 
 
-def _sides(
-    table: pd.DataFrame, path: Path, folders: Sequence[Path]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _sides(table: _Table, folders: Sequence[Path]) -> list[_Table]:
+    """The rows before and after the edit."""
     own = [folder.name.lower() for folder in folders] or ["", ""]
     words = [{*_BEFORE, own[0]} - {""}, {*_AFTER, own[-1]} - {""}]
-    if _SIDE_KEY in table.columns:
-        said = [{value.strip().lower()} for value in table[_SIDE_KEY]]
-    else:
-        parents = (PurePosixPath(v.replace("\\", "/")).parts[:-1] for v in table[_IMAGE_KEY])
-        said = [{part.lower() for part in parts} for parts in parents]
-    is_before = np.array([bool(s & words[0]) for s in said])
-    is_after = np.array([bool(s & words[1]) for s in said])
-    if unclear := [*table[_IMAGE_KEY][is_before == is_after]]:
+
+    def said(image: str, side: str) -> set[str]:
+        if table.has_sides:
+            return {side.strip().lower()}
+        return {part.lower() for part in PurePosixPath(image.replace("\\", "/")).parts[:-1]}
+
+    are = [[bool(said(image, side) & own) for image, side, _ in table.rows] for own in words]
+    if unclear := [r[0] for r, a, b in zip(table.rows, *are, strict=True) if a == b]:
+        by = "" if table.has_sides else "without a column 'side', "
         raise UsageError(
-            f"neither source nor edit, or both: {listed(unclear)}", where=str(path), hint=_LAYOUT
+            f"{by}neither source nor edit, or both: {listed(unclear)}",
+            where=str(table.path),
+            hint=_LAYOUT,
         )
-    return table[is_before], table[is_after]
+    return [replace(table, rows=[*compress(table.rows, side)]) for side in are]
 
 
-def _rows(
-    table: pd.DataFrame, attributes: Sequence[str], path: Path, folders: Sequence[Path]
+def _logits_by_name(
+    table: _Table, attributes: Sequence[str], folders: Sequence[Path]
 ) -> Mapping[str, list[float]]:
     heads = {*_BEFORE, *_AFTER, *(folder.name.lower() for folder in folders)}
+    order = [table.attributes.index(name) for name in attributes]
     found: dict[str, list[float]] = {}
-    for image, *values in table[[_IMAGE_KEY, *attributes]].itertuples(index=False):
+    for image, _, values in table.rows:
         name = stem(image)
         parts = PurePosixPath(name).parts
         places = [k for k, part in enumerate(parts[:-1]) if part.lower() in heads]
         if places:
             name = str(PurePosixPath(*parts[places[-1] + 1 :]))
         if name in found:
-            raise UsageError(f"image '{name}' is there twice", where=str(path), hint=_LAYOUT)
-        try:
-            found[name] = [float(value) for value in values]
-        except ValueError as error:
-            raise UsageError(f"image '{name}': {error}", where=str(path), hint=_LAYOUT) from error
-        if not np.isfinite(found[name]).all():
-            raise InputError(f"image '{name}' has a logit that is no number", where=str(path))
+            raise UsageError(f"image '{name}' is there twice", where=str(table.path), hint=_LAYOUT)
+        found[name] = [_number(values[k]) for k in order]
+        if bad := [k for k in order if not np.isfinite(_number(values[k]))]:
+            raise UsageError(
+                f"image '{name}', {table.attributes[bad[0]]}: '{values[bad[0]]}' is no number",
+                where=str(table.path),
+                hint="leave out the image, or the column if it is no attribute",
+            )
     return found
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +28,7 @@ from casl_bench.pairs.files import (
     read_logits,
     read_pairs,
 )
-from casl_bench.pairs.scorers import FunctionClassifier, LogitsOf, load_classifier
+from casl_bench.pairs.scorers import Description, FunctionClassifier, LogitsOf, load_classifier
 from casl_bench.pairs.scores import (
     TOLERANCE,
     PairScores,
@@ -57,7 +56,7 @@ def score_pairs(
     target: str | int,
     *,
     classifier: Classifier,
-    attributes: Sequence[str] | None = None,
+    attributes: str | Sequence[str] | None = None,
     similarity: Similarity | None = None,
     spread: ArrayLike | None = None,
     remove: bool = False,
@@ -75,7 +74,7 @@ def score_pairs(
             [n, 3, H, W] in [-1, 1] to logits [n, A], which also needs `attributes`; or a file of
             weights, an ONNX file (see `casl_bench.pairs.scorers.load_classifier`); or one or two
             CSV files of logits, for folders only.
-        attributes: names of the classifier's outputs.
+        attributes: names of the classifier's outputs; one name where it has one.
         similarity: adds columns "perceptual" and "identity", of the edit against its source.
         spread: [A] standard deviation of each logit over real images, the unit of changes; by
             default that of these sources.
@@ -110,7 +109,10 @@ def score_pairs(
         scorer = _scorer(classifier, attributes)
         column = column_of(scorer.attributes, target)
         assert not isinstance(edited, str | Path)
-        batches = _of_arrays(as_pixels(source), as_pixels(edited))
+        pictures = as_pixels(source), as_pixels(edited)
+        if all(side.numel() and float(side.min()) >= 0 for side in pictures):
+            notes.append("no pixel is below 0: of pictures in [0, 1] give 2 * x - 1")
+        batches = _of_arrays(*pictures)
     seen = _Seen()
     for names, before, after in batches:
         seen.add(names, scorer.logits(before), scorer.logits(after))
@@ -153,16 +155,15 @@ class _Seen:
         return {name: np.concatenate(parts) for name, parts in self._more.items()}
 
 
-def _scorer(classifier: Classifier, attributes: Sequence[str] | None) -> AttributeScorer:
+def _scorer(classifier: Classifier, attributes: str | Sequence[str] | None) -> AttributeScorer:
+    names = (attributes,) if isinstance(attributes, str) else tuple(attributes or ())
     if isinstance(classifier, str | Path):
-        from casl_bench.pairs.scorers import Description
-
-        return load_classifier(Path(classifier), Description(tuple(attributes or ())))
+        return load_classifier(Path(classifier), Description(names))
     if hasattr(classifier, "logits") and hasattr(classifier, "attributes"):
         return classifier  # type: ignore[return-value]  # its other parts are not asked for
     if not callable(classifier):
         raise InputError("a classifier is a scorer, a function of pixels or a file")
-    return FunctionClassifier(classifier, attributes or ())  # type: ignore[return-value]
+    return FunctionClassifier(classifier, names)  # type: ignore[return-value]
 
 
 def _csv_files(classifier: Classifier) -> list[Path]:
@@ -300,20 +301,17 @@ def summary(scores: PairScores) -> str:
             int(row.n),
             row.reason or row.unit,
         ]
-        for _, row in _numeric(scores).iterrows()
+        for _, row in scores.table.iterrows()
     ]
     heads = ["metric", "value", "95 % interval", "n", ""]
     align = ("left", "right", "left", "right", "left")
     body = tabulate(rows, heads, "github", disable_numparse=True, colalign=align)
     how = "turned off" if scores.scores.sign < 0 else "turned on"
-    lines = [f"{scores.target}, {how}: {len(scores)} pairs", "", body]
+    others = [name for name in scores.attributes if name != scores.target]
+    beside = f"; other attributes: {listed(others)}" if others else ", and no other attribute"
+    lines = [f"{scores.target}, {how}: {len(scores)} pairs{beside}", "", body]
     lines += ["", *(f"- {note}" for note in scores.notes)] if scores.notes else []
     return "\n".join(lines) + "\n"
-
-
-def _numeric(scores: PairScores) -> Any:
-    table = scores.table.copy()
-    return table.astype({"value": float, "low": float, "high": float})
 
 
 def contact_sheet(scores: PairScores, pairs: Sequence[Pair]) -> Image.Image:

@@ -84,7 +84,7 @@ def load_classifier(path: Path, said: Description | None = None) -> AttributeSco
     else:
         if sidecar.architecture is None:
             raise UsageError(
-                "nobody says which network these weights are of",
+                "the network of these weights is not known",
                 where=str(path),
                 hint="give --architecture, such as timm:resnet18, or 'architecture' in its .json",
             )
@@ -112,7 +112,7 @@ def _described(path: Path, said: Description, size: int | None) -> ClassifierSid
         known = {"image_size": size or IMAGE_SIZE, "mean": MEAN, "std": STD}
     else:
         raise UsageError(
-            "nobody says what the classifier's outputs are",
+            "the names of the classifier's outputs are not known",
             where=str(path),
             hint=f"give --attributes in their order, or write {path.stem}.json beside it",
         )
@@ -224,14 +224,19 @@ def zero_shot_classifier(
 
 
 class FunctionClassifier:
-    """Any function of pixels as a classifier; `attributes` name its outputs."""
+    """Any function of pixels as a classifier; `attributes` name its outputs.
+
+    A network is given pixels where its weights are, and as precise.
+    """
 
     def __init__(self, function: LogitsOf, attributes: Sequence[str]) -> None:
         self.attributes, self._function = tuple(attributes), function
         if not self.attributes:
             raise InputError("the outputs of a classifier need names", hint="give attributes=[…]")
+        self._like = torch.zeros(0)
         if isinstance(function, nn.Module):
             function.eval()
+            self._like = next(function.parameters(), self._like)
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
@@ -240,7 +245,8 @@ class FunctionClassifier:
         Raises:
             InputError: if it is of another shape or not finite.
         """
-        found = torch.as_tensor(self._function(pixels)).detach().float().cpu()
+        given = pixels.to(self._like.device, self._like.dtype)
+        found = torch.as_tensor(self._function(given)).detach().float().cpu()
         if found.ndim == 1 and len(self.attributes) == 1:
             found = found[:, None]
         if found.shape != (len(pixels), len(self.attributes)):

@@ -186,11 +186,11 @@ class PairScores:
         notes: what a reader should know, such as files that were left out.
     """
 
-    image_ids: tuple[str, ...]
+    image_ids: tuple[str, ...] = field(repr=False)
     attributes: tuple[str, ...]
-    scores: EditScores
+    scores: EditScores = field(repr=False)
     tolerance: float = TOLERANCE
-    measured: Mapping[str, Array] = field(default_factory=dict)
+    measured: Mapping[str, Array] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -218,7 +218,12 @@ class PairScores:
             found = evaluate(_mean_of(name, values), self.scores, seed)
             rows.append([name, found.value, found.low, found.high, len(self), "", name, ""])
         heads = ["metric", "value", "low", "high", "n", "unit", "title", "reason"]
-        return pd.DataFrame(rows, columns=heads).set_index("metric")
+        table = pd.DataFrame(rows, columns=heads).set_index("metric")
+        return table.astype({"value": float, "low": float, "high": float})
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the table."""
+        return str(self.table.to_html(float_format="{:.3g}".format))
 
     @cached_property
     def per_image(self) -> pd.DataFrame:

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, TypeVar
 
+import numpy as np
+
 from casl_bench.analysis.significance import is_significant
+from casl_bench.metrics.epr_plus import signed_exp, signed_log
+from casl_bench.metrics.equal_effect import precision
 from casl_bench.metrics.metric import METRICS
 from casl_bench.metrics.scorer_validation import leakage_share
 from casl_bench.report.grouping import (
@@ -28,6 +32,7 @@ from casl_bench.report.markdown import DASH, Footnotes, Markdown, escape, number
 from casl_bench.results.record import (
     Comparison,
     Kind,
+    LevelResult,
     Measurement,
     Pair,
     RunRecord,
@@ -321,6 +326,59 @@ CELLS: Column[Row] = Column(
     "cells", "cells", lambda row: f"{len(row.done)}/{len(row.concepts)}",
     note="finished / expected",
 )  # fmt: skip
+
+
+def at_level(name: str, title: str) -> list[Column[Row]]:
+    """What edits did at one level of effect: concepts that reach it, EPR raw, EPR+, precision."""
+
+    def means(
+        of: Callable[[LevelResult], float | None], missed: Number, back: Callable[[float], float]
+    ) -> Callable[[Row], Number]:
+        def one(record: RunRecord) -> Number:
+            level = next((x for x in record.levels if x.name == name), None)
+            if level is None or level.status == "reached":
+                return Number() if level is None else Number(of(level))
+            return missed
+
+        def mean(row: Row) -> Number:
+            found = over_concepts(row.each(one), row.group)
+            return Number() if found.value is None else Number(back(found.value))
+
+        return mean
+
+    def reached(row: Row) -> str:
+        own = [x.status for r in row.done.values() for x in r.levels if x.name == name]
+        return f"{own.count('reached')}/{len(row.concepts)}" if own else DASH
+
+    zero, none = Number(0.0), Number()
+    return [
+        Column(f"reached_{name}", f"reached, {title}", reached),
+        Column(f"epr_raw_{name}", "EPR raw", means(_level_epr, none, float), 2, "higher"),
+        Column(f"epr_plus_{name}", "EPR+", means(_level_score, zero, signed_exp), 2, "higher"),
+        Column(f"precision_{name}", "precision", means(_level_precision, zero, float), 2, "higher"),
+    ]
+
+
+def _at(level: LevelResult, name: str) -> float | None:
+    found = level.measurements.get(name)
+    return None if found is None else found.value
+
+
+def _level_epr(level: LevelResult) -> float | None:
+    return _at(level, EPR_RAW.name)
+
+
+def _level_score(level: LevelResult) -> float | None:
+    found = _at(level, EPR_PLUS.name)
+    return None if found is None else signed_log(found)
+
+
+def _level_precision(level: LevelResult) -> float | None:
+    change, others = _at(level, TARGET_CHANGE.name), _at(level, "mean_collateral")
+    if change is None or others is None:
+        return None
+    return float(precision(np.array(change), np.array(others)))
+
 
 PROBE_K = 16
 """Latents of the probe that stands in the leaderboard, the paper's number; else the most there."""

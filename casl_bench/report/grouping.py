@@ -110,13 +110,23 @@ class Group:
         return self.records[0]
 
     @property
+    def is_trial(self) -> bool:
+        """Whether a suite for trying out made them: their numbers mean nothing, none is shown."""
+        return self.first.suite.quick
+
+    @property
     def rows(self) -> list[Row]:
         """All rows, in order."""
         return [Row(self, key) for key in self.edits]
 
     @cached_property
     def comparison(self) -> Comparison | None:
-        """The comparison of the methods whose cells are all here; None where there is none."""
+        """The comparison of the methods whose cells are all here; None where there is none.
+
+        A run for trying out has none to show.
+        """
+        if self.is_trial:
+            return None
         found = next((r.comparison for r in self.of_kind("comparison") if r.comparison), None)
         if found is None:
             return None

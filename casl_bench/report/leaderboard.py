@@ -44,7 +44,7 @@ from casl_bench.report.columns import (
 from casl_bench.report.grouping import Group, Number, Row, parts_of
 from casl_bench.report.markdown import Markdown, escape, number, one_line
 from casl_bench.results.published_scores import ENDING
-from casl_bench.results.record import Comparison, RunRecord
+from casl_bench.results.record import SCHEMA_VERSION, Comparison, RunRecord
 from casl_bench.results.rejudged import FILE, LOST, NOT_REJUDGED, Rejudged, read_rejudged
 from casl_bench.results.run_folder import jsonl_files, jsonl_stem, read_jsonl
 
@@ -58,7 +58,7 @@ class Source:
 
     Attributes:
         records: of published scores, those of its own methods and of all that were added to it.
-        rejudged: what fresh classifiers left of its methods, where that is known.
+        rejudged: what fresh scorers left of its methods, where that is known.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Source:
         return self.file.endswith(ENDING)
 
     def fresh(self, method: str) -> float | None:
-        """Headline by fresh classifiers, over all concepts; None where it is not known."""
+        """Headline by fresh scorers, over all concepts; None where it is not known."""
         return next((v for r in self.rejudged if (v := r.fresh(method)) is not None), None)
 
     def rejudging_flag(self, method: str) -> str | None:
@@ -118,7 +118,7 @@ class LeaderboardTable:
     def comparison(self) -> Comparison | None:
         """The comparison of the methods; None where there is none, or records are mixed.
 
-        Without those that lose too much to fresh classifiers.
+        Without those that lose too much to fresh scorers.
         """
         found = None if self.mixed else self.group.comparison
         if found is None or found.headline is None:
@@ -133,20 +133,16 @@ class LeaderboardTable:
 
 
 def read_sources(folder: Path) -> list[Source]:
-    """All record files of a folder, in order of name.
+    """All record files of a folder, in order of name; of `ARCHIVE` those of the old instrument.
 
     Raises:
-        UsageError: if there is none, one has a reserved name, or two share one.
+        UsageError: if one has a reserved name, two share one, or one is of the other instrument.
         InvalidBenchmarkError: if any is not whole, was changed, or has a control out of its bounds.
     """
     paths = [*jsonl_files(folder), *published_files(folder)]
-    if not paths:
-        raise UsageError(
-            "no record files", where=str(folder), hint="add one with casl-bench submit RUN"
-        )
     sources: list[Source] = []
     for path in paths:
-        name = jsonl_stem(path).removesuffix(ENDING)
+        name = name_of(path)
         if name in RESERVED:
             raise UsageError(f"'{name}' is reserved", where=str(path), hint="rename the file")
         if any(name == s.name for s in sources):
@@ -158,11 +154,33 @@ def read_sources(folder: Path) -> list[Source]:
                         else read_jsonl(path))  # fmt: skip
         if not records:
             raise UsageError("no records", where=str(path), hint="remove the file")
+        if any(r.suite.quick for r in records):
+            raise UsageError(
+                "records of a suite for trying out, whose numbers mean nothing",
+                where=str(path),
+                hint="remove the file",
+            )
+        if is_old(records) != (folder.name == ARCHIVE):
+            which, place = ("old", ARCHIVE) if is_old(records) else ("new", RECORDS)
+            raise UsageError(
+                f"records of the {which} instrument", where=str(path),
+                hint=f"move the file to {folder.parent / place}",
+            )  # fmt: skip
         check_bounds(records, path)
         found = [read_rejudged(rejudged_file(p)) for p in (path, *added)]
         rejudged = tuple(r for r in found if r is not None)
         sources.append(Source(name, path.name, hash_file(path), records, rejudged))
     return sources
+
+
+def is_old(records: Iterable[RunRecord]) -> bool:
+    """Whether any of them is of the instrument before precise edits: of schema 1 or 2."""
+    return any(r.schema_version < SCHEMA_VERSION for r in records)
+
+
+def name_of(path: Path) -> str:
+    """A record file's name without its ending."""
+    return jsonl_stem(path).removesuffix(ENDING)
 
 
 OF_METHOD = "@"
@@ -202,7 +220,7 @@ MARKER = "<!-- Made by `casl-bench leaderboard` of the records: edit those, not 
 """First line of every page that is not a run's full table."""
 
 INDEX = "README.md"
-DATASETS, METHODS, RECORDS = "datasets", "methods", "records"
+DATASETS, METHODS, RECORDS, ARCHIVE = "datasets", "methods", "records", "archive"
 
 
 def page_of(folder: str, name: str) -> str:
@@ -336,11 +354,11 @@ def headline_columns() -> list[Column[Entry]]:
         Column("precise_edits", HEADLINE.label, _headline, 3, "higher"),
         Column(
             "fresh",
-            "fresh classifiers",
+            "fresh scorers",
             _fresh,
             3,
             "higher",
-            note="the same images, scored by classifiers trained for that alone",
+            note="the same images, scored by classifiers and a regressor trained for that alone",
         ),
         *(_quiet(of_row(over(c, interval=False))) for c in (EPR_RAW, EPR_PLUS)),
         *(_quiet(of_row(c)) for c in BOARD if c.name in _LEADING),
@@ -377,12 +395,17 @@ def _quiet(column: Column[Placed]) -> Column[Placed]:
     return replace(column, of=of)
 
 
-def board_columns(up: str = "", by_headline: bool = False) -> list[Column[Entry]]:
-    """Of a board, in order, ranked by precise edits or by EPR+; for `up` see `link`."""
+def board_columns(up: str | None = "", by_headline: bool = False) -> list[Column[Entry]]:
+    """Of a board, in order, ranked by precise edits or by EPR+.
+
+    For `up` see `link`; None where methods have no page.
+    """
 
     def name(entry: Entry) -> Markdown:
         if entry.status == "control":
             return Markdown(f"*{escape(entry.method)}*")
+        if up is None:
+            return escape(entry.method)
         return link(entry.method, page_of(METHODS, entry.method), up)
 
     rank, *others = method_columns()

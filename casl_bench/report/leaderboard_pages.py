@@ -26,6 +26,7 @@ from casl_bench.report.columns import (
 )
 from casl_bench.report.grouping import Group, Number, Row
 from casl_bench.report.leaderboard import (
+    ARCHIVE,
     DATASETS,
     INDEX,
     MARKER,
@@ -51,7 +52,6 @@ from casl_bench.report.tables import (
     cost_section,
     group_title,
     overall_title,
-    render_tables,
 )
 from casl_bench.results.record import Comparison, Pair
 from casl_bench.results.rejudged import MOST_LOSS
@@ -82,13 +82,13 @@ _ABOUT_HEADLINE = (
     "**Precise edits** [95 % interval for other images and concepts like these]: share of test "
     "images in which every classifier sees the target flip as asked and nothing else goes further "
     "than a tolerance on the way to another image, mean over tolerances and over {concepts} "
-    "concepts. Ranks are those that paired tests leave open. Fresh classifiers: the same pictures, "
+    "concepts. Ranks are those that paired tests leave open. Fresh scorers: the same pictures, "
     "re-judged; a method that loses more than {loss:.0%} is not ranked. EPR (eq. 14 of CASL) and "
     "EPR+ are at half of the perfect edit's effect{probe}; reconstruction is shared by all methods."
 )
 
 
-def board_table(board: LeaderboardTable, up: str = "") -> str:
+def board_table(board: LeaderboardTable, up: str | None = "") -> str:
     """The ranked table of a board with what must be known to read it; for `up` see `link`."""
     entries = entries_of(board)
     if board.by_headline:
@@ -104,7 +104,7 @@ def board_table(board: LeaderboardTable, up: str = "") -> str:
             about_it,
             table_of(columns, methods),
             fold("controls", table_of(columns[1:], controls)) if controls else "",
-            heat_map(board, up),
+            heat_map(board),
         )
     return _joined(about(board), table_of(board_columns(up), entries), legend(entries))
 
@@ -112,7 +112,7 @@ def board_table(board: LeaderboardTable, up: str = "") -> str:
 _SHADES = "░▒▓█"
 
 
-def heat_map(board: LeaderboardTable, up: str = "") -> str:
+def heat_map(board: LeaderboardTable) -> str:
     """Concepts × methods: share of precise edits in per cent, darker where there are more."""
     entries = [e for e in entries_of(board) if e.status != "control"]
 
@@ -267,7 +267,7 @@ def _block(text: str) -> str:
 
 
 _ABOUT_PAGES = (
-    "Made by `casl-bench leaderboard` of the record files in [records](records); "
+    "Made by `casl-bench leaderboard` of the record files in `records`; "
     "`casl-bench leaderboard --check` reports whether it still matches them. How to read it, how "
     "to add results of your own, and how they are checked: "
     "[docs/leaderboards.md](../docs/leaderboards.md). LaTeX, CSV and JSON: "
@@ -279,22 +279,44 @@ _APART = (
 )
 
 
-def render_pages(sources: Sequence[Source]) -> dict[str, str]:
-    """Every page: path relative to the leaderboards' folder → its text."""
+def render_pages(sources: Sequence[Source], archived: Sequence[Source] = ()) -> dict[str, str]:
+    """Every page: path relative to the leaderboards' folder → its text.
+
+    Archived sources, those of the old instrument, have one page of their own and are on no other.
+    """
     sources = sorted(sources, key=lambda s: s.name)
     boards = [board for source in sources for board in boards_of(source)]
-    pages = {INDEX: _index(sources, boards)}
+    pages = {INDEX: _index(sources, boards, bool(archived))}
     for name, own in _by_dataset(boards).items():
         pages[page_of(DATASETS, name)] = _dataset_page(name, own)
     for name, entries in _by_method(boards).items():
         pages[page_of(METHODS, name)] = method_page(name, entries)
+    if archived:
+        pages[f"{ARCHIVE}/{INDEX}"] = _archive_page(sorted(archived, key=lambda s: s.name))
+    return {name: compact(text) for name, text in pages.items()}
+
+
+_ABOUT_ARCHIVE = (
+    "**Of the old instrument.** Methods were ranked by EPR+ at half of the perfect edit's effect, "
+    "a number that could be bought ([docs/studies/headline.md](../../docs/studies/headline.md)), "
+    "on models, settings and suites of that time. No number here may be compared with one of the "
+    "[leaderboards of today](../README.md)."
+)
+
+
+def _archive_page(sources: Sequence[Source]) -> str:
+    parts = [MARKER, "# Archive", _ABOUT_ARCHIVE]
     for source in sources:
-        # Of published scores anybody makes all tables: casl-bench analyse FILE.
-        if not source.has_scores:
-            pages[f"{source.name}.md"] = compact(render_tables(source.records))
-    if any(source.has_scores for source in sources):
-        return {name: compact(text) for name, text in pages.items()}
-    return pages
+        for board in boards_of(source):
+            parts += [board_title(board), board_table(board, None)]
+        parts.append(f"All tables: {_all_tables(source, ARCHIVE)}.")
+    return _joined(*parts) + "\n"
+
+
+def _all_tables(source: Source, folder: str) -> Markdown:
+    """The command that prints everything that is known of a file of records."""
+    command = "analyse" if source.has_scores else "table"
+    return code(f"casl-bench {command} leaderboards/{folder}/{source.file}")
 
 
 def _by_dataset(boards: Iterable[LeaderboardTable]) -> dict[str, list[LeaderboardTable]]:
@@ -316,8 +338,17 @@ def _by_method(boards: Iterable[LeaderboardTable]) -> dict[str, list[Entry]]:
     return dict(sorted(found.items()))
 
 
-def _index(sources: Sequence[Source], boards: Sequence[LeaderboardTable]) -> str:
-    parts = [MARKER, "# Leaderboards", _ABOUT_PAGES]
+_NO_RUN = "No run is published yet: `casl-bench submit RUN` adds the first."
+_OLD = (
+    f"Results of the old instrument, ranked by EPR+, are in the [archive]({ARCHIVE}/{INDEX}) and "
+    "are not to be compared with any here."
+)
+
+
+def _index(sources: Sequence[Source], boards: Sequence[LeaderboardTable], has_archive: bool) -> str:
+    parts = [MARKER, "# Leaderboards", _ABOUT_PAGES, _OLD if has_archive else ""]
+    if not sources:
+        return _joined(*parts, _NO_RUN) + "\n"
     held = {id(g) for b in boards if b.group.across for g in b.parts}
     leading = [b for b in boards if b.group.across or id(b.group) not in held]
     if len(leading) > 1:
@@ -360,17 +391,14 @@ def board_title(board: LeaderboardTable) -> str:
 
 def _made_by(board: LeaderboardTable, up: str) -> str:
     """Where the numbers are from: records, their tables, command, commit."""
-    name, file = board.source.name, board.source.file
-    records = board.group.records
+    file, records = board.source.file, board.group.records
     argv = sorted({" ".join(r.provenance.argv) for r in records} - {""})
     commits = sorted({(r.provenance.git_commit or "unknown")[:12] for r in records})
     shown = [code(a) for a in argv[:_COMMANDS]]
     more = f" and {len(argv) - _COMMANDS} more" if len(argv) > _COMMANDS else ""
-    tables = code(f"casl-bench analyse {RECORDS}/{file}")
-    if not board.source.has_scores:
-        tables = link(name, f"{name}.md", up)
     return (
-        f"Records: {link(file, f'{RECORDS}/{file}', up)}; all tables: {tables}; "
+        f"Records: {link(file, f'{RECORDS}/{file}', up)}; "
+        f"all tables: {_all_tables(board.source, RECORDS)}; "
         f"command: {'; '.join(shown) or 'unknown'}{more}; "
         f"code: {', '.join(map(code, commits))}."
     )
@@ -402,17 +430,11 @@ def _leaders(board: LeaderboardTable) -> str:
 def _sources_table(sources: Sequence[Source]) -> str:
     columns: tuple[Column[Source], ...] = (
         Column("file", "file", lambda s: link(s.file, f"{RECORDS}/{s.file}"), text=True),
-        Column("tables", "all its tables", _tables_of, text=True),
+        Column("tables", "all its tables", lambda s: _all_tables(s, RECORDS), text=True),
         Column("sha256", "SHA-256", lambda s: code(s.sha256[:12]), text=True),
         Column("count", "records", lambda s: f"{len(s.records):,}"),
     )
     return table_of(columns, sources)
-
-
-def _tables_of(source: Source) -> Markdown:
-    if source.has_scores:
-        return code(f"casl-bench analyse {RECORDS}/{source.file}")
-    return link("tables", f"{source.name}.md")
 
 
 _TESTS = "How the ranks were made: paired tests, single classifiers"
@@ -534,7 +556,7 @@ def check_quotes(documents: Iterable[Path], pages: Mapping[str, str]) -> None:
 
 def _others(out: Path, pages: Mapping[str, str]) -> list[str]:
     """Markdown in the folder that is none of the pages."""
-    paths = [p for place in (".", DATASETS, METHODS) for p in (out / place).glob("*.md")]
+    paths = [p for place in (".", DATASETS, METHODS, ARCHIVE) for p in (out / place).glob("*.md")]
     return sorted(name for p in paths if (name := p.relative_to(out).as_posix()) not in pages)
 
 

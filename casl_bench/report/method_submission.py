@@ -7,18 +7,19 @@ is in docs/leaderboards.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from casl_bench.analysis.analyse import DatasetScores, compare_methods, group_cells
 from casl_bench.analysis.headline import response_curve
 from casl_bench.analysis.measure import numbers_of
-from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.metrics.edit_scores import Array
+from casl_bench.core.errors import UsageError
+from casl_bench.core.files import safe_name
+from casl_bench.metrics.edit_scores import PER_IMAGE
 from casl_bench.report.columns import Placed, pair_columns, standing_columns, table_of
 from casl_bench.report.grouping import Group, Row, RowKey
 from casl_bench.report.leaderboard import (
@@ -27,9 +28,9 @@ from casl_bench.report.leaderboard import (
     published_files,
     rejudged_file,
 )
-from casl_bench.report.submission import Expected, odd_provenance
+from casl_bench.report.submission import Expected, odd_provenance, other_suite, refuse
 from casl_bench.results.published_scores import ENDING, read_published, write_published
-from casl_bench.results.record import ALL, RunRecord
+from casl_bench.results.record import ALL, CellRecord, ReferenceScales, RunRecord
 from casl_bench.results.rejudged import (
     FILE,
     LOST,
@@ -38,11 +39,18 @@ from casl_bench.results.rejudged import (
     read_rejudged,
     write_rejudged,
 )
+from casl_bench.results.run_folder import RecordStore
 from casl_bench.results.stored_cells import StoredCell, read_cells
 
 SAME_LOGITS = 0.02
 """Logits of the same unedited image may differ by this many standard deviations: machines round
 differently, and inversion carries it on."""
+
+SAME_GOAL = 0.05
+"""Relative: the effect of the perfect edit is measured anew, on another machine."""
+
+SAME_SHARE = 2e-3
+"""Of precise edits: published scores are rounded."""
 
 SAME_CHANGE = 1e-3
 """In standard deviations: published scores are rounded, but no two methods are so alike."""
@@ -59,7 +67,7 @@ class MethodSubmission:
         cells: of the run's own methods, with the records of its scorers.
         comparisons: of all methods, published and own, on each data set of the run.
         flags: method → why its rank may not stand.
-        rejudged: what fresh classifiers left of them; None where that was not asked for.
+        rejudged: what fresh scorers left of them; None where that was not asked for.
     """
 
     published: Path
@@ -84,12 +92,12 @@ def published_beside(run: Path, folder: Path) -> Path | None:
         stem, at, _ = run.name.removesuffix(ENDING).partition(OF_METHOD)
         path = run.with_name(f"{stem}{ENDING}")
         return path if at and path.is_file() else None
-    own = next(iter(read_cells(run)), None)
+    own = next(iter(RecordStore(run)), None)
     if own is None:
         return None
     for path in published_files(folder):
         first = read_published(path)[0].record
-        if (first.suite.name, first.seed) == (own.record.suite.name, own.record.seed):
+        if (first.suite.name, first.seed) == (own.suite.name, own.seed):
             return path
     return None
 
@@ -113,6 +121,7 @@ def check_method(
     files = [path for path in (published, *added_files(published)) if path != run]
     theirs = group_cells(cell for path in files for cell in read_published(path))
     known = {m for d in theirs for m in d.methods}
+    taken = {c.record.method for d in theirs for c in d.cells if c.record.control}
     cells_of_run = read_published(run) if run.is_file() else read_cells(run)
     mine = [d for d in group_cells(cells_of_run) if set(d.methods) - known]
     if not mine:
@@ -129,12 +138,15 @@ def check_method(
             faults.append(f"there are no published scores of {own.name}")
             continue
         new = [c for c in own.edits if not c.record.control and c.record.method not in known]
-        new = [c for c in new if c.record.status == "done"]
-        faults += _faults(own, new, by_name[own.name])
+        faults += [
+            f"'{name}' is the name of a control"
+            for name in sorted({c.record.method or "" for c in new} & taken)
+        ]
+        faults += _faults(new, by_name[own.name])
         if expected_of is not None:
             faults += _derived(new, expected_of)
         scorer = [c for c in own.cells if c.record.kind == "scorer"]
-        cells += [*scorer, *(_kept(c, own) for c in new)]
+        cells += [*scorer, *(_kept(c, by_name[own.name]) for c in new)]
         together = DatasetScores((*by_name[own.name].cells, *new))
         found = compare_methods([together], ())
         methods = {c.record.method for c in new}
@@ -145,96 +157,146 @@ def check_method(
                     f"{', '.join(sorted(map(str, lost)))}: cells of {own.name} are missing"
                 )
         comparisons += found
-    if faults:
-        shown = "; ".join(dict.fromkeys(faults))
-        raise InvalidBenchmarkError(
-            f"not to be ranked: {shown}", where=str(run),
-            hint="nothing was added; docs/leaderboards.md says what a run must be",
-        )  # fmt: skip
+    refuse(tuple(dict.fromkeys(faults)), run, "ranked")
     rejudged = read_rejudged(rejudged_file(run) if run.is_file() else run / FILE)
     names = sorted({c.record.method for c in cells if c.record.method})
+    if rejudged is not None:
+        whole, rejudged = rejudged, rejudged.of(names)
+        faults = ["re-judges methods of others"] if run.is_file() and rejudged != whole else []
+        refuse(faults + _other_rejudging(rejudged, mine, by_name), run, "ranked")
     flags = {n: (NOT_REJUDGED if rejudged is None else rejudged.flag(n)) for n in names}
     return MethodSubmission(
         published, tuple(cells), tuple(comparisons), {n: f for n, f in flags.items() if f}, rejudged
     )
 
 
-def _kept(cell: StoredCell, own: DatasetScores) -> StoredCell:
+def _kept(cell: StoredCell, theirs: DatasetScores) -> StoredCell:
     """A cell as it is published: of the validation images, the headline at each strength."""
-    return replace(cell, validation=None, curve=response_curve(cell, own.scales))
+    return replace(cell, validation=None, curve=response_curve(cell, theirs.scales))
 
 
-def _faults(own: DatasetScores, new: Sequence[StoredCell], theirs: DatasetScores) -> list[str]:
-    """What a run and the published scores of the same data set must share."""
-    faults = []
-    for what in ("suite", "seed", "dataset_revision", "attributes", "scorers", "backbone"):
-        a, b = (_first(cells, what) for cells in (own.cells, theirs.cells))
-        if a != b:
-            faults.append(f"{what} of {own.name} is not that of the published scores")
-    images = _unedited(theirs)
+_SHARED = ("suite", "seed", "dataset_revision", "attributes", "scorers", "backbone", "attribute")
+"""Fields that a cell has in common with the published cells of its concept."""
+
+
+def _faults(new: Sequence[StoredCell], theirs: DatasetScores) -> list[str]:
+    """What is wrong with cells beside the published ones of the same data set."""
     others = [c for c in theirs.edits if not c.record.control]
+    by_concept = {c.record.concept: c for c in reversed(others)}
+    faults = []
     for cell in new:
-        what = f"{cell.record.method}/{cell.record.concept}"
-        faults += [f"{what}: {fault}" for fault in odd_provenance(cell.record.provenance)]
-        if cell.record.provenance.git_dirty is not False:
+        record, what = cell.record, f"{cell.record.method}/{cell.record.concept}"
+        faults += [f"{what}: {fault}" for fault in odd_provenance(record.provenance)]
+        if record.provenance.git_dirty is not False or not record.provenance.git_commit:
             faults.append(f"{what}: made by code with changes, or of an unknown commit")
-        faults += [
-            f"{what} has the very scores of {c.record.method}/{c.record.concept}"
-            for c in others
-            if _same_scores(cell, c, own)
-        ]
-        faults += [f"{what}: {fault}" for fault in _other_images(cell, images, own)]
-        if cell.validation is None and not cell.curve:
-            faults.append(f"{what}: its strengths were chosen on no validation image")
+        like = by_concept.get(record.concept)
+        if like is None:
+            faults.append(f"{what}: no published method edits this concept")
+            continue
+        differ = [f for f in _SHARED if getattr(record, f) != getattr(like.record, f)]
+        if {*record.judges} != {*like.record.judges}:
+            differ.append("scoring classifiers")
+        faults += [f"{f} of {theirs.name} is not that of the published scores" for f in differ]
+        faults += [f"{what}: {fault}" for fault in _other_goals(record, others)]
+        if not differ:
+            faults += [f"{what}: {fault}" for fault in _unpaired(cell, like, theirs.scales)]
+            faults += [
+                f"{what} has the very scores of {c.record.method}/{c.record.concept}"
+                for c in others
+                if _same_scores(cell, c, theirs)
+            ]
+    fits: dict[str | None, dict[str | None, list[int]]] = {}
+    for record in sorted((c.record for c in new), key=lambda r: r.fit_seed):
+        fits.setdefault(record.method, {}).setdefault(record.concept, []).append(record.fit_seed)
+    for method, own in fits.items():
+        if len({*map(tuple, own.values())}) > 1 or any(f != [*range(len(f))] for f in own.values()):
+            faults.append(f"{method}: not the same fits, from 0 on, on every concept")
     return faults
 
 
-def _first(cells: Sequence[StoredCell], field: str) -> Any:
-    return next((v for c in cells if (v := getattr(c.record, field))), None)
+def _other_goals(record: CellRecord, others: Sequence[StoredCell]) -> Iterator[str]:
+    """Whether effects were asked for that are not those of the published cells."""
+    known = {
+        (c.record.judges[0], level.name): level
+        for c in others
+        if c.record.concept == record.concept
+        for level in c.record.levels
+    }
+    for level in record.levels:
+        like = known.get((record.judges[0], level.name))
+        if like is not None and not (
+            like.unit == level.unit and isclose(like.goal, level.goal, rel_tol=SAME_GOAL)
+        ):
+            yield f"level {level.name} is at {level.goal:g}, published at {like.goal:g}"
 
 
-def _unedited(theirs: DatasetScores) -> dict[tuple[str, str], Array]:
-    """(classifier, image) → logits of the source and of its reconstruction, [2, A]."""
-    found = {}
-    for cell in theirs.edits:
-        table = cell.scores
-        if table is None or cell.record.control:
-            continue
-        for k, name in enumerate(table.classifiers):
-            for i, image in enumerate(table.image_ids):
-                rows = np.stack([table.source_logits[k, i], table.reconstruction_logits[k, i]])
-                found[name, image] = rows
-    return found
+def _unpaired(cell: StoredCell, like: StoredCell, scales: ReferenceScales) -> Iterator[str]:
+    """Whether the test images are those of the published scores, as all classifiers see them.
 
-
-def _other_images(
-    cell: StoredCell, images: Mapping[tuple[str, str], Array], own: DatasetScores
-) -> list[str]:
-    """Whether the unedited images are those of the published scores, as all classifiers see them.
-
-    A run on other images, or with another inversion, is no pair of the published ones.
+    A run on other or fewer images, or with another inversion, is no pair of the published ones, and
+    a scorer that is left out lets pass what it would have seen.
     """
-    table = cell.scores
-    assert table is not None
-    for k, name in enumerate(table.classifiers):
-        spread = np.array(own.scales.spreads[name])
-        for i, image in enumerate(table.image_ids):
-            if (name, image) not in images:
-                return [f"image {image} is none of the published scores, by {name}"]
-            rows = np.stack([table.source_logits[k, i], table.reconstruction_logits[k, i]])
-            apart = float(np.abs((rows - images[name, image]) / spread).max())
-            if apart > SAME_LOGITS:
-                return [f"{name} sees image {image} otherwise, by {apart:.2g} standard deviations"]
-    return []
+    table, theirs = cell.scores, like.scores
+    assert table is not None and theirs is not None
+    lacking = [n for n in PER_IMAGE if getattr(table, n) is None is not getattr(theirs, n)]
+    if lacking:
+        yield f"no scores of {', '.join(lacking)}"
+    if table.classifiers != theirs.classifiers and {*table.classifiers} != {*theirs.classifiers}:
+        yield "scores of other classifiers"
+    elif table.image_ids != theirs.image_ids:
+        yield (
+            f"its {len(table)} test images are not the {len(theirs)} of the published scores, in "
+            "their order"
+        )
+    else:
+        order = [theirs.classifiers.index(name) for name in table.classifiers]
+        spread = np.stack([scales.spreads[name] for name in table.classifiers])[:, None]
+        for known, found in (
+            (theirs.source_logits, table.source_logits),
+            (theirs.reconstruction_logits, table.reconstruction_logits),
+        ):
+            apart = np.abs(found - known[order]) / spread
+            if apart.max() > SAME_LOGITS:
+                k, i, _ = np.unravel_index(apart.argmax(), apart.shape)
+                yield (
+                    f"{table.classifiers[k]} sees image {table.image_ids[i]} otherwise than "
+                    f"published, by {apart.max():.2g} standard deviations"
+                )
+                return
+    if cell.validation is None and not cell.curve:
+        yield "its strengths were chosen on no validation image"
+    if cell.validation is not None and {*cell.validation.image_ids} & {*table.image_ids}:
+        yield "its strengths were chosen on test images"
 
 
-def _same_scores(cell: StoredCell, other: StoredCell, own: DatasetScores) -> bool:
+def _other_rejudging(
+    found: Rejudged, mine: Sequence[DatasetScores], theirs: Mapping[str, DatasetScores]
+) -> list[str]:
+    """Whether the re-judging is of these very scores."""
+    faults = []
+    for own in mine:
+        rejudged = found.datasets.get(own.name)
+        for method, seen in ({} if rejudged is None else rejudged.methods).items():
+            cells = own.methods.get(method)
+            if cells is None:
+                continue
+            scored = DatasetScores((*theirs[own.name].cells, *own.edits))
+            values = [scored.precise_edits(method, c, sorted(cells[c])).value for c in cells]
+            if seen.concepts != len(values) or abs(seen.shipped - np.mean(values)) > SAME_SHARE:
+                faults.append(
+                    f"{FILE} says that '{method}' has {seen.shipped:.3f} on {own.name} over "
+                    f"{seen.concepts} concepts, its scores {np.mean(values):.3f} over {len(values)}"
+                )
+    return faults
+
+
+def _same_scores(cell: StoredCell, other: StoredCell, theirs: DatasetScores) -> bool:
     """Whether two cells' edits did the same to every logit, to what survives publishing."""
     a, b = cell.scores, other.scores
     assert a is not None and b is not None
     if a.image_ids != b.image_ids or a.classifiers != b.classifiers:
         return False
-    spread = np.stack([own.scales.spreads[name] for name in a.classifiers])[:, None]
+    spread = np.stack([theirs.scales.spreads[name] for name in a.classifiers])[:, None]
     change, known = ((t.edit_logits[:, -1] - t.reconstruction_logits) / spread for t in (a, b))
     return bool(np.abs(change - known).max() < SAME_CHANGE)
 
@@ -242,8 +304,10 @@ def _same_scores(cell: StoredCell, other: StoredCell, own: DatasetScores) -> boo
 def _derived(new: Sequence[StoredCell], expected_of: ExpectedOf) -> list[str]:
     """Fields that follow from the method's card and the shipped models."""
     records = [numbers_of(c) for c in new]
+    if not records:
+        return []
     expected = expected_of(records)
-    faults: dict[str, None] = {}
+    faults: dict[str, None] = dict.fromkeys(other_suite(records[0].suite, expected))
     for record in records:
         for name, value in expected.fields_of(record).items():
             if getattr(record, name) != value:
@@ -279,7 +343,8 @@ def add_method(found: MethodSubmission) -> Path:
         UsageError: if there is one of the same methods already, or it cannot be written.
     """
     stem = found.published.name.removesuffix(ENDING)
-    path = found.published.with_name(f"{stem}{OF_METHOD}{'+'.join(found.methods)}{ENDING}")
+    methods = "+".join(map(safe_name, found.methods))
+    path = found.published.with_name(f"{stem}{OF_METHOD}{methods}{ENDING}")
     if path.exists():
         raise UsageError("there are scores of this name already", where=str(path))
     write_published(path, found.cells)

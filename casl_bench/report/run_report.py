@@ -14,7 +14,7 @@ from casl_bench.report.columns import Column, Placed, standing_columns
 from casl_bench.report.grouping import Group, Part, Row, RowKey, parts_of
 from casl_bench.report.markdown import Footnotes
 from casl_bench.report.pictures import write_pictures
-from casl_bench.report.tables import effect_in_words, render_tables
+from casl_bench.report.tables import TRIAL, effect_in_words, render_tables, zero_shot_sentence
 from casl_bench.results.record import Comparison, RunRecord
 from casl_bench.results.run_folder import SUMMARY_FILE, RecordStore, read_jsonl
 
@@ -22,6 +22,7 @@ TABLE = "table.md"
 
 MOST_LINES = 25
 _MOST_ROWS = 10
+_MOST_NAMED = 3
 _SHOWN = ("rank", "method", "supervision", "precise_edits", "epr_plus", "reached")
 """Columns of the standings that a terminal shows."""
 
@@ -38,6 +39,12 @@ def write_run_report(run: Path) -> str:
     summary = write_tables(run, numbers)
     write_pictures(RecordStore(run), numbers)
     return summary
+
+
+def remove_tables(run: Path) -> None:
+    """Remove tables and summary, which a smaller run of the folder may have left."""
+    for name in (TABLE, SUMMARY_FILE):
+        (run / name).unlink(missing_ok=True)
 
 
 def write_tables(run: Path, numbers: Sequence[RunRecord]) -> str:
@@ -64,7 +71,7 @@ def summary_text(records: Sequence[RunRecord], run: Path | None = None) -> str:
     lines = [visible(line) for line in lines]
     if run is None:
         return "\n".join(lines[:MOST_LINES]).rstrip() + "\n"
-    quick = all(part.groups[0].first.suite.quick for part in parts)
+    quick = all(part.groups[0].is_trial for part in parts)
     names = [TABLE, "pictures/"] if quick else [f"{TABLE} (all tables)", "pictures/ (edits)"]
     where = [
         f"more in {run}: {', '.join(names)}",
@@ -81,13 +88,14 @@ def _of_part(part: Part) -> list[str]:
         names = [g.first.dataset for g in part.groups]
         where = ", ".join(names) if group.across else first.dataset
         head = f"{where} ({first.domain_title}, suite {first.suite.name}, seed {first.seed})"
-        lines += [head, *(_tried(group) if first.suite.quick else _standings(group)), ""]
+        lines += [head, *filter(None, [zero_shot_sentence(part.groups)])]
+        lines += [*(_tried(group) if group.is_trial else _standings(group)), ""]
     return lines
 
 
 def _tried(group: Group) -> list[str]:
     """How far a run for trying out came."""
-    lines = ["for trying out: its numbers mean nothing, so none is shown"]
+    lines = [TRIAL]
     for key, cells in list(group.edits.items())[:_MOST_ROWS]:
         if key.control:
             continue
@@ -114,7 +122,8 @@ def who_is_first(found: Comparison) -> str:
     best = [s.method for s in found.standings if s.rank_low == 1]
     if len(best) == 1:
         return f"{best[0]} is first"
-    return f"{', '.join(best[:-1])} or {best[-1]} may be first (no significant difference)"
+    named = best if len(best) <= _MOST_NAMED else [*best[:2], f"{len(best) - 2} others"]
+    return f"{', '.join(named[:-1])} or {named[-1]} may be first (no significant difference)"
 
 
 def _standings(group: Group) -> list[str]:

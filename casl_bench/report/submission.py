@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from casl_bench.analysis.analyse import NUMBERS_FILE, read_numbers
+from casl_bench.analysis.analyse import NUMBERS_FILE, publish, read_numbers
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.analysis.measure import PRECISE_EDITS, flags_of
 from casl_bench.analysis.significance import holm, rank_intervals
@@ -24,14 +24,26 @@ from casl_bench.core.files import hash_json, read_json
 from casl_bench.metrics.epr_plus import signed_exp, signed_log
 from casl_bench.metrics.metric import MetricInfo, metric_infos
 from casl_bench.report.grouping import Group, RowKey
-from casl_bench.report.leaderboard import RESERVED
-from casl_bench.results.record import ALL, SCHEMA_VERSION, Comparison, Provenance, RunRecord
+from casl_bench.report.leaderboard import (
+    RESERVED,
+    name_of,
+    published_files,
+    rejudged_file,
+)
+from casl_bench.results.published_scores import ENDING
+from casl_bench.results.record import (
+    ALL,
+    SCHEMA_VERSION,
+    Comparison,
+    Provenance,
+    RunRecord,
+    SuiteRef,
+)
+from casl_bench.results.rejudged import FILE, read_rejudged, write_rejudged
 from casl_bench.results.run_folder import (
     ENDINGS,
     CellKey,
     jsonl_files,
-    jsonl_stem,
-    read_jsonl,
     stored_lines,
     write_jsonl,
 )
@@ -243,7 +255,7 @@ def early_faults(records: Records) -> list[str]:
 
 def faults_of(records: Records, expected: Expected, published: Records = ()) -> list[str]:
     """Why a file's records may not be published, given all published ones; else empty."""
-    first = early_faults(records) or _suite(records, expected)
+    first = early_faults(records) or other_suite(records[0].suite, expected)
     if first:
         return first  # held against another suite, nothing else would mean anything
     declared = {info.name: info for info in metric_infos()}
@@ -259,8 +271,8 @@ def faults_of(records: Records, expected: Expected, published: Records = ()) -> 
     return [fault for check in checks for fault in check()]
 
 
-def _suite(records: Records, expected: Expected) -> list[str]:
-    suite = records[0].suite
+def other_suite(suite: SuiteRef, expected: Expected) -> list[str]:
+    """Whether a suite is not that of today."""
     if expected.suite_version is None:
         return [f"there is no suite '{suite.name}'"]
     if suite.version != expected.suite_version:
@@ -449,6 +461,8 @@ def submit(
 ) -> Path:
     """Check records of a run folder or file, and add them to the published ones in `folder`.
 
+    Of a run folder its scores are published, of a file of numbers these alone.
+
     `expected_of` says what a complete run with the records' suite, data sets and methods holds; the
     new file is named after what it is of, unless it is given a name.
 
@@ -462,24 +476,28 @@ def submit(
     if source.name == NUMBERS_FILE and (source.parent / "cells").is_dir():
         source = source.parent  # its numbers are made anew of its scores
     records = _read(source)
-    _refuse(early_faults(records) or _unsealed(source), source)
+    refuse(early_faults(records) or _unsealed(source), source)
     expected = expected_of(records)
     name = _default_name(records, expected) if name is None else name
-    target = folder / f"{_checked_name(name)}.jsonl.gz"
-    published = jsonl_files(folder)
-    if taken := [path for path in published if jsonl_stem(path) == name]:
+    target = folder / f"{_checked_name(name)}{ENDING if source.is_dir() else '.jsonl.gz'}"
+    published = [*jsonl_files(folder), *published_files(folder)]
+    if taken := [path for path in published if name_of(path) == name]:
         raise UsageError(
             "there are records of this name already",
             where=str(taken[0]),
             hint="give --name another name, or remove the file first if these are to replace it",
         )
-    known = [r for path in published for r in read_jsonl(path)]
+    known = [r for path in published for r in read_numbers(path)]
     faults = faults_of(records, expected, known)
     if source.is_dir() and not faults:
         faults = _manifest_faults(source / "manifest.json", expected)
-    _refuse(faults, source)
+    refuse(faults, source)
     check_bounds(records, source)
-    if not dry_run:
+    if not dry_run and source.is_dir():
+        publish([source], target)
+        if (rejudged := read_rejudged(source / FILE)) is not None:
+            write_rejudged(rejudged_file(target), rejudged)
+    elif not dry_run:
         write_jsonl(target, records)
     return target
 
@@ -495,14 +513,14 @@ def _unsealed(source: Path) -> list[str]:
     return [f"{count} records have no hash of their provenance"] if count else []
 
 
-def _refuse(faults: Sequence[str], source: Path) -> None:
-    """Raises InvalidBenchmarkError where there is a fault."""
+def refuse(faults: Sequence[str], source: Path, what: str = "published") -> None:
+    """Raises InvalidBenchmarkError, in one line, where there is a fault."""
     if faults:
         more = f"; and {len(faults) - _REASONS} more" if len(faults) > _REASONS else ""
         raise InvalidBenchmarkError(
-            f"not to be published: {'; '.join(faults[:_REASONS])}{more}",
+            f"not to be {what}: {'; '.join(faults[:_REASONS])}{more}",
             where=str(source),
-            hint="nothing was added; docs/leaderboards.md says what records must be",
+            hint="nothing was added; docs/leaderboards.md says what it must be",
         )
 
 

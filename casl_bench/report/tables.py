@@ -27,6 +27,7 @@ from casl_bench.report.columns import (
     Column,
     Placed,
     at_classifier,
+    at_level,
     edit_columns,
     flag,
     of_row,
@@ -47,7 +48,15 @@ from casl_bench.report.models import (
     sae_section,
     scorer_section,
 )
-from casl_bench.results.record import GAP, POWER, PRECISE, Comparison, LevelResult, RunRecord
+from casl_bench.results.record import (
+    GAP,
+    POWER,
+    PRECISE,
+    Comparison,
+    LevelResult,
+    RunRecord,
+    headline_level,
+)
 
 
 def render_tables(records: Sequence[RunRecord]) -> str:
@@ -59,10 +68,14 @@ def render_tables(records: Sequence[RunRecord]) -> str:
 
 
 def group_text(group: Group) -> str:
-    """All tables of one data set."""
+    """All tables of one data set; of a run for trying out, what was done and what failed."""
+    if group.is_trial:
+        parts = [group_title(group), trial_section(group), failure_section(group)]
+        return "\n\n".join(filter(None, parts))
     parts = [
         group_title(group),
         comparison_section(group),
+        equal_effect_section(group),
         edit_section(group),
         off_target_section(group),
         classifier_section(group),
@@ -88,10 +101,13 @@ def overall_text(part: Part) -> str:
     group = part.overall
     if group is None:
         return ""
+    if group.is_trial:
+        return f"{title}\n\n{trial_section(group)}"
     names = [g.first.dataset for g in part.groups]
     parts = [
         title,
         comparison_section(group),
+        equal_effect_section(group),
         edit_section(group),
         off_target_overall_section(group),
         datasets_section("Reconstruction (no edit), overall", "reconstruction", group, names),
@@ -105,9 +121,7 @@ def overall_text(part: Part) -> str:
 # Titles: what was measured, and whether it may be compared.
 
 _RENDERED = "Rendered images: a stand-in with known truth, not photographs."
-_ZERO_SHOT = (
-    "**Attributes are judged zero-shot**: nobody has labelled {where}; they are what a CLIP sees."
-)
+_ZERO_SHOT = "Attributes are judged zero-shot: without labels of {where} they are what a CLIP sees."
 _ZERO_SHOT_SCORER = "zero_shot:"
 """Beginning of the name of a scorer that was trained on no labels."""
 
@@ -138,21 +152,26 @@ def overall_title(groups: Sequence[Group]) -> str:
 
 def _about_images(groups: Sequence[Group]) -> list[str]:
     """What must be known of the images before any number is read."""
+    rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
+    zero_shot = zero_shot_sentence(groups)
+    return rendered + ([f"**{escape(zero_shot)}**"] if zero_shot else [])
+
+
+def zero_shot_sentence(groups: Sequence[Group]) -> str:
+    """Which data sets a CLIP judges for want of labels; empty where none is."""
     unlabelled = [
-        escape(g.first.dataset)
+        g.first.dataset
         for g in groups
         if any(n.startswith(_ZERO_SHOT_SCORER) for r in g.records for n in r.scorers)
     ]
-    rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
-    return rendered + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
+    return _ZERO_SHOT.format(where=", ".join(unlabelled)) if unlabelled else ""
 
 
 def _settings(record: RunRecord) -> str:
     suite = record.suite
-    quick = ", **quick: for trying out, its numbers mean nothing**" if suite.quick else ""
     return (
         f"({escape(record.domain_title)}, suite {escape(suite.name)} v{suite.version}, "
-        f"seed {record.seed}){quick}"
+        f"seed {record.seed})"
     )
 
 
@@ -286,6 +305,18 @@ def effect_in_words(name: str) -> str:
 
 # Edits by method, by classifier, by concept, and the strengths that they took.
 
+TRIAL = "For trying out: so small a run measures nothing, so no number is shown."
+
+
+def trial_section(group: Group) -> str:
+    """Of a run for trying out: which cells are done."""
+    return section("What ran", TRIAL, trial_table(group))
+
+
+def trial_table(group: Group) -> str:
+    """One row per method: how many cells are done."""
+    return table_of([METHOD, SUPERVISION, CELLS], group.rows)
+
 
 def edit_section(group: Group) -> str:
     """One row per method: means over concepts."""
@@ -378,6 +409,28 @@ def concept_section(group: Group) -> str:
 def strength_of(record: RunRecord) -> str:
     """Its chosen strength, empty where none was chosen."""
     return "" if record.strength is None else f"{record.strength:g}"
+
+
+_AT_LEVELS = (
+    "At the strength that validation images need for it. A concept in which it is not reached "
+    "counts as 0 in EPR+ and precision, and leaves no mean of EPR raw. Precision is T / (|T| + N) "
+    "of the target's change T and the others' mean change N, in σ."
+)
+
+
+def equal_effect_section(group: Group) -> str:
+    """EPR raw, EPR+ and precision at the effect of comparisons, and at the share of flips."""
+    edits = group.of_kind("edit")
+    effects = [level.name for r in edits if (level := headline_level(r.levels)) is not None]
+    flips = [x.name for r in edits for x in r.levels if x.name.startswith("flip_")]
+    columns = [METHOD]
+    for name in dict.fromkeys([*effects, *flips]):
+        columns += at_level(name, effect_in_words(name))
+    if len(columns) == 1:
+        return ""
+    rows = [r for r in group.rows if r.key.is_first_of_its_kind
+            and any(x.levels for x in r.done.values())]  # fmt: skip
+    return section("EPR and precision at equal effect", _AT_LEVELS, table_of(columns, rows))
 
 
 def level_section(group: Group) -> str:

@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from casl_bench.core.errors import InvalidBenchmarkError
-from casl_bench.core.files import bounded_lines, hash_bytes, parse_json, read_whole, write_bytes
+from casl_bench.core.files import (
+    bounded_lines,
+    hash_bytes,
+    hash_json,
+    parse_json,
+    read_whole,
+    write_bytes,
+)
 from casl_bench.metrics.edit_scores import PER_IMAGE, Array
 from casl_bench.results.record import CellRecord, CurvePoint
 from casl_bench.results.score_table import READ_ERRORS, ScoreTable, read_arrays
@@ -50,6 +57,7 @@ def write_published(path: Path, cells: Sequence[StoredCell]) -> None:
             entry["images"] = _keep_images(arrays, cell.scores)
             own = _quantised(cell.scores, step)
             arrays |= {f"{place}/{name}": values for name, values in own.items()}
+            entry["sha256"] = _hash(arrays, str(place), entry["images"])
         stored.append(entry)
     lines = [json.dumps(entry, sort_keys=True, allow_nan=False) + "\n" for entry in stored]
     packed = gzip.compress("".join(lines).encode(), mtime=0)
@@ -70,7 +78,7 @@ def read_published(path: Path) -> list[StoredCell]:
         return [
             StoredCell(
                 record,
-                _table(arrays, str(place), entry["images"], record, spreads)
+                _table(arrays, str(place), entry["images"], entry["sha256"], record, spreads)
                 if "images" in entry
                 else None,
                 curve=tuple(CurvePoint.model_validate(point) for point in entry["curve"]),
@@ -129,14 +137,24 @@ def _quantised(table: ScoreTable, step: Array) -> dict[str, NDArray[np.signedint
     return found
 
 
+def _hash(arrays: dict[str, Any], cell: str, images: str) -> str:
+    """SHA-256 of all arrays of a cell and of its images, in order of name."""
+    names = sorted(n for n in arrays if n.startswith((f"{cell}/", f"{images}/")))
+    return hash_json([[n, str(arrays[n].dtype), hash_bytes(arrays[n].tobytes())] for n in names])
+
+
 def _small(steps: Array) -> NDArray[np.signedinteger[Any]]:
     fits = np.abs(steps).max(initial=0) < 2**15
     return steps.astype(np.int16 if fits else np.int32)
 
 
 def _table(
-    arrays: dict[str, Any], cell: str, images: str, record: CellRecord, spreads: Spreads
-) -> ScoreTable:
+    arrays: dict[str, Any], cell: str, images: str, sha256: str, record: CellRecord,
+    spreads: Spreads,
+) -> ScoreTable:  # fmt: skip
+    if _hash(arrays, cell, images) != sha256:
+        where = f"{record.method}/{record.concept}"
+        raise ValueError(f"scores of {where} are not those of its record")
     ids, attributes, classifiers = (
         tuple(arrays[f"{images}/{key}"].tolist()) for key in ("ids", "attributes", "classifiers")
     )

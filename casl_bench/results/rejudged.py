@@ -1,7 +1,8 @@
-"""What is left of each method's headline when classifiers score it that nobody has seen."""
+"""What is left of each method's headline when scorers that nobody has seen score it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ FILE = "rejudged.json"
 """In a run folder."""
 
 MOST_LOSS = 0.25
-"""A method that loses more of its headline than this to fresh classifiers is not ranked."""
+"""A method that loses more of its headline than this to fresh scorers is not ranked."""
 
 LEAST_LOSS = 0.05
 """Nor is a loss counted that is smaller than this share of all images: it may be noise."""
@@ -26,12 +27,17 @@ LOST = "lost by re-judging"
 """Flag that unranks."""
 
 
+def loss_of(shipped: float, left: float) -> float:
+    """Share of a headline that is lost; 0 where it may be noise."""
+    return (shipped - left) / shipped if shipped - left > LEAST_LOSS else 0.0
+
+
 class RejudgedMethod(Frozen):
     """One method on one data set, mean over concepts of its share of precise edits.
 
     Attributes:
-        shipped: by the classifiers that are shipped, on the stored test images.
-        fresh: by fresh ones, on the same images.
+        shipped: by the scorers that are shipped, on the stored test images.
+        fresh: by fresh classifiers and a fresh regressor, on the same images.
         fresh_split: by fresh ones, on test images that nobody has seen; None where not asked for.
         concepts: over which the means are.
     """
@@ -43,9 +49,9 @@ class RejudgedMethod(Frozen):
 
 
 class RejudgedDataset(Frozen):
-    """One data set: hashes of the fresh classifiers' weights, and its methods."""
+    """One data set: hashes of the weights of all scorers, fresh ones among them; its methods."""
 
-    classifiers: dict[str, Hash]
+    scorers: dict[str, Hash]
     methods: dict[str, RejudgedMethod]
 
 
@@ -57,6 +63,16 @@ class Rejudged(Frozen):
     steps: Count
     images: Count
     datasets: dict[str, RejudgedDataset]
+
+    def of(self, methods: Collection[str]) -> Rejudged:
+        """What it says of these methods alone."""
+        datasets = {
+            name: own.model_copy(
+                update={"methods": {m: v for m, v in own.methods.items() if m in methods}}
+            )
+            for name, own in self.datasets.items()
+        }
+        return self.model_copy(update={"datasets": datasets})
 
     def loss(self, method: str) -> float | None:
         """Share of its headline that a method loses, mean over concepts; None if not re-judged.
@@ -73,7 +89,7 @@ class Rejudged(Frozen):
                 for m in own) / concepts,
             shipped,
         )  # fmt: skip
-        return (shipped - left) / shipped if shipped - left > LEAST_LOSS else 0.0
+        return loss_of(shipped, left)
 
     def flag(self, method: str) -> str | None:
         """`NOT_REJUDGED`, `LOST`, or None where a method's headline stands."""
@@ -83,7 +99,7 @@ class Rejudged(Frozen):
         return LOST if loss > MOST_LOSS else None
 
     def fresh(self, method: str) -> float | None:
-        """Headline by fresh classifiers over all concepts; None if not re-judged."""
+        """Headline by fresh scorers over all concepts; None if not re-judged."""
         own = [d.methods[method] for d in self.datasets.values() if method in d.methods]
         concepts = sum(m.concepts for m in own)
         return sum(m.fresh * m.concepts for m in own) / concepts if own else None

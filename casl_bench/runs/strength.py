@@ -67,16 +67,18 @@ class Goal:
         return Level(name=self.name, goal=self.value, unit=self.unit, **crossing)
 
 
-def flip_goal(share: float) -> Goal:
-    """This share of images flipped."""
-    return Goal(f"flip_{round(100 * share)}", share, "share")
+FLIP_GOAL = 0.9
+"""Share of images that are to flip: at half of them, edits are at the point of greatest ambiguity,
+at all of them one image decides."""
+
+FLIPS = Goal(f"flip_{round(100 * FLIP_GOAL)}", FLIP_GOAL, "share")
 
 
 def goals_of(suite: Suite, full_effect: float) -> tuple[Goal, ...]:
     """What a suite asks of every method; `full_effect` is that of the perfect edit, in sd."""
     return (
         *(Goal(f"effect_{round(100 * e)}", e * full_effect, "sd") for e in suite.effects),
-        flip_goal(suite.flip_goal),
+        FLIPS,
     )
 
 

@@ -49,7 +49,7 @@ from casl_bench.runs.plan import (
     sources_of_methods,
 )
 from casl_bench.runs.progress import Progress, Stopwatch
-from casl_bench.runs.strength import Goal, Responses, flip_goal, flipped_share
+from casl_bench.runs.strength import FLIP_GOAL, FLIPS, Goal, Responses, flipped_share
 from casl_bench.runs.suites import RunConfig, Suite
 
 
@@ -85,22 +85,16 @@ class Objective:
         return min(self.flip_rate / FLIP_GOAL, 1.0) * (target / (target + self.collateral))
 
 
-FLIP_GOAL = 0.9
-"""The smallest strength that flips at least this share of validation images is taken: at half of
-it, edits are at the point of greatest ambiguity."""
-
-
 def strength_of_flips(responses: Responses) -> float:
     """The strength at which the goal is crossed; where it is not, that with the most flips.
 
     Of several of these the one with the largest change of the target, then the smallest.
     """
-    goal = flip_goal(FLIP_GOAL)
-    found = goal.level(responses)
+    found = FLIPS.level(responses)
     if found.status == "reached" and found.strength is not None:
         return found.strength
     ranked = [(share, effect, -strength) for share, effect, strength in zip(
-        goal.response(responses), Goal("", 0.0, "sd").response(responses), sorted(responses),
+        FLIPS.response(responses), Goal("", 0.0, "sd").response(responses), sorted(responses),
         strict=True,
     )]  # fmt: skip
     return -max(ranked)[2]
@@ -487,7 +481,7 @@ class _DatasetSweep:
                 method,
                 attempt.concept,
                 split,
-                (flip_goal(FLIP_GOAL),),
+                (FLIPS,),
                 strength_of_flips,
                 watch,
                 attempt.work,

@@ -60,7 +60,7 @@ def metric_validity_command(out: Path, images: int, render_only: bool) -> Callab
               show_default=True, help="Folder of records and page.")  # fmt: skip
 @click.option("--images", type=BoundedInt(4), default=24, show_default=True,
               help="Images per concept to choose strengths on; as many are measured.")  # fmt: skip
-@click.option("--seed", type=SEED, default=20, show_default=True, help="Of the fresh classifiers.")
+@click.option("--seed", type=SEED, default=20, show_default=True, help="Of the fresh scorers.")
 @click.option("--domains", metavar="NAMES", default="", help="[default: all that are rendered]")
 @click.option("--cache", type=LocalPath(), help="Folder of rendered pictures.")
 @click.option(
@@ -204,6 +204,8 @@ def photographs_gate_command(
 
 
 _RUN = LocalPath(exists=True, file_okay=False)
+_plugins = click.option("--plugin", "plugins", type=LocalPath(exists=True), multiple=True,
+                        help="As of the run, whose methods it registers.")  # fmt: skip
 
 
 @study_group.command("headline-rates")
@@ -319,15 +321,18 @@ def deviations_command(
 
 @study_group.command("more-edits")
 @click.argument("run", metavar="RUN", type=_RUN)
+@click.option("--out", type=LocalPath(), help="Folder of rows and page.  [default: RUN]")
 @click.option("--kinds", default="removal,pair", show_default=True, metavar="NAMES",
               help="removal (negative strengths), pair (two concepts), or both.")  # fmt: skip
 @click.option(
     "--images", type=BoundedInt(), help="Test images of each row.  [default: the suite's]"
 )
 @click.option("--cache", type=LocalPath(), help="Cache folder of the run.")
+@_plugins
 def more_edits_command(
-    run: Path, kinds: str, images: int | None, cache: Path | None
-) -> Callable[[], int]:
+    run: Path, out: Path | None, kinds: str, images: int | None, cache: Path | None,
+    plugins: tuple[Path, ...],
+) -> Callable[[], int]:  # fmt: skip
     """Take concepts away, and put two in: tables of their own, with the fits of RUN.
 
     Some 40 seconds per concept and method on one core; what is done is not done again.
@@ -347,11 +352,11 @@ def more_edits_command(
             if name not in known:
                 raise unknown_name("kind", name, known)
         check_torch()
-        load_registries()
+        load_registries(plugins)
         chosen = [kind for kind in known if kind in names]
-        rows = more_edits.make_more_edits(run, chosen, images=images, cache=cache, say=say)
-        more_edits.write_more_edits(run, rows)
-        show(more_edits.more_edits_text(rows))
+        place = run if out is None else out
+        rows = more_edits.make_more_edits(run, place, chosen, images=images, cache=cache, say=say)
+        show(str(more_edits.write_more_edits(place, rows)))
         return 0
 
     return action
@@ -366,11 +371,12 @@ def more_edits_command(
 @click.option("--steps", type=BoundedInt(), help="Of each classifier's training.  [default: 200]")
 @click.option("--images", type=BoundedInt(), help="Pictures to train on.  [default: 6144]")
 @click.option("--cache", type=LocalPath(), help="Cache folder of the run.")
+@_plugins
 def rejudge_command(
     run: Path, seed: int, fresh_split: bool, steps: int | None, images: int | None,
-    cache: Path | None,
+    cache: Path | None, plugins: tuple[Path, ...],
 ) -> Callable[[], int]:  # fmt: skip
-    """Train fresh classifiers, score the pictures of RUN again, say how much each method loses.
+    """Train fresh scorers, score the pictures of RUN again, say how much each method loses.
 
     Some two minutes for each domain on one core. The result stays in RUN, and leaderboards show
     it beside the headline; a method that loses more than a quarter is not ranked there.
@@ -379,11 +385,11 @@ def rejudge_command(
     def action() -> int:
         from casl_bench.runs.names import load_registries
         from casl_bench.runs.system_info import check_torch
-        from casl_bench.studies.fresh_classifiers import IMAGES, STEPS
+        from casl_bench.studies.fresh_scorers import IMAGES, STEPS
         from casl_bench.studies.rejudge import rejudge, rejudged_text
 
         check_torch()
-        load_registries()
+        load_registries(plugins)
         found = rejudge(
             run, seed, steps=steps or STEPS, images=images or IMAGES, fresh_split=fresh_split,
             cache=cache, say=say,

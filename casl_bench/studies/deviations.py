@@ -30,9 +30,9 @@ from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import concepts_of, make_method, open_domains
 from casl_bench.runs.progress import Progress, Stopwatch
-from casl_bench.runs.strength import flip_goal, flipped_share
+from casl_bench.runs.strength import FLIP_GOAL, FLIPS, flipped_share
 from casl_bench.runs.suites import RunConfig, Suite
-from casl_bench.runs.tuning import FLIP_GOAL, strength_of_flips
+from casl_bench.runs.tuning import strength_of_flips
 from casl_bench.studies import Name, packages_text, parse_study, to_lines
 
 COMMAND = "casl-bench study deviations"
@@ -233,7 +233,7 @@ def make_rows(
 def _row(
     cells: EditCells, name: str, variant: str, method_name: str, concept: Concept
 ) -> DeviationRow:
-    suite, watch, goal = cells.config.suite, Stopwatch(), flip_goal(FLIP_GOAL)
+    suite, watch, goal = cells.config.suite, Stopwatch(), FLIPS
     method = make_method(method_name, suite)
     validation = cells.artifacts.concept_validation(concept)
     responses, cost, _ = cells.run_trial(

@@ -34,7 +34,6 @@ from casl_bench.models.micro_batch import one_thread
 from casl_bench.models.scorers import compare
 from casl_bench.report.columns import Column, table_of
 from casl_bench.report.grouping import Number, mean_of
-from casl_bench.report.markdown import section
 from casl_bench.results.record import Count, Finite, Frozen
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.results.stored_cells import read_cells
@@ -44,9 +43,10 @@ from casl_bench.runs.plan import info_of, open_domains
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
 from casl_bench.runs.scoring import from_8_bits, to_8_bits
+from casl_bench.studies import section, write_page
 
 ROWS, PAGE = "more_edits.jsonl", "more_edits.md"
-"""In the run folder."""
+"""Names of the records and of the page."""
 
 Kind = Literal["removal", "pair"]
 Say = Callable[[str], None]
@@ -75,18 +75,20 @@ class MoreEditsRow(Frozen):
 @one_thread()
 def make_more_edits(
     run: Path,
+    out: Path,
     kinds: Sequence[Kind] = ("removal", "pair"),
     *,
     images: int | None = None,
     cache: Path | None = None,
     say: Say = lambda _: None,
 ) -> list[MoreEditsRow]:
-    """Edit with the fits of a run, and keep a row of each method and concept in its folder.
+    """Edit with the fits of a run, and keep a row of each method and concept.
 
     What is there already is not made again.
 
     Args:
         run: folder of a finished run.
+        out: folder of the rows.
         kinds: of edits.
         images: test images of each row; default the suite's.
         cache: of the run; default the user's.
@@ -95,7 +97,7 @@ def make_more_edits(
     Raises:
         UsageError: if the run has no method.
     """
-    rows = {_key(r): r for r in read_more_edits(run)}
+    rows = {_key(r): r for r in read_more_edits(out)}
     groups = [d for d in group_cells(read_cells(run)) if d.methods]
     if not groups:
         raise UsageError("no method has run here", where=str(run))
@@ -104,13 +106,13 @@ def make_more_edits(
         for row in maker.rows(kinds, frozenset(rows), say):
             rows[_key(row)] = row
             lines = [json.dumps(r.model_dump(mode="json"), sort_keys=True) for r in rows.values()]
-            write_text(run / ROWS, "".join(f"{line}\n" for line in lines))
+            write_text(out / ROWS, "".join(f"{line}\n" for line in lines))
     return list(rows.values())
 
 
-def read_more_edits(run: Path) -> list[MoreEditsRow]:
-    """Rows that a run folder holds. Raises InvalidBenchmarkError where they are damaged."""
-    path = run / ROWS
+def read_more_edits(out: Path) -> list[MoreEditsRow]:
+    """Rows that a folder holds. Raises InvalidBenchmarkError where they are damaged."""
+    path = out / ROWS
     if not path.is_file():
         return []
     try:
@@ -301,11 +303,9 @@ def _shares(panels: Sequence[Sequence[EditScores]]) -> tuple[float, float, int]:
     return float(precise.mean(0).sum() / n), float(flipped.sum() / n), n
 
 
-def write_more_edits(run: Path, rows: Sequence[MoreEditsRow]) -> Path:
-    """The two tables, as a page in the run folder."""
-    path = run / PAGE
-    write_text(path, more_edits_text(rows))
-    return path
+def write_more_edits(out: Path, rows: Sequence[MoreEditsRow]) -> Path:
+    """The two tables, as a page beside the rows."""
+    return write_page(out / PAGE, more_edits_text(rows), {})
 
 
 def more_edits_text(rows: Sequence[MoreEditsRow]) -> str:
@@ -316,20 +316,30 @@ def more_edits_text(rows: Sequence[MoreEditsRow]) -> str:
         "pair": ("Two concepts", "The second edited into the inverted result of the first: share "
                  "of images in which both come, and nothing else with them."),
     }  # fmt: skip
-    parts = []
+    parts = ["# More than adding", "Made by `casl-bench study more-edits RUN`, with its fits."]
     for kind, (title, about) in titles.items():
         own = [r for r in rows if r.kind == kind]
         if not own:
             continue
         datasets = sorted({r.dataset for r in own})
         methods = sorted({r.method for r in own})
-        columns: list[Column[str]] = [Column("method", "method", str, text=True)]
+        columns: list[Column[str]] = [
+            Column("method", "method", str, text=True),
+            _sum_column(own, "rows", "concepts" if kind == "removal" else "pairs", lambda r: 1),
+            _sum_column(own, "n", "images", lambda r: r.n),
+        ]
         for field, label in (("precise", "precise"), ("reached", "reached")):
             columns += [_mean_column(own, field, d, f"{label}, {d}") for d in datasets]
             if len(datasets) > 1:
                 columns.append(_mean_column(own, field, None, f"{label}, all"))
         parts.append(section(title, about, table_of(columns, methods)))
     return "\n\n".join(parts) + "\n"
+
+
+def _sum_column(
+    rows: Sequence[MoreEditsRow], name: str, label: str, of: Callable[[MoreEditsRow], int]
+) -> Column[str]:
+    return Column(name, label, lambda method: str(sum(of(r) for r in rows if r.method == method)))
 
 
 def _mean_column(

@@ -72,6 +72,8 @@ def test_a_run_is_read_again_and_drawn(run: casl_bench.Run) -> None:
         _ = numbers.scores
     figure = casl_bench.plot_curves(run, "flip_rate", ["bright"])
     assert len(figure.axes[0].lines) == 3  # two methods and the axis
+    assert len(casl_bench.plot_curves(run, "flip_rate", "bright").axes[0].lines) == 3
+    assert len(repr(run)) < 500
     with pytest.raises(UsageError, match="did you mean 'flip_rate'"):
         casl_bench.plot_curves(run, "flip_rat")
 
@@ -79,12 +81,13 @@ def test_a_run_is_read_again_and_drawn(run: casl_bench.Run) -> None:
 @pytest.mark.slow
 def test_a_run_for_trying_out_shows_no_number(suites: None, tmp_path: Path) -> None:
     run = casl_bench.evaluate(
-        brighten, toy_domain(), suite="tried", concepts=["bright"], out=tmp_path / "run",
+        brighten, toy_domain(), suite="tried", concepts="bright", out=tmp_path / "run",
         progress=False,
     )  # fmt: skip
     assert list(run.table.columns) == ["dataset", "method", "control", "done", "failed"]
     summary = (tmp_path / "run" / "summary.txt").read_text("utf-8")
     assert "brighten: 1 of 1 concepts done" in summary and "EPR" not in summary
+    assert "no number is shown" in run.markdown and "EPR" not in run.markdown
 
 
 @pytest.mark.slow

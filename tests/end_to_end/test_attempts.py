@@ -184,7 +184,9 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         "casl_bench.runs.rescoring.rescore", "casl_bench.training.trainer.load_pool",
         "casl_bench.training.train_unet.load_pool", "casl_bench.training.train_domain._run",
         "casl_bench.studies.metric_validity.study.make_study",
-        "casl_bench.studies.paper_questions.study.make_rows",
+        "casl_bench.studies.metric_validity.headline.make_headline_study",
+        "casl_bench.studies.deviations.make_rows",
+        "casl_bench.studies.paper_questions.study.make_rows", "casl_bench.sae_track.run.run_track",
     ):  # fmt: skip
         monkeypatch.setattr(place, stop)
     for place in ("trainer", "train_unet"):  # it measures

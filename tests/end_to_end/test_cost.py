@@ -16,6 +16,7 @@ from casl_bench.runs import executor as runner
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.progress import SilentProgress
 from casl_bench.runs.suites import RunConfig, suite
+from tests.support.tiny_suite import as_measured
 
 pytestmark = pytest.mark.slow
 
@@ -86,7 +87,7 @@ def test_a_fit_that_is_read_again_keeps_its_time(finished: Path, tmp_path: Path)
 
 
 def test_the_cost_table_is_filled(finished: Path) -> None:
-    text = render_tables(analyse([finished])).split("### Cost\n")[1]
+    text = render_tables(as_measured(analyse([finished]))).split("### Cost\n")[1]
     row = next(line for line in text.splitlines() if line.startswith("| asyrp "))
     assert "—" not in row
 

@@ -24,7 +24,7 @@ from casl_bench.runs.rescoring import rescore
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import RunConfig
 from tests.support.by_pixels import toy_change
-from tests.support.tiny_suite import tiny_suite
+from tests.support.tiny_suite import as_measured, tiny_suite
 
 pytestmark = pytest.mark.slow
 
@@ -164,7 +164,7 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     assert len(comparison.pairs) == 6
     assert sum(s.p_first or 0 for s in comparison.standings) == pytest.approx(1)
     assert [a.scorer for a in comparison.agreements] == ["toy_reader", "toy_second_reader"]
-    text = render_tables(analyse([out]))
+    text = render_tables(as_measured(analyse([out])))
     assert "### Methods compared" in text and "precise edits" in text
     assert "### Strengths at equal effect" in text and "not reached (" in text
 

@@ -59,7 +59,8 @@ def check_harmless(page: Page, scripts: int = 0, drawings: bool = False) -> None
 def hostile(own_entrants: None) -> Iterator[ModuleType]:
     """The plugin, known while these tests run."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(config_module.SUITES, "tiny", tiny_suite())
+        more = {"quick": False, "test_images_per_concept": 32, "test_pool_images": 96}
+        patch.setitem(config_module.SUITES, "tiny", tiny_suite(**more))
         spec = importlib.util.spec_from_file_location("hostile_names_plugin", PLUGIN)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)

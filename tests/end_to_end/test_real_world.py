@@ -495,7 +495,7 @@ def test_one_command_leads_from_the_images_to_the_table(
 
     assert main([*without_some, *out, "--allow-download"]) == 0
     printed = capsys.readouterr()
-    assert "suite paper" in printed.out and "| asyrp" in printed.out
+    assert "suite paper" in printed.out and "asyrp: 1 of 1" in printed.out
     assert "step " not in printed.out and "mean accuracy" not in printed.out
     assert printed.err.count("fetching file://") == 2
     assert "celeba_hq: attribute classifier" in printed.err and "preparation" in printed.err

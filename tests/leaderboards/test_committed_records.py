@@ -14,7 +14,7 @@ from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import jsonl_files, read_jsonl
 
 ROOT = Path(__file__).parents[2]
-COMMITTED = jsonl_files(ROOT / "leaderboards" / "records")
+COMMITTED = jsonl_files(ROOT / "leaderboards" / "archive")
 
 
 def test_no_record_is_quick_or_of_a_changed_checkout() -> None:

@@ -35,7 +35,7 @@ CHANGES: dict[str, Any] = {
     "name": "other", "version": 99, "description": "other", "quick": False, "num_steps": 7,
     "timestep_power": 1.25, "refinements": 4, "train_images": 33, "validation_images": 4,
     "test_pool_images": 40, "test_images_per_concept": 5, "strengths": (0.5, 1.0),
-    "effects": (0.2, 0.5), "flip_goal": 0.4, "random_draws": 3, "fit_image_steps": 5,
+    "effects": (0.2, 0.5), "random_draws": 3, "fit_image_steps": 5,
     "doublings": 2, "fit_seeds": 2, "references": False, "settings": {}, "sae_steps": 61,
     "probe_train_images": 31, "probe_test_images": 23, "probe_ks": (1, 15),
 }  # fmt: skip

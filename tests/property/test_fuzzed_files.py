@@ -30,7 +30,7 @@ from tests.support.real_files import tiny_unet
 PACKAGE = Path(read_concepts.__code__.co_filename).parents[1]
 RECORDS = gzip.decompress(
     (
-        Path(__file__).parents[2] / "leaderboards" / "records" / "all-standard-seed0.jsonl.gz"
+        Path(__file__).parents[2] / "leaderboards" / "archive" / "all-standard-seed0.jsonl.gz"
     ).read_bytes()
 ).decode()
 

@@ -191,9 +191,11 @@ def _table(
     change[:, target] = method.gain * varied[:, target]
     edit = base + strength * change * _SPREAD
     ids = tuple(f"test-{i:06d}" for i in range(n))
+    background = np.abs(method.damage * strength * own.standard_normal((1, n))) / 10
     return ScoreTable(
-        ids, (strength,), ATTRIBUTES, (JUDGE,), source[None], base[None], edit[None, None]
-    )
+        ids, (strength,), ATTRIBUTES, (JUDGE,), source[None], base[None], edit[None, None],
+        background=background,
+    )  # fmt: skip
 
 
 def _rng(*keys: int | str) -> np.random.Generator:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from casl_bench.results.record import RunRecord
 from casl_bench.runs.suites import Suite
 
 
@@ -32,3 +34,10 @@ def tiny_suite(**changes: Any) -> Suite:
         "random_draws": 2,
     }
     return Suite(**(fields | changes))
+
+
+def as_measured(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """The same records as of a suite that is not quick: tables show their numbers."""
+    return [
+        r.model_copy(update={"suite": r.suite.model_copy(update={"quick": False})}) for r in records
+    ]

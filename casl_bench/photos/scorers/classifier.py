@@ -147,7 +147,8 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
     # Files older than torch 1.0 lack these counters, which no evaluation reads.
     absent = {k for k in own if k.endswith("num_batches_tracked") and k not in weights}
     wanted = {k: v for k, v in own.items() if k not in absent}
-    network.load_state_dict(fitted_state(wanted, weights, where), strict=False)
+    hint = "name the architecture that was trained, and in attributes each of its outputs"
+    network.load_state_dict(fitted_state(wanted, weights, where, hint=hint), strict=False)
 
 
 class PhotoClassifier:

@@ -254,7 +254,7 @@ def _row(
             picture = sheet.style(numbers[strengths.index(strength)])
             tiles.append(_tile(key, cell.record, strength, heading + way, found, picture))
         elif level is not None and level.strength is None:
-            tiles.append(_absent(level))
+            tiles.append(_absent(level, bool(spreads)))
         else:
             tiles.append(Tile("", "", "" if name == _UNMATCHED else "not run"))
     return tuple(tiles)
@@ -268,10 +268,11 @@ def _level_title(name: str) -> str:
     return f"{share} % flipped" if kind == "flip" else "strength 1"
 
 
-def _absent(level: LevelResult) -> Tile:
+def _absent(level: LevelResult, has_unit: bool) -> Tile:
     unit = " σ" if level.unit == "sd" else ""
-    largest = "" if level.largest is None else f", at most {number(level.largest)}{unit}"
-    return Tile("", "", f"{level.status_in_words}{largest}")
+    largest = level.largest if has_unit else None
+    most = "" if largest is None else f", at most {number(largest)}{unit}"
+    return Tile("", "", f"{level.status_in_words}{most}")
 
 
 def _tile(

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from casl_bench.metrics.epr_plus import signed_log
-from casl_bench.report.columns import EPR_PLUS, STANDINGS, Placed
+from casl_bench.report.columns import EPR_PLUS, PRECISE_EDITS, Placed, standing_columns
 from casl_bench.report.exports import csv_cell
 from casl_bench.report.grouping import Group, Number, Row, RowKey
 from casl_bench.report.html.figures import Style
 from casl_bench.report.markdown import DASH, Footnotes, number
 from casl_bench.report.run_report import as_text, who_is_first
-from casl_bench.report.tables import effect_in_words
+from casl_bench.report.tables import TRIAL, effect_in_words
 from casl_bench.results.record import RunRecord
 from casl_bench.results.run_folder import write_jsonl
 
@@ -35,6 +35,7 @@ class Tile:
 class ConceptMap:
     """Methods, and for each concept a tile per method."""
 
+    caption: str
     methods: tuple[str, ...]
     rows: Sequence[tuple[str, Sequence[Tile]]]
 
@@ -59,20 +60,28 @@ _RENDERED = " Rendered images with known truth, not photographs."
 
 def lead_of(group: Group, styles: Mapping[RowKey, Style]) -> Lead:
     """Of one data set, or of several together, which have no map."""
-    names = ", ".join(group.datasets) if group.across else group.first.dataset
+    names = f"{len(group.datasets)} data sets" if group.across else group.first.dataset
     found, tiles = group.comparison, concept_map(group, styles)
-    doubtful = group.first.suite.quick or (bool(group.mixed) and not group.across)
+    doubtful = bool(group.mixed) and not group.across
+    if group.is_trial:
+        return Lead(f"{names}: tried out", TRIAL)
     if found is None or not found.standings:
         about = "Not every method has run every concept."
         return Lead(f"{names}: nothing was compared", about, doubtful, map=tiles)
-    columns = [c for c in STANDINGS if c.name in ("rank", "method", "epr_plus")]
+    wanted = ("rank", "method", "epr_plus" if found.headline is None else "precise_edits")
+    columns = [c for c in standing_columns(found) if c.name in wanted]
     notes = Footnotes()
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
+    of = f" of {', '.join(group.datasets)}" if group.across else ""
+    where = (
+        f"at {effect_in_words(found.level)}"
+        if found.headline is None
+        else "each method at the strength that is best on validation images"
+    )
     about = (
-        f"{len(found.standings)} methods on {len(found.concepts)} concepts, "
-        f"n = {found.standings[0].epr_plus.n:,} test images, at "
-        f"{effect_in_words(found.level)}. In brackets: 95 % intervals for other images and "
-        "concepts like these."
+        f"{len(found.standings)} methods on {len(found.concepts)} concepts{of}, "
+        f"n = {found.standings[0].epr_plus.n:,} test images, {where}. In brackets: 95 % intervals "
+        "for other images and concepts like these."
     )
     return Lead(
         f"{names}: {who_is_first(found)}",
@@ -85,10 +94,16 @@ def lead_of(group: Group, styles: Mapping[RowKey, Style]) -> Lead:
 
 
 def concept_map(group: Group, styles: Mapping[RowKey, Style]) -> ConceptMap | None:
-    """EPR+ of every concept and method, darker where it is larger; None where there is none."""
+    """What ranks, of every concept and method, darker where it is larger; None without numbers.
+
+    That is precise edits, and EPR+ in records that have none.
+    """
     keys = [key for key in styles if key in group.edits and not key.control]
+    known = any(PRECISE_EDITS.name in r.measurements for r in group.of_kind("edit"))
+    column = PRECISE_EDITS if known else EPR_PLUS
+    caption = f"{column.label} by concept, the stronger the colour the more precise"
     found = {
-        (concept, key): EPR_PLUS.of(record)
+        (concept, key): column.of(record)
         for key in keys
         for concept, record in group.edits[key].items()
     }
@@ -97,16 +112,16 @@ def concept_map(group: Group, styles: Mapping[RowKey, Style]) -> ConceptMap | No
         return None
     largest = max(max(signed_log(v) for v in values), 1e-9)
     rows = [
-        (concept, [_tile(found.get((concept, key)), largest) for key in keys])
+        (concept, [_tile(found.get((concept, key)), largest, 2 if known else 1) for key in keys])
         for concept in group.concepts
     ]
-    return ConceptMap(tuple(key.name for key in keys), rows)
+    return ConceptMap(caption, tuple(key.name for key in keys), rows)
 
 
-def _tile(found: Number | str | None, largest: float) -> Tile:
+def _tile(found: Number | str | None, largest: float, digits: int) -> Tile:
     if not isinstance(found, Number) or found.value is None:
         return Tile(DASH, 0.0, getattr(found, "reason", "") or "no finished cell")
-    return Tile(number(found.value, 1), max(signed_log(found.value), 0.0) / largest)
+    return Tile(number(found.value, digits), max(signed_log(found.value), 0.0) / largest)
 
 
 # Files to take along.

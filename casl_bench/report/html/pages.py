@@ -34,6 +34,7 @@ from casl_bench.report.html.sections import (
     model_sections,
     ranking_sections,
     shift_part,
+    trial_part,
 )
 from casl_bench.report.tables import group_title, overall_text
 from casl_bench.results.record import RunRecord
@@ -175,23 +176,29 @@ def _group_page(
     bounds = bounds_of(group.records)
     faults = tuple(fault for bound in bounds for fault in bound.faults)
     title, about = without_heading(group_title(group))
-    rankings = [] if faults else ranking_sections(group, styles, figures)
-    return Page(
-        file,
-        Markup(to_html(title)).striptags(),
-        to_html(about),
-        faults,
-        [
+    pictures = edits_section(group, source.store, styles, figures, sheets)
+    closing = closing_sections(group, source.name)
+    if group.is_trial:
+        sections = [trial_part(group), pictures, *closing]
+    else:
+        rankings = [] if faults else ranking_sections(group, styles, figures)
+        sections = [
             *rankings[:1],
-            edits_section(group, source.store, styles, figures, sheets),
+            pictures,
             *rankings[1:],
             shift_part(group),
             controls_section(bounds),
             *detail_sections(group),
             *model_sections(group, figures),
             latents_section(group, source.store, sheets),
-            *closing_sections(group, source.name),
-        ],
+            *closing,
+        ]
+    return Page(
+        file,
+        Markup(to_html(title)).striptags(),
+        to_html(about),
+        faults,
+        sections,
         None if faults else lead_of(group, styles),
         _choices(group, styles),
     )

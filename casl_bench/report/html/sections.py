@@ -40,6 +40,7 @@ from casl_bench.report.tables import (
     edit_section,
     failure_section,
     level_section,
+    trial_table,
 )
 from casl_bench.results.edited_images import LatentImages, latents_from_bytes
 from casl_bench.results.record import RunRecord
@@ -120,6 +121,11 @@ def ranking_sections(
     ]
 
 
+def trial_part(group: Group) -> Section:
+    """Of a run for trying out: which cells are done."""
+    return Section("ran", "What ran", to_html(trial_table(group)))
+
+
 def shift_part(group: Group) -> Section:
     """Mean shift by attribute, then concepts × attributes of each method."""
     # The report has its own, shaded matrices in the place of the folded ones.
@@ -163,7 +169,7 @@ def closing_sections(group: Group, source: str) -> list[Section]:
     cost = _html(cost_section(group), "No edit is among these records.")
     failed = _html(failure_section(group), "")
     return [
-        Section("cost", "Cost", cost),
+        *([] if group.is_trial else [Section("cost", "Cost", cost)]),
         *([Section("failed", "Failed or skipped", failed)] if failed else []),
         Section("origin", "Where this comes from", to_html(_origin(group, source))),
     ]
@@ -205,6 +211,7 @@ class ConceptPart:
     name: str
     grid: EditGrid | None
     figures: Sequence[Drawing]
+    no_figures: str = ""  # why there are none
 
 
 @dataclass(frozen=True)
@@ -222,8 +229,9 @@ def edits_section(
     figures: Figures,
     sheets: Sheets,
 ) -> Section:
-    """One part per concept: its grid of pictures and its curves."""
-    spreads = logit_spreads(group)
+    """One part per concept: its grid of pictures and its curves; of a trial the pictures alone."""
+    # Without the unit of a change no number stands under a picture.
+    spreads = {} if group.is_trial else logit_spreads(group)
     parts = []
     for concept in group.concepts:
         own, grid = _pictured(group, concept, styles), None
@@ -232,9 +240,26 @@ def edits_section(
             kept = {key: Kept(r, load_images(store, r), store.scores(r)) for key, r in own.items()}
             grid = edit_grid(kept, styles, spreads, sheet)
             sheets.write(sheet)
+        if group.is_trial:
+            parts.append(ConceptPart(concept, grid, ()))
+            continue
         rows = {key: style for key, style in styles.items() if has_curve(key)}
-        parts.append(ConceptPart(concept, grid, concept_curves(group, concept, rows, figures)))
-    return Section("pictures", "Pictures and curves by concept", macro="concepts", content=parts)
+        curves = concept_curves(group, concept, rows, figures)
+        parts.append(ConceptPart(concept, grid, curves, "" if curves else _NO_CURVES))
+    if group.is_trial:
+        return Section("pictures", "Pictures by concept", macro="concepts", content=parts)
+    return Section(
+        "pictures", "Pictures and curves by concept", to_html(_CHANGES), macro="concepts",
+        content=parts,
+    )  # fmt: skip
+
+
+_CHANGES = (
+    "Under each picture: the change of the target in this image. Hover, tap, or use the arrow keys "
+    "to see at the foot of the window what else changed. Changes are against the reconstruction, "
+    "in σ of each attribute's logit."
+)
+_NO_CURVES = "No curves: no record of this concept has measurements at several strengths."
 
 
 def logit_spreads(group: Group) -> dict[str, Floats]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.domain import Domain
 from casl_bench.domains.rendering.renderer import Factors, to_pixels
 from casl_bench.metrics.edit_scores import Array
+from casl_bench.metrics.precise_edits import FULL_FLIP, TOLERANCE
+from casl_bench.models.factor_regressor import FactorRegressor
 from casl_bench.models.scorers import Differentiable
 from casl_bench.studies.metric_validity.edits import SEED, Subject
 
@@ -30,6 +33,12 @@ BLENDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 STRENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 STEPS, RATE, RADIUS = 60, 0.01, 0.12
 """Of the white-box attack: Adam's steps and rate, and the largest change of a value."""
+
+RIDGE = 0.1
+"""Of the attack's own classifier, against the mean square of an image."""
+
+REGION = 0.15
+"""Share of the pixels that are pasted."""
 
 HELD = 2.0
 """What a change of the other attributes costs it, against what the target's brings."""
@@ -167,8 +176,7 @@ def soft_swap(team: RedTeam, subject: Subject) -> Edit:
         strangers, result = _swap(team, subject, x, pool=True), x.clone()
         for share in reversed(BLENDS):
             faded = torch.lerp(x, strangers, share)
-            seen = torch.from_numpy((team.logits(faded)[:, :, subject.target] > 0).all(0))
-            result = torch.where(seen[:, None, None, None], faded, result)
+            result = torch.where(_seen(team, subject, faded), faded, result)
         return result
 
     return edit
@@ -196,34 +204,51 @@ def _exact(team: RedTeam, subject: Subject, x: Tensor) -> Tensor:
     return x + team.pictures(flipped) - team.pictures(factors)
 
 
-def white_box(team: RedTeam, subject: Subject) -> Edit:
-    """Pixels that every shipped classifier is deceived by while its other logits stay.
+def _deceive(
+    team: RedTeam, subject: Subject, x: Tensor, start: Tensor, with_factors: bool = False
+) -> Tensor:
+    """Pixels near `start` of which every shipped classifier says: as `x`, but with the attribute.
 
-    Adam on the pixels within `RADIUS`, as Carlini & Wagner 2017 without their box constraint.
+    Adam on the pixels within `RADIUS`, as Carlini & Wagner 2017 without their box constraint; on
+    request the regressor of factors is told that nothing changed, too.
     """
+    scorers = [c for c in team.domain.classifiers if isinstance(c, Differentiable)]
+    scales = [torch.from_numpy(s).float() for s in team.spreads]
+    before = [c.logits(x) for c in scorers]
+    others = torch.arange(len(scales[0])) != subject.target
+    reader = team.domain.factors if with_factors else None
+    if isinstance(reader, FactorRegressor):
+        kept = [i for i, name in enumerate(reader.columns) if name != subject.concept.attribute]
+        known = reader.outputs(x)[:, kept]
+    change = torch.zeros_like(x, requires_grad=True)
+    optimiser = torch.optim.Adam([change], RATE)
+    for _step in range(STEPS):
+        seen = (start + change).clamp(-1, 1)
+        loss = x.new_zeros(())
+        for scorer, scale, was in zip(scorers, scales, before, strict=True):
+            now = scorer.logits_with_grad(seen)
+            short = (GOAL - now[:, subject.target]).clamp(min=0) / scale[subject.target]
+            moved = ((now - was) / scale)[:, others]
+            loss = loss + short.sum() + HELD * moved.abs().mean(1).sum()
+        if isinstance(reader, FactorRegressor):
+            loss = loss + HELD * (reader.outputs(seen)[:, kept] - known).abs().amax(1).sum()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        with torch.no_grad():
+            change.clamp_(-RADIUS, RADIUS)
+    return (start + change.detach()).clamp(-1, 1)
 
-    def edit(x: Tensor, _: Strength) -> Tensor:
-        scorers = [c for c in team.domain.classifiers if isinstance(c, Differentiable)]
-        scales = [torch.from_numpy(s).float() for s in team.spreads]
-        before = [c.logits(x) for c in scorers]
-        others = torch.arange(len(scales[0])) != subject.target
-        change = torch.zeros_like(x, requires_grad=True)
-        optimiser = torch.optim.Adam([change], RATE)
-        for _step in range(STEPS):
-            loss = x.new_zeros(())
-            for scorer, scale, was in zip(scorers, scales, before, strict=True):
-                now = scorer.logits_with_grad((x + change).clamp(-1, 1))
-                short = (GOAL - now[:, subject.target]).clamp(min=0) / scale[subject.target]
-                moved = ((now - was) / scale)[:, others]
-                loss = loss + short.sum() + HELD * moved.abs().mean(1).sum()
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            with torch.no_grad():
-                change.clamp_(-RADIUS, RADIUS)
-        return (x + change.detach()).clamp(-1, 1)
 
-    return edit
+def white_box(team: RedTeam, subject: Subject) -> Edit:
+    """Pixels that every shipped classifier is deceived by while its other logits stay."""
+    return lambda x, _: _deceive(team, subject, x, x)
+
+
+def hidden(team: RedTeam, subject: Subject) -> Edit:
+    """`pixel_mean`, and pixels that hide from the shipped scorers what else it changes."""
+    plain = pixel_mean(team, subject)
+    return lambda x, s: _deceive(team, subject, x, plain(x, s).clamp(-1, 1), with_factors=True)
 
 
 def pixel_mean(team: RedTeam, subject: Subject) -> Edit:
@@ -271,9 +296,75 @@ def selective(team: RedTeam, subject: Subject) -> Edit:
         result = x.clone()
         for strength in reversed(STRENGTHS):
             tried = plain(x, strength)
-            seen = torch.from_numpy((team.logits(tried)[:, :, subject.target] > 0).all(0))
-            result = torch.where(seen[:, None, None, None], tried, result)
+            result = torch.where(_seen(team, subject, tried), tried, result)
         return result
+
+    return edit
+
+
+def _seen(team: RedTeam, subject: Subject, x: Tensor) -> Tensor:
+    """[n, 1, 1, 1] whether every shipped classifier says yes."""
+    return torch.from_numpy((team.logits(x)[:, :, subject.target] > 0).all(0))[:, None, None, None]
+
+
+def swap_hard(team: RedTeam, subject: Subject) -> Edit:
+    """`selective`, and a stranger in place of each image that no strength is enough for."""
+    plain = selective(team, subject)
+
+    def edit(x: Tensor, strength: Strength) -> Tensor:
+        edited = plain(x, strength)
+        strangers = _swap(team, subject, x, pool=True)
+        return torch.where(_seen(team, subject, edited), edited, strangers)
+
+    return edit
+
+
+def abstain(team: RedTeam, subject: Subject) -> Edit:
+    """`nearest_template`, and the source where a shipped classifier sees anything else change."""
+    plain = nearest_template(team, subject)
+
+    def edit(x: Tensor, strength: Strength) -> Tensor:
+        edited = plain(x, strength)
+        moved = np.abs(team.logits(edited) - team.logits(x)).mean(0) / FULL_FLIP
+        moved[:, subject.target] = 0
+        sure = torch.from_numpy(moved.max(1) <= TOLERANCE)[:, None, None, None]
+        return torch.where(sure & _seen(team, subject, edited), edited, x)
+
+    return edit
+
+
+def own_classifier(team: RedTeam, subject: Subject) -> Edit:
+    """`nearest_template`, its strengths chosen by a ridge regression on the training images."""
+    plain = nearest_template(team, subject)
+    small = F.avg_pool2d(team.train_pictures, 2).flatten(1)
+    labels = 2 * torch.from_numpy(team.train.attributes[:, subject.target]).float() - 1
+    middle, level = small.mean(0), labels.mean()
+    rows = small - middle
+    kernel = rows @ rows.T
+    ridge = RIDGE * kernel.diagonal().mean() * torch.eye(len(rows))
+    weights = rows.T @ torch.linalg.solve(kernel + ridge, labels - level)
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        result = x.clone()
+        for strength in reversed(STRENGTHS):
+            tried = plain(x, strength)
+            said = (F.avg_pool2d(tried, 2).flatten(1) - middle) @ weights + level
+            result = torch.where((said > 0)[:, None, None, None], tried, result)
+        return result
+
+    return edit
+
+
+def region_paste(team: RedTeam, subject: Subject) -> Edit:
+    """Where images with and without the attribute differ most: the most similar one that has it."""
+    has = torch.from_numpy(team.train.attributes[:, subject.target])
+    donors = team.train_pictures[has]
+    apart = (donors.mean(0) - team.train_pictures[~has].mean(0)).abs().amax(0)
+    region = apart > apart.quantile(1 - REGION)
+
+    def edit(x: Tensor, _: Strength) -> Tensor:
+        near = torch.cdist((x * ~region).flatten(1), (donors * ~region).flatten(1)).argmin(1)
+        return torch.where(region, donors[near], x)
 
     return edit
 
@@ -316,12 +407,14 @@ class Attack:
         strengths: of which the best on validation images counts.
         what: one line for the page.
         make: the edit for one concept.
+        over: of an attack that begins with an honest row: which, and so what it may gain over it.
     """
 
     kind: Kind
     what: str
     make: Callable[[RedTeam, Subject], Edit]
     strengths: tuple[float, ...] = (1.0,)
+    over: str = ""
 
 
 ATTACKS: dict[str, Attack] = {
@@ -346,7 +439,27 @@ ATTACKS: dict[str, Attack] = {
     "other_subject": Attack("attack", "perfect edits of another subject", other_subject),
     "selective": Attack(
         "attack", "nearest template, its strength chosen image by image by the shipped classifiers",
-        selective,
+        selective, over="nearest_template",
+    ),
+    "swap_hard": Attack(
+        "attack", "the same, and a stranger in place of what no strength is enough for", swap_hard,
+        over="nearest_template",
+    ),
+    "abstain": Attack(
+        "attack", "nearest template, and the source where a shipped classifier sees more change",
+        abstain, over="nearest_template",
+    ),
+    "own_classifier": Attack(
+        "attack", "nearest template, strengths by a regression on the training images",
+        own_classifier, over="nearest_template",
+    ),
+    "region_paste": Attack(
+        "attack", "the region that differs most, from a training image with the attribute",
+        region_paste,
+    ),
+    "hidden": Attack(
+        "attack", "pixel mean difference, with pixels that hide from shipped scorers what else "
+        "it changes", hidden, (1.5,),
     ),
     "pixel_mean": Attack(
         "honest", "mean of labelled training images with, less without", pixel_mean, STRENGTHS

@@ -22,12 +22,11 @@ from casl_bench.metrics.epr import EPR_RAW
 from casl_bench.metrics.epr_plus import EPR_SIGNED, signed_exp, signed_log
 from casl_bench.metrics.precise_edits import TOLERANCE, image_outcomes
 from casl_bench.models.micro_batch import one_thread
-from casl_bench.models.scorers import AttributeScorer
 from casl_bench.results.provenance import package_versions
 from casl_bench.results.record import Finite, Frozen
 from casl_bench.runs.names import load_registries
 from casl_bench.studies import Name, parse_study, to_lines
-from casl_bench.studies.fresh_classifiers import fresh_classifiers
+from casl_bench.studies.fresh_scorers import fresh_domain
 from casl_bench.studies.metric_validity.attacks import ATTACKS, red_team
 from casl_bench.studies.metric_validity.editors import (
     EDITORS,
@@ -40,7 +39,7 @@ from casl_bench.studies.metric_validity.editors import (
 from casl_bench.studies.metric_validity.edits import Subject
 from casl_bench.studies.metric_validity.study import StudyScorers, subject_of
 
-HEADLINE_VERSION = 1
+HEADLINE_VERSION = 2
 """Raise it whenever an editor, an attack or a candidate changes."""
 
 Panel = Sequence[EditScores]
@@ -126,7 +125,7 @@ class EditorRow(Frozen):
 
 
 class AttackRow(Frozen):
-    """One row of the red team, by shipped or by fresh classifiers."""
+    """One row of the red team, by shipped or by fresh scorers."""
 
     kind: Literal["attack"] = "attack"
     dataset: Name
@@ -171,7 +170,7 @@ def make_headline_study(
 
     Args:
         images: n of each concept to choose strengths on, and as many others to measure.
-        seed: of the fresh classifiers.
+        seed: of the fresh scorers.
         command: that asks for it.
         say: takes lines of progress.
         domains: names.
@@ -183,17 +182,16 @@ def make_headline_study(
     revisions, hashes = {}, {}
     for name in domains:
         shipped = rendered_domain(name)
-        fresh = fresh_classifiers(name, seed, cache, say=say)
-        domain = replace(shipped, classifiers=(*shipped.classifiers, *fresh))
-        scorers, card = StudyScorers(domain), shipped.dataset.card
-        revisions[name], hashes[name] = card.revision, domain.scorer_hashes
-        judges: dict[Judge, tuple[str, ...]] = {
-            "shipped": tuple(c.info.name for c in shipped.classifiers),
-            "fresh": tuple(c.info.name for c in fresh),
-        }
+        fresh = fresh_domain(name, seed, cache, say=say)
+        scorers: dict[Judge, StudyScorers] = {
+            "shipped": StudyScorers(shipped), "fresh": StudyScorers(fresh)
+        }  # fmt: skip
+        card = shipped.dataset.card
+        revisions[name] = card.revision
+        hashes[name] = {**fresh.scorer_hashes, **shipped.scorer_hashes}
         subjects = [subject_of(RENDERED[name].drawing, c, 2 * images) for c in card.concepts]
-        rows += _editor_rows(name, scorers, subjects, judges["shipped"], images, editors, say)
-        rows += _attack_rows(name, scorers, shipped.classifiers, subjects, judges, images, say)
+        rows += _editor_rows(name, scorers["shipped"], subjects, images, editors, say)
+        rows += _attack_rows(name, scorers, subjects, images, say)
     header = HeadlineHeader(
         version=HEADLINE_VERSION, command=command, images=images, seed=seed, datasets=revisions,
         scorers=hashes, packages=package_versions(),
@@ -215,7 +213,6 @@ def _editor_rows(
     dataset: str,
     scorers: StudyScorers,
     subjects: Sequence[Subject],
-    judges: Sequence[str],
     images: int,
     count: int,
     say: Callable[[str], None],
@@ -238,7 +235,7 @@ def _editor_rows(
             truths[number].append(
                 (float(known_precise(own, target).mean()), float(known_purity(own, target).mean()))
             )
-            values[number].append(_values([by_classifier[name] for name in judges]))
+            values[number].append(_values([*by_classifier.values()]))
     return [
         EditorRow(
             dataset=dataset,
@@ -254,16 +251,13 @@ def _editor_rows(
 
 def _attack_rows(
     dataset: str,
-    scorers: StudyScorers,
-    shipped: Sequence[AttributeScorer],
+    scorers: Mapping[Judge, StudyScorers],
     subjects: Sequence[Subject],
-    judges: Mapping[Judge, Sequence[str]],
     images: int,
     say: Callable[[str], None],
 ) -> list[AttackRow]:
-    domain = replace(scorers.domain, classifiers=tuple(shipped))
-    spreads = scorers.spreads[: len(shipped)]
-    team = red_team(domain, spreads, subjects[0])
+    shipped = scorers["shipped"]
+    team = red_team(shipped.domain, shipped.spreads, subjects[0])
     values: dict[tuple[str, Judge], list[dict[str, float]]] = {}
     for whole in subjects:
         say(f"{dataset}: {whole.concept.name}, red team")
@@ -277,21 +271,18 @@ def _attack_rows(
             strength = attack.strengths[0]
             if len(attack.strengths) > 1:
                 tried = attack.make(team, halves[0])
-                found = scorers.scores(
+                found = shipped.scores(
                     whole.concept, halves[0].lacking, pictures[0],
                     [tried(pictures[0], s) for s in attack.strengths],
                 )  # fmt: skip
-                marks = [
-                    CANDIDATES["precise_edits"][1]([by[name] for name in judges["shipped"]])
-                    for by in found
-                ]
+                marks = [CANDIDATES["precise_edits"][1]([*by.values()]) for by in found]
                 strength = attack.strengths[int(np.argmax(marks))]
             edits.append(attack.make(team, halves[1])(pictures[1], strength).clamp(-1, 1))
-        scores = scorers.scores(whole.concept, halves[1].lacking, pictures[1], edits)
-        for attack_name, by_classifier in zip(ATTACKS, scores, strict=True):
-            for judge, names in judges.items():
-                own = _values([by_classifier[name] for name in names])
-                values.setdefault((attack_name, judge), []).append(own)
+        for judge, own in scorers.items():
+            scores = own.scores(whole.concept, halves[1].lacking, pictures[1], edits)
+            for attack_name, by_classifier in zip(ATTACKS, scores, strict=True):
+                found_values = _values([*by_classifier.values()])
+                values.setdefault((attack_name, judge), []).append(found_values)
     return [
         AttackRow(dataset=dataset, attack=attack_name, judge=judge, values=_mean(found))
         for (attack_name, judge), found in values.items()

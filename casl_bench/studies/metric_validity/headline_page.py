@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from casl_bench.report.markdown import fold, number, table
+from casl_bench.results.rejudged import MOST_LOSS, loss_of
 from casl_bench.studies import packages_text, read_records, section, write_page
 from casl_bench.studies.metric_validity.attacks import ATTACKS
 from casl_bench.studies.metric_validity.headline import (
@@ -25,13 +26,7 @@ ENOUGH = 0.95
 """Rank correlation with the known precision that the headline must have in every domain."""
 
 MOST_GAIN = 1.1
-"""What choosing each image's strength by a shipped classifier may bring by fresh ones."""
-
-_BOUNDED = (
-    "swap_half_train", "swap_half_pool", "swap_all_pool", "swap_guarded", "soft_swap", "one_image",
-    "white_box", "untouched", "other_scene", "other_subject",
-)  # fmt: skip
-"""Attacks that are to rank below the simplest honest row."""
+"""What an attack may add to the honest row that it begins with, by fresh scorers."""
 
 
 def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float:
@@ -68,10 +63,11 @@ def correlations(records: HeadlineRecords, truth: str = "precise") -> dict[str, 
 def page(records: HeadlineRecords) -> str:
     """Markdown: the same records give the same bytes."""
     header = records.header
+    fresh = "classifiers and regressors" if header.version > 1 else "classifiers (no regressors)"
     parts = [
         "# Which number should rank methods",
         f"Made by `{header.command}`: {header.images} images of each concept to choose strengths "
-        f"on and as many to measure, fresh classifiers of seed {header.seed}; "
+        f"on and as many to measure, fresh {fresh} of seed {header.seed}; "
         f"{packages_text(header.packages)}. No method takes part.",
         _order_section(records),
         _attack_section(records),
@@ -106,7 +102,8 @@ def _mean_rows(rows: Sequence[AttackRow], judge: Judge) -> dict[str, dict[str, f
     found: dict[str, dict[str, float]] = {}
     for attack in ATTACKS:
         own = [r.values for r in rows if r.attack == attack and r.judge == judge]
-        found[attack] = {n: float(np.mean([v[n] for v in own])) for n in CANDIDATES if own}
+        if own:  # records of an older version have fewer
+            found[attack] = {n: float(np.mean([v[n] for v in own])) for n in CANDIDATES}
     return found
 
 
@@ -117,7 +114,7 @@ def _attack_section(records: HeadlineRecords) -> str:
     rows = [
         [f"{name} ({attack.kind})", attack.what,
          *(number(by[name][n], 3) for n in shown for by in (shipped, fresh))]
-        for name, attack in ATTACKS.items()
+        for name, attack in ATTACKS.items() if name in shipped
     ]  # fmt: skip
     by_dataset = []
     for dataset in records.header.datasets:
@@ -125,12 +122,12 @@ def _attack_section(records: HeadlineRecords) -> str:
         of = {judge: _mean_rows(own, judge) for judge in JUDGES}
         lines = [
             [name, *(number(of[judge][name]["precise_edits"], 3) for judge in JUDGES)]
-            for name in ATTACKS
+            for name in of["shipped"]
         ]
         by_dataset.append(f"**{dataset}**\n\n" + table(["attack", "shipped", "fresh"], lines, 1))
     return section(
         "What attacks gain",
-        "Means over the concepts of all domains, by the shipped classifiers and by fresh ones, "
+        "Means over the concepts of all domains, by the shipped scorers and by fresh ones, "
         "which no attack has seen. EPR+ is before its divisor, a constant of the concept. Nothing "
         "is matched in its effect.",
         table(["row", "what", *heads], rows, 2),
@@ -142,18 +139,25 @@ def bounds(records: HeadlineRecords) -> dict[str, bool]:
     """What is asked of the headline → whether it holds."""
     own = correlations(records)
     found = {f"rank correlation ≥ {ENOUGH} in {d}": own[d]["precise_edits"] >= ENOUGH for d in own}
-    fresh = _mean_rows(records.attacks, "fresh")
-    honest = fresh["pixel_mean"]["precise_edits"]
-    for name in _BOUNDED:
-        value = fresh[name]["precise_edits"]
-        found[f"'{name}' ranks below the pixel mean difference by fresh classifiers"] = (
-            value < honest
-        )
-    gain = fresh["selective"]["precise_edits"] / max(
-        fresh["nearest_template"]["precise_edits"], 1e-9
+    shipped, fresh = (
+        {n: v["precise_edits"] for n, v in _mean_rows(records.attacks, judge).items()}
+        for judge in JUDGES
     )
-    found[f"choosing each image's strength gains {gain:.2f} times by fresh classifiers, at most "
-          f"{MOST_GAIN}"] = gain <= MOST_GAIN  # fmt: skip
+    honest = [n for n in shipped if ATTACKS[n].kind == "honest"]
+    middle = float(np.median([shipped[n] for n in honest]))
+    for name in (n for n in shipped if ATTACKS[n].kind == "attack" or n == "untouched"):
+        if base := ATTACKS[name].over:
+            gain = fresh[name] / max(fresh[base], 1e-9)
+            found[f"'{name}' gains {gain:.2f} times over {base} by fresh scorers, at most "
+                  f"{MOST_GAIN}"] = gain <= MOST_GAIN  # fmt: skip
+            continue
+        found[f"'{name}' ranks below the pixel mean difference by fresh scorers"] = (
+            fresh[name] < fresh["pixel_mean"]
+        )
+        lost = loss_of(shipped[name], fresh[name]) > MOST_LOSS
+        found[
+            f"'{name}' ranks below the median honest row by shipped scorers, or is not ranked"
+        ] = shipped[name] < middle or lost
     return found
 
 

@@ -24,6 +24,7 @@ from casl_bench.methods.casl import (
 )
 from casl_bench.methods.direction_fit import (
     DirectionFitConfig,
+    OneScaleAdam,
     direction_fit_calls,
     directional_loss,
     fit_direction,
@@ -196,6 +197,23 @@ def test_shrinking_takes_columns_to_zero_and_keeps_their_direction(toy: ToyTasks
     assert not alignment.W[:, 1:].any()
     after = alignment.W.detach()[:, 0]
     assert float(torch.cosine_similarity(after, before[:, 0], dim=0)) > 0.9999
+
+
+def test_steps_stay_as_unequal_as_gradients() -> None:
+    """With one second moment a tensor; Adam makes them all alike."""
+    moved = []
+    for optimiser_class in (OneScaleAdam, torch.optim.Adam):
+        x = torch.nn.Parameter(torch.zeros(3))
+        optimiser = optimiser_class([x], lr=0.1)
+        for _ in range(5):
+            x.grad = torch.tensor([3.0, 0.3, 0.0])
+            optimiser.step()
+        moved.append(-x.detach())
+    ours, adam = moved
+    assert float(ours[0] / ours[1]) == pytest.approx(10, rel=1e-3)
+    assert float(adam[0] / adam[1]) == pytest.approx(1, rel=1e-3)
+    # Where all gradients are alike the two agree.
+    assert float(ours.pow(2).mean().sqrt()) == pytest.approx(5 * 0.1, rel=1e-3)
 
 
 def test_more_gathering_leaves_less_of_the_map(task: EditTask) -> None:

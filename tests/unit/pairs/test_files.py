@@ -65,11 +65,19 @@ def test_logits_from_two_files_and_from_paths(tmp_path: Path, folders: tuple[Pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not a CSV file"),
+        ("", "no logits in the file"),
         ("image\n00\n", "no logits in the file"),
         ("image,side,a\n00,source,1\n00,source,2\n00,edit,1\n", "there twice"),
-        ("image,side,a\n00,source,x\n00,edit,1\n", "could not convert"),
-        ("image,side,a\n00,source,nan\n00,edit,1\n", "no number"),
+        ("image,side,a\n00,source,x\n00,edit,1\n", "image '00', a: 'x' is no number"),
+        ("image,side,a\n00,source,\n00,edit,1\n", "image '00', a: '' is no number"),
+        ("image,side,a\n00,source,nan\n00,edit,1\n", "image '00', a: 'nan' is no number"),
+        ("image,side,a\n00,source,inf\n00,edit,1\n", "image '00', a: 'inf' is no number"),
+        ("image;side;a\n00;source;1\n00;edit;1\n", "not separated by commas"),
+        ("image\tside\ta\n00\tsource\t1\n", "not separated by commas"),
+        ("image,side,a,a\n00,source,1,2\n00,edit,1,2\n", "two columns are called 'a'"),
+        ("image,side,a\n00,source,1\n00,edit\n", "2 values in the row of '00', not 3"),
+        ("image,side,a\n00,source,1,2\n00,edit,1\n", "4 values in the row of '00', not 3"),
+        ("image,sied,a\n00,source,1\n00,edit,1\n", "without a column 'side', neither"),
         ("image,side,a\n00,source,1\n01,edit,1\n", "no image has logits before and after"),
         ("image,side,a\n00,left,1\n00,right,1\n", "neither source nor edit"),
         ("image,a\n00,1\n00,1\n", "neither source nor edit"),
@@ -81,3 +89,29 @@ def test_a_bad_file_of_logits_is_one_clear_line(tmp_path: Path, text: str, said:
     with pytest.raises(BenchError, match=said) as error:
         read_logits([path])
     assert "\n" not in str(error.value) and "bad.csv" in str(error.value)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes("image,side,schön\n".encode("utf-16"))
+    with pytest.raises(UsageError, match="not text in UTF-8"):
+        read_logits([path])
+
+
+def test_the_index_that_pandas_writes_is_no_attribute(tmp_path: Path, logits: Path) -> None:
+    path = tmp_path / "indexed.csv"
+    lines = logits.read_text("utf-8").splitlines()
+    text = "\n".join(f"{i - 1 if i else ''},{line}" for i, line in enumerate(lines))
+    path.write_text(text, encoding="utf-8")
+    assert read_logits([path]).attributes == ATTRIBUTES
+
+
+def test_names_are_the_same_however_their_accents_are_written(tmp_path: Path) -> None:
+    composed, apart = "é.png", "e\u0301.png"
+    save(tmp_path / "src" / composed, 3)
+    save(tmp_path / "edit" / apart, 3)
+    (pair,) = match_folders(tmp_path / "src", tmp_path / "edit").pairs
+    assert pair.source.is_file() and pair.edited.is_file()
+    path = tmp_path / "logits.csv"
+    path.write_text(f"image,side,a\n{apart},source,1\n{composed},edit,2\n", encoding="utf-8")
+    assert read_logits([path]).names == (pair.name,)

@@ -186,9 +186,9 @@ def test_a_file_that_is_no_classifier_is_one_clear_line(
 def test_a_classifier_that_nobody_describes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(UsageError, match="what the classifier's outputs are"):
+    with pytest.raises(UsageError, match="names of the classifier's outputs"):
         load_classifier(path)
-    with pytest.raises(UsageError, match="which network"):
+    with pytest.raises(UsageError, match="the network of these weights"):
         load_classifier(path, Description(("a",)))
     with pytest.raises(UsageError, match="no such classifier"):
         load_classifier(tmp_path / "absent.pt")
@@ -233,3 +233,62 @@ def test_prompts_come_from_a_file_or_a_data_set(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert read_prompts(str(path)) == {"hat": ("a head", "a hat")}
+
+
+def test_pixels_between_0_and_1_are_noticed() -> None:
+    pictures = np.random.default_rng(0).random((4, 3, 16, 16), dtype=np.float32)
+    found = casl_bench.score_pairs(
+        pictures, pictures, 0, classifier=brightness, attributes=ATTRIBUTES
+    )
+    assert "2 * x - 1" in found.notes[0]
+
+
+def test_a_network_is_given_pixels_as_its_weights_are() -> None:
+    network = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 3)
+    ).double()
+    pictures = np.zeros((4, 3, 16, 16))
+    found = casl_bench.score_pairs(
+        pictures, pictures + 1, "red", classifier=network, attributes=ATTRIBUTES
+    )
+    assert len(found) == 4 and not network.training
+    assert "flipped" in found._repr_html_() and len(repr(found)) < 200
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    pictures = np.zeros((2, 3, 16, 16))
+    with pytest.raises(InputError, match="a logit that is no number"):
+        casl_bench.score_pairs(
+            pictures, pictures, 0, classifier=lambda x: brightness(x) / 0, attributes=ATTRIBUTES
+        )
+
+
+def test_the_summary_names_the_other_attributes(
+    folders: tuple[Path, Path], logits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--target", "bright", "--logits", logits, "--out", tmp_path / "out")
+    assert score(*folders, *given) == 0
+    assert "other attributes: red, still" in capsys.readouterr().out
+
+
+def test_weights_of_another_number_of_outputs_are_refused_with_what_to_do(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = build_network("torchvision:squeezenet1_1", 5)
+    save_file(network.state_dict(), tmp_path / "mine.safetensors")
+    code = score(
+        *folders, "--target", "red", "--classifier", tmp_path / "mine.safetensors",
+        "--architecture", "torchvision:squeezenet1_1", "--attributes", "bright,red,still",
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert code == 5 and "[5, 512, 1, 1], not [3, 512, 1, 1]" in last
+    assert "in attributes each of its outputs" in last and not (tmp_path / "out").exists()
+
+
+def test_one_attribute_is_given_by_its_name() -> None:
+    found = casl_bench.score_pairs(
+        np.zeros((2, 3, 16, 16)), np.ones((2, 3, 16, 16)), "bright",
+        classifier=lambda x: x.mean((1, 2, 3)), attributes="bright",
+    )  # fmt: skip
+    assert found.attributes == ("bright",) and found.table.loc["epr_raw", "reason"]

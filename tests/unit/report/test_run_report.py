@@ -5,22 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 
 from casl_bench.analysis.analyse import NUMBERS_FILE, analyse
-from casl_bench.report.run_report import MOST_LINES, summary_text, write_run_report
+from casl_bench.report.run_report import MOST_LINES, summary_text, who_is_first, write_run_report
 from casl_bench.results.record import SuiteRef
 from casl_bench.results.run_folder import write_jsonl
-from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
+from tests.support.scored_run import ATTRIBUTES, MadeUpMethod, MadeUpRun, write_made_up_run
 
 
 def made_up(folder: Path, count: int = 3, **changes: object) -> list:  # type: ignore[type-arg]
     methods = {f"method_{i:02d}": MadeUpMethod(damage=0.05 + 0.6 * i) for i in range(count)}
-    write_made_up_run(folder, MadeUpRun(methods, changes=changes or None))
+    write_made_up_run(folder, MadeUpRun(methods, ATTRIBUTES, changes=changes or None))
     return analyse([folder])
 
 
 def test_it_names_who_may_be_first_and_where_the_rest_is(tmp_path: Path) -> None:
     text = summary_text(made_up(tmp_path), tmp_path)
-    assert "method_00 is first" in text and "EPR+" in text and "95 % intervals" in text
+    # Two concepts say too little to tell even these apart.
+    assert "method_00, method_01 or method_02 may be first" in text
+    assert "precise edits" in text and "EPR+" in text and "95 % intervals" in text
     assert f"casl-bench report {tmp_path}" in text and "table.md" in text
+
+
+def test_one_method_is_first_where_no_other_may_be(tmp_path: Path) -> None:
+    found = next(r.comparison for r in made_up(tmp_path) if r.comparison)
+    ranked = [s.model_copy(update={"rank_low": k}) for k, s in enumerate(found.standings, 1)]
+    alone = found.model_copy(update={"standings": tuple(ranked)})
+    assert who_is_first(alone) == f"{ranked[0].method} is first"
 
 
 def test_it_fits_a_screen_whatever_was_run(tmp_path: Path) -> None:
@@ -32,7 +41,7 @@ def test_it_fits_a_screen_whatever_was_run(tmp_path: Path) -> None:
 def test_a_suite_for_trying_out_shows_no_number(tmp_path: Path) -> None:
     records = made_up(tmp_path, suite=SuiteRef(name="quick", version=1, quick=True))
     text = summary_text(records, tmp_path)
-    assert "method_00: 2 of 2 concepts done" in text and "no" in text
+    assert "method_00: 4 of 4 concepts done" in text and "no" in text
     assert "EPR" not in text and "[" not in text
 
 

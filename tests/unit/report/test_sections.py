@@ -328,8 +328,8 @@ def test_records_that_do_not_compare_are_told_overall() -> None:
 
 def test_quick_and_drawn_are_stamped_overall() -> None:
     quick = SuiteRef(name="quick", version=1, quick=True)
-    text = render_tables([edit(suite=quick), dogs(suite=quick)]).split("\n### ")[0]
-    assert "its numbers mean nothing" in text and "not photographs" in text
+    text = render_tables([edit(suite=quick), dogs(suite=quick)]).split("\n## ")[0]
+    assert "no number is shown" in text and "not photographs" in text
 
 
 def test_shift_overall_by_data_set() -> None:

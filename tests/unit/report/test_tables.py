@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -219,9 +220,14 @@ def test_the_title_says_what_was_measured() -> None:
     assert "quick" not in title
 
 
-def test_quick_is_stamped() -> None:
-    text = render_tables([record(suite=SuiteRef(name="quick", version=1, quick=True))])
-    assert "**quick: for trying out, its numbers mean nothing**" in text
+def test_quick_shows_what_ran_and_no_number() -> None:
+    quick = SuiteRef(name="quick", version=1, quick=True)
+    error = ErrorInfo(type="ValueError", message="no smile")
+    failed = record(suite=quick, method="asyrp", status="failed", measurements={}, error=error)
+    text = render_tables([record(suite=quick), record(suite=quick, concept="smiling"), failed])
+    assert "no number is shown" in text and "### Failed or skipped" in text and "no smile" in text
+    assert column(text, "What ran", "casl", "cells") == "2/2"
+    assert "σ" not in text and not re.search(r"\d\.\d", text)
 
 
 def test_records_that_do_not_compare_are_told() -> None:

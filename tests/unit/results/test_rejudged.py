@@ -22,7 +22,7 @@ from casl_bench.results.rejudged import (
 def rejudged(**methods: tuple[float, float]) -> Rejudged:
     own = {n: RejudgedMethod(shipped=s, fresh=f, concepts=8) for n, (s, f) in methods.items()}
     return Rejudged(
-        seed=1, steps=1, images=1, datasets={"d": RejudgedDataset(classifiers={}, methods=own)}
+        seed=1, steps=1, images=1, datasets={"d": RejudgedDataset(scorers={}, methods=own)}
     )
 
 
@@ -37,7 +37,7 @@ def test_a_small_loss_is_noise_and_a_large_one_unranks() -> None:
 def test_fresh_images_count_where_they_show_more() -> None:
     method = RejudgedMethod(shipped=0.8, fresh=0.8, fresh_split=0.2, concepts=2)
     found = rejudged().model_copy(
-        update={"datasets": {"d": RejudgedDataset(classifiers={}, methods={"m": method})}}
+        update={"datasets": {"d": RejudgedDataset(scorers={}, methods={"m": method})}}
     )
     assert found.flag("m") == LOST and found.fresh("m") == 0.8
 

@@ -49,7 +49,7 @@ def planned(
 def test_the_published_records_cost_about_what_is_estimated() -> None:
     standard = suite("full")
     seen = set()
-    for r in read_jsonl(ROOT / "leaderboards" / "records" / "all-standard-seed0.jsonl.gz"):
+    for r in read_jsonl(ROOT / "leaderboards" / "archive" / "all-standard-seed0.jsonl.gz"):
         same = r.method in OURS and r.method_version == info_of(r.method).version
         if r.kind == "edit" and same and r.beside is None and r.cost is not None:
             work = fit_work(make_method(r.method, standard), standard)

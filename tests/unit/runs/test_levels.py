@@ -38,14 +38,14 @@ def responses(*changes: float) -> dict[float, EditScores]:
 def test_levels_are_shares_of_the_full_effect_and_a_flip_rate() -> None:
     matching = match(responses(1.0, 2.0, 4.0), SUITE, full_effect=2.0)
     levels = {level.name: level for level in matching.levels}
-    assert list(levels) == ["effect_25", "effect_50", "effect_75", "flip_50"]
+    assert list(levels) == ["effect_25", "effect_50", "effect_75", "flip_90"]
     # The response is 0.5, 1 and 2 sd.
     assert levels["effect_25"].goal == 0.5 and levels["effect_25"].strength == 0.5
     assert levels["effect_50"].strength == 1.0 == matching.strength
     assert levels["effect_75"].strength == 1.5
-    # None flips at 0.5, where the logit is 0, and all do at 1: half of the way.
-    assert levels["flip_50"].strength == 0.75
-    assert matching.strengths == (0.5, 0.75, 1.0, 1.5)
+    # None flips at 0.5, where the logit is 0, and all do at 1: nine tenths of the way.
+    assert levels["flip_90"].strength == 0.95
+    assert matching.strengths == (0.5, 0.95, 1.0, 1.5)
     assert matching.monotone
 
 
@@ -66,7 +66,7 @@ def test_the_wrong_way_has_a_strength_of_its_own() -> None:
     matching = match(responses(-1.0, -2.0, -4.0), SUITE, full_effect=2.0)
     by_name = {level.name: level for level in matching.levels}
     assert by_name["effect_50"].status == "wrong_way" and by_name["effect_50"].strength == 1.0
-    assert by_name["flip_50"].status == "not_reached"
+    assert by_name["flip_90"].status == "not_reached"
     assert matching.strength == 1.0
 
 

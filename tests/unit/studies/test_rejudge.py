@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from casl_bench.results.run_folder import RecordStore
 from casl_bench.results.stored_cells import read_cells
 from casl_bench.runs.scoring import Scorers
 from casl_bench.studies import rejudge as module
+from casl_bench.studies.fresh_scorers import BothReaders
 from casl_bench.studies.metric_validity.attacks import ATTACKS, red_team
 from casl_bench.studies.metric_validity.study import subject_of
 
@@ -91,7 +93,7 @@ def dataset_of(run: Path) -> DatasetScores:
 
 def test_the_same_classifiers_judge_the_same(run: Path) -> None:
     dataset = dataset_of(run)
-    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME).classifiers)
+    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME))
     concept = dataset.concepts[0]
     for method in ("honest", "attack"):
         was, now = (d.precise_edits(method, concept, (0,)) for d in (dataset, again))
@@ -114,8 +116,8 @@ class OfFactors:
 
 
 def test_what_deceived_the_shipped_ones_is_lost(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fresh = OfFactors()
-    monkeypatch.setattr(module, "fresh_classifiers", lambda *a, **k: (fresh,))
+    fresh = replace(rendered_domain(NAME), classifiers=(OfFactors(),))
+    monkeypatch.setattr(module, "fresh_domain", lambda *a, **k: fresh)
     found = module.rejudge(run, seed=1)
     assert read_rejudged(run / FILE) == found
     own = found.datasets[NAME].methods
@@ -123,6 +125,37 @@ def test_what_deceived_the_shipped_ones_is_lost(run: Path, monkeypatch: pytest.M
     assert own["honest"].fresh > 0.5
     assert found.flag("attack") == LOST and found.flag("honest") is None
     assert "attack" in module.rejudged_text(found)
+
+
+class Reads:
+    """Factors that are so many times the mean of a channel."""
+
+    names = ("collar", "size")
+
+    def __init__(self, *scales: float) -> None:
+        self.info, self.scales = ScorerInfo("reads", "factors", 1, "0" * 64), torch.tensor(scales)
+
+    def factors(self, pixels: Tensor) -> Tensor:
+        return pixels.mean((1, 2, 3))[:, None] * self.scales
+
+    def change_of(self, moved: Tensor, attribute: str) -> tuple[Tensor, Tensor]:
+        return moved[:, 0], moved[:, 1:].abs().mean(1)
+
+    def worst_change_of(self, moved: Tensor, *attributes: str) -> Tensor:
+        return moved.abs().amax(1)
+
+
+def test_what_either_reader_sees_change_has_changed() -> None:
+    blind, seeing = Reads(1.0, 0.0), Reads(0.0, 0.0, 3.0)
+    before, after = (
+        torch.zeros(2, 3, 4, 4),
+        torch.stack([torch.ones(3, 4, 4), torch.zeros(3, 4, 4)]),
+    )
+    for pair, worst in (((blind, seeing), 3.0), ((seeing, blind), 3.0), ((blind, blind), 1.0)):
+        both = BothReaders(*pair)
+        moved = both.factors(after) - both.factors(before)
+        assert both.worst_change_of(moved, "collar").tolist() == [worst, 0.0]
+        assert both.change_of(moved, "collar")[0][0] == pair[0].scales[0]
 
 
 def test_fresh_images_are_of_no_split_and_differ_by_seed() -> None:

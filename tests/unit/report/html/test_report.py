@@ -16,6 +16,7 @@ from casl_bench.cli.main import main
 from casl_bench.core.errors import UsageError
 from casl_bench.report.grouping import parts_of
 from casl_bench.report.html.pages import Source, write_report
+from casl_bench.results.record import SuiteRef
 
 SECTIONS = ("standings", "pictures", "edits", "shift", "controls", "by-concept", "levels",
             "reconstruction", "probe", "sae", "scorers", "latents", "cost", "failed",
@@ -48,6 +49,17 @@ def test_every_section_is_there(report: Path) -> None:
     assert page.text.count("not reached, at most 0.80 σ") == 6
     assert "smiling, ranked by casl" in page.text and "latent 1" in page.text
     assert page.text.count("Silent on all test images") == 2  # latent 3, in two concepts
+
+
+def test_a_run_for_trying_out_shows_pictures_and_no_number(run: Any, tmp_path: Path) -> None:
+    quick = {"suite": SuiteRef(name="quick", version=1, quick=True)}
+    records = tuple(r.model_copy(update=quick) for r in run.source.records)
+    page = Elements(write_report(Source("run", records, run.source.store), tmp_path / "out"))
+    assert tuple(page.attribute("section", "id")) == ("ran", "pictures", "failed", "origin")
+    assert "no number is shown" in page.text and "casl" in page.text
+    assert "σ" not in page.text and not re.search(r"\d\.\d\d", page.text)
+    changes = [c for c in page.attribute("span", "data-changes") if c != "[]"]
+    assert changes and not any(re.search(r"\d", c) for c in changes)
 
 
 def test_all_that_is_referred_to_lies_in_the_folder(report: Path) -> None:

@@ -18,6 +18,7 @@ from casl_bench.cli.main import main
 from casl_bench.core.files import hash_bytes, hash_json
 from casl_bench.report.submission import Expected
 from casl_bench.results.record import RunRecord, SuiteRef
+from casl_bench.results.rejudged import FILE, Rejudged, write_rejudged
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
@@ -55,14 +56,13 @@ def submit(out: Path, path: Path, *more: str) -> int:
 def test_pages_are_made_and_checked(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = {p.relative_to(published).as_posix() for p in published.rglob("*.md")}
     assert made == {
-        "README.md", "ours.md", "datasets/rendered_churches.md", "methods/asyrp.md",
-        "methods/casl.md",
+        "README.md", "datasets/rendered_churches.md", "methods/asyrp.md", "methods/casl.md",
     }  # fmt: skip
     assert leaderboard(published, "--check") == 0
-    assert "5 pages are those of the records" in capsys.readouterr().out
+    assert "4 pages are those of the records" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["README.md", "methods/casl.md", "ours.md"])
+@pytest.mark.parametrize("name", ["README.md", "methods/casl.md"])
 def test_a_page_edited_by_hand_fails(
     published: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,7 +87,7 @@ def test_new_records_make_pages_stale(
 ) -> None:
     write(published / "records" / "more.jsonl", made_up_run(scores, seed=1).records)
     assert leaderboard(published, "--check") == 5
-    assert "more.md is absent" in capsys.readouterr().err
+    assert "README.md is stale" in capsys.readouterr().err
 
 
 def test_pages_of_records_that_are_gone(
@@ -125,6 +125,34 @@ def test_a_broken_control_makes_no_page(
     assert leaderboard(tmp_path) == 5
     assert "the oracle flips only 0.30" in capsys.readouterr().err
     assert not (tmp_path / "README.md").exists()
+
+
+OLD = Path(__file__).parents[4] / "leaderboards" / "archive"
+
+
+def test_the_old_instrument_has_a_page_of_its_own(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {p: p.read_bytes() for p in published.rglob("*.md") if p.name != "README.md"}
+    (file,) = OLD.glob("*.jsonl.gz")
+    misplaced = published / "records" / file.name
+    misplaced.write_bytes(file.read_bytes())
+    assert leaderboard(published) == 2
+    error = capsys.readouterr().err
+    assert "records of the old instrument" in error and f"move the file to {published}" in error
+    (published / "archive").mkdir()
+    misplaced.rename(published / "archive" / file.name)
+    assert leaderboard(published) == 0 and leaderboard(published, "--check") == 0
+    assert {p: p.read_bytes() for p in before} == before
+    page = (published / "archive" / "README.md").read_text(encoding="utf-8")
+    assert page == (OLD / "README.md").read_text(encoding="utf-8")
+    assert "**Of the old instrument.**" in page and "concept_slider" in page
+    index = (published / "README.md").read_text(encoding="utf-8")
+    assert "[archive](archive/README.md)" in index and "concept_slider" not in index
+    ours = published / "records" / "ours.jsonl"
+    ours.rename(published / "archive" / "ours.jsonl")
+    assert leaderboard(published) == 2
+    assert "records of the new instrument" in capsys.readouterr().err
 
 
 def test_no_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +334,11 @@ def test_a_run_folder_shows_its_suite(
     assert submit(tmp_path, run) == 5
     assert "has other settings than today's" in capsys.readouterr().err
     (run / "manifest.json").write_text(json.dumps({"key": {"suite": suite}}))
+    write_rejudged(run / FILE, Rejudged(seed=1, steps=1, images=1, datasets={}))
     assert submit(tmp_path, run) == 0
+    name = "rendered_churches-standard-v3-seed0"
+    added = {p.name for p in (tmp_path / "records").iterdir()}
+    assert added == {f"{name}.scores.npz", f"{name}.rejudged.json"}
 
 
 def with_scores(record: RunRecord, content: bytes) -> RunRecord:
@@ -361,7 +393,8 @@ def test_the_package_knows_what_a_run_should_hold(
     assert "missing: rendered_churches/h_linear/night" in capsys.readouterr().err
 
 
-QUOTED = "# Mine\n\n<!-- quoted: ours.md / Edits -->\nold\n<!-- /quoted -->\n\nand on.\n"
+HEADING = "rendered_churches (rendered, suite standard v3, seed 0)"
+QUOTED = f"# Mine\n\n<!-- quoted: README.md / {HEADING} -->\nold\n<!-- /quoted -->\n\nand on.\n"
 
 
 def test_a_quoted_table_is_that_of_its_page(
@@ -374,10 +407,10 @@ def test_a_quoted_table_is_that_of_its_page(
     assert document.read_text(encoding="utf-8") == QUOTED
     assert leaderboard(published, "--quotes", str(document)) == 0
     text = document.read_text(encoding="utf-8")
-    page = (published / "ours.md").read_text(encoding="utf-8")
+    page = (published / "README.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert rows[0].startswith("| method")
-    assert "\n".join(rows) in page.split("### Edits\n")[1]
+    assert rows[0].startswith("| rank")
+    assert "\n".join(rows) in page.split(f"## {HEADING}\n")[1]
     assert text.endswith("<!-- /quoted -->\n\nand on.\n")
     assert "old" not in text
     assert leaderboard(published, "--check", "--quotes", str(document)) == 0
@@ -386,8 +419,8 @@ def test_a_quoted_table_is_that_of_its_page(
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("ours.md", "our.md", "unknown page 'our.md'; did you mean 'ours.md'?"),
-        ("Edits", "Edit", "unknown heading of ours.md 'Edit'; did you mean 'Edits'?"),
+        ("README", "READ", "unknown page 'READ.md'; did you mean 'README.md'?"),
+        ("seed 0", "seed 1", f"seed 1)'; did you mean '{HEADING}'?"),
         ("<!-- /quoted -->", "", "not closed"),
     ],
 )

@@ -20,8 +20,15 @@ from casl_bench.studies.metric_validity.editors import (
     settings_of,
 )
 from casl_bench.studies.metric_validity.edits import Subject
-from casl_bench.studies.metric_validity.headline import CANDIDATES
-from casl_bench.studies.metric_validity.headline_page import rank_correlation
+from casl_bench.studies.metric_validity.headline import (
+    CANDIDATES,
+    AttackRow,
+    EditorRow,
+    HeadlineHeader,
+    HeadlineRecords,
+    Judge,
+)
+from casl_bench.studies.metric_validity.headline_page import bounds, rank_correlation
 from casl_bench.studies.metric_validity.study import subject_of
 
 DOMAIN = "rendered_dogs"
@@ -101,6 +108,67 @@ def test_every_attack_gives_pictures(subject: Subject, team: RedTeam) -> None:
     for name, attack in ATTACKS.items():
         edited = attack.make(team, subject)(x, attack.strengths[0])
         assert edited.shape == x.shape and torch.isfinite(edited).all(), name
+
+
+def test_what_is_hidden_stays_near_the_honest_edit(subject: Subject, team: RedTeam) -> None:
+    x = pictures(team, subject)
+    plain, edited = (ATTACKS[n].make(team, subject)(x, 1.5) for n in ("pixel_mean", "hidden"))
+    assert (edited - plain.clamp(-1, 1)).abs().max() <= 0.12 + 1e-6
+    reader = team.domain.factors
+    assert reader is not None
+    name = subject.concept.attribute
+    before, after = (
+        reader.worst_change_of(reader.factors(e) - reader.factors(x), name).mean()
+        for e in (plain, edited)
+    )
+    assert after < before
+
+
+def test_attacks_over_an_honest_row_begin_with_it(subject: Subject, team: RedTeam) -> None:
+    x = pictures(team, subject)
+    template = ATTACKS["nearest_template"].make(team, subject)(x, 1.0)
+    cautious = ATTACKS["abstain"].make(team, subject)(x, 1.0)
+    for edited, plain, source in zip(cautious, template, x, strict=True):
+        assert torch.equal(edited, plain) or torch.equal(edited, source)
+    swapped = ATTACKS["swap_hard"].make(team, subject)(x, 1.0)
+    assert ((team.logits(swapped) > 0).all(0)[:, subject.target]).all()
+    assert {a.over for a in ATTACKS.values()} <= {"", *ATTACKS}
+
+
+def test_a_paste_leaves_most_of_the_image(subject: Subject, team: RedTeam) -> None:
+    x = pictures(team, subject)
+    changed = (ATTACKS["region_paste"].make(team, subject)(x, 1.0) != x).any(1).float().mean()
+    assert 0 < changed <= 0.15 + 1e-3
+
+
+HONEST = {"pixel_mean": 0.2, "mean_template": 0.3, "nearest_template": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("attack", "shipped", "fresh", "broken"),
+    [
+        ("white_box", 0.1, 0.1, 0),
+        ("white_box", 0.9, 0.1, 0),  # loses so much that it is not ranked
+        ("white_box", 0.35, 0.19, 0),
+        ("white_box", 0.4, 0.35, 2),
+        ("white_box", 0.29, 0.25, 1),
+        ("selective", 0.9, 0.54, 0),
+        ("selective", 0.5, 0.56, 1),
+    ],
+)
+def test_bounds_hold_or_are_broken(attack: str, shipped: float, fresh: float, broken: int) -> None:
+    def row(name: str, judge: Judge, value: float) -> AttackRow:
+        values = dict.fromkeys(CANDIDATES, value)
+        return AttackRow(dataset="d", attack=name, judge=judge, values=values)
+
+    rows: list[EditorRow | AttackRow] = [
+        row(n, judge, v) for n, v in HONEST.items() for judge in ("shipped", "fresh")
+    ]
+    rows += [row(attack, "shipped", shipped), row(attack, "fresh", fresh)]
+    header = HeadlineHeader(
+        version=2, command="c", images=4, seed=0, datasets={}, scorers={}, packages={}
+    )
+    assert sum(not holds for holds in bounds(HeadlineRecords(header, rows)).values()) == broken
 
 
 def test_candidates_have_titles_and_correlations_are_spearmans() -> None:
