@@ -108,6 +108,9 @@ _RENDERED = "Rendered images: a stand-in with known truth, not photographs."
 _ZERO_SHOT = (
     "**Attributes are judged zero-shot**: nobody has labelled {where}; they are what a CLIP sees."
 )
+_NOT_CARRIED = (
+    "Not carried by h, so no concept for any method: {what}. No edit may move it all the same."
+)
 _ZERO_SHOT_SCORER = "zero_shot:"
 """Beginning of the name of a scorer that was trained on no labels."""
 
@@ -143,8 +146,15 @@ def _about_images(groups: Sequence[Group]) -> list[str]:
         for g in groups
         if any(n.startswith(_ZERO_SHOT_SCORER) for r in g.records for n in r.scorers)
     ]
-    rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
-    return rendered + ([_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else [])
+    several = len(groups) > 1
+    left_out = [
+        f"{escape(g.first.dataset)}: {attribute}" if several else attribute
+        for g in groups
+        for attribute in g.not_carried
+    ]
+    lines = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
+    lines += [_ZERO_SHOT.format(where=", ".join(unlabelled))] if unlabelled else []
+    return lines + ([_NOT_CARRIED.format(what=", ".join(left_out))] if left_out else [])
 
 
 def _settings(record: RunRecord) -> str:

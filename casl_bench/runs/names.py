@@ -62,6 +62,12 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
         return chosen
     for name in chosen:
         if name not in known:
+            if any(name in card.not_carried for card in cards):
+                raise UsageError(
+                    f"'{name}' is no concept: h does not carry it",
+                    where=", ".join(datasets),
+                    hint=f"choose from: {', '.join(sorted(known))}",
+                )
             raise unknown_name("concept", name, known, where=", ".join(datasets))
     return chosen
 
@@ -111,7 +117,6 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> Domain
 def load_registries(plugins: Sequence[Path] = ()) -> None:
     """Import every place where methods may live; of these, only a plugin must not fail."""
     discover("casl_bench.domains", DATASETS, DOMAINS)
-    discover("casl_bench.domains.rendering", DATASETS)
     discover("casl_bench.photos", DATASETS, DOMAINS)
     discover("casl_bench.metrics", METRICS)
     discover_dictionaries()

@@ -116,6 +116,23 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
     return tuple(numbers)
 
 
+@study_group.command("unet-gates")
+@click.option("--out", type=LocalPath(), default=Path("docs/backbone_trials"), show_default=True,
+              help="Folder of the figures before; the page comes beside them.")  # fmt: skip
+def unet_gates_command(out: Path) -> Callable[[], str]:
+    """Every gate of every U-Net, before and now, in one table."""
+
+    def action() -> str:
+        from casl_bench.core.files import write_text
+        from casl_bench.studies.unet_gates import PAGE, gates_page
+
+        page = gates_page(out)
+        write_text(out / PAGE, page)
+        return page
+
+    return action
+
+
 @study_group.command("paper-questions")
 @click.argument("records", metavar="RUN", type=LocalPath(exists=True))
 @click.option("--out", type=LocalPath(), default=Path("docs/studies"),

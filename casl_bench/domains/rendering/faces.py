@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
-from casl_bench.domains.dataset import DATASETS, Concept
+from casl_bench.domains.dataset import Concept
 from casl_bench.domains.rendering import shapes
 from casl_bench.domains.rendering.captions import Phrases, Wording
-from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
+from casl_bench.domains.rendering.renderer import Drawing, Picture
 from casl_bench.domains.rendering.shapes import FloatArray, colours
 
 ATTRIBUTES: tuple[str, ...] = (
@@ -372,5 +371,3 @@ DRAWING = Drawing(
     picture=_Portrait,
     tuning_concepts=TUNING_CONCEPTS,
 )
-
-DATASETS.register("rendered_faces", partial(RenderedDataset, DRAWING))

@@ -27,6 +27,7 @@ from casl_bench.report.pictures import (
 from casl_bench.report.tables import render_tables
 from casl_bench.results.edited_images import FILE_NAME, EditedImages, to_pixels
 from casl_bench.results.record import (
+    NOT_CARRIED,
     Cost,
     ErrorInfo,
     FileRef,
@@ -305,6 +306,16 @@ def test_reconstruction_stands_apart() -> None:
 
 
 # Pieces ---------------------------------------------------------------------------------------
+
+
+def test_what_h_does_not_carry_is_said_above_the_tables() -> None:
+    left_out = record("reconstruction", flags=(f"{NOT_CARRIED}mouth_open",))
+    other = record("reconstruction", dataset="rendered_dogs")
+    line = "Not carried by h, so no concept for any method: {}. No edit may move it all the same."
+    assert line.format("mouth_open") in render_tables([record(), left_out])
+    overall, *_ = render_tables([record(), left_out, other]).split("\n\n## ")
+    assert line.format("rendered_faces: mouth_open") in overall
+    assert "Not carried" not in render_tables([record(), other])
 
 
 def test_numbers() -> None:
