@@ -5,53 +5,25 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError, unknown_name
-from casl_bench.core.files import read_checked
-from casl_bench.domains.dataset import DATASETS
 from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.domains.options import DomainOptions
 from casl_bench.domains.rendering import churches, dogs, faces
 from casl_bench.domains.rendering.captions import Wording
-from casl_bench.domains.rendering.renderer import Drawing, RenderedDataset
+from casl_bench.domains.rendering.renderer import Drawing
+from casl_bench.domains.rendering.shipped import ASSETS as ASSETS
+from casl_bench.domains.rendering.shipped import rendered_dataset
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import BACKBONES, Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.embedder import RenderEmbedder
 from casl_bench.models.factor_regressor import FactorRegressor
 
-ASSETS = Path(__file__).parent / "assets"
-"""One folder per domain, one folder per model in it: weights, card, curve."""
-
 CLASSIFIERS = ("classifier_plain", "classifier_depthwise", "classifier_residual")
 """The first one is primary: it chooses strengths and decides the headline columns."""
 
 TUNING_CLASSIFIER = "classifier_tuning"
-
-GATES = "gates.json"
-"""Beside a U-Net: what `casl-bench train gates` measured of it."""
-CARRIED = 0.8
-"""h carries an attribute if a donor's h brings it along in this share of images, where they differ.
-
-An attribute that h does not carry is no concept: no method is ranked on it, whether it edits
-through h or not. It stays among those that no edit may move.
-"""
-
-
-class Gates(BaseModel):
-    """What a domain needs of the figures in `GATES`."""
-
-    model_config = ConfigDict(frozen=True)
-
-    donor_h_transfer: dict[str, Annotated[float, Field(ge=0, le=1)]]
-
-    @property
-    def not_carried(self) -> tuple[str, ...]:
-        """Attributes, ranked or not, under `CARRIED`."""
-        return tuple(a for a, share in self.donor_h_transfer.items() if share < CARRIED)
 
 
 @dataclass(frozen=True)
@@ -81,16 +53,6 @@ RENDERED: dict[str, RenderedDomain] = {
 }
 
 
-def rendered_dataset(domain: str, assets: Path = ASSETS) -> RenderedDataset:
-    """The pictures of a domain, with the concepts that its U-Net's h carries.
-
-    All of them where no gate was measured. Raises InvalidBenchmarkError on a damaged file.
-    """
-    path = assets / domain / "unet" / GATES
-    gates = read_checked(Gates, path, "gates of a U-Net") if path.exists() else None
-    return RenderedDataset(RENDERED[domain].drawing, gates.not_carried if gates else ())
-
-
 def rendered_domain(
     domain: str,
     device: str = "cpu",
@@ -117,7 +79,7 @@ def rendered_domain(
         )
     return Domain(
         name="synth",
-        dataset=rendered_dataset(domain, assets),
+        dataset=rendered_dataset(RENDERED[domain].drawing, assets),
         backbone=BACKBONES.create(f"{domain}_unet", folder / "unet"),
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),
@@ -131,5 +93,4 @@ def rendered_domain(
 
 for _name in RENDERED:
     BACKBONES.register(f"{_name}_unet", Backbone.from_folder)
-    DATASETS.register(_name, functools.partial(rendered_dataset, _name))
     DOMAINS.register(_name, functools.partial(rendered_domain, _name))

@@ -117,6 +117,7 @@ def checked_options(given: Mapping[str, Any], datasets: Iterable[str]) -> Domain
 def load_registries(plugins: Sequence[Path] = ()) -> None:
     """Import every place where methods may live; of these, only a plugin must not fail."""
     discover("casl_bench.domains", DATASETS, DOMAINS)
+    discover("casl_bench.domains.rendering", DATASETS)
     discover("casl_bench.photos", DATASETS, DOMAINS)
     discover("casl_bench.metrics", METRICS)
     discover_dictionaries()

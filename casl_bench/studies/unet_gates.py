@@ -8,7 +8,8 @@ from __future__ import annotations
 from itertools import groupby
 from pathlib import Path
 
-from casl_bench.domains.rendered import ASSETS, GATES, RENDERED, Gates
+from casl_bench.domains.rendered import ASSETS, RENDERED
+from casl_bench.domains.rendering.shipped import GATES, Gates
 from casl_bench.report.markdown import table
 from casl_bench.training.train_gates import SMALLER, GateRow, gate_rows, read_figures
 

@@ -16,9 +16,10 @@ from PIL import Image
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import make_folder, read_json, write_json
 from casl_bench.core.option_types import BoundedInt, LocalPath
-from casl_bench.domains.rendered import CARRIED, GATES, RENDERED
+from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import RenderedDataset
 from casl_bench.domains.rendering.shapes import contact_sheet
+from casl_bench.domains.rendering.shipped import CARRIED, GATES
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.noise_schedule import power_timesteps

@@ -57,6 +57,7 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "study photographs-gate": ("study", "photographs-gate", "--out", "new"),
     "study metric-validity": ("study", "metric-validity", "--out", "new"),
     "study paper-questions": ("study", "paper-questions", "run", "--out", "new"),
+    "study sae-sweep": ("study", "sae-sweep", "run", "--out", "new"),
     "study unet-gates": ("study", "unet-gates", "--out", "new"),
     "study gate-rates": ("study", "gate-rates", "run"),
     "submit": ("submit", "run", "--records", "records"),

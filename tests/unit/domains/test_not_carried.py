@@ -10,7 +10,8 @@ import pytest
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.domains.dataset import DATASETS
-from casl_bench.domains.rendered import ASSETS, CARRIED, GATES, RENDERED, rendered_dataset
+from casl_bench.domains.rendered import ASSETS, RENDERED
+from casl_bench.domains.rendering.shipped import CARRIED, GATES, rendered_dataset
 from casl_bench.models.backbone import Backbone
 from casl_bench.runs.names import resolve_concepts
 from casl_bench.runs.suites import SUITES
@@ -32,7 +33,7 @@ def _assets(folder: Path, **shares: float) -> Path:
 
 def test_it_is_no_concept_and_stays_an_attribute(tmp_path: Path) -> None:
     assets = _assets(tmp_path, mouth_open=CARRIED - 0.001, smiling=CARRIED, earrings=0.1)
-    card = rendered_dataset("rendered_faces", assets).card
+    card = rendered_dataset(FACES, assets).card
     assert card.not_carried == ("mouth_open",), "earrings are never ranked, smiling is carried"
     left = [c.name for c in FACES.concepts if c.name != "mouth_open"]
     assert [c.name for c in card.concepts] == left
@@ -40,7 +41,7 @@ def test_it_is_no_concept_and_stays_an_attribute(tmp_path: Path) -> None:
 
 
 def test_without_a_measurement_everything_is_ranked(tmp_path: Path) -> None:
-    assert rendered_dataset("rendered_faces", tmp_path).card.concepts == FACES.concepts
+    assert rendered_dataset(FACES, tmp_path).card.concepts == FACES.concepts
 
 
 @pytest.mark.parametrize("content", ["{", "{}", '{"donor_h_transfer": {"hat": 2}}'])
@@ -48,13 +49,13 @@ def test_damaged_figures_are_refused(tmp_path: Path, content: str) -> None:
     path = _assets(tmp_path) / "rendered_faces" / "unet" / GATES
     path.write_text(content)
     with pytest.raises(InvalidBenchmarkError, match="gates of a U-Net"):
-        rendered_dataset("rendered_faces", tmp_path)
+        rendered_dataset(FACES, tmp_path)
 
 
 def test_asking_for_it_says_why_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = rendered_dataset("rendered_faces", _assets(tmp_path, mouth_open=0.3))
+    dataset = rendered_dataset(FACES, _assets(tmp_path, mouth_open=0.3))
     monkeypatch.setitem(DATASETS._factories, "rendered_faces", lambda: dataset)
     with pytest.raises(UsageError, match="'mouth_open' is no concept: h does not carry it"):
         resolve_concepts(["hat", "mouth_open"], ["rendered_faces"])
@@ -75,7 +76,7 @@ def _figures(domain: str) -> dict[str, Any]:
 @pytest.mark.parametrize("domain", RENDERED)
 def test_at_most_two_attributes_of_a_domain_are_left_out(domain: str) -> None:
     figures = _figures(domain)
-    assert len(rendered_dataset(domain).card.not_carried) <= 2
+    assert len(rendered_dataset(RENDERED[domain].drawing).card.not_carried) <= 2
     assert min(figures["donor_pairs_that_differ"].values()) >= 100, "pairs behind each share"
 
 

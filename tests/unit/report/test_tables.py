@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from casl_bench.analysis.headline import PreciseEdits
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo
 from casl_bench.report.columns import shown
@@ -22,6 +23,7 @@ from casl_bench.report.pictures import (
     draw_cell,
     draw_comparison,
     draw_rows,
+    median_image,
     write_pictures,
 )
 from casl_bench.report.tables import render_tables
@@ -470,3 +472,15 @@ def test_a_run_gets_its_pictures_once(tmp_path: Path) -> None:
     write_pictures(store, numbers)
     again = {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.png")}
     assert again == made
+
+
+def test_the_image_shown_is_the_median_over_methods() -> None:
+    def found(*credit: float) -> PreciseEdits:
+        there = np.array([True, True, True, True, False])
+        return PreciseEdits(tuple("abcde"), np.array(credit), there, np.array(credit))
+
+    # Means 0.3, 0.9, 0.5, 0.1; "e" had the target before.
+    both = [found(0.2, 1.0, 0.4, 0.0, 0.4), found(0.4, 0.8, 0.6, 0.2, 0.3)]
+    assert median_image(both, "abcde") == "a", "the lower of the two in the middle"
+    assert median_image(both, "abc") == "c", "pictures are kept of some images alone"
+    assert median_image(both, "e") == "e", "or of none that counts"
