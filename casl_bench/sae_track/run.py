@@ -132,6 +132,7 @@ class Track:
                 self.config.suite.model_dump(mode="json"),
                 cell.model_dump(mode="json"),
                 fingerprint(self.domain),
+                [concept.name for concept in self.domain.dataset.card.concepts],
                 self.artifacts.split_key("test").hash,
                 self._content(spec),
                 code_hash(_CODE),

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED, rendered_domain
+from casl_bench.domains.rendered import CLASSIFIERS, rendered_domain
 from casl_bench.domains.rendering.shipped import GATES
 from casl_bench.training import export_unet, train_domain, trainer
 from casl_bench.training.commands import TrainGroup
+
+pytestmark = pytest.mark.slow
 
 DOMAIN = "rendered_faces"
 MOST_BYTES = 9e6
@@ -67,7 +69,6 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "assets"
 
 
-@pytest.mark.slow
 def test_a_domain_opens_with_what_was_shipped(assets: Path) -> None:
     domain = rendered_domain(DOMAIN, assets=assets)
     assert tuple(c.info.name for c in domain.classifiers) == CLASSIFIERS
@@ -81,17 +82,8 @@ def test_a_domain_opens_with_what_was_shipped(assets: Path) -> None:
     assert trained_on["training"]["config"]["unet"] == domain.backbone.weights_hash
 
 
-@pytest.mark.slow
 def test_a_domain_takes_at_most_9_mb(assets: Path) -> None:
     # A full training's curves, a line per 25 or 50 steps, come on top of these.
     curves = 60_000
     assert bytes_of(assets / DOMAIN) + curves <= MOST_BYTES
     assert not [p for p in assets.rglob("*") if p.suffix == ".png"], "no sample sheets"
-
-
-@pytest.mark.parametrize("domain", RENDERED)
-def test_shipped_models_take_at_most_9_mb(domain: str) -> None:
-    if not (ASSETS / domain / "classifier_tuning").is_dir():
-        pytest.skip("the models of the new drawings are not shipped yet")
-    assert bytes_of(ASSETS / domain) <= MOST_BYTES
-    assert not [p for p in (ASSETS / domain).rglob("*") if p.suffix == ".png"], "no sample sheets"
