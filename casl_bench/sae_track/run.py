@@ -87,7 +87,7 @@ def cells_of(config: TrackConfig, dataset: str) -> list[SaeCellId]:
                 if seed and not info.seeded:
                     continue
                 trained = bool(sized_by) and not info.control
-                spans = [None] if suite.pooled or not trained else []
+                spans: list[str | None] = [None] if suite.pooled or not trained else []
                 spans += [r.name for r in suite.ranges] if suite.per_range and trained else []
                 for width, k, vectors, span in product(
                     suite.widths if "d_sae" in sized_by else (None,),

@@ -55,8 +55,8 @@ def gates_page(before: Path, assets: Path = ASSETS) -> str:
                  if gate in now else NOT_YET]
             )  # fmt: skip
         if new:
-            left_out = [a for a in Gates(**new).not_carried if a in ranked]
-            marked.append(f"{domain}: {', '.join(left_out) or 'none'}")
+            unranked = [a for a in Gates(**new).not_carried if a in ranked]
+            marked.append(f"{domain}: {', '.join(unranked) or 'none'}")
     heads = ["domain", "gate", "wanted", "before", "now"]
     left_out = "; ".join(marked) or NOT_YET
     parts = (
@@ -65,6 +65,7 @@ def gates_page(before: Path, assets: Path = ASSETS) -> str:
         "**bold**. Before: the models of 2026-11-26, on the drawings and attributes of then and "
         "with fewer images. What each gate asks: [backbone_trials.md](../backbone_trials.md).",
         table(heads, rows, text_columns=len(heads)),
+        "A suite on whose walk plain inversion misses its gates refines its inversions.",
         f"Not carried by h, and so no concept for any method: {left_out}.",
     )
     return "\n\n".join(parts) + "\n"

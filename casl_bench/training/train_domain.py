@@ -62,8 +62,8 @@ def main(
         started = () if start is None else ("--start", str(assets / start / name))
         if name == "unet":
             if unet is None:
-                steps = str(round(UNET_STEPS * scale))
-                _run("casl_bench", "train", "unet", *common, *pools, *started, "--steps", steps)
+                length = str(round(UNET_STEPS * scale))
+                _run("casl_bench", "train", "unet", *common, *pools, *started, "--steps", length)
             _run("casl_bench.training.export_unet", "--training", str(unet or training),
                  "--out", str(shipped / "unet"))  # fmt: skip
         elif name == "gates":
