@@ -14,8 +14,11 @@ from casl_bench.metrics.dictionaries import HEADLINE
 from casl_bench.results.record import Measurement, Pair
 from casl_bench.results.sae_record import SaeRecord
 
-Variant = tuple[str, str, int | None, int | None]
-"""(dictionary, site, width, target L0): what a row of the table stands for, all seeds together."""
+Variant = tuple[str, str, int | None, int | None, int | None, bool]
+"""(dictionary, site, width, target L0, training vectors, one per range): a row of the table.
+
+All seeds stand together in it, and dictionaries that are trained on a range of timesteps each.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class SaeStanding:
 
 def variant_of(record: SaeRecord) -> Variant:
     """Which row a record belongs to."""
-    return record.id.sae, record.id.site, record.id.d_sae, record.id.k
+    i = record.id
+    return i.sae, i.site, i.d_sae, i.k, i.vectors, i.trained_on is not None
 
 
 def concept_scores(

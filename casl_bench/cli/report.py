@@ -10,7 +10,7 @@ import click
 from casl_bench.cli.options import PATH, deferred
 from casl_bench.core.command import EXIT_INCOMPLETE, say, show
 from casl_bench.core.errors import UsageError
-from casl_bench.core.option_types import BoundedInt, LocalPath
+from casl_bench.core.option_types import LocalPath
 
 if TYPE_CHECKING:
     pass
@@ -126,18 +126,21 @@ def table_command(where: Path, short: bool) -> str:
 
 @click.command("picture")
 @click.argument("run_folder", type=_RUN)
-@click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: all]")
-@click.option("--image", type=BoundedInt(0), default=0, help="Place of the test image.")
+@click.option("--concepts", default="", metavar="NAMES", help="Which.  [default: the first "
+              "three of each data set]")  # fmt: skip
+@click.option("--methods", default="", metavar="NAMES", help="Which, in this order.  [default: "
+              "all, the most precise first]")  # fmt: skip
 @click.option("--out", type=PATH, required=True, help="PNG file to write.")
 @deferred
-def picture_command(run_folder: Path, concepts: str, image: int, out: Path) -> int:
-    """Draw one test image per concept and method: source, reconstruction, edits, oracle."""
-    from casl_bench.analysis.analyse import read_numbers
-    from casl_bench.report.pictures import write_overview
-    from casl_bench.results.run_folder import RecordStore
+def picture_command(run_folder: Path, concepts: str, methods: str, out: Path) -> int:
+    """Draw edits, a row per method: source, reconstruction, three levels of effect, perfect edit.
 
-    names = concepts.replace(",", " ").split()
-    write_overview(RecordStore(run_folder), read_numbers(run_folder), names, image, out)
+    Of each concept the image whose credit in precise edits, meaned over methods, is the median.
+    """
+    from casl_bench.report.pictures import write_edits
+
+    names, rows = (given.replace(",", " ").split() for given in (concepts, methods))
+    write_edits(run_folder, out, names, rows)
     return 0
 
 

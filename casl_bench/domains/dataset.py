@@ -29,7 +29,12 @@ class Concept:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """What a table says of a data set. `revision` changes whenever a pixel or a label may."""
+    """What a table says of a data set. `revision` changes whenever a pixel or a label may.
+
+    Attributes:
+        concepts: what is edited and ranked.
+        not_carried: attributes that would be among them, but that h does not carry.
+    """
 
     name: str
     domain_kind: str
@@ -40,6 +45,7 @@ class DatasetCard:
     description: str
     licence: str
     source: str
+    not_carried: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,14 @@ from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.domains.options import DomainOptions
 from casl_bench.domains.rendering import churches, dogs, faces
 from casl_bench.domains.rendering.captions import Wording
-from casl_bench.domains.rendering.renderer import Drawing, RenderedDataset
+from casl_bench.domains.rendering.renderer import Drawing
+from casl_bench.domains.rendering.shipped import ASSETS as ASSETS
+from casl_bench.domains.rendering.shipped import rendered_dataset
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import BACKBONES, Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.embedder import RenderEmbedder
 from casl_bench.models.factor_regressor import FactorRegressor
-
-ASSETS = Path(__file__).parent / "assets"
-"""One folder per domain, one folder per model in it: weights, card, curve."""
 
 CLASSIFIERS = ("classifier_plain", "classifier_depthwise", "classifier_residual")
 """The first one is primary: it chooses strengths and decides the headline columns."""
@@ -80,7 +79,7 @@ def rendered_domain(
         )
     return Domain(
         name="synth",
-        dataset=RenderedDataset(RENDERED[domain].drawing),
+        dataset=rendered_dataset(RENDERED[domain].drawing, assets),
         backbone=BACKBONES.create(f"{domain}_unet", folder / "unet"),
         guide_clip=ClipModel.load(folder / "guide_clip"),
         score_clip=ClipScorer.load(folder / "score_clip"),

@@ -12,7 +12,7 @@ import numpy as np
 from casl_bench.analysis.significance import without
 from casl_bench.metrics.bootstrap import student_margin
 from casl_bench.report.markdown import DASH, Markdown, escape
-from casl_bench.results.record import ALL, Comparison, Kind, Measurement, RunRecord
+from casl_bench.results.record import ALL, NOT_CARRIED, Comparison, Kind, Measurement, RunRecord
 
 
 class RowKey(NamedTuple):
@@ -180,6 +180,13 @@ class Group:
             "backbones": {escape((r.backbone or "")[:8]) for r in done},
         }
         return {what: sorted(values) for what, values in found.items()}
+
+    @property
+    def not_carried(self) -> list[Markdown]:
+        """Attributes that h does not carry, and that are therefore no concepts."""
+        flags = {flag for r in self.of_kind("reconstruction") for flag in r.flags}
+        names = sorted(f.removeprefix(NOT_CARRIED) for f in flags if f.startswith(NOT_CARRIED))
+        return [escape(name) for name in names]
 
     @property
     def mixed(self) -> tuple[str, ...]:

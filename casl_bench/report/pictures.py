@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from casl_bench.analysis.analyse import DatasetScores, group_cells
+from casl_bench.analysis.headline import PreciseEdits
 from casl_bench.core.errors import InputError, UsageError, unknown_name
 from casl_bench.core.files import hash_json, regular, safe_name, write_bytes
 from casl_bench.results.edited_images import EditedImages, Pixels
-from casl_bench.results.record import RunRecord
+from casl_bench.results.record import CellRecord, RunRecord
 from casl_bench.results.run_folder import CellKey, RecordStore
+from casl_bench.results.stored_cells import read_cells
 
 # Pictures of edits side by side: arrays in, one picture out.
 
@@ -151,52 +155,128 @@ def write_pictures(store: RecordStore, records: Sequence[RunRecord]) -> Path:
     return folder
 
 
-def write_overview(
-    store: RecordStore,
-    records: Sequence[RunRecord],
-    concepts: Sequence[str],
-    image: int,
-    path: Path,
-) -> None:
-    """Write a PNG: one row per concept, one column per method at its reported strength.
-
-    Concepts are shown in the order given, or all where none is; `image` is a place among a
-    concept's images, the last one where it has fewer.
-
-    Raises:
-        UsageError: on a concept that no method of the run has edited.
-    """
-    done = [r for r in records if r.kind == "edit" and r.images is not None and not r.control]
-    known = {r.concept or "" for r in done}
-    for name in concepts:
-        if name not in known:
-            raise unknown_name("concept", name, known)
-    if not done:
-        raise UsageError("no pictures", where=str(store.run), hint="give a run folder")
-    shown = [r for r in done if r.concept in (concepts or known)]
-    rows = _comparison(store, shown, concepts)
-    _write(path, _hash_of(shown), draw_comparison(rows, image=image))
-
-
 def _comparison(
-    store: RecordStore, records: Sequence[RunRecord], concepts: Sequence[str] = ()
+    store: RecordStore, records: Sequence[RunRecord]
 ) -> list[tuple[str, dict[str, ReportedEdits]]]:
-    """Rows in the order of `concepts`; a label names the data set where there are several."""
-    place = {name: i for i, name in enumerate(concepts)}
-    several = len({r.dataset for r in records}) > 1
+    """Rows of one data set in the order of its concepts."""
     rows: dict[str, dict[str, ReportedEdits]] = {}
-    ordered = sorted(
-        records,
-        key=lambda r: (place.get(r.concept or "", 0), r.dataset, r.concept or "", r.method or ""),
-    )
-    for r in ordered:
-        label = f"{r.dataset}: {r.concept}" if several else f"{r.concept}"
+    for r in sorted(records, key=lambda r: (r.concept or "", r.method or "")):
         reported = ReportedEdits(load_images(store, r), r.strength)
-        rows.setdefault(label, {})[r.method or ""] = reported
+        rows.setdefault(r.concept or "", {})[r.method or ""] = reported
     return list(rows.items())
 
 
-def load_images(store: RecordStore, record: RunRecord) -> EditedImages:
+CONCEPTS = 3
+"""Of each data set that `write_edits` shows where none are named: the first ones."""
+LEVELS = {"effect_25": "25 %", "effect_50": "50 %", "effect_75": "75 %"}
+"""Levels of effect at whose strengths it shows edits, and the headings of their columns."""
+
+
+def write_edits(
+    run: Path, path: Path, concepts: Sequence[str] = (), methods: Sequence[str] = ()
+) -> None:
+    """Write a PNG of edits: some concepts of each data set side by side, a row per method.
+
+    Every method shows the same image of a concept, the one whose credit in precise edits, meaned
+    over these methods, is the median: the columns are the source, its reconstruction, the edits at
+    three levels of effect (empty where a level is not reached), and the perfect edit.
+
+    Args:
+        run: folder of a run with pictures.
+        path: the file.
+        concepts: which; by default the first `CONCEPTS` of each data set.
+        methods: which, in this order; by default all, that with the most precise edits first.
+
+    Raises:
+        UsageError: on a concept or method that the run has not edited, or a run without pictures.
+    """
+    store, datasets = RecordStore(run), group_cells(read_cells(run))
+    for asked, kind, known in (
+        (concepts, "concept", {c for d in datasets for c in d.concepts}),
+        (methods, "method", {m for d in datasets for m in d.methods}),
+    ):
+        for name in asked:
+            if name not in known:
+                raise unknown_name(kind, name, known)
+    blocks = []
+    for dataset in datasets:
+        shown = [c for c in dataset.concepts if c in concepts or not concepts]
+        shown = shown if concepts else shown[:CONCEPTS]
+        if shown:
+            blocks.append(_joined(_concept_blocks(store, dataset, shown, methods), down=False))
+    if not blocks:
+        raise UsageError("no pictures", where=str(run), hint="give a run folder")
+    _write(path, "", _joined(blocks, down=True))
+
+
+def _concept_blocks(
+    store: RecordStore, dataset: DatasetScores, concepts: Sequence[str], methods: Sequence[str]
+) -> list[Image.Image]:
+    """One block per concept, rows alike in all of them, named in the first."""
+    names = [
+        m for m in methods or dataset.methods if any(c in dataset.methods[m] for c in concepts)
+    ]
+    own = {
+        (c, m): (dataset.methods[m][c][0].record, dataset.precise_edits(m, c, (0,)))
+        for m in names
+        for c in concepts
+        if 0 in dataset.methods[m].get(c, {})
+    }
+    if not methods:
+        of_method = {m: [p.value for (_, n), (_, p) in own.items() if n == m] for m in names}
+        names.sort(key=lambda m: -float(np.mean(of_method[m] or [0.0])))
+    blocks = []
+    for place, concept in enumerate(concepts):
+        kept = {m: load_images(store, own[concept, m][0]) for m in names if (concept, m) in own}
+        some = next(iter(kept.values()))
+        image = median_image([own[concept, m][1] for m in kept], some.image_ids)
+        columns = ("source", "recon.", *LEVELS.values(), *(("oracle",) if some.oracle is not None
+                                                           else ()))  # fmt: skip
+        rows = []
+        for m in names:
+            label = m if place == 0 else ""
+            if m not in kept:
+                rows.append(Row(label, (None,) * len(columns)))
+                continue
+            images, i = kept[m], kept[m].image_ids.index(image)
+            at = {level.name: level.strength for level in own[concept, m][0].levels}
+            edits = [ReportedEdits(images, at.get(name)).edit(i) for name in LEVELS]
+            last = () if some.oracle is None else (some.oracle[some.image_ids.index(image)],)
+            rows.append(Row(label, (images.source[i], images.reconstruction[i], *edits, *last)))
+        title = f"{dataset.name}: {concept}" if place == 0 else concept
+        blocks.append(draw_rows(columns, rows, title=title, scale=1))
+    return blocks
+
+
+def median_image(found: Sequence[PreciseEdits], among: Sequence[str]) -> str:
+    """The image in the middle by its credit, meaned over methods on the same images.
+
+    Of an even number the lower of the two; equal ones are in the order of the test images.
+
+    Args:
+        found: of each method.
+        among: images to choose from; those whose target was there before are passed over.
+    """
+    first = found[0]
+    credit = np.mean([own.credit for own in found], axis=0)
+    rows = [i for i, name in enumerate(first.image_ids) if name in among and first.eligible[i]]
+    rows = rows or [first.image_ids.index(among[0])]
+    ordered = sorted(rows, key=lambda i: credit[i])
+    return first.image_ids[ordered[(len(ordered) - 1) // 2]]
+
+
+def _joined(blocks: Sequence[Image.Image], *, down: bool) -> Image.Image:
+    """Pictures one under another, or side by side."""
+    widths, heights = zip(*(block.size for block in blocks), strict=True)
+    size = (max(widths), sum(heights)) if down else (sum(widths), max(heights))
+    joined, x, y = Image.new("RGB", size, _PAPER), 0, 0
+    for block in blocks:
+        joined.paste(block, (x, y))
+        x, y = (x, y + block.height) if down else (x + block.width, y)
+    return joined
+
+
+def load_images(store: RecordStore, record: RunRecord | CellRecord) -> EditedImages:
     """The pictures kept with a record.
 
     Raises:

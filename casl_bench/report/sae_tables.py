@@ -55,11 +55,13 @@ class SaeRow:
     @property
     def label(self) -> Markdown:
         """Name, in italics for a control, and what of its size was asked for."""
-        sae, site, width, _ = self.variant
+        sae, site, width, _, vectors, per_range = self.variant
         name = escape(Path(sae).name if Path(sae).is_absolute() else sae)
         parts = [f"*{name}*" if self.control else name]
         parts += [escape(site)] if site != "mid" else []
         parts += [f"{width} wide"] if width else []
+        parts += [f"{vectors:,} vectors"] if vectors else []
+        parts += ["one per range"] if per_range else []
         return Markdown(", ".join(parts))
 
     def values(self, metric: str, time_range: str | None = None) -> list[float]:

@@ -122,6 +122,9 @@ def overall_text(part: Part) -> str:
 
 _RENDERED = "Rendered images: a stand-in with known truth, not photographs."
 _ZERO_SHOT = "Attributes are judged zero-shot: without labels of {where} they are what a CLIP sees."
+_NOT_CARRIED = (
+    "Not carried by h, so no concept for any method: {what}. No edit may move it all the same."
+)
 _ZERO_SHOT_SCORER = "zero_shot:"
 """Beginning of the name of a scorer that was trained on no labels."""
 
@@ -154,7 +157,14 @@ def _about_images(groups: Sequence[Group]) -> list[str]:
     """What must be known of the images before any number is read."""
     rendered = [_RENDERED] if groups[0].first.domain_kind == "synth" else []
     zero_shot = zero_shot_sentence(groups)
-    return rendered + ([f"**{escape(zero_shot)}**"] if zero_shot else [])
+    several = len(groups) > 1
+    left_out = [
+        f"{escape(g.first.dataset)}: {attribute}" if several else attribute
+        for g in groups
+        for attribute in g.not_carried
+    ]
+    lines = rendered + ([f"**{escape(zero_shot)}**"] if zero_shot else [])
+    return lines + ([_NOT_CARRIED.format(what=", ".join(left_out))] if left_out else [])
 
 
 def zero_shot_sentence(groups: Sequence[Group]) -> str:

@@ -562,6 +562,10 @@ DIRECTIONS = "random_directions"
 """Under this name the `artifacts` of a random direction's record hold how many were asked for."""
 
 
+NOT_CARRIED = "not carried by h: "
+"""Beginning of a flag of a data set's reconstruction: an attribute follows, which is no concept."""
+
+
 class CellRecord(_Record):
     """What one cell knows of itself: no metric, no version of a metric, no other cell.
 

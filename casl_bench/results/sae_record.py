@@ -23,13 +23,15 @@ class SaeCellId(Frozen):
     d_sae: int | None = None  # asked for; None is the kind's default
     k: int | None = None  # target L0, likewise
     seed: int = 0
+    vectors: int | None = None  # trained on; None is the suite's
+    trained_on: str | None = None  # range of timesteps; None is all of them
 
     @property
     def name(self) -> str:
         """As a file or a page."""
-        size = "".join(
-            f"-{letter}{value}" for letter, value in (("w", self.d_sae), ("k", self.k)) if value
-        )
+        sizes = (("w", self.d_sae), ("k", self.k), ("n", self.vectors))
+        size = "".join(f"-{letter}{value}" for letter, value in sizes if value)
+        size += f"-{safe_name(self.trained_on)}" if self.trained_on else ""
         sae = Path(self.sae).name if Path(self.sae).is_absolute() else self.sae
         return f"{self.dataset}-{safe_name(sae)}-{self.site}{size}-seed{self.seed}"
 

@@ -52,7 +52,7 @@ from casl_bench.sae.dictionary import (
 )
 from casl_bench.sae.foreign import load_folder
 from casl_bench.sae.sae import ActivationMaps, HSpaceSae
-from casl_bench.sae.sites import MID, SiteMaps, site_shape
+from casl_bench.sae.sites import MID, OfRange, SiteMaps, site_shape
 from casl_bench.sae.training import FitData, activation_statistics, fit_dictionary, non_negative
 
 INVERSIONS_FILE = "inversions.safetensors"
@@ -77,7 +77,8 @@ ORACLE_IMAGES, ORACLE_STEPS = 16, 4
 class SaeSpec:
     """Which dictionary: a registered kind, or a folder of one that was trained elsewhere.
 
-    `d_sae` and `k` are the kind's defaults where None.
+    `d_sae` and `k` are the kind's defaults where None, `vectors`, how many it is trained on, the
+    suite's. `between` are timesteps low <= t < high that it knows; None is all of them.
     """
 
     name: str
@@ -85,6 +86,8 @@ class SaeSpec:
     k: int | None = None
     seed: int = 0
     site: str = MID
+    vectors: int | None = None
+    between: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ class Artifacts:
                 "site": spec.site,
                 "dictionary": [spec.name, kind.info.version],
                 "config": self.sae_config(spec).model_dump(mode="json"),
-                "trainer": self._trainer_config().model_dump(mode="json"),
+                "trainer": self._trainer_config(spec).model_dump(mode="json"),
+                "between": None if spec.between is None else [*spec.between],
                 "seed": spec.seed if kind.info.seeded else 0,
                 "code": [code_hash(SAE_CODE), source_hash(kind)],
             },
@@ -245,8 +249,10 @@ class Artifacts:
         return HSpaceSae.load(entry.folder)
 
     def _train_sae(self, folder: Path, spec: SaeSpec) -> None:
-        trainer, workspace = self._trainer_config(), folder / "training"
+        trainer, workspace = self._trainer_config(spec), folder / "training"
         maps = self.activations("train", spec.site)
+        if spec.between is not None:
+            maps = OfRange(maps, *spec.between)
         needs = dictionary_class(spec.name).info.needs
         statistics = activation_statistics(maps)
         with (
@@ -350,8 +356,11 @@ class Artifacts:
         """U-Net passes of inversion, its refinements and the reconstruction."""
         return (2 + self.suite.refinements) * len(self.timesteps)
 
-    def _trainer_config(self) -> SaeTraining:
-        return SaeTraining(steps=self.suite.sae_steps)
+    def _trainer_config(self, spec: SaeSpec) -> SaeTraining:
+        training = SaeTraining(steps=self.suite.sae_steps)
+        if spec.vectors is None:
+            return training
+        return SaeTraining(steps=max(1, spec.vectors // training.batch))
 
     def _entry(self, key: CacheKey, make: Callable[[Path], None]) -> Entry:
         if key not in self._entries:

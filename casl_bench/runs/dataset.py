@@ -45,7 +45,7 @@ from casl_bench.results.edited_images import (
     find_latent_images,
     latents_to_bytes,
 )
-from casl_bench.results.record import CellKind, CellRecord, Cost, FileRef, Measurement
+from casl_bench.results.record import NOT_CARRIED, CellKind, CellRecord, Cost, FileRef, Measurement
 from casl_bench.results.run_folder import CellKey, RecordStore
 from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.cell import EditCells, common_fields, over_images, provenance, without_result
@@ -234,7 +234,8 @@ class DatasetRecords:
         if isinstance(self.domain.dataset, CountsBadImages):
             found["images_left_out"] = Measurement.of(len(self.domain.dataset.bad_images), n)
         total = Cost(unet_calls=float(artifacts.passes_per_image * sum(sizes.values())))
-        return self._record("reconstruction", key, found, watch, cost=total)
+        left_out = sorted(NOT_CARRIED + a for a in self.domain.dataset.card.not_carried)
+        return self._record("reconstruction", key, found, watch, cost=total, flags=tuple(left_out))
 
     def _invert_every_split(self) -> None:
         """Costs, and counts of bad images, must not depend on what was read before."""

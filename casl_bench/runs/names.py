@@ -62,6 +62,12 @@ def resolve_concepts(names: Iterable[str], datasets: Iterable[str]) -> tuple[str
         return chosen
     for name in chosen:
         if name not in known:
+            if any(name in card.not_carried for card in cards):
+                raise UsageError(
+                    f"'{name}' is no concept: h does not carry it",
+                    where=", ".join(datasets),
+                    hint=f"choose from: {', '.join(sorted(known))}",
+                )
             raise unknown_name("concept", name, known, where=", ".join(datasets))
     return chosen
 

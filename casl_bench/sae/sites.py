@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from casl_bench.core.errors import UsageError
+from casl_bench.core.errors import InputError, UsageError
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.models.backbone import Backbone, EncoderState
 from casl_bench.models.micro_batch import pad_rows, row_blocks
+from casl_bench.sae.sae import ActivationMaps
 
 MID = "mid"
 
@@ -117,6 +118,27 @@ class SiteMaps:
     def h(self, step: int, rows: Any = None) -> Tensor:
         """[m, C, h, w] at place `step` of the timesteps."""
         return self._maps[step] if rows is None else self._maps[step][rows]
+
+
+class OfRange:
+    """The maps of some timesteps alone: low <= t < high.
+
+    Raises InputError where there is none.
+    """
+
+    def __init__(self, maps: ActivationMaps, low: int, high: int) -> None:
+        self._maps = maps
+        self._places = [i for i, t in enumerate(maps.timesteps) if low <= t < high]
+        self.timesteps = tuple(maps.timesteps[i] for i in self._places)
+        if not self._places:
+            raise InputError(f"no timestep is in {low} <= t < {high}")
+
+    def __len__(self) -> int:
+        return len(self._maps)
+
+    def h(self, step: int, rows: Any = None) -> Tensor:
+        """[m, C, h, w] at place `step` of these timesteps."""
+        return self._maps.h(self._places[step], rows)
 
 
 def site_shape(backbone: Backbone, site: str) -> tuple[int, int, int]:

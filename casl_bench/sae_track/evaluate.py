@@ -83,7 +83,7 @@ def evaluate(
         for metric, info in SAE_METRICS.items():
             if metric not in measured:
                 skipped = info.room == "acting" and not acts
-                reason = "measured with the first seed" if skipped else "no image to measure it on"
+                reason = "not measured with this seed" if skipped else "no image to measure it on"
                 measured[metric] = Measurement.missing(reason)
         found.measurements[time_range.name] = measured
         if place == 0:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from joblib import Parallel, delayed, parallel_config
@@ -37,7 +38,7 @@ from casl_bench.sae.dictionary import Dictionary, dictionary_class, is_folder
 from casl_bench.sae.foreign import ForeignDictionary, load_dictionary
 from casl_bench.sae_track.data import SiteData
 from casl_bench.sae_track.evaluate import evaluate
-from casl_bench.sae_track.suites import SaeSuite
+from casl_bench.sae_track.suites import SaeSuite, TimeRange
 
 _CODE = ("sae_track", "metrics", "sae")
 
@@ -85,12 +86,20 @@ def cells_of(config: TrackConfig, dataset: str) -> list[SaeCellId]:
                 sized_by = () if is_folder(name) else info.sized_by
                 if seed and not info.seeded:
                     continue
-                for width in suite.widths if "d_sae" in sized_by else (None,):
-                    for k in suite.targets if "k" in sized_by else (None,):
-                        cell = SaeCellId(
-                            dataset=dataset, sae=name, site=site, d_sae=width, k=k, seed=seed
-                        )
-                        found[cell] = None
+                trained = bool(sized_by) and not info.control
+                spans: list[str | None] = [None] if suite.pooled or not trained else []
+                spans += [r.name for r in suite.ranges] if suite.per_range and trained else []
+                for width, k, vectors, span in product(
+                    suite.widths if "d_sae" in sized_by else (None,),
+                    suite.targets if "k" in sized_by else (None,),
+                    suite.vectors if trained else (None,),
+                    spans,
+                ):
+                    cell = SaeCellId(
+                        dataset=dataset, sae=name, site=site, d_sae=width, k=k, seed=seed,
+                        vectors=vectors, trained_on=span,
+                    )  # fmt: skip
+                    found[cell] = None
     return list(found)
 
 
@@ -123,6 +132,7 @@ class Track:
                 self.config.suite.model_dump(mode="json"),
                 cell.model_dump(mode="json"),
                 fingerprint(self.domain),
+                [concept.name for concept in self.domain.dataset.card.concepts],
                 self.artifacts.split_key("test").hash,
                 self._content(spec),
                 code_hash(_CODE),
@@ -143,6 +153,8 @@ class Track:
         Raises InputError where the data set lacks what the dictionary needs.
         """
         suite, data = self.config.suite, self._site(cell.site)
+        if cell.trained_on is not None:
+            suite = suite.model_copy(update={"ranges": (self._range(cell.trained_on),)})
         spec = self._spec(cell)
         with one_thread():
             started = time.monotonic()
@@ -183,7 +195,12 @@ class Track:
         return record
 
     def _spec(self, cell: SaeCellId) -> SaeSpec:
-        return SaeSpec(cell.sae, cell.d_sae, cell.k, cell.seed, cell.site)
+        span = None if cell.trained_on is None else self._range(cell.trained_on)
+        between = None if span is None else (span.low, span.high)
+        return SaeSpec(cell.sae, cell.d_sae, cell.k, cell.seed, cell.site, cell.vectors, between)
+
+    def _range(self, name: str) -> TimeRange:
+        return next(r for r in self.config.suite.ranges if r.name == name)
 
     def _content(self, spec: SaeSpec) -> str:
         if is_folder(spec.name):

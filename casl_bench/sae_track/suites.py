@@ -34,8 +34,12 @@ class SaeSuite(BaseModel):
     sites: tuple[str, ...] = ("mid",)
     widths: tuple[int | None, ...] = (None,)  # None is a kind's default
     targets: tuple[int, ...] = (16, 32)  # target L0
+    vectors: tuple[int | None, ...] = (None,)  # trained on; None is what `run_suite` has
+    # Whether dictionaries are trained on all timesteps, and whether on each range alone
+    pooled: bool = True
+    per_range: bool = False
     seeds: int = Field(default=1, ge=1)
-    acting_seeds: int = Field(default=1, ge=1)  # of these, those whose codes are changed, too
+    acting_seeds: int = Field(default=1, ge=0)  # of these, those whose codes are changed, too
     ranges: tuple[TimeRange, ...] = (EARLY, LATE)
     pair_images: int = Field(ge=2)  # test images that are flipped in every factor
     probe_ks: tuple[int, ...] = (1, 2, 4, 8, 16)
@@ -91,6 +95,21 @@ SAE_SUITES: dict[str, SaeSuite] = {
             edit_attributes=4,
             edit_images=6,
             probe_ks=(1, 2, 4, 8, 16, 32),
+        ),
+        SaeSuite(
+            name="sweep",
+            version=1,
+            description="Chooses the default dictionary: sites, widths, target L0, length and "
+            "timesteps of training, read and kept, not acted on.",
+            run_suite="full",
+            sites=("mid", "up_0"),
+            widths=(512, 1024, 2048),
+            targets=(16, 32),
+            vectors=(409_600, 1_638_400),
+            per_range=True,
+            acting_seeds=0,
+            pair_images=16,
+            edit_images=2,
         ),
     )
 }

@@ -116,6 +116,49 @@ def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[in
     return tuple(numbers)
 
 
+@study_group.command("unet-gates")
+@click.option("--out", type=LocalPath(), default=Path("docs/backbone_trials"), show_default=True,
+              help="Folder of the figures before; the page comes beside them.")  # fmt: skip
+def unet_gates_command(out: Path) -> Callable[[], str]:
+    """Every gate of every U-Net, before and now, in one table."""
+
+    def action() -> str:
+        from casl_bench.core.files import write_text
+        from casl_bench.studies.unet_gates import PAGE, gates_page
+
+        page = gates_page(out)
+        write_text(out / PAGE, page)
+        return page
+
+    return action
+
+
+@study_group.command("sae-sweep")
+@click.argument("run", metavar="[RUN]", type=LocalPath(exists=True, file_okay=False),
+                required=False)  # fmt: skip
+@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
+              show_default=True, help="Folder of records and page.")  # fmt: skip
+def sae_sweep_command(run: Path | None, out: Path) -> Callable[[], int]:
+    """Which dictionary of activations should be the default?
+
+    RUN is the folder of `casl-bench sae --suite sweep`; without it the page is made anew of the
+    records in the folder.
+    """
+
+    def action() -> int:
+        from casl_bench.core.errors import UsageError
+        from casl_bench.results.sae_record import read_records
+        from casl_bench.studies import sae_sweep as study
+
+        records = study.read_sweep(out) if run is None else read_records(run)
+        if all(r.control for r in records):
+            raise UsageError("no trained dictionary", where=str(run), hint=study.RUN_COMMAND)
+        show(str(study.write_sweep(out, records)))
+        return 0
+
+    return action
+
+
 @study_group.command("paper-questions")
 @click.argument("records", metavar="RUN", type=LocalPath(exists=True))
 @click.option("--out", type=LocalPath(), default=Path("docs/studies"),

@@ -39,38 +39,44 @@ SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
 @click.option("--start", type=click.Choice(list(RENDERED)), help="Domain whose shipped models are "
               "started from.  [default: from nothing]")  # fmt: skip
 @click.option("--images", type=BoundedInt(), default=24_576, show_default=True,
-              help="Rendered pictures to train on.")  # fmt: skip
+              help="Rendered pictures to train scorers on.")  # fmt: skip
 @click.option("--scale", type=BoundedFloat(1e-6, 1e6), default=1.0, show_default=True,
               help="Factor on all numbers of steps.")  # fmt: skip
 @click.option("--only", multiple=True, type=click.Choice(["unet", *SCORERS, "gates"]),
               help="This alone. May be given several times.")  # fmt: skip
+@click.option("--unet", type=LocalPath(exists=True), help="Training folder of `train unet`, which "
+              "is shipped as it is.  [default: a U-Net is trained]")  # fmt: skip
+@click.option("--assets", type=LocalPath(), default=ASSETS, help="Where models are shipped to, a "
+              "folder per domain.  [default: the package's]")  # fmt: skip
 def main(
     domain: str, out: Path, cache: Path | None, start: str | None, images: int, scale: float,
-    only: tuple[str, ...],
+    only: tuple[str, ...], unet: Path | None, assets: Path,
 ) -> None:  # fmt: skip
     """Train all models of a domain into the package's assets."""
     pools = () if cache is None else ("--cache", str(cache))
-    folder = ASSETS / domain
-    for name in ("unet", *SCORERS, "gates"):
-        if only and name not in only:
-            continue
+    shipped = assets / domain
+    drawn_by = ("--unet", str(shipped / "unet"))
+    for name in only or ("unet", *SCORERS, "gates"):
         training = out / domain / name
         common: tuple[str, ...] = ("--domain", domain, "--out", str(training))
-        if name == "gates":
-            given = [a for c in CLASSIFIERS for a in ("--classifier", str(folder / c))]
-            _run("casl_bench", "train", "gates", *common, "--unet", str(folder / "unet"), *given)
-            continue
-        common += ("--images", str(images), *pools)
-        if start is not None:
-            common += ("--start", str(ASSETS / start / name))
+        started = () if start is None else ("--start", str(assets / start / name))
         if name == "unet":
-            _run("casl_bench", "train", "unet", *common, "--steps", str(round(UNET_STEPS * scale)))
-            _run("casl_bench.training.export_unet", "--training", str(training))
+            if unet is None:
+                length = str(round(UNET_STEPS * scale))
+                _run("casl_bench", "train", "unet", *common, *pools, *started, "--steps", length)
+            _run("casl_bench.training.export_unet", "--training", str(unet or training),
+                 "--out", str(shipped / "unet"))  # fmt: skip
+        elif name == "gates":
+            judges = [a for c in CLASSIFIERS for a in ("--classifier", str(shipped / c))]
+            ship = ("--ship", str(shipped / "unet"))
+            _run("casl_bench", "train", "gates", *common, *drawn_by, *judges, *ship)
         elif not (training / "done").exists():
             steps, command = SCORERS[name]
             length = str(round(steps * scale * (1 if start else 2)))
-            ship = ("--ship", str(folder / name), "--steps", length)
-            _run("casl_bench", "train", *command, *common, *ship, "--unet", str(folder / "unet"))
+            ship = ("--ship", str(shipped / name))
+            sizes = ("--steps", length, "--images", str(images))
+            _run("casl_bench", "train", *command, *common, *pools, *started, *sizes, *drawn_by,
+                 *ship)  # fmt: skip
             (training / "done").touch()
 
 

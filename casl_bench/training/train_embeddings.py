@@ -120,7 +120,7 @@ def direction_loss(cosines: Tensor, column: Tensor, sign: Tensor) -> Tensor:
 def measure_clip(network: CLIP, tokenizer: WordTokenizer, pool: Pool, seed: int) -> dict[str, Any]:
     """What the card says, on pictures the training never saw and in the concepts' own prompts."""
     drawing, index = pool.drawing, torch.arange(len(pool))
-    concepts = drawing.concepts
+    concepts = (*drawing.concepts, *drawing.tuning_concepts)  # one for each attribute
     labels, other, column = flipped_labels(pool, index)
     rng = generator(seed, "clip_held_out")
     with torch.no_grad():

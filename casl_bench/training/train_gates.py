@@ -5,7 +5,7 @@ Prints each gate beside what is wanted and writes all figures, so that two model
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,69 +13,100 @@ import click
 import numpy as np
 from PIL import Image
 
-from casl_bench.core.files import make_folder, write_json
-from casl_bench.core.option_types import BoundedFloat, BoundedInt, LocalPath
+from casl_bench.core.errors import UsageError
+from casl_bench.core.files import make_folder, read_json, write_json
+from casl_bench.core.option_types import BoundedInt, LocalPath
 from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import RenderedDataset
 from casl_bench.domains.rendering.shapes import contact_sheet
+from casl_bench.domains.rendering.shipped import CARRIED, GATES
 from casl_bench.models.attribute_classifier import AttributeClassifier
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.noise_schedule import power_timesteps
 from casl_bench.results.edited_images import to_pixels
+from casl_bench.runs.suites import SUITES, domain_kind_of_suite
 from casl_bench.training.unet_gates import FLIPPED, Sizes, measure_gates
 
 SHEET = 64
-STEPS, POWER = 20, 1.5
-"""The walk of the `standard` suite."""
+WALKS = {
+    suite.name: power_timesteps(suite.num_steps, 999, suite.timestep_power)
+    for suite in SUITES.values()
+    if domain_kind_of_suite(suite.name) == "synth"
+}
+"""Of every suite of rendered domains."""
+PLAIN = {"psnr": 34.0, "attribute_agreement": 0.985}
+"""A suite refines no inversion where plain ones of all domains reach this on its walk."""
+EACH = {"donor_h_transfer": CARRIED, "direction_flip_rate": FLIPPED, "probe_on_h": 0.95}
+"""At least this on every attribute that is ranked."""
+ENTROPY = 0.08
 SMALLER = {"sample_kernel_distance": 0.1, "direction_kernel_distance": 0.3}
 """At most this share of the figure before."""
 
+_FIGURES = {"sample_entropy", "render_entropy", *SMALLER, *EACH}
+
+GateRow = tuple[str, str, str, bool | None]
+
+
+def read_figures(path: Path) -> dict[str, Any]:
+    """What `measure_gates` found; UsageError where a file holds no such figures."""
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or _FIGURES - found.keys():
+        raise UsageError(
+            "not the figures of a U-Net's gates",
+            where=str(path),
+            hint=f"give the {GATES} that `casl-bench train gates` wrote",
+        )
+    return found
+
+
+def plain_inversion(figures: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
+    """Suite → PSNR and attribute agreement; older figures have those of the longest walk alone."""
+    found: Mapping[str, Mapping[str, float]] = figures.get("plain_inversion") or {"full": figures}
+    return found
+
 
 def gate_rows(
-    figures: dict[str, Any], concepts: tuple[str, ...], before: dict[str, Any] | None
-) -> list[tuple[str, str, str, bool | None]]:
-    """(gate, measured, wanted, reached) of every gate, concept by concept where it is of each.
+    figures: Mapping[str, Any], concepts: tuple[str, ...], before: Mapping[str, Any] | None
+) -> list[GateRow]:
+    """(gate, measured, wanted, reached) of every gate, attribute by attribute where it is of each.
 
     Args:
         figures: of `measure_gates`.
-        concepts: ranked ones; what settings are tuned on is measured but not gated.
+        concepts: ranked attributes; those that settings are tuned on are measured but not gated.
         before: figures of the model to be replaced, for the gates that are relative.
     """
-    rows: list[tuple[str, str, str, bool | None]] = []
-    for name, least in (("psnr", 34.0), ("attribute_agreement", 0.985)):
-        value = figures[name]
-        rows.append((name, f"{value:.3f}", f">= {least}", value >= least))
-    rows.append(
-        ("sample_entropy", f"{figures['sample_entropy']:.3f} bit "
-         f"(renders {figures['render_entropy']:.3f})", "<= 0.08",
-         figures["sample_entropy"] <= 0.08)
-    )  # fmt: skip
-    value = figures["sample_kernel_distance"]
-    limit = None if before is None else SMALLER["sample_kernel_distance"] * before[
-        "sample_kernel_distance"]  # fmt: skip
-    rows.append(
-        ("sample_kernel_distance", f"{value:.4f}", "" if limit is None else f"<= {limit:.4f}",
-         None if limit is None else value <= limit)
-    )  # fmt: skip
-    for name, least in (
-        ("donor_h_transfer", 0.8), ("direction_flip_rate", FLIPPED), ("probe_on_h", 0.95),
-    ):  # fmt: skip
-        for concept in concepts:
-            value = figures[name][concept]
-            rows.append((f"{name}: {concept}", f"{value:.3f}", f">= {least}", value >= least))
-    mean = float(np.mean([figures["direction_kernel_distance"][c] for c in concepts]))
+
+    def least(gate: str, value: float, limit: float) -> GateRow:
+        return gate, f"{value:.3f}", f">= {limit}", value >= limit
+
+    def smaller(gate: str, value: float, was: float | None, share: float, of: bool) -> GateRow:
+        if was is None:
+            return gate, f"{value:.4f}", "", None
+        return gate, f"{value:.4f}", f"<= {share * was:.4f}", of and value <= share * was
+
+    rows = [
+        least(f"{name}, suite {suite}", own[name], limit)
+        for suite, own in plain_inversion(figures).items()
+        for name, limit in PLAIN.items()
+    ]
+    entropy, of_renders = figures["sample_entropy"], figures["render_entropy"]
+    told = f"{entropy:.3f} bit (renders {of_renders:.3f})"
+    rows.append(("sample_entropy", told, f"<= {ENTROPY}", entropy <= ENTROPY))
+    name = "sample_kernel_distance"
+    was = None if before is None else before[name]
+    rows.append(smaller(name, figures[name], was, SMALLER[name], of=True))
+    for name, limit in EACH.items():
+        rows += [least(f"{name}: {c}", figures[name][c], limit) for c in concepts]
+    name = "direction_kernel_distance"
+    mean = float(np.mean([figures[name][c] for c in concepts]))
+    # Of its own attributes: the former drawings have other ones.
+    was = None if before is None else float(np.mean(list(before[name].values())))
     # An edit that does nothing is whole as well: only those that flip count.
     flipped = all(figures["direction_flip_rate"][c] >= FLIPPED for c in concepts)
-    limit = None
-    if before is not None:
-        # Of its own concepts: the former domains have other ones.
-        was = float(np.mean(list(before["direction_kernel_distance"].values())))
-        limit = SMALLER["direction_kernel_distance"] * was
-    rows.append(
-        ("direction_kernel_distance, mean", f"{mean:.4f}",
-         "" if limit is None else f"<= {limit:.4f}",
-         None if limit is None else flipped and mean <= limit)
-    )  # fmt: skip
+    rows.append(smaller(f"{name}, mean", mean, was, SMALLER[name], of=flipped))
     return rows
 
 
@@ -88,33 +119,34 @@ def gate_rows(
               "several times: their mean logit decides.")  # fmt: skip
 @click.option("--out", type=LocalPath(), required=True, help="Folder of gates.json "
               "and samples.png.")  # fmt: skip
+@click.option("--ship", type=LocalPath(), help="Folder for gates.json, too: the shipped U-Net's, "
+              "where its domain looks for what h carries.")  # fmt: skip
 @click.option("--before", type=LocalPath(exists=True), help="gates.json of the "
               "model to be replaced.")  # fmt: skip
-@click.option("--steps", type=BoundedInt(2), default=STEPS, show_default=True)
-@click.option("--power", type=BoundedFloat(0.1, 10), default=POWER, show_default=True,
-              help="Power of the timesteps.")  # fmt: skip
 @click.option("--train", type=BoundedInt(16), default=Sizes.train, show_default=True)
 @click.option("--held-out", type=BoundedInt(16), default=Sizes.held_out, show_default=True)
 @click.option("--edited", type=BoundedInt(2), default=Sizes.edited, show_default=True)
 @click.option("--samples", type=BoundedInt(2), default=Sizes.samples, show_default=True)
 def main(
-    domain: str, unet: Path, classifiers: tuple[Path, ...], out: Path, before: Path | None,
-    steps: int, power: float, train: int, held_out: int, edited: int, samples: int,
+    domain: str, unet: Path, classifiers: tuple[Path, ...], out: Path, ship: Path | None,
+    before: Path | None,
+    train: int, held_out: int, edited: int, samples: int,
 ) -> None:  # fmt: skip
     """Measure all gates of a U-Net with classifiers of the same renders."""
     drawing = RENDERED[domain].drawing
+    old = None if before is None else read_figures(before)
     figures, drawn = measure_gates(
         Backbone.from_folder(unet),
         RenderedDataset(drawing),
         [AttributeClassifier.load(folder) for folder in classifiers],
-        power_timesteps(steps, 999, power),
+        WALKS,
         Sizes(train, held_out, edited, samples),
     )
     make_folder(out)
-    write_json(out / "gates.json", figures)
+    for folder in (out, ship or out):
+        write_json(folder / GATES, figures)
     sheet = contact_sheet(to_pixels(drawn[:SHEET].numpy().astype(np.float32)), 8)
     Image.fromarray(sheet).save(out / "samples.png", optimize=True)
-    old = None if before is None else json.loads(before.read_text("utf-8"))
     concepts = tuple(c.attribute for c in drawing.concepts)
     for gate, measured, wanted, reached in gate_rows(figures, concepts, old):
         mark = {True: "reached", False: "NOT REACHED", None: ""}[reached]

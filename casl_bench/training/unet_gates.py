@@ -8,7 +8,7 @@ direction flips and whether they stay whole, and at unconditional samples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,7 +58,7 @@ def measure_gates(
     backbone: Backbone,
     dataset: RenderedDataset,
     classifiers: Sequence[AttributeClassifier],
-    timesteps: Sequence[int],
+    walks: Mapping[str, Sequence[int]],
     sizes: Sizes,
 ) -> tuple[dict[str, Any], Tensor]:
     """All gates of a rendered domain's U-Net, by plain inversion.
@@ -67,13 +67,13 @@ def measure_gates(
         backbone: the trained model.
         dataset: whose validation images are held out from its training.
         classifiers: their mean logit decides attributes.
-        timesteps: the walk.
+        walks: suite → its timesteps. Plain inversion is measured on each, all else on the longest.
         sizes: numbers of images.
 
     Returns:
         Figures by name, and [n, 3, H, W] unconditional samples to look at.
     """
-    attributes = dataset.card.attributes
+    attributes, timesteps = dataset.card.attributes, max(walks.values(), key=len)
 
     def decide(pixels: Tensor) -> Tensor:
         return torch.stack([c.logits(pixels) for c in classifiers]).mean(0)
@@ -85,7 +85,19 @@ def measure_gates(
     test, test_store, inversions = _inverted(
         backbone, dataset.load("validation", sizes.held_out), timesteps
     )
-    again = decide(inversions.reconstruction)
+    before = decide(inversions.x_0) > 0
+
+    def plain_inversion(walk: Sequence[int]) -> dict[str, float]:
+        if walk != timesteps:
+            again = invert(backbone, test.image_ids, test.pixels, walk)
+        else:
+            again = inversions
+        alike = before == (decide(again.reconstruction) > 0)
+        return {
+            "psnr": float(psnr(again.reconstruction.numpy(), again.x_0.numpy()).mean()),
+            "attribute_agreement": float(alike.float().mean()),
+        }
+
     noise = noise_statistics(backbone.whiten(inversions.x_T).numpy())
     step = min(range(len(timesteps)), key=lambda s: abs(timesteps[s] - PROBE_T))
     rates, pairs = donor_transfer(backbone, inversions, _labels(test), decide)
@@ -96,13 +108,11 @@ def measure_gates(
     )
     samples = _samples(backbone, timesteps, sizes.samples)
     figures: dict[str, Any] = {
+        "unet": backbone.weights_hash,
         "timesteps": list(timesteps),
         "sizes": vars(sizes),
         "classifiers": [c.info.name for c in classifiers],
-        "psnr": float(psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy()).mean()),
-        "attribute_agreement": float(
-            ((decide(inversions.x_0) > 0) == (again > 0)).float().mean()
-        ),
+        "plain_inversion": {suite: plain_inversion(walk) for suite, walk in walks.items()},
         "x_T_mean": noise.mean,
         "x_T_std": noise.std,
         "donor_h_transfer": by_name(rates),
@@ -115,7 +125,7 @@ def measure_gates(
         "sample_entropy": _entropy(classifiers, samples),
         "render_entropy": _entropy(classifiers, renders),
         "sample_attribute_rate": by_name((decide(samples) > 0).float().mean(0).tolist()),
-    }  # fmt: skip
+    }
     return figures, samples
 
 

@@ -57,6 +57,8 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "study photographs-gate": ("study", "photographs-gate", "--out", "new"),
     "study metric-validity": ("study", "metric-validity", "--out", "new"),
     "study paper-questions": ("study", "paper-questions", "run", "--out", "new"),
+    "study sae-sweep": ("study", "sae-sweep", "run", "--out", "new"),
+    "study unet-gates": ("study", "unet-gates", "--out", "new"),
     "study gate-rates": ("study", "gate-rates", "run"),
     "submit": ("submit", "run", "--records", "records"),
     "table": ("table", "run"),
@@ -66,6 +68,8 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "train domain": ("train", "domain", "--domain", "rendered_faces", "--out", "new"),
     "train embedder": ("train", "embedder", "--out", "new"),
     "train factors": ("train", "factors", "--out", "new"),
+    "train gates": ("train", "gates", "--domain", "rendered_faces", "--unet", "folder",
+                    "--classifier", "folder", "--out", "new"),
     "train unet": ("train", "unet", "--out", "new"),
     "weights": ("weights",),
 }  # fmt: skip

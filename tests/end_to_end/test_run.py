@@ -292,8 +292,8 @@ def test_picture_of_a_run(
     path = tmp_path / "hat.png"
     assert main(["picture", str(finished), "--concepts", "hat", "--out", str(path)]) == 0
     with Image.open(path) as picture:
-        assert picture.width > 2 * 64 * 3  # a row a concept, a column a method
-        assert 2 * 64 < picture.height < 2 * 64 * 2
+        assert picture.width > 6 * 64  # source, reconstruction, three edits, oracle
+        assert 2 * 64 < picture.height < 3 * 64 + 70  # a row per method, none for a control
     wrong = tmp_path / "hatt.png"
     assert main(["picture", str(finished), "--concepts", "hatt", "--out", str(wrong)]) == 2
     assert "did you mean 'hat'" in capsys.readouterr().err

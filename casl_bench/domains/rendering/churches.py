@@ -11,8 +11,9 @@ import numpy as np
 from casl_bench.domains.dataset import DATASETS, Concept
 from casl_bench.domains.rendering import shapes
 from casl_bench.domains.rendering.captions import Phrases, Wording
-from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
+from casl_bench.domains.rendering.renderer import Drawing, Picture
 from casl_bench.domains.rendering.shapes import FloatArray, Window, colours
+from casl_bench.domains.rendering.shipped import rendered_dataset
 
 ATTRIBUTES: tuple[str, ...] = (
     "brick", "spire", "dome", "snow", "night", "tree", "clock", "fence", "ivy", "balloon",
@@ -416,4 +417,4 @@ DRAWING = Drawing(
     tuning_concepts=TUNING_CONCEPTS,
 )
 
-DATASETS.register("rendered_churches", partial(RenderedDataset, DRAWING))
+DATASETS.register("rendered_churches", partial(rendered_dataset, DRAWING))

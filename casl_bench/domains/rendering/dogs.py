@@ -11,8 +11,9 @@ import numpy as np
 from casl_bench.domains.dataset import DATASETS, Concept
 from casl_bench.domains.rendering import shapes
 from casl_bench.domains.rendering.captions import Phrases, Wording
-from casl_bench.domains.rendering.renderer import Drawing, Picture, RenderedDataset
+from casl_bench.domains.rendering.renderer import Drawing, Picture
 from casl_bench.domains.rendering.shapes import FloatArray, colours
+from casl_bench.domains.rendering.shipped import rendered_dataset
 
 ATTRIBUTES: tuple[str, ...] = (
     "tongue", "ears_up", "light_fur", "spots", "collar", "eyes_closed", "meadow", "sweater",
@@ -367,4 +368,4 @@ DRAWING = Drawing(
     tuning_concepts=TUNING_CONCEPTS,
 )
 
-DATASETS.register("rendered_dogs", partial(RenderedDataset, DRAWING))
+DATASETS.register("rendered_dogs", partial(rendered_dataset, DRAWING))

@@ -212,9 +212,12 @@ def to_pixels(images: NDArray[np.uint8]) -> Tensor:
 
 
 class RenderedDataset:
-    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on."""
+    """Pictures drawn on request: `<split>-<number>` is an image's id, and all it depends on.
 
-    def __init__(self, drawing: Drawing) -> None:
+    Concepts of attributes that are `not_carried` by the domain's h are not among the card's.
+    """
+
+    def __init__(self, drawing: Drawing, not_carried: Sequence[str] = ()) -> None:
         self._drawing = drawing
         self._flipped: dict[tuple[str, str], NDArray[np.uint8]] = {}
         self.card = DatasetCard(
@@ -223,7 +226,8 @@ class RenderedDataset:
             revision=drawing.revision[:12],
             resolution=IMAGE_SIZE,
             attributes=drawing.attributes,
-            concepts=drawing.concepts,
+            concepts=tuple(c for c in drawing.concepts if c.attribute not in not_carried),
+            not_carried=tuple(c.attribute for c in drawing.concepts if c.attribute in not_carried),
             description=f"Drawn {drawing.subject} of {IMAGE_SIZE}×{IMAGE_SIZE} pixels with "
             f"{len(drawing.attributes)} independent binary attributes over continuous nuisance "
             "factors; any attribute can be flipped, all else equal.",

@@ -19,11 +19,14 @@ from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import card_text
 
 MEGABYTES = {
-    "guide_clip": 2.2,
-    "score_clip": 2.0,
-    "classifier_plain": 0.5,
-    "classifier_depthwise": 0.5,
-    "render_embedder": 0.5,
+    "guide_clip": 0.9,
+    "score_clip": 0.6,
+    "classifier_plain": 0.4,
+    "classifier_depthwise": 0.4,
+    "classifier_residual": 0.4,
+    "classifier_tuning": 0.3,
+    "factor_regressor": 0.4,
+    "render_embedder": 0.4,
 }
 
 

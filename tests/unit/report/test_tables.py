@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from casl_bench.analysis.headline import PreciseEdits
 from casl_bench.core.errors import InputError, InvalidBenchmarkError
 from casl_bench.metrics.metric import METRICS, EditMetric, MetricInfo
 from casl_bench.report.columns import shown
@@ -23,11 +24,13 @@ from casl_bench.report.pictures import (
     draw_cell,
     draw_comparison,
     draw_rows,
+    median_image,
     write_pictures,
 )
 from casl_bench.report.tables import render_tables
 from casl_bench.results.edited_images import FILE_NAME, EditedImages, to_pixels
 from casl_bench.results.record import (
+    NOT_CARRIED,
     Cost,
     ErrorInfo,
     FileRef,
@@ -313,6 +316,16 @@ def test_reconstruction_stands_apart() -> None:
 # Pieces ---------------------------------------------------------------------------------------
 
 
+def test_what_h_does_not_carry_is_said_above_the_tables() -> None:
+    left_out = record("reconstruction", flags=(f"{NOT_CARRIED}mouth_open",))
+    other = record("reconstruction", dataset="rendered_dogs")
+    line = "Not carried by h, so no concept for any method: {}. No edit may move it all the same."
+    assert line.format("mouth_open") in render_tables([record(), left_out])
+    overall, *_ = render_tables([record(), left_out, other]).split("\n\n## ")
+    assert line.format("rendered_faces: mouth_open") in overall
+    assert "Not carried" not in render_tables([record(), other])
+
+
 def test_numbers() -> None:
     assert number(-0.001) == "0.00"
     assert number(-1.5) == "−1.50"
@@ -465,3 +478,15 @@ def test_a_run_gets_its_pictures_once(tmp_path: Path) -> None:
     write_pictures(store, numbers)
     again = {str(p.relative_to(folder)): p.stat().st_mtime_ns for p in folder.rglob("*.png")}
     assert again == made
+
+
+def test_the_image_shown_is_the_median_over_methods() -> None:
+    def found(*credit: float) -> PreciseEdits:
+        there = np.array([True, True, True, True, False])
+        return PreciseEdits(tuple("abcde"), np.array(credit), there, np.array(credit))
+
+    # Means 0.3, 0.9, 0.5, 0.1; "e" had the target before.
+    both = [found(0.2, 1.0, 0.4, 0.0, 0.4), found(0.4, 0.8, 0.6, 0.2, 0.3)]
+    assert median_image(both, "abcde") == "a", "the lower of the two in the middle"
+    assert median_image(both, "abc") == "c", "pictures are kept of some images alone"
+    assert median_image(both, "e") == "e", "or of none that counts"

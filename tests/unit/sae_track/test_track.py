@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from casl_bench.conformance.toy_domain import register_toy_domain
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.dictionaries import SAE_METRICS
+from casl_bench.report.sae_tables import rows_of
 from casl_bench.results.sae_record import SaeCellId, read_record, read_records, record_path
 from casl_bench.runs import suites
 from casl_bench.sae.dictionaries.top_k import TopK
 from casl_bench.sae.dictionary import SAES, Activations, SaeInfo
 from casl_bench.sae_track.run import TrackConfig, cells_of, run_track
 from casl_bench.sae_track.suites import SAE_SUITES, SaeSuite, TimeRange
+from casl_bench.studies.sae_sweep import best_row, read_sweep, sweep_page, write_sweep
 from tests.support.tiny_suite import tiny_suite
 
 pytestmark = pytest.mark.usefixtures("own_entrants")
@@ -113,3 +116,42 @@ def test_raw_channels_lose_nothing(tmp_path: Path) -> None:
     assert measured["eps_error"].value == pytest.approx(0, abs=1e-9)
     assert measured["attribute_agreement"].value == 1
     assert record.id == SaeCellId(dataset="toy_shapes", sae="raw_channels")
+
+
+SWEEP = {
+    "ranges": [{"name": "t < 400", "low": 0, "high": 400},
+               {"name": "t ≥ 400", "low": 400, "high": 9999}],
+    "vectors": (1024, 3072), "per_range": True, "acting_seeds": 0,
+}  # fmt: skip
+
+
+def test_length_and_timesteps_of_training_are_axes_of_what_is_trained(tmp_path: Path) -> None:
+    saes = ("top_k", "untrained", "pca", "raw_channels", "oracle")
+    found = cells_of(config(tmp_path, saes, **SWEEP), "toy_shapes")
+    count = {name: sum(c.sae == name for c in found) for name in saes}
+    # Two lengths, on all timesteps and on either range.
+    assert count == {"top_k": 6, "untrained": 1, "pca": 1, "raw_channels": 1, "oracle": 1}
+    assert len({c.name for c in found}) == len(found)
+
+
+def test_a_sweep_and_its_page(tmp_path: Path) -> None:
+    own = config(tmp_path, ("top_k", "untrained", "pca", "raw_channels"), **SWEEP)
+    assert run_track(own, lambda line: None) == []
+    records = read_records(own.out)
+    trained = {(r.id.vectors, r.id.trained_on): r for r in records if r.id.sae == "top_k"}
+    early, pooled = trained[3072, "t < 400"], trained[3072, None]
+    assert early.ranges == ("t < 400",) and pooled.ranges == ("t < 400", "t ≥ 400")
+    assert len({r.content_hash for r in trained.values()}) == len(trained)
+    measured = early.measurements["t < 400"]
+    assert measured["explained_variance"].value is not None
+    assert measured["cause"].status == "missing", "a sweep changes no code"
+    page = write_sweep(tmp_path / "docs", records).read_text("utf-8")
+    assert "| top_k, 32 wide, 3,072 vectors, one per range |" in " ".join(page.split())
+    for control in ("*untrained*, 32 wide", "*pca*", "*raw_channels*"):
+        assert control in page
+    stored = read_sweep(tmp_path / "docs")
+    assert sweep_page(stored) == page and not any(r.latents for r in stored)
+    each = [row for row in rows_of(records) if row.variant[4:] == (3072, True)]
+    assert [len(row.values("pair_score")) for row in each] == [2], "both ranges are one row"
+    scores = [np.mean(row.values("pair_score")) for row in rows_of(records) if not row.control]
+    assert np.mean(best_row(records).values("pair_score")) == max(scores)

@@ -13,7 +13,7 @@ from casl_bench.domains.rendered import RENDERED
 from casl_bench.domains.rendering.renderer import to_pixels
 from casl_bench.runs.suites import SUITES
 from casl_bench.training.picture_distance import KernelDistance, features
-from casl_bench.training.train_gates import POWER, STEPS, gate_rows
+from casl_bench.training.train_gates import WALKS, gate_rows
 
 DRAWING = RENDERED["rendered_faces"].drawing
 
@@ -52,12 +52,17 @@ def test_features_depend_on_their_picture_alone() -> None:
 def test_gates_are_marked(psnr: float, reached: bool) -> None:
     each = {"hat": 0.97, "bangs": 0.97}
     figures: dict[str, Any] = {
-        "psnr": psnr, "attribute_agreement": 0.99, "sample_entropy": 0.05, "render_entropy": 0.01,
+        "plain_inversion": {
+            "full": {"psnr": 40.0, "attribute_agreement": 0.99},
+            "default": {"psnr": psnr, "attribute_agreement": 0.99},
+        },
+        "sample_entropy": 0.05, "render_entropy": 0.01,
         "sample_kernel_distance": 1.0, "donor_h_transfer": each, "direction_flip_rate": each,
         "probe_on_h": each, "direction_kernel_distance": {"hat": 2.0, "bangs": 4.0},
     }  # fmt: skip
     alone = {gate: mark for gate, _, _, mark in gate_rows(figures, ("hat", "bangs"), None)}
-    assert alone["psnr"] is reached and alone["donor_h_transfer: hat"] is True
+    assert alone["psnr, suite default"] is reached and alone["psnr, suite full"]
+    assert alone["donor_h_transfer: hat"] is True
     assert alone["sample_kernel_distance"] is None, "relative, and nothing to compare with"
     before = {"sample_kernel_distance": 9.0, "direction_kernel_distance": {"smiling": 11.0}}
     beside = {gate: mark for gate, _, _, mark in gate_rows(figures, ("hat", "bangs"), before)}
@@ -68,6 +73,6 @@ def test_gates_are_marked(psnr: float, reached: bool) -> None:
     assert unmoved["direction_kernel_distance, mean"] is False, "an edit that does nothing is whole"
 
 
-def test_the_walk_is_that_of_the_standard_suite() -> None:
-    standard = SUITES["standard"]
-    assert (standard.num_steps, standard.timestep_power) == (STEPS, POWER)
+def test_plain_inversion_is_measured_on_the_walk_of_every_rendered_suite() -> None:
+    assert WALKS.keys() == {"default", "full", "quick"}
+    assert len(max(WALKS.values(), key=len)) == SUITES["full"].num_steps, "of all else"
