@@ -169,12 +169,13 @@ def fit_alignment(task: EditTask, config: CaslConfig) -> tuple[ConceptAlignment,
     sae = task.saes.get()
     store = task.trajectories
     few = torch.arange(min(config.ranked_images, len(store)))
-    groups = retrieve(task.guide_clip, store.x_t(0, few), task.concept, config.retrieved_share)
+    images = store.x_t(0, few).to(sae.device)
+    groups = retrieve(task.guide_clip, images, task.concept, config.retrieved_share)
     activations, contrasts = [], []
     for step in visited_steps(store.timesteps, config.t_edit):
         codes = sae.encode(store.h(step, few).to(sae.device), store.timesteps[step])
         activations.append(codes.mean(0))
-        contrasts.append(standardised_contrast(*(codes[g.to(codes.device)] for g in groups)))
+        contrasts.append(standardised_contrast(*(codes[g] for g in groups)))
     mean, contrast = (torch.stack(x).mean(0) for x in (activations, contrasts))
     alignment = ConceptAlignment(sae, mean, contrast)
     longest = config.gather * math.sqrt(sae.channels)

@@ -17,10 +17,10 @@ from casl_bench.models.clip import ClipModel
 def retrieve(clip: ClipModel, images: Tensor, concept: Concept, share: float) -> tuple[Tensor, ...]:
     """Places of the images most and least like the concept's text, by the guide CLIP.
 
-    [r] int64 each, disjoint: `share` of the images [n >= 2, 3, H, W] from either end of the
-    ranking, at least one image and at most half of them.
+    [r] int64 each, disjoint, on the images' device: `share` of the images [n >= 2, 3, H, W] from
+    either end of the ranking, at least one image and at most half of them.
     """
-    direction = clip.text_direction(concept.source_prompt, concept.target_prompt)
+    direction = clip.text_direction(concept.source_prompt, concept.target_prompt).to(images.device)
     order = torch.argsort(clip.encode_image(images) @ direction, descending=True, stable=True)
     count = min(max(1, round(share * len(images))), len(images) // 2)
     return order[:count], order[-count:]

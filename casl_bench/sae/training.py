@@ -171,6 +171,18 @@ def _hash_of(tensors: dict[str, Tensor], done: int) -> str:
     return hash_json([hash_tensors(tensors), done])
 
 
+def _key(
+    sae: SparseAutoencoder, training: SaeTraining, data_hash: str, generator: torch.Generator
+) -> str:
+    """What tells a training from another one's checkpoint: once a fit the first weights are read.
+
+    They go to the CPU for it, if they are on a GPU.
+    """
+    start = {**sae.state_dict(), "generator": generator.get_state()}
+    settings = [sae.config.model_dump(mode="json"), training.model_dump(mode="json")]
+    return hash_json([sae.info.name, *settings, data_hash, hash_tensors(start)])
+
+
 def train_sae(
     sae: SparseAutoencoder,
     training: SaeTraining,
@@ -189,19 +201,13 @@ def train_sae(
     is kept. Raises InvalidBenchmarkError if the loss stops being finite, UsageError where the
     workspace cannot be written.
     """
-    key = hash_json(
-        [
-            sae.info.name,
-            sae.config.model_dump(mode="json"),
-            training.model_dump(mode="json"),
-            data_hash,
-            hash_tensors({**sae.state_dict(), "generator": generator.get_state()}),
-        ]
-    )
     silent_for = torch.zeros(sae.d_sae, dtype=torch.int64, device=sae.W_dec.device)
     optimiser = torch.optim.Adam(sae.parameters(), eps=1e-8)
-    path = None if workspace is None else workspace / "sae_checkpoint.safetensors"
-    done = 0 if path is None else load_checkpoint(path, key, sae, optimiser, silent_for, generator)
+    path, key, done = None, "", 0
+    if workspace is not None:
+        path = workspace / "sae_checkpoint.safetensors"
+        key = _key(sae, training, data_hash, generator)
+        done = load_checkpoint(path, key, sae, optimiser, silent_for, generator)
     if done == 0:
         start = sampler(max(training.batch, _MEDIAN_VECTORS), generator)
         with torch.no_grad():
