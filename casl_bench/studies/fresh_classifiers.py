@@ -26,8 +26,9 @@ from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.model_files import CARD, write_model
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
+from casl_bench.training.pools import RenderedPool, load_pool
 from casl_bench.training.train_classifier import BLEND_SHARE, calibrate, examples
-from casl_bench.training.trainer import Pool, batch, cosine, load_pool
+from casl_bench.training.trainer import cosine
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "fresh_plain": {"architecture": "plain", "widths": [24, 64, 96, 96]},
@@ -105,8 +106,8 @@ def _train(
     name: str,
     shape: Mapping[str, Any],
     drawing: Drawing,
-    pool: Pool,
-    held_out: Pool,
+    pool: RenderedPool,
+    held_out: RenderedPool,
     seed: int,
     steps: int,
 ) -> None:
@@ -145,8 +146,8 @@ def _train(
     )
 
 
-def _accuracy(classifier: AttributeClassifier, pool: Pool) -> Tensor:
+def _accuracy(classifier: AttributeClassifier, pool: RenderedPool) -> Tensor:
     """[A] on the undamaged pictures of a pool."""
     labels = torch.from_numpy(pool.factors.attributes)
-    logits = classifier.logits(batch(pool, torch.arange(len(pool))))
+    logits = classifier.logits(pool.batch(torch.arange(len(pool))))
     return ((logits > 0) == labels).float().mean(0)
