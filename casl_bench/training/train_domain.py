@@ -158,9 +158,9 @@ def main(
 def _put_labels(folder: Path, labels: Path | None) -> None:
     """Where a run will look for them."""
     beside = folder / LABELS
-    if labels is None or (beside.exists() and beside.samefile(labels)):
+    if labels is None or (beside.exists() and beside.read_bytes() == labels.read_bytes()):
         return
-    if beside.exists() and beside.read_bytes() != labels.read_bytes():
+    if beside.exists():
         raise UsageError("other labels lie beside the pictures", where=str(beside))
     write_bytes(beside, labels.read_bytes())
     click.echo(f"wrote {beside}, where a run looks for labels")
@@ -213,8 +213,8 @@ def _photograph_steps(
     steps = [_Step("unet", unet, backbone, trainings / "unet")]
     for name, (length, command, place) in PHOTO_SCORERS.items():
         ship, length = out / place.format(dataset), max(1, round(length * scale))
-        commands = (_scorer(command, common(name), ship, length, backbone),)
-        steps.append(_Step(name, commands, ship, trainings / name))
+        scorer = _scorer(command, common(name), ship, length, backbone)
+        steps.append(_Step(name, (scorer,), ship, trainings / name))
     folder = out / "classifiers" / dataset
     ends = ("--image-size", str(IMAGE_SIZE), "--epochs", f"{PHOTO_EPOCHS * scale:g}", "--out",
             str(folder))  # fmt: skip
