@@ -194,14 +194,15 @@ def photo_domain(name: str, device: str = "cpu", options: DomainOptions | None =
 
 def _similarity(name: str, domain: PhotoDomain, root: Path, device: str) -> Similarity:
     """LPIPS, and identity of faces; or an embedder of the user's own, which stays on the CPU."""
-    if (own := _own_embedder(root, name)) is not None:
+    if (own := own_embedder(root, name)) is not None:
         return RenderEmbedder.load(own)
     lpips = LpipsDistance.load(_here(root, f"lpips/{ALEXNET_FILE}"))
     identity = FaceIdentity.load(_here(root, f"faces/{VGGFACE2_FILE}")) if domain.faces else None
     return PhotoSimilarity(lpips, identity).to(device)
 
 
-def _own_embedder(root: Path, name: str) -> Path | None:
+def own_embedder(root: Path, name: str) -> Path | None:
+    """Folder of an embedder that was trained for a data set; None where there is none."""
     folder = root / "embedders" / name
     return folder if (folder / CARD).is_file() else None
 
@@ -225,7 +226,7 @@ def _check_weights(name: str, options: DomainOptions, to_be_trained: bool = Fals
     clips += [(options.zero_shot_clip, ZERO_SHOT_CLIP)] if domain.published is None else []
     for given, default in clips:
         need(clip_place(default), given or find_clip(default, root), on_hub=True)
-    own = _own_embedder(root, name)
+    own = own_embedder(root, name)
     need(f"lpips/{ALEXNET_FILE}", own)
     if domain.faces and not own:
         need(f"faces/{VGGFACE2_FILE}")

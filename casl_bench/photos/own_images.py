@@ -27,12 +27,14 @@ from casl_bench.domains.dataset import DATASETS, Concept, Split
 from casl_bench.domains.domain import DOMAINS, Domain
 from casl_bench.domains.options import DataSource, DomainOptions
 from casl_bench.models.clip import ClipScorer
-from casl_bench.models.scorers import AttributeScorer
+from casl_bench.models.embedder import RenderEmbedder
+from casl_bench.models.scorers import AttributeScorer, Similarity
 from casl_bench.photos.checkpoints.convert import open_backbone
 from casl_bench.photos.domains import (
     ACCURACY_FLOOR,
     CALIBRATION_IMAGES,
     load_clip,
+    own_embedder,
 )
 from casl_bench.photos.layouts import Layout, cut_in_three, file_layout, list_images, shuffled
 from casl_bench.photos.photo_dataset import PhotoDataset, PhotoKind, read_concepts
@@ -203,8 +205,8 @@ def own_domain(device: str = "cpu", options: DomainOptions | None = None) -> Dom
     OwnImages(source)  # a wrong folder is refused before gigabytes are read
     root, download = options.weights, options.allow_download
     place = options.backbone_of(NAME) or found_at(root, f"backbones/{NAME}")
-    lpips = found_at(root, f"lpips/{ALEXNET_FILE}")
-    if place is None or lpips is None:
+    trained, lpips = own_embedder(root, NAME), found_at(root, f"lpips/{ALEXNET_FILE}")
+    if place is None or (trained or lpips) is None:
         missing = "no backbone" if place is None else f"no lpips/{ALEXNET_FILE}"
         raise UsageError(
             f"{missing} for {NAME}",
@@ -251,9 +253,17 @@ def own_domain(device: str = "cpu", options: DomainOptions | None = None) -> Dom
         guide_clip=guide,
         score_clip=ClipScorer(score),
         classifiers=classifiers,
-        embedder=PhotoSimilarity(LpipsDistance.load(lpips)).to(device),
+        embedder=_similarity(trained, lpips, device),
         accuracy_floor=ACCURACY_FLOOR,
     )
+
+
+def _similarity(trained: Path | None, lpips: Path | None, device: str) -> Similarity:
+    """The embedder trained for these pictures, which stays on the CPU, or LPIPS."""
+    if trained is not None:
+        return RenderEmbedder.load(trained)
+    assert lpips is not None
+    return PhotoSimilarity(LpipsDistance.load(lpips)).to(device)
 
 
 DATASETS.register("own_images", OwnImages)

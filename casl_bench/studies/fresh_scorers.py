@@ -31,10 +31,11 @@ from casl_bench.models.model_files import CARD, write_model
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import FactorReader
 from casl_bench.training.degrade import degrade
+from casl_bench.training.pools import RenderedPool, load_pool
 from casl_bench.training.train_classifier import BLEND_SHARE, calibrate, examples
 from casl_bench.training.train_factors import BLEND_SHARE as REGRESSOR_BLEND
 from casl_bench.training.train_factors import Reading, circular_factors, finish
-from casl_bench.training.trainer import Pool, batch, cosine, load_pool
+from casl_bench.training.trainer import cosine
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     "fresh_plain": {"architecture": "plain", "widths": [24, 64, 96, 96]},
@@ -85,7 +86,7 @@ class FreshScorers:
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.domain, self.drawing, self.seed = domain, RENDERED[domain].drawing, seed
-        self.cache = cache or user_cache("casl_bench", "give --cache") / "fresh_classifiers"
+        self.cache = cache or user_cache("casl_bench", "give --cache") / "fresh_scorers"
         self.steps, self.images, self.say = steps, images, say
 
     def classifiers(
@@ -125,7 +126,7 @@ class FreshScorers:
         self.say(f"{self.domain}: {REGRESSOR}, {steps} steps, reads {', '.join(found.names)}")
         return found
 
-    def _pool(self, held_out: bool = False) -> Pool:
+    def _pool(self, held_out: bool = False) -> RenderedPool:
         count, stream = (HELD_OUT, "rejudge_held_out") if held_out else (self.images, "rejudge")
         return load_pool(self.drawing, count, self.seed, stream, self.cache, flips=True)
 
@@ -230,10 +231,10 @@ class FreshScorers:
         write_model(folder, tensors, {"name": name, "config": dict(config), **about})
 
 
-def _accuracy(classifier: AttributeClassifier, pool: Pool) -> Tensor:
+def _accuracy(classifier: AttributeClassifier, pool: RenderedPool) -> Tensor:
     """[A] on the undamaged pictures of a pool."""
     labels = torch.from_numpy(pool.factors.attributes)
-    logits = classifier.logits(batch(pool, torch.arange(len(pool))))
+    logits = classifier.logits(pool.batch(torch.arange(len(pool))))
     return ((logits > 0) == labels).float().mean(0)
 
 

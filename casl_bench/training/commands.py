@@ -9,12 +9,12 @@ import click
 _COMMANDS = {
     "attributes": ("train_attributes:main", "Train a classifier of photographs' attributes"),
     "classifier": ("train_classifier:main", "Train an attribute classifier"),
-    "clip": ("train_embeddings:clip", "Train a small CLIP on a domain's pictures"),
-    "domain": ("train_domain:main", "Train and ship every model of a domain"),
-    "embedder": ("train_embeddings:embedder", "Train the `render_embedder` of a domain"),
+    "clip": ("train_embeddings:clip", "Train a small CLIP on a domain's pictures or photographs"),
+    "domain": ("train_domain:main", "Train every model of a domain, or of pictures of your own"),
+    "embedder": ("train_embeddings:embedder", "Train the embedder of a domain or of photographs"),
     "gates": ("train_gates:main", "Measure a trained diffusion model"),
     "factors": ("train_factors:main", "Train the `factor_regressor` of a domain"),
-    "unet": ("train_unet:main", "Train the diffusion model of a synth domain"),
+    "unet": ("train_unet:main", "Train a diffusion model on rendered pictures or photographs"),
 }
 """Name → where its click command is in this folder, and its line in the help."""
 
@@ -41,5 +41,5 @@ class TrainGroup(click.Group):
 
 
 train_group = TrainGroup(
-    "train", help="Train what a domain needs: the shipped models, or a classifier of photographs."
+    "train", help="Train what a domain needs: the shipped models, or models of photographs."
 )

@@ -11,7 +11,6 @@ A split is read once and kept as bytes: one byte a value, 5 while it is read. 24
 
 from __future__ import annotations
 
-import inspect
 import math
 import time
 from dataclasses import dataclass
@@ -27,10 +26,8 @@ from torch import Tensor, nn
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_file, make_folder, write_bytes, write_json, write_text
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
-from casl_bench.core.registry import discover
 from casl_bench.core.seeding import derive_seed
-from casl_bench.domains.dataset import DATASETS, Dataset, Split
-from casl_bench.domains.options import DataSource
+from casl_bench.domains.dataset import Dataset, Split
 from casl_bench.metrics.scorer_validation import calibration_error
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.model_files import WEIGHTS
@@ -44,8 +41,15 @@ from casl_bench.photos.scorers.classifier import (
     build_network,
     fill,
 )
+from casl_bench.training.pools import no_labels, open_photographs, read_photographs
 from casl_bench.training.train_classifier import calibrate
-from casl_bench.training.trainer import TrainingRun, card_text, rounded_to_half, training_part
+from casl_bench.training.trainer import (
+    TrainingRun,
+    card_text,
+    pause_option,
+    rounded_to_half,
+    training_part,
+)
 
 # Of each channel, as ImageNet networks expect them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -54,6 +58,8 @@ IMAGENET_CLASSES = 1000
 MAX_WEIGHT = 10.0
 LOG_EVERY = 25
 BLOCK = 256
+MOST_IMAGES, MOST_HELD_OUT = 24_000, 3_000
+"""Images that are trained on and held out by default, of a data set that has so many."""
 
 
 @dataclass(frozen=True)
@@ -77,16 +83,10 @@ def as_floats(pixels: Tensor) -> Tensor:
 
 def load_labelled(dataset: Dataset, split: Split, count: int) -> LabelledImages:
     """The first images of a split; UsageError if their attributes are unknown."""
-    batch = dataset.load(split, count)
-    if batch.attributes is None:
-        raise UsageError(
-            f"{dataset.card.name} has no labels to train on here",
-            hint="give the layout that holds its annotation",
-        )
-    pixels = torch.empty(batch.pixels.shape, dtype=torch.uint8)
-    for block in row_blocks(len(pixels), BLOCK):
-        pixels[block] = ((batch.pixels[block] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return LabelledImages(pixels, batch.attributes.bool())
+    images, labels = read_photographs(dataset, split, count)
+    if labels is None:
+        raise no_labels(dataset.card.name)
+    return LabelledImages(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels))
 
 
 def positive_weights(labels: Tensor) -> Tensor:
@@ -166,10 +166,10 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
               help="timm:NAME or torchvision:NAME.")  # fmt: skip
 @click.option("--weights", type=LocalPath(exists=True, dir_okay=False),
               help="Local file of its ImageNet weights to start from.")  # fmt: skip
-@click.option("--images", type=BoundedInt(2), default=24_000, show_default=True,
-              help="Training images.")  # fmt: skip
-@click.option("--held-out", type=BoundedInt(2), default=3_000, show_default=True,
-              help="Validation images: half calibrate, half are measured.")  # fmt: skip
+@click.option("--images", type=BoundedInt(2), help="Training images.  "
+              f"[default: {MOST_IMAGES}, or all that there are]")  # fmt: skip
+@click.option("--held-out", type=BoundedInt(2), help="Validation images: half calibrate, half are "
+              f"measured.  [default: {MOST_HELD_OUT}, or all that there are]")  # fmt: skip
 @click.option("--epochs", type=BoundedFloat(1e-6, 1e6),
               help="Length in passes over the images. [default: 4]")  # fmt: skip
 @click.option("--steps", type=BoundedInt(), help="Length in steps, instead.")
@@ -180,20 +180,20 @@ def score(classifier: PhotoClassifier, images: LabelledImages) -> Tensor:
 @click.option("--seed", type=SEED, default=1, show_default=True)
 @click.option("--out", type=LocalPath(), required=True, help="Folder of weights, "
               "description, card and checkpoint, from which the same command goes on.")  # fmt: skip
+@pause_option
 @click.option("--note", default="", help="What a reader of the card should know of this run.")
 def main(
-    data_root: Path, dataset: str, architecture: str, weights: Path | None, images: int,
-    held_out: int, epochs: float | None, steps: int | None, batch_size: int, image_size: int,
-    learning_rate: float, device: str, seed: int, out: Path, note: str,
+    data_root: Path, dataset: str, architecture: str, weights: Path | None, images: int | None,
+    held_out: int | None, epochs: float | None, steps: int | None, batch_size: int,
+    image_size: int, learning_rate: float, device: str, seed: int, out: Path,
+    pause_file: Path | None, note: str,
 ) -> None:  # fmt: skip
     """Train, calibrate, measure and describe one classifier of photographs."""
     if epochs is not None and steps is not None:
         raise UsageError("give either --steps or --epochs")
-    discover("casl_bench.photos", DATASETS)
-    make = DATASETS.factory(dataset)
-    if "source" not in inspect.signature(make).parameters:
-        raise UsageError(f"{dataset} is rendered", hint="casl-bench train classifier is for that")
-    data = make(DataSource(root=data_root), image_size)
+    data = open_photographs(dataset, data_root, image_size)
+    images = images or min(MOST_IMAGES, data.count("train"))
+    held_out = held_out or min(MOST_HELD_OUT, data.count("validation"))
     attributes = data.card.attributes
     # Before the images are read, since this is what may be misspelt.
     network = build(architecture, len(attributes), weights, seed)
@@ -224,7 +224,7 @@ def main(
     }
     run = TrainingRun(
         out / f"{name}_training", network, learning_rate=learning_rate, config=config,
-        steps=length, minutes=None,
+        steps=length, minutes=None, pause_file=pause_file,
     )  # fmt: skip
     fit(run, train, batch_size, seed, device)
     finish(run, load_labelled(data, "validation", held_out), out, device, note)

@@ -21,12 +21,10 @@ from casl_bench.models.attribute_classifier import build_classifier
 from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.training.degrade import degrade
+from casl_bench.training.pools import RenderedPool
 from casl_bench.training.trainer import (
-    Pool,
     ScorerTraining,
     accuracy,
-    batch,
-    flipped_labels,
     means_of_flips,
     per_attribute,
     rounded_to_half,
@@ -45,18 +43,18 @@ BLEND_SHARE = 0.3
 
 
 def examples(
-    pool: Pool, index: Tensor, rng: torch.Generator, blend: float
+    pool: RenderedPool, index: Tensor, rng: torch.Generator, blend: float
 ) -> tuple[Tensor, Tensor]:
     """Pictures [n, 3, H, W] in [-1, 1] and soft labels [n, A] in [0, 1].
 
     A share `blend` of rows is a mixture of a picture and its flip.
     """
-    labels, other, _ = flipped_labels(pool, index)
+    labels, other, _ = pool.flipped_labels(index)
     share = torch.rand(len(index), generator=rng)
     # Unblended rows are the picture or its flip, whole.
     mixed = torch.rand(len(index), generator=rng) < blend
     share = torch.where(mixed, share, share.round())
-    x = torch.lerp(batch(pool, index), batch(pool, index, flipped=True), share[:, None, None, None])
+    x = torch.lerp(pool.batch(index), pool.batch(index, flipped=True), share[:, None, None, None])
     return x, torch.lerp(labels.float(), other.float(), share[:, None])
 
 
@@ -81,7 +79,7 @@ def calibrate(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def measure(
-    network: nn.Module, scale: Tensor, bias: Tensor, pool: Pool, seed: int
+    network: nn.Module, scale: Tensor, bias: Tensor, pool: RenderedPool, seed: int
 ) -> dict[str, Any]:
     """What the card says, on pictures the training never saw."""
     index = torch.arange(len(pool))
@@ -90,10 +88,10 @@ def measure(
         return in_micro_batches(network, x) * scale + bias
 
     with torch.no_grad():
-        labels, other, column = flipped_labels(pool, index)
-        clean, flipped = score(batch(pool, index)), score(batch(pool, index, flipped=True))
+        labels, other, column = pool.flipped_labels(index)
+        clean, flipped = score(pool.batch(index)), score(pool.batch(index, flipped=True))
         rng = generator(seed, "classifier_held_out")
-        spoilt = score(degrade(batch(pool, index), rng, clean=0.0))
+        spoilt = score(degrade(pool.batch(index), rng, clean=0.0))
         mixed, soft = examples(pool, index, rng, blend=0.5)
         mixed_logits = score(degrade(mixed, rng))
     rows = torch.arange(len(index))
@@ -106,15 +104,15 @@ def measure(
     leak = leak.sum(1) / (labels.shape[1] - 1)
 
     return {
-        "accuracy_clean": accuracy(pool.drawing, clean, labels),
-        "accuracy_degraded": accuracy(pool.drawing, spoilt, labels),
+        "accuracy_clean": accuracy(pool.attributes, clean, labels),
+        "accuracy_degraded": accuracy(pool.attributes, spoilt, labels),
         "calibration_error_blended": per_attribute(
-            pool.drawing, torch.from_numpy(calibration_error(mixed_logits, soft))
+            pool.attributes, torch.from_numpy(calibration_error(mixed_logits, soft))
         ),
-        "logit_spread_clean": per_attribute(pool.drawing, clean.std(0)),
-        "flip_sign_right": per_attribute(pool.drawing, means_of_flips(right, column)),
-        "flip_change_in_spreads": per_attribute(pool.drawing, means_of_flips(own.abs(), column)),
-        "flip_leakage_in_spreads": per_attribute(pool.drawing, means_of_flips(leak, column)),
+        "logit_spread_clean": per_attribute(pool.attributes, clean.std(0)),
+        "flip_sign_right": per_attribute(pool.attributes, means_of_flips(right, column)),
+        "flip_change_in_spreads": per_attribute(pool.attributes, means_of_flips(own.abs(), column)),
+        "flip_leakage_in_spreads": per_attribute(pool.attributes, means_of_flips(leak, column)),
     }
 
 
@@ -131,7 +129,7 @@ def main(training: ScorerTraining, architecture: str, batch_size: int) -> None:
         "image_size": IMAGE_SIZE,
     }
     pool_seed = POOL_SEEDS.get(architecture, 0)
-    pool = training.pool(seed=pool_seed)
+    pool = training.rendered_pool(seed=pool_seed)
     run, network = training.begin(
         name, lambda: build_classifier(settings), learning_rate=3e-3, network=settings,
         batch_size=batch_size, blend_share=BLEND_SHARE,
@@ -148,7 +146,7 @@ def main(training: ScorerTraining, architecture: str, batch_size: int) -> None:
         hits = ((logits > 0) == (target > 0.5))[whole].float().mean()
         run.update(loss, accuracy=float(hits))
     shipped = rounded_to_half(run.average)
-    held_out = training.pool("calibration")
+    held_out = training.rendered_pool("calibration")
     rng = generator(seed, name, "calibration")
     x, target = examples(held_out, torch.arange(len(held_out)), rng, blend=0.5)
     with torch.no_grad():
@@ -156,12 +154,12 @@ def main(training: ScorerTraining, architecture: str, batch_size: int) -> None:
     scale, bias = (v.half().float() for v in calibrate(raw, target))
     training.publish(
         run, shipped, settings, (scale, bias),
-        title=f"Attribute classifier `{name}` of {training.domain}",
+        title=f"Attribute classifier `{name}` of {training.name}",
         description=f"Multi-label attribute logits of rendered {drawing.subject}, calibrated for "
         "each attribute (scale and bias) on a separate pool of spoilt and blended pictures. Trained"
         " with blur, noise, compression, resampling, small shifts and light changes, and on "
         "pictures blended with their own flip (label = share that shows), so that logits of "
         "half-made edits are graded. A threshold of 0 decides.",
-        measured=measure(shipped, scale, bias, training.pool("heldout"), seed),
+        measured=measure(shipped, scale, bias, training.rendered_pool("heldout"), seed),
         data=f"{training.images} rendered pictures and as many flips, stream ({pool_seed}, train)",
     )  # fmt: skip

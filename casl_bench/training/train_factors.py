@@ -25,14 +25,12 @@ from casl_bench.models.micro_batch import in_micro_batches
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.scorers import ScorerInfo
 from casl_bench.training.degrade import degrade
+from casl_bench.training.pools import RenderedPool
 from casl_bench.training.train_classifier import calibrate, examples
 from casl_bench.training.trainer import (
     HELD_OUT,
-    Pool,
     ScorerTraining,
     accuracy,
-    batch,
-    flipped_labels,
     means_of_flips,
     per_attribute,
     rounded_to_half,
@@ -146,7 +144,7 @@ def keep_outputs(network: LookoutNet, columns: list[int]) -> None:
 
 
 def finish(
-    network: LookoutNet, reading: Reading, pool: Pool, seed: int
+    network: LookoutNet, reading: Reading, pool: RenderedPool, seed: int
 ) -> tuple[FactorRegressor, dict[str, float]]:
     """Calibrate on pictures that the training never saw, and leave out what cannot be read.
 
@@ -162,7 +160,7 @@ def finish(
     targets = reading.targets(pool.factors)
     with torch.no_grad():
         spoilt = in_micro_batches(network, degrade(x, rng))
-        clean = in_micro_batches(network, batch(pool, index))
+        clean = in_micro_batches(network, pool.batch(index))
     of_attributes = calibrate(spoilt[:, :a], share)
     of_rest = calibrate_readings(clean[:, a:], targets, names)
     scale, bias = (
@@ -178,12 +176,14 @@ def finish(
     ), left_out  # fmt: skip
 
 
-def measure(regressor: FactorRegressor, reading: Reading, pool: Pool, seed: int) -> dict[str, Any]:
+def measure(
+    regressor: FactorRegressor, reading: Reading, pool: RenderedPool, seed: int
+) -> dict[str, Any]:
     """What the card says, on pictures that neither training nor calibration saw."""
     index, rng = torch.arange(len(pool)), generator(seed, NAME, "held_out")
-    labels, other, column = flipped_labels(pool, index)
+    labels, other, column = pool.flipped_labels(index)
     a = labels.shape[1]
-    plain, flipped = batch(pool, index), batch(pool, index, flipped=True)
+    plain, flipped = pool.batch(index), pool.batch(index, flipped=True)
     spoilt = degrade(plain, rng, clean=0.0)
     mixed, share = examples(pool, index, rng, blend=1.0)
     kept = [k for k, name in enumerate(reading.columns[a:]) if name in regressor.names]
@@ -198,13 +198,17 @@ def measure(regressor: FactorRegressor, reading: Reading, pool: Pool, seed: int)
     moved *= other[index, column].float() * 2 - 1
     by_spoiling = regressor.changes(spoilt, plain)
     return {
-        "accuracy_clean": accuracy(pool.drawing, read["clean"][:, :a], labels),
-        "accuracy_degraded": accuracy(pool.drawing, read["degraded"][:, :a], labels),
+        "accuracy_clean": accuracy(pool.attributes, read["clean"][:, :a], labels),
+        "accuracy_degraded": accuracy(pool.attributes, read["degraded"][:, :a], labels),
         "share_error_blended": per_attribute(
-            pool.drawing, (regressor.shares(degrade(mixed, rng)) - share).abs().mean(0)
+            pool.attributes, (regressor.shares(degrade(mixed, rng)) - share).abs().mean(0)
         ),
-        "flip_change_in_sd_2_is_right": per_attribute(pool.drawing, means_of_flips(moved, column)),
-        "flip_others_in_sd_0_is_right": per_attribute(pool.drawing, means_of_flips(others, column)),
+        "flip_change_in_sd_2_is_right": per_attribute(
+            pool.attributes, means_of_flips(moved, column)
+        ),
+        "flip_others_in_sd_0_is_right": per_attribute(
+            pool.attributes, means_of_flips(others, column)
+        ),
         **{f"mean_r2_{key}": round(sum(v.values()) / len(v), 4) for key, v in r2.items()},
         "mean_change_in_sd_by_spoiling": round(float(by_spoiling.mean()), 4),
         **{f"r2_{key}_of_{name}": v for key, found in r2.items() for name, v in found.items()},
@@ -224,7 +228,7 @@ def main(training: ScorerTraining, batch_size: int) -> None:
         "columns": list(reading.columns),
         "image_size": IMAGE_SIZE,
     }
-    pool = training.pool()
+    pool = training.rendered_pool()
     targets = reading.targets(pool.factors)
     run, network = training.begin(
         NAME, lambda: build_regressor(settings), learning_rate=3e-3, network=settings,
@@ -242,13 +246,13 @@ def main(training: ScorerTraining, batch_size: int) -> None:
         missed = F.mse_loss(found[:, share.shape[1] :], targets[index])
         run.update(showing + missed, showing=float(showing.detach()), missed=float(missed.detach()))
     shipped: Any = rounded_to_half(run.average)
-    regressor, left_out = finish(shipped, reading, training.pool("calibration"), seed)
-    measured = measure(regressor, reading, training.pool("heldout"), seed)
+    regressor, left_out = finish(shipped, reading, training.rendered_pool("calibration"), seed)
+    measured = measure(regressor, reading, training.rendered_pool("heldout"), seed)
     measured |= {f"left_out_for_r2_of_{name}": value for name, value in left_out.items()}
     training.publish(
         run, shipped, {**settings, "columns": list(regressor.columns)},
         (regressor.scale, regressor.bias),
-        title=f"Factor regressor `{NAME}` of {training.domain}",
+        title=f"Factor regressor `{NAME}` of {training.name}",
         description=f"Reads how {drawing.subject} were rendered: how much of each attribute "
         "shows, and the continuous factors that a picture shows, those of a full turn "
         f"({', '.join(n for n in reading.nuisance if n in reading.circular)}) as cosine and sine. "

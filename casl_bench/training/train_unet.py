@@ -1,4 +1,4 @@
-"""Train the diffusion model of a rendered domain: `casl-bench train unet --help`.
+"""Train a diffusion model on rendered pictures or photographs: `casl-bench train unet --help`.
 
 A DDPM (Ho et al. 2020) with 1000 linear steps that predicts v (Salimans & Ho 2022) in the
 preconditioned cosine bands of 4×4 patches (`models/band_codec.py`): a net that predicts x_0
@@ -22,17 +22,21 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor
 
 from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
-from casl_bench.domains.rendered import RENDERED
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.band_codec import BandCodec, band_statistics
 from casl_bench.models.noise_schedule import NoiseSchedule
 from casl_bench.models.random_numbers import generator
 from casl_bench.models.unet import decoder_half, encoder_half
+from casl_bench.training.pools import (
+    chosen_pictures,
+    dataset_options,
+    domain_option,
+    pool_options,
+)
 from casl_bench.training.trainer import (
     TrainingRun,
-    batch,
     bf16_pays,
-    load_pool,
+    pause_option,
     plateau,
     training_config,
 )
@@ -117,32 +121,33 @@ def use_plain_attention(unet: UNet2DModel) -> None:
 
 
 @click.command("unet")
-@click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces")
+@domain_option
+@dataset_options
 @click.option("--out", type=LocalPath(), required=True, help="Training folder.")
-@click.option("--cache", type=LocalPath(), help="Folder of rendered pools.")
+@pool_options
 @click.option("--start", type=LocalPath(exists=True), help="Folder of a shipped "
               "U-Net to start from, as another domain's.")  # fmt: skip
 @click.option("--steps", type=BoundedInt(), help="Length in steps.")
 @click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead.")
 @click.option("--batch-size", type=BoundedInt(), default=32, show_default=True)
-@click.option("--images", type=BoundedInt(), default=40_960, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--learning-rate", type=BoundedFloat(1e-12, 1e3), default=1e-3, show_default=True)
 @click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network: some 15 % faster "
               "on a CPU with a C++ compiler, other last bits.")  # fmt: skip
-@click.option("--pause-file", type=LocalPath(), help="While this file exists no "
-              "step is taken.")  # fmt: skip
+@pause_option
 def main(
-    domain: str, out: Path, cache: Path | None, start: Path | None, steps: int | None,
-    minutes: float | None, batch_size: int, images: int, seed: int, learning_rate: float,
-    bf16: bool | None, device: str, compiled: bool, pause_file: Path | None,
+    domain: str | None, dataset: str | None, data_root: Path | None, unmirrored: bool, out: Path,
+    cache: Path | None, start: Path | None, steps: int | None, minutes: float | None,
+    batch_size: int, images: int | None, seed: int, learning_rate: float, bf16: bool | None,
+    device: str, compiled: bool, pause_file: Path | None,
 ) -> None:  # fmt: skip
     """Train, resuming from OUT's checkpoint; `export_unet` makes the shipped file of it."""
     bf16 = bf16_pays() if bf16 is None else bf16
-    drawing = RENDERED[domain].drawing
-    pool = load_pool(drawing, images, seed, "train", cache)
+    pictures = chosen_pictures(domain, dataset, data_root, unmirrored)
+    images = images or pictures.images
+    pool = pictures.load("train", images, seed, cache, False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model: Any = UNet2DModel(**UNET)
@@ -152,11 +157,11 @@ def main(
         model.load_state_dict(backbone.unet.state_dict())
         started = backbone.weights_hash
     statistics = band_statistics(
-        batch(pool, torch.arange(min(len(pool), STATISTICS_IMAGES))), PATCH_SIZE
+        pool.batch(torch.arange(min(len(pool), STATISTICS_IMAGES))), PATCH_SIZE
     )
     codec = BandCodec(PATCH_SIZE, statistics)
     config = training_config(
-        "unet", drawing, unet=UNET, patch_size=PATCH_SIZE, prediction="v", start=started,
+        "unet", pictures, unet=UNET, patch_size=PATCH_SIZE, prediction="v", start=started,
         bands=statistics.model_dump(),
         batch_size=batch_size, images=images, seed=seed, bf16=bf16, learning_rate=learning_rate,
         ema_decay=EMA_DECAY, device=device,
@@ -173,7 +178,7 @@ def main(
     for step in run.steps(log_every=50):
         rng = generator(seed, "train_unet", step)
         index = torch.randint(len(pool), (batch_size,), generator=rng)
-        x_0 = batch(pool, index).to(device)
+        x_0 = pool.batch(index).to(device)
         # Stratified timesteps: one from each of batch_size equal slices, a quieter gradient.
         slices = torch.arange(batch_size) + torch.rand(batch_size, generator=rng)
         t = (slices / batch_size * len(alpha_bar)).long().to(device)

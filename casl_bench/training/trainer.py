@@ -11,42 +11,35 @@ import functools
 import math
 import platform
 import shlex
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
-import numpy as np
 import torch
 from click.core import ParameterSource
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
-from casl_bench.core.files import (
-    clear_partial,
-    hash_bytes,
-    hash_json,
-    new_file,
-    write_bytes,
-    write_text,
-)
-from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath, user_cache
+from casl_bench.core.files import clear_partial, new_file, write_bytes, write_text
+from casl_bench.core.option_types import SEED, BoundedFloat, BoundedInt, LocalPath
 from casl_bench.core.seeding import derive_seed
-from casl_bench.diffusion.ddim import ddim_generation
-from casl_bench.domains.rendered import RENDERED
-from casl_bench.domains.rendering.renderer import Drawing, Factors, to_pixels
+from casl_bench.domains.rendering.renderer import Drawing
 from casl_bench.models.backbone import Backbone
 from casl_bench.models.model_files import WEIGHTS, read_model, write_model
-from casl_bench.models.noise_schedule import power_timesteps
-from casl_bench.models.random_numbers import image_noise
 from casl_bench.models.weights import CANNOT_BUILD, read_content
-
-CHUNK = 8192
-"""Pictures per chunk file: the work lost at most when a build is killed."""
+from casl_bench.training.pools import (
+    Pictures,
+    Pool,
+    RenderedPool,
+    chosen_pictures,
+    dataset_options,
+    domain_option,
+    pool_options,
+    with_regenerated,
+)
 
 CHECKPOINT_SECONDS = 45.0
 PAUSE_STEPS, PAUSE_SECONDS = 20, 2.0
@@ -56,138 +49,7 @@ EMA_DECAY = 0.995
 HELD_OUT = 4096
 """Pictures that calibrate, and as many others that are measured."""
 
-WALK = power_timesteps(20, 999, 1.5)
-"""The walk of the rendered suites."""
-REGENERATED_EVERY = 8
-REGENERATED_FROM = tuple(t for t in WALK if 50 <= t <= 400)
-
 N = TypeVar("N", bound=nn.Module)
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pictures with all that is known of them.
-
-    Attributes:
-        images: uint8 [n, 64, 64, 3], RGB, memory-mapped read-only.
-        flipped: uint8 [n, 64, 64, 3], each picture again with one attribute negated and all else
-            equal; None where the pool was asked for without.
-        flipped_attribute: int64 [n], the column that was negated in `flipped`.
-    """
-
-    drawing: Drawing
-    images: NDArray[np.uint8]
-    factors: Factors
-    flipped: NDArray[np.uint8] | None
-    flipped_attribute: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.factors)
-
-
-def load_pool(
-    drawing: Drawing,
-    count: int,
-    seed: int,
-    split: str = "train",
-    cache_dir: Path | None = None,
-    *,
-    flips: bool = False,
-) -> Pool:
-    """The first `count` pictures of a training stream, drawn now or taken from the cache.
-
-    Args:
-        drawing: the renderer.
-        count: number of pictures, at least 1.
-        seed: of the stream; streams of two seeds or splits share no picture, and none shares a
-            picture with the benchmark's own splits.
-        split: a name that separates training from held-out streams.
-        cache_dir: folder of all pools; in the user's cache folder where None.
-        flips: whether each picture is drawn a second time with attribute `index % A` negated.
-    """
-    root = cache_dir or user_cache("casl_bench", "give --cache") / "render_pools"
-
-    def cached(factors: Factors, kind: str) -> NDArray[np.uint8]:
-        key = hash_json([drawing.revision, seed, split, count, kind])[:16]
-        return _cached(
-            drawing, factors, root / f"{drawing.name}-{split}-{seed}-{count}-{kind}-{key}"
-        )
-
-    factors = drawing.sample(np.arange(count), derive_seed(seed, "render_pool", split))
-    column = np.arange(count) % len(drawing.attributes)
-    images = cached(factors, "plain")
-    flipped = None
-    if flips:
-        attributes = factors.attributes.copy()
-        attributes[np.arange(count), column] ^= True
-        flipped = cached(replace(factors, attributes=attributes), "flipped")
-    return Pool(drawing, images, factors, flipped, column)
-
-
-def with_regenerated(pool: Pool, backbone: Backbone, seed: int, cache: Path | None = None) -> Pool:
-    """The pool with every eighth picture, and its flip, as a diffusion model draws them.
-
-    Noise is added up to a t of at most 400 and taken off again by DDIM, with the same noise for a
-    picture and its flip: labels and factors still hold, and the pictures have the marks that
-    edits of this model have.
-    """
-    rows = np.arange(0, len(pool), REGENERATED_EVERY)
-    root = cache or user_cache("casl_bench", "give --cache") / "render_pools"
-
-    def mixed(images: NDArray[np.uint8], kind: str) -> NDArray[np.uint8]:
-        key = hash_json(
-            [pool.drawing.revision, backbone.weights_hash, seed, len(pool), kind,
-             hash_bytes(images[rows].tobytes())]
-        )[:16]  # fmt: skip
-        done = root / f"{pool.drawing.name}-regenerated-{kind}-{key}.npy"
-        if not done.exists():
-            root.mkdir(parents=True, exist_ok=True)
-            with new_file(done) as file:
-                np.save(file, _regenerated(images[rows], rows, backbone, seed))
-        together = np.array(images)
-        together[rows] = np.load(done)
-        return together
-
-    return replace(
-        pool, images=mixed(pool.images, "plain"),
-        flipped=None if pool.flipped is None else mixed(pool.flipped, "flipped"),
-    )  # fmt: skip
-
-
-def _regenerated(
-    images: NDArray[np.uint8], rows: NDArray[np.int64], backbone: Backbone, seed: int
-) -> NDArray[np.uint8]:
-    out = np.empty_like(images)
-    for k, t in enumerate(REGENERATED_FROM[: len(images)]):
-        x_0 = to_pixels(images[k :: len(REGENERATED_FROM)])
-        ids = [f"regenerated-{row}" for row in rows[k :: len(REGENERATED_FROM)]]
-        noise = image_noise(x_0.shape[1:], ids, seed, "regenerated pictures")
-        alpha_bar = backbone.schedule.alpha_bar(t)
-        x_t = alpha_bar**0.5 * x_0 + (1 - alpha_bar) ** 0.5 * backbone.colour(noise)
-        pixels = ddim_generation(backbone, x_t, [s for s in WALK if s <= t]).clamp(-1, 1)
-        drawn = ((pixels + 1) * 127.5).round().byte().permute(0, 2, 3, 1)
-        out[k :: len(REGENERATED_FROM)] = drawn.numpy()
-    return out
-
-
-def _cached(drawing: Drawing, factors: Factors, folder: Path) -> NDArray[np.uint8]:
-    """The pictures of these factors from `folder/images.npy`, which is written first if absent."""
-    done = folder / "images.npy"
-    if not done.exists():
-        parts = folder / "parts"
-        parts.mkdir(parents=True, exist_ok=True)
-        starts = range(0, len(factors), CHUNK)
-        for start in starts:
-            part = parts / f"{start:08d}.npy"
-            if not part.exists():
-                with new_file(part) as file:
-                    np.save(file, drawing.render_parallel(factors[start : start + CHUNK]))
-        whole = np.concatenate([np.load(parts / f"{start:08d}.npy") for start in starts])
-        with new_file(done) as file:
-            np.save(file, whole)
-        shutil.rmtree(parts, ignore_errors=True)
-    images: NDArray[np.uint8] = np.load(done, mmap_mode="r")
-    return images
 
 
 def cosine(progress: float) -> float:
@@ -340,24 +202,6 @@ class TrainingRun:
         click.echo(f"resuming at step {self.step}, {self.seconds:.0f} s")
 
 
-def batch(pool: Pool, index: Tensor, flipped: bool = False) -> Tensor:
-    """Pictures of a pool as float [n, 3, H, W] in [-1, 1]; the re-rendered ones if `flipped`."""
-    source = pool.flipped if flipped else pool.images
-    if source is None:
-        raise UsageError("the pool holds no flipped pictures", hint="load it with flips=True")
-    return to_pixels(source[index.numpy()])
-
-
-def flipped_labels(pool: Pool, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels bool [n, A] of pictures and of their flips, and which attribute differs, int64 [n]."""
-    rows = index.numpy()
-    labels = torch.from_numpy(pool.factors.attributes[rows])
-    column = torch.from_numpy(pool.flipped_attribute[rows])
-    other = labels.clone()
-    other[torch.arange(len(rows)), column] ^= True
-    return labels, other, column
-
-
 def rounded_to_half(model: N) -> N:
     """A copy with the numbers that will be shipped: rounded to float16, kept in float32."""
     twin = copy.deepcopy(model).eval().requires_grad_(False)
@@ -388,15 +232,9 @@ def bf16_pays(repeats: int = 3) -> bool:
     return seconds[True] < seconds[False]
 
 
-def training_config(name: str, drawing: Drawing, **settings: Any) -> dict[str, Any]:
+def training_config(name: str, pictures: Pictures, **settings: Any) -> dict[str, Any]:
     """The settings with what else determines the result."""
-    return {
-        "name": name,
-        "domain": drawing.name,
-        **settings,
-        "renderer": drawing.revision,
-        "attributes": list(drawing.attributes),
-    }
+    return {"name": name, "domain": pictures.name, **settings, **pictures.settings}
 
 
 def start_from(model: nn.Module, folder: Path | None) -> str | None:
@@ -438,19 +276,21 @@ def training_part(run: TrainingRun, note: str, device: str = "CPU") -> dict[str,
 
 @dataclass(frozen=True)
 class ScorerTraining:
-    """Training of a rendered domain's scorer: the options, and the steps that all of them share.
+    """Training of a scorer: the options, and the steps that all of them share.
 
     Attributes:
+        pictures: where they come from.
         ship: folder of weights and card; `out` where None.
         start: folder of a shipped model of the same architecture to start from.
-        unet: folder of the domain's U-Net, which draws some of the pictures; None: renders alone.
+        unet: folder of the domain's U-Net, which draws some of the pictures; None: none.
         steps: length in steps, or `minutes` in minutes.
         images: pictures to train on.
         bf16: whether passes run under autocast to bfloat16.
         note: what a reader of the card should know.
+        pause_file: while it exists no step is taken.
     """
 
-    domain: str
+    pictures: Pictures
     out: Path
     ship: Path | None
     cache: Path | None
@@ -462,19 +302,44 @@ class ScorerTraining:
     seed: int
     bf16: bool
     note: str
+    pause_file: Path | None
+
+    @property
+    def name(self) -> str:
+        """Of the domain or data set."""
+        return self.pictures.name
 
     @property
     def drawing(self) -> Drawing:
         """The renderer."""
-        return RENDERED[self.domain].drawing
+        # No command of what needs one has an option for photographs.
+        assert self.pictures.drawing is not None
+        return self.pictures.drawing
+
+    def rendered_pool(self, split: str = "train", seed: int = 0) -> RenderedPool:
+        """Rendered pictures with their flips: to train on, or `HELD_OUT` of another stream."""
+        pool = self.pool(split, seed)
+        assert isinstance(pool, RenderedPool)
+        return pool
 
     def pool(self, split: str = "train", seed: int = 0) -> Pool:
-        """Pictures with their flips: to train on, or `HELD_OUT` of another stream."""
-        count = self.images if split == "train" else HELD_OUT
-        pool = load_pool(self.drawing, count, seed, split, self.cache, flips=True)
+        """Pictures to train on, or up to `HELD_OUT` others; rendered ones with their flips."""
+        count = self.images if split == "train" else self._held_out
+        pool = self.pictures.load(split, count, seed, self.cache, True)
         if self.unet is None or split != "train":
             return pool
         return with_regenerated(pool, Backbone.from_folder(self.unet), seed, self.cache)
+
+    @property
+    def _held_out(self) -> int:
+        return min(HELD_OUT, self.pictures.most_held_out)
+
+    def _described(self, split: str, count: int) -> str:
+        own = f"{count} {self.pictures.subject}"
+        if self.pictures.drawing is not None:
+            return f"{own} and as many flips, stream (0, {split})"
+        turned = self.pictures.settings["mirrored"] and split == "train"
+        return f"{own}{' and their mirror images' if turned else ''}"
 
     def begin(
         self,
@@ -502,13 +367,13 @@ class ScorerTraining:
         model.to(memory_format=torch.channels_last)
         started = start_from(shipped_part(model), self.start)
         config = training_config(
-            name, self.drawing, start=started, images=self.images, seed=self.seed, bf16=self.bf16,
+            name, self.pictures, start=started, images=self.images, seed=self.seed, bf16=self.bf16,
             unet=None if self.unet is None else Backbone.from_folder(self.unet).weights_hash,
             learning_rate=learning_rate, **settings,
         )  # fmt: skip
         run = TrainingRun(
             self.out, model, learning_rate=learning_rate, config=config, steps=self.steps,
-            minutes=self.minutes, weight_decay=weight_decay,
+            minutes=self.minutes, weight_decay=weight_decay, pause_file=self.pause_file,
         )  # fmt: skip
         model.train()
         return run, model
@@ -535,9 +400,9 @@ class ScorerTraining:
             "name": run.config["name"],
             "config": config,
             "parameters": sum(p.numel() for p in network.parameters()),
-            "data": f"{self.images} rendered pictures and as many flips, stream (0, train)"
+            "data": self._described("train", self.images)
             + ("" if self.unet is None else "; every eighth as the U-Net draws it"),
-            "held_out": f"{HELD_OUT} pictures and flips, stream (0, heldout)",
+            "held_out": self._described("heldout", self._held_out),
             "training": training_part(run, self.note),
             **card,
         }
@@ -553,30 +418,45 @@ class ScorerTraining:
         click.echo(f"wrote {folder / WEIGHTS}")
 
 
-def training_options(seed: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorator: the options of `ScorerTraining`, which the function is given first."""
+def pause_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: `--pause-file`, so that others may measure speed."""
+    text = "While this file exists no step is taken."
+    return click.option("--pause-file", type=LocalPath(), help=text)(function)
+
+
+def training_options(
+    seed: int, photographs: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorator: the options of `ScorerTraining`, which the function is given first.
+
+    `photographs` says whether they may be trained on.
+    """
     folder = LocalPath()
-    options = (
-        click.option("--domain", type=click.Choice(list(RENDERED)), default="rendered_faces"),
+    options: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
+        domain_option,
+        *([dataset_options] if photographs else []),
         click.option("--out", type=folder, required=True, help="Training folder."),
         click.option("--ship", type=folder, help="Folder of weights and card."),
-        click.option("--cache", type=folder, help="Folder of rendered pools."),
+        pool_options,
         click.option("--start", type=LocalPath(exists=True), help="Folder of a "
                      "shipped model of the same architecture to start from."),
         click.option("--unet", type=LocalPath(exists=True), help="Folder of the domain's U-Net: "
                      "every eighth picture is as it draws it."),
         click.option("--steps", type=BoundedInt(), help="Length in steps."),
         click.option("--minutes", type=BoundedFloat(0.01, 1e7), help="Length in minutes, instead."),
-        click.option("--images", type=BoundedInt(), default=40_960, show_default=True),
         click.option("--seed", type=SEED, default=seed, show_default=True),
         click.option("--bf16/--fp32", default=None, help="[default: whichever is faster here]"),
+        pause_option,
         click.option("--note", default="", help="What a reader of the card should know."),
     )  # fmt: skip
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
-        def command(bf16: bool | None, **given: Any) -> None:
+        def command(bf16: bool | None, images: int | None, **given: Any) -> None:
+            named = ("domain", "dataset", "data_root", "unmirrored")
+            pictures = chosen_pictures(**{k: given.pop(k) for k in named if k in given})
             common = {f.name: given.pop(f.name) for f in fields(ScorerTraining) if f.name in given}
+            common |= {"pictures": pictures, "images": images or pictures.images}
             common["bf16"] = bf16_pays() if bf16 is None else bf16
             function(ScorerTraining(**common), **given)
 
@@ -626,7 +506,7 @@ def card_text(card: Mapping[str, Any]) -> str:
         lines.append("| | " + " | ".join(names) + " |")
         lines.append("|---" * (len(names) + 1) + "|")
         for key, values in tables.items():
-            cells = " | ".join(f"{values[name]:.3f}" for name in names)
+            cells = " | ".join(f"{values[n]:.3f}" if n in values else "—" for n in names)
             lines.append(f"| {key.replace('_', ' ')} | {cells} |")
         lines.append("")
     scalars = sorted(gates.keys() - tables.keys())
@@ -634,15 +514,15 @@ def card_text(card: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def per_attribute(drawing: Drawing, values: Tensor) -> dict[str, float]:
+def per_attribute(attributes: Sequence[str], values: Tensor) -> dict[str, float]:
     """Attribute → number, rounded for a card."""
-    pairs = zip(drawing.attributes, values.tolist(), strict=True)
+    pairs = zip(attributes, values.tolist(), strict=True)
     return {name: round(float(v), 4) for name, v in pairs}
 
 
-def accuracy(drawing: Drawing, logits: Tensor, labels: Tensor) -> dict[str, float]:
+def accuracy(attributes: Sequence[str], logits: Tensor, labels: Tensor) -> dict[str, float]:
     """Attribute → share of the pictures in which its logit is on the right side of 0."""
-    return per_attribute(drawing, ((logits > 0) == labels).float().mean(0))
+    return per_attribute(attributes, ((logits > 0) == labels).float().mean(0))
 
 
 def means_of_flips(values: Tensor, column: Tensor) -> Tensor:
