@@ -39,8 +39,6 @@ ELSEWHERE = {
     "casl-bench train attributes --data-root /data": "the same as for `convert`",
     "casl-bench train attributes --dataset own_images": "tests/unit/photos/test_own_images.py",
     "casl-bench train attributes --dataset celeba": "needs photographs, like all of celeba64.md",
-    "casl-bench study photographs-gate": "tests/unit/studies/test_photographs_gate.py",
-    "casl-bench --suite full --fit-seeds 1 --datasets celeba": "needs photographs",
     "casl-bench sae": "tests/plugin/test_stranger_dictionary.py; suites of minutes",
     "casl-bench study deviations": "tests/unit/studies/test_deviations.py; the same",
     "casl-bench --suite paper": "needs photographs, or a GPU",
