@@ -48,6 +48,7 @@ ELSEWHERE = {
     "python benchmark.py --methods all --datasets celeba_hq": "tests/end_to_end/test_real_world.py",
     "dask ": "tests/end_to_end/test_executors.py runs on Dask clusters",
     "for gpu": "needs GPUs",
+    "for seed": "tests/unit/studies/test_rejudge.py; minutes",
     "for net": "needs photographs",
     "CUDA_VISIBLE_DEVICES": "needs GPUs",
     "done": "the end of a loop that needs GPUs",
