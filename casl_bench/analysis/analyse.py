@@ -355,8 +355,9 @@ def compare_methods(
 ) -> list[RunRecord]:
     """How all methods compare that are complete on these data sets; empty where none can be.
 
-    Concepts without a test image that counts are left out, for all methods. Nothing but precise edits and EPR+ takes part; `metrics` are those measured beside them, whose
-    versions the record names.
+    Concepts without a test image that counts are left out, for all methods. Nothing but precise
+    edits and EPR+ takes part; `metrics` are those measured beside them, whose versions the record
+    names.
     """
     concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
     names = sorted({name for d in datasets for name in d.methods})

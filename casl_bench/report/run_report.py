@@ -138,7 +138,8 @@ def _standings(group: Group) -> list[str]:
     heads = [column.header for column in columns]
     body = tabulate(rows, heads, "simple", disable_numparse=True, colalign=align)
     images = found.standings[0].epr_plus.n
-    about = f"{_count(len(found.concepts))}, n = {images} images; EPR+ at {effect_in_words(found.level)}"
+    level = effect_in_words(found.level)
+    about = f"{_count(len(found.concepts))}, n = {images} images; EPR+ at {level}"
     more = len(placed) - _MOST_ROWS
     left = [f"and {more} more methods"] if more > 0 else []
     if found.incomplete:
