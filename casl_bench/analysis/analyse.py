@@ -355,14 +355,20 @@ def compare_methods(
 ) -> list[RunRecord]:
     """How all methods compare that are complete on these data sets; empty where none can be.
 
-    Nothing but precise edits and EPR+ takes part; `metrics` are those measured beside them, whose
-    versions the record names.
+    Concepts without a test image that counts are left out, for all methods. Nothing but precise
+    edits and EPR+ takes part; `metrics` are those measured beside them, whose versions the record
+    names.
     """
     concepts = [(d, c) for d in datasets for c in d.concepts if d.random_directions(c)]
     names = sorted({name for d in datasets for name in d.methods})
     complete = [
         name for name in names if all(0 in d.methods.get(name, {}).get(c, {}) for d, c in concepts)
     ]
+    # A concept whose target every test image shows before the edit says nothing of any method.
+    concepts = [
+        (d, c) for d, c in concepts
+        if all(d.precise_edits(m, c, (0,)).eligible.any() for m in complete)
+    ]  # fmt: skip
     if not complete or not concepts:
         return []
     matrix = ScoreMatrix(

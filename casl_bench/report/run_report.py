@@ -129,7 +129,7 @@ def who_is_first(found: Comparison) -> str:
 def _standings(group: Group) -> list[str]:
     found = group.comparison
     if found is None or not found.standings:
-        return ["no comparison: not every method has run every concept yet"]
+        return ["no comparison: cells are missing, or no test image lacks what is asked for"]
     columns = [c for c in standing_columns(found) if c.name in _SHOWN]
     notes = Footnotes()
     placed = [Placed(Row(group, RowKey(False, s.method)), s) for s in found.standings]
@@ -138,10 +138,12 @@ def _standings(group: Group) -> list[str]:
     heads = [column.header for column in columns]
     body = tabulate(rows, heads, "simple", disable_numparse=True, colalign=align)
     images = found.standings[0].epr_plus.n
-    about = f"{_count(len(found.concepts))}, n = {images} images, at {effect_in_words(found.level)}"
+    level = effect_in_words(found.level)
+    about = f"{_count(len(found.concepts))}, n = {images} images; EPR+ at {level}"
     more = len(placed) - _MOST_ROWS
     left = [f"and {more} more methods"] if more > 0 else []
     if found.incomplete:
         left.append(f"not compared, some cells are missing: {', '.join(found.incomplete)}")
     brackets = "in brackets: 95 % intervals for other images and other concepts like these"
-    return [who_is_first(found), about, "", *body.splitlines(), brackets, *left]
+    under = [brackets] if "[" in body else []
+    return [who_is_first(found), about, "", *body.splitlines(), *under, *left]

@@ -285,8 +285,8 @@ class Artifacts:
         self, split: Split, site: str = MID, images: int | None = None
     ) -> ActivationMaps:
         """Activations at a site at every timestep; those of another site than h are computed."""
-        store = {"train": self.train, "test": self.test}[split].trajectories
-        assert store is not None  # these splits keep them
+        store = (self.train if split == "train" else self.test).trajectories
+        assert store is not None  # train and test keep them
         if site == MID:
             return store
         key = (split, site, images)

@@ -291,18 +291,19 @@ SUITES: dict[str, Suite] = {
         Suite(
             name="default",
             version=2,
-            description="A first result: two methods on one data set in about six minutes on two "
+            description="A first result: two methods on one data set in about seven minutes on two "
             "cores, with intervals that say how little a small run knows.",
-            num_steps=16,
+            num_steps=14,
             timestep_power=1.5,
             refinements=0,
             train_images=96,
             validation_images=8,
             test_pool_images=96,
             test_images_per_concept=32,
-            strengths=(0.25, 0.75, 1.5, 3.0),
+            strengths=(0.5, 1.5, 3.0),
+            effects=(0.25, 0.5),
             random_draws=4,
-            fit_image_steps=1000,
+            fit_image_steps=400,
             settings=_tuned(),
             sae_steps=500,
             probe_train_images=96,

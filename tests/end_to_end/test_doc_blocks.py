@@ -46,6 +46,7 @@ ELSEWHERE = {
     "python benchmark.py --methods all --datasets celeba_hq": "tests/end_to_end/test_real_world.py",
     "dask ": "tests/end_to_end/test_executors.py runs on Dask clusters",
     "for gpu": "needs GPUs",
+    "for seed": "tests/unit/studies/test_rejudge.py; minutes",
     "casl-bench train domain": "tests/end_to_end/test_train_photographs.py",
     "casl-bench study photographs-gate": "the same",
     "casl-bench --suite full --fit-seeds 1 --datasets celeba": "the same",

@@ -145,9 +145,9 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     assert change == pytest.approx(half / 2, rel=0.1)
     assert found["sloppy"].strength == pytest.approx(found["clean"].strength, abs=0.05)
     # What goes the wrong way or not far enough says so, and is not extrapolated.
-    assert {level.status for level in found["weak"].levels} == {"not_reached"}
+    assert {level.status for level in found["weak"].levels} == {"still_rising"}
     assert found["weak"].measurements["epr_plus"].status == "undefined"
-    assert "not reached" in found["weak"].flags and "wrong way" in found["backwards"].flags
+    assert "still rising" in found["weak"].flags and "wrong way" in found["backwards"].flags
     headline = next(x for x in found["backwards"].levels if x.name == "effect_50")
     assert headline.largest is not None and headline.largest <= 0
 
@@ -166,7 +166,7 @@ def test_methods_are_compared_at_equal_effect(toy: None, tmp_path: Path) -> None
     assert [a.scorer for a in comparison.agreements] == ["toy_reader", "toy_second_reader"]
     text = render_tables(as_measured(analyse([out])))
     assert "### Methods compared" in text and "precise edits" in text
-    assert "### Strengths at equal effect" in text and "not reached (" in text
+    assert "### Strengths at equal effect" in text and "still rising (" in text
 
 
 def test_a_resumed_comparison_is_the_same(toy: None, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_workers_over_tcp_give_the_records_of_one_process_though_one_is_killed(
     class KillsOne(BufferedProgress):
         """Kills a worker as soon as there is a record."""
 
-        def _open(self, description: str, total: int) -> None:
+        def _open(self, description: str, total: int, unit: str) -> None:
             if workers[0].is_alive() and list(out.glob("cells/*/*/*/record.json")):
                 workers[0].kill()
                 workers[0].join()

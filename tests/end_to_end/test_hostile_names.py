@@ -106,7 +106,7 @@ def test_the_leaderboard_shows_names_as_text(
     (records / "theirs.jsonl").write_bytes((run_folder / "numbers.jsonl").read_bytes())
     assert main(["leaderboard", "--records", str(records), "--out", str(records.parent)]) == 0
     pages = sorted(records.parent.rglob("*.md"))
-    assert len(pages) >= 4  # index, data set, method, all tables
+    assert len(pages) >= 3  # index, data set, method
     shown = ""
     for path in pages:
         assert re.fullmatch(r"[\w.-]+", path.name)

@@ -71,6 +71,7 @@ class MadeUpRun:
         unit: EPR of the random draws.
         changes: fields that all records have otherwise, e.g. {"seed": 1}.
         commit: of the code that is said to have run.
+        shown: concepts that every image shows before the edit.
     """
 
     methods: Mapping[str, MadeUpMethod]
@@ -82,6 +83,7 @@ class MadeUpRun:
     unit: float = 1.0
     changes: Mapping[str, Any] | None = None
     commit: str | None = None
+    shown: tuple[str, ...] = ()
 
 
 def write_made_up_run(folder: Path, run: MadeUpRun) -> RecordStore:
@@ -182,6 +184,8 @@ def _table(
     n, a, target = run.images, len(ATTRIBUTES), ATTRIBUTES.index(concept)
     pictures = _rng(0, "pictures", run.dataset)
     source = pictures.standard_normal((n, a)) * _SPREAD
+    for shown in map(ATTRIBUTES.index, run.shown):
+        source[:, shown] = np.abs(source[:, shown]) + 1
     base = source + 0.01 * _SPREAD * pictures.standard_normal((n, a))
     own = _rng(0, what, concept)
     varied = np.exp(_PICTURE_NOISE * own.standard_normal((n, a)) - _PICTURE_NOISE**2 / 2)

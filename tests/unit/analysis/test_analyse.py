@@ -125,3 +125,12 @@ def test_only_these_metrics(tmp_path: Path) -> None:
     (cell, *_) = [r for r in analyse([run], chosen) if r.method == "casl"]
     assert {"flip_rate", "epr_plus"} <= cell.measurements.keys()
     assert "epr_raw" not in cell.measurements
+
+
+def test_a_concept_that_every_image_shows_is_left_out_for_all(tmp_path: Path) -> None:
+    methods = {"first": GOOD, "second": POOR}
+    write_made_up_run(tmp_path / "some", MadeUpRun(methods, shown=("hat",)))
+    (found,) = (r.comparison for r in analyse([tmp_path / "some"]) if r.kind == "comparison")
+    assert found is not None and found.concepts == ("made_up/beard",)
+    write_made_up_run(tmp_path / "none", MadeUpRun(methods, shown=("hat", "beard")))
+    assert not [r for r in analyse([tmp_path / "none"]) if r.kind == "comparison"]

@@ -32,6 +32,7 @@ def test_the_strength_is_the_best_one_on_validation_images(tmp_path: Path) -> No
         cell.scores,
         strengths=(0.5, 1.0, 2.0),
         edit_logits=np.repeat(cell.scores.edit_logits, 3, axis=1),
+        background=np.repeat(cell.scores.background, 3, axis=0),
     )
     assert best_strength(cell.record, table, {1.0: 0.2, 2.0: 0.8, 3.0: 0.1}) == 2.0
     assert best_strength(cell.record, table, {0.6: 0.9, 3.0: 0.0}) == 0.5

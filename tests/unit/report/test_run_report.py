@@ -8,12 +8,12 @@ from casl_bench.analysis.analyse import NUMBERS_FILE, analyse
 from casl_bench.report.run_report import MOST_LINES, summary_text, who_is_first, write_run_report
 from casl_bench.results.record import SuiteRef
 from casl_bench.results.run_folder import write_jsonl
-from tests.support.scored_run import ATTRIBUTES, MadeUpMethod, MadeUpRun, write_made_up_run
+from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 
 def made_up(folder: Path, count: int = 3, **changes: object) -> list:  # type: ignore[type-arg]
     methods = {f"method_{i:02d}": MadeUpMethod(damage=0.05 + 0.6 * i) for i in range(count)}
-    write_made_up_run(folder, MadeUpRun(methods, ATTRIBUTES, changes=changes or None))
+    write_made_up_run(folder, MadeUpRun(methods, changes=changes or None))
     return analyse([folder])
 
 
@@ -41,7 +41,7 @@ def test_it_fits_a_screen_whatever_was_run(tmp_path: Path) -> None:
 def test_a_suite_for_trying_out_shows_no_number(tmp_path: Path) -> None:
     records = made_up(tmp_path, suite=SuiteRef(name="quick", version=1, quick=True))
     text = summary_text(records, tmp_path)
-    assert "method_00: 4 of 4 concepts done" in text and "no" in text
+    assert "method_00: 2 of 2 concepts done" in text and "no" in text
     assert "EPR" not in text and "[" not in text
 
 

@@ -20,6 +20,7 @@ from casl_bench.report.submission import Expected
 from casl_bench.results.record import RunRecord, SuiteRef
 from casl_bench.results.rejudged import FILE, Rejudged, write_rejudged
 from casl_bench.results.run_folder import read_jsonl, write_jsonl
+from casl_bench.runs.suites import SUITES
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
 Records = list[RunRecord]
@@ -364,7 +365,8 @@ def test_the_package_knows_what_a_run_should_hold(
     """A run as the real suite, data set and methods want it: accepted, and not with less."""
     from casl_bench.cli.leaderboard import expected_of
 
-    (some,) = made_up_run({"h_linear": {"brick": 2.0}}).records[:1]
+    suite = SuiteRef(name="default", version=SUITES["default"].version)
+    (some,) = made_up_run({"h_linear": {"brick": 2.0}}, suite=suite).records[:1]
     wanted = expected_of([some])
     scores = {"h_linear": dict.fromkeys(wanted.concepts["rendered_churches"], 2.0)}
     names = {*wanted.alone, *wanted.beside["h_linear"], "h_linear"}
@@ -374,7 +376,7 @@ def test_the_package_knows_what_a_run_should_hold(
         draws=wanted.draws,
         controls=wanted.alone,
         beside={"h_linear": beside},
-        suite=SuiteRef(name="standard", version=wanted.suite_version),
+        suite=suite,
     ).records
     wanted = expected_of(made)
     assert names <= {r.method for r in made}
