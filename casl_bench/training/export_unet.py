@@ -32,11 +32,8 @@ MICRO_BATCH = 16
 @click.option("--out", type=LocalPath(), help="[default: the package's assets]")
 @click.option("--steps", default=25, show_default=True, help="DDIM steps of the gates.")
 @click.option("--note", default="", help="What the card should say of the training.")
-@click.option("--refinements", default=1, show_default=True, help="Of the gates' inversion.")
 @click.option("--power", default=1.0, show_default=True, help="Power of the timesteps.")
-def main(
-    training: Path, out: Path | None, steps: int, note: str, power: float, refinements: int
-) -> None:
+def main(training: Path, out: Path | None, steps: int, note: str, power: float) -> None:
     """Write the EMA weights in fp16 with a card of measured gates, samples and the curve."""
     saved = read_content(training / "checkpoint.pt")
     domain = saved["config"]["domain"]
@@ -60,7 +57,6 @@ def main(
         RenderedDataset(RENDERED[domain].drawing),
         classifier,
         timesteps,
-        refinements,
     )
     sheet = contact_sheet(to_pixels(samples.numpy().astype(np.float32)), 8)
     Image.fromarray(sheet).save(out / "samples.png", optimize=True)

@@ -148,18 +148,18 @@ def measure_gates(
     dataset: Dataset,
     classifier: AttributeClassifier,
     timesteps: Sequence[int],
-    refinements: int = 0,
+    extrapolate: bool = True,
 ) -> tuple[dict[str, Any], Tensor]:
     """Figures of all gates of a synth domain's U-Net, and [64, 3, H, W] unconditional samples.
 
     The data set's validation images are held out from its training; the classifier decides
-    attributes; for refinements of the inversion see `ddim_inversion`.
+    attributes; for `extrapolate` see `ddim_inversion`.
     """
     train, store, _ = _inverted(
-        backbone, dataset.load("train", TRAIN_IMAGES), timesteps, refinements
+        backbone, dataset.load("train", TRAIN_IMAGES), timesteps, extrapolate
     )
     test, test_store, inversions = _inverted(
-        backbone, dataset.load("validation", TEST_IMAGES), timesteps, refinements
+        backbone, dataset.load("validation", TEST_IMAGES), timesteps, extrapolate
     )
     source = classifier.logits(inversions.x_0)
     again = classifier.logits(inversions.reconstruction.clamp(-1, 1))
@@ -168,7 +168,7 @@ def measure_gates(
     samples = _samples(backbone, timesteps)
     figures: dict[str, Any] = {
         "timesteps": list(timesteps),
-        "refinements": refinements,
+        "extrapolate": extrapolate,
         "psnr": float(psnr(inversions.reconstruction.numpy(), inversions.x_0.numpy()).mean()),
         "attribute_agreement": float(((source > 0) == (again > 0)).float().mean()),
         "x_T_mean": noise.mean,
@@ -181,15 +181,14 @@ def measure_gates(
 
 
 def _inverted(
-    backbone: Backbone, batch: ImageBatch, timesteps: Sequence[int], refinements: int
+    backbone: Backbone, batch: ImageBatch, timesteps: Sequence[int], extrapolate: bool
 ) -> tuple[ImageBatch, TrajectoryStore, Inversions]:
     store = TrajectoryStore.create(
         None, batch.image_ids, timesteps, batch.pixels.shape[1:], backbone.h_shape,
-        refined=refinements > 0,
     )  # fmt: skip
     inversions = invert(
         backbone, batch.image_ids, batch.pixels, timesteps,
-        collect=store.record, refinements=refinements,
+        collect=store.record, extrapolate=extrapolate,
     )  # fmt: skip
     return batch, store, inversions
 
