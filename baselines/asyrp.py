@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError, InvalidBenchmarkError, UsageError
+from casl_bench.diffusion.ddim import predict_x_0
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import Concept
 from casl_bench.methods.delta_block import (
@@ -32,8 +33,6 @@ from casl_bench.methods.direction_fit import (
     DirectionFitConfig,
     direction_fit_calls,
     fit_direction,
-    predicted_steps,
-    stored_prediction,
     text_similarity,
 )
 from casl_bench.methods.h_space_editor import EditWindow, HSpaceEditor
@@ -71,27 +70,31 @@ class AsyrpConfig(DirectionFitConfig):
     asymmetric: bool = True  # the asymmetric step; False gives plain injection
 
 
+CURVE_IMAGES = 16
+"""That `distance_curve` is a mean of."""
+
+
 @torch.no_grad()
-def distance_curve(
-    store: TrajectoryStore, backbone: Backbone, clip: ClipModel, images: int = 32
-) -> list[float]:
+def distance_curve(store: TrajectoryStore, backbone: Backbone, clip: ClipModel) -> list[float]:
     """Mean distance between x_0 and its prediction P_t along the inversion, over the first images.
 
     The distance is 1 - cos of CLIP image embeddings, in the place of the paper's LPIPS. One number
-    a place of `predicted_steps`, growing with t where inversion is sound.
+    a timestep, growing with t where inversion is sound.
     """
-    index = torch.arange(min(images, len(store.image_ids)))
+    index = torch.arange(min(CURVE_IMAGES, len(store.image_ids)))
     clean = clip.encode_image(store.x_t(0, index))
     distances = []
-    for step in predicted_steps(store):
-        predicted = stored_prediction(store, backbone, step, index).clamp(-1, 1)
+    for step, t in enumerate(store.timesteps):
+        x_t = store.x_t(step, index).to(backbone.device)
+        alpha_bar = backbone.schedule.alpha_bar(t)
+        predicted = predict_x_0(x_t, backbone.eps(x_t, t), alpha_bar).clamp(-1, 1)
         distances.append(float(1 - (clip.encode_image(predicted) * clean).sum(1).mean()))
     return distances
 
 
 def first_above(timesteps: Sequence[int], distances: Sequence[float], threshold: float) -> int:
     """The smallest timestep from which on the distance reaches the threshold; else the largest."""
-    for t, distance in zip(timesteps, distances, strict=False):
+    for t, distance in zip(timesteps, distances, strict=True):
         if distance >= threshold:
             return t
     return timesteps[-1]
@@ -150,27 +153,28 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
     def fit_unet_calls(self, timesteps: Sequence[int]) -> float:
         """The walks of the fit; where the distance curve gives the window, one of all timesteps."""
         window = self._window(self.config.t_edit or 0)
-        return direction_fit_calls(self.config, window, timesteps)
+        curve = CURVE_IMAGES * len(timesteps) if self.config.t_edit is None else 0
+        return curve + direction_fit_calls(self.config, window, timesteps)
 
     def fit(self, task: EditTask) -> AsyrpEditor:
         """Train a Δ-block for the concept. Raises InputError if the task grants no guide CLIP."""
         config, backbone, clip = self.config, task.backbone, task.guide_clip
         if clip is None:
             raise InputError("Asyrp needs a guide CLIP in its task")
-        t_edit = config.t_edit
+        t_edit, spent = config.t_edit, 0.0
         if t_edit is None:
             concept = task.concept
             similarity = text_similarity(clip, concept.source_prompt, concept.target_prompt)
-            distances = distance_curve(task.trajectories, backbone, clip)
+            with backbone.count_calls() as calls:
+                distances = distance_curve(task.trajectories, backbone, clip)
+            spent = calls.unet_calls
             threshold = config.t_edit_threshold * similarity
-            steps = predicted_steps(task.trajectories)
-            timesteps = [task.trajectories.timesteps[s] for s in steps]
-            t_edit = first_above(timesteps, distances, threshold)
+            t_edit = first_above(task.trajectories.timesteps, distances, threshold)
         block = build_delta_block(
             backbone.family, backbone.h_shape[0], backbone.temb_dim, task.generator
         ).to(backbone.device)
         window = self._window(t_edit)
-        calls = fit_direction(
+        spent += fit_direction(
             lambda h, t, temb: block(h, temb),
             list(block.parameters()),
             task,
@@ -178,7 +182,7 @@ class Asyrp(ConfiguredMethod[AsyrpConfig]):
             window,
             as_asyrp=True,
         )
-        cost = FitCost(sum(p.numel() for p in block.parameters()), calls)
+        cost = FitCost(sum(p.numel() for p in block.parameters()), spent)
         return AsyrpEditor(task, window, block, cost)
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> AsyrpEditor:

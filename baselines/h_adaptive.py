@@ -15,13 +15,12 @@ normal in the place of the mean difference, are ours.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from casl_bench.methods.h_space_editor import EditWindow
-from casl_bench.methods.label_directions import StandardisedMaps, require_two_classes
+from casl_bench.methods.label_directions import Normal, StandardisedMaps, require_two_classes
 from casl_bench.methods.method import (
     ConfiguredMethod,
     EditTask,
@@ -29,13 +28,18 @@ from casl_bench.methods.method import (
     MethodInfo,
     register_method,
 )
-from casl_bench.methods.step_directions import ProjectionEditor, StepDirections, visited_steps
+from casl_bench.methods.step_directions import (
+    ProjectionEditor,
+    StepDirections,
+    stack_projections,
+    visited_steps,
+)
 
 
 class HAdaptiveConfig(MethodConfig):
     """Settings of the fit and of the edit."""
 
-    direction: Literal["mean_difference", "svm"] = "svm"  # of the probe
+    direction: Normal = "svm"  # of the probe
     C: float = 1.0  # penalty of the SVM, see `StandardisedMaps.svm_normal`
     t_edit: int = 350  # inject at visited timesteps t >= t_edit
     asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
@@ -75,26 +79,17 @@ class HAdaptive(ConfiguredMethod[HAdaptiveConfig]):
         config, store = self.config, task.trajectories
         labels = require_two_classes(task.labels, task.concept.attribute)
         steps = visited_steps(store.timesteps, config.t_edit)
-        readers, directions, goals = [], [], []
+        rows = []
         for step in steps:
             maps = StandardisedMaps.of(store.h(step))
-            normal = (
-                maps.svm_normal(labels, config.C)
-                if config.direction == "svm"
-                else maps.difference_normal(labels)
-            )
+            normal = maps.normal(config.direction, labels, config.C)
             # ⟨normal, (h - mean) / std⟩ as a product with h itself, and a constant.
             reader = (normal / maps.std).float()
-            readers.append(reader.reshape(maps.shape))
-            directions.append((normal * maps.std).float().reshape(maps.shape))
-            goals.append((maps.x[labels] @ normal).mean() + reader.double() @ maps.mean)
+            direction = (normal * maps.std).float()
+            goal = (maps.x[labels] @ normal).mean() + reader.double() @ maps.mean
+            rows.append((reader.reshape(maps.shape), direction.reshape(maps.shape), goal))
         timesteps = [store.timesteps[s] for s in steps]
-        return self._editor(
-            task,
-            StepDirections(timesteps, torch.stack(readers)),
-            StepDirections(timesteps, torch.stack(directions)),
-            torch.stack(goals),
-        )
+        return self._editor(task, *stack_projections(timesteps, rows))
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> ProjectionEditor:
         """The editor from its stored readers, directions and goals."""

@@ -13,14 +13,19 @@ or two attributes, here in h and against all. The method is given the labels of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.methods.h_space_editor import EditWindow
-from casl_bench.methods.label_directions import StandardisedMaps, require_two_classes, unit
+from casl_bench.methods.label_directions import (
+    Normal,
+    StandardisedMaps,
+    require_two_classes,
+    unit,
+)
 from casl_bench.methods.method import (
     ConfiguredMethod,
     EditTask,
@@ -34,7 +39,7 @@ from casl_bench.methods.step_directions import DirectionEditor, StepDirections, 
 class HConditionalConfig(MethodConfig):
     """Settings of the fit and of the edit."""
 
-    direction: Literal["mean_difference", "svm"] = "svm"  # of each attribute
+    direction: Normal = "svm"  # of each attribute
     C: float = 1.0  # penalty of the SVM, see `StandardisedMaps.svm_normal`
     t_edit: int = 350  # inject at visited timesteps t >= t_edit
     asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
@@ -96,11 +101,10 @@ class HConditional(ConfiguredMethod[HConditionalConfig]):
         steps, values = visited_steps(store.timesteps, config.t_edit), []
         for step in steps:
             maps = StandardisedMaps.of(store.h(step))
-            normal = self._normal(maps, labels)
+            normal = maps.normal(config.direction, labels, config.C)
             if others:
-                normal = without_span(
-                    normal, torch.stack([self._normal(maps, own) for own in others])
-                )
+                theirs = [maps.normal(config.direction, own, config.C) for own in others]
+                normal = without_span(normal, torch.stack(theirs))
             values.append(maps.direction(normal, labels))
         directions = StepDirections([store.timesteps[s] for s in steps], torch.stack(values))
         return self._editor(task, directions)
@@ -108,11 +112,6 @@ class HConditional(ConfiguredMethod[HConditionalConfig]):
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> DirectionEditor:
         """The editor from its stored directions."""
         return self._editor(task, StepDirections.from_tensors(state))
-
-    def _normal(self, maps: StandardisedMaps, labels: Tensor) -> Tensor:
-        if self.config.direction == "svm":
-            return maps.svm_normal(labels, self.config.C)
-        return maps.difference_normal(labels)
 
     def _editor(self, task: EditTask, directions: StepDirections) -> DirectionEditor:
         window = EditWindow(self.config.t_edit, asymmetric=self.config.asymmetric)

@@ -34,7 +34,12 @@ from casl_bench.methods.method import (
     MethodInfo,
     register_method,
 )
-from casl_bench.methods.step_directions import ProjectionEditor, StepDirections, visited_steps
+from casl_bench.methods.step_directions import (
+    ProjectionEditor,
+    StepDirections,
+    stack_projections,
+    visited_steps,
+)
 
 
 class HLeaceConfig(MethodConfig):
@@ -97,23 +102,17 @@ class HLeace(ConfiguredMethod[HLeaceConfig]):
         store = task.trajectories
         labels = require_two_classes(task.labels, task.concept.attribute)
         steps = visited_steps(store.timesteps, self.config.t_edit)
-        readers, directions, goals = [], [], []
+        rows = []
         for step in steps:
             h = store.h(step)
             x = h.flatten(1).double()
             there = x[labels].mean(0)
             difference = there - x[~labels].mean(0)
             reader = leace_reader(x, difference, self.config.shrinkage).float()
-            readers.append(reader.reshape(h.shape[1:]))
-            directions.append(difference.float().reshape(h.shape[1:]))
-            goals.append(reader.double() @ there)
+            shape, goal = h.shape[1:], reader.double() @ there
+            rows.append((reader.reshape(shape), difference.float().reshape(shape), goal))
         timesteps = [store.timesteps[s] for s in steps]
-        return self._editor(
-            task,
-            StepDirections(timesteps, torch.stack(readers)),
-            StepDirections(timesteps, torch.stack(directions)),
-            torch.stack(goals),
-        )
+        return self._editor(task, *stack_projections(timesteps, rows))
 
     def restore(self, task: EditTask, state: Mapping[str, Tensor]) -> ProjectionEditor:
         """The editor from its stored readers, directions and goals."""

@@ -1,8 +1,8 @@
 """Deterministic DDIM in both directions: pure functions.
 
 Both directions walk the same explicit timesteps 0 = s_0 < … < s_max. Inversion takes the image as
-x at s_0 and evaluates eps at the step that it leaves (and, where refined, at the step that it
-reaches), so it makes one step fewer than generation, which ends at t = -1 where alpha_bar = 1.
+x at s_0 and evaluates eps at the step that it leaves, so it makes one step fewer than generation,
+which ends at t = -1 where alpha_bar = 1.
 
 Source: Song et al. 2021 (DDIM), eq. 12; conventions of the Asyrp and DiffusionCLIP code.
 """
@@ -85,34 +85,40 @@ def ddim_inversion(
     x_0: Tensor,
     timesteps: Sequence[int],
     on_step: OnStep | None = None,
-    refinements: int = 0,
+    extrapolate: bool = False,
 ) -> Tensor:
     """From images [n, 3, H, W] float32 in [-1, 1] to the noise x_T that regenerates them.
 
-    x_T is on the backbone's device, near N(0, 1) a pixel where all is well. Plain DDIM inversion
-    evaluates eps at the x_t that a step leaves, while generation evaluates it at the x_t that the
-    step reaches: the difference is the whole reconstruction error. A refinement (one U-Net pass
-    more a step) is one iteration of the fixed point x_next = step(x_t, eps(x_next, t_next)), whose
-    solution generation takes back exactly (Pan et al. 2023, "Effective Real Image Editing with
-    Accelerated Iterative Diffusion Inversion", section 3; Meiri et al. 2023, "Fixed-point Inversion
-    for Text-to-image diffusion models"); 0 is the inversion of the Asyrp and DiffusionCLIP code.
+    x_T is on the backbone's device, near N(0, 1) a pixel where all is well. Plain DDIM inversion,
+    that of the Asyrp and DiffusionCLIP code, evaluates eps at the x_t that a step leaves, while
+    generation evaluates it at the x_t that the step reaches: the difference is the whole
+    reconstruction error. Iterating x_next = step(x_t, eps(x_next, t_next)) to its fixed point takes
+    it away for one pass more an iteration (Pan et al. 2023, "Effective Real Image Editing with
+    Accelerated Iterative Diffusion Inversion", section 3). `extrapolate` takes most of it away for
+    none: the step is made with P_t_next, the clean image, as the line through the P_t of the last
+    two steps foretells it (an explicit multistep method, as of Adams and Bashforth; the first step
+    is plain).
 
     `on_step` sees every visited timestep, the last included (one encoder half more). Raises
     InputError for images of the wrong size or timesteps that do not increase from 0.
     """
     check_timesteps(timesteps, backbone.schedule.num_timesteps)
     x_t = x_0
+    before: tuple[int, Tensor] | None = None
     for step, (t, t_next) in enumerate(pairwise(timesteps)):
         state = backbone.encode(x_t, t)
         if on_step is not None:
             on_step(step, state)
         eps = backbone.decode(state)
         ab_t, ab_next = backbone.schedule.alpha_bar(t), backbone.schedule.alpha_bar(t_next)
-        x_next = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
-        for _ in range(refinements):
-            eps = backbone.decode(backbone.encode(x_next, t_next))
-            x_next = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
-        x_t = x_next
+        if extrapolate:
+            predicted = predict_x_0(state.x_t, eps, ab_t)
+            if before is not None:
+                ahead = (t_next - t) / (t - before[0])
+                foretold = predicted + ahead * (predicted - before[1])
+                eps = (state.x_t - ab_t**0.5 * foretold) / (1 - ab_t) ** 0.5
+            before = t, predicted
+        x_t = ddim_step(state.x_t, eps, eps, ab_t, ab_next)
     if on_step is not None:
         on_step(len(timesteps) - 1, backbone.encode(x_t, timesteps[-1]))
     return x_t

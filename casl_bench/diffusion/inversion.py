@@ -76,7 +76,7 @@ def invert(
     timesteps: Sequence[int],
     advance: Callable[[int], None] = lambda count: None,
     collect: Collect | None = None,
-    refinements: int = 0,
+    extrapolate: bool = False,
 ) -> Inversions:
     """Invert images [n, 3, H, W] float32 in [-1, 1], with distinct ids, and regenerate them.
 
@@ -101,7 +101,7 @@ def invert(
                 collect(step, rows, state)
 
         x_T = ddim_inversion(
-            backbone, x_0[rows], timesteps, on_step if collect else None, refinements
+            backbone, x_0[rows], timesteps, on_step if collect else None, extrapolate
         )
         noise.append(x_T.cpu())
         # The last state that was seen is that of x_T.
@@ -159,7 +159,7 @@ def invert_in_parts(
     backbone: Backbone,
     batch: ImageBatch,
     timesteps: Sequence[int],
-    refinements: int,
+    extrapolate: bool,
     *,
     folder: Path,
     store: TrajectoryStore | None = None,
@@ -195,7 +195,7 @@ def invert_in_parts(
                 timesteps,
                 advance,
                 None if store is None else collect,
-                refinements,
+                extrapolate,
             )
             if len(images) < len(batch):
                 if store is not None:

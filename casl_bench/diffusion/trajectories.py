@@ -90,8 +90,6 @@ class TrajectoryStore:
     Attributes:
         image_ids: n ids.
         timesteps: increasing, as visited.
-        refined: whether the inversion was refined (`ddim_inversion`): each x_t was then reached
-            with the eps at itself, else with the eps at the x_t before it.
         shard_images: images per file; n or more in memory.
     """
 
@@ -102,12 +100,10 @@ class TrajectoryStore:
         timesteps: Sequence[int],
         shapes: dict[str, Sequence[int]],
         shard_images: int,
-        refined: bool = False,
         check: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self.image_ids = tuple(image_ids)
         self.timesteps = tuple(timesteps)
-        self.refined = refined
         self.shard_images = shard_images
         self._folder = folder
         steps, images = len(self.timesteps), len(self.image_ids)
@@ -124,7 +120,6 @@ class TrajectoryStore:
         timesteps: Sequence[int],
         image_shape: Sequence[int],
         h_shape: Sequence[int],
-        refined: bool = False,
         *,
         shard_images: int | None = None,
         max_disk_bytes: int | None = None,
@@ -150,7 +145,6 @@ class TrajectoryStore:
             timesteps,
             {"x_t": image_shape, "h": h_shape},
             shard_images or images_per_shard(steps, image_shape),
-            refined,
         )
 
     @classmethod
@@ -169,7 +163,6 @@ class TrajectoryStore:
                 index["timesteps"],
                 {name: index["shapes"][name] for name in ("x_t", "h")},
                 index["shard_images"],
-                index["refined"],
                 check,
             )
             if index["shards"] != store._file_names():
@@ -207,7 +200,6 @@ class TrajectoryStore:
         index: dict[str, Any] = {
             "image_ids": list(self.image_ids),
             "timesteps": list(self.timesteps),
-            "refined": self.refined,
             "shapes": {name: list(array.shape) for name, array in self._arrays.items()},
             "shard_images": self.shard_images,
             "shards": self._file_names(),

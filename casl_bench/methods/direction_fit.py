@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 from casl_bench.core.errors import InputError
 from casl_bench.diffusion.ddim import ddim_step, generation_steps, predict_x_0
-from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.methods.h_space_editor import EditWindow
 from casl_bench.methods.method import EditTask, MethodConfig
 from casl_bench.models.backbone import Backbone, EncoderState
@@ -133,30 +132,6 @@ DeltaModule = Callable[[Tensor, int, Tensor], Tensor]
 """(h [n, C, h, w], t, temb [n, D]) -> delta_h [n, C, h, w], all where the U-Net is."""
 
 
-def predicted_steps(store: TrajectoryStore) -> range:
-    """Places of `store.timesteps` at which `stored_prediction` can be had."""
-    steps = len(store.timesteps)
-    return range(1, steps) if store.refined else range(steps - 1)
-
-
-def stored_prediction(
-    store: TrajectoryStore, backbone: Backbone, step: int, index: Tensor
-) -> Tensor:
-    """P_t of the stored inversion at one step, without a U-Net call: [m, 3, H, W] of m images.
-
-    An inversion step is x_{t'} = sqrt(ab') P + sqrt(1 - ab') eps with x_t = sqrt(ab) P + sqrt(1 -
-    ab) eps: two equations in P and eps. They are those of t in a plain inversion, and in a refined
-    one those of t' (to within what one more refinement would change). `step` is one of
-    `predicted_steps`.
-    """
-    first = step - 1 if store.refined else step
-    ab, ab_next = (backbone.schedule.alpha_bar(store.timesteps[s]) for s in (first, first + 1))
-    x_t, x_next = store.x_t(first, index), store.x_t(first + 1, index)
-    a, b, c, d = ab**0.5, (1 - ab) ** 0.5, ab_next**0.5, (1 - ab_next) ** 0.5
-    predicted: Tensor = (d * x_t - b * x_next) / (a * d - b * c)
-    return predicted
-
-
 def fit_direction(
     module: DeltaModule,
     parameters: list[nn.Parameter],
@@ -180,8 +155,7 @@ def fit_direction(
     if task.guide_clip is None:
         raise InputError("a fit by text needs a guide CLIP in its task")
     steps = [step for step in generation_steps(store.timesteps) if step[0] >= window.t_edit]
-    stored = [s for s in predicted_steps(store) if store.timesteps[s] >= window.t_edit]
-    if not (steps if config.on_policy else stored):
+    if not steps:
         raise InputError(f"no visited timestep is at or above t_edit = {window.t_edit}")
     loss_of = _Loss(task, task.guide_clip, config, as_asyrp)
     optimiser = optimiser_class(parameters, lr=config.learning_rate)
@@ -206,11 +180,13 @@ def fit_direction(
                 few = steps[: config.fit_steps - done]
                 _walk(backbone, store.x_t(len(store.timesteps) - 1, index), few, window, learn)
             else:
-                s = stored[int(torch.randint(len(stored), (1,), generator=generator))]
+                s = int(torch.randint(len(steps), (1,), generator=generator))
+                t, place = steps[s][0], len(store.timesteps) - 1 - s
                 index = torch.randperm(len(store), generator=generator)[: config.batch_size]
                 with torch.no_grad():
-                    state = backbone.encode(store.x_t(s, index), store.timesteps[s])
-                learn(state, stored_prediction(store, backbone, s, index))
+                    state = backbone.encode(store.x_t(place, index), t)
+                    eps = backbone.decode(state)
+                learn(state, predict_x_0(state.x_t, eps, backbone.schedule.alpha_bar(t)))
     return calls.unet_calls
 
 
@@ -268,7 +244,7 @@ def direction_fit_calls(
 ) -> float:
     """U-Net passes, in images, that `fit_direction` spends on a walk of these timesteps."""
     if not config.on_policy:
-        return float(config.fit_steps * config.batch_size)
+        return 1.5 * config.fit_steps * config.batch_size
     length = sum(t >= window.t_edit for t in timesteps)
     walks, rest = divmod(config.fit_steps, max(1, length))
     apart = 1.0 + 1.0 + (0.5 if window.asymmetric else 0.0)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.edit_scores import ROUNDING
+
+Normal = Literal["mean_difference", "svm"]
+"""How two classes give a unit vector, see `StandardisedMaps`."""
 
 
 def require_two_classes(labels: Tensor | None, attribute: str) -> Tensor:
@@ -87,6 +90,10 @@ class StandardisedMaps:
     def difference_normal(self, labels: Tensor) -> Tensor:
         """[D] unit vector from the mean of the images without the attribute to that with it."""
         return unit(self.x[labels].mean(0) - self.x[~labels].mean(0))
+
+    def normal(self, kind: Normal, labels: Tensor, C: float) -> Tensor:
+        """[D] the unit normal of one kind; C is the SVM's."""
+        return self.svm_normal(labels, C) if kind == "svm" else self.difference_normal(labels)
 
     def direction(self, normal: Tensor, labels: Tensor) -> Tensor:
         """A unit vector [D] as [C, h, w] in the units of h, as long as the class means' distance.

@@ -89,6 +89,18 @@ class DirectionEditor(HSpaceEditor):
         return self.directions.tensors()
 
 
+Projections = tuple[StepDirections, StepDirections, Tensor]
+"""Readers, directions and goals [S] of the same S timesteps."""
+
+
+def stack_projections(
+    timesteps: Sequence[int], rows: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> Projections:
+    """One (reader [C, h, w], direction, likewise, goal []) a timestep, stacked."""
+    readers, directions, goals = (torch.stack(parts) for parts in zip(*rows, strict=True))
+    return StepDirections(timesteps, readers), StepDirections(timesteps, directions), goals
+
+
 class ProjectionEditor(HSpaceEditor):
     """Moves h along a direction until its projection on a reader is where it should be.
 
@@ -136,9 +148,7 @@ class ProjectionEditor(HSpaceEditor):
         }
 
     @staticmethod
-    def tensors_of(
-        state: Mapping[str, Tensor],
-    ) -> tuple[StepDirections, StepDirections, Tensor]:
+    def tensors_of(state: Mapping[str, Tensor]) -> Projections:
         """Readers, directions and goals of a `state`."""
         directions = StepDirections.from_tensors(state)
         return StepDirections(directions.timesteps, state["readers"]), directions, state["goals"]

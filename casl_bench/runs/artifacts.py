@@ -183,7 +183,7 @@ class Artifacts:
         return CacheKey(
             "inversions",
             {
-                "stage": 4,
+                "stage": 5,
                 ABOUT: [card.name, split],
                 "dataset": [card.name, card.revision],
                 "split": split,
@@ -191,7 +191,7 @@ class Artifacts:
                 "trajectories": split in _KEPT,
                 "backbone": domain.backbone.weights_hash,
                 "timesteps": list(self.timesteps),
-                "refinements": self.suite.refinements,
+                "extrapolate": self.suite.extrapolate,
                 "device": self.config.device.split(":")[0],
                 "code": [code_hash(INVERSION_CODE), *map(source_hash, parts_of_domain(domain))],
                 "environment": {**environment()},
@@ -353,8 +353,8 @@ class Artifacts:
 
     @property
     def passes_per_image(self) -> int:
-        """U-Net passes of inversion, its refinements and the reconstruction."""
-        return (2 + self.suite.refinements) * len(self.timesteps)
+        """U-Net passes of inversion and the reconstruction."""
+        return 2 * len(self.timesteps)
 
     def _trainer_config(self, spec: SaeSpec) -> SaeTraining:
         training = SaeTraining(steps=self.suite.sae_steps)
@@ -395,7 +395,7 @@ class Artifacts:
             others = trajectory_bytes(self.cache.root / "inversions") - trajectory_bytes(folder)
             store = TrajectoryStore.create(
                 folder, batch.image_ids, self.timesteps, batch.pixels.shape[1:], backbone.h_shape,
-                refined=self.suite.refinements > 0, max_disk_bytes=disk_budget() - others,
+                max_disk_bytes=disk_budget() - others,
             )  # fmt: skip
         work = float(self.passes_per_image * len(batch))
         with (
@@ -406,7 +406,7 @@ class Artifacts:
                 self.domain.backbone,
                 batch,
                 self.timesteps,
-                self.suite.refinements,
+                self.suite.extrapolate,
                 folder=folder,
                 store=store,
                 size=self.config.batch_size,

@@ -382,7 +382,7 @@ def shared_work(
     """Estimated U-Net calls that all methods share: inverting images and regenerating them."""
     suite = config.suite
     images = sum(suite.split_sizes[split] for split in splits)
-    return float((2 + suite.refinements) * images * suite.num_steps * len(config.datasets))
+    return float(2 * images * suite.num_steps * len(config.datasets))
 
 
 def null_work(suite: Suite) -> float:

@@ -223,7 +223,7 @@ class _Maker:
         halfway = self._edited(method, names[0], images, strengths[0])
         again = invert(
             self.domain.backbone, images.image_ids, halfway.clamp(-1, 1), self.artifacts.timesteps,
-            refinements=self.artifacts.suite.refinements,
+            extrapolate=self.artifacts.suite.extrapolate,
         )  # fmt: skip
         edited = self._edited(method, names[1], again, strengths[1])
         precise, reached, n = _shares(self._pair_panels((first, second), images, edited))

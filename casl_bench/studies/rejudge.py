@@ -193,7 +193,7 @@ def _on_fresh_images(
     say(f"{dataset.name}: inverting {len(batch)} fresh images")
     inversions = invert(
         domain.backbone, batch.image_ids, batch.pixels, artifacts.timesteps,
-        refinements=config.suite.refinements,
+        extrapolate=config.suite.extrapolate,
     )  # fmt: skip
     whole = InvertedSplit(batch, inversions, None)
     concepts = {c.name: c for c in domain.dataset.card.concepts}

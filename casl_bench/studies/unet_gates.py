@@ -18,8 +18,10 @@ PAGE = "gates.md"
 NOT_YET = "not yet"
 
 _TITLES = {
-    "psnr": "PSNR of plain inversion, dB",
-    "attribute_agreement": "attribute agreement of plain inversion",
+    "psnr of plain_inversion": "PSNR of plain inversion, dB",
+    "attribute_agreement of plain_inversion": "attribute agreement of plain inversion",
+    "psnr of inversion": "PSNR of extrapolated inversion, dB",
+    "attribute_agreement of inversion": "attribute agreement of extrapolated inversion",
     "sample_entropy": "entropy of the classifiers on samples",
     "sample_kernel_distance": "kernel distance of samples to renders",
     "donor_h_transfer": "share of images that take over the attribute of a donor's h",
@@ -65,7 +67,7 @@ def gates_page(before: Path, assets: Path = ASSETS) -> str:
         "**bold**. Before: the models of 2026-11-26, on the drawings and attributes of then and "
         "with fewer images. What each gate asks: [backbone_trials.md](../backbone_trials.md).",
         table(heads, rows, text_columns=len(heads)),
-        "A suite on whose walk plain inversion misses its gates refines its inversions.",
+        "A suite on whose walk plain inversion misses its gates extrapolates.",
         f"Not carried by h, and so no concept for any method: {left_out}.",
     )
     return "\n\n".join(parts) + "\n"

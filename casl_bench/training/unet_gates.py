@@ -61,13 +61,14 @@ def measure_gates(
     walks: Mapping[str, Sequence[int]],
     sizes: Sizes,
 ) -> tuple[dict[str, Any], Tensor]:
-    """All gates of a rendered domain's U-Net, by plain inversion.
+    """All gates of a rendered domain's U-Net, by extrapolated inversion.
 
     Args:
         backbone: the trained model.
         dataset: whose validation images are held out from its training.
         classifiers: their mean logit decides attributes.
-        walks: suite → its timesteps. Plain inversion is measured on each, all else on the longest.
+        walks: suite → its timesteps. Inversion, plain too, is measured on each, all else on the
+            longest.
         sizes: numbers of images.
 
     Returns:
@@ -87,11 +88,10 @@ def measure_gates(
     )
     before = decide(inversions.x_0) > 0
 
-    def plain_inversion(walk: Sequence[int]) -> dict[str, float]:
-        if walk != timesteps:
-            again = invert(backbone, test.image_ids, test.pixels, walk)
-        else:
-            again = inversions
+    def comes_back(walk: Sequence[int], extrapolate: bool) -> dict[str, float]:
+        again = inversions
+        if not extrapolate or walk != timesteps:
+            again = invert(backbone, test.image_ids, test.pixels, walk, extrapolate=extrapolate)
         alike = before == (decide(again.reconstruction) > 0)
         return {
             "psnr": float(psnr(again.reconstruction.numpy(), again.x_0.numpy()).mean()),
@@ -112,7 +112,8 @@ def measure_gates(
         "timesteps": list(timesteps),
         "sizes": vars(sizes),
         "classifiers": [c.info.name for c in classifiers],
-        "plain_inversion": {suite: plain_inversion(walk) for suite, walk in walks.items()},
+        "plain_inversion": {suite: comes_back(walk, False) for suite, walk in walks.items()},
+        "inversion": {suite: comes_back(walk, True) for suite, walk in walks.items()},
         "x_T_mean": noise.mean,
         "x_T_std": noise.std,
         "donor_h_transfer": by_name(rates),
@@ -135,7 +136,9 @@ def _inverted(
     store = TrajectoryStore.create(
         None, batch.image_ids, timesteps, batch.pixels.shape[1:], backbone.h_shape
     )
-    inversions = invert(backbone, batch.image_ids, batch.pixels, timesteps, collect=store.record)
+    inversions = invert(
+        backbone, batch.image_ids, batch.pixels, timesteps, collect=store.record, extrapolate=True
+    )
     return batch, store, inversions
 
 

@@ -44,7 +44,7 @@ def suite(full_size: bool) -> Suite:
     if not full_size:
         return tiny_suite()
     return tiny_suite(
-        num_steps=10, refinements=2, train_images=16, validation_images=2, test_pool_images=24,
+        num_steps=10, train_images=16, validation_images=2, test_pool_images=24,
         test_images_per_concept=4, strengths=(0.25, 0.75, 1.5, 3.0), fit_image_steps=64,
         sae_steps=100,
         probe_train_images=16, probe_test_images=16, probe_ks=(1, 4),

@@ -33,7 +33,7 @@ def test_two_workers(
 
     # So few images and steps let a method pass the oracle: its numbers mean nothing, its time does.
     monkeypatch.setattr("casl_bench.runs.merge.check_bounds", lambda records, where: None)
-    few = suite.model_copy(update={"num_steps": 6, "refinements": 0, "strengths": (0.5, 1.5)})
+    few = suite.model_copy(update={"num_steps": 6, "strengths": (0.5, 1.5)})
 
     def seconds(workers: int) -> float:
         out = tmp_path / f"run-{workers}"

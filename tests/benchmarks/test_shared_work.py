@@ -27,7 +27,7 @@ def domain(toy_registered: None) -> Domain:
 @pytest.fixture
 def suite() -> Suite:
     """The tiny suite, with as many images as twice those edited ask for."""
-    return tiny_suite(test_pool_images=16, refinements=2)
+    return tiny_suite(test_pool_images=16)
 
 
 @pytest.fixture

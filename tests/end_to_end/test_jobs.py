@@ -19,9 +19,7 @@ from tests.support.tiny_suite import tiny_suite
 
 PLUGINS = tuple((Path(__file__).parents[1] / "plugin").resolve() / f for f in (
     "toy_world_plugin.py", "single_file_method.py"))  # fmt: skip
-TINY = tiny_suite(
-    refinements=1,
-)
+TINY = tiny_suite()
 
 
 def run(out: Path, jobs: int, progress: Progress | None = None, **changes: Any) -> int:

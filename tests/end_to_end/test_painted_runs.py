@@ -90,7 +90,6 @@ SUITE = tiny_suite(
     validation_images=6,
     test_pool_images=24,
     test_images_per_concept=3,
-    refinements=3,
 )
 
 

@@ -578,7 +578,7 @@ def test_celeba_runs_on_models_of_ones_own_once_its_gate_was_measured(
     found = json.loads((out / "photographs_gate.json").read_text())
     assert found["images"] == 4 and found["classifier"] == "linear" and not found["holds"]
     assert set(found["flips"]) == {"blond_hair", "male", "smiling"}
-    assert found["refined_db"] >= found["plain_db"] > 10
+    assert found["extrapolated_db"] >= found["plain_db"] > 10
     run = ["--datasets", "celeba", "--methods", "h_linear", "--concepts", "smiling", "--suite",
            "tiny", "--out", str(tmp_path / "out")]  # fmt: skip
     # An embedder that was never trained sees the same person in everything.

@@ -80,7 +80,7 @@ def run(toy_registered: None, tmp_path_factory: pytest.TempPathFactory) -> Watch
     config = RunConfig(
         methods=tuple(name for name in METHODS.names() if not info_of(name).control),
         datasets=("toy_shapes",), concepts=(domain.dataset.card.concepts[0].name,),
-        suite=tiny_suite(refinements=1), seed=0, device="cpu", out=folder / "run",
+        suite=tiny_suite(extrapolate=True), seed=0, device="cpu", out=folder / "run",
         cache=folder / "cache",
     )  # fmt: skip
     audit = PassAudit(progress.costs)

@@ -33,7 +33,6 @@ SHORT = Suite(
     quick=True,
     num_steps=10,
     timestep_power=1.5,
-    refinements=1,
     train_images=64,
     validation_images=3,
     test_pool_images=8,

@@ -33,7 +33,6 @@ TINY = Suite(
     quick=True,
     num_steps=6,
     timestep_power=1.5,
-    refinements=1,
     train_images=16,
     validation_images=3,
     test_pool_images=16,

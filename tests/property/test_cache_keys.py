@@ -33,7 +33,7 @@ JSON = st.recursive(
 )  # fmt: skip
 CHANGES: dict[str, Any] = {
     "name": "other", "version": 99, "description": "other", "quick": False, "num_steps": 7,
-    "timestep_power": 1.25, "refinements": 4, "train_images": 33, "validation_images": 4,
+    "timestep_power": 1.25, "extrapolate": False, "train_images": 33, "validation_images": 4,
     "test_pool_images": 40, "test_images_per_concept": 5, "strengths": (0.5, 1.0),
     "effects": (0.2, 0.5), "random_draws": 3, "fit_image_steps": 5,
     "doublings": 2, "fit_seeds": 2, "references": False, "settings": {}, "sae_steps": 61,
@@ -100,7 +100,8 @@ def other_judge() -> Any:
 
 
 INVERSION = {
-    "steps": {"num_steps": 5}, "power": {"timestep_power": 1.25}, "refinements": {"refinements": 4},
+    "steps": {"num_steps": 5}, "power": {"timestep_power": 1.25},
+    "extrapolate": {"extrapolate": True},
     "revision": {"card": {"revision": "other"}}, "data set": {"card": {"name": "other"}},
     "backbone": {"domain": {"backbone": with_other_hash(toy_domain().backbone)}},
 }  # fmt: skip

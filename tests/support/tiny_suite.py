@@ -18,7 +18,7 @@ def tiny_suite(**changes: Any) -> Suite:
         "quick": True,
         "num_steps": 4,
         "timestep_power": 1.5,
-        "refinements": 0,
+        "extrapolate": False,
         "train_images": 8,
         "validation_images": 2,
         "test_pool_images": 8,

@@ -100,7 +100,6 @@ def test_inversion_and_the_dictionary_are_made_on_the_device() -> None:
         backbone.to("cuda")
         found = invert(
             backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record,
-            refinements=1,
         )  # fmt: skip
         assert found.x_T.device.type == found.reconstruction.device.type == "cpu"
         mode.to_cpu = 0

@@ -21,8 +21,8 @@ def test_window_from_the_distance_curve(tmp_path: Path) -> None:
     toy = ToyTasks()
     task = toy.task(Asyrp.info, tmp_path)
     assert task.guide_clip is not None
-    curve = distance_curve(task.trajectories, task.backbone, task.guide_clip, images=4)
-    assert len(curve) == len(task.trajectories.timesteps) - 1
+    curve = distance_curve(task.trajectories, task.backbone, task.guide_clip)
+    assert len(curve) == len(task.trajectories.timesteps)
     assert all(0 <= d <= 2 for d in curve)
     method = Asyrp(fit_steps=1, batch_size=2, t_edit=None, t_edit_threshold=-1.0)
     assert method.fit(task).window.t_edit == 0

@@ -40,9 +40,7 @@ def batch() -> ImageBatch:
 
 
 def new_store(folder: Path, backbone: Backbone) -> TrajectoryStore:
-    return TrajectoryStore.create(
-        folder, IDS, WALK, (3, 16, 16), backbone.h_shape, True, shard_images=3
-    )
+    return TrajectoryStore.create(folder, IDS, WALK, (3, 16, 16), backbone.h_shape, shard_images=3)
 
 
 def parts(
@@ -58,7 +56,7 @@ def parts(
 
     store = new_store(folder, backbone)
     made = invert_in_parts(
-        backbone, batch, WALK, 1, folder=folder, store=store, size=PART, advance=advance
+        backbone, batch, WALK, True, folder=folder, store=store, size=PART, advance=advance
     )
     assert done == len(batch)
     store.finish()
@@ -83,7 +81,7 @@ def test_interrupted_and_gone_on_it_ends_at_the_bits_of_one_inversion(
     backbone: Backbone, batch: ImageBatch, tmp_path: Path
 ) -> None:
     in_memory = TrajectoryStore.create(None, IDS, WALK, (3, 16, 16), backbone.h_shape)
-    whole = invert(backbone, IDS, batch.pixels, WALK, collect=in_memory.record, refinements=1)
+    whole = invert(backbone, IDS, batch.pixels, WALK, collect=in_memory.record, extrapolate=True)
     all_calls = calls(lambda: parts(tmp_path / "straight", backbone, batch), backbone)
     for kill_at in (4, 8):  # in the first part's last step, then in the second's
         with pytest.raises(Killed):
@@ -115,15 +113,15 @@ def test_a_part_that_is_damaged_or_has_lost_its_trajectories_is_made_again(
     made: list[Inversions] = []
     again = calls(lambda: made.append(parts(tmp_path, backbone, batch)), backbone)
     assert same(made[0], straight)
-    assert again == pytest.approx(6 * (2 * 2 + 3))  # inversion, generation from its last h
+    assert again == pytest.approx(6 * (2 + 3))  # inversion, generation from its last h
 
 
 def test_a_split_of_one_part_writes_no_part(
     backbone: Backbone, batch: ImageBatch, tmp_path: Path
 ) -> None:
     assert images_per_part(backbone, 3) > 10
-    made = invert_in_parts(backbone, batch, WALK, 1, folder=tmp_path)
-    assert same(made, invert(backbone, IDS, batch.pixels, WALK, refinements=1))
+    made = invert_in_parts(backbone, batch, WALK, True, folder=tmp_path)
+    assert same(made, invert(backbone, IDS, batch.pixels, WALK, extrapolate=True))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,12 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from casl_bench.diffusion.inversion import invert
 from casl_bench.domains.dataset import ImageBatch
 from casl_bench.domains.rendered import ASSETS, CLASSIFIERS, RENDERED, RenderedDomain
 from casl_bench.domains.rendering.renderer import RenderedDataset
+from casl_bench.metrics.image_similarity import psnr
 from casl_bench.models.attribute_classifier import AttributeClassifier
+from casl_bench.models.backbone import Backbone
 from casl_bench.models.clip import ClipModel, ClipScorer
 from casl_bench.models.embedder import RenderEmbedder
+from casl_bench.models.noise_schedule import power_timesteps
+from casl_bench.runs.suites import suite
 from casl_bench.training.degrade import degrade
 from casl_bench.training.trainer import card_text
 
@@ -160,3 +165,17 @@ def test_embedder_knows_subjects_and_degrees_of_change(
     steps = [pictures.pixels.lerp(pictures.pixels.roll(1, 0), w) for w in (0.1, 0.3, 1.0)]
     apart = torch.stack([embedder.perceptual_distance(pictures.pixels, x) for x in steps])
     assert bool((apart[1:] > apart[:-1]).all())
+
+
+@pytest.mark.parametrize("name", ["default", "full"])
+def test_inversion_comes_back_on_the_walk_of_a_suite(
+    name: str, models: Path, pictures: ImageBatch
+) -> None:
+    backbone, batch, run = (
+        Backbone.from_folder(models / "unet"),
+        pictures.take(range(4)),
+        suite(name),
+    )
+    timesteps = power_timesteps(run.num_steps, 999, run.timestep_power)
+    back = invert(backbone, batch.image_ids, batch.pixels, timesteps, extrapolate=run.extrapolate)
+    assert psnr(back.reconstruction.numpy(), batch.pixels.numpy()).mean() > 34

@@ -10,9 +10,6 @@ from pydantic import ValidationError
 
 from casl_bench.conformance.toy_domain import ToyTasks
 from casl_bench.core.errors import InputError
-from casl_bench.diffusion.ddim import predict_x_0
-from casl_bench.diffusion.inversion import invert
-from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.methods.casl import (
     Casl,
     CaslAsymmetric,
@@ -29,8 +26,6 @@ from casl_bench.methods.direction_fit import (
     directional_loss,
     fit_direction,
     log_directional_loss,
-    predicted_steps,
-    stored_prediction,
 )
 from casl_bench.methods.h_space_editor import EditWindow
 from casl_bench.methods.method import EditTask
@@ -62,30 +57,6 @@ def test_losses_prefer_the_right_direction() -> None:
         right, wrong = loss(edited, original, direction)
         assert right < 1e-4 < wrong
         assert torch.isfinite(wrong)
-
-
-@pytest.mark.parametrize(("refinements", "tolerance"), [(0, 1e-3), (8, 2e-3)])
-def test_prediction_from_the_trajectory_is_that_of_the_unet(
-    task: EditTask, refinements: int, tolerance: float
-) -> None:
-    backbone, train = task.backbone, task.train
-    store = TrajectoryStore.create(
-        None, train.image_ids, train.timesteps, train.x_0.shape[1:], backbone.h_shape,
-        refined=refinements > 0,
-    )  # fmt: skip
-    invert(
-        backbone, train.image_ids, train.x_0, train.timesteps,
-        collect=store.record, refinements=refinements,
-    )  # fmt: skip
-    index = torch.tensor([0, 2])
-    assert len(predicted_steps(store)) == len(store.timesteps) - 1
-    for step in predicted_steps(store):
-        t = store.timesteps[step]
-        x_t = store.x_t(step)[index]
-        expected = predict_x_0(x_t, backbone.eps(x_t, t), backbone.schedule.alpha_bar(t))
-        found = stored_prediction(store, backbone, step, index)
-        scale = expected.abs().max()
-        torch.testing.assert_close(found / scale, expected / scale, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 7])
@@ -130,7 +101,7 @@ def test_an_empty_window_is_refused(task: EditTask) -> None:
     with pytest.raises(InputError, match="t_edit"):
         Casl(t_edit=1000).fit(task)
     with pytest.raises(InputError, match="t_edit"):
-        Casl(t_edit=999, on_policy=False).fit(task)
+        Casl(t_edit=1000, on_policy=False).fit(task)
 
 
 def test_an_unfitted_alignment_changes_nothing(toy: ToyTasks) -> None:

@@ -136,7 +136,7 @@ def test_a_renamed_suite_answers_with_its_new_name() -> None:
 
 def test_the_paper_suite_has_the_papers_counts() -> None:
     paper = suite("paper")
-    assert (paper.num_steps, paper.timestep_power, paper.refinements) == (40, 1.0, 0)
+    assert (paper.num_steps, paper.timestep_power, paper.extrapolate) == (40, 1.0, False)
     assert paper.test_images_per_concept == 32 and not paper.quick
     assert paper.fit_image_steps is None
     assert [s for s in SUITES if domain_kind_of_suite(s) == "real"] == ["paper"]
@@ -297,7 +297,7 @@ def test_what_moves_no_number_moves_no_key(tmp_path: Path, change: dict[str, Any
         for update in (
             {"num_steps": 11},
             {"timestep_power": 2.0},
-            {"refinements": 3},
+            {"extrapolate": False},
             {"strengths": (1.0,)},
             {"fit_image_steps": 13},
             {"doublings": 2},
@@ -396,7 +396,7 @@ def test_work_is_estimated_in_unet_calls(tmp_path: Path) -> None:
     assert by_method["random_rotation"] == images * s.num_steps
     assert QUICK.fit_image_steps is not None
     assert by_method["casl"] == edit + min(QUICK.fit_image_steps // 3, 7) * 3
-    assert shared_work(run) == (2 + s.refinements) * s.num_steps * (
+    assert shared_work(run) == 2 * s.num_steps * (
         s.train_images + s.validation_pool_images + s.test_pool_images
     )
 

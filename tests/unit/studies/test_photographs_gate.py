@@ -18,7 +18,7 @@ PASSES = PhotographGate(
     [
         (PASSES, True),
         (replace(PASSES, plain_db=22.2), False),
-        (replace(PASSES, plain_db=22.2, refined_db=40.0), True),
+        (replace(PASSES, plain_db=22.2, extrapolated_db=40.0), True),
         (replace(PASSES, flips={**PASSES.flips, "smiling": 0.29}), False),
         (replace(PASSES, flips={**PASSES.flips, "male": 0.49}), False),
     ],
