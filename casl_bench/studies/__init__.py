@@ -1,19 +1,16 @@
 """Studies: a question each, answered by one command that leaves records and a page.
 
-metric_validity asks whether the metrics are any good, paper_questions whether what CASL's paper
-claims holds here. Nothing here marks a method. Below is the frame of a study: its records as JSON
-lines, its page and its figures made of them alone.
+Nothing here marks a method. Below is the frame of a study: its records as JSON lines, and its page
+made of them alone.
 """
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-import numpy as np
 from pydantic import Field, TypeAdapter
 
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
@@ -23,7 +20,6 @@ from casl_bench.results.record import Frozen
 Header = TypeVar("Header", bound=Frozen)
 Row = TypeVar("Row")
 Records = TypeVar("Records")
-DPI = 90
 
 Name = Annotated[str, Field(pattern=r"^[\w .,:/+-]*$")]
 """Text in the records of a study that stands on its page as it is: it can be no markup."""
@@ -88,43 +84,3 @@ def section(title: str, *parts: str) -> str:
 def packages_text(packages: dict[str, str]) -> str:
     """Names and versions in one line."""
     return ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
-
-
-def png(
-    size: tuple[float, float],
-    draw: Callable[[Any], None],
-    command: str,
-    *,
-    colours: int,
-    info: Sequence[tuple[str, str]] = (),
-) -> bytes:
-    """A figure as PNG bytes, the same for equal input; its last line is the command that made it.
-
-    Reduced to a palette, which halves the file without a visible difference.
-
-    Args:
-        size: in inches.
-        draw: adds panels to a matplotlib figure.
-        command: that made it.
-        colours: of the palette.
-        info: text fields of the file.
-    """
-    # Here: commands that draw nothing need not wait for it.
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from PIL import Image, PngImagePlugin
-
-    with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-        draw(figure)
-        figure.supxlabel(f"made by: {command}", fontsize=7)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
-    fields = PngImagePlugin.PngInfo()
-    for key, value in info:
-        fields.add_text(key, value)
-    out = io.BytesIO()
-    pixels.quantize(colours).save(out, "PNG", pnginfo=fields, optimize=True)
-    return out.getvalue()

@@ -9,8 +9,6 @@ import click
 
 from casl_bench.core.command import say, show
 from casl_bench.core.option_types import (
-    MOST,
-    MOST_JOBS,
     SEED,
     BoundedFloat,
     BoundedInt,
@@ -21,38 +19,6 @@ from casl_bench.core.option_types import (
 @click.group("study")
 def study_group() -> None:
     """Make a study of the benchmark itself: its records, its page and its figures."""
-
-
-@study_group.command("metric-validity")
-@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
-              show_default=True, help="Folder of records, page and figures.")  # fmt: skip
-@click.option("--images", type=BoundedInt(4), default=64, show_default=True,
-              help="Images of each concept.")  # fmt: skip
-@click.option(
-    "--render-only", is_flag=True, help="Make page and figures anew of the records in the folder."
-)
-def metric_validity_command(out: Path, images: int, render_only: bool) -> Callable[[], int]:
-    """How well each metric ranks edits whose precision is known, and what tricks gain.
-
-    Some ten minutes on one core.
-    """
-
-    def action() -> int:
-        from casl_bench.core.files import write_text
-        from casl_bench.studies.metric_validity.page import RECORDS, read_study, write_study
-
-        if not render_only:
-            from casl_bench.runs.system_info import check_torch
-
-            check_torch()
-            from casl_bench.studies.metric_validity.study import make_study
-
-            records = make_study(images=images, say=say)
-            write_text(out / RECORDS, records.to_jsonl())
-        show(str(write_study(out, read_study(out))))
-        return 0
-
-    return action
 
 
 @study_group.command("headline")
@@ -76,7 +42,7 @@ def headline_command(
 
     def action() -> int:
         from casl_bench.core.files import write_text
-        from casl_bench.studies.metric_validity.headline_page import (
+        from casl_bench.studies.headline.page import (
             RECORDS,
             read_headline_study,
             write_headline_study,
@@ -86,7 +52,7 @@ def headline_command(
             from casl_bench.core.errors import unknown_name
             from casl_bench.domains.rendered import RENDERED
             from casl_bench.runs.system_info import check_torch
-            from casl_bench.studies.metric_validity.headline import make_headline_study
+            from casl_bench.studies.headline.study import make_headline_study
 
             check_torch()
             names = tuple(domains.replace(",", " ").split()) or tuple(RENDERED)
@@ -103,17 +69,6 @@ def headline_command(
         return 0
 
     return action
-
-
-def _numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Distinct numbers from 1 on, with commas or spaces, in increasing order."""
-    try:
-        numbers = sorted({int(word) for word in value.replace(",", " ").split()})
-    except ValueError:
-        numbers = []
-    if not numbers or numbers[0] < 1 or numbers[-1] > MOST:
-        raise click.BadParameter(f"'{value}' is no list of numbers from 1 on", ctx, param)
-    return tuple(numbers)
 
 
 @study_group.command("unet-gates")
@@ -154,47 +109,6 @@ def sae_sweep_command(run: Path | None, out: Path) -> Callable[[], int]:
         if all(r.control for r in records):
             raise UsageError("no trained dictionary", where=str(run), hint=study.RUN_COMMAND)
         show(str(study.write_sweep(out, records)))
-        return 0
-
-    return action
-
-
-@study_group.command("paper-questions")
-@click.argument("records", metavar="RUN", type=LocalPath(exists=True))
-@click.option("--out", type=LocalPath(), default=Path("docs/studies"),
-              show_default=True, help="Folder of rows, page and figure.")  # fmt: skip
-@click.option("--jobs", type=BoundedInt(most=MOST_JOBS), default=1, show_default=True,
-              help="Processes, one concept each.")  # fmt: skip
-@click.option("--ks", callback=_numbers, default="1,4,16,64", show_default=True,
-              metavar="NUMBERS", help="Numbers of latents.")  # fmt: skip
-@click.option("--cache", type=LocalPath(), help="Cache folder of the run.")
-def paper_questions_command(
-    records: Path, out: Path, jobs: int, ks: tuple[int, ...], cache: Path | None
-) -> Callable[[], int]:
-    """Do aligned latents exist, act, act alone and precisely?
-
-    RUN is the folder of a finished run with CASL and CASL-Steer, whose fits are edited with: some
-    three minutes per concept on one core, and what is done is not done again. Given the file of
-    its records instead, page and figure are made anew of it and of the rows in the folder.
-    """
-
-    def action() -> int:
-        from casl_bench.analysis.analyse import read_numbers
-        from casl_bench.core.files import write_text
-        from casl_bench.studies.paper_questions.answers import Evidence
-        from casl_bench.studies.paper_questions.page import read_rows, write_study
-        from casl_bench.studies.paper_questions.study import COMMAND, ROWS
-
-        if records.is_dir():
-            from casl_bench.runs.system_info import check_torch
-
-            check_torch()
-            from casl_bench.studies.paper_questions.study import make_rows
-
-            rows = make_rows(records, f"{COMMAND} RUN", ks=ks, jobs=jobs, cache=cache, say=say)
-            write_text(out / ROWS, rows.to_jsonl())
-        numbers = tuple(read_numbers(records))
-        show(str(write_study(out, Evidence(numbers, read_rows(out)))))
         return 0
 
     return action

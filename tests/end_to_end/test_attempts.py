@@ -55,8 +55,6 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "study headline-rates": ("study", "headline-rates", "run"),
     "study more-edits": ("study", "more-edits", "run"),
     "study photographs-gate": ("study", "photographs-gate", "--out", "new"),
-    "study metric-validity": ("study", "metric-validity", "--out", "new"),
-    "study paper-questions": ("study", "paper-questions", "run", "--out", "new"),
     "study sae-sweep": ("study", "sae-sweep", "run", "--out", "new"),
     "study unet-gates": ("study", "unet-gates", "--out", "new"),
     "study gate-rates": ("study", "gate-rates", "run"),
@@ -187,10 +185,9 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
         "casl_bench.runs.executor.run", "casl_bench.runs.tuning.tune",
         "casl_bench.runs.rescoring.rescore", "casl_bench.training.trainer.load_pool",
         "casl_bench.training.train_unet.load_pool", "casl_bench.training.train_domain._run",
-        "casl_bench.studies.metric_validity.study.make_study",
-        "casl_bench.studies.metric_validity.headline.make_headline_study",
+        "casl_bench.studies.headline.study.make_headline_study",
         "casl_bench.studies.deviations.make_rows",
-        "casl_bench.studies.paper_questions.study.make_rows", "casl_bench.sae_track.run.run_track",
+        "casl_bench.sae_track.run.run_track",
     ):  # fmt: skip
         monkeypatch.setattr(place, stop)
     for place in ("trainer", "train_unet"):  # it measures

@@ -148,8 +148,8 @@ FILES: dict[str, tuple[str, Callable[[Path], str], Callable[[Path], object]]] = 
                              str(path.parent)),
     ),
     "study": (
-        "metric_validity.jsonl", text({"kind": "edit"}),
-        lambda path: command("study", "metric-validity", "--render-only", "--out",
+        "headline.jsonl", text({"kind": "editor"}),
+        lambda path: command("study", "headline", "--render-only", "--out",
                              str(path.parent)),
     ),
 }  # fmt: skip

@@ -455,8 +455,8 @@ def test_a_dry_run_shows_the_matrix_and_writes_nothing(
     assert ["casl", "to", "do", "to", "do"] in lines
     assert ["random_rotation", "beside", "casl", "to", "do", "to", "do"] in lines
     assert "8 cells: 0 done, 8 to do\n" in text
-    assert cost_text(run, cells(run), {"toy": (16, 4, 4)}) in text
-    assert cost_text(run, cells(run), {"toy": (16, 4, 4)}, 7.0) in dry_run_text(run, 7.0)
+    assert cost_text(run, cells(run)) in text
+    assert cost_text(run, cells(run), unet_speed=7.0) in dry_run_text(run, 7.0)
     assert list(tmp_path.iterdir()) == []
 
 

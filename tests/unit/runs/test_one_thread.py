@@ -13,8 +13,7 @@ import torch
 from casl_bench.core.errors import UsageError
 from casl_bench.gate.compare_runs import BaseRevision
 from casl_bench.runs import executor, rescoring, tuning, worker
-from casl_bench.studies.metric_validity import study as metric_validity
-from casl_bench.studies.paper_questions import study as paper_questions
+from casl_bench.studies.headline import study as headline
 
 NOTHING: Any = None
 SWEEP: Any = SimpleNamespace(config=SimpleNamespace(suite=None), trials={"m": ()}, domains={})
@@ -36,11 +35,7 @@ def two_threads() -> Iterator[None]:
         (lambda: worker.carry_out(NOTHING, NOTHING, NOTHING), (worker, "BufferedProgress")),
         (lambda: tuning.tune(SWEEP, NOTHING), (tuning, "prepare_domains")),
         (lambda: rescoring.rescore(Path()), (rescoring, "RecordStore")),
-        (lambda: metric_validity.make_study(8, print), (metric_validity, "load_registries")),
-        (
-            lambda: paper_questions._of_concept(NOTHING, "", "", (1,)),
-            (paper_questions, "load_registries"),
-        ),
+        (lambda: headline.make_headline_study(8, 0, "", print), (headline, "load_registries")),
     ],
 )
 def test_within_the_package_one_thread_computes(

@@ -31,8 +31,8 @@ from casl_bench.results.stored_cells import read_cells
 from casl_bench.runs.scoring import Scorers
 from casl_bench.studies import rejudge as module
 from casl_bench.studies.fresh_scorers import BothReaders
-from casl_bench.studies.metric_validity.attacks import ATTACKS, red_team
-from casl_bench.studies.metric_validity.study import subject_of
+from casl_bench.studies.headline.attacks import ATTACKS, red_team
+from casl_bench.studies.headline.subjects import subject_of
 
 NAME, IMAGES = "rendered_dogs", 8
 

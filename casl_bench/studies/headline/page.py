@@ -10,8 +10,8 @@ import numpy as np
 from casl_bench.report.markdown import fold, number, table
 from casl_bench.results.rejudged import MOST_LOSS, loss_of
 from casl_bench.studies import packages_text, read_records, section, write_page
-from casl_bench.studies.metric_validity.attacks import ATTACKS
-from casl_bench.studies.metric_validity.headline import (
+from casl_bench.studies.headline.attacks import ATTACKS
+from casl_bench.studies.headline.study import (
     CANDIDATES,
     JUDGES,
     AttackRow,

@@ -17,7 +17,7 @@ from casl_bench.core.seeding import derive_seed
 from casl_bench.domains.rendering.renderer import Factors
 from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.precise_edits import TOLERANCES
-from casl_bench.studies.metric_validity.edits import ATTRIBUTE_SD, NUISANCE_SD, SEED, Subject
+from casl_bench.studies.headline.subjects import ATTRIBUTE_SD, NUISANCE_SD, SEED, Subject
 
 EDITORS = 24
 """Of each domain; the first three are the exact edit, no edit and a stranger for every image."""

@@ -27,8 +27,8 @@ from casl_bench.results.record import Finite, Frozen
 from casl_bench.runs.names import load_registries
 from casl_bench.studies import Name, parse_study, to_lines
 from casl_bench.studies.fresh_scorers import fresh_domain
-from casl_bench.studies.metric_validity.attacks import ATTACKS, red_team
-from casl_bench.studies.metric_validity.editors import (
+from casl_bench.studies.headline.attacks import ATTACKS, red_team
+from casl_bench.studies.headline.editors import (
     EDITORS,
     described,
     known_precise,
@@ -36,8 +36,7 @@ from casl_bench.studies.metric_validity.editors import (
     plan,
     settings_of,
 )
-from casl_bench.studies.metric_validity.edits import Subject
-from casl_bench.studies.metric_validity.study import StudyScorers, subject_of
+from casl_bench.studies.headline.subjects import StudyScorers, Subject, subject_of
 
 HEADLINE_VERSION = 2
 """Raise it whenever an editor, an attack or a candidate changes."""

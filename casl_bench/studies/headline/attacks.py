@@ -24,7 +24,7 @@ from casl_bench.metrics.edit_scores import Array
 from casl_bench.metrics.precise_edits import FULL_FLIP, TOLERANCE
 from casl_bench.models.factor_regressor import FactorRegressor
 from casl_bench.models.scorers import Differentiable
-from casl_bench.studies.metric_validity.edits import SEED, Subject
+from casl_bench.studies.headline.subjects import SEED, Subject
 
 TRAIN, POOL = 128, 1_000
 """Training images that every task grants, and pictures that somebody with a renderer has."""

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from casl_bench.domains.rendered import RENDERED, rendered_domain
-from casl_bench.studies.metric_validity.attacks import ATTACKS, RedTeam, red_team
-from casl_bench.studies.metric_validity.editors import (
+from casl_bench.studies.headline.attacks import ATTACKS, RedTeam, red_team
+from casl_bench.studies.headline.editors import (
     EDITORS,
     Settings,
     described,
@@ -19,8 +19,8 @@ from casl_bench.studies.metric_validity.editors import (
     plan,
     settings_of,
 )
-from casl_bench.studies.metric_validity.edits import Subject
-from casl_bench.studies.metric_validity.headline import (
+from casl_bench.studies.headline.page import bounds, rank_correlation
+from casl_bench.studies.headline.study import (
     CANDIDATES,
     AttackRow,
     EditorRow,
@@ -28,8 +28,7 @@ from casl_bench.studies.metric_validity.headline import (
     HeadlineRecords,
     Judge,
 )
-from casl_bench.studies.metric_validity.headline_page import bounds, rank_correlation
-from casl_bench.studies.metric_validity.study import subject_of
+from casl_bench.studies.headline.subjects import Subject, subject_of
 
 DOMAIN = "rendered_dogs"
 
