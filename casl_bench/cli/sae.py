@@ -80,9 +80,12 @@ def sae_command(
             raise UsageError("no dictionary could be measured", hint="; ".join(failed)[:300])
         table = sae_tables(records)
         write_text(config.out / "table.md", table)
-        page = write_sae_report(config.out, records, config.out / "report")
+        made = [f"records and table: {config.out}"]
+        if not chosen.quick:
+            page = write_sae_report(config.out, records, config.out / "report")
+            made.append(f"report: {page}")
     show(table)
     for line in failed:
         say(f"failed: {line}")
-    say(f"records and table: {config.out}; report: {page}")
+    say("; ".join(made))
     return EXIT_INCOMPLETE if failed else 0

@@ -162,7 +162,7 @@ def title(records: Sequence[SaeRecord]) -> str:
     """Heading and what is shown."""
     datasets = sorted({r.id.dataset for r in records})
     suites = sorted({r.suite for r in records})
-    quick = " Made by a suite for trying out: these numbers mean nothing." * any(
+    quick = " Made by a suite for trying out, so no number is shown." * any(
         r.quick for r in records
     )
     seeds = len({r.id.seed for r in records})
@@ -173,9 +173,12 @@ def title(records: Sequence[SaeRecord]) -> str:
 
 
 def sae_sections(records: Sequence[SaeRecord]) -> list[tuple[str, str]]:
-    """(heading, markdown) of every table."""
+    """(heading, markdown) of every table; of a suite for trying out, what ran and no number."""
     rows = rows_of(records)
     first = _first_columns(rows)
+    if any(r.quick for r in records):
+        measured = Column[SaeRow]("measured", "metrics measured", _measured, text=True)
+        return [("What ran", table_of([*first, measured], rows))]
     ranking = [
         Column[SaeRow]("rank", "rank", _rank, text=True),
         *first,
@@ -201,6 +204,10 @@ def sae_sections(records: Sequence[SaeRecord]) -> list[tuple[str, str]]:
     found.append(("What metrics cannot tell apart", _findings(records)))
     found.append(("CASL's questions", questions(records)))
     return [(name, body) for name, body in found if body]
+
+
+def _measured(row: SaeRow) -> str:
+    return f"{sum(bool(row.values(name)) for name in SAE_METRICS)} of {len(SAE_METRICS)}"
 
 
 def _ceiling(records: Sequence[SaeRecord]) -> str:

@@ -200,6 +200,7 @@ def test_only_my_method_is_submitted(
     assert cli.main([*submit, "--dry-run"]) == 0
     assert time.monotonic() - begun < 60
     said = capsys.readouterr().out
+    assert "a − b, share of precise edits" in said
     assert "mine: not re-judged" in said and "may be ranked beside it" in said
     assert not list(records.glob("*@*"))
 

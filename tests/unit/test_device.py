@@ -93,13 +93,14 @@ def test_inversion_and_the_dictionary_are_made_on_the_device() -> None:
     images = domain.dataset.load("train", 8)
     backbone = domain.backbone
     store = TrajectoryStore.create(
-        None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], backbone.h_shape, True
+        None, images.image_ids, TIMESTEPS, images.pixels.shape[1:], backbone.h_shape
     )
     training = SaeTraining(steps=2, batch=64, dead_after=1, aux_k=2)
     with fake_cuda() as mode:
         backbone.to("cuda")
         found = invert(
             backbone, images.image_ids, images.pixels, TIMESTEPS, collect=store.record,
+            extrapolate=True,
         )  # fmt: skip
         assert found.x_T.device.type == found.reconstruction.device.type == "cpu"
         mode.to_cpu = 0

@@ -21,7 +21,7 @@ def record(
     measured |= {name: Measurement.of(v, 8) for name, v in extra.items()}
     return SaeRecord(
         id=SaeCellId(dataset="toy", sae=sae, k=8, seed=seed),
-        key="0", title=sae, control=control, signed=False, source="s", suite="quick", quick=True,
+        key="0", title=sae, control=control, signed=False, source="s", suite="toy", quick=False,
         d_sae=16, attributes=ATTRIBUTES, ranges=("all t",),
         measurements={"all t": measured}, content_hash="0",
         domain_kind="toy",
@@ -72,7 +72,7 @@ def test_a_metric_that_a_floor_wins_is_named() -> None:
     ]
     table = sae_tables(records)
     assert "- absorption: no trained dictionary above *untrained*" in table
-    assert "| *untrained*" in table and "these numbers mean nothing" in table
+    assert "| *untrained*" in table
 
 
 def test_questions_compare_what_is_there() -> None:
@@ -91,3 +91,10 @@ def test_the_front_is_what_nothing_beats() -> None:
 def test_a_place_map_is_dark_where_the_latent_is() -> None:
     assert place_map([0, 0, 0, 1]) == "   \n  #"
     assert place_map([0.0] * 4).strip() == ""
+
+
+def test_a_suite_for_trying_out_shows_what_ran_and_no_number() -> None:
+    tried = record("good", GOOD).model_copy(update={"quick": True})
+    shown = sae_tables([tried])
+    assert "What ran" in shown and "| 1 of " in shown
+    assert "0.8" not in shown and "CASL's questions" not in shown
