@@ -59,7 +59,7 @@ def main(training: Path, out: Path | None, steps: int, note: str, power: float) 
         timesteps,
     )
     sheet = contact_sheet(to_pixels(samples.numpy().astype(np.float32)), 8)
-    Image.fromarray(sheet).save(out / "samples.png", optimize=True)
+    Image.fromarray(sheet).save(training / "samples.png", optimize=True)
     (out / "curve.csv").write_bytes((training / "curve.csv").read_bytes())
     card = {
         "name": config.name,
