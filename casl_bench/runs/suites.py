@@ -331,7 +331,7 @@ SUITES: dict[str, Suite] = {
         Suite(
             name="quick",
             version=10,
-            description="For trying out, a minute, on a few concepts of each data set: it shows "
+            description="For trying out, in minutes, on a few concepts of each data set: it shows "
             "what runs and what fails, and no number.",
             quick=True,
             num_steps=8,
