@@ -331,7 +331,7 @@ SUITES: dict[str, Suite] = {
         Suite(
             name="quick",
             version=10,
-            description="For trying out, a minute, on a few concepts of each data set: it shows "
+            description="For trying out, in minutes, on a few concepts of each data set: it shows "
             "what runs and what fails, and no number.",
             quick=True,
             num_steps=8,
@@ -341,6 +341,7 @@ SUITES: dict[str, Suite] = {
             test_pool_images=24,
             test_images_per_concept=4,
             strengths=(0.5, 1.0, 2.0),
+            doublings=0,  # nothing is shown that a further strength would serve
             random_draws=2,
             fit_image_steps=32,
             # h_pca's choice of a component does not shrink with the budget.

@@ -27,7 +27,7 @@ def own_registries(fresh_registry, monkeypatch):
 def tiny(monkeypatch):
     monkeypatch.setitem(suites.SUITES, "tiny", tiny_suite())
     own = SAE_SUITES["quick"].model_copy(
-        update={"name": "tiny", "run_suite": "tiny", "targets": (8,), "pair_images": 4, "seeds": 2}
+        update={"name": "tiny", "quick": False, "run_suite": "tiny", "targets": (8,), "seeds": 2}
     )
     monkeypatch.setitem(SAE_SUITES, "tiny", own)
 

@@ -51,12 +51,6 @@ class Subject:
         """Column of the attribute."""
         return self.drawing.index(self.concept.attribute)
 
-    @property
-    def others(self) -> tuple[str, ...]:
-        """All other attributes, beginning with the one that follows the target."""
-        names, t = self.drawing.attributes, self.target
-        return names[t + 1 :] + names[:t]
-
     def rng(self, *purpose: str) -> np.random.Generator:
         """Random numbers of this concept and purpose."""
         keys = (self.drawing.name, self.concept.name, *purpose)
