@@ -40,6 +40,7 @@ from casl_bench.runs.parallel import default_jobs
 from casl_bench.runs.progress import SilentProgress, open_progress
 from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.suites import (
+    DEFAULT_SAE,
     DEFAULT_SUITE,
     RunConfig,
     default_out,
@@ -64,6 +65,7 @@ def evaluate(
     fit_seeds: int | None = None,
     supervision: Supervision = "none",
     version: int = 1,
+    sae: str = DEFAULT_SAE,
     device: str = "cpu",
     jobs: int | None = None,
     out: str | Path | None = None,
@@ -88,6 +90,8 @@ def evaluate(
         fit_seeds: fits of every method; by default 3 in the suite "full", else 1.
         supervision: of functions: what they were made with ("none", "text" or "labels").
         version: of functions: raise it whenever their edits may change.
+        sae: the dictionary of methods that edit by one: a kind's name, or the folder of one
+            trained elsewhere (docs/sae_track.md).
         device: a torch device; functions are called with images on the CPU.
         jobs: processes; by default what cores and memory bear, and 1 for what is no name.
         out: the run folder; by default that of the same command line, `runs/DATASET-SUITE-seedN`.
@@ -131,7 +135,8 @@ def evaluate(
             [d.dataset.card.name if isinstance(d, Domain) else d for d in domains],
             domain_kind_of_suite(suite),
         )
-        place = Path(out) if out is not None else default_out(found, suite, seed)
+        dictionary, sae_hash = known_names.resolve_sae(sae)
+        place = Path(out or default_out(found, suite, seed, sae=dictionary))
         where = resolve_device(device)
         config = RunConfig(
             methods=known_names.resolve_methods(wanted),
@@ -140,6 +145,8 @@ def evaluate(
             suite=settings,
             seed=seed,
             fit_seeds=fit_seeds or settings.fit_seeds,
+            sae=dictionary,
+            sae_hash=sae_hash,
             device=where,
             out=place,
             cache=Path(cache) if cache is not None else default_cache(),

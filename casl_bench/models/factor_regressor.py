@@ -72,10 +72,13 @@ def build_regressor(config: Mapping[str, Any]) -> LookoutNet:
     """The network a card's `config` describes: {"architecture": "lookout", "columns": [...], …}."""
     if config["architecture"] != "lookout":
         raise ValueError(f"unknown regressor architecture '{config['architecture']}'")
-    return LookoutNet(
+    sizes = (
         len(config["columns"]), tuple(config["widths"]), config["lookouts"], config["seen"],
         config["hidden"],
     )  # fmt: skip
+    if min(sizes[0], *sizes[1], *sizes[2:]) < 1:
+        raise ValueError("a size under 1")
+    return LookoutNet(*sizes)
 
 
 class FactorRegressor(CalibratedNetwork, ShippedModel):

@@ -191,6 +191,8 @@ def write_edits(
         UsageError: on a concept or method that the run has not edited, or a run without pictures.
     """
     store, datasets = RecordStore(run), group_cells(read_cells(run))
+    if not datasets:
+        raise UsageError("no records", where=str(run), hint="give a run folder")
     for asked, kind, known in (
         (concepts, "concept", {c for d in datasets for c in d.concepts}),
         (methods, "method", {m for d in datasets for m in d.methods}),

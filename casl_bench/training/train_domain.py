@@ -28,7 +28,7 @@ from casl_bench.training.trainer import pause_option
 UNET_STEPS = 31_250
 SCORERS: dict[str, tuple[int, tuple[str, ...]]] = {
     "classifier_plain": (500, ("classifier", "--architecture", "plain", "--seed", "1")),
-    "render_embedder": (250, ("embedder",)),
+    "render_embedder": (2000, ("embedder",)),
     "guide_clip": (360, ("clip", "--role", "guide", "--seed", "11")),
     "score_clip": (340, ("clip", "--role", "score", "--seed", "12", "--fp32",
                          "--learning-rate", "0.001")),

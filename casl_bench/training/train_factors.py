@@ -209,7 +209,7 @@ def measure(
         "flip_others_in_sd_0_is_right": per_attribute(
             pool.attributes, means_of_flips(others, column)
         ),
-        **{f"mean_r2_{key}": round(sum(v.values()) / len(v), 4) for key, v in r2.items()},
+        **{f"mean_r2_{key}": round(sum(v.values()) / len(v), 4) for key, v in r2.items() if v},
         "mean_change_in_sd_by_spoiling": round(float(by_spoiling.mean()), 4),
         **{f"r2_{key}_of_{name}": v for key, found in r2.items() for name, v in found.items()},
     }

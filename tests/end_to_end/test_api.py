@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,20 @@ def test_a_function_that_returns_something_else_is_a_failed_cell(
             progress=False,
         )  # fmt: skip
     assert "as many images of the same size" in run.failed["reason"].iloc[0]
+
+
+@pytest.mark.slow
+def test_methods_edit_by_the_dictionary_that_is_named(suites: None, tmp_path: Path) -> None:
+    run = casl_bench.evaluate(
+        "sae_steer", toy_domain(), suite="tried", concepts="bright", sae="raw_channels",
+        out=tmp_path / "run", progress=False,
+    )  # fmt: skip
+    assert run.failed.empty
+    assert json.loads((tmp_path / "run/manifest.json").read_text())["key"]["sae"][0] == (
+        "raw_channels"
+    )
+    with pytest.raises(UsageError, match="did you mean 'jump_relu'"):
+        casl_bench.evaluate("casl", toy_domain(), suite="tried", sae="jumprelu", out=tmp_path / "x")
 
 
 def test_what_cannot_be_evaluated_is_refused(tmp_path: Path) -> None:

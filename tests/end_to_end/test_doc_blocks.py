@@ -38,7 +38,6 @@ ELSEWHERE = {
     "export ": "sets the environment of the commands beside it",
     "casl-bench train attributes --data-root /data": "the same as for `convert`",
     "casl-bench train attributes --dataset own_images": "tests/unit/photos/test_own_images.py",
-    "casl-bench train attributes --dataset celeba": "needs photographs, like all of celeba64.md",
     "casl-bench sae": "tests/plugin/test_stranger_dictionary.py; suites of minutes",
     "casl-bench study deviations": "tests/unit/studies/test_deviations.py; the same",
     "casl-bench --suite paper": "needs photographs, or a GPU",

@@ -88,8 +88,9 @@ def test_without_flips_there_are_none(tmp_path: Path) -> None:
 def test_every_eighth_picture_is_drawn_by_the_unet(tmp_path: Path) -> None:
     pool = load_pool(DRAWING, 17, 0, cache_dir=tmp_path, flips=True)
     config = BackboneConfig(
-        name="untrained", image_size=64, patch_size=4, prediction="v", micro_batch=4, unet=UNET
-    )
+        name="untrained", image_size=64, patch_size=4, prediction="v", micro_batch=4,
+        unet=UNET | {"out_channels": 48},
+    )  # fmt: skip
     backbone = Backbone(config, build_unet(config.unet))
     mixed = with_regenerated(pool, backbone, 0, tmp_path)
     assert isinstance(mixed, RenderedPool)
