@@ -67,7 +67,9 @@ def gates_page(before: Path, assets: Path = ASSETS) -> str:
         "**bold**. Before: the models of 2026-11-26, on the drawings and attributes of then and "
         "with fewer images. What each gate asks: [backbone_trials.md](../backbone_trials.md).",
         table(heads, rows, text_columns=len(heads)),
-        "A suite on whose walk plain inversion misses its gates extrapolates.",
+        "Samples are drawn in the steps of suite `full`: before by DDIM, now by a solver of second "
+        "order (DPM-Solver++ 2M). A suite on whose walk plain inversion misses its gates "
+        "extrapolates.",
         f"Not carried by h, and so no concept for any method: {left_out}.",
     )
     return "\n\n".join(parts) + "\n"
