@@ -183,8 +183,8 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for place in (
         "casl_bench.runs.executor.run", "casl_bench.runs.tuning.tune",
-        "casl_bench.runs.rescoring.rescore", "casl_bench.training.trainer.load_pool",
-        "casl_bench.training.train_unet.load_pool", "casl_bench.training.train_domain._run",
+        "casl_bench.runs.rescoring.rescore", "casl_bench.training.pools.load_pool",
+        "casl_bench.training.train_domain._run",
         "casl_bench.studies.headline.study.make_headline_study",
         "casl_bench.studies.deviations.make_rows",
         "casl_bench.sae_track.run.run_track",
