@@ -147,7 +147,7 @@ class CaslConfig(DirectionFitConfig):
 
     # Group lasso on W's columns: after each step they are shortened by this share of the root mean
     # square step of a column, rate · sqrt(C). 0 is none; at 1 hardly a column leaves 0.
-    gather: float = Field(0.05, ge=0, le=1)
+    gather: float = Field(0.1, ge=0, le=1)
     t_edit: int = 350  # inject at visited timesteps t >= t_edit
     asymmetric: bool = False  # asymmetric step (as Asyrp) instead of plain injection
     # Factor on delta_h at strength 1, a unit only: strengths are searched as far as it takes (the
@@ -276,7 +276,7 @@ class Casl(_AlignmentMethod[CaslConfig]):
         name="casl",
         title="CASL",
         source="CASL, arXiv 2601.15441",
-        version=2,
+        version=3,
         supervision="text",
         space="h_space",
         uses_sae=True,
@@ -314,7 +314,7 @@ class CaslAsymmetric(Casl):
         name="casl_asymmetric",
         title="CASL (asymmetric step)",
         source="CASL, arXiv 2601.15441, by the step of Kwon et al., ICLR 2023",
-        version=1,
+        version=2,
         supervision="text",
         space="h_space",
         uses_sae=True,
@@ -370,7 +370,7 @@ class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
         name="casl_steer",
         title="CASL-Steer (k = 16)",
         source="CASL, arXiv 2601.15441, stage 3",
-        version=2,
+        version=3,
         supervision="text",
         space="h_space",
         uses_sae=True,
@@ -406,7 +406,7 @@ class CaslSteerSingle(CaslSteer):
         name="casl_steer_k1",
         title="CASL-Steer (k = 1)",
         source="CASL, arXiv 2601.15441, stage 3, main table",
-        version=1,
+        version=2,
         supervision="text",
         space="h_space",
         uses_sae=True,
