@@ -133,7 +133,7 @@ def table_command(where: Path, short: bool) -> str:
 @click.option("--out", type=PATH, required=True, help="PNG file to write.")
 @deferred
 def picture_command(run_folder: Path, concepts: str, methods: str, out: Path) -> int:
-    """Draw edits, a row per method: source, reconstruction, three levels of effect, perfect edit.
+    """Draw edits, a row per method: source, reconstruction, levels of effect, perfect edit.
 
     Of each concept the image whose credit in precise edits, meaned over methods, is the median.
     """

@@ -179,7 +179,7 @@ def write_edits(
 
     Every method shows the same image of a concept, the one whose credit in precise edits, meaned
     over these methods, is the median: the columns are the source, its reconstruction, the edits at
-    three levels of effect (empty where a level is not reached), and the perfect edit.
+    the run's levels of effect (empty where one is not reached), and the perfect edit.
 
     Args:
         run: folder of a run with pictures.
@@ -227,13 +227,15 @@ def _concept_blocks(
     if not methods:
         of_method = {m: [p.value for (_, n), (_, p) in own.items() if n == m] for m in names}
         names.sort(key=lambda m: -float(np.mean(of_method[m] or [0.0])))
+    measured = {level.name for record, _ in own.values() for level in record.levels}
+    levels = [name for name in LEVELS if name in measured]
     blocks = []
     for place, concept in enumerate(concepts):
         kept = {m: load_images(store, own[concept, m][0]) for m in names if (concept, m) in own}
         some = next(iter(kept.values()))
         image = median_image([own[concept, m][1] for m in kept], some.image_ids)
-        columns = ("source", "recon.", *LEVELS.values(), *(("oracle",) if some.oracle is not None
-                                                           else ()))  # fmt: skip
+        last = () if some.oracle is None else ("oracle",)
+        columns = ("source", "recon.", *(LEVELS[name] for name in levels), *last)
         rows = []
         for m in names:
             label = m if place == 0 else ""
@@ -242,9 +244,9 @@ def _concept_blocks(
                 continue
             images, i = kept[m], kept[m].image_ids.index(image)
             at = {level.name: level.strength for level in own[concept, m][0].levels}
-            edits = [ReportedEdits(images, at.get(name)).edit(i) for name in LEVELS]
-            last = () if some.oracle is None else (some.oracle[some.image_ids.index(image)],)
-            rows.append(Row(label, (images.source[i], images.reconstruction[i], *edits, *last)))
+            edits = [ReportedEdits(images, at.get(name)).edit(i) for name in levels]
+            best = () if some.oracle is None else (some.oracle[some.image_ids.index(image)],)
+            rows.append(Row(label, (images.source[i], images.reconstruction[i], *edits, *best)))
         title = f"{dataset.name}: {concept}" if place == 0 else concept
         blocks.append(draw_rows(columns, rows, title=title, scale=1))
     return blocks

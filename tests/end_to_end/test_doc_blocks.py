@@ -40,6 +40,8 @@ ELSEWHERE = {
     "casl-bench train attributes --dataset own_images": "tests/unit/photos/test_own_images.py",
     "casl-bench sae": "tests/plugin/test_stranger_dictionary.py; suites of minutes",
     "casl-bench study sae-sweep": "tests/unit/sae_track/test_track.py; hours",
+    "casl-bench --suite default --datasets all": "a quarter of an hour",
+    "casl-bench picture runs/picture": "of that run; tests/end_to_end/test_run.py draws one",
     "casl-bench study deviations": "tests/unit/studies/test_deviations.py; the same",
     "casl-bench --suite paper": "needs photographs, or a GPU",
     "python benchmark.py --suite paper": "the same",
