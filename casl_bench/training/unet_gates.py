@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from casl_bench.diffusion.ddim import ddim_step, generation_steps
+from casl_bench.diffusion.ddim import ddim_inversion, ddim_step, generation_steps
 from casl_bench.diffusion.inversion import Inversions, invert
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.domains.dataset import ImageBatch
@@ -26,7 +27,7 @@ from casl_bench.methods.h_space_editor import EditWindow, generate_edits
 from casl_bench.metrics.image_similarity import noise_statistics, psnr
 from casl_bench.metrics.probe import ProbeData, RawProbe
 from casl_bench.models.attribute_classifier import AttributeClassifier
-from casl_bench.models.backbone import Backbone
+from casl_bench.models.backbone import Backbone, EncoderState
 from casl_bench.models.micro_batch import row_blocks
 from casl_bench.models.random_numbers import image_noise
 from casl_bench.training.picture_distance import KernelDistance
@@ -84,10 +85,17 @@ def measure_gates(
     def by_name(values: Sequence[float]) -> dict[str, float]:
         return {a: round(float(v), 3) for a, v in zip(attributes, values, strict=True)}
 
-    train, store, _ = _inverted(backbone, dataset.load("train", sizes.train), timesteps)
-    test, test_store, inversions = _inverted(
-        backbone, dataset.load("validation", sizes.held_out), timesteps
-    )
+    train = dataset.load("train", sizes.train)
+    store = _empty_store(backbone, train, timesteps)
+    for rows in row_blocks(sizes.train, backbone.micro_batch):  # nobody asks for them back
+        collect = partial(_record, store, rows)
+        ddim_inversion(backbone, train.pixels[rows], timesteps, collect, extrapolate=True)
+    test = dataset.load("validation", sizes.held_out)
+    test_store = _empty_store(backbone, test, timesteps)
+    inversions = invert(
+        backbone, test.image_ids, test.pixels, timesteps, collect=test_store.record,
+        extrapolate=True,
+    )  # fmt: skip
     before = decide(inversions.x_0) > 0
 
     def comes_back(walk: Sequence[int], extrapolate: bool) -> dict[str, float]:
@@ -133,16 +141,15 @@ def measure_gates(
     return figures, samples
 
 
-def _inverted(
+def _empty_store(
     backbone: Backbone, batch: ImageBatch, timesteps: Sequence[int]
-) -> tuple[ImageBatch, TrajectoryStore, Inversions]:
-    store = TrajectoryStore.create(
-        None, batch.image_ids, timesteps, batch.pixels.shape[1:], backbone.h_shape
-    )
-    inversions = invert(
-        backbone, batch.image_ids, batch.pixels, timesteps, collect=store.record, extrapolate=True
-    )
-    return batch, store, inversions
+) -> TrajectoryStore:
+    shape = batch.pixels.shape[1:]
+    return TrajectoryStore.create(None, batch.image_ids, timesteps, shape, backbone.h_shape)
+
+
+def _record(store: TrajectoryStore, rows: slice, step: int, state: EncoderState) -> None:
+    store.record(step, rows, state)
 
 
 def _labels(batch: ImageBatch) -> Tensor:
