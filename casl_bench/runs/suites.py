@@ -310,10 +310,10 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="full",
-            version=3,
+            version=4,
             description="The suite of the published tables: every method is fitted three times.",
             fit_seeds=3,
-            num_steps=20,
+            num_steps=12,
             timestep_power=1.5,
             train_images=128,
             validation_images=12,
