@@ -295,7 +295,7 @@ class Casl(_AlignmentMethod[CaslConfig]):
         return {
             "learning_rate": (1e-3, 2e-3, 5e-3),
             "l1_weight": (0.03, 0.1, 0.3),
-            "gather": (0.02, 0.05, 0.1),
+            "gather": (0.05, 0.1, 0.2),
             "t_edit": (100, 250, 350, 500),
         }
 
@@ -385,7 +385,7 @@ class CaslSteer(_AlignmentMethod[CaslSteerConfig]):
     def search_space(cls) -> dict[str, tuple[int | float | str | bool, ...]]:
         """What a tuning sweep varies: how the alignment is fitted and read, and when."""
         return {
-            "gather": (0.02, 0.05, 0.1),
+            "gather": (0.05, 0.1, 0.2),
             "t_edit": (100, 250, 350, 500),
             "reading": ("map", "decoder"),
             "asymmetric": (False, True),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from statistics import fmean
@@ -29,7 +29,9 @@ from casl_bench.core.files import hash_json, read_whole, write_json, write_text
 from casl_bench.domains.dataset import Concept
 from casl_bench.domains.domain import Domain
 from casl_bench.methods.method import METHODS
+from casl_bench.metrics.edit_scores import EditScores
 from casl_bench.metrics.edit_success import MEAN_COLLATERAL, SIGNED_TARGET_CHANGE
+from casl_bench.metrics.precise_edits import image_outcomes
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.results.provenance import collect_provenance
 from casl_bench.results.record import Finite, Frozen
@@ -58,26 +60,28 @@ class Objective:
     """How good the edits of one concept are, with what the number is made of.
 
     Attributes:
-        strength: at which they are measured.
+        score: share of precise edits, mean over tolerances, at the strength with the most of them:
+            the headline, as far as it needs no scorer. In [0, 1], and what a sweep maximises.
+        strength: at which all below is measured: the smallest that flips nine of ten.
         flip_rate: of the images without the attribute, the share that has it after the edit; 0
             where every reconstruction had it already.
         target_change: mean change of the target towards the concept, in sd; may be negative.
         collateral: mean absolute change of the other attributes, in sd.
     """
 
+    score: float
     strength: float
     flip_rate: float
     target_change: float
     collateral: float
 
     @property
-    def score(self) -> float:
+    def precision(self) -> float:
         """Precision at the flip rate that is asked for, in [0, 1], higher is better.
 
         That is T / (T + C), T the target change clipped at >= 0 and C the collateral. Where fewer
-        images flip, it counts for so much less: min(flips / goal, 1) is a factor. EPR, which the
-        tables show, has C alone below the line: unbounded and undefined where C is small, so its
-        mean over concepts would be decided by one of them.
+        images flip, it counts for so much less: min(flips / goal, 1) is a factor. It decides
+        between trials of the same score.
         """
         target = max(self.target_change, 0.0)
         if not self.flip_rate or not target:
@@ -101,21 +105,30 @@ def strength_of_flips(responses: Responses) -> float:
 
 
 def objective(responses: Responses) -> Objective:
-    """Measure edits of validation images at the smallest strength tried that reaches the goal.
+    """Measure edits of validation images at the strengths tried.
 
-    Where none does, at that of `strength_of_flips`. Comparing methods at one effect rather than at
-    one number called strength: precision falls with strength, so each method at a strength somebody
-    liked would rank the strengths.
+    Precise edits are counted where a run would run the method, at the strength with the most;
+    all else at the smallest strength that reaches the goal, or where none does at that of
+    `strength_of_flips`, since precision falls with strength.
     """
     reach = [s for s in sorted(responses) if flipped_share(responses[s]) >= FLIP_GOAL]
     strength = reach[0] if reach else strength_of_flips(responses)
     scores = responses[strength]
     return Objective(
+        score=max(_precise_share(own) for own in responses.values()),
         strength=strength,
         flip_rate=flipped_share(scores),
         target_change=SIGNED_TARGET_CHANGE.value(scores) or 0.0,
         collateral=MEAN_COLLATERAL.value(scores) or 0.0,
     )
+
+
+def _precise_share(scores: EditScores) -> float:
+    """By the tuning classifier and the background's pixels: what else counts is a scorer's."""
+    own = replace(scores, factor_worst=None, identity=None, perceptual=None)
+    outcomes = image_outcomes([own])
+    eligible = int(outcomes.eligible.sum())
+    return float(outcomes.credit().sum() / eligible) if eligible else 0.0
 
 
 BUDGET_FIELDS = ("fit_steps", "batch_size")
@@ -207,7 +220,7 @@ def _config(name: str, suite: Suite, point: dict[str, JsonValue]) -> dict[str, J
     return method.config.model_dump(mode="json")
 
 
-TUNING_VERSION = 2
+TUNING_VERSION = 3
 """Part of every key. Raise it when the sweep itself comes to give other numbers."""
 
 
@@ -231,8 +244,8 @@ class TrialResult(Frozen):
         key: hash of everything that decides the numbers.
         settings: tried, over the method's defaults.
         method_config: all settings, as run.
-        score: the objective, in [0, 1]; 0 where the attempt failed.
-        flip_rate: see `Objective`; so are the next three.
+        score: what the sweep maximises, in [0, 1]; 0 where the attempt failed.
+        precision: see `Objective`; so are the next four.
         fit_unet_calls: what the fit costs, in images.
         fit_reused: whether the fit was there already: settings that only matter when editing, or
             methods, may share one; then `fit_seconds` is next to nothing.
@@ -247,6 +260,7 @@ class TrialResult(Frozen):
     settings: dict[str, JsonValue]
     method_config: dict[str, JsonValue]
     score: Finite = Field(0.0, ge=0, le=1)
+    precision: Finite = Field(0.0, ge=0, le=1)
     flip_rate: Finite | None = None
     target_change: Finite | None = None
     collateral: Finite | None = None
@@ -499,8 +513,8 @@ class _DatasetSweep:
             return attempt.blank.model_copy(update={"error": message})
         return attempt.blank.model_copy(
             update={
-                "score": found.score,
                 **asdict(found),
+                "precision": found.precision,
                 "fit_unet_calls": cost.unet_calls,
                 "fit_reused": self.cells.fitting.store.made == fits_before,
                 "edit_unet_calls": edit_calls,
@@ -532,6 +546,11 @@ class TrialSummary:
         return fmean(self.by_dataset.values())
 
     @property
+    def precision(self) -> float:
+        """Mean over all concepts."""
+        return fmean(r.precision for r in self.results)
+
+    @property
     def failures(self) -> int:
         """Concepts on which it failed."""
         return sum(r.error is not None for r in self.results)
@@ -550,8 +569,8 @@ def by_method(results: Results) -> dict[str, list[TrialSummary]]:
 
 
 def best(trials: Sequence[TrialSummary]) -> TrialSummary:
-    """The trial with the highest score, the earlier one of equals."""
-    return max(trials, key=lambda t: (t.score, -t.trial.number))
+    """The trial with the highest score; of equals the more precise one, then the earlier."""
+    return max(trials, key=lambda t: (t.score, t.precision, -t.trial.number))
 
 
 def write_outputs(sweep: Sweep, results: Results) -> None:
@@ -586,12 +605,14 @@ def readme(sweep: Sweep, tried: dict[str, list[TrialSummary]]) -> str:
         f"{', '.join(config.datasets)}, tuning concepts {concepts}, {sweep.images} validation "
         f"images per concept, no test image. Made with casl_bench {made.package_version}{commit}, "
         f"torch {made.packages.get('torch', '?')} on {made.device} ({made.platform}).",
-        f"Score, in [0, 1]: the mean over data sets, then concepts, of T / (T + C) at the smallest "
-        f"strength that flips {FLIP_GOAL:.0%} of the images, times flips / {FLIP_GOAL:g} where "
-        "fewer flip; T is the target's change as asked (≥ 0), C the mean change of the other "
-        "attributes, both in standard deviations of the tuning classifier's logits, which scores "
-        "nothing else. A trial that fails on a concept scores 0 there. Trial 0 is the default; "
-        "equal scores go to the earlier trial.",
+        "Score, in [0, 1]: the share of precise edits, mean over tolerances, at the strength with "
+        "the most of them; mean over data sets, then concepts. Of what must stay as it is, other "
+        "attributes are seen by the tuning classifier, which scores nothing else, and the "
+        "background by its pixels. Precision, which decides between equals: T / (T + C) at the "
+        f"smallest strength that flips {FLIP_GOAL:.0%} of the images, times flips / {FLIP_GOAL:g} "
+        "where fewer flip; T is the target's change as asked (≥ 0), C the mean change of the other "
+        "attributes, in standard deviations of the logits. A trial that fails on a concept scores "
+        "0 there. Trial 0 is the default.",
         _table([_summary(name, trials) for name, trials in tried.items()]),
         "U-Net calls are in images. A fit that several trials share is made once; its calls are "
         "counted once. Seconds are those of this machine, fits and edits.",
@@ -614,6 +635,7 @@ def _summary(name: str, trials: Sequence[TrialSummary]) -> dict[str, str]:
         "failed": str(sum(t.failures for t in trials)),
         "default": f"{trials[0].score:.3f}",
         "best": f"{chosen.score:.3f}",
+        "its precision": f"{chosen.precision:.3f}",
         "best trial": str(chosen.trial.number),
         "its settings": _words(chosen.trial.settings),
     }
@@ -626,6 +648,7 @@ def _fold(name: str, trials: Sequence[TrialSummary]) -> str:
             "trial": str(tried.trial.number),
             "score": f"{tried.score:.3f}",
             **{d: f"{s:.3f}" for d, s in tried.by_dataset.items() if len(tried.by_dataset) > 1},
+            "precision": f"{tried.precision:.3f}",
             "flip rate": _mean([r.flip_rate for r in tried.results], 2),
             "T": _mean([r.target_change for r in tried.results], 2),
             "C": _mean([r.collateral for r in tried.results], 2),

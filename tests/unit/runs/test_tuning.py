@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -150,7 +151,7 @@ def responses(base: Any, edits: Any, spread: Any, target: int = 0) -> dict[float
     }
 
 
-def test_the_objective_by_hand() -> None:
+def test_precision_by_hand() -> None:
     base = [[-1.0, 0.0, 0.0], [-3.0, 0.0, 0.0]]
     weak = [[-0.5, 0.0, 0.0], [-2.5, 0.0, 0.0]]
     half = [[2.0, 1.0, 0.0], [-2.0, -1.0, 4.0]]
@@ -159,11 +160,36 @@ def test_the_objective_by_hand() -> None:
     found = objective(responses(base, [weak, half], [2.0, 1.0, 4.0]))
     assert (found.strength, found.flip_rate) == (1.0, 0.5)
     assert (found.target_change, found.collateral) == (1.0, 0.75)
-    assert found.score == pytest.approx(0.5 / 0.9 * 1.0 / 1.75)
+    assert found.precision == pytest.approx(0.5 / 0.9 * 1.0 / 1.75)
     # All do: flips are no factor, and T = (4 + 4) / 2 / 2.
     found = objective(responses(base, [weak, half, strong, strong], [2.0, 1.0, 4.0]))
     assert (found.strength, found.flip_rate, found.target_change) == (1.5, 1.0, 2.0)
-    assert found.score == pytest.approx(2.0 / 2.75)
+    assert found.precision == pytest.approx(2.0 / 2.75)
+
+
+def test_the_score_is_the_share_of_precise_edits_where_it_is_largest() -> None:
+    base = [[-1.0, 0.0], [-1.0, 0.0]]
+    # The other attribute moves by 0.4 sd, 0.2 of a full flip: within 7 of the 10 tolerances.
+    first = [[1.0, 0.4], [-1.0, 0.0]]
+    both = [[1.0, 0.8], [1.0, 4.0]]  # 0.4: within 3; and far beyond all
+    found = objective(responses(base, [first, both], [1.0, 1.0]))
+    assert found.score == pytest.approx(0.7 / 2)
+    assert found.strength == 1.0, "and precision is that of the strength at which both flip"
+
+
+def test_no_scorer_takes_part_in_tuning() -> None:
+    own = responses([[-1.0, 0.0]], [[[1.0, 0.0]]], [1.0, 1.0])
+    kept = objective(own).score
+    spoilt = {
+        s: replace(
+            scores, factor_worst=np.ones(1), identity=np.zeros(1), unrelated_identity=0.0,
+            perceptual=np.ones(1), unrelated_perceptual=1.0,
+        )
+        for s, scores in own.items()
+    }  # fmt: skip
+    assert kept == objective(spoilt).score == 1
+    outside = {s: replace(scores, background=np.ones(1)) for s, scores in own.items()}
+    assert objective(outside).score == 0, "the background's pixels are no scorer's"
 
 
 def test_a_trial_is_led_to_where_nine_of_ten_flip() -> None:
@@ -178,18 +204,18 @@ def test_a_trial_is_led_to_where_nine_of_ten_flip() -> None:
 @pytest.mark.parametrize(
     "nothing",
     [
-        Objective(1.0, 0.0, 1.0, 0.5),
-        Objective(1.0, 1.0, 0.0, 0.0),
-        Objective(1.0, 0.5, -1.0, 0.5),
+        Objective(0.0, 1.0, 0.0, 1.0, 0.5),
+        Objective(0.0, 1.0, 1.0, 0.0, 0.0),
+        Objective(0.0, 1.0, 0.5, -1.0, 0.5),
     ],
 )
 def test_nothing_gained_scores_nothing(nothing: Objective) -> None:
-    assert nothing.score == 0
+    assert nothing.precision == 0
 
 
 def test_a_lone_attribute_has_no_collateral() -> None:
     found = objective(responses([[-1.0]], [[[1.0]]], [1.0]))
-    assert found.collateral == 0 and found.score == 1
+    assert found.collateral == 0 and found.score == found.precision == 1
 
 
 logits = st.floats(-1e4, 1e4, width=32)
@@ -200,16 +226,16 @@ def test_the_objective_is_bounded(rows: list[tuple[float, ...]]) -> None:
     values = np.array(rows).reshape(len(rows), 3, 3).swapaxes(0, 1)
     found = objective(responses(values[0], values[1:], [0.5, 1.0, 2.0], target=1))
     assert 0 <= found.score <= 1
-    assert found.score <= found.flip_rate / 0.9 + 1e-12
+    assert 0 <= found.precision <= found.flip_rate / 0.9 + 1e-12
 
 
 @given(st.floats(0, 1), st.floats(0.01, 50), st.floats(0, 50), st.floats(1.01, 9))
 def test_more_target_never_hurts_and_more_collateral_never_helps(
     flips: float, target: float, collateral: float, factor: float
 ) -> None:
-    score = Objective(1.0, flips, target, collateral).score
-    assert Objective(1.0, flips, target * factor, collateral).score >= score - 1e-12
-    assert Objective(1.0, flips, target, collateral * factor).score <= score + 1e-12
+    precision = Objective(0.0, 1.0, flips, target, collateral).precision
+    assert Objective(0.0, 1.0, flips, target * factor, collateral).precision >= precision - 1e-12
+    assert Objective(0.0, 1.0, flips, target, collateral * factor).precision <= precision + 1e-12
 
 
 # Settings of a suite ----------------------------------------------------------------------------
