@@ -54,6 +54,7 @@ def sae_command(
     from casl_bench.report.sae_tables import sae_tables
     from casl_bench.results.sae_record import read_records
     from casl_bench.runs import names
+    from casl_bench.runs.progress import open_progress
     from casl_bench.sae.dictionary import SAES
     from casl_bench.sae_track.run import TrackConfig, check_datasets, run_track
     from casl_bench.sae_track.suites import sae_suite
@@ -74,7 +75,8 @@ def sae_command(
     check_datasets(config.datasets)
     make_folder(config.out)
     with log_of_errors(config.out):
-        failed = run_track(config, say)
+        with open_progress() as progress:
+            failed = run_track(config, progress)
         records = [r for r in read_records(config.out) if r.suite == chosen.name]
         if not records:
             raise UsageError("no dictionary could be measured", hint="; ".join(failed)[:300])

@@ -6,10 +6,12 @@ A cell is a record in the run folder, whole or absent; the same command goes on 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from joblib import Parallel, delayed, parallel_config
 
@@ -31,7 +33,7 @@ from casl_bench.results.sae_record import (
 from casl_bench.runs.artifacts import Artifacts, SaeSpec
 from casl_bench.runs.names import load_registries
 from casl_bench.runs.plan import fingerprint, open_domain
-from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.progress import Progress, SilentProgress
 from casl_bench.runs.suites import RunConfig
 from casl_bench.runs.suites import suite as run_suite
 from casl_bench.sae.dictionary import Dictionary, dictionary_class, is_folder
@@ -110,15 +112,14 @@ def _kind(name: str) -> type[Dictionary]:
 class Track:
     """The cells of one data set."""
 
-    def __init__(self, config: TrackConfig, dataset: str) -> None:
+    def __init__(self, config: TrackConfig, dataset: str, progress: Progress) -> None:
         self.config, self.dataset = config, dataset
         self.domain: Domain = open_domain(dataset, config.run_config(dataset))
-        self.artifacts = Artifacts(self.domain, config.run_config(dataset), SilentProgress())
+        self.artifacts = Artifacts(self.domain, config.run_config(dataset), progress)
         self._sites: dict[str, SiteData] = {}
 
-    def prepare(self, say: Callable[[str], None]) -> None:
+    def prepare(self) -> None:
         """Make what all cells share: inversions of images and of their flips."""
-        say(f"{self.dataset}: inversions")
         for site in self.config.suite.sites:
             self._site(site)
         if any(_kind(name).info.needs == "pairs" for name in self.config.saes):
@@ -224,64 +225,71 @@ def check_datasets(names: Sequence[str]) -> None:
             )
 
 
-def run_track(config: TrackConfig, say: Callable[[str], None]) -> list[str]:
+def run_track(config: TrackConfig, progress: Progress) -> list[str]:
     """Measure every cell that is not done; returns one line for each that failed.
 
     Raises what concerns all cells, such as a damaged model.
     """
     failed: list[str] = []
+    progress.start(sum(len(cells_of(config, dataset)) for dataset in config.datasets))
     if config.jobs > 1 and len(config.datasets) > 1:
-        say("inversions of all data sets")
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            Parallel(n_jobs=config.jobs)(delayed(_prepare)(config, d) for d in config.datasets)
+        with progress.task("inversions of all data sets", len(config.datasets)) as step:
+            for _ in _parallel(
+                config.jobs, (delayed(_prepare)(config, d) for d in config.datasets)
+            ):
+                step(1)
     for dataset in config.datasets:
-        track = Track(config, dataset)
+        track = Track(config, dataset, progress)
         with one_thread():
-            track.prepare(say)
-        cells = [c for c in cells_of(config, dataset) if not track.is_done(c)]
-        say(f"{dataset}: {len(cells)} dictionaries to measure")
-        if config.jobs == 1 or len(cells) < 2:
-            failed += _do(track, cells, say)
-            continue
-        parts = [cells[i :: config.jobs] for i in range(config.jobs)]
-        with parallel_config(backend="loky", inner_max_num_threads=1):
-            results = Parallel(n_jobs=config.jobs, return_as="generator_unordered")(
-                delayed(_in_process)(config, dataset, part) for part in parts if part
+            track.prepare()
+        planned = cells_of(config, dataset)
+        cells = [c for c in planned if not track.is_done(c)]
+        progress.note(f"{dataset}: {len(cells)} of {len(planned)} dictionaries to measure")
+        with progress.task(dataset, len(cells), len(planned), "dictionaries") as step:
+            lines = (
+                (_measured(track, cell) for cell in cells)
+                if config.jobs == 1 or len(cells) < 2
+                else _parallel(
+                    config.jobs, (delayed(_in_process)(config, dataset, c) for c in cells)
+                )
             )
-            for lines in results:
-                failed += lines
+            for line in lines:
+                step(1)
+                failed += [line] if line else []
     return failed
+
+
+def _parallel(jobs: int, calls: Iterable[Any]) -> Iterator[Any]:
+    with parallel_config(backend="loky", inner_max_num_threads=1):
+        yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(calls)
+
+
+def _track(config: TrackConfig, dataset: str) -> Track:
+    load_registries(config.plugins)
+    return Track(config, dataset, SilentProgress())
+
+
+_same_track = lru_cache(maxsize=1)(_track)
+"""Cells of a data set, one after another in a process, share what is large."""
 
 
 def _prepare(config: TrackConfig, dataset: str) -> None:
-    load_registries(config.plugins)
     with one_thread():
-        Track(config, dataset).prepare(lambda line: None)
+        _track(config, dataset).prepare()
 
 
-def _in_process(config: TrackConfig, dataset: str, cells: Sequence[SaeCellId]) -> list[str]:
-    load_registries(config.plugins)
-    return _do(Track(config, dataset), cells, lambda line: None)
+def _in_process(config: TrackConfig, dataset: str, cell: SaeCellId) -> str:
+    return _measured(_same_track(config, dataset), cell)
 
 
-def _do(track: Track, cells: Sequence[SaeCellId], say: Callable[[str], None]) -> list[str]:
-    failed = []
-    for cell, line in _measured(track, cells):
-        say(f"{cell.name}: {line or 'done'}")
-        if line:
-            failed.append(f"{cell.name}: {line}")
-    return failed
-
-
-def _measured(track: Track, cells: Sequence[SaeCellId]) -> Iterator[tuple[SaeCellId, str]]:
-    for cell in cells:
-        try:
-            track.run(cell)
-        except InvalidBenchmarkError:
-            raise
-        except BenchError as error:
-            yield cell, str(error)
-        except Exception as error:  # noqa: BLE001 - a stranger's dictionary may fail in any way
-            yield cell, f"{type(error).__name__}: {error}"
-        else:
-            yield cell, ""
+def _measured(track: Track, cell: SaeCellId) -> str:
+    """Measure a cell; what was wrong in one line, empty where nothing was."""
+    try:
+        track.run(cell)
+    except InvalidBenchmarkError:
+        raise
+    except BenchError as error:
+        return f"{cell.name}: {error}"
+    except Exception as error:  # noqa: BLE001 - a stranger's dictionary may fail in any way
+        return f"{cell.name}: {type(error).__name__}: {error}"
+    return ""

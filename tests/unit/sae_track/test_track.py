@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from casl_bench.metrics.dictionaries import SAE_METRICS
 from casl_bench.report.sae_tables import rows_of
 from casl_bench.results.sae_record import SaeCellId, read_record, read_records, record_path
 from casl_bench.runs import suites
+from casl_bench.runs.progress import LineProgress, SilentProgress
 from casl_bench.sae.dictionaries.top_k import TopK
 from casl_bench.sae.dictionary import SAES, Activations, SaeInfo
 from casl_bench.sae_track.run import TrackConfig, cells_of, run_track
@@ -64,25 +67,48 @@ def test_sizes_and_seeds_multiply_only_what_depends_on_them(tmp_path: Path) -> N
 
 def test_one_that_fails_is_a_line_and_the_others_are_measured(tmp_path: Path) -> None:
     own = config(tmp_path, ("failing", "oracle"))
-    said: list[str] = []
-    failed = run_track(own, said.append)
+    failed = run_track(own, SilentProgress())
     assert len(failed) == 1 and "it cannot be" in failed[0] and "failing" in failed[0]
     assert [r.id.sae for r in read_records(own.out)] == ["oracle"]
 
 
 def test_what_is_done_is_not_measured_again_but_what_changed_is(tmp_path: Path) -> None:
     own = config(tmp_path, ("raw_channels",))
-    run_track(own, lambda line: None)
+    run_track(own, SilentProgress())
     path = record_path(own.out, cells_of(own, "toy_shapes")[0])
     first, when = read_record(path), path.stat().st_mtime_ns
-    run_track(own, lambda line: None)
+    run_track(own, SilentProgress())
     assert path.stat().st_mtime_ns == when
-    run_track(config(tmp_path, ("raw_channels",), edit_images=3), lambda line: None)
+    run_track(config(tmp_path, ("raw_channels",), edit_images=3), SilentProgress())
     assert read_record(path).key != first.key
     path.write_text("{}")
-    run_track(own, lambda line: None)
+    run_track(own, SilentProgress())
     again = read_record(path)
     assert again.measurements == first.measurements  # the same seed, the same numbers
+
+
+PLUGIN = """
+from casl_bench.conformance.toy_domain import register_toy_domain
+from casl_bench.runs import suites
+from tests.support.tiny_suite import tiny_suite
+
+register_toy_domain()
+suites.SUITES["tiny"] = tiny_suite()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_measure_what_one_does_and_say_how_far_they_are(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    alone = config(tmp_path, ("pca", "raw_channels", "oracle"))
+    both = replace(alone, out=tmp_path / "both", plugins=(tmp_path / "plugin.py",), jobs=2)
+    stream = io.StringIO()
+    assert run_track(alone, SilentProgress()) == []
+    with LineProgress(stream) as progress:
+        assert run_track(both, progress) == []
+    one, two = ({r.id.sae: r.measurements for r in read_records(own.out)} for own in (alone, both))
+    assert one == two
+    assert "3 of 3 dictionaries to measure" in stream.getvalue()
 
 
 def test_at_an_up_block_and_by_range_every_metric_has_its_number(tmp_path: Path) -> None:
@@ -94,7 +120,7 @@ def test_at_an_up_block_and_by_range_every_metric_has_its_number(tmp_path: Path)
         ranges=[r.model_dump() for r in ranges],
         seeds=2,
     )
-    assert run_track(own, lambda line: None) == []
+    assert run_track(own, SilentProgress()) == []
     for record in read_records(own.out):
         assert record.id.site == "up_0" and record.ranges == ("low", "high")
         for measured in record.measurements.values():
@@ -109,7 +135,7 @@ def test_at_an_up_block_and_by_range_every_metric_has_its_number(tmp_path: Path)
 
 def test_raw_channels_lose_nothing(tmp_path: Path) -> None:
     own = config(tmp_path, ("raw_channels",))
-    run_track(own, lambda line: None)
+    run_track(own, SilentProgress())
     (record,) = read_records(own.out)
     (measured,) = record.measurements.values()
     assert measured["explained_variance"].value == pytest.approx(1)
@@ -136,7 +162,7 @@ def test_length_and_timesteps_of_training_are_axes_of_what_is_trained(tmp_path: 
 
 def test_a_sweep_and_its_page(tmp_path: Path) -> None:
     own = config(tmp_path, ("top_k", "untrained", "pca", "raw_channels"), **SWEEP)
-    assert run_track(own, lambda line: None) == []
+    assert run_track(own, SilentProgress()) == []
     records = read_records(own.out)
     trained = {(r.id.vectors, r.id.trained_on): r for r in records if r.id.sae == "top_k"}
     early, pooled = trained[3072, "t < 400"], trained[3072, None]
