@@ -320,6 +320,7 @@ SUITES: dict[str, Suite] = {
             test_pool_images=100,
             test_images_per_concept=32,
             strengths=(0.25, 0.75, 1.5, 3.0),
+            effects=(0.25, 0.5),
             # What DiffusionCLIP's authors take: 250 walks of six steps.
             fit_image_steps=1500,
             settings=_tuned(),
