@@ -172,7 +172,7 @@ EDITS = (
     _metric("perceptual", "perceptual", _DOWN, "distance of edit and reconstruction", 3),
     _metric("identity", "identity", _UP, "likeness of the subject to the reconstruction", 3),
     _metric("pixel_locality", "locality", _UP, "share of the change where it belongs"),
-    _metric("precision_area", "area", _UP, "under precision against effect, 25 to 75 %"),
+    _metric("precision_area", "area", _UP, "under precision against effect"),
 )
 """Of the table of edits, in order."""
 _BY_NAME = {column.name: column for column in EDITS}

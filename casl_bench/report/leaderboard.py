@@ -436,7 +436,7 @@ _LETTERS = {
     "not reached": ("N", "no strength of the grid has the headline's effect"),
     "still rising": ("R", "no strength tried has the headline's effect, and the response rises"),
     "wrong way": ("W", "most images, or the effect as a whole, went against what was asked"),
-    "non-monotone": ("M", "more strength gave less effect before 75 % of the full one was reached"),
+    "non-monotone": ("M", "more strength gave less effect before the largest goal was reached"),
     "one classifier only": ("C", "another classifier sees less than half of the target's change"),
     "perceptual drift": ("P", "on average the edit moved more than half of the way to an unrelated "
                          "image"),
