@@ -22,7 +22,7 @@ class JumpReluConfig(SaeConfig):
     threshold: float = Field(default=0.03, gt=0)  # of every latent at the start
     # Width of the kernel through which thresholds get gradients, in units of pre-activations
     bandwidth: float = Field(default=0.1, gt=0)
-    l0_weight: float = Field(default=0.1, ge=0)  # of the sparsity term
+    l0_weight: float = Field(default=1.0, ge=0)  # of the sparsity term: L0 within a tenth of k
 
 
 class _Step(torch.autograd.Function):
@@ -54,7 +54,7 @@ class JumpRelu(SparseAutoencoder):
         name="jump_relu",
         title="JumpReLU",
         source="Rajamanoharan et al. 2024, arXiv 2407.14435",
-        version=1,
+        version=2,
     )
     config_class = JumpReluConfig
 

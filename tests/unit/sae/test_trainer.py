@@ -103,6 +103,14 @@ def test_killed_and_resumed_it_ends_at_the_same_bits(tmp_path: Path, kind: str) 
     assert steps[0] == 15  # the checkpoint after step 14
 
 
+@pytest.mark.parametrize("k", [4, 8])
+def test_jump_relu_has_as_many_active_latents_as_it_is_asked_for(k: int) -> None:
+    config = dictionary_class("jump_relu").config_class(d_in=8, d_sae=32, k=k)
+    sae = train(training(steps=400, batch=256), config=config, kind="jump_relu")
+    z = sae.encode(sampler(2000, torch.Generator().manual_seed(9)))
+    assert float((z > 0).double().sum(1).mean()) == pytest.approx(k, rel=0.12)
+
+
 @pytest.mark.parametrize("change", ["settings", "data", "seed", "config"])
 def test_a_checkpoint_of_another_training_is_not_used(tmp_path: Path, change: str) -> None:
     train(training(), workspace=tmp_path, data_hash="a")
