@@ -289,7 +289,7 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite(
             name="default",
-            version=4,
+            version=5,
             description="A first result: two methods on one data set in about seven minutes on two "
             "cores, with intervals that say how little a small run knows.",
             num_steps=12,
@@ -303,7 +303,7 @@ SUITES: dict[str, Suite] = {
             random_draws=4,
             fit_image_steps=400,
             settings=_tuned(),
-            sae_steps=500,
+            sae_steps=800,
             probe_train_images=96,
             probe_test_images=80,
             probe_ks=(1, 4, 16),
@@ -324,14 +324,14 @@ SUITES: dict[str, Suite] = {
             # What DiffusionCLIP's authors take: 250 walks of six steps.
             fit_image_steps=1500,
             settings=_tuned(),
-            sae_steps=800,
+            sae_steps=1600,
             probe_train_images=128,
             probe_test_images=80,
             probe_ks=(1, 2, 4, 8, 16, 32),
         ),
         Suite(
             name="quick",
-            version=10,
+            version=11,
             description="For trying out, in minutes, on a few concepts of each data set: it shows "
             "what runs and what fails, and no number.",
             quick=True,
@@ -354,7 +354,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="paper",
-            version=5,
+            version=6,
             description="The papers' counts on the real data sets, for a GPU: 40 evenly spaced "
             "DDIM steps, 32 test images an attribute. CASL chooses its strength by eye for each "
             "concept; here all methods are matched in their effect on validation images.",

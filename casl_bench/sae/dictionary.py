@@ -34,10 +34,11 @@ class SaeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     d_in: int = Field(gt=0, le=65_536)  # length of an input vector
-    # Number of latents; a kind whose number follows from the data sets it in `fit`
-    d_sae: int = Field(default=1024, gt=0, le=1 << 22)
+    # Number of latents; a kind whose number follows from the data sets it in `fit`. Four times the
+    # length of an input, and k: docs/studies/sae_sweep.md
+    d_sae: int = Field(default_factory=lambda known: 4 * known["d_in"], gt=0, le=1 << 22)
     # Active latents per vector: at most (TopK) or on average (ReLU, JumpReLU)
-    k: int = Field(default=32, gt=0)
+    k: int = Field(default=16, gt=0)
 
     @model_validator(mode="after")
     def _k_fits(self) -> SaeConfig:

@@ -7,7 +7,9 @@ measured of single attributes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 
 from pydantic import TypeAdapter
 
@@ -18,7 +20,8 @@ from casl_bench.report.markdown import escape
 from casl_bench.report.sae_tables import SaeRow, metric_column, rows_of
 from casl_bench.results.record import Frozen
 from casl_bench.results.sae_record import SaeRecord
-from casl_bench.sae.dictionary import SaeConfig
+from casl_bench.sae.dictionary import SaeConfig, SaeTraining
+from casl_bench.sae.sites import MID
 from casl_bench.studies import parse_study, read_records, section, to_lines, write_page
 
 ROWS, PAGE = "sae_sweep.jsonl", "sae_sweep.md"
@@ -26,6 +29,7 @@ RUN_COMMAND = (
     "casl-bench sae --suite sweep --saes top_k,untrained,pca,raw_channels --out runs/sae-sweep"
 )
 COMMAND = "casl-bench study sae-sweep runs/sae-sweep"
+_EXPANSION = SaeConfig(d_in=16).d_sae // 16
 SHOWN = (
     HEADLINE, "probe_labels", "localisation", "explained_variance", "eps_error",
     "attribute_agreement", "l0", "dead_share",
@@ -45,9 +49,9 @@ def stored_sweep(records: Sequence[SaeRecord]) -> str:
 
 
 def _alone(record: SaeRecord) -> SaeRecord:
-    """With the numbers of the page and nothing else."""
+    """With the numbers of the page and what chooses, of each attribute, and nothing else."""
     measured = {
-        name: {metric: own[metric] for metric in SHOWN if metric in own}
+        name: {m: own[m] for m in own if m in SHOWN or m.startswith(f"{HEADLINE}/")}
         for name, own in record.measurements.items()
     }
     return record.model_copy(update={"measurements": measured, "latents": (), "seconds": {}})
@@ -62,9 +66,52 @@ def read_sweep(folder: Path) -> list[SaeRecord]:
     return read_records(folder / ROWS, parsed, f"make them with {RUN_COMMAND}; {COMMAND}")
 
 
-def best_row(records: Sequence[SaeRecord]) -> SaeRow:
-    """The trained dictionary with the highest mean of the metric that chooses."""
-    return next(row for row in rows_of(records) if not row.control)
+def chosen_row(records: Sequence[SaeRecord], site: str = MID) -> SaeRow:
+    """The cheapest trained dictionary of a site that is within one standard error of its best.
+
+    The best has the highest mean of the metric that chooses. The error is of paired differences
+    over data sets, ranges of timesteps and attributes; cost is vectors times width, of all ranges.
+    """
+    rows = [r for r in rows_of(records) if not r.control and r.variant[1] == site]
+    best = _by_attribute(rows[0])
+
+    def close(row: SaeRow) -> bool:
+        own = _by_attribute(row)
+        gaps = [best[key] - own[key] for key in best.keys() & own.keys()]
+        return fmean(gaps) <= (stdev(gaps) / sqrt(len(gaps)) if len(gaps) > 1 else 0.0)
+
+    def cost(row: SaeRow) -> int:
+        _, _, width, _, vectors, _ = row.variant
+        dictionaries = len({record.id.trained_on for record in row.records})
+        return (width or 1) * (vectors or 1) * dictionaries
+
+    return min(filter(close, rows), key=cost)
+
+
+def _in_words(records: Sequence[SaeRecord], site: str) -> str:
+    row = chosen_row(records, site)
+    _, _, width, k, vectors, per_range = row.variant
+    return (
+        f"`{escape(site)}`: {width} wide, target L0 {k}, {vectors:,} vectors, "
+        f"{'one per range of timesteps' if per_range else 'one for all timesteps'}; pair score "
+        f"{fmean(row.values(HEADLINE)):.3f}, the best has {_best(records, site):.3f}"
+    )
+
+
+def _best(records: Sequence[SaeRecord], site: str) -> float:
+    rows = [r for r in rows_of(records) if not r.control and r.variant[1] == site]
+    return fmean(rows[0].values(HEADLINE))
+
+
+def _by_attribute(row: SaeRow) -> dict[tuple[str, str, str], float]:
+    """(Data set, range, attribute) → the metric that chooses."""
+    return {
+        (record.id.dataset, span, metric): m.value
+        for record in row.records
+        for span, measured in record.measurements.items()
+        for metric, m in measured.items()
+        if metric.startswith(f"{HEADLINE}/") and m.value is not None
+    }
 
 
 def sweep_page(records: Sequence[SaeRecord]) -> str:
@@ -75,22 +122,23 @@ def sweep_page(records: Sequence[SaeRecord]) -> str:
         Column[SaeRow]("target_l0", "target L0", lambda row: str(row.variant[3] or ""), text=True),
         *map(metric_column, SHOWN),
     ]
-    _, site, width, k, vectors, per_range = best_row(records).variant
-    default = SaeConfig(d_in=1)
     datasets = ", ".join(sorted({escape(r.id.dataset) for r in records}))
-    length = "as many vectors as the suite has" if vectors is None else f"{vectors:,} vectors"
-    timesteps = "one per range of timesteps" if per_range else "one for all timesteps"
     about = (
         "Site, width, target L0, number of training vectors, and whether one dictionary knows all "
         f"timesteps or each range has its own, on {datasets}; `mid` is h, where nothing else is "
         "said. In italics, what training must beat: an autoencoder of the same shape at its "
         "initial weights, as many principal components as active latents, and the channels "
-        "themselves. Means over data sets and ranges of timesteps, with t intervals over these."
+        "themselves. Means over data sets and ranges of timesteps, with t intervals over these. A "
+        "record holds the pair score of each attribute, too."
     )
+    sites = sorted({r.id.site for r in records}, key=lambda site: site != MID)
     choice = (
-        f"Highest mean pair score: {escape(site)}, {width or default.d_sae} wide, target L0 "
-        f"{k or default.k}, {length}, {timesteps}. The default of `--sae top_k` is mid, "
-        f"{default.d_sae} wide, target L0 {default.k}, one for all timesteps."
+        "The cheapest within one standard error of the best at its site, of paired differences of "
+        "the pair score over data sets, ranges and attributes; cost is vectors times width, of all "
+        "ranges.\n\n" + "\n".join(f"- {_in_words(records, site)}" for site in sites) + "\n\n"
+        f"Methods edit h, so the first is the default of `--sae top_k`, {_EXPANSION} times as many "
+        "latents as channels; how long it is trained is the suite's `sae_steps`, of "
+        f"{SaeTraining().batch:,} vectors each."
     )
     parts = (
         "# Which dictionary of activations?",

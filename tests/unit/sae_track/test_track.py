@@ -7,21 +7,27 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from casl_bench.conformance.toy_domain import register_toy_domain
 from casl_bench.core.errors import InputError
 from casl_bench.metrics.dictionaries import SAE_METRICS
 from casl_bench.report.sae_tables import rows_of
-from casl_bench.results.sae_record import SaeCellId, read_record, read_records, record_path
+from casl_bench.results.record import Measurement
+from casl_bench.results.sae_record import (
+    SaeCellId,
+    SaeRecord,
+    read_record,
+    read_records,
+    record_path,
+)
 from casl_bench.runs import suites
 from casl_bench.runs.progress import LineProgress, SilentProgress
 from casl_bench.sae.dictionaries.top_k import TopK
 from casl_bench.sae.dictionary import SAES, Activations, SaeInfo
 from casl_bench.sae_track.run import TrackConfig, cells_of, run_track
 from casl_bench.sae_track.suites import SAE_SUITES, SaeSuite, TimeRange
-from casl_bench.studies.sae_sweep import best_row, read_sweep, sweep_page, write_sweep
+from casl_bench.studies.sae_sweep import chosen_row, read_sweep, sweep_page, write_sweep
 from tests.support.tiny_suite import tiny_suite
 
 pytestmark = pytest.mark.usefixtures("own_entrants")
@@ -179,5 +185,29 @@ def test_a_sweep_and_its_page(tmp_path: Path) -> None:
     assert sweep_page(stored) == page and not any(r.latents for r in stored)
     each = [row for row in rows_of(records) if row.variant[4:] == (3072, True)]
     assert [len(row.values("pair_score")) for row in each] == [2], "both ranges are one row"
-    scores = [np.mean(row.values("pair_score")) for row in rows_of(records) if not row.control]
-    assert np.mean(best_row(records).values("pair_score")) == max(scores)
+    assert chosen_row(stored).variant == chosen_row(records).variant
+
+
+def planted(score: float, noise: float, vectors: int, span: str | None = None) -> SaeRecord:
+    """A record whose attributes score so, up and down by `noise`."""
+    values = [score + noise * (-1) ** i for i in range(8)]
+    measured = {f"pair_score/{i}": value for i, value in enumerate(values)}
+    measured["pair_score"] = score
+    cell = SaeCellId(dataset="d", sae="top_k", site="mid", d_sae=8, k=4, seed=0, vectors=vectors,
+                     trained_on=span)  # fmt: skip
+    return SaeRecord(
+        id=cell, key="0" * 64, title="t", control=False, signed=False, source="s", suite="sweep",
+        quick=False, d_sae=8, attributes=("a",), ranges=("all",), latents=(), content_hash="0" * 64,
+        domain_kind="synth", seconds={},
+        measurements={"all": {name: Measurement.of(v, 1) for name, v in measured.items()}},
+    )  # fmt: skip
+
+
+def test_the_cheapest_within_one_standard_error_is_chosen() -> None:
+    # Differences of 0.02 ± 0.04: their mean lies beyond 0.04 √(8/7) / √8 = 0.0151.
+    best = planted(0.8, 0.0, vectors=4000)
+    beyond, within = planted(0.78, 0.04, vectors=1000), planted(0.79, 0.04, vectors=2000)
+    assert chosen_row([best, beyond, within]).variant[4] == 2000
+    assert chosen_row([best, beyond]).variant[4] == 4000
+    each = [planted(0.79, 0.04, vectors=1500, span=span) for span in ("low", "high")]
+    assert chosen_row([best, within, *each]).variant[4] == 2000, "two dictionaries cost twice"
