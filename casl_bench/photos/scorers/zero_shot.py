@@ -27,7 +27,7 @@ PromptPairs = Mapping[str, tuple[str, str]]
 class ZeroShotClassifier:
     """logit = scale · raw + bias; raw = logit_scale · (cos(image, with) - cos(image, without)).
 
-    The CLIP has neither the guide's weights nor the text scorer's; scale and bias are [A].
+    The CLIP never has the guide's weights; scale and bias are [A].
     """
 
     def __init__(
