@@ -56,7 +56,7 @@ SAE_SUITES: dict[str, SaeSuite] = {
     for suite in (
         SaeSuite(
             name="quick",
-            version=1,
+            version=2,
             description="For trying out: its numbers mean nothing.",
             quick=True,
             run_suite="quick",
@@ -72,7 +72,7 @@ SAE_SUITES: dict[str, SaeSuite] = {
         ),
         SaeSuite(
             name="standard",
-            version=1,
+            version=2,
             description="The suite of the published table: h, one width, two target L0, two seeds.",
             run_suite="full",
             seeds=2,
@@ -83,7 +83,7 @@ SAE_SUITES: dict[str, SaeSuite] = {
         ),
         SaeSuite(
             name="full",
-            version=1,
+            version=2,
             description="The whole grid: two sites, three widths, three target L0, three seeds.",
             run_suite="full",
             sites=("mid", "up_0"),
@@ -98,7 +98,7 @@ SAE_SUITES: dict[str, SaeSuite] = {
         ),
         SaeSuite(
             name="sweep",
-            version=1,
+            version=2,
             description="Chooses the default dictionary: sites, widths, target L0, length and "
             "timesteps of training, read and kept, not acted on.",
             run_suite="full",

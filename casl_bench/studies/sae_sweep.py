@@ -26,7 +26,8 @@ from casl_bench.studies import parse_study, read_records, section, to_lines, wri
 
 ROWS, PAGE = "sae_sweep.jsonl", "sae_sweep.md"
 RUN_COMMAND = (
-    "casl-bench sae --suite sweep --saes top_k,untrained,pca,raw_channels --out runs/sae-sweep"
+    "casl-bench sae --suite sweep --saes top_k,untrained,pca,raw_channels "
+    "--datasets rendered_faces --out runs/sae-sweep"
 )
 COMMAND = "casl-bench study sae-sweep runs/sae-sweep"
 _EXPANSION = SaeConfig(d_in=16).d_sae // 16
