@@ -202,8 +202,10 @@ def _faults(new: Sequence[StoredCell], theirs: DatasetScores) -> list[str]:
             faults += [f"{what}: {fault}" for fault in _unpaired(cell, like, theirs.scales)]
             faults += [
                 f"{what} has the very scores of {c.record.method}/{c.record.concept}"
-                for c in others
-                if _same_scores(cell, c, theirs)
+                for c in (*theirs.edits, *new)
+                if c.record.concept == record.concept
+                and c.record.method != record.method
+                and _same_scores(cell, c, theirs)
             ]
     fits: dict[str | None, dict[str | None, list[int]]] = {}
     for record in sorted((c.record for c in new), key=lambda r: r.fit_seed):
@@ -291,14 +293,20 @@ def _other_rejudging(
 
 
 def _same_scores(cell: StoredCell, other: StoredCell, theirs: DatasetScores) -> bool:
-    """Whether two cells' edits did the same to every logit, to what survives publishing."""
+    """Whether two cells' edits did the same to every logit, to what survives publishing.
+
+    At any strength of either: an edit that is copied from a control may have another number there.
+    What moves nothing is nobody's.
+    """
     a, b = cell.scores, other.scores
     assert a is not None and b is not None
     if a.image_ids != b.image_ids or a.classifiers != b.classifiers:
         return False
-    spread = np.stack([theirs.scales.spreads[name] for name in a.classifiers])[:, None]
-    change, known = ((t.edit_logits[:, -1] - t.reconstruction_logits) / spread for t in (a, b))
-    return bool(np.abs(change - known).max() < SAME_CHANGE)
+    spread = np.stack([theirs.scales.spreads[name] for name in a.classifiers])[:, None, None]
+    own, known = ((t.edit_logits - t.reconstruction_logits[:, None]) / spread for t in (a, b))
+    moved = np.abs(own).max((0, 2, 3)) > SAME_CHANGE
+    apart = np.abs(own[:, :, None] - known[:, None]).max((0, 3, 4))
+    return bool((apart[moved] < SAME_CHANGE).any())
 
 
 def _derived(new: Sequence[StoredCell], expected_of: ExpectedOf) -> list[str]:

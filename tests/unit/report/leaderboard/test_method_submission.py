@@ -114,6 +114,34 @@ def test_a_copy_of_published_scores_is_refused(tmp_path: Path, published: Path) 
         check(tmp_path, published, copied)
 
 
+def test_a_copy_of_a_controls_scores_is_refused(tmp_path: Path, published: Path) -> None:
+    """A plug-in that finds a way to the perfect edit has the very scores of the oracle."""
+    store = RecordStore(tmp_path / "whole")
+    control = store.find(CellKey("made_up", "edit", "random_direction", None, "hat"))
+    assert control is not None
+    scores = store.scores(control)
+    assert scores is not None
+
+    def copied(own: ScoreTable) -> ScoreTable:
+        return replace(own, edit_logits=scores.edit_logits, background=scores.background)
+
+    run = tampered(tmp_path, table=copied)
+    with pytest.raises(InvalidBenchmarkError, match="very scores of random_direction/hat"):
+        check_method(run, published)
+
+
+def test_one_method_under_two_names_is_refused(tmp_path: Path, published: Path) -> None:
+    twice = replace(RUN, methods={"mine": MadeUpMethod(), "again": MadeUpMethod()})
+    with pytest.raises(InvalidBenchmarkError, match="mine/hat has the very scores of again/hat"):
+        check(tmp_path, published, twice)
+
+
+def test_edits_that_change_nothing_are_nobodys(tmp_path: Path, published: Path) -> None:
+    still = MadeUpMethod(gain=0.0, damage=0.0)
+    twice = replace(RUN, methods={"mine": still, "again": still})
+    assert check(tmp_path, published, twice).methods == ("again", "mine")
+
+
 def tampered(
     folder: Path, concept: str = "hat", record: Changes = None, table: Changes = None
 ) -> Path:
