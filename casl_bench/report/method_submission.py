@@ -28,7 +28,13 @@ from casl_bench.report.leaderboard import (
     published_files,
     rejudged_file,
 )
-from casl_bench.report.submission import Expected, odd_provenance, other_suite, refuse
+from casl_bench.report.submission import (
+    Expected,
+    odd_provenance,
+    other_rejudging,
+    other_suite,
+    refuse,
+)
 from casl_bench.results.published_scores import ENDING, read_published, write_published
 from casl_bench.results.record import ALL, CellRecord, ReferenceScales, RunRecord
 from casl_bench.results.rejudged import (
@@ -48,9 +54,6 @@ differently, and inversion carries it on."""
 
 SAME_GOAL = 0.05
 """Relative: the effect of the perfect edit is measured anew, on another machine."""
-
-SAME_SHARE = 2e-3
-"""Of precise edits: published scores are rounded."""
 
 SAME_CHANGE = 1e-3
 """In standard deviations: published scores are rounded, but no two methods are so alike."""
@@ -163,7 +166,7 @@ def check_method(
     if rejudged is not None:
         whole, rejudged = rejudged, rejudged.of(names)
         faults = ["re-judges methods of others"] if run.is_file() and rejudged != whole else []
-        refuse(faults + _other_rejudging(rejudged, mine, by_name), run, "ranked")
+        refuse(faults + other_rejudging(rejudged, mine, by_name), run, "ranked")
     flags = {n: (NOT_REJUDGED if rejudged is None else rejudged.flag(n)) for n in names}
     return MethodSubmission(
         published, tuple(cells), tuple(comparisons), {n: f for n, f in flags.items() if f}, rejudged
@@ -269,27 +272,6 @@ def _unpaired(cell: StoredCell, like: StoredCell, scales: ReferenceScales) -> It
         yield "its strengths were chosen on no validation image"
     if cell.validation is not None and {*cell.validation.image_ids} & {*table.image_ids}:
         yield "its strengths were chosen on test images"
-
-
-def _other_rejudging(
-    found: Rejudged, mine: Sequence[DatasetScores], theirs: Mapping[str, DatasetScores]
-) -> list[str]:
-    """Whether the re-judging is of these very scores."""
-    faults = []
-    for own in mine:
-        rejudged = found.datasets.get(own.name)
-        for method, seen in ({} if rejudged is None else rejudged.methods).items():
-            cells = own.methods.get(method)
-            if cells is None:
-                continue
-            scored = DatasetScores((*theirs[own.name].cells, *own.edits))
-            values = [scored.precise_edits(method, c, sorted(cells[c])).value for c in cells]
-            if seen.concepts != len(values) or abs(seen.shipped - np.mean(values)) > SAME_SHARE:
-                faults.append(
-                    f"{FILE} says that '{method}' has {seen.shipped:.3f} on {own.name} over "
-                    f"{seen.concepts} concepts, its scores {np.mean(values):.3f} over {len(values)}"
-                )
-    return faults
 
 
 def _same_scores(cell: StoredCell, other: StoredCell, theirs: DatasetScores) -> bool:

@@ -341,6 +341,41 @@ def test_rejudging_of_other_scores_is_refused(
         check_method(run, published)
 
 
+def test_a_stale_re_judging_of_a_whole_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one from before the run's methods were mended and run again."""
+    from casl_bench.report import submission as module
+
+    for check_of in ("early_faults", "faults_of", "_manifest_faults", "check_bounds"):
+        monkeypatch.setattr(module, check_of, lambda *a: [])
+    run, records = tmp_path / "run", tmp_path / "records"
+    write_made_up_run(run, RUN)
+    write_rejudged(run / FILE, rejudged(casl=(0.99, 0.99, 2)))
+    expected = Expected(1, "", 32, 2, {}, (), {}, {})
+    with pytest.raises(InvalidBenchmarkError, match="says that 'casl' has"):
+        module.submit(run, records, lambda r: expected, name="whole")
+    assert not records.exists()
+    (run / FILE).unlink()
+    assert module.submit(run, records, lambda r: expected, name="whole").is_file()
+
+
+def test_a_method_is_re_judged_on_all_its_data_sets_or_on_none(
+    tmp_path: Path, published: Path
+) -> None:
+    write_made_up_run(tmp_path / "whole", replace(RUN, dataset="other"))
+    publish([tmp_path / "whole"], published)
+    run = mine(tmp_path)
+    write_made_up_run(run, replace(MINE, dataset="other"))
+    (record, _) = check_method(run, published).comparisons
+    assert record.comparison is not None and record.dataset == "made_up"
+    own = next(s.headline for s in record.comparison.standings if s.method == "mine")
+    assert own is not None and own.value is not None
+    write_rejudged(run / FILE, rejudged(mine=(own.value, own.value, 2)))
+    with pytest.raises(InvalidBenchmarkError, match="re-judges 'mine', but not on other"):
+        check_method(run, published)
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [({"dataset_revision": "2"}, "dataset_revision"), ({"backbone": "b"}, "backbone")],
