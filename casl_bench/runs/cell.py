@@ -76,6 +76,7 @@ from casl_bench.runs.strength import (
     search_strengths,
 )
 from casl_bench.runs.suites import RunConfig
+from casl_bench.runs.withheld import withheld
 from casl_bench.sae.dictionary import needs_of
 
 SHARE = 0.5
@@ -266,6 +267,28 @@ class Fitted:
     validation: ScoreTable | None = None
 
 
+class WithheldFitting(Fitting):
+    """Fits methods while the renderer is withheld; what a task holds is made before."""
+
+    def fit(
+        self,
+        method: EditingMethod,
+        concept: Concept,
+        watch: Stopwatch,
+        work: float,
+        fit_seed: int = 0,
+    ) -> tuple[Editor, StoredFit]:
+        """As `Fitting.fit`; InputError where the method draws pictures."""
+        artifacts = self.artifacts
+        _ = artifacts.train
+        if method.info.uses_sae:
+            _ = artifacts.sae
+        if method.info.uses_validation:
+            artifacts.concept_validation(concept)
+        with withheld():
+            return super().fit(method, concept, watch, work, fit_seed)
+
+
 class EditCells:
     """Runs the edit cells of one data set and keeps their records."""
 
@@ -273,7 +296,7 @@ class EditCells:
         self.artifacts, self.domain, self.config = artifacts, artifacts.domain, artifacts.config
         self.store = store
         self.scorers = Scorers(self.domain)
-        self.fitting = Fitting(artifacts)
+        self.fitting = WithheldFitting(artifacts)
         self.scales = DatasetScales(artifacts, self.scorers)
         self.batcher = EditBatcher(
             self.config, self.domain.backbone, lambda line: artifacts.progress.note(line)
@@ -461,7 +484,8 @@ class EditCells:
 
         def edit(places: range) -> Tensor:
             chunk = hidden.take(places)
-            edits = editor.edit(chunk, strengths)
+            with withheld():
+                edits = editor.edit(chunk, strengths)
             expected = (len(strengths), *chunk.x_0.shape)
             if tuple(edits.shape) != expected:
                 raise InputError(
