@@ -395,3 +395,15 @@ def test_a_missing_concept_is_refused(tmp_path: Path, published: Path) -> None:
 def test_changed_code_is_refused(tmp_path: Path, published: Path) -> None:
     with pytest.raises(InvalidBenchmarkError, match="unknown commit"):
         check(tmp_path, published, replace(MINE, commit=None))
+
+
+def test_a_page_of_one_data_set_shows_what_is_left_there(tmp_path: Path, published: Path) -> None:
+    write_made_up_run(tmp_path / "whole", replace(RUN, dataset="other"))
+    publish([tmp_path / "whole"], published)
+    own = {n: rejudged(casl=(0.6, f, 2)).datasets["made_up"] for n, f in
+           (("made_up", 0.2), ("other", 0.59))}  # fmt: skip
+    write_rejudged(rejudged_file(published), rejudged().model_copy(update={"datasets": own}))
+    pages = render_pages(read_sources(published.parent))
+    lost, kept = pages["datasets/made_up.md"], pages["datasets/other.md"]
+    assert f"0.200, {LOST}" in lost and "0.590" not in lost
+    assert "0.590" in kept and LOST not in kept
