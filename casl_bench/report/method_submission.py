@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from casl_bench.analysis.analyse import DatasetScores, compare_methods, group_cells
-from casl_bench.analysis.headline import response_curve
+from casl_bench.analysis.headline import response, response_curve
 from casl_bench.analysis.measure import numbers_of
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import safe_name
@@ -268,7 +268,7 @@ def _unpaired(cell: StoredCell, like: StoredCell, scales: ReferenceScales) -> It
                     f"published, by {apart.max():.2g} standard deviations"
                 )
                 return
-    if cell.validation is None and not cell.curve:
+    if cell.validation is None and not response(cell, scales):
         yield "its strengths were chosen on no validation image"
     if cell.validation is not None and {*cell.validation.image_ids} & {*table.image_ids}:
         yield "its strengths were chosen on test images"

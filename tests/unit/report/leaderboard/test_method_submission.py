@@ -281,6 +281,21 @@ def test_strengths_chosen_on_test_images_are_refused(
         check(tmp_path, published)
 
 
+def test_a_curve_without_the_headline_chooses_no_strength(
+    tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the record's own strength would count, which may be the best on test images."""
+    from casl_bench.report import method_submission as module
+    from casl_bench.results.record import CurvePoint
+
+    plain, empty = module.read_cells, (CurvePoint(strength=0.5, measurements={}),)
+    monkeypatch.setattr(
+        module, "read_cells", lambda run: [replace(c, curve=empty) for c in plain(run)]
+    )
+    with pytest.raises(InvalidBenchmarkError, match="chosen on no validation image"):
+        check(tmp_path, published)
+
+
 def test_supervision_is_that_of_the_card(tmp_path: Path, published: Path) -> None:
     expected = Expected(
         1, "", 32, 2, {}, (), {}, {},
