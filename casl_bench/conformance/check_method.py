@@ -355,7 +355,7 @@ def check_globals(trial: MethodTrial) -> None:
 
 @METHOD_RULES.rule
 def check_inputs(trial: MethodTrial) -> None:
-    """The images given stay as they are."""
+    """The images and labels given stay as they are."""
     _ = trial.edited
     changed = trial.changed_inputs()
     require(not changed, f"{changed} was changed in place")

@@ -175,6 +175,7 @@ class MethodTrial:
         self._outcomes: dict[str, tuple[Any, Exception | None]] = {}
         self._workspaces: list[Path] = []
         self._given: dict[str, tuple[Inversions, Inversions]] = {}
+        self._labels: list[tuple[str, Tensor, Tensor]] = []  # as given, and as they were
         self.took_random_numbers = False  # whether the second fit did, once it was made
 
     @cached_property
@@ -280,14 +281,14 @@ class MethodTrial:
         return [str(Path(*path.parts[1:])) for path in strays]
 
     def changed_inputs(self) -> str:
-        """What the first fit or edit changed in place of its images; "" is nothing."""
+        """What the first fit or edit changed in place of what it was given; "" is nothing."""
         for name, (given, kept) in self._given.items():
             for field in fields(kept):
                 old, new = getattr(kept, field.name), getattr(given, field.name)
                 same = torch.equal(old, new) if isinstance(old, Tensor) else old == new
                 if not same:
                     return f"{field.name} of {name}"
-        return ""
+        return next((f"task's {n}" for n, own, was in self._labels if not own.equal(was)), "")
 
     def _workspace(self, name: str) -> Path:
         path = self._folder / "workspaces" / name
@@ -298,6 +299,11 @@ class MethodTrial:
         uses: list[str] = []
         task = self.tasks.guarded_task(self.info, self._workspace("first"), uses)
         self._given["task.train"] = (task.train, self.tasks.train)
+        if self.info.supervision == "labels" and task.labels is not None:
+            labels = {"labels": task.labels}
+            if self.info.uses_all_labels and task.all_labels is not None:
+                labels |= task.all_labels
+            self._labels = [(name, own, own.clone()) for name, own in labels.items()]
         try:
             editor = self.method.fit(task)
         finally:

@@ -72,14 +72,14 @@ class Source:
         """Whether every number can be computed again from it."""
         return self.file.endswith(ENDING)
 
-    def fresh(self, method: str) -> float | None:
-        """Headline by fresh scorers, over all concepts; None where it is not known."""
-        return next((v for r in self.rejudged if (v := r.fresh(method)) is not None), None)
+    def fresh(self, method: str, dataset: str | None = None) -> float | None:
+        """Headline by fresh scorers, of one data set or of all; None where it is not known."""
+        return next((v for r in self.rejudged if (v := r.fresh(method, dataset)) is not None), None)
 
-    def rejudging_flag(self, method: str) -> str | None:
+    def rejudging_flag(self, method: str, dataset: str | None = None) -> str | None:
         """Why a method's rank does not stand, or was not tested; None where it stands."""
-        flags = [r.flag(method) for r in self.rejudged if r.loss(method) is not None]
-        return flags[0] if flags else NOT_REJUDGED
+        found = (r for r in self.rejudged if r.loss(method, dataset) is not None)
+        return next((r.flag(method, dataset) for r in found), NOT_REJUDGED)
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,11 @@ class LeaderboardTable:
         return "Overall" if self.group.across else self.first.dataset
 
     @property
+    def dataset(self) -> str | None:
+        """Its one data set; None where it is over several."""
+        return None if self.group.across else self.first.dataset
+
+    @property
     def suite(self) -> str:
         """Name and version."""
         return f"{self.first.suite.name} v{self.first.suite.version}"
@@ -118,13 +123,18 @@ class LeaderboardTable:
     def comparison(self) -> Comparison | None:
         """The comparison of the methods; None where there is none, or records are mixed.
 
-        Without those that lose too much to fresh scorers.
+        Without those that lose too much to fresh scorers and, where others stand before these, those
+        that were not shown to them.
         """
         found = None if self.mixed else self.group.comparison
         if found is None or found.headline is None:
             return found
-        lost = {s.method for s in found.standings if self.source.rejudging_flag(s.method) == LOST}
-        return without(found, lost) if lost else found
+        flags = {
+            s.method: self.source.rejudging_flag(s.method, self.dataset) for s in found.standings
+        }
+        unranked = {LOST, NOT_REJUDGED} if None in flags.values() else {LOST}
+        out = {name for name, flag in flags.items() if flag in unranked}
+        return without(found, out) if out else found
 
     @property
     def by_headline(self) -> bool:
@@ -376,10 +386,11 @@ def _headline(entry: Entry) -> Number:
 
 
 def _fresh(entry: Entry) -> Number | str:
-    source = entry.board.source
+    source, dataset = entry.board.source, entry.board.dataset
     if entry.status == "control":
         return Number()
-    flag, value = source.rejudging_flag(entry.method), source.fresh(entry.method)
+    flag = source.rejudging_flag(entry.method, dataset)
+    value = source.fresh(entry.method, dataset)
     if flag is not None:
         return flag if value is None else f"{number(value, 3)}, {flag}"
     return Number(value)

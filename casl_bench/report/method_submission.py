@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from casl_bench.analysis.analyse import DatasetScores, compare_methods, group_cells
-from casl_bench.analysis.headline import response_curve
+from casl_bench.analysis.headline import response, response_curve
 from casl_bench.analysis.measure import numbers_of
 from casl_bench.core.errors import UsageError
 from casl_bench.core.files import safe_name
@@ -28,7 +28,13 @@ from casl_bench.report.leaderboard import (
     published_files,
     rejudged_file,
 )
-from casl_bench.report.submission import Expected, odd_provenance, other_suite, refuse
+from casl_bench.report.submission import (
+    Expected,
+    odd_provenance,
+    other_rejudging,
+    other_suite,
+    refuse,
+)
 from casl_bench.results.published_scores import ENDING, read_published, write_published
 from casl_bench.results.record import ALL, CellRecord, ReferenceScales, RunRecord
 from casl_bench.results.rejudged import (
@@ -48,9 +54,6 @@ differently, and inversion carries it on."""
 
 SAME_GOAL = 0.05
 """Relative: the effect of the perfect edit is measured anew, on another machine."""
-
-SAME_SHARE = 2e-3
-"""Of precise edits: published scores are rounded."""
 
 SAME_CHANGE = 1e-3
 """In standard deviations: published scores are rounded, but no two methods are so alike."""
@@ -163,7 +166,7 @@ def check_method(
     if rejudged is not None:
         whole, rejudged = rejudged, rejudged.of(names)
         faults = ["re-judges methods of others"] if run.is_file() and rejudged != whole else []
-        refuse(faults + _other_rejudging(rejudged, mine, by_name), run, "ranked")
+        refuse(faults + other_rejudging(rejudged, mine, by_name), run, "ranked")
     flags = {n: (NOT_REJUDGED if rejudged is None else rejudged.flag(n)) for n in names}
     return MethodSubmission(
         published, tuple(cells), tuple(comparisons), {n: f for n, f in flags.items() if f}, rejudged
@@ -202,8 +205,10 @@ def _faults(new: Sequence[StoredCell], theirs: DatasetScores) -> list[str]:
             faults += [f"{what}: {fault}" for fault in _unpaired(cell, like, theirs.scales)]
             faults += [
                 f"{what} has the very scores of {c.record.method}/{c.record.concept}"
-                for c in others
-                if _same_scores(cell, c, theirs)
+                for c in (*theirs.edits, *new)
+                if c.record.concept == record.concept
+                and c.record.method != record.method
+                and _same_scores(cell, c, theirs)
             ]
     fits: dict[str | None, dict[str | None, list[int]]] = {}
     for record in sorted((c.record for c in new), key=lambda r: r.fit_seed):
@@ -263,42 +268,27 @@ def _unpaired(cell: StoredCell, like: StoredCell, scales: ReferenceScales) -> It
                     f"published, by {apart.max():.2g} standard deviations"
                 )
                 return
-    if cell.validation is None and not cell.curve:
+    if cell.validation is None and not response(cell, scales):
         yield "its strengths were chosen on no validation image"
     if cell.validation is not None and {*cell.validation.image_ids} & {*table.image_ids}:
         yield "its strengths were chosen on test images"
 
 
-def _other_rejudging(
-    found: Rejudged, mine: Sequence[DatasetScores], theirs: Mapping[str, DatasetScores]
-) -> list[str]:
-    """Whether the re-judging is of these very scores."""
-    faults = []
-    for own in mine:
-        rejudged = found.datasets.get(own.name)
-        for method, seen in ({} if rejudged is None else rejudged.methods).items():
-            cells = own.methods.get(method)
-            if cells is None:
-                continue
-            scored = DatasetScores((*theirs[own.name].cells, *own.edits))
-            values = [scored.precise_edits(method, c, sorted(cells[c])).value for c in cells]
-            if seen.concepts != len(values) or abs(seen.shipped - np.mean(values)) > SAME_SHARE:
-                faults.append(
-                    f"{FILE} says that '{method}' has {seen.shipped:.3f} on {own.name} over "
-                    f"{seen.concepts} concepts, its scores {np.mean(values):.3f} over {len(values)}"
-                )
-    return faults
-
-
 def _same_scores(cell: StoredCell, other: StoredCell, theirs: DatasetScores) -> bool:
-    """Whether two cells' edits did the same to every logit, to what survives publishing."""
+    """Whether two cells' edits did the same to every logit, to what survives publishing.
+
+    At any strength of either: an edit that is copied from a control may have another number there.
+    What moves nothing is nobody's.
+    """
     a, b = cell.scores, other.scores
     assert a is not None and b is not None
     if a.image_ids != b.image_ids or a.classifiers != b.classifiers:
         return False
-    spread = np.stack([theirs.scales.spreads[name] for name in a.classifiers])[:, None]
-    change, known = ((t.edit_logits[:, -1] - t.reconstruction_logits) / spread for t in (a, b))
-    return bool(np.abs(change - known).max() < SAME_CHANGE)
+    spread = np.stack([theirs.scales.spreads[name] for name in a.classifiers])[:, None, None]
+    own, known = ((t.edit_logits - t.reconstruction_logits[:, None]) / spread for t in (a, b))
+    moved = np.abs(own).max((0, 2, 3)) > SAME_CHANGE
+    apart = np.abs(own[:, :, None] - known[:, None]).max((0, 3, 4))
+    return bool((apart[moved] < SAME_CHANGE).any())
 
 
 def _derived(new: Sequence[StoredCell], expected_of: ExpectedOf) -> list[str]:

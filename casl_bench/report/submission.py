@@ -15,7 +15,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from casl_bench.analysis.analyse import NUMBERS_FILE, publish, read_numbers
+import numpy as np
+
+from casl_bench.analysis.analyse import (
+    NUMBERS_FILE,
+    DatasetScores,
+    group_cells,
+    publish,
+    read_numbers,
+)
 from casl_bench.analysis.controls import check_bounds
 from casl_bench.analysis.measure import PRECISE_EDITS, flags_of
 from casl_bench.analysis.significance import holm, rank_intervals
@@ -39,7 +47,7 @@ from casl_bench.results.record import (
     RunRecord,
     SuiteRef,
 )
-from casl_bench.results.rejudged import FILE, read_rejudged, write_rejudged
+from casl_bench.results.rejudged import FILE, Rejudged, read_rejudged, write_rejudged
 from casl_bench.results.run_folder import (
     ENDINGS,
     CellKey,
@@ -47,6 +55,7 @@ from casl_bench.results.run_folder import (
     stored_lines,
     write_jsonl,
 )
+from casl_bench.results.stored_cells import read_cells
 
 # Does a comparison follow from the cells of its run?
 
@@ -445,6 +454,42 @@ _SHOWN, _SHORT = 4, 80
 """Names that a fault lists, and characters of values that it quotes."""
 
 
+# Is a re-judging that of these scores?
+
+SAME_SHARE = 2e-3
+"""Of precise edits: published scores are rounded."""
+
+
+def other_rejudging(
+    found: Rejudged, mine: Sequence[DatasetScores], theirs: Mapping[str, DatasetScores]
+) -> list[str]:
+    """Whether a re-judging is not of these very scores, or of some of their data sets alone.
+
+    Args:
+        found: the re-judging.
+        mine: scores of the run.
+        theirs: data set → scores that name the units, of the run itself or published ones.
+    """
+    faults = []
+    for own in mine:
+        rejudged = found.datasets.get(own.name)
+        known = {} if rejudged is None else rejudged.methods
+        for method, cells in own.methods.items():
+            seen = known.get(method)
+            if seen is None:
+                if found.loss(method) is not None:
+                    faults.append(f"{FILE} re-judges '{method}', but not on {own.name}")
+                continue
+            scored = DatasetScores((*theirs[own.name].cells, *own.edits))
+            values = [scored.precise_edits(method, c, sorted(cells[c])).value for c in cells]
+            if seen.concepts != len(values) or abs(seen.shipped - np.mean(values)) > SAME_SHARE:
+                faults.append(
+                    f"{FILE} says that '{method}' has {seen.shipped:.3f} on {own.name} over "
+                    f"{seen.concepts} concepts, its scores {np.mean(values):.3f} over {len(values)}"
+                )
+    return faults
+
+
 # A finished run → a file among the published records; all of it, or nothing.
 
 _REASONS = 8
@@ -492,10 +537,14 @@ def submit(
     if source.is_dir() and not faults:
         faults = _manifest_faults(source / "manifest.json", expected)
     refuse(faults, source)
+    rejudged = read_rejudged(source / FILE) if source.is_dir() else None
+    if rejudged is not None:
+        scores = group_cells(read_cells(source))
+        refuse(other_rejudging(rejudged, scores, {d.name: d for d in scores}), source)
     check_bounds(records, source)
     if not dry_run and source.is_dir():
         publish([source], target)
-        if (rejudged := read_rejudged(source / FILE)) is not None:
+        if rejudged is not None:
             write_rejudged(rejudged_file(target), rejudged)
     elif not dry_run:
         write_jsonl(target, records)

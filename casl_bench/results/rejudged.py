@@ -74,12 +74,13 @@ class Rejudged(Frozen):
         }
         return self.model_copy(update={"datasets": datasets})
 
-    def loss(self, method: str) -> float | None:
+    def loss(self, method: str, dataset: str | None = None) -> float | None:
         """Share of its headline that a method loses, mean over concepts; None if not re-judged.
 
-        Of fresh images, where there are some, and of the same ones, the larger counts.
+        Of fresh images, where there are some, and of the same ones, the larger counts. On one data
+        set, or on all of them together.
         """
-        own = [d.methods[method] for d in self.datasets.values() if method in d.methods]
+        own = self._own(method, dataset)
         if not own:
             return None
         concepts = sum(m.concepts for m in own)
@@ -91,18 +92,26 @@ class Rejudged(Frozen):
         )  # fmt: skip
         return loss_of(shipped, left)
 
-    def flag(self, method: str) -> str | None:
-        """`NOT_REJUDGED`, `LOST`, or None where a method's headline stands."""
-        loss = self.loss(method)
+    def flag(self, method: str, dataset: str | None = None) -> str | None:
+        """`NOT_REJUDGED`, `LOST`, or None where a method's headline stands.
+
+        What is lost on one data set is lost over all of them: others must not make up for it.
+        """
+        loss = self.loss(method, dataset)
         if loss is None:
             return NOT_REJUDGED
-        return LOST if loss > MOST_LOSS else None
+        losses = [loss, *(self.loss(method, d) or 0.0 for d in self.datasets if dataset is None)]
+        return LOST if max(losses) > MOST_LOSS else None
 
-    def fresh(self, method: str) -> float | None:
+    def fresh(self, method: str, dataset: str | None = None) -> float | None:
         """Headline by fresh scorers over all concepts; None if not re-judged."""
-        own = [d.methods[method] for d in self.datasets.values() if method in d.methods]
+        own = self._own(method, dataset)
         concepts = sum(m.concepts for m in own)
         return sum(m.fresh * m.concepts for m in own) / concepts if own else None
+
+    def _own(self, method: str, dataset: str | None) -> list[RejudgedMethod]:
+        some = self.datasets.items()
+        return [d.methods[method] for n, d in some if method in d.methods and dataset in (None, n)]
 
 
 def read_rejudged(path: Path) -> Rejudged | None:

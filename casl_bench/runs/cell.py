@@ -76,6 +76,7 @@ from casl_bench.runs.strength import (
     search_strengths,
 )
 from casl_bench.runs.suites import RunConfig
+from casl_bench.runs.withheld import withheld
 from casl_bench.sae.dictionary import needs_of
 
 SHARE = 0.5
@@ -461,7 +462,8 @@ class EditCells:
 
         def edit(places: range) -> Tensor:
             chunk = hidden.take(places)
-            edits = editor.edit(chunk, strengths)
+            with withheld():
+                edits = editor.edit(chunk, strengths)
             expected = (len(strengths), *chunk.x_0.shape)
             if tuple(edits.shape) != expected:
                 raise InputError(

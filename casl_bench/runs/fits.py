@@ -40,6 +40,7 @@ from casl_bench.runs.artifacts import Artifacts
 from casl_bench.runs.hidden_ids import HiddenIds
 from casl_bench.runs.plan import make_method, pretrained_file
 from casl_bench.runs.progress import Stopwatch
+from casl_bench.runs.withheld import withheld
 from casl_bench.sae.sae import HSpaceSae
 
 
@@ -209,7 +210,8 @@ class Fitting:
                     state = method.read_pretrained(weights)
                     return StoredFit(state, FitCost(sum(t.numel() for t in state.values())))
                 task = self.task(method, concept, workspace, fit_seed=fit_seed)
-                editor, fit = make_fit(method, task, self.config.device)
+                with withheld():
+                    editor, fit = make_fit(method, task, self.config.device)
                 made.append(editor)
                 return fit
 
@@ -217,7 +219,8 @@ class Fitting:
             if made:
                 return made[0], stored
             task = self.task(method, concept, self.scratch(key), fit_seed=fit_seed)
-            return method.restore(task, stored.state), stored
+            with withheld():
+                return method.restore(task, stored.state), stored
 
     def _inputs(self, info: MethodInfo, concept: Concept) -> dict[str, Any]:
         """What `task` shows a method, as JSON: whatever differs there makes another fit."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.diffusion.trajectories import TrajectoryStore
 from casl_bench.methods.method import OracleRenderer
+from casl_bench.runs.withheld import granted
 
 
 class HiddenIds:
@@ -48,6 +49,7 @@ class HiddenIds:
         """A renderer, for controls, that knows images by their names."""
 
         def by_name(image_ids: Sequence[str], attribute: str) -> Tensor:
-            return render([self._ids[name] for name in image_ids], attribute)
+            with granted():
+                return render([self._ids[name] for name in image_ids], attribute)
 
         return by_name

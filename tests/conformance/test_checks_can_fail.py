@@ -306,7 +306,7 @@ class DrawsFromNumpy(GoodEditor):
         return super().edit(inversions, strengths)
 
 
-@breaks("the images given stay as they are")
+@breaks("the images and labels given stay as they are")
 class WritesOnItsInput(GoodEditor):
     def edit(self, inversions: Inversions, strengths: Sequence[float]) -> Tensor:
         edited = super().edit(inversions, strengths)
@@ -314,11 +314,22 @@ class WritesOnItsInput(GoodEditor):
         return edited
 
 
-@breaks("the images given stay as they are")
+@breaks("the images and labels given stay as they are")
 class WritesOnItsTrainingImages(Good):
     def fit(self, task: EditTask) -> Any:
         editor = super().fit(task)
         task.train.reconstruction.zero_()
+        return editor
+
+
+@breaks("the images and labels given stay as they are")
+class WritesOnItsLabels(Good):
+    info = replace(Good.info, supervision="labels")
+
+    def fit(self, task: EditTask) -> Any:
+        editor = super().fit(task)
+        assert task.labels is not None
+        task.labels.logical_not_()
         return editor
 
 

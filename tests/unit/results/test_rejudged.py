@@ -42,6 +42,18 @@ def test_fresh_images_count_where_they_show_more() -> None:
     assert found.flag("m") == LOST and found.fresh("m") == 0.8
 
 
+def test_what_is_lost_on_one_data_set_is_not_made_up_for_by_others() -> None:
+    """Else an attack on one domain of three would pass, and stay first there."""
+    sets = {
+        n: rejudged(m=pair).datasets["d"]
+        for n, pair in (("a", (0.8, 0.4)), ("b", (0.6, 0.62)), ("c", (0.6, 0.62)))
+    }
+    found = rejudged().model_copy(update={"datasets": sets})
+    assert found.loss("m") == pytest.approx(0.18) and found.flag("m") == LOST
+    assert found.flag("m", "a") == LOST and found.flag("m", "b") is None
+    assert found.fresh("m", "b") == 0.62 and found.flag("m", "d") == NOT_REJUDGED
+
+
 def test_it_comes_back_from_its_file(tmp_path: Path) -> None:
     found = rejudged(a=(0.5, 0.4))
     assert read_rejudged(tmp_path / FILE) is None

@@ -114,6 +114,34 @@ def test_a_copy_of_published_scores_is_refused(tmp_path: Path, published: Path) 
         check(tmp_path, published, copied)
 
 
+def test_a_copy_of_a_controls_scores_is_refused(tmp_path: Path, published: Path) -> None:
+    """A plug-in that finds a way to the perfect edit has the very scores of the oracle."""
+    store = RecordStore(tmp_path / "whole")
+    control = store.find(CellKey("made_up", "edit", "random_direction", None, "hat"))
+    assert control is not None
+    scores = store.scores(control)
+    assert scores is not None
+
+    def copied(own: ScoreTable) -> ScoreTable:
+        return replace(own, edit_logits=scores.edit_logits, background=scores.background)
+
+    run = tampered(tmp_path, table=copied)
+    with pytest.raises(InvalidBenchmarkError, match="very scores of random_direction/hat"):
+        check_method(run, published)
+
+
+def test_one_method_under_two_names_is_refused(tmp_path: Path, published: Path) -> None:
+    twice = replace(RUN, methods={"mine": MadeUpMethod(), "again": MadeUpMethod()})
+    with pytest.raises(InvalidBenchmarkError, match="mine/hat has the very scores of again/hat"):
+        check(tmp_path, published, twice)
+
+
+def test_edits_that_change_nothing_are_nobodys(tmp_path: Path, published: Path) -> None:
+    still = MadeUpMethod(gain=0.0, damage=0.0)
+    twice = replace(RUN, methods={"mine": still, "again": still})
+    assert check(tmp_path, published, twice).methods == ("again", "mine")
+
+
 def tampered(
     folder: Path, concept: str = "hat", record: Changes = None, table: Changes = None
 ) -> Path:
@@ -253,6 +281,21 @@ def test_strengths_chosen_on_test_images_are_refused(
         check(tmp_path, published)
 
 
+def test_a_curve_without_the_headline_chooses_no_strength(
+    tmp_path: Path, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the record's own strength would count, which may be the best on test images."""
+    from casl_bench.report import method_submission as module
+    from casl_bench.results.record import CurvePoint
+
+    plain, empty = module.read_cells, (CurvePoint(strength=0.5, measurements={}),)
+    monkeypatch.setattr(
+        module, "read_cells", lambda run: [replace(c, curve=empty) for c in plain(run)]
+    )
+    with pytest.raises(InvalidBenchmarkError, match="chosen on no validation image"):
+        check(tmp_path, published)
+
+
 def test_supervision_is_that_of_the_card(tmp_path: Path, published: Path) -> None:
     expected = Expected(
         1, "", 32, 2, {}, (), {}, {},
@@ -274,13 +317,26 @@ def rejudged(**methods: tuple[float, float, int]) -> Rejudged:
 def test_what_is_lost_by_rejudging_is_not_ranked(tmp_path: Path, published: Path) -> None:
     file = rejudged_file(published)
     write_rejudged(file, rejudged(casl=(0.6, 0.2, 2), asyrp=(0.3, 0.29, 2)))
+    casl, asyrp = ranks_and_fresh(published)
+    assert casl == ("| —", f"0.200, {LOST}")
+    assert asyrp == ("| 1", "0.290")
+
+
+def ranks_and_fresh(published: Path) -> list[tuple[str, str]]:
+    """Of casl and asyrp, as the first page has them."""
     page = render_pages(read_sources(published.parent))["README.md"]
     rows = {r.split(" | ")[1]: r.split(" | ") for r in page.splitlines() if r.startswith("| ")}
-    heads = rows["method"]
-    fresh = heads.index("fresh scorers ↑")
-    casl, asyrp = (rows[f"[{m}](methods/{m}.md)"] for m in ("casl", "asyrp"))
-    assert (casl[0], casl[fresh]) == ("| —", f"0.200, {LOST}")
-    assert (asyrp[0], asyrp[fresh]) == ("| 1", "0.290")
+    fresh = rows["method"].index("fresh scorers ↑")
+    found = (rows[f"[{m}](methods/{m}.md)"] for m in ("casl", "asyrp"))
+    return [(row[0], row[fresh]) for row in found]
+
+
+def test_what_was_not_re_judged_has_no_rank_beside_what_was(published: Path) -> None:
+    both = ranks_and_fresh(published)
+    assert all(fresh == NOT_REJUDGED and rank != "| —" for rank, fresh in both)
+    write_rejudged(rejudged_file(published), rejudged(asyrp=(0.3, 0.29, 2)))
+    casl, asyrp = ranks_and_fresh(published)
+    assert casl == ("| —", NOT_REJUDGED) and asyrp == ("| 1", "0.290")
 
 
 def test_a_submission_re_judges_nobody_else(tmp_path: Path, published: Path) -> None:
@@ -313,6 +369,41 @@ def test_rejudging_of_other_scores_is_refused(
         check_method(run, published)
 
 
+def test_a_stale_re_judging_of_a_whole_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one from before the run's methods were mended and run again."""
+    from casl_bench.report import submission as module
+
+    for check_of in ("early_faults", "faults_of", "_manifest_faults", "check_bounds"):
+        monkeypatch.setattr(module, check_of, lambda *a: [])
+    run, records = tmp_path / "run", tmp_path / "records"
+    write_made_up_run(run, RUN)
+    write_rejudged(run / FILE, rejudged(casl=(0.99, 0.99, 2)))
+    expected = Expected(1, "", 32, 2, {}, (), {}, {})
+    with pytest.raises(InvalidBenchmarkError, match="says that 'casl' has"):
+        module.submit(run, records, lambda r: expected, name="whole")
+    assert not records.exists()
+    (run / FILE).unlink()
+    assert module.submit(run, records, lambda r: expected, name="whole").is_file()
+
+
+def test_a_method_is_re_judged_on_all_its_data_sets_or_on_none(
+    tmp_path: Path, published: Path
+) -> None:
+    write_made_up_run(tmp_path / "whole", replace(RUN, dataset="other"))
+    publish([tmp_path / "whole"], published)
+    run = mine(tmp_path)
+    write_made_up_run(run, replace(MINE, dataset="other"))
+    (record, _) = check_method(run, published).comparisons
+    assert record.comparison is not None and record.dataset == "made_up"
+    own = next(s.headline for s in record.comparison.standings if s.method == "mine")
+    assert own is not None and own.value is not None
+    write_rejudged(run / FILE, rejudged(mine=(own.value, own.value, 2)))
+    with pytest.raises(InvalidBenchmarkError, match="re-judges 'mine', but not on other"):
+        check_method(run, published)
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [({"dataset_revision": "2"}, "dataset_revision"), ({"backbone": "b"}, "backbone")],
@@ -332,3 +423,15 @@ def test_a_missing_concept_is_refused(tmp_path: Path, published: Path) -> None:
 def test_changed_code_is_refused(tmp_path: Path, published: Path) -> None:
     with pytest.raises(InvalidBenchmarkError, match="unknown commit"):
         check(tmp_path, published, replace(MINE, commit=None))
+
+
+def test_a_page_of_one_data_set_shows_what_is_left_there(tmp_path: Path, published: Path) -> None:
+    write_made_up_run(tmp_path / "whole", replace(RUN, dataset="other"))
+    publish([tmp_path / "whole"], published)
+    own = {n: rejudged(casl=(0.6, f, 2)).datasets["made_up"] for n, f in
+           (("made_up", 0.2), ("other", 0.59))}  # fmt: skip
+    write_rejudged(rejudged_file(published), rejudged().model_copy(update={"datasets": own}))
+    pages = render_pages(read_sources(published.parent))
+    lost, kept = pages["datasets/made_up.md"], pages["datasets/other.md"]
+    assert f"0.200, {LOST}" in lost and "0.590" not in lost
+    assert "0.590" in kept and LOST not in kept
