@@ -123,8 +123,8 @@ class LeaderboardTable:
     def comparison(self) -> Comparison | None:
         """The comparison of the methods; None where there is none, or records are mixed.
 
-        Without those that lose too much to fresh scorers and, where others stand before these, those
-        that were not shown to them.
+        Without those that lose too much to fresh scorers and, where others stand before them, those
+        that they were not shown.
         """
         found = None if self.mixed else self.group.comparison
         if found is None or found.headline is None:

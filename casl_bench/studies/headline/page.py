@@ -150,15 +150,23 @@ def bounds(records: HeadlineRecords) -> dict[str, bool]:
             gain = fresh[name] / max(fresh[base], 1e-9)
             found[f"'{name}' gains {gain:.2f} times over {base} by fresh scorers, at most "
                   f"{MOST_GAIN}"] = gain <= MOST_GAIN  # fmt: skip
+            gain = shipped[name] / max(shipped[base], 1e-9)
+            found[
+                f"'{name}' gains {gain:.2f} times by shipped scorers, at most {MOST_GAIN}, or is "
+                "not ranked"
+            ] = gain <= MOST_GAIN or _lost(shipped[name], fresh[name])
             continue
         found[f"'{name}' ranks below the pixel mean difference by fresh scorers"] = (
             fresh[name] < fresh["pixel_mean"]
         )
-        lost = loss_of(shipped[name], fresh[name]) > MOST_LOSS
         found[
             f"'{name}' ranks below the median honest row by shipped scorers, or is not ranked"
-        ] = shipped[name] < middle or lost
+        ] = shipped[name] < middle or _lost(shipped[name], fresh[name])
     return found
+
+
+def _lost(shipped: float, fresh: float) -> bool:
+    return loss_of(shipped, fresh) > MOST_LOSS
 
 
 def _decision_section(records: HeadlineRecords) -> str:

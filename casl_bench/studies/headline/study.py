@@ -38,7 +38,7 @@ from casl_bench.studies.headline.editors import (
 )
 from casl_bench.studies.headline.subjects import StudyScorers, Subject, subject_of
 
-HEADLINE_VERSION = 2
+HEADLINE_VERSION = 3
 """Raise it whenever an editor, an attack or a candidate changes."""
 
 Panel = Sequence[EditScores]

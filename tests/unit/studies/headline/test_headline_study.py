@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from casl_bench.domains.rendered import RENDERED, rendered_domain
-from casl_bench.studies.headline.attacks import ATTACKS, RedTeam, red_team
+from casl_bench.studies.headline.attacks import ATTACKS, RedTeam, _drift, _seen, red_team
 from casl_bench.studies.headline.editors import (
     EDITORS,
     Settings,
@@ -129,6 +129,10 @@ def test_attacks_over_an_honest_row_begin_with_it(subject: Subject, team: RedTea
     cautious = ATTACKS["abstain"].make(team, subject)(x, 1.0)
     for edited, plain, source in zip(cautious, template, x, strict=True):
         assert torch.equal(edited, plain) or torch.equal(edited, source)
+    best = ATTACKS["best_template"].make(team, subject)(x, 1.0)
+    drifts = [_drift(team, subject, x, e.clamp(-1, 1)) for e in (template, best)]
+    seen = _seen(team, subject, template.clamp(-1, 1))[:, 0, 0, 0]
+    assert (drifts[1] <= drifts[0])[seen].all(), "no worse than one of the edits it chooses from"
     swapped = ATTACKS["swap_hard"].make(team, subject)(x, 1.0)
     assert ((team.logits(swapped) > 0).all(0)[:, subject.target]).all()
     assert {a.over for a in ATTACKS.values()} <= {"", *ATTACKS}
