@@ -136,9 +136,9 @@ def sweep_page(records: Sequence[SaeRecord]) -> str:
     )
     sites = sorted({r.id.site for r in records}, key=lambda site: site != MID)
     choice = (
-        "The cheapest that is not significantly worse than the best at its site: by a paired t test "
-        "of the pair score over data sets, ranges and attributes, at 5 %. Cost is vectors times "
-        "width, of all ranges.\n\n"
+        "The cheapest that is not significantly worse than the best at its site: by a paired t "
+        "test of the pair score over data sets, ranges and attributes, at 5 %. Cost is vectors "
+        "times width, of all ranges.\n\n"
         + "\n".join(f"- {_in_words(records, site)}" for site in sites)
         + "\n\n"
         f"Methods edit h, so the first is the default of `--sae top_k`, {_EXPANSION} times as many "
