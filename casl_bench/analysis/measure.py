@@ -50,6 +50,10 @@ PRECISION_AREA = PRECISION_AREA_INFO.name
 ONE_CLASSIFIER = 0.5
 """A target change that another classifier sees less than this share of is flagged."""
 
+OFF_GOAL = 1.5
+"""So is an effect on test images that is this many times the goal, or the goal that of it: its
+strength was chosen on validation images."""
+
 _UNRELATED = ("unrelated_perceptual", "unrelated_identity")
 
 RandomDirections = Sequence[tuple[ScoreTable, float]]
@@ -351,11 +355,14 @@ def flags_of(record: RunRecord) -> tuple[str, ...]:
         found.add(headline.status_in_words)
     if not record.monotone:
         found.add("non-monotone")
+    change = value("signed_target_change") or 0.0
+    reached = headline is not None and headline.status == "reached" and headline.unit == "sd"
+    if reached and not headline.goal / OFF_GOAL <= change <= headline.goal * OFF_GOAL:
+        found.add("off the goal")
     for drifted in ("perceptual_drift", "identity_drift"):
         far = value(drifted)
         if far is not None and far > DRIFT_THRESHOLD:
             found.add(drifted.replace("_", " "))
-    change = value("signed_target_change") or 0.0
     for classifier in record.judges[1:]:
         seen = value(f"signed_target_change@{classifier}")
         if change > 0 and seen is not None and seen < ONE_CLASSIFIER * change:

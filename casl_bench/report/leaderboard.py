@@ -448,6 +448,8 @@ _LETTERS = {
     "still rising": ("R", "no strength tried has the headline's effect, and the response rises"),
     "wrong way": ("W", "most images, or the effect as a whole, went against what was asked"),
     "non-monotone": ("M", "more strength gave less effect before the largest goal was reached"),
+    "off the goal": ("O", "the effect on test images is under two thirds or over one and a half of "
+                     "the one asked for"),
     "one classifier only": ("C", "another classifier sees less than half of the target's change"),
     "perceptual drift": ("P", "on average the edit moved more than half of the way to an unrelated "
                          "image"),

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from casl_bench.analysis.analyse import NUMBERS_FILE, analyse, read_numbers
+from casl_bench.analysis.measure import flags_of
 from casl_bench.cli.main import main
 from casl_bench.core.errors import InvalidBenchmarkError, UsageError
 from casl_bench.metrics.metric import METRICS
-from casl_bench.results.record import Comparison, RunRecord
+from casl_bench.results.record import Comparison, Measurement, RunRecord, headline_level
 from casl_bench.results.run_folder import CellKey, RecordStore, write_jsonl
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
@@ -69,6 +70,25 @@ def test_mine_beside_the_published_one(tmp_path: Path) -> None:
     assert [s.method for s in together.standings] == ["casl", "asyrp", "my_method"]
     alone = comparison_of(analyse([published]))
     assert together.standings[0].epr_plus.value == alone.standings[0].epr_plus.value
+
+
+@pytest.mark.parametrize(
+    ("share", "flagged"), [(0.6, True), (0.7, False), (1.4, False), (1.6, True)]
+)
+def test_an_effect_on_test_images_that_is_not_what_was_asked_is_flagged(
+    tmp_path: Path, share: float, flagged: bool
+) -> None:
+    numbers = analyse([write(tmp_path / "run", casl=GOOD)])
+    record = next(r for r in numbers if r.method == "casl" and r.levels)
+    headline = headline_level(record.levels)
+    assert (
+        headline is not None
+        and headline.status == "reached"
+        and "off the goal" not in flags_of(record)
+    )
+    effect = {"signed_target_change": Measurement.of(share * headline.goal, 32, "sd")}
+    moved = record.model_copy(update={"measurements": record.measurements | effect})
+    assert ("off the goal" in flags_of(moved)) == flagged
 
 
 def test_analysis_is_a_function_of_what_is_stored(tmp_path: Path) -> None:
