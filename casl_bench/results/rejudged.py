@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -37,8 +37,8 @@ class RejudgedMethod(Frozen):
 
     Attributes:
         shipped: by the scorers that are shipped, on the stored test images.
-        fresh: by fresh classifiers and a fresh regressor, on the same images.
-        fresh_split: by fresh ones, on test images that nobody has seen; None where not asked for.
+        fresh: by fresh classifiers and a fresh regressor, on the same images, purified.
+        fresh_split: likewise on test images that nobody has seen; None where not asked for.
         concepts: over which the means are.
     """
 
@@ -49,10 +49,26 @@ class RejudgedMethod(Frozen):
 
 
 class RejudgedDataset(Frozen):
-    """One data set: hashes of the weights of all scorers, fresh ones among them; its methods."""
+    """One data set, with its methods.
+
+    Attributes:
+        scorers: hashes of the weights of all of them, fresh ones among them.
+        kept: share of its precise edits that the perfect edit keeps.
+    """
 
     scorers: dict[str, Hash]
     methods: dict[str, RejudgedMethod]
+    kept: Finite = Field(default=1.0, ge=0, le=1)
+
+    def left(self, method: str) -> float:
+        """Headline by fresh scorers over the share that the perfect edit keeps, at most 1."""
+        return min(self.methods[method].fresh / max(self.kept, 1e-9), 1.0)
+
+    def least(self, method: str) -> float:
+        """Of the same images and of fresh ones, where there are some, the smaller such number."""
+        split = self.methods[method].fresh_split
+        own = self.left(method)
+        return own if split is None else min(own, split / max(self.kept, 1e-9))
 
 
 class Rejudged(Frozen):
@@ -83,14 +99,8 @@ class Rejudged(Frozen):
         own = self._own(method, dataset)
         if not own:
             return None
-        concepts = sum(m.concepts for m in own)
-        shipped = sum(m.shipped * m.concepts for m in own) / concepts
-        left = min(
-            sum((m.fresh if m.fresh_split is None else min(m.fresh, m.fresh_split)) * m.concepts
-                for m in own) / concepts,
-            shipped,
-        )  # fmt: skip
-        return loss_of(shipped, left)
+        shipped = _mean(method, own, lambda d: d.methods[method].shipped)
+        return loss_of(shipped, min(_mean(method, own, lambda d: d.least(method)), shipped))
 
     def flag(self, method: str, dataset: str | None = None) -> str | None:
         """`NOT_REJUDGED`, `LOST`, or None where a method's headline stands.
@@ -104,14 +114,21 @@ class Rejudged(Frozen):
         return LOST if max(losses) > MOST_LOSS else None
 
     def fresh(self, method: str, dataset: str | None = None) -> float | None:
-        """Headline by fresh scorers over all concepts; None if not re-judged."""
+        """Headline by fresh scorers over all concepts, see `left`; None if not re-judged."""
         own = self._own(method, dataset)
-        concepts = sum(m.concepts for m in own)
-        return sum(m.fresh * m.concepts for m in own) / concepts if own else None
+        return _mean(method, own, lambda d: d.left(method)) if own else None
 
-    def _own(self, method: str, dataset: str | None) -> list[RejudgedMethod]:
+    def _own(self, method: str, dataset: str | None) -> list[RejudgedDataset]:
         some = self.datasets.items()
-        return [d.methods[method] for n, d in some if method in d.methods and dataset in (None, n)]
+        return [d for n, d in some if method in d.methods and dataset in (None, n)]
+
+
+def _mean(
+    method: str, datasets: Sequence[RejudgedDataset], value: Callable[[RejudgedDataset], float]
+) -> float:
+    """Over concepts."""
+    weights = [d.methods[method].concepts for d in datasets]
+    return sum(w * value(d) for w, d in zip(weights, datasets, strict=True)) / sum(weights)
 
 
 def read_rejudged(path: Path) -> Rejudged | None:

@@ -1,7 +1,8 @@
 """Re-judging: a run's stored pictures, scored by scorers that did not exist when it ran.
 
 Classifiers of the attributes, and a regressor of the known factors, which hold what is a rendered
-subject's identity. What a method gained by pleasing the shipped scorers is lost here. On request
+subject's identity. They score pictures that the diffusion model has purified. What a method gained
+by pleasing the shipped scorers is lost here. On request
 other test images are rendered, too, and edited with the fits in the cache: what was chosen for the
 known images is lost as well.
 """
@@ -29,7 +30,7 @@ from casl_bench.domains.rendering.renderer import to_pixels
 from casl_bench.metrics.edit_scores import spread_of
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.report.markdown import number, table
-from casl_bench.results.edited_images import EditedImages
+from casl_bench.results.edited_images import EditedImages, Pixels
 from casl_bench.results.record import ReferenceScales
 from casl_bench.results.rejudged import (
     FILE,
@@ -46,11 +47,15 @@ from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import open_domains
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
-from casl_bench.runs.scoring import Scorers
+from casl_bench.runs.scoring import Scorers, from_8_bits, to_8_bits
 from casl_bench.studies.fresh_scorers import IMAGES, STEPS, fresh_domain
+from casl_bench.studies.purified import purified
 
 SPREAD_IMAGES = 256
 """Training images over which the logits' standard deviations are taken."""
+
+PERFECT = "oracle"
+"""The control that says how much purification takes from any edit."""
 
 FIRST_FRESH = 1_000_000
 """Fresh images have numbers from here on, which no split reaches."""
@@ -94,7 +99,7 @@ def rejudge(
     found = {}
     for dataset in groups:
         domain = fresh_domain(dataset.name, seed, pools, steps=steps, images=images, say=say)
-        again = rejudged_scores(dataset, store, domain)
+        again = rejudged_scores(dataset, store, domain, seed)
         other = _on_fresh_images(run, dataset, domain, seed, cache, say) if fresh_split else {}
         methods = {}
         for method, cells in dataset.methods.items():
@@ -106,7 +111,9 @@ def rejudge(
                     fresh_split=other.get(method),
                     concepts=len(concepts),
                 )
-        found[dataset.name] = RejudgedDataset(scorers=domain.scorer_hashes, methods=methods)
+        found[dataset.name] = RejudgedDataset(
+            scorers=domain.scorer_hashes, methods=methods, kept=_kept(dataset, again)
+        )
     result = Rejudged(seed=seed, steps=steps, images=images, datasets=found)
     write_rejudged(run / FILE, result)
     return result
@@ -118,25 +125,48 @@ def _mean(scores: DatasetScores, method: str, concepts: Sequence[str]) -> float:
     return round(float(np.mean([v.value for v in values])), 6)
 
 
-def rejudged_scores(dataset: DatasetScores, store: RecordStore, domain: Domain) -> DatasetScores:
-    """The cells of methods at the strength that counts, as the domain's scorers score them.
+def _kept(shipped: DatasetScores, fresh: DatasetScores) -> float:
+    """Share of its precise edits that the perfect edit keeps; 1 where it was not run."""
+    before, after = (
+        {c.record.concept: precise_edits([c], scores.scales).value
+         for c in scores.edits if c.record.method == PERFECT}
+        for scores in (shipped, fresh)
+    )  # fmt: skip
+    total = sum(before[concept] for concept in after)
+    return min(round(sum(after.values()) / total, 6), 1.0) if total else 1.0
 
-    The background, which no network is asked for, stays as it was.
+
+def rejudged_scores(
+    dataset: DatasetScores, store: RecordStore, domain: Domain, seed: int
+) -> DatasetScores:
+    """The cells of methods, and of the perfect edit, at the strength that counts.
+
+    As the domain's scorers score their purified pictures; the background, which no network is asked
+    for, stays as it was.
     """
     scorers, concepts = Scorers(domain), {c.name: c for c in domain.dataset.card.concepts}
     scales = fresh_scales(dataset, domain)
+    bases: dict[tuple[str, ...], Pixels] = {}
     cells = [
         replace(c, record=c.record.model_copy(update={"scales": scales, "judges": ()}))
         for c in dataset.cells
         if c.record.kind == "scorer"
     ]
     for cell in dataset.edits:
-        if cell.record.control or cell.record.images is None or cell.scores is None:
+        if cell.record.control and cell.record.method != PERFECT:
+            continue
+        if cell.record.images is None or cell.scores is None:
             continue
         pictures = EditedImages.from_bytes(store.files(cell.record)[cell.record.images.file])
         best = _best(cell, dataset.scales)
         at = pictures.strengths.index(best)
-        some = replace(pictures, strengths=(best,), edits=pictures.edits[[at]])
+        ids, base = pictures.image_ids, from_8_bits(pictures.reconstruction)
+        if ids not in bases:
+            bases[ids] = to_8_bits(purified(domain.backbone, base, ids, seed))
+        edits = purified(domain.backbone, from_8_bits(pictures.edits[at]), ids, seed)
+        some = replace(
+            pictures, strengths=(best,), reconstruction=bases[ids], edits=to_8_bits(edits)[None]
+        )
         table = scorers.scores(concepts[cell.record.concept or ""], some)
         if cell.scores.background is not None:
             at = cell.scores.strengths.index(best)
@@ -207,7 +237,16 @@ def _on_fresh_images(
             editor, _ = cells.fitting.editor(method, concepts[name], Stopwatch(), fit_seed=fit)
             best = _best(cell, dataset.scales)
             edits = cells.edit_images(editor, split, (best,), None)
-            table, _ = scorers.table(concepts[name], split.inversions, edits, (best,))
+            clean, ids = split.inversions, split.inversions.image_ids
+            table, _ = scorers.table(concepts[name], clean, edits, (best,))
+            background = table.background
+            base, edited = (
+                purified(domain.backbone, x.clamp(-1, 1), ids, seed)
+                for x in (clean.reconstruction, edits[0])
+            )
+            pure = replace(clean, reconstruction=base)
+            table, _ = scorers.table(concepts[name], pure, edited[None], (best,))
+            table = replace(table, background=background)
             again = precise_edits([_cell_at(cell, table)], scales)
             found.setdefault(method, []).append(again.value)
     return {method: round(float(np.mean(values)), 6) for method, values in found.items()}

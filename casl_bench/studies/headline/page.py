@@ -128,8 +128,9 @@ def _attack_section(records: HeadlineRecords) -> str:
     return section(
         "What attacks gain",
         "Means over the concepts of all domains, by the shipped scorers and by fresh ones, "
-        "which no attack has seen. EPR+ is before its divisor, a constant of the concept. Nothing "
-        "is matched in its effect.",
+        "which no attack has seen, on purified pictures: noised and denoised by the diffusion "
+        "model, which takes its share from every edit, the perfect one too. EPR+ is before its "
+        "divisor, a constant of the concept. Nothing is matched in its effect.",
         table(["row", "what", *heads], rows, 2),
         fold("precise edits by domain", "\n\n".join(by_dataset)),
     )
@@ -143,6 +144,9 @@ def bounds(records: HeadlineRecords) -> dict[str, bool]:
         {n: v["precise_edits"] for n, v in _mean_rows(records.attacks, judge).items()}
         for judge in JUDGES
     )
+    # As in re-judging: what purification takes from the perfect edit is no loss.
+    kept = min(fresh["exact"] / max(shipped["exact"], 1e-9), 1.0)
+    fresh = {name: value / max(kept, 1e-9) for name, value in fresh.items()}
     honest = [n for n in shipped if ATTACKS[n].kind == "honest"]
     middle = float(np.median([shipped[n] for n in honest]))
     for name in (n for n in shipped if ATTACKS[n].kind == "attack" or n == "untouched"):

@@ -183,7 +183,7 @@ def make_headline_study(
         shipped = rendered_domain(name)
         fresh = fresh_domain(name, seed, cache, say=say)
         scorers: dict[Judge, StudyScorers] = {
-            "shipped": StudyScorers(shipped), "fresh": StudyScorers(fresh)
+            "shipped": StudyScorers(shipped), "fresh": StudyScorers(fresh, seed)
         }  # fmt: skip
         card = shipped.dataset.card
         revisions[name] = card.revision

@@ -7,7 +7,7 @@ inversion is added to an image and to its edit alike, so that there is a noise f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from casl_bench.domains.domain import Domain
 from casl_bench.domains.rendering.renderer import Drawing, Factors
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.models.random_numbers import image_noise
+from casl_bench.results.score_table import ScoreTable
 from casl_bench.runs.scoring import Scorers
+from casl_bench.studies.purified import purified
 
 SEED = 0
 SPLIT = "validation"
@@ -66,10 +68,13 @@ def subject_of(drawing: Drawing, concept: Concept, images: int) -> Subject:
 
 
 class StudyScorers:
-    """The scorers of a rendered data set, with the spread of its logits [classifiers, A]."""
+    """The scorers of a rendered data set, with the spread of its logits [classifiers, A].
 
-    def __init__(self, domain: Domain) -> None:
-        self.domain = domain
+    With a seed they see pictures purified with noise of that seed, as re-judging does.
+    """
+
+    def __init__(self, domain: Domain, seed: int | None = None) -> None:
+        self.domain, self.seed = domain, seed
         self.scorers = Scorers(domain)
         train = domain.dataset.load("train", SPREAD_IMAGES)
         self.spreads: Array = self.scorers.logits(train.pixels).std(axis=1)
@@ -92,6 +97,8 @@ class StudyScorers:
         places = [float(i) for i in range(1, len(edits) + 1)]
         edited = torch.stack([edit + noise for edit in edits])
         table, _ = self.scorers.table(concept, images, edited, places)
+        if self.seed is not None:
+            table = self._of_purified(concept, images, edited, places, table, self.seed)
         return [
             {
                 name: table.at(
@@ -106,6 +113,20 @@ class StudyScorers:
             }
             for place in places
         ]
+
+    def _of_purified(
+        self, concept: Concept, images: Inversions, edited: Tensor, places: list[float],
+        table: ScoreTable, seed: int,
+    ) -> ScoreTable:  # fmt: skip
+        """With the background as it was: no network is asked for it."""
+        ids, scorers = images.image_ids, Scorers(self.domain)
+        base, *edits = (
+            purified(self.domain.backbone, x.clamp(-1, 1), ids, seed)
+            for x in (images.reconstruction, *edited)
+        )
+        pure = replace(images, reconstruction=base)
+        again, _ = scorers.table(concept, pure, torch.stack(edits), places)
+        return replace(again, background=table.background)
 
 
 def _inversions(

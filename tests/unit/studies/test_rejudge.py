@@ -39,7 +39,10 @@ NAME, IMAGES = "rendered_dogs", 8
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods on one concept: the perfect edit, and pixels that deceive both classifiers."""
+    """On one concept the perfect edit, as a method and as a control, and two attacks.
+
+    Pixels that deceive all classifiers, and ghosts with pixels that hide them.
+    """
     folder = tmp_path_factory.mktemp("run")
     domain, store = rendered_domain(NAME), RecordStore(folder)
     scorers, concept = Scorers(domain), domain.dataset.card.concepts[0]
@@ -69,7 +72,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         unrelated_identity=unrelated[1],
     )
     store.write(CellRecord(**common, kind="scorer", scales=scales))
-    for method, attack in (("honest", "exact"), ("attack", "white_box")):
+    edits = {"honest": "exact", "attack": "white_box", "ghosts": "hidden", "oracle": "exact"}
+    for method, attack in edits.items():
         edited: Tensor = ATTACKS[attack].make(team, subject)(pictures, 1.0)
         table, stored = scorers.table(concept, images, edited[None], (1.0,))
         files = {"scores.npz": table.to_npz(), "images.npz": stored.to_bytes()}
@@ -80,7 +84,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         record = CellRecord(
             **common, **refs, kind="edit", method=method, method_version=1, concept=concept.name,
             attribute=concept.attribute, strength=1.0, strength_chosen_on="given",
-            strengths=(1.0,), supervision="text",
+            strengths=(1.0,), supervision="text", control=method == "oracle",
         )  # fmt: skip
         store.write(record, files)
     return folder
@@ -91,14 +95,29 @@ def dataset_of(run: Path) -> DatasetScores:
     return found
 
 
-def test_the_same_classifiers_judge_the_same(run: Path) -> None:
+def test_without_purification_the_same_classifiers_judge_the_same(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "purified", lambda backbone, images, ids, seed: images)
     dataset = dataset_of(run)
-    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME))
+    again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME), 1)
     concept = dataset.concepts[0]
-    for method in ("honest", "attack"):
+    for method in ("honest", "attack", "ghosts"):
         was, now = (d.precise_edits(method, concept, (0,)) for d in (dataset, again))
         assert was.flipped.tolist() == now.flipped.tolist()
         assert now.value == pytest.approx(was.value, abs=0.1)  # units are of other images
+
+
+def test_what_only_deceives_is_lost_by_purification_even_to_the_deceived(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "fresh_domain", lambda *a, **k: rendered_domain(NAME))
+    found = module.rejudge(run, seed=1)
+    own = found.datasets[NAME]
+    assert own.methods["attack"].shipped > 0.2 and own.methods["ghosts"].shipped > 0.5
+    assert found.flag("attack") == found.flag("ghosts") == LOST
+    assert found.flag("honest") is None and found.loss("honest") == 0.0
+    assert 0.5 < own.kept <= 1
 
 
 class OfFactors:
