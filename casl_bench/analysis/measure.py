@@ -356,8 +356,11 @@ def flags_of(record: RunRecord) -> tuple[str, ...]:
     if not record.monotone:
         found.add("non-monotone")
     change = value("signed_target_change") or 0.0
-    reached = headline is not None and headline.status == "reached" and headline.unit == "sd"
-    if reached and not headline.goal / OFF_GOAL <= change <= headline.goal * OFF_GOAL:
+    if (
+        headline is not None
+        and (headline.status, headline.unit) == ("reached", "sd")
+        and not headline.goal / OFF_GOAL <= change <= headline.goal * OFF_GOAL
+    ):
         found.add("off the goal")
     for drifted in ("perceptual_drift", "identity_drift"):
         far = value(drifted)
