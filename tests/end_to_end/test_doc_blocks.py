@@ -56,7 +56,7 @@ ELSEWHERE = {
     "done": "the end of a loop that needs GPUs",
     "casl-bench --methods all --datasets all": "tests/end_to_end/test_executors.py; hours",
     "casl-bench merge run": "tests/end_to_end/test_executors.py merges shards",
-    "python benchmark.py --methods casl --concepts spire,brick": "tests/end_to_end/test_gate.py",
+    "python benchmark.py --methods casl --concepts snow,night": "tests/end_to_end/test_gate.py",
     "python benchmark.py --methods casl --datasets rendered_churches": "the same; five fits",
     "python benchmark.py --methods casl,asyrp --datasets rendered_churches": "hours",
     "casl-bench gate ": "tests/end_to_end/test_gate_compare.py; of runs that take hours",

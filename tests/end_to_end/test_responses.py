@@ -44,7 +44,9 @@ SHORT = Suite(
     probe_test_images=8,
     probe_ks=(1,),
     # CASL-Steer's defaults move little; the rest, h_pca's choice by few images too, as by default.
-    settings={n: SUITES["full"].settings[n] for n in ("casl_steer", "casl_steer_k1")},
+    settings=dict.fromkeys(
+        ("casl_steer", "casl_steer_k1"), {"asymmetric": True, "gain": 12.0, "t_edit": 250}
+    ),
 )
 STRENGTHS = (-0.5, 0.0, 0.25, 0.5, 1.0)
 IMAGES = 10
