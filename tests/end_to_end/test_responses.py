@@ -44,9 +44,10 @@ SHORT = Suite(
     probe_test_images=8,
     probe_ks=(1,),
     # CASL-Steer's defaults move little; the rest, h_pca's choice by few images too, as by default.
-    settings=dict.fromkeys(
-        ("casl_steer", "casl_steer_k1"), {"asymmetric": True, "gain": 12.0, "t_edit": 250}
-    ),
+    settings={
+        name: {"asymmetric": True, "gain": 12.0, "t_edit": 250}
+        for name in ("casl_steer", "casl_steer_k1")
+    },
 )
 STRENGTHS = (-0.5, 0.0, 0.25, 0.5, 1.0)
 IMAGES = 10
