@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import click
 import pytest
+import torch
 
 from casl_bench.cli import main as cli
 from casl_bench.core.errors import UsageError
@@ -294,6 +295,9 @@ def test_a_run_that_is_stopped_again_and_again_is_the_run_of_once(
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(sent))
     code, stops = 1, 0
     while code and stops < 5:
+        # A stop in the moment in which torch leaves `no_grad` leaves it off, here and for all tests
+        # after; a new process has it on.
+        torch.set_grad_enabled(True)
         signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.01, 0.4) * (1 + stops / 4))
         code = cli.main(command)
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -304,6 +308,7 @@ def test_a_run_that_is_stopped_again_and_again_is_the_run_of_once(
             assert said.err.splitlines()[-1].endswith("run the same command again to go on")
         stops += 1
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    torch.set_grad_enabled(True)
     assert cli.main(command) == 0
     once = {r.record_id for r in RecordStore(prepared / "run")}
     assert {r.record_id for r in RecordStore(tmp_path / "run")} == once
