@@ -218,6 +218,7 @@ def _on_fresh_images(
     config = config_of_run(run, (dataset.name,), methods, cache)
     artifacts = Artifacts(open_domains(config)[dataset.name], config, SilentProgress())
     cells, scorers = EditCells(artifacts, RecordStore(run)), Scorers(domain)
+    of_purified = Scorers(domain)  # each remembers what it has seen of an image id
     scales, count = fresh_scales(dataset, domain), config.suite.test_images_per_concept
     batch = fresh_images(dataset.name, seed, config.suite.test_pool_images)
     say(f"{dataset.name}: inverting {len(batch)} fresh images")
@@ -245,7 +246,7 @@ def _on_fresh_images(
                 for x in (clean.reconstruction, edits[0])
             )
             pure = replace(clean, reconstruction=base)
-            table, _ = scorers.table(concepts[name], pure, edited[None], (best,))
+            table, _ = of_purified.table(concepts[name], pure, edited[None], (best,))
             table = replace(table, background=background)
             again = precise_edits([_cell_at(cell, table)], scales)
             found.setdefault(method, []).append(again.value)
