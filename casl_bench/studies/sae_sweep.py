@@ -74,7 +74,7 @@ def chosen_row(records: Sequence[SaeRecord], site: str = MID) -> SaeRow:
     The best has the highest mean of the metric that chooses. Significant at 5 % by a paired t test
     over data sets, ranges of timesteps and attributes; cost is vectors times width, of all ranges.
     """
-    rows = [r for r in rows_of(records) if not r.control and r.variant[1] == site]
+    rows = _trained_rows(records, site)
     best = _by_attribute(rows[0])
 
     def close(row: SaeRow) -> bool:
@@ -92,18 +92,18 @@ def chosen_row(records: Sequence[SaeRecord], site: str = MID) -> SaeRow:
 
 
 def _in_words(records: Sequence[SaeRecord], site: str) -> str:
-    row = chosen_row(records, site)
+    row, best = chosen_row(records, site), _trained_rows(records, site)[0]
     _, _, width, k, vectors, per_range = row.variant
     return (
         f"`{escape(site)}`: {width} wide, target L0 {k}, {vectors:,} vectors, "
         f"{'one per range of timesteps' if per_range else 'one for all timesteps'}; pair score "
-        f"{fmean(row.values(HEADLINE)):.3f}, the best has {_best(records, site):.3f}"
+        f"{fmean(row.values(HEADLINE)):.3f}, the best has {fmean(best.values(HEADLINE)):.3f}"
     )
 
 
-def _best(records: Sequence[SaeRecord], site: str) -> float:
-    rows = [r for r in rows_of(records) if not r.control and r.variant[1] == site]
-    return fmean(rows[0].values(HEADLINE))
+def _trained_rows(records: Sequence[SaeRecord], site: str) -> list[SaeRow]:
+    """Of a site, the best first."""
+    return [r for r in rows_of(records) if not r.control and r.variant[1] == site]
 
 
 def _by_attribute(row: SaeRow) -> dict[tuple[str, str, str], float]:
