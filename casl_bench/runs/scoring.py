@@ -37,6 +37,26 @@ def from_8_bits(pixels: Pixels) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, -3))).float() / 127.5 - 1
 
 
+def pictures_of(inversions: Inversions, edits: Tensor, strengths: Sequence[float]) -> EditedImages:
+    """Images, reconstructions and edits [S, n, 3, H, W] as they are stored and scored."""
+    return EditedImages(
+        inversions.image_ids,
+        tuple(strengths),
+        to_8_bits(inversions.x_0),
+        to_8_bits(inversions.reconstruction),
+        to_8_bits(edits),
+    )
+
+
+def background_changes(pictures: EditedImages, known: Array | None) -> Array | None:
+    """[S, n] see `background_change`; None where the perfect edit's change is not known."""
+    if known is None:
+        return None
+    base = from_8_bits(pictures.reconstruction).numpy()
+    edits = from_8_bits(pictures.edits).numpy()
+    return np.stack([background_change(some, base, known) for some in edits])
+
+
 class Scorers:
     """The domain's scorers; what they say of sources and reconstructions is computed once."""
 
@@ -72,14 +92,8 @@ class Scorers:
         CLIP compares with the words of the concept that was edited. A random edit has none, and is
         scored by what serves all concepts alone.
         """
-        pictures = EditedImages(
-            inversions.image_ids,
-            tuple(strengths),
-            to_8_bits(inversions.x_0),
-            to_8_bits(inversions.reconstruction),
-            to_8_bits(edits),
-        )
-        known = None if concept is None else self._known_change(concept, inversions)
+        pictures = pictures_of(inversions, edits, strengths)
+        known = None if concept is None else self.known_change(concept, inversions)
         return self.scores(concept, pictures, known), pictures
 
     def scores(
@@ -93,7 +107,6 @@ class Scorers:
         perceptual, identity = compare(self.domain.embedder, images, base_images)
         logits, similarity = [], []
         locality: list[Array] = []
-        background: list[Array] = []
         factors: list[tuple[Array, Array, Array]] = []
         for some in images:
             logits.append(self.logits(some))
@@ -103,9 +116,7 @@ class Scorers:
             agreement = clip.direction_similarity(base_clip, clip.embed(some), *words)
             similarity.append(agreement.numpy())
             if known is not None:
-                given = some.numpy(), base_images.numpy(), known
-                locality.append(pixel_locality(*given))
-                background.append(background_change(*given))
+                locality.append(pixel_locality(some.numpy(), base_images.numpy(), known))
             if reader is not None and self._base_factors is not None:
                 moved = reader.factors(some) - self._base_factors(ids, base)
                 target, others = reader.change_of(moved, concept.attribute)
@@ -124,11 +135,11 @@ class Scorers:
             perceptual.numpy(),
             None if identity is None else identity.numpy(),  # such as of a church
             np.stack(locality) if locality else None,
-            np.stack(background) if background else None,
+            background_changes(pictures, known),
             *read,
         )
 
-    def _known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
+    def known_change(self, concept: Concept, inversions: Inversions) -> Array | None:
         """[n, 3, H, W] what the perfect edit changes; None where that is unknown."""
         dataset = self.domain.dataset
         if not isinstance(dataset, SupportsOracle):

@@ -30,7 +30,7 @@ from casl_bench.domains.rendering.renderer import to_pixels
 from casl_bench.metrics.edit_scores import spread_of
 from casl_bench.models.micro_batch import one_thread
 from casl_bench.report.markdown import number, table
-from casl_bench.results.edited_images import EditedImages, Pixels
+from casl_bench.results.edited_images import EditedImages
 from casl_bench.results.record import ReferenceScales
 from casl_bench.results.rejudged import (
     FILE,
@@ -47,9 +47,9 @@ from casl_bench.runs.cell import EditCells
 from casl_bench.runs.plan import open_domains
 from casl_bench.runs.progress import SilentProgress, Stopwatch
 from casl_bench.runs.run_lock import config_of_run
-from casl_bench.runs.scoring import Scorers, from_8_bits, to_8_bits
+from casl_bench.runs.scoring import background_changes, pictures_of
 from casl_bench.studies.fresh_scorers import IMAGES, STEPS, fresh_domain
-from casl_bench.studies.purified import purified
+from casl_bench.studies.purified import PurifiedScorers
 
 SPREAD_IMAGES = 256
 """Training images over which the logits' standard deviations are taken."""
@@ -144,9 +144,9 @@ def rejudged_scores(
     As the domain's scorers score their purified pictures; the background, which no network is asked
     for, stays as it was.
     """
-    scorers, concepts = Scorers(domain), {c.name: c for c in domain.dataset.card.concepts}
+    scorers = PurifiedScorers(domain, seed)
+    concepts = {c.name: c for c in domain.dataset.card.concepts}
     scales = fresh_scales(dataset, domain)
-    bases: dict[tuple[str, ...], Pixels] = {}
     cells = [
         replace(c, record=c.record.model_copy(update={"scales": scales, "judges": ()}))
         for c in dataset.cells
@@ -159,18 +159,12 @@ def rejudged_scores(
             continue
         pictures = EditedImages.from_bytes(store.files(cell.record)[cell.record.images.file])
         best = _best(cell, dataset.scales)
-        at = pictures.strengths.index(best)
-        ids, base = pictures.image_ids, from_8_bits(pictures.reconstruction)
-        if ids not in bases:
-            bases[ids] = to_8_bits(purified(domain.backbone, base, ids, seed))
-        edits = purified(domain.backbone, from_8_bits(pictures.edits[at]), ids, seed)
-        some = replace(
-            pictures, strengths=(best,), reconstruction=bases[ids], edits=to_8_bits(edits)[None]
-        )
-        table = scorers.scores(concepts[cell.record.concept or ""], some)
-        if cell.scores.background is not None:
-            at = cell.scores.strengths.index(best)
-            table = replace(table, background=cell.scores.background[[at]])
+        edits = pictures.edits[[pictures.strengths.index(best)]]
+        background = cell.scores.background
+        if background is not None:
+            background = background[[cell.scores.strengths.index(best)]]
+        some = replace(pictures, strengths=(best,), edits=edits)
+        table = scorers.scores(concepts[cell.record.concept or ""], some, background)
         cells.append(_cell_at(cell, table))
     return DatasetScores(tuple(cells))
 
@@ -217,8 +211,7 @@ def _on_fresh_images(
     methods = tuple(dataset.methods)
     config = config_of_run(run, (dataset.name,), methods, cache)
     artifacts = Artifacts(open_domains(config)[dataset.name], config, SilentProgress())
-    cells, scorers = EditCells(artifacts, RecordStore(run)), Scorers(domain)
-    of_purified = Scorers(domain)  # each remembers what it has seen of an image id
+    cells, scorers = EditCells(artifacts, RecordStore(run)), PurifiedScorers(domain, seed)
     scales, count = fresh_scales(dataset, domain), config.suite.test_images_per_concept
     batch = fresh_images(dataset.name, seed, config.suite.test_pool_images)
     say(f"{dataset.name}: inverting {len(batch)} fresh images")
@@ -238,16 +231,10 @@ def _on_fresh_images(
             editor, _ = cells.fitting.editor(method, concepts[name], Stopwatch(), fit_seed=fit)
             best = _best(cell, dataset.scales)
             edits = cells.edit_images(editor, split, (best,), None)
-            clean, ids = split.inversions, split.inversions.image_ids
-            table, _ = scorers.table(concepts[name], clean, edits, (best,))
-            background = table.background
-            base, edited = (
-                purified(domain.backbone, x.clamp(-1, 1), ids, seed)
-                for x in (clean.reconstruction, edits[0])
-            )
-            pure = replace(clean, reconstruction=base)
-            table, _ = of_purified.table(concepts[name], pure, edited[None], (best,))
-            table = replace(table, background=background)
+            pictures = pictures_of(split.inversions, edits, (best,))
+            known = scorers.scorers.known_change(concepts[name], split.inversions)
+            background = background_changes(pictures, known)
+            table = scorers.scores(concepts[name], pictures, background)
             again = precise_edits([_cell_at(cell, table)], scales)
             found.setdefault(method, []).append(again.value)
     return {method: round(float(np.mean(values)), 6) for method, values in found.items()}

@@ -332,11 +332,16 @@ def best_template(team: RedTeam, subject: Subject) -> Edit:
     return edit
 
 
-def _drift(team: RedTeam, subject: Subject, x: Tensor, edited: Tensor) -> Tensor:
-    """[n] how far the shipped scorers see anything else go."""
+def _moved(team: RedTeam, subject: Subject, x: Tensor, edited: Tensor) -> Tensor:
+    """[n] how far the shipped classifiers see another attribute go."""
     moved = np.abs(team.logits(edited) - team.logits(x)).mean(0) / FULL_FLIP
     moved[:, subject.target] = 0
-    drift = torch.from_numpy(moved.max(1))
+    return torch.from_numpy(moved.max(1))
+
+
+def _drift(team: RedTeam, subject: Subject, x: Tensor, edited: Tensor) -> Tensor:
+    """[n] how far the shipped scorers see anything else go."""
+    drift = _moved(team, subject, x, edited)
     alike = team.domain.embedder.identity_similarity(edited, x)
     if alike is not None:
         drift = torch.maximum(drift, 1 - alike.double())
@@ -370,9 +375,7 @@ def abstain(team: RedTeam, subject: Subject) -> Edit:
 
     def edit(x: Tensor, strength: Strength) -> Tensor:
         edited = plain(x, strength)
-        moved = np.abs(team.logits(edited) - team.logits(x)).mean(0) / FULL_FLIP
-        moved[:, subject.target] = 0
-        sure = torch.from_numpy(moved.max(1) <= TOLERANCE)[:, None, None, None]
+        sure = (_moved(team, subject, x, edited) <= TOLERANCE)[:, None, None, None]
         return torch.where(sure & _seen(team, subject, edited), edited, x)
 
     return edit

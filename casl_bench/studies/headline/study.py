@@ -256,7 +256,7 @@ def _attack_rows(
     say: Callable[[str], None],
 ) -> list[AttackRow]:
     shipped = scorers["shipped"]
-    team = red_team(shipped.domain, shipped.spreads, subjects[0])
+    team = red_team(shipped.scorers.domain, shipped.spreads, subjects[0])
     values: dict[tuple[str, Judge], list[dict[str, float]]] = {}
     for whole in subjects:
         say(f"{dataset}: {whole.concept.name}, red team")

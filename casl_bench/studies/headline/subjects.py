@@ -7,7 +7,7 @@ inversion is added to an image and to its edit alike, so that there is a noise f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,9 +20,8 @@ from casl_bench.domains.domain import Domain
 from casl_bench.domains.rendering.renderer import Drawing, Factors
 from casl_bench.metrics.edit_scores import Array, EditScores
 from casl_bench.models.random_numbers import image_noise
-from casl_bench.results.score_table import ScoreTable
-from casl_bench.runs.scoring import Scorers
-from casl_bench.studies.purified import purified
+from casl_bench.runs.scoring import Scorers, background_changes, pictures_of
+from casl_bench.studies.purified import PurifiedScorers
 
 SEED = 0
 SPLIT = "validation"
@@ -74,8 +73,8 @@ class StudyScorers:
     """
 
     def __init__(self, domain: Domain, seed: int | None = None) -> None:
-        self.domain, self.seed = domain, seed
         self.scorers = Scorers(domain)
+        self.purified = None if seed is None else PurifiedScorers(domain, seed)
         train = domain.dataset.load("train", SPREAD_IMAGES)
         self.spreads: Array = self.scorers.logits(train.pixels).std(axis=1)
         self.unrelated = self.scorers.unrelated(_inversions(train.image_ids, train.pixels))
@@ -95,10 +94,12 @@ class StudyScorers:
         noise = RECONSTRUCTION_NOISE * image_noise(rendered.shape[1:], ids, SEED, "reconstruction")
         images = _inversions(ids, rendered, rendered + noise)
         places = [float(i) for i in range(1, len(edits) + 1)]
-        edited = torch.stack([edit + noise for edit in edits])
-        table, _ = self.scorers.table(concept, images, edited, places)
-        if self.seed is not None:
-            table = self._of_purified(concept, images, edited, places, table, self.seed)
+        pictures = pictures_of(images, torch.stack([edit + noise for edit in edits]), places)
+        known = self.scorers.known_change(concept, images)
+        if self.purified is None:
+            table = self.scorers.scores(concept, pictures, known)
+        else:
+            table = self.purified.scores(concept, pictures, background_changes(pictures, known))
         return [
             {
                 name: table.at(
@@ -113,20 +114,6 @@ class StudyScorers:
             }
             for place in places
         ]
-
-    def _of_purified(
-        self, concept: Concept, images: Inversions, edited: Tensor, places: list[float],
-        table: ScoreTable, seed: int,
-    ) -> ScoreTable:  # fmt: skip
-        """With the background as it was: no network is asked for it."""
-        ids, scorers = images.image_ids, Scorers(self.domain)
-        base, *edits = (
-            purified(self.domain.backbone, x.clamp(-1, 1), ids, seed)
-            for x in (images.reconstruction, *edited)
-        )
-        pure = replace(images, reconstruction=base)
-        again, _ = scorers.table(concept, pure, torch.stack(edits), places)
-        return replace(again, background=table.background)
 
 
 def _inversions(

@@ -15,6 +15,7 @@ from casl_bench.core.errors import UsageError
 from casl_bench.core.files import hash_bytes
 from casl_bench.diffusion.inversion import Inversions
 from casl_bench.domains.rendered import RENDERED, rendered_domain
+from casl_bench.methods.method import METHODS
 from casl_bench.metrics.edit_scores import spread_of
 from casl_bench.models.factor_regressor import FactorRegressor
 from casl_bench.models.scorers import ScorerInfo
@@ -28,11 +29,18 @@ from casl_bench.results.record import (
 from casl_bench.results.rejudged import FILE, LOST, read_rejudged
 from casl_bench.results.run_folder import RecordStore
 from casl_bench.results.stored_cells import read_cells
+from casl_bench.runs import executor
+from casl_bench.runs.names import load_registries
+from casl_bench.runs.progress import SilentProgress
+from casl_bench.runs.run_lock import claim_run_folder
 from casl_bench.runs.scoring import Scorers
+from casl_bench.runs.suites import RunConfig
+from casl_bench.studies import purified
 from casl_bench.studies import rejudge as module
 from casl_bench.studies.fresh_scorers import BothReaders
 from casl_bench.studies.headline.attacks import ATTACKS, red_team
 from casl_bench.studies.headline.subjects import subject_of
+from tests.support.tiny_suite import tiny_suite
 
 NAME, IMAGES = "rendered_dogs", 8
 
@@ -98,7 +106,7 @@ def dataset_of(run: Path) -> DatasetScores:
 def test_without_purification_the_same_classifiers_judge_the_same(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "purified", lambda backbone, images, ids, seed: images)
+    monkeypatch.setattr(purified, "purified", lambda backbone, images, ids, seed: images)
     dataset = dataset_of(run)
     again = module.rejudged_scores(dataset, RecordStore(run), rendered_domain(NAME), 1)
     concept = dataset.concepts[0]
@@ -186,6 +194,30 @@ def test_fresh_images_are_of_no_split_and_differ_by_seed() -> None:
     dataset = rendered_domain(NAME).dataset
     flipped = dataset.oracle(one.image_ids, "collar")  # type: ignore[attr-defined]
     assert flipped.shape == one.pixels.shape
+
+
+@pytest.mark.slow
+def test_fresh_images_are_edited_with_the_fits_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = RunConfig(
+        methods=("pixel_mean_difference", "h_linear"), datasets=(NAME,), concepts=("spots",),
+        suite=tiny_suite(test_images_per_concept=4, test_pool_images=16),
+        seed=0, device="cpu", out=tmp_path / "run", cache=tmp_path / "cache",
+    )  # fmt: skip
+    load_registries()
+    with claim_run_folder(config):
+        assert executor.run(config, SilentProgress()) == 0
+    monkeypatch.setattr(module, "fresh_domain", lambda *a, **k: rendered_domain(NAME))
+    fitted_again: list[str] = []
+    for name in config.methods:
+        method = METHODS.factory(name)
+        monkeypatch.setattr(method, "fit", lambda *a, **k: fitted_again.append("a method"))
+    found = module.rejudge(config.out, seed=1, fresh_split=True, cache=config.cache).datasets[NAME]
+    assert not fitted_again
+    assert {*found.methods} == {*config.methods}
+    for method in found.methods.values():
+        assert method.fresh_split is not None and 0 <= method.fresh_split <= 1
 
 
 def test_a_run_without_rendered_images_cannot_be_rejudged(tmp_path: Path) -> None:
