@@ -289,7 +289,7 @@ SUITES: dict[str, Suite] = {
     for suite in (
         Suite(
             name="default",
-            version=5,
+            version=6,
             description="A first result: two methods on one data set in about seven minutes on two "
             "cores, with intervals that say how little a small run knows.",
             num_steps=12,
@@ -310,7 +310,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="full",
-            version=4,
+            version=5,
             description="The suite of the published tables: every method is fitted three times.",
             fit_seeds=3,
             num_steps=12,
@@ -331,7 +331,7 @@ SUITES: dict[str, Suite] = {
         ),
         Suite(
             name="quick",
-            version=11,
+            version=12,
             description="For trying out, in minutes, on a few concepts of each data set: it shows "
             "what runs and what fails, and no number.",
             quick=True,
