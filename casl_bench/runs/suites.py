@@ -124,7 +124,7 @@ class Execution(BaseModel):
 MIN_TEST_IMAGES = 32
 """EPR is measured on at least this many test images per concept, unless the suite is quick."""
 
-QUICK_CONCEPTS = 3
+QUICK_CONCEPTS = 1
 """A quick suite edits so many concepts of a data set, its first, unless concepts are named."""
 
 VALIDATION_POOL = 4
@@ -332,8 +332,8 @@ SUITES: dict[str, Suite] = {
         Suite(
             name="quick",
             version=12,
-            description="For trying out, in minutes, on a few concepts of each data set: it shows "
-            "what runs and what fails, and no number.",
+            description="For trying out, on one concept of each data set: it shows what runs and what "
+            "fails, and no number.",
             quick=True,
             num_steps=8,
             timestep_power=1.5,

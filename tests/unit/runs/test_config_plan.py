@@ -48,6 +48,13 @@ from casl_bench.runs.suites import (
 
 # Without the tuned settings, which the fakes below do not have.
 QUICK = suite("quick").model_copy(update={"settings": {}})
+
+
+@pytest.fixture(autouse=True)
+def several_concepts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("casl_bench.runs.suites.QUICK_CONCEPTS", 3)
+
+
 CONCEPTS = tuple(Concept(n, "a face", f"a {n} face", n) for n in ("smiling", "hat"))
 CARD = DatasetCard(
     "toy", "synth", "r1", 16, ("smiling", "hat"), CONCEPTS, "toy", "CC0", "drawn here"
