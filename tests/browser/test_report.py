@@ -171,6 +171,19 @@ def test_a_method_is_hidden_in_pictures_and_curves(visit: Visit, small: Path) ->
     assert set(shown) == {"nonepictures", "standings"}
 
 
+def test_a_column_of_hidden_rows_alone_is_hidden(visit: Visit, small: Path) -> None:
+    page = visit(small)
+    page.locator("form.choices summary").click()
+    column = page.locator("table.grid thead th", has_text="not matched").first
+    assert column.is_visible()
+    for name in ("asyrp", "random_direction (control)"):
+        assert column.is_visible()
+        page.get_by_label(name, exact=True).uncheck()
+    assert not column.is_visible()
+    page.get_by_label("asyrp", exact=True).check()
+    assert column.is_visible()
+
+
 def test_names_run_nothing(visit: Visit, fake: ModuleType, tmp_path: Path) -> None:
     method, concept, _ = fake.EVIL
     run = fake.FakeRun(tmp_path / "run", [concept], (method, "asyrp"), (concept, "hat", "pale"))

@@ -165,6 +165,22 @@ document.addEventListener("keydown", (event) => {
 
 // Methods shown ----------------------------------------------------------------------------------
 
+/** A column in which no shown row has a picture or a word is not shown either. */
+const hideEmptyColumns = (grid) => {
+  const rows = [...grid.tBodies[0].rows].filter((row) => row.style.display !== "none");
+  [...grid.tHead.rows[0].cells].slice(1).forEach((_, i) => {
+    const used = rows.some((row) => row.cells[i + 1].querySelector(".pic, .none"));
+    for (const row of grid.rows) row.cells[i + 1].style.display = used ? "" : "none";
+  });
+};
+
+const tidyGrids = () => {
+  for (const grid of document.querySelectorAll("table.grid")) {
+    hideEmptyColumns(grid);
+    oneStop(grid);
+  }
+};
+
 const choices = document.querySelector("form.choices");
 if (choices) {
   const apply = (box) => {
@@ -175,9 +191,9 @@ if (choices) {
   };
   choices.addEventListener("change", (event) => {
     apply(event.target);
-    document.querySelectorAll("table.grid").forEach((grid) => oneStop(grid));
+    tidyGrids();
   });
   choices.addEventListener("submit", (event) => event.preventDefault());
   choices.querySelectorAll("input").forEach(apply);
 }
-document.querySelectorAll("table.grid").forEach((grid) => oneStop(grid));
+tidyGrids();
