@@ -95,12 +95,16 @@ def _of_part(part: Part) -> list[str]:
 
 def _tried(group: Group) -> list[str]:
     """How far a run for trying out came."""
-    lines = [TRIAL]
-    for key, cells in list(group.edits.items())[:_MOST_ROWS]:
-        if key.control:
-            continue
-        done = sum(r.status == "done" for r in cells.values())
-        lines.append(f"  {key.name}: {done} of {len(cells)} concepts done")
+    found = [
+        (key.name, sum(r.status == "done" for r in cells.values()), len(cells))
+        for key, cells in group.edits.items()
+        if not key.control
+    ]
+    found.sort(key=lambda row: row[1] == row[2])  # what is not done is seen first
+    lines = [TRIAL, *(f"  {n}: {done} of {_count(of)} done" for n, done, of in found[:_MOST_ROWS])]
+    if more := found[_MOST_ROWS:]:
+        whole = sum(done == of for _, done, of in more)
+        lines.append(f"  and {len(more)} more, {whole} of them done")
     controls = {key.method.split(" #")[0] for key in group.edits if key.control}
     if controls:
         lines.append(f"  {len(controls)} controls were run")

@@ -332,8 +332,8 @@ SUITES: dict[str, Suite] = {
         Suite(
             name="quick",
             version=12,
-            description="For trying out, on one concept of each data set: it shows what runs and what "
-            "fails, and no number.",
+            description="For trying out, on one concept of each data set: it shows what runs and "
+            "what fails, and no number.",
             quick=True,
             num_steps=8,
             timestep_power=1.5,

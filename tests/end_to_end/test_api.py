@@ -87,7 +87,7 @@ def test_a_run_for_trying_out_shows_no_number(suites: None, tmp_path: Path) -> N
     )  # fmt: skip
     assert list(run.table.columns) == ["dataset", "method", "control", "done", "failed"]
     summary = (tmp_path / "run" / "summary.txt").read_text("utf-8")
-    assert "brighten: 1 of 1 concepts done" in summary and "EPR" not in summary
+    assert "brighten: 1 of 1 concept done" in summary and "EPR" not in summary
     assert "no number is shown" in run.markdown and "EPR" not in run.markdown
 
 

@@ -385,7 +385,7 @@ def test_the_documented_way_leads_to_a_table(
             shutil.copytree(files / "weights" / "classifiers", weights / "classifiers")
     assert ran == ["run", "weights", "convert", "train", "run", "run", "run"]
     printed = capsys.readouterr().out
-    assert printed.count("asyrp: 1 of 1 concepts done") >= 2 and "suite paper" in printed
+    assert printed.count("asyrp: 1 of 1 concept done") >= 2 and "suite paper" in printed
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:

@@ -62,6 +62,6 @@ def test_it_runs_the_main_job_in_an_empty_folder(wheel: Path, tmp_path: Path) ->
         cwd=empty, capture_output=True, text=True, env=environment,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "casl: 1 of 1 concepts done" in done.stdout
+    assert "casl: 1 of 1 concept done" in done.stdout
     assert len(done.stdout.splitlines()) <= 25
     assert [p.name for p in empty.iterdir()] == ["runs"]

@@ -81,7 +81,7 @@ def test_methods_run_on_it(tiny, tmp_path, capsys, method, sae):
     command += ["--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache"), "--jobs", "1"]
     code = cli.main(command)
     captured = capsys.readouterr()
-    assert f"{method}: 1 of 1 concepts done" in captured.out, captured.err
+    assert f"{method}: 1 of 1 concept done" in captured.out, captured.err
     assert code in (0, 5), captured.err  # controls mean nothing in so small a run
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["key"]["sae"] == [sae, None]

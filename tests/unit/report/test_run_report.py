@@ -6,7 +6,7 @@ from pathlib import Path
 
 from casl_bench.analysis.analyse import NUMBERS_FILE, analyse
 from casl_bench.report.run_report import MOST_LINES, summary_text, who_is_first, write_run_report
-from casl_bench.results.record import SuiteRef
+from casl_bench.results.record import ErrorInfo, SuiteRef
 from casl_bench.results.run_folder import write_jsonl
 from tests.support.scored_run import MadeUpMethod, MadeUpRun, write_made_up_run
 
@@ -43,6 +43,16 @@ def test_a_suite_for_trying_out_shows_no_number(tmp_path: Path) -> None:
     text = summary_text(records, tmp_path)
     assert "method_00: 2 of 2 concepts done" in text and "no" in text
     assert "EPR" not in text and "[" not in text
+
+
+def test_of_many_methods_tried_those_that_are_not_done_come_first(tmp_path: Path) -> None:
+    records = made_up(tmp_path, 30, suite=SuiteRef(name="quick", version=1, quick=True))
+    failed = {"status": "failed", "error": ErrorInfo(type="E", message="it")}
+    records = [r.model_copy(update=failed) if r.method == "method_29" else r for r in records]
+    lines = summary_text(records, tmp_path).splitlines()
+    first = next(line for line in lines if " done" in line)
+    assert first.startswith("  method_29: 0 of ")
+    assert "  and 20 more, 20 of them done" in lines
 
 
 def test_it_is_written_beside_the_tables(tmp_path: Path) -> None:
